@@ -1,0 +1,55 @@
+/** Time and chance enter by this door alone, so that tests and simulations can own both. */
+import { randomBytes } from 'node:crypto'
+import type { Millis } from './model.ts'
+
+export interface Clock {
+  /** Epoch milliseconds of the monotonic clock, slewed towards the wall: it never runs backwards and never jumps. For due times and leases. */
+  now(): Millis
+  /** Epoch milliseconds of the wall clock. For what other machines compare with theirs: `iat`, `webhook-timestamp`. */
+  wall(): Millis
+  /** A number in [0, 1). */
+  random(): number
+  /** `n` unpredictable bytes. */
+  bytes(n: number): Uint8Array
+  /** Calls `wake` once, `ms` from now, however long that is. The answer cancels it. An armed timer does not keep the process alive. */
+  after(ms: Millis, wake: () => void): () => void
+}
+
+/** The longest delay a Node timer takes (2³¹ − 1 ms, 24.8 days); a longer one fires at once. */
+const LONGEST_TIMER = 2_147_483_647
+
+/** How far the slewed clock may move against the monotonic one: 5 ms a second, as NTP daemons do at most tenfold slower. */
+const SLEW = 0.005
+
+/** The clock of a real process. */
+export function systemClock(): Clock {
+  const anchor = { wall: Date.now(), mono: performance.now() }
+  let offset = 0
+  let seen = anchor.mono
+  return {
+    now() {
+      const mono = performance.now()
+      const steady = anchor.wall + (mono - anchor.mono)
+      const drift = Date.now() - (steady + offset)
+      // A suspended machine shows as drift too: the monotonic clock stood still, so the wall is right and is approached, not jumped to.
+      const most = (mono - seen) * SLEW
+      offset += Math.max(-most, Math.min(most, drift))
+      seen = mono
+      return Math.floor(steady + offset)
+    },
+    wall: () => Date.now(),
+    random: () => Math.random(),
+    bytes: (n) => randomBytes(n),
+    after(ms, wake) {
+      const end = performance.now() + ms
+      let timer: NodeJS.Timeout
+      const arm = (): void => {
+        const left = end - performance.now()
+        timer = setTimeout(left > LONGEST_TIMER ? arm : wake, Math.min(Math.max(left, 0), LONGEST_TIMER))
+        timer.unref()
+      }
+      arm()
+      return () => clearTimeout(timer)
+    },
+  }
+}

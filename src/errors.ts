@@ -1,0 +1,76 @@
+/** Errors as a closed union of codes: the same codes the HTTP contract documents, and the status each one answers with. */
+
+/** Every problem Ringback can answer with, and its HTTP status. */
+export const statuses = {
+  malformed_json: 400,
+  malformed_header: 400,
+  idempotency_key_invalid: 400,
+  unauthenticated: 401,
+  insufficient_scope: 403,
+  not_found: 404,
+  method_not_allowed: 405,
+  not_acceptable: 406,
+  task_not_cancelable: 409,
+  task_not_completed: 409,
+  task_not_terminal: 409,
+  task_not_retryable: 409,
+  endpoint_exists: 409,
+  endpoint_not_verified: 409,
+  lease_lost: 409,
+  task_expired: 410,
+  precondition_failed: 412,
+  payload_too_large: 413,
+  unsupported_media_type: 415,
+  validation_failed: 422,
+  task_type_not_found: 422,
+  idempotency_key_reused: 422,
+  invalid_cursor: 422,
+  invalid_callback_url: 422,
+  callback_url_forbidden: 422,
+  callback_url_not_verified: 422,
+  challenge_mismatch: 422,
+  quota_exceeded: 429,
+  internal: 500,
+  temporary_reduced_capacity: 503,
+} as const
+
+export type ErrorCode = keyof typeof statuses
+
+/** One thing wrong with a document: a JSON Pointer fragment to the place (`#/input/width`) and a sentence. */
+export interface Fault {
+  readonly pointer: string
+  readonly detail: string
+}
+
+/** What a `RingbackError` may carry beside its code and its sentence. */
+export interface ErrorDetails {
+  readonly errors?: readonly Fault[]
+  /** Response headers that belong to the answer: `Allow`, `Retry-After`, `WWW-Authenticate`. */
+  readonly headers?: Readonly<Record<string, string>>
+  readonly cause?: unknown
+}
+
+/** A refusal that a caller can act on. `message` is one sentence for people; `code` is for programs. */
+export class RingbackError extends Error {
+  override readonly name = 'RingbackError'
+  readonly code: ErrorCode
+  readonly errors: readonly Fault[]
+  readonly headers: Readonly<Record<string, string>>
+
+  constructor(code: ErrorCode, message: string, details: ErrorDetails = {}) {
+    super(message, details.cause === undefined ? undefined : { cause: details.cause })
+    this.code = code
+    this.errors = details.errors ?? []
+    this.headers = details.headers ?? {}
+  }
+
+  /** The HTTP status this code answers with. */
+  get status(): number {
+    return statuses[this.code]
+  }
+}
+
+/** A start that cannot happen: wrong settings, a wrong key, a store that someone else owns. Printed as its sentence, without a stack. */
+export class StartupError extends Error {
+  override readonly name = 'StartupError'
+}
