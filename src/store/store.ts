@@ -153,7 +153,11 @@ export type EndpointPatch = Partial<
   /** true: verified now; false: to be verified anew, deliveries held. */
   readonly verified?: boolean
 }
-export type Changed<T> = { readonly kind: 'changed'; readonly value: T } | { readonly kind: 'missing' } | { readonly kind: 'stale' } | { readonly kind: 'duplicate' }
+export type Changed<T> =
+  | { readonly kind: 'changed'; readonly value: T }
+  | { readonly kind: 'missing' }
+  | { readonly kind: 'stale' }
+  | { readonly kind: 'duplicate' }
 
 export interface Claim {
   readonly limit: number
@@ -296,4 +300,3 @@ export interface Store {
   onTask(listener: (taskId: string) => void): () => void
   close(): Promise<void>
 }
-

@@ -1,0 +1,61 @@
+/**
+ * The one way a task is shown: in a 202, a GET, a list, a stream and a webhook. Written as text, because input, result and
+ * metadata are JSON text already: they go out as they came in, and nothing is parsed to be printed again.
+ */
+import type { Json, Millis, Task } from './model.ts'
+
+/** Inputs and results above this many characters are null in every representation and fetched from their own URL. */
+export const INLINE_LIMIT = 65_536
+
+export type WaitingFor = 'runAt' | 'retryBackoff' | 'limit' | 'noWorker' | 'paused'
+
+/** What a representation shows that the task's row does not hold. */
+export interface TaskView {
+  /** The base of every link, without a trailing slash. */
+  readonly publicUrl: string
+  /** Over the deliveries of the terminal event; null inside an event's own body. */
+  readonly callbackStatus: 'none' | 'pending' | 'delivered' | 'failed' | null
+  readonly waitingFor?: WaitingFor | null
+  readonly estimatedCompletionAt?: Millis | null
+  /** Leaves out input, result and metadata: for data that must not leave by webhook. */
+  readonly thin?: boolean
+}
+
+const text = JSON.stringify as (value: string) => string
+const textOrNull = (value: string | null): string => (value === null ? 'null' : text(value))
+const instant = (at: Millis): string => new Date(at).toISOString()
+const time = (at: Millis | null): string => (at === null ? 'null' : `"${new Date(at).toISOString()}"`)
+
+/** The task document of the HTTP contract, as JSON text. Every member is always there. */
+export function taskJson(task: Task, view: TaskView): string {
+  const self = `${view.publicUrl}/v1/tasks/${task.id}`
+  const thin = view.thin === true
+  const inputInline = !thin && task.input.length <= INLINE_LIMIT
+  const resultInline = task.result !== null && !thin && task.result.length <= INLINE_LIMIT
+  return `{"id":"${task.id}","type":${text(task.type)},"status":"${task.state}","progress":${task.progress},"progressMessage":${textOrNull(task.progressMessage)},"result":${resultInline ? task.result : 'null'},"resultUrl":${task.result === null || resultInline ? 'null' : text(`${self}/result`)},"error":${task.error ?? 'null'},"lastError":${task.lastError ?? 'null'},"input":${inputInline ? task.input : 'null'},"inputUrl":${inputInline ? 'null' : text(`${self}/input`)},"metadata":${thin ? 'null' : task.metadata},"priority":${task.priority},"concurrencyKey":${textOrNull(task.concurrencyKey)},"tries":${task.tries},"maxTries":${task.maxTries},"generation":${task.generation},"revision":${task.revision},"batchId":${textOrNull(task.batchId)},"scheduleId":${textOrNull(task.scheduleId)},"createdAt":${time(task.createdAt)},"runAt":${time(task.dueAt)},"startedAt":${time(task.startedAt)},"updatedAt":${time(task.updatedAt)},"finishedAt":${time(task.finishedAt)},"startBy":${time(task.startBy)},"deadlineAt":${time(task.deadlineAt)},"timeoutSeconds":${task.timeoutSeconds},"cancelRequestedAt":${time(task.cancelRequestedAt)},"expiresAt":${time(task.expiresAt)},"estimatedCompletionAt":${time(view.estimatedCompletionAt ?? null)},"waitingFor":${textOrNull(view.waitingFor ?? null)},"callback":${callbackJson(task.callback, view.callbackStatus)},"links":{"self":${text(self)},"events":${text(`${self}/events`)},"cancel":${text(`${self}/cancel`)},"deliveries":${text(`${view.publicUrl}/v1/deliveries?taskId=${task.id}`)}}}`
+}
+
+const NO_ENDPOINT = '{"endpointId":null,"url":null,"events":null,"retrySchedule":null,"status":'
+
+function callbackJson(callback: Json | null, status: TaskView['callbackStatus']): string {
+  if (callback === null || callback === '{}') return `${NO_ENDPOINT}${textOrNull(status)}}`
+  const { endpointId = null, url = null, events = null, retrySchedule = null } = JSON.parse(callback)
+  return JSON.stringify({ endpointId, url, events, retrySchedule, status })
+}
+
+/** The envelope of an event: the exact bytes that are signed and sent. `data` is JSON text. */
+export function envelopeJson(event: { id: string; type: string; at: Millis }, data: Json): string {
+  return `{"type":"${event.type}","timestamp":"${instant(event.at)}","id":"${event.id}","data":${data}}`
+}
+
+/**
+ * The same fact as a CloudEvents 1.0 event in structured mode. `sequence` is the revision, as the sequence extension has it: a string.
+ */
+export function cloudEventJson(
+  event: { id: string; type: string; at: Millis; source: string; subject: string | null; sequence: number; traceparent?: string | null },
+  data: Json,
+): string {
+  const subject = event.subject === null ? '' : `"subject":"${event.subject}",`
+  const trace = event.traceparent ? `"traceparent":"${event.traceparent}",` : ''
+  return `{"specversion":"1.0","id":"${event.id}","source":${text(event.source)},"type":"${event.type}",${subject}"time":"${instant(event.at)}","datacontenttype":"application/json",${trace}"sequence":"${event.sequence}","data":${data}}`
+}
