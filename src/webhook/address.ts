@@ -212,6 +212,8 @@ function forbidden(text: string, why: string): RingbackError {
   return new RingbackError('callback_url_forbidden', sentence(text, why))
 }
 
+/** Quotes the URL without credentials in it: the sentence may be logged. */
 function sentence(text: string, why: string): string {
-  return `The callback URL "${text.length > 200 ? `${text.slice(0, 200)}…` : text}" ${why}.`
+  const shown = text.replace(/\/\/[^/?#]*@/, '//***@')
+  return `The callback URL "${shown.length > 200 ? `${shown.slice(0, 200)}…` : shown}" ${why}.`
 }
