@@ -178,7 +178,9 @@ function bind(driver: Driver, { clock, publicUrl, retrySchedule }: StoreOptions,
     async claimTasks({ limit, leaseMs, by, types }) {
       const queues = types.map(({ type, concurrency }) => ({ id: tasks.queueOf(type), cap: concurrency }))
       const { taken, ...rest } = await write(() => claim(tasks.takingTasks(leaseMs, by, view), queues, limit, rounds.task), order.claim)
-      return { ...rest, items: taken }
+      const items = taken.filter((task) => task.state === 'running')
+      if (items.length < taken.length) told('delivery')
+      return { ...rest, items }
     },
     async settleTask(settlement) {
       const answer = await settleTask(settlement)

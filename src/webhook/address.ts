@@ -217,3 +217,16 @@ function sentence(text: string, why: string): string {
   const shown = text.replace(/\/\/[^/?#]*@/, '//***@')
   return `The callback URL "${shown.length > 200 ? `${shown.slice(0, 200)}…` : shown}" ${why}.`
 }
+
+/**
+ * Whether a URL lies under a base: the same origin, and its path on whole segments (WHATWG parsing of both, so that `..` and odd
+ * spellings are resolved first). An encoded `/` or `\` in the path is refused, since receivers differ in what they make of it.
+ */
+export function isUnder(url: string, base: string): boolean {
+  if (!URL.canParse(url) || !URL.canParse(base)) return false
+  const target = new URL(url)
+  const root = new URL(base)
+  if (target.origin !== root.origin || /%2f|%5c/i.test(target.pathname)) return false
+  const prefix = root.pathname.endsWith('/') ? root.pathname : `${root.pathname}/`
+  return target.pathname === root.pathname || target.pathname.startsWith(prefix)
+}

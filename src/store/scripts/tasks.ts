@@ -39,7 +39,7 @@ const started = statement(
   (d) => sql`select id from endpoints where client_id ${d.anyOf(ids(d))} and deleted_at is null and events like ${bind('like')} limit 1`,
 )
 
-/** How tasks are taken by a claim: those that came too late end here, the others start. */
+/** How tasks are taken by a claim: those that came too late end here and come back failed, the others start. */
 export const takingTasks = (leaseMs: Millis, by: string, view: View): Taking<Task> => ({
   kind: 'task',
   ordered: true,
@@ -47,9 +47,16 @@ export const takingTasks = (leaseMs: Millis, by: string, view: View): Taking<Tas
     const taken = yield* rows<Task>(takeTasks({ ids: chosen.map((id) => ({ id })), leaseMs, by }))
     const late = taken.filter((task) => lateness(task, now) !== null)
     if (late.length > 0) yield* endLate(late, now, view)
-    const inTime = late.length === 0 ? taken : taken.filter((task) => !late.includes(task))
-    yield* announce(inTime, 'task.started', view)
-    return taken
+    if (late.length === 0) {
+      yield* announce(taken, 'task.started', view)
+      return taken
+    }
+    yield* announce(
+      taken.filter((task) => !late.includes(task)),
+      'task.started',
+      view,
+    )
+    return taken.map((task) => (late.includes(task) ? { ...task, state: 'failed' } : task))
   },
 })
 /** Why a task may not start any more. */
@@ -152,7 +159,7 @@ export function* settleTasks(
         delay_ms: 'delayMs' in outcome ? outcome.delayMs : 0,
         back: back ?? (outcome.kind === 'release' ? 1 : 0),
         result: outcome.kind === 'complete' ? (outcome.result ?? 'null') : null,
-        error: 'error' in outcome ? JSON.stringify(outcome.error) : null,
+        error: 'error' in outcome && outcome.error !== null ? JSON.stringify(outcome.error) : null,
       })),
     }),
   )
