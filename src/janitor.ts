@@ -3,17 +3,15 @@ import type { Clock } from './clock.ts'
 import { type Delays, decide, scheduled } from './lifecycle.ts'
 import type { Attempt, Millis } from './model.ts'
 import type { Store } from './store/store.ts'
-import type { Registry } from './task.ts'
-import { exponential } from './task.ts'
 
 export interface JanitorOptions {
   readonly store: Store
-  readonly registry: Registry
   readonly clock: Clock
   readonly leaseMs: Millis
-  readonly retrySchedule: readonly number[]
   /** How long a handler may outlive a cancel or its deadline before it is ended without it. */
   readonly graceMs: Millis
+  /** Renews what this node holds: done before each sweep, lest a node that stalled rescue its own work. */
+  readonly renew: () => Promise<unknown>
   readonly onError: (error: unknown) => void
 }
 export interface Janitor {
@@ -23,21 +21,20 @@ export interface Janitor {
   stop(): void
 }
 
+/** The death of a node is not the work's fault: it starts again at once, its tries bounding how often. */
+const AT_ONCE: Delays = () => 0
 const BATCH = 500
 /** How often deadlines of pending tasks are looked at. */
 const OVERDUE_EVERY_MS = 5_000
 const MEND_EVERY_MS = 60_000
 
-export function createJanitor({ store, registry, clock, leaseMs, retrySchedule, graceMs, onError }: JanitorOptions): Janitor {
-  const fallback = exponential().delayMs
-
+export function createJanitor({ store, clock, leaseMs, graceMs, renew, onError }: JanitorOptions): Janitor {
   const rescueTasks = async (boot: string | null): Promise<number> => {
     const expired = await store.findExpiredTasks(BATCH, boot)
     const error = { code: 'worker_lost', message: 'The node that ran the task was lost.', details: null }
     const settled = await Promise.all(
       expired.map((task) => {
-        const delays: Delays = registry.get(task.type)?.retry.delayMs ?? fallback
-        return store.settleTask({ id: task.id, fence: task.fence, outcome: decide(task, { kind: 'threw', error }, delays, clock) })
+        return store.settleTask({ id: task.id, fence: task.fence, outcome: decide(task, { kind: 'threw', error }, AT_ONCE, clock) })
       }),
     )
     return settled.filter(({ kind }) => kind === 'settled').length
@@ -47,12 +44,11 @@ export function createJanitor({ store, registry, clock, leaseMs, retrySchedule, 
     const message = 'the node that sent it was lost'
     const settled = await Promise.all(
       expired.map((delivery) => {
-        const delays = scheduled(delivery.retrySchedule ? (JSON.parse(delivery.retrySchedule) as number[]) : retrySchedule)
         const error = { code: 'aborted', message, details: null }
         return store.settleDelivery({
           id: delivery.id,
           fence: delivery.fence,
-          outcome: decide(delivery, { kind: 'threw', error }, delays, clock),
+          outcome: decide(delivery, { kind: 'threw', error }, AT_ONCE, clock),
           attempt: cutShort(message, delivery.updatedAt, clock.now()),
           endpoint: { id: delivery.endpointId, succeeded: null, disable: null, holdMs: null },
         })
@@ -81,7 +77,10 @@ export function createJanitor({ store, registry, clock, leaseMs, retrySchedule, 
   return {
     rescue,
     start() {
-      every('expired', leaseMs / 3, () => rescue(null))
+      every('expired', leaseMs / 3, async () => {
+        await renew()
+        await rescue(null)
+      })
       every('overdue', OVERDUE_EVERY_MS, () => store.endOverdue(BATCH, graceMs))
       every('lanes', MEND_EVERY_MS, async () => {
         await store.mendLanes('task')

@@ -167,10 +167,11 @@ export class Pump<W extends Work> {
   }
 
   #renewLater(): void {
-    this.#cancelRenewal = this.#options.clock.after(this.#options.leaseMs / 3, () => void this.#renew())
+    this.#cancelRenewal = this.#options.clock.after(this.#options.leaseMs / 3, () => void this.renew().then(() => this.#renewLater()))
   }
 
-  async #renew(): Promise<void> {
+  /** Renews every lease held here. A node that stalled does so before it sweeps, lest it rescue its own work. */
+  async renew(): Promise<void> {
     const held = [...this.#held].map(([id, { fence }]) => ({ id, fence }))
     try {
       for (let i = 0; i < held.length; i += MOST_CLAIMED) {
@@ -182,6 +183,5 @@ export class Pump<W extends Work> {
     } catch (error) {
       this.#options.onError(error)
     }
-    this.#renewLater()
   }
 }

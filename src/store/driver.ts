@@ -1,5 +1,5 @@
 /** What carries scripts to a database. */
-import { is, Placeholder, type Query } from 'drizzle-orm'
+import { is, Placeholder, type Query, type SQL } from 'drizzle-orm'
 import type { Call, Dialect, Script, Statement } from './script.ts'
 
 /** Within one group commit: renewals first, so that a busy store loses no leases; intake last. */
@@ -22,35 +22,20 @@ export interface Driver {
   close(): Promise<void>
 }
 
-/** A statement as its database takes it; `prepared` is the driver's own handle on it. */
-export interface Compiled<Prepared> {
+/** What stands at one place of a statement's parameters. */
+export type Slot = { readonly name: string } | { readonly value: unknown }
+/** A statement as its dialect renders it. */
+export interface Rendered {
   readonly text: string
-  readonly prepared: Prepared
-  /** The values in the order of the text. Arrays and objects travel as JSON. */
-  values(call: Call, now: number | null): unknown[]
+  readonly slots: readonly Slot[]
 }
-
-/** Renders each statement once and remembers it. */
-export function compiler<Prepared>(
-  dialect: Dialect,
-  render: (sql: ReturnType<Statement['build']>) => Query,
-  prepare: (text: string) => Prepared,
-): (call: Call) => Compiled<Prepared> {
-  const known = new Map<Statement, Compiled<Prepared>>()
-  return ({ statement }) => {
-    const found = known.get(statement)
-    if (found) return found
-    const { sql, params } = render(statement.build(dialect))
-    const slots = params.map((param) => (is(param, Placeholder) ? { name: param.name as string } : { value: param }))
-    const values = (call: Call, now: number | null): unknown[] =>
-      slots.map((slot) => {
-        if (!('name' in slot)) return slot.value
-        const value = slot.name === 'now' ? now : call.values[slot.name]
-        if (value === undefined) throw new Error(`No value was given for "${slot.name}" in: ${sql}`)
-        return typeof value === 'object' && value !== null ? JSON.stringify(value) : value
-      })
-    const compiled = { text: sql, prepared: prepare(sql), values }
-    if (!statement.fresh) known.set(statement, compiled)
-    return compiled
-  }
+export function render(dialect: Dialect, renderer: { sqlToQuery(sql: SQL): Query }, statement: Statement): Rendered {
+  const { sql, params } = renderer.sqlToQuery(statement.build(dialect))
+  return { text: sql, slots: params.map((param) => (is(param, Placeholder) ? { name: param.name as string } : { value: param })) }
+}
+/** The value of a call for a name. */
+export function valueOf(call: Call, name: string): unknown {
+  const value = call.values[name]
+  if (value === undefined) throw new Error(`no value was given for "${name}" of a statement`)
+  return value
 }

@@ -6,8 +6,8 @@ import { PgDialect } from 'drizzle-orm/pg-core'
 import pg from 'pg'
 import type { Clock } from '../clock.ts'
 import { StartupError } from '../errors.ts'
-import { compiler, type Driver, type Order } from './driver.ts'
-import { type Call, postgresDialect, type Row, type Script } from './script.ts'
+import { type Driver, type Order, type Rendered, render, valueOf } from './driver.ts'
+import { type Call, postgresDialect, type Row, type Script, type Statement } from './script.ts'
 
 const CHANNEL = 'ringback'
 /** How long words to other nodes gather before one NOTIFY says them all: NOTIFY takes a lock of the whole server at commit. */
@@ -35,16 +35,21 @@ export async function openPostgres(url: string, clock: Clock, onError: (error: E
   })
 
   const renderer = new PgDialect()
-  let names = 0
-  const compile = compiler<string>(
-    postgresDialect,
-    (sql) => renderer.sqlToQuery(sql),
-    () => `rb${++names}`,
-  )
+  const known = new Map<Statement, Rendered & { readonly name: string }>()
+  const compile = (statement: Statement): Rendered & { readonly name: string } => {
+    const found = known.get(statement)
+    if (found) return found
+    const compiled = { ...render(postgresDialect, renderer, statement), name: `rb${known.size}` }
+    if (!statement.fresh) known.set(statement, compiled)
+    return compiled
+  }
   const execute = async (client: pg.PoolClient, call: Call): Promise<readonly Row[]> => {
-    const { text, prepared, values } = compile(call)
-    const bound = values(call, null)
-    return (await client.query(call.statement.fresh ? { text, values: bound } : { name: prepared, text, values: bound })).rows
+    const { text, slots, name } = compile(call.statement)
+    const values = slots.map((slot) => {
+      const value = 'name' in slot ? valueOf(call, slot.name) : slot.value
+      return Array.isArray(value) ? JSON.stringify(value) : value
+    })
+    return (await client.query(call.statement.fresh ? { text, values } : { name, text, values })).rows
   }
   const run = async <R>(client: pg.PoolClient, script: Script<R>): Promise<R> => {
     let turn = script.next()

@@ -21,7 +21,7 @@ export interface Statement {
   readonly fresh?: boolean
 }
 
-/** SQL types of the columns of a JSON array that serves as a row source. */
+/** SQL types of the columns of records that serve as a row source. The first is never null. */
 export type Columns = Readonly<Record<string, 'text' | 'int8' | 'float8'>>
 
 /** The holes in which the databases differ. */
@@ -33,7 +33,7 @@ export interface Dialect {
   readonly skipLocked: SQL
   /** Locks rows against other writers, waiting for them. */
   readonly lock: SQL
-  /** The JSON array bound as `name`, as a row source. */
+  /** The records bound as `name`, as a row source. */
   records(name: string, columns: Columns): SQL
   /** Members of a subquery, in the form that keeps the planner on the index of what stands before it. */
   anyOf(query: SQL): SQL
@@ -41,7 +41,7 @@ export interface Dialect {
   inOrder(column: SQL, query: SQL): SQL
 }
 
-/** A statement with its text fixed once. The answer makes a call of it: values by name, arrays as one JSON parameter. */
+/** A statement with its text fixed once. The answer makes a call of it: values by name, arrays as records. */
 export function statement(build: (dialect: Dialect) => SQL): (values?: Values) => Call {
   const fixed: Statement = { build }
   return (values = {}) => ({ statement: fixed, values })
@@ -68,14 +68,30 @@ export function* together(calls: readonly Call[]): Script<readonly (readonly Row
 /** A value bound by name. */
 export const bind = (name: string): SQL => sql`${sql.placeholder(name)}`
 
+/** Where a row source stands in a statement for SQLite: the driver writes as many rows of parameters there as it is given. */
+export interface RowSource {
+  readonly rows: string
+  readonly columns: readonly string[]
+}
+const ROW_SOURCE = 'rows:'
+/** The row source a placeholder stands for; null: it is a plain value. */
+export function rowSource(placeholder: string): RowSource | null {
+  if (!placeholder.startsWith(ROW_SOURCE)) return null
+  const [rows, columns] = placeholder.slice(ROW_SOURCE.length).split(':') as [string, string]
+  return { rows, columns: columns.split(',') }
+}
+
 export const sqliteDialect: Dialect = {
   name: 'sqlite',
   now: bind('now'),
   skipLocked: sql``,
   lock: sql``,
+  // Measured: rows of parameters cost a third of the same rows taken out of one JSON text. The driver pads their number with nulls,
+  // so that few texts are prepared; the first column of a record is never null.
   records: (name, columns) => {
-    const picked = Object.keys(columns).map((column) => `value ->> '${column}' as ${column}`)
-    return sql`(select ${sql.raw(picked.join(', '))} from json_each(${bind(name)}))`
+    const names = Object.keys(columns)
+    const picked = sql.raw(names.map((column, i) => `column${i + 1} as ${column}`).join(', '))
+    return sql`(select ${picked} from (values ${bind(`${ROW_SOURCE}${name}:${names.join(',')}`)}) where column1 is not null)`
   },
   anyOf: (subquery) => sql`in (${subquery})`,
   inOrder: () => sql``,

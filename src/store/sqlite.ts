@@ -6,8 +6,8 @@ import Database from 'better-sqlite3'
 import { SQLiteSyncDialect } from 'drizzle-orm/sqlite-core'
 import type { Clock } from '../clock.ts'
 import { StartupError } from '../errors.ts'
-import { compiler, type Driver, type Order } from './driver.ts'
-import { type Call, type Row, type Script, sqliteDialect } from './script.ts'
+import { type Driver, type Order, render, type Slot, valueOf } from './driver.ts'
+import { type Call, type Row, type RowSource, rowSource, type Script, type Statement, sqliteDialect } from './script.ts'
 
 type Prepared = Database.Statement<unknown[], Row>
 
@@ -35,15 +35,9 @@ function connect(file: string, clock: Clock, readonly: boolean): Connection {
   db.pragma('cache_size = -65536')
   db.pragma('temp_store = memory')
   if (!readonly) db.pragma('wal_autocheckpoint = 4000')
-  const renderer = new SQLiteSyncDialect()
-  const compile = compiler<Prepared>(
-    sqliteDialect,
-    (sql) => renderer.sqlToQuery(sql),
-    (text) => db.prepare<unknown[], Row>(text),
-  )
+  const prepare = preparer(db, clock)
   const execute = (call: Call): readonly Row[] => {
-    const { prepared, values } = compile(call)
-    const bound = values(call, clock.now())
+    const { prepared, bound } = prepare(call)
     if (prepared.reader) return prepared.all(...bound)
     prepared.run(...bound)
     return []
@@ -70,6 +64,57 @@ function connect(file: string, clock: Clock, readonly: boolean): Connection {
       return turn.value
     },
   }
+}
+
+/**
+ * Prepares each statement once for each number of records it is given, rounded up to a power of two and padded with nulls.
+ * Filling rows of parameters is the hot loop of the store.
+ */
+function preparer(db: Database.Database, clock: Clock): (call: Call) => { prepared: Prepared; bound: unknown[] } {
+  const renderer = new SQLiteSyncDialect()
+  const known = new Map<Statement, { readonly text: readonly string[]; readonly slots: readonly (Slot | RowSource)[]; readonly sized: Map<number, Prepared> }>()
+  const compile = (statement: Statement) => {
+    const { text, slots } = render(sqliteDialect, renderer, statement)
+    const parts = text.split('?')
+    if (parts.length !== slots.length + 1) throw new Error(`a statement holds a question mark that is no parameter: ${text}`)
+    const places = slots.map((slot) => ('name' in slot ? (rowSource(slot.name) ?? slot) : slot))
+    return { text: parts, slots: places, sized: new Map<number, Prepared>() }
+  }
+  return (call) => {
+    let compiled = known.get(call.statement)
+    if (!compiled) {
+      compiled = compile(call.statement)
+      if (!call.statement.fresh) known.set(call.statement, compiled)
+    }
+    const bound: unknown[] = []
+    let size = 0
+    for (const slot of compiled.slots) {
+      if ('rows' in slot) {
+        const records = valueOf(call, slot.rows) as readonly Record<string, unknown>[]
+        const padded = 2 ** Math.ceil(Math.log2(Math.max(1, records.length)))
+        // At most one bit a row source: the sizes together name the text.
+        size = size * 1024 + padded
+        for (const record of records) for (const column of slot.columns) bound.push(record[column])
+        for (let nulls = (padded - records.length) * slot.columns.length; nulls > 0; nulls--) bound.push(null)
+      } else if ('name' in slot) bound.push(slot.name === 'now' ? clock.now() : valueOf(call, slot.name))
+      else bound.push(slot.value)
+    }
+    let prepared = compiled.sized.get(size)
+    if (!prepared) {
+      prepared = db.prepare<unknown[], Row>(written(compiled.text, compiled.slots, call))
+      compiled.sized.set(size, prepared)
+    }
+    return { prepared, bound }
+  }
+}
+function written(text: readonly string[], slots: readonly (Slot | RowSource)[], call: Call): string {
+  return text.reduce((sofar, part, i) => {
+    const slot = slots[i - 1]!
+    if (!('rows' in slot)) return `${sofar}?${part}`
+    const padded = 2 ** Math.ceil(Math.log2(Math.max(1, (valueOf(call, slot.rows) as unknown[]).length)))
+    const row = `(${slot.columns.map(() => '?').join(',')})`
+    return `${sofar}${Array<string>(padded).fill(row).join(',')}${part}`
+  })
 }
 
 /** @throws StartupError when the file cannot be opened. */
