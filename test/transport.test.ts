@@ -290,13 +290,15 @@ describe('an address that may not be called', () => {
   })
 
   test("is one of the server's own listeners, from the moment it is opened", async () => {
-    const receiver = await receive((socket) => socket.end('HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 0\r\n\r\n'))
+    const closing = await receive((socket) => socket.end('HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 0\r\n\r\n'))
+    const keeping = await receive(ok)
     const listeners: Listener[] = []
     const transport = transportOf({ rules: { listeners }, resolver: naming({ 'self.example.test': ['127.0.0.1'] }) })
-    const urls = [`http://127.0.0.1:${receiver.port}/`, `http://self.example.test:${receiver.port}/`]
+    const urls = [`http://self.example.test:${closing.port}/`, `http://127.0.0.1:${keeping.port}/`]
     for (const url of urls) expect((await transport.post(call(url))).outcome).toBe('success')
-    listeners.push({ address: '127.0.0.1', port: receiver.port })
+    listeners.push({ address: '127.0.0.1', port: closing.port }, { address: '0.0.0.0', port: keeping.port })
     for (const url of urls) expect((await transport.post(call(url))).outcome).toBe('blocked')
+    expect([closing.requests.length, keeping.requests.length]).toEqual([1, 1])
   })
 
   test('is not reached through a proxy the environment names', async () => {
@@ -369,13 +371,13 @@ describe('a name', () => {
 
   test('whose name server is silent ends as dns, and holds up nobody else meanwhile', async () => {
     const receiver = await receive(ok)
-    const port = await nameServer({ 'ok.example.test': '127.0.0.1' })
+    const port = await nameServer(Object.fromEntries(Array.from({ length: 20 }, (_, i) => [`ok${i}.example.test`, '127.0.0.1'])))
     const resolver = systemResolver({ servers: [`127.0.0.1:${port}`], timeoutMs: 300, hostsFile: '/nonexistent' })
     const transport = transportOf({ resolver })
     const ended: string[] = []
     const hanging = transport.post(call(`http://silent.example.test:${receiver.port}/`)).finally(() => ended.push('silent'))
     for (let i = 0; i < 20; i++) {
-      expect((await transport.post(call(`http://ok.example.test:${receiver.port}/${i}`))).outcome).toBe('success')
+      expect((await transport.post(call(`http://ok${i}.example.test:${receiver.port}/`))).outcome).toBe('success')
       ended.push('ok')
     }
     expect(ended).not.toContain('silent')
@@ -486,6 +488,32 @@ describe('a hostile receiver', () => {
     await gone(receiver.connections[0]!)
   })
 
+  test('may send headers up to the limit and no more', async () => {
+    const receiver = await receive((socket, { line }) => {
+      socket.write(`HTTP/1.1 200 OK\r\ncontent-length: 0\r\nx: ${'a'.repeat(line.includes('short') ? 400 : 500)}\r\n\r\n`)
+    })
+    const transport = transportOf({ limits: { headerBytes: 500 } })
+    expect((await transport.post(call(`http://127.0.0.1:${receiver.port}/short`))).outcome).toBe('success')
+    expect((await transport.post(call(`http://127.0.0.1:${receiver.port}/long`))).outcome).toBe('http_error')
+  })
+
+  test('may send a body of 64 KiB, and is left at the first byte more', async () => {
+    const full = await receive((socket) =>
+      socket.write(Buffer.concat([Buffer.from('HTTP/1.1 200 OK\r\ncontent-length: 65536\r\n\r\n'), Buffer.alloc(65_536)])),
+    )
+    const long = await receive((socket) =>
+      socket.write(Buffer.concat([Buffer.from('HTTP/1.1 200 OK\r\ncontent-length: 65538\r\n\r\n'), Buffer.alloc(65_537)])),
+    )
+    const transport = transportOf()
+    for (let i = 0; i < 2; i++) expect((await transport.post(call(`http://127.0.0.1:${full.port}/`))).outcome).toBe('success')
+    expect(full.connections).toHaveLength(1)
+    expect(await transport.post(call(`http://127.0.0.1:${long.port}/`))).toMatchObject({
+      outcome: 'success',
+      responseExcerpt: '\0'.repeat(4096),
+    })
+    await gone(long.connections[0]!)
+  })
+
   test('that sends a body without end is left after 64 KiB, with 4 KiB kept', async () => {
     const receiver = await receive((socket) => {
       socket.write('HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n')
@@ -503,10 +531,12 @@ describe('a hostile receiver', () => {
       socket.write(bomb)
     })
     expect(bomb.length).toBeLessThan(65_536)
-    const before = process.memoryUsage.rss()
-    const sent = await transportOf().post(call(`http://127.0.0.1:${receiver.port}/`))
+    const transport = transportOf()
+    const sent = await transport.post(call(`http://127.0.0.1:${receiver.port}/`))
     expect(sent).toMatchObject({ outcome: 'success', responseExcerpt: null, responseHeaders: { 'content-encoding': 'gzip' } })
-    expect(process.memoryUsage.rss() - before).toBeLessThan(24 * 1024 * 1024)
+    // Inflated, it would have been too long, and a connection with too long a body is not used again.
+    await transport.post(call(`http://127.0.0.1:${receiver.port}/`))
+    expect(receiver.connections).toHaveLength(1)
     expect(receiver.requests[0]?.headers['accept-encoding']).toBe('identity')
   })
 
@@ -678,14 +708,29 @@ describe('an attempt', () => {
     expect(receiver.connections).toHaveLength(1)
   })
 
-  test('leaves no more idle connections than allowed, and those only for a while', async () => {
+  test('leaves no more idle connections than allowed, not counting those the receiver closed', async () => {
     const receiver = await receive(ok)
-    const transport = transportOf({ limits: { idleConnections: 2, idleMs: 100 } })
-    const url = `http://127.0.0.1:${receiver.port}/`
-    await Promise.all(Array.from({ length: 6 }, () => transport.post(call(url))))
-    expect(receiver.connections).toHaveLength(6)
-    await Promise.all(receiver.connections.map(gone))
-    expect((await transport.post(call(url))).outcome).toBe('success')
+    const other = await receive(ok)
+    const transport = transportOf({ limits: { idleConnections: 2, idleMs: 60_000 } })
+    await Promise.all(Array.from({ length: 6 }, () => transport.post(call(`http://127.0.0.1:${receiver.port}/`))))
+    const closed = new Set<Socket>()
+    await new Promise<void>((resolve) => {
+      for (const socket of receiver.connections) void gone(socket).then(() => closed.add(socket).size === 4 && resolve())
+    })
+    const kept = receiver.connections.filter((socket) => !closed.has(socket))
+    expect(kept).toHaveLength(2)
+    for (const socket of kept) socket.end()
+    await Promise.all(kept.map(gone))
+    for (let i = 0; i < 3; i++) await transport.post(call(`http://127.0.0.1:${other.port}/`))
+    expect(other.connections).toHaveLength(1)
+  })
+
+  test('leaves an idle connection open only for a while', async () => {
+    const receiver = await receive(ok)
+    const transport = transportOf({ limits: { idleMs: 100 } })
+    await transport.post(call(`http://127.0.0.1:${receiver.port}/`))
+    await gone(receiver.connections[0]!)
+    expect((await transport.post(call(`http://127.0.0.1:${receiver.port}/`))).outcome).toBe('success')
   })
 })
 
