@@ -85,13 +85,12 @@ export const sentences = {
 
 /** Addresses of a name that are tried, in the order given. All of them are judged. */
 const mostAddresses = 16
-/** What one address gets before the next is tried; the last one has all the time left. */
-const patienceMs = 1500
-
 export interface DialerOptions {
   readonly rules: AddressRules
   readonly clock: Clock
   readonly resolver: Resolver
+  /** What one address of several gets before the next is tried; the last one has all the time left. */
+  readonly addressMs: Millis
   /** PEM certificates to trust instead of the system's. */
   readonly ca: string | readonly string[] | undefined
 }
@@ -101,20 +100,22 @@ export class Dialer {
   readonly #rules: AddressRules
   readonly #clock: Clock
   readonly #resolver: Resolver
+  readonly #addressMs: Millis
   readonly #secureContext: () => SecureContext
   readonly #lookups = new Map<string, Promise<readonly string[]>>()
 
-  constructor({ rules, clock, resolver, ca }: DialerOptions) {
+  constructor({ rules, clock, resolver, addressMs, ca }: DialerOptions) {
     this.#rules = rules
     this.#clock = clock
     this.#resolver = resolver
+    this.#addressMs = addressMs
     this.#secureContext = trust(ca)
   }
 
   /** A connection, over TLS if the destination is secure. Rejects with a {@link Failure}. */
   async open(destination: Destination, waiting: Waiting): Promise<Socket> {
     const addresses = this.#vet(await this.#addresses(destination.host, waiting), destination)
-    const tcp = dial(destination, addresses)
+    const tcp = dial(destination, addresses, this.#addressMs)
     await this.#step('connect', waiting, tcp, reached(tcp, 'connect'), 'No connection could be made')
     // A connection reset at once has no peer any more.
     if (tcp.remoteAddress === undefined) throw new Failure('connect', 'The connection was lost at once.')
@@ -179,7 +180,7 @@ export class Dialer {
 }
 
 /** A connection under way to the vetted addresses in turn. No name is looked up: what was judged is what is dialled. */
-function dial({ host, port }: Destination, addresses: readonly string[]): Socket {
+function dial({ host, port }: Destination, addresses: readonly string[], addressMs: Millis): Socket {
   const options = { port, noDelay: true, keepAlive: true, keepAliveInitialDelay: 60_000 }
   if (addresses.length === 1) return connectTcp({ ...options, host: addresses[0]! })
   const pinned = addresses.slice(0, mostAddresses).map((address) => ({ address, family: isIP(address) }))
@@ -187,7 +188,7 @@ function dial({ host, port }: Destination, addresses: readonly string[]): Socket
     ...options,
     host,
     autoSelectFamily: true,
-    autoSelectFamilyAttemptTimeout: patienceMs,
+    autoSelectFamilyAttemptTimeout: addressMs,
     lookup: (_name, _options, answer) => answer(null, pinned),
   })
 }

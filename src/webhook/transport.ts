@@ -3,7 +3,7 @@
  * deadline covers it all. The only file that imports undici.
  */
 import type { Socket } from 'node:net'
-import { Client, type Dispatcher } from 'undici'
+import { Client, type Dispatcher, errors } from 'undici'
 import type { Clock } from '../clock.ts'
 import { RingbackError } from '../errors.ts'
 import type { AttemptOutcome, Millis, Timings } from '../model.ts'
@@ -13,6 +13,8 @@ import { codeOf, type Destination, Dialer, Failure, type Resolver, type Step, se
 export interface Limits {
   /** From the start of the attempt over name, TCP and TLS. */
   readonly connectMs: Millis
+  /** What one address of several gets before the next is tried; the last one has all the time left. At least 10. */
+  readonly addressMs: Millis
   /** From the connection to the last response header. */
   readonly headersMs: Millis
   /** From the start of the attempt over everything, the body too. */
@@ -36,6 +38,7 @@ export interface Limits {
 
 export const defaultLimits: Limits = {
   connectMs: 5000,
+  addressMs: 1500,
   headersMs: 15_000,
   totalMs: 20_000,
   bodyBytes: 65_536,
@@ -131,7 +134,8 @@ class Connections implements Transport {
     this.clock = options.clock
     this.rules = options.rules
     this.#resolver = options.resolver ?? systemResolver()
-    this.dialer = new Dialer({ rules: options.rules, clock: options.clock, resolver: this.#resolver, ca: options.ca })
+    const { rules, clock, ca } = options
+    this.dialer = new Dialer({ rules, clock, resolver: this.#resolver, addressMs: this.limits.addressMs, ca })
   }
 
   post(call: Call, signal?: AbortSignal): Promise<Sent> {
@@ -499,7 +503,8 @@ function keptHeaders(headers: Record<string, string | string[] | undefined>, lim
 function classify(error: Error): [AttemptOutcome, string] {
   const code = codeOf(error)
   if (/ERR_(SSL|TLS)/.test(code)) return ['tls', `The TLS connection failed${code}.`]
-  if (/HPE_|UND_ERR_(HEADERS_OVERFLOW|RES_)/.test(code)) return ['http_error', `The answer was not acceptable HTTP${code}.`]
+  if (error instanceof errors.HTTPParserError || /UND_ERR_(HEADERS_OVERFLOW|RES_)/.test(code))
+    return ['http_error', `The answer was not acceptable HTTP${code}.`]
   if (/UND_ERR_INVALID_ARG/.test(code))
     return ['connect', 'The request could not be sent: the name or value of a header is not valid HTTP.']
   return ['connect', `The connection was lost before an answer came${code}.`]
