@@ -93,10 +93,6 @@ export class Pump<W extends Work> {
     this.#held.get(id)?.abort.abort(new Interrupted(why))
   }
 
-  holds(id: string): boolean {
-    return this.#held.has(id)
-  }
-
   /** Stops claiming, lets work finish for `graceMs`, then interrupts it and waits for its settlement. Twice is fine. */
   async stop(graceMs: Millis): Promise<void> {
     this.#state = 'draining'

@@ -24,13 +24,13 @@ async function serve(options: Options): Promise<void> {
   const given = loadDevelopmentSecrets(parseConfig({ env: process.env, options }), clock)
   const tasks = await loadTaskTypes(given.configFile)
   // Loaded here, so that --help and --version need nothing native.
-  const { createRingback } = await import('../platform.ts')
+  const { openRingback } = await import('../platform.ts')
   const told = untilToldToStop()
   const door = await openDoor(given)
   const { log, close } = openLog({ level: given.logLevel, clock })
   try {
     const config = listeningAt(given, door.port)
-    const ringback = await createRingback({ config, tasks, log })
+    const ringback = await openRingback({ config, tasks, log, clock, listens: true })
     try {
       await ringback.start()
       door.admit(ringback.app.fetch)

@@ -42,6 +42,9 @@ const MOST_ITEMS = 500
 const MOST_BYTES = 8 * 1024 * 1024
 const MOST_WAITING_INTAKE = 5_000
 
+/** What a word about a cancel begins with. */
+const CANCEL = 'cancel:'
+
 /** @throws StartupError when the database cannot be opened, is owned by another process, or was migrated by a newer program. */
 export async function openStore(options: StoreOptions): Promise<Store> {
   const { driver, disown } = await connect(options)
@@ -162,7 +165,8 @@ function bind(driver: Driver, { clock, publicUrl, retrySchedule }: StoreOptions,
       const answer = await write(() => tasks.cancelTask(id, clientId, view))
       if (answer.kind === 'changed') {
         changed(answer.task)
-        told('delivery')
+        if (answer.task.state === 'running') driver.tell(CANCEL + id)
+        else told('delivery')
       }
       return answer
     },
@@ -262,6 +266,10 @@ function bind(driver: Driver, { clock, publicUrl, retrySchedule }: StoreOptions,
       driver.onTold((word) => {
         if (word === 'task' || word === '*') listener('task')
         if (word === 'delivery' || word === '*') listener('delivery')
+      }),
+    onCancelRequest: (listener) =>
+      driver.onTold((word) => {
+        if (word.startsWith(CANCEL)) listener(word.slice(CANCEL.length))
       }),
     onTask: (listener) =>
       driver.onTold((word) => {

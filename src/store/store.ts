@@ -299,6 +299,8 @@ export interface Store {
 
   /** Work of that kind became claimable: in process, or heard from another node. */
   onWork(listener: (kind: Kind) => void): () => void
+  /** The client of a running task asked to cancel it: heard here, or from another node. A lost word is made good by the next renewal. */
+  onCancelRequest(listener: (taskId: string) => void): () => void
   /** A task changed: for those who wait on it. */
   onTask(listener: (taskId: string) => void): () => void
   close(): Promise<void>
