@@ -1,0 +1,105 @@
+/** The app: a function from Request to Response, made of a table of routes. */
+import { type Context, Hono } from 'hono'
+import { RingbackError } from '../errors.ts'
+import { adminRoutes } from './admin.ts'
+import { createGate } from './auth.ts'
+import { createCursors } from './cursor.ts'
+import type { AppOptions, House } from './house.ts'
+import { describeApi } from './openapi.ts'
+import { operationRoutes } from './operations.ts'
+import { Call, type Porch, type Route, refuse, respond, serve } from './route.ts'
+import { taskRoutes } from './tasks.ts'
+
+export type { AppOptions } from './house.ts'
+
+/** The API. Mount it, serve it, or call `app.request()`. */
+export function createApp(options: AppOptions): Hono {
+  const house: House = { ...options, gate: createGate(options), cursors: createCursors(options) }
+  const routes = apiRoutes(house)
+  const porch = createPorch(house)
+  const app = new Hono()
+  for (const route of routes) app.on(route.method.toUpperCase(), route.path.replaceAll(/\{(\w+)\}/g, ':$1'), serve(route, porch))
+  app.notFound(otherwise(routes, porch))
+  return app
+}
+
+/** Every route there is, as data. */
+export function apiRoutes(house: House): readonly Route[] {
+  let document: string | null = null
+  const describe = (): string => {
+    document ??= JSON.stringify(describeApi(routes, { version: '1', publicUrl: house.publicUrl() }))
+    return document
+  }
+  const routes: readonly Route[] = [...taskRoutes(house), ...adminRoutes(house), ...operationRoutes(house, describe)]
+  return routes
+}
+
+function createPorch(house: House): Porch {
+  const { clock, bodyLimitBytes, gate, admit, log } = house
+  const start = Buffer.from(clock.bytes(9)).toString('base64url')
+  let count = 0
+  return {
+    gate,
+    bodyLimitBytes,
+    admit,
+    log,
+    cors: createCors(house.corsOrigins),
+    // Unique, not secret: the chance of the start and a count.
+    newRequestId: () => `request_${start}${(count++).toString(36).padStart(6, '0')}`,
+  }
+}
+
+const EXPOSED =
+  'Location, Retry-After, ETag, Link, RateLimit, RateLimit-Policy, Idempotent-Replayed, Preference-Applied, X-Request-Id, WWW-Authenticate'
+
+function createCors(origins: readonly string[]): Porch['cors'] {
+  if (origins.length === 0) return undefined
+  const any = origins.includes('*')
+  return (origin) => {
+    if (origin === undefined || !(any || origins.includes(origin))) return { Vary: 'Origin' }
+    return { 'Access-Control-Allow-Origin': any ? '*' : origin, 'Access-Control-Expose-Headers': EXPOSED, Vary: 'Origin' }
+  }
+}
+
+/** What no route takes: 404 when the path is none of ours, an answer to OPTIONS, 405 for the rest. */
+function otherwise(routes: readonly Route[], porch: Porch): (context: Context) => Response {
+  const paths = methodsByPath(routes)
+  return (context) => {
+    const call = new Call(context, porch.newRequestId)
+    const allow = paths.find(({ pattern }) => pattern.test(call.path))?.allow
+    if (allow !== undefined && call.request.method === 'OPTIONS')
+      return respond({ status: 204, headers: { Allow: allow, ...preflight(call, porch, allow) }, body: null }, call, porch)
+    const refusal =
+      allow === undefined
+        ? new RingbackError('not_found', 'There is nothing at this path; GET /openapi.json lists what there is.')
+        : new RingbackError('method_not_allowed', `${call.request.method} is not offered here; ${allow} are.`, {
+            headers: { Allow: allow },
+          })
+    return respond(refuse(refusal, call, porch.log), call, porch)
+  }
+}
+
+function preflight(call: Call, porch: Porch, allow: string): Record<string, string> {
+  if (!porch.cors || call.header('access-control-request-method') === undefined) return {}
+  return {
+    'Access-Control-Allow-Methods': allow,
+    'Access-Control-Allow-Headers':
+      'Authorization, Content-Type, Idempotency-Key, If-Match, If-None-Match, Last-Event-ID, Prefer, X-Request-Id, traceparent, tracestate',
+    'Access-Control-Max-Age': '600',
+  }
+}
+
+function methodsByPath(routes: readonly Route[]): { pattern: RegExp; allow: string }[] {
+  const methods = new Map<string, Set<string>>()
+  for (const { path, method } of routes) {
+    const offered = methods.get(path) ?? new Set()
+    methods.set(path, offered.add(method.toUpperCase()))
+    if (method === 'get') offered.add('HEAD')
+  }
+  // A concrete path wins over one with parameters, as in OpenAPI.
+  const paths = [...methods].sort(([a], [b]) => Number(a.includes('{')) - Number(b.includes('{')))
+  return paths.map(([path, offered]) => ({
+    pattern: new RegExp(`${path.replaceAll('.', '\\.').replaceAll(/\{\w+\}/g, '[^/]+')}$`),
+    allow: [...offered.add('OPTIONS')].sort().join(', '),
+  }))
+}

@@ -1,0 +1,223 @@
+/** Creating tasks: from a body that fits its shape to tasks that may be written. Everything that is refused is refused here, before the 202. */
+import { type Fault, RingbackError } from '../errors.ts'
+import { newId } from '../id.ts'
+import type { Endpoint, Json, Millis } from '../model.ts'
+import type { NewTask } from '../store/store.ts'
+import type { TaskType } from '../task.ts'
+import { traceContext } from './headers.ts'
+import type { House } from './house.ts'
+import { DEEPEST, scanJson } from './json.ts'
+import { invalid } from './problem.ts'
+import type { Call } from './route.ts'
+import type { CreateTask } from './shapes.ts'
+
+/** How many characters of a pointer stand before the member: `#` or `#/tasks/3`. */
+type Root = string
+
+/** @throws RingbackError with pointers: whatever of the contract's 422 applies. */
+export async function planTask(house: House, call: Call, clientId: string, body: CreateTask): Promise<NewTask> {
+  const scanned = scanBody(call, 1)
+  const input = scanned.values.length === 1 ? (scanned.values[0] as Json) : JSON.stringify(body.input)
+  return plan(house, call, clientId, body, input, null, '#')
+}
+
+/** The tasks of a batch: all of them, or every fault of the first ones that have any. */
+export async function planBatch(house: House, call: Call, clientId: string, bodies: readonly CreateTask[]): Promise<NewTask[]> {
+  const { values } = scanBody(call, 3)
+  const batchId = newId(house.clock, 'batch')
+  const tasks: NewTask[] = []
+  const faults: Fault[] = []
+  for (const [index, body] of bodies.entries()) {
+    const input = values.length === bodies.length ? (values[index] as Json) : JSON.stringify(body.input)
+    try {
+      tasks.push(await plan(house, call, clientId, body, input, batchId, `#/tasks/${index}`))
+    } catch (error) {
+      if (!(error instanceof RingbackError) || error.code !== 'validation_failed') throw error
+      faults.push(...error.errors)
+    }
+  }
+  if (faults.length > 0) throw invalid(faults.slice(0, 50))
+  return tasks
+}
+
+/**
+ * The inputs as they were written. A value is used only when every object at that level named `input` exactly once, in plain letters;
+ * the shape has proved that each task has one, so equal counts are proof.
+ */
+function scanBody(call: Call, level: number): { values: readonly string[] } {
+  const scanned = scanJson(call.text, 'input', level)
+  if (scanned.depth > DEEPEST) throw invalid([{ pointer: '#', detail: `nests ${scanned.depth} levels deep; ${DEEPEST} is the most` }])
+  return scanned
+}
+
+async function plan(
+  house: House,
+  call: Call,
+  clientId: string,
+  body: CreateTask,
+  input: Json,
+  batchId: string | null,
+  root: Root,
+): Promise<NewTask> {
+  const type = typeNamed(house, body.type, root)
+  const checked = checkInput(type, body.input, root)
+  if (checked !== undefined) await checked
+  const now = house.clock.now()
+  const times = planTimes(body, now, root)
+  const trace = traceContext(call.header('traceparent'), call.header('tracestate'))
+  return {
+    id: newId(house.clock, 'task'),
+    clientId,
+    type: body.type,
+    input,
+    metadata: body.metadata ? JSON.stringify(body.metadata) : '{}',
+    callback: body.callback === undefined ? '{}' : body.callback === null ? null : await planCallback(house, clientId, body.callback, root),
+    ...times,
+    timeoutSeconds: body.timeoutSeconds ?? type.timeoutSeconds,
+    maxTries: body.maxTries ?? type.retry.tries,
+    priority: body.priority ?? 0,
+    concurrencyKey: body.concurrencyKey ?? null,
+    batchId,
+    traceparent: trace.traceparent,
+    tracestate: trace.tracestate,
+  }
+}
+
+function typeNamed(house: House, name: string, root: Root): TaskType {
+  const type = name.startsWith('system.') ? undefined : house.registry.get(name)
+  if (type) return type
+  throw new RingbackError('task_type_not_found', `There is no task type "${name}"; GET /v1/task-types lists those there are.`, {
+    errors: [{ pointer: `${root}/type`, detail: 'names no task type' }],
+  })
+}
+
+function checkInput(type: TaskType, input: unknown, root: Root): Promise<void> | undefined {
+  if (input === undefined) throw invalid([{ pointer: `${root}/input`, detail: 'is required; give null when the type takes none' }])
+  try {
+    const parsed = type.parseInput(input)
+    if (parsed instanceof Promise) return parsed.then(noValue, (error) => rooted(error, root))
+    return undefined
+  } catch (error) {
+    return rooted(error, root)
+  }
+}
+
+const noValue = (): void => {}
+
+/** The schema points from `#/input`; a batch's item stands deeper. */
+function rooted(error: unknown, root: Root): never {
+  if (!(error instanceof RingbackError) || root === '#') throw error
+  throw new RingbackError(error.code, error.message, {
+    errors: error.errors.map((fault) => ({ ...fault, pointer: root + fault.pointer.slice(1) })),
+  })
+}
+
+/** @throws RingbackError `validation_failed` for times that have passed or contradict each other. */
+function planTimes(body: CreateTask, now: Millis, root: Root): Pick<NewTask, 'dueAt' | 'startBy' | 'deadlineAt'> {
+  const { runAt = null, delaySeconds = null, startBy = null, deadlineAt = null } = body
+  if (runAt === null && delaySeconds === null && startBy === null && deadlineAt === null) return AT_ONCE
+  const faults: Fault[] = []
+  const fault = (member: string, detail: string): void => void faults.push({ pointer: `${root}/${member}`, detail })
+  if (runAt !== null && delaySeconds !== null) fault('delaySeconds', 'cannot be given together with runAt')
+  if (runAt !== null && runAt < now) fault('runAt', 'has passed')
+  const dueAt = runAt ?? (delaySeconds === null ? null : now + Math.round(delaySeconds * 1000))
+  const start = dueAt ?? now
+  if (startBy !== null && startBy <= now) fault('startBy', 'has passed')
+  else if (startBy !== null && startBy < start) fault('startBy', 'is before the task may start')
+  if (deadlineAt !== null && deadlineAt <= now) fault('deadlineAt', 'has passed')
+  else if (deadlineAt !== null && deadlineAt <= start) fault('deadlineAt', 'is not after the task may start')
+  if (faults.length > 0) throw invalid(faults)
+  return { dueAt, startBy, deadlineAt }
+}
+
+const AT_ONCE = { dueAt: null, startBy: null, deadlineAt: null }
+
+type CallbackBody = NonNullable<CreateTask['callback']>
+
+/** The callback as it is kept: a URL of its own is tied to the endpoint it is under. */
+async function planCallback(house: House, clientId: string, body: CallbackBody, root: Root): Promise<Json> {
+  const { events, retrySchedule } = body
+  const endpointId = await planTarget(house, clientId, body, `${root}/callback`)
+  return JSON.stringify({ endpointId, url: body.url, events, retrySchedule })
+}
+
+async function planTarget(house: House, clientId: string, body: CallbackBody, root: Root): Promise<string | undefined> {
+  let named: Endpoint | null = null
+  if (body.endpointId !== undefined) {
+    named = body.endpointId.includes('\0') ? null : await house.store.findEndpoint(body.endpointId, clientId)
+    if (!named) throw invalid([{ pointer: `${root}/endpointId`, detail: 'names none of your endpoints' }])
+  }
+  if (body.url === undefined) return named?.id
+  const url = judge(house, body.url, `${root}/url`)
+  const candidates = named ? [named] : await listAllEndpoints(house, clientId)
+  const over = candidates.filter((endpoint) => endpoint.verifiedAt !== null && isUnder(url, endpoint.url))
+  // The longest path is the closest endpoint.
+  const [closest] = over.sort((a, b) => new URL(b.url).pathname.length - new URL(a.url).pathname.length)
+  if (closest) return closest.id
+  throw new RingbackError(
+    'callback_url_not_verified',
+    'The callback URL is under none of your verified endpoints: it must have the origin and the path of one, on whole segments.',
+    { errors: [{ pointer: `${root}/url`, detail: 'is under no verified endpoint' }] },
+  )
+}
+
+function judge(house: House, text: string, pointer: string): URL {
+  try {
+    return house.judgeCallbackUrl(text)
+  } catch (error) {
+    if (!(error instanceof RingbackError) || error.errors.length > 0) throw error
+    throw new RingbackError(error.code, error.message, { errors: [{ pointer, detail: 'cannot be called' }] })
+  }
+}
+
+async function listAllEndpoints(house: House, clientId: string): Promise<Endpoint[]> {
+  const all: Endpoint[] = []
+  let page = await house.store.listEndpoints(clientId, 200, null)
+  for (;;) {
+    all.push(...page.items)
+    if (page.next === null) return all
+    page = await house.store.listEndpoints(clientId, 200, page.next)
+  }
+}
+
+/**
+ * Whether `url` has the origin of `base` and its path, or continues it by whole segments. An encoded slash or backslash may mean
+ * another path to the receiver than to us, so it is never under anything.
+ */
+export function isUnder(url: URL, base: string): boolean {
+  const root = new URL(base)
+  if (url.origin !== root.origin || /%2f|%5c/i.test(url.pathname)) return false
+  const prefix = root.pathname.endsWith('/') ? root.pathname : `${root.pathname}/`
+  return url.pathname === root.pathname || url.pathname.startsWith(prefix)
+}
+
+/** The count of open tasks is looked at this often: a limit in millions needs no exact count. */
+const COUNT_MS: Millis = 1_000
+
+/** Refuses new tasks over the limit with 503. The count is read behind the callers' backs, at most once a second. */
+export function createCapacity(house: Pick<House, 'store' | 'clock' | 'maxOpenTasks'>): (adding: number) => void {
+  let open = 0
+  let countedAt = Number.NEGATIVE_INFINITY
+  let counting = false
+  async function count(): Promise<void> {
+    counting = true
+    try {
+      open = await house.store.countOpenTasks()
+    } catch {
+      // The store is down: adding the task says so.
+    } finally {
+      counting = false
+    }
+  }
+  return (adding) => {
+    const now = house.clock.now()
+    if (!counting && now - countedAt >= COUNT_MS) {
+      countedAt = now
+      void count()
+    }
+    if (open + adding > house.maxOpenTasks)
+      throw new RingbackError('temporary_reduced_capacity', `${house.maxOpenTasks} tasks are open, which is the limit; try again later.`, {
+        headers: { 'Retry-After': '10' },
+      })
+  }
+}

@@ -1,0 +1,122 @@
+/** Bodies: read once, as text, within the limit; parsed; and the raw text of what is kept as it was sent. */
+import { RingbackError } from '../errors.ts'
+
+/** Objects and arrays within each other; deeper bodies are refused, so that whoever reads them may recurse. */
+export const DEEPEST = 100
+
+const utf8 = new TextDecoder('utf-8', { fatal: true })
+
+/**
+ * The whole body as text.
+ * @throws RingbackError `payload_too_large` over `limitBytes`, by its Content-Length or by what arrives; `malformed_json` when it is
+ * not UTF-8 or was cut off.
+ */
+export async function readText(request: Request, contentLength: string | undefined, limitBytes: number): Promise<string> {
+  const declared = contentLength === undefined ? Number.NaN : Number(contentLength)
+  if (declared > limitBytes) throw tooLarge(limitBytes)
+  let bytes: ArrayBuffer | Uint8Array
+  try {
+    // A declared length is kept by the HTTP parser; without one the bytes are counted as they come.
+    bytes = Number.isNaN(declared) ? await readCounted(request, limitBytes) : await request.arrayBuffer()
+  } catch (error) {
+    if (error instanceof RingbackError) throw error
+    throw new RingbackError('malformed_json', 'The body ended before it was complete.', { cause: error })
+  }
+  if (bytes.byteLength > limitBytes) throw tooLarge(limitBytes)
+  try {
+    return utf8.decode(bytes)
+  } catch (cause) {
+    throw new RingbackError('malformed_json', 'The body is not UTF-8.', { cause })
+  }
+}
+
+async function readCounted(request: Request, limitBytes: number): Promise<Uint8Array> {
+  const chunks: Uint8Array[] = []
+  let length = 0
+  const reader = request.body?.getReader()
+  for (let part = await reader?.read(); part && !part.done; part = await reader?.read()) {
+    length += part.value.byteLength
+    if (length > limitBytes) {
+      reader?.cancel().catch(() => {})
+      throw tooLarge(limitBytes)
+    }
+    chunks.push(part.value)
+  }
+  return Buffer.concat(chunks)
+}
+
+const tooLarge = (limitBytes: number): RingbackError =>
+  new RingbackError('payload_too_large', `The body is larger than ${limitBytes} bytes; send less, or send a URL to fetch it from.`)
+
+/** @throws RingbackError `malformed_json` */
+export function parseJson(text: string): unknown {
+  try {
+    return JSON.parse(text)
+  } catch (cause) {
+    // V8's message quotes the body: up to a few characters are the caller's own, and shown to no one else.
+    throw new RingbackError('malformed_json', `The body is not JSON: ${(cause as Error).message}.`, { cause })
+  }
+}
+
+/** What one pass over valid JSON text finds. */
+export interface Scanned {
+  /** Objects and arrays within each other at the deepest place. */
+  readonly depth: number
+  /** The raw values of the members called `member` in objects at depth `level`, in order. Keys written with escapes are not seen. */
+  readonly values: readonly string[]
+}
+
+const QUOTE = 0x22
+const BACKSLASH = 0x5c
+const COLON = 0x3a
+const COMMA = 0x2c
+
+/** One pass over JSON text that parses. Keeping a member's own text loses no digit of a number and saves printing it again. */
+export function scanJson(text: string, member: string, level: number): Scanned {
+  const values: string[] = []
+  let depth = 0
+  let deepest = 0
+  let start = -1
+  const end = text.length
+  for (let i = 0; i < end; i++) {
+    switch (text.charCodeAt(i)) {
+      case QUOTE: {
+        const close = closingQuote(text, i)
+        if (depth === level && start < 0 && close - i - 1 === member.length && text.startsWith(member, i + 1)) {
+          const next = skipSpace(text, close + 1)
+          if (text.charCodeAt(next) === COLON) start = next + 1
+        }
+        i = close
+        break
+      }
+      case 0x7b:
+      case 0x5b:
+        if (++depth > deepest) deepest = depth
+        break
+      case 0x7d:
+      case 0x5d:
+      case COMMA:
+        if (depth === level && start >= 0) {
+          values.push(text.slice(start, i).trim())
+          start = -1
+        }
+        if (text.charCodeAt(i) !== COMMA) depth--
+        break
+    }
+  }
+  return { depth: deepest, values }
+}
+
+function closingQuote(text: string, open: number): number {
+  for (let at = text.indexOf('"', open + 1); ; at = text.indexOf('"', at + 1)) {
+    let slashes = 0
+    while (text.charCodeAt(at - 1 - slashes) === BACKSLASH) slashes++
+    if (slashes % 2 === 0) return at
+  }
+}
+
+function skipSpace(text: string, from: number): number {
+  let at = from
+  while (text.charCodeAt(at) <= 0x20) at++
+  return at
+}

@@ -1,0 +1,259 @@
+/**
+ * One route is one declaration: what it takes and answers (the OpenAPI document is made of it), and one function that does everything
+ * in the order the contract gives to errors. There is no chain of middleware: a hot route is a straight line.
+ */
+import type { IncomingHttpHeaders } from 'node:http'
+import type { z } from '@hono/zod-openapi'
+import type { Context } from 'hono'
+import { type ErrorCode, RingbackError } from '../errors.ts'
+import type { Scope } from '../model.ts'
+import type { Caller, Gate } from './auth.ts'
+import { faultsOf } from './faults.ts'
+import { admits, isSaneRequestId, mediaType } from './headers.ts'
+import { parseJson, readText } from './json.ts'
+import { asRefusal, invalid, problemReply, type Reply } from './problem.ts'
+
+export interface Answer {
+  readonly description: string
+  /** None: the answer has no body. */
+  readonly schema?: z.ZodType
+  readonly type?: string
+  readonly headers?: readonly string[]
+}
+
+interface Shape<Query extends z.ZodType, Body extends z.ZodType> {
+  readonly method: 'get' | 'post' | 'patch' | 'delete'
+  /** As OpenAPI writes it: `/v1/tasks/{id}`. */
+  readonly path: string
+  readonly name: string
+  readonly summary: string
+  readonly description?: string
+  readonly tag: string
+  /** `public`: no key is asked for. */
+  readonly scope: Scope | 'public'
+  /** Needs a client's key: the operator owns nothing. */
+  readonly clientOnly?: boolean
+  /** Left out: the route takes no query parameters. */
+  readonly query?: Query
+  /** Left out: a body is not read. */
+  readonly body?: Body
+  readonly bodyOptional?: boolean
+  /** Media types of the body; `application/json` when left out. */
+  readonly takes?: readonly string[]
+  readonly requestHeaders?: readonly string[]
+  readonly answers: Readonly<Record<number, Answer>>
+  /** Beyond those that every route of its kind has. */
+  readonly refusals?: readonly ErrorCode[]
+}
+
+/** A route's stages, in the order of the contract; each may refuse by throwing. */
+interface Stages<Query, Body, Found> {
+  /** Request headers beyond the common ones: 400. */
+  readonly syntax?: (call: Call) => void
+  /** Answers at once what was asked before: after the syntax, before everything that looks into the request. */
+  readonly replay?: (call: Call) => Promise<Reply | null>
+  /** The object the path names: 404, 410, and 412. */
+  readonly find?: (call: Call) => Promise<Found>
+  /** Refuses what no shape can say: 422. The rest: 409, 503, and the answer. */
+  readonly handle: (call: Call, asked: { readonly query: Query; readonly body: Body; readonly found: Found }) => Promise<Reply> | Reply
+}
+
+// biome-ignore lint/suspicious/noExplicitAny: a table of routes holds routes of every shape
+export type Route = Shape<z.ZodType, z.ZodType> & Stages<any, any, any>
+
+/** Ties the types of a route's stages to its shapes. */
+export const route = <Query extends z.ZodType, Body extends z.ZodType, Found = undefined>(
+  shape: Shape<Query, Body>,
+  stages: Stages<z.output<Query>, z.output<Body>, Found>,
+): Route => ({ ...shape, ...stages }) as Route
+
+/** What every route needs of the house. */
+export interface Porch {
+  readonly gate: Gate
+  readonly bodyLimitBytes: number
+  /** A made-up id for requests that bring none. */
+  newRequestId(): string
+  /** Rate limits: headers to add, or throws `quota_exceeded`. Between 403 and 415. */
+  readonly admit?: ((caller: Caller, kind: 'read' | 'write') => Readonly<Record<string, string>> | undefined) | undefined
+  /** Headers for a page of another origin; undefined: CORS is off. */
+  readonly cors?: ((origin: string | undefined) => Readonly<Record<string, string>>) | undefined
+  readonly log: Log
+}
+
+/** The part of a logger that is used here. */
+export interface Log {
+  error(fields: object, message: string): void
+  warn(fields: object, message: string): void
+}
+
+const NOBODY: Caller = { clientId: null, keyId: null, operator: false, scopes: new Set(), suspended: false }
+
+/** One request on its way through a route. */
+export class Call {
+  readonly context: Context
+  readonly request: Request
+  readonly requestId: string
+  caller: Caller = NOBODY
+  /** The body as it came; empty when the route reads none. */
+  text = ''
+  /** The body parsed; undefined when there is none. */
+  json: unknown = undefined
+  idempotencyKey: string | null = null
+  fingerprint: string | null = null
+  readonly #incoming: IncomingHttpHeaders | undefined
+
+  constructor(context: Context, newRequestId: () => string) {
+    this.context = context
+    this.request = context.req.raw
+    // Node has parsed the headers already; through a Request each one is looked for again.
+    this.#incoming = context.env?.incoming?.headers
+    const given = this.header('x-request-id')
+    this.requestId = given !== undefined && isSaneRequestId(given) ? given : newRequestId()
+  }
+
+  /** A request header by its lower-case name. */
+  header(name: string): string | undefined {
+    if (this.#incoming === undefined) return this.request.headers.get(name) ?? undefined
+    const value = this.#incoming[name]
+    return Array.isArray(value) ? value.join(', ') : value
+  }
+
+  /** Whether nothing follows the headers, where no header tells: by the Request, which Node's connection would have to make first. */
+  get hasNoBody(): boolean {
+    return this.#incoming !== undefined || this.request.body === null
+  }
+
+  /** A parameter of the path, decoded. */
+  param(name: string): string {
+    return this.context.req.param(name) ?? ''
+  }
+
+  get path(): string {
+    return this.context.req.path
+  }
+}
+
+/** The function that serves a route. It never rejects: what is thrown becomes a problem document. */
+export function serve(route: Route, porch: Porch): (context: Context) => Promise<Response> {
+  return async (context) => {
+    const call = new Call(context, porch.newRequestId)
+    let reply: Reply
+    try {
+      reply = await pass(route, porch, call)
+    } catch (thrown) {
+      reply = refuse(thrown, call, porch.log)
+    }
+    return respond(reply, call, porch)
+  }
+}
+
+async function pass(route: Route, porch: Porch, call: Call): Promise<Reply> {
+  let extra: Readonly<Record<string, string>> | undefined
+  if (route.scope !== 'public') {
+    const caller = porch.gate.recognize(call.header('authorization'))
+    call.caller = caller instanceof Promise ? await caller : caller
+    porch.gate.allow(call.caller, route.scope, route.clientOnly === true)
+    extra = porch.admit?.(call.caller, route.method === 'get' ? 'read' : 'write')
+    if (!admits(call.header('accept'), JSON_ANSWERS))
+      throw new RingbackError('not_acceptable', 'The answer is application/json; Accept must admit it.')
+  }
+  if (route.body) await readBody(route, porch, call)
+  route.syntax?.(call)
+  const replayed = route.replay ? await route.replay(call) : null
+  const reply = replayed ?? (await answer(route, call))
+  if (extra) Object.assign(reply.headers, extra)
+  return reply
+}
+
+const JSON_ANSWERS = ['application/json', 'application/problem+json']
+
+async function answer(route: Route, call: Call): Promise<Reply> {
+  const found = route.find ? await route.find(call) : undefined
+  const query = checkQuery(route, call.request.url)
+  const body = route.body && call.json !== undefined ? check(route.body, call.json, '#') : undefined
+  return route.handle(call, { query, body, found })
+}
+
+async function readBody(route: Route, porch: Porch, call: Call): Promise<void> {
+  const length = call.header('content-length')
+  const absent = length === '0' || (length === undefined && call.header('transfer-encoding') === undefined && call.hasNoBody)
+  if (absent && route.bodyOptional) return
+  const takes = route.takes ?? JSON_BODY
+  const type = call.header('content-type')
+  if (type !== takes[0] && !(type !== undefined && takes.includes(mediaType(type)))) throw unsupported(route, takes, type)
+  const encoding = call.header('content-encoding')
+  if (encoding !== undefined && encoding !== 'identity')
+    throw new RingbackError('unsupported_media_type', `Content-Encoding "${encoding}" is not taken; send the body as it is.`, {
+      headers: { 'Accept-Encoding': 'identity' },
+    })
+  call.text = await readText(call.request, length, porch.bodyLimitBytes)
+  call.json = parseJson(call.text)
+}
+
+const JSON_BODY = ['application/json']
+
+function unsupported(route: Route, takes: readonly string[], type: string | undefined): RingbackError {
+  const accept = takes.join(', ')
+  const header = route.method === 'patch' ? { 'Accept-Patch': accept } : { Accept: accept }
+  return new RingbackError('unsupported_media_type', `Content-Type is ${type ?? 'missing'}; send ${accept}.`, { headers: header })
+}
+
+/** @throws RingbackError `validation_failed` */
+export function check<T extends z.ZodType>(schema: T, value: unknown, root: string): z.output<T> {
+  const parsed = schema.safeParse(value)
+  if (parsed.success) return parsed.data
+  throw invalid(faultsOf(parsed.error.issues, value, root))
+}
+
+function checkQuery(route: Route, url: string): unknown {
+  const start = url.indexOf('?')
+  const hasNone = start < 0 || start === url.length - 1
+  if (hasNone && route.query === undefined) return undefined
+  const values = hasNone ? {} : readQuery(url.slice(start + 1))
+  if (route.query) return check(route.query, values, '#/query')
+  const [first] = Object.keys(values)
+  if (first !== undefined) throw invalid([{ pointer: `#/query/${first}`, detail: 'is not a parameter of this route' }])
+  return undefined
+}
+
+/** `a=1&m[k]=v` as `{a: '1', m: {k: 'v'}}`, the deepObject style of OpenAPI. A parameter given twice is refused. */
+function readQuery(search: string): Record<string, unknown> {
+  const values: Record<string, unknown> = Object.create(null)
+  const end = search.indexOf('#')
+  for (const [name, value] of new URLSearchParams(end < 0 ? search : search.slice(0, end))) {
+    const [, outer, inner] = /^(\w+)\[(.*)\]$/s.exec(name) ?? []
+    let into = values
+    if (outer !== undefined) {
+      if (typeof values[outer] === 'string') throw twice(outer)
+      values[outer] ??= Object.create(null)
+      into = values[outer] as Record<string, unknown>
+    }
+    const key = inner ?? name
+    if (key in into) throw twice(name)
+    into[key] = value
+  }
+  return values
+}
+
+const twice = (name: string): RingbackError => invalid([{ pointer: `#/query/${name}`, detail: 'is given twice' }])
+
+export function refuse(thrown: unknown, call: Call, log: Log): Reply {
+  const refusal = asRefusal(thrown)
+  if (refusal.status >= 500) {
+    const fields = { requestId: call.requestId, method: call.request.method, path: call.path, err: refusal.cause ?? refusal }
+    if (refusal.code === 'internal') log.error(fields, 'a request failed')
+    else log.warn(fields, 'a request was refused for lack of capacity')
+  }
+  return problemReply(refusal, { instance: call.path, requestId: call.requestId })
+}
+
+export function respond(reply: Reply, call: Call, porch: Porch): Response {
+  const headers = reply.headers
+  headers['X-Request-Id'] = call.requestId
+  if (porch.cors) {
+    const vary = headers.Vary
+    Object.assign(headers, porch.cors(call.header('origin')))
+    if (vary !== undefined) headers.Vary = `${vary}, Origin`
+  }
+  return new Response(reply.body, { status: reply.status, headers })
+}
