@@ -233,7 +233,8 @@ export interface Attempt {
   readonly remoteAddress: string | null
 }
 
-export type ClientStatus = 'active' | 'suspended'
+/** A deleted client is kept for what it owned, and found by nobody. */
+export type ClientStatus = 'active' | 'suspended' | 'deleted'
 export interface Client {
   readonly id: string
   readonly name: string
@@ -285,7 +286,7 @@ export interface SigningKey {
 /** How a try ended, as `decide` judges it. Delays are relative: the script adds the database's clock. */
 export type Outcome =
   | { readonly kind: 'complete'; readonly result: Json | null }
-  | { readonly kind: 'retry'; readonly delayMs: Millis; readonly error: Failure }
+  | { readonly kind: 'retry'; readonly delayMs: Millis; readonly error: LastFailure | null }
   | { readonly kind: 'release'; readonly delayMs: Millis }
   | { readonly kind: 'fail'; readonly error: Failure }
   | { readonly kind: 'cancel' }

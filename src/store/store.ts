@@ -259,13 +259,17 @@ export interface Store {
     clientId: string | null
     taskId?: string
     types?: readonly EventType[]
+    /** A place in the client's own count of events. */
     after: number
     limit: number
   }): Promise<readonly Event[]>
+  /** Where an event stands in its client's feed; null: it is not there. */
+  findEventSeq(id: string, clientId: string): Promise<number | null>
 
   renew(kind: Kind, held: readonly Held[], leaseMs: Millis): Promise<readonly Renewal[]>
-  /** Running work whose lease ended, or whose holder is none of `boots` (null: by lease alone). */
-  findExpired(kind: Kind, limit: number, notHeldBy: string | null): Promise<readonly Task[] | readonly Delivery[]>
+  /** Running work whose lease has ended, or that another boot than `boot` holds (null: by lease alone). */
+  findExpiredTasks(limit: number, boot: string | null): Promise<readonly Task[]>
+  findExpiredDeliveries(limit: number, boot: string | null): Promise<readonly Delivery[]>
   /** Pending tasks past `startBy` or `deadlineAt`, and running ones whose cancel was asked for over `graceMs` ago: ended by the script. */
   endOverdue(limit: number, graceMs: Millis): Promise<number>
   /** Leaves a turn for every lane that has claimable work and none: a lost turn costs seconds, not a delivery. */
@@ -282,7 +286,6 @@ export interface Store {
   findClient(id: string): Promise<Client | null>
   listClients(limit: number, after: Position | null): Promise<Page<Client>>
   changeClient(id: string, status: ClientStatus): Promise<Client | null>
-  removeClient(id: string): Promise<boolean>
   addKey(key: Omit<Key, 'createdAt' | 'revokedAt' | 'lastUsedAt'>): Promise<Key | null>
   /** The key with that hash and its client's status; null when unknown. */
   findKey(hash: string): Promise<(Key & { readonly clientStatus: ClientStatus | null }) | null>
@@ -291,11 +294,13 @@ export interface Store {
 
   listSigningKeys(): Promise<SigningKey[]>
   addSigningKeys(keys: readonly SigningKey[]): Promise<SigningKey[]>
-  /** Writes the value when there is none; answers what is there. */
-  settle(name: string, value: string): Promise<string>
+  /** A setting of the installation: writes the value when there is none; answers what is there. */
+  keepSetting(name: string, value: string): Promise<string>
 
   /** Work of that kind became claimable: in process, or heard from another node. */
   onWork(listener: (kind: Kind) => void): () => void
+  /** The client of a running task asked to cancel it: heard here, or from another node. A lost word is made good by the next renewal. */
+  onCancelRequest(listener: (taskId: string) => void): () => void
   /** A task changed: for those who wait on it. */
   onTask(listener: (taskId: string) => void): () => void
   close(): Promise<void>

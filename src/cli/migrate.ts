@@ -1,0 +1,18 @@
+/** `ringback migrate`: brings the database to this version's schema and ends. */
+import { Command } from 'commander'
+import { parseConfig } from '../config.ts'
+
+export function migrateCommand(): Command {
+  return new Command('migrate')
+    .description('bring the database to the schema of this version (serve does so by itself when it starts)')
+    .option('--database-url <url>', 'file:… or postgres://…')
+    .action(async (given: { databaseUrl?: string }) => {
+      const config = parseConfig({ env: process.env, options: given })
+      // Loaded here, so that --help and --version need nothing native.
+      const { migrate } = await import('../platform.ts')
+      const { applied } = await migrate(config)
+      process.stdout.write(
+        applied === 0 ? 'The database is up to date.\n' : `${applied} ${applied === 1 ? 'migration' : 'migrations'} applied.\n`,
+      )
+    })
+}

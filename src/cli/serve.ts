@@ -1,0 +1,64 @@
+/** `ringback serve`: one node, from its settings to the end of its drain. */
+import { Command } from 'commander'
+import { systemClock } from '../clock.ts'
+import { listeningAt, loadDevelopmentSecrets, parseConfig } from '../config.ts'
+import { openLog } from '../observe.ts'
+import type { Options } from '../settings.ts'
+import { openDoor } from './door.ts'
+import { loadTaskTypes } from './tasktypes.ts'
+import { developmentKey, welcome } from './welcome.ts'
+
+export function serveCommand(): Command {
+  return new Command('serve')
+    .description('serve the API, run tasks and deliver webhooks until told to stop')
+    .option('--host <address>', 'the address to listen on')
+    .option('--port <number>', 'the port to listen on; 0 takes any free one')
+    .option('--database-url <url>', 'file:… or postgres://…')
+    .option('--config-file <path>', 'the module with the task types')
+    .action(serve)
+}
+
+/** Serves until SIGTERM or SIGINT, then drains once; a second signal ends the process at once. */
+async function serve(options: Options): Promise<void> {
+  const clock = systemClock()
+  const given = loadDevelopmentSecrets(parseConfig({ env: process.env, options }), clock)
+  const tasks = await loadTaskTypes(given.configFile)
+  // Loaded here, so that --help and --version need nothing native.
+  const { openRingback } = await import('../platform.ts')
+  const told = untilToldToStop()
+  const door = await openDoor(given)
+  const { log, close } = openLog({ level: given.logLevel, clock })
+  try {
+    const config = listeningAt(given, door.port)
+    const ringback = await openRingback({ config, tasks, log, clock, listens: true })
+    try {
+      await ringback.start()
+      door.admit(ringback.app.fetch)
+      log.info({ url: config.publicUrl, env: config.env, database: config.database.kind, taskTypes: tasks.length }, 'listening')
+      if (config.env === 'development') process.stdout.write(welcome(config, await developmentKey(ringback.app.fetch, config, clock)))
+      log.info({ signal: await told, graceMs: config.shutdownMs }, 'draining')
+    } finally {
+      door.shut()
+      await ringback.stop()
+    }
+    await door.emptied(clock)
+    log.info('stopped')
+  } finally {
+    door.abandon()
+    await close()
+  }
+}
+
+/** Resolves with the first SIGTERM or SIGINT. The second ends the process with 128 and the signal's number, as a shell would say it. */
+function untilToldToStop(): Promise<NodeJS.Signals> {
+  return new Promise((resolve) => {
+    let told = false
+    const signals = { SIGINT: 2, SIGTERM: 15 } as const
+    for (const signal of ['SIGINT', 'SIGTERM'] as const)
+      process.on(signal, () => {
+        if (told) process.exit(128 + signals[signal])
+        told = true
+        resolve(signal)
+      })
+  })
+}

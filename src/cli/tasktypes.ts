@@ -1,0 +1,27 @@
+/** The task types of an installation, from the module that `RINGBACK_CONFIG` names. */
+import { existsSync } from 'node:fs'
+import { pathToFileURL } from 'node:url'
+import { StartupError } from '../errors.ts'
+import type { TaskType } from '../task.ts'
+
+/** @throws StartupError when there is no such module, when it cannot be loaded, and when its default export is not `{ tasks: […] }`. */
+export async function loadTaskTypes(path: string): Promise<readonly TaskType[]> {
+  const mend = 'make it export default { tasks: [defineTask({ … })] }'
+  if (!existsSync(path))
+    throw new StartupError(`There is no ${path}, where the task types should be: ${mend}, or name yours in RINGBACK_CONFIG.`)
+  const loaded = (await import(pathToFileURL(path).href).catch((error: unknown) => {
+    if (error instanceof StartupError) throw new StartupError(`${path} cannot be used: ${error.message}`)
+    throw new StartupError(`${path} cannot be loaded: ${error instanceof Error ? error.message : String(error)}`)
+  })) as { default?: { tasks?: unknown } }
+  const tasks = loaded.default?.tasks
+  if (!Array.isArray(tasks)) throw new StartupError(`${path} does not say which task types there are: ${mend}.`)
+  if (tasks.length === 0) throw new StartupError(`${path} has an empty list of task types: ${mend}.`)
+  tasks.forEach((task: unknown, i) => {
+    if (!isTaskType(task)) throw new StartupError(`tasks[${i}] in ${path} is no task type: make it with defineTask({ … }).`)
+  })
+  return tasks
+}
+
+function isTaskType(it: unknown): it is TaskType {
+  return typeof it === 'object' && it !== null && 'type' in it && 'run' in it && 'parseInput' in it
+}

@@ -1,0 +1,183 @@
+/**
+ * Claims work, runs it, renews its leases, drains. The same for tasks and for deliveries.
+ *
+ *   idle ──start──▶ pumping ──stop──▶ draining ──held is empty, or the grace is over──▶ stopped
+ *
+ * While pumping it claims as many rows as it has free slots: when woken, when a slot frees and more waits, and when the next row
+ * falls due. Polling only repairs wake-ups that were lost.
+ */
+import type { Clock } from './clock.ts'
+import type { Millis, Work } from './model.ts'
+import type { Claimed, Held, Renewal } from './store/store.ts'
+
+export interface Source<W extends Work> {
+  claim(limit: number): Promise<Claimed<W>>
+  /** Works one item up to its settlement. Rejecting means: it stays leased, and the lease will end. */
+  work(item: W, signal: AbortSignal): Promise<void>
+  renew(held: readonly Held[]): Promise<readonly Renewal[]>
+}
+
+export interface PumpOptions {
+  /** At once on this node. */
+  readonly concurrency: number
+  readonly leaseMs: Millis
+  readonly clock: Clock
+  readonly onError: (error: unknown) => void
+}
+
+/** Why a run's signal fired: `signal.reason` of what a pump runs. */
+export type Interruption = 'canceled' | 'leaseLost' | 'shutdown'
+export class Interrupted extends Error {
+  override readonly name = 'Interrupted'
+  readonly why: Interruption
+  constructor(why: Interruption) {
+    super({ canceled: 'the client asked to cancel', leaseLost: 'the lease was lost', shutdown: 'the node shuts down' }[why])
+    this.why = why
+  }
+}
+
+/** Rows one claim asks for at most. */
+const MOST_CLAIMED = 500
+/** How often an idle pump looks although nobody woke it. */
+const POLL_MS = 15_000
+/** How soon a claim that failed is repeated. */
+const REPEAT_MS = 1_000
+/** After its signal fired, how long a drain still waits for settlements. */
+const LAST_WORD_MS = 5_000
+
+interface Running {
+  readonly fence: number
+  readonly abort: AbortController
+}
+
+export class Pump<W extends Work> {
+  readonly #source: Source<W>
+  readonly #options: PumpOptions
+  readonly #held = new Map<string, Running>()
+  #state: 'idle' | 'pumping' | 'draining' = 'idle'
+  #claiming = false
+  /** Somebody asked while a claim ran, or slots were the limit: claim again. */
+  #again = false
+  #hungry = false
+  #cancelTimer = (): void => {}
+  #cancelRenewal = (): void => {}
+  #emptied: () => void = () => {}
+  /** When the last claim came back: what readiness looks at. */
+  lastClaimAt: Millis = 0
+
+  constructor(source: Source<W>, options: PumpOptions) {
+    this.#source = source
+    this.#options = options
+  }
+
+  get running(): number {
+    return this.#held.size
+  }
+
+  start(): void {
+    if (this.#state !== 'idle') return
+    this.#state = 'pumping'
+    this.#renewLater()
+    this.wake()
+  }
+
+  /** Work may be claimable. Cheap; repeats are merged. */
+  wake(): void {
+    if (this.#state !== 'pumping') return
+    this.#again = true
+    if (!this.#claiming) void this.#claim()
+  }
+
+  /** Tells a running item that its client wants it to end, if it runs here. */
+  interrupt(id: string, why: Interruption): void {
+    this.#held.get(id)?.abort.abort(new Interrupted(why))
+  }
+
+  /** Stops claiming, lets work finish for `graceMs`, then interrupts it and waits for its settlement. Twice is fine. */
+  async stop(graceMs: Millis): Promise<void> {
+    this.#state = 'draining'
+    this.#cancelTimer()
+    await this.#empty(graceMs)
+    for (const { abort } of this.#held.values()) abort.abort(new Interrupted('shutdown'))
+    await this.#empty(LAST_WORD_MS)
+    this.#cancelRenewal()
+  }
+
+  #empty(withinMs: Millis): Promise<void> {
+    if (this.#held.size === 0 && !this.#claiming) return Promise.resolve()
+    return new Promise((resolve) => {
+      const cancel = this.#options.clock.after(withinMs, resolve)
+      this.#emptied = () => {
+        if (this.#held.size > 0 || this.#claiming) return
+        cancel()
+        resolve()
+      }
+    })
+  }
+
+  async #claim(): Promise<void> {
+    this.#claiming = true
+    this.#cancelTimer()
+    let nextInMs: Millis | null = null
+    try {
+      while (this.#again && this.#state === 'pumping') {
+        this.#again = false
+        const free = this.#options.concurrency - this.#held.size
+        this.#hungry = free <= 0
+        if (free <= 0) break
+        const claimed = await this.#source.claim(Math.min(free, MOST_CLAIMED))
+        this.lastClaimAt = this.#options.clock.now()
+        nextInMs = claimed.nextInMs
+        for (const item of claimed.items) this.#run(item)
+        if (claimed.more) this.#again = true
+      }
+    } catch (error) {
+      this.#options.onError(error)
+      nextInMs = REPEAT_MS
+    }
+    this.#claiming = false
+    this.#emptied()
+    if (this.#state !== 'pumping') return
+    if (this.#again && !this.#hungry) return void this.#claim()
+    const spread = POLL_MS * (0.9 + this.#options.clock.random() / 5)
+    this.#cancelTimer = this.#options.clock.after(Math.min(nextInMs ?? spread, spread), () => this.wake())
+  }
+
+  #run(item: W): void {
+    const running: Running = { fence: item.fence, abort: new AbortController() }
+    this.#held.set(item.id, running)
+    this.#source.work(item, running.abort.signal).then(
+      () => this.#ended(item.id, running),
+      (error) => {
+        this.#options.onError(error)
+        this.#ended(item.id, running)
+      },
+    )
+  }
+
+  #ended(id: string, running: Running): void {
+    // A row given back and claimed anew runs under another fence: its entry is not ours.
+    if (this.#held.get(id) === running) this.#held.delete(id)
+    if (this.#hungry) this.wake()
+    this.#emptied()
+  }
+
+  #renewLater(): void {
+    this.#cancelRenewal = this.#options.clock.after(this.#options.leaseMs / 3, () => void this.renew().then(() => this.#renewLater()))
+  }
+
+  /** Renews every lease held here. A node that stalled does so before it sweeps, lest it rescue its own work. */
+  async renew(): Promise<void> {
+    const held = [...this.#held].map(([id, { fence }]) => ({ id, fence }))
+    try {
+      for (let i = 0; i < held.length; i += MOST_CLAIMED) {
+        for (const renewal of await this.#source.renew(held.slice(i, i + MOST_CLAIMED))) {
+          if (!renewal.kept) this.interrupt(renewal.id, 'leaseLost')
+          else if (renewal.cancelRequested) this.interrupt(renewal.id, 'canceled')
+        }
+      }
+    } catch (error) {
+      this.#options.onError(error)
+    }
+  }
+}

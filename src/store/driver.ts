@@ -1,0 +1,41 @@
+/** What carries scripts to a database. */
+import { is, Placeholder, type Query, type SQL } from 'drizzle-orm'
+import type { Call, Dialect, Script, Statement } from './script.ts'
+
+/** Within one group commit: renewals first, so that a busy store loses no leases; intake last. */
+export const order = { renewal: 0, settlement: 1, claim: 2, other: 3, intake: 4 } as const
+export type Order = (typeof order)[keyof typeof order]
+
+export interface Driver {
+  readonly dialect: Dialect
+  /** Commits of one kind that may run side by side. */
+  readonly width: number
+  /** One transaction. `make` is called when it starts, and again when it has to be repeated. */
+  write<R>(order: Order, make: () => Script<R>): Promise<R>
+  /** Reads; nothing is written. */
+  read<R>(script: Script<R>): Promise<R>
+  /** Whether one item of a merged statement is to blame for this error. */
+  blames(error: unknown): boolean
+  /** Tells every node, this one included. Repeats are merged. */
+  tell(word: string): void
+  onTold(listener: (word: string) => void): () => void
+  close(): Promise<void>
+}
+
+/** What stands at one place of a statement's parameters. */
+export type Slot = { readonly name: string } | { readonly value: unknown }
+/** A statement as its dialect renders it. */
+export interface Rendered {
+  readonly text: string
+  readonly slots: readonly Slot[]
+}
+export function render(dialect: Dialect, renderer: { sqlToQuery(sql: SQL): Query }, statement: Statement): Rendered {
+  const { sql, params } = renderer.sqlToQuery(statement.build(dialect))
+  return { text: sql, slots: params.map((param) => (is(param, Placeholder) ? { name: param.name as string } : { value: param })) }
+}
+/** The value of a call for a name. */
+export function valueOf(call: Call, name: string): unknown {
+  const value = call.values[name]
+  if (value === undefined) throw new Error(`no value was given for "${name}" of a statement`)
+  return value
+}

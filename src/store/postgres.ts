@@ -1,0 +1,172 @@
+/**
+ * PostgreSQL (15 or later): any number of equal nodes. Each script is one transaction; statements that need nothing of each other
+ * travel together. LISTEN/NOTIFY only hints; polling repairs what it loses.
+ */
+import { PgDialect } from 'drizzle-orm/pg-core'
+import pg from 'pg'
+import type { Clock } from '../clock.ts'
+import { StartupError } from '../errors.ts'
+import { type Driver, type Order, type Rendered, render, valueOf } from './driver.ts'
+import { type Call, postgresDialect, type Row, type Script, type Statement } from './script.ts'
+
+const CHANNEL = 'ringback'
+/** How long words to other nodes gather before one NOTIFY says them all: NOTIFY takes a lock of the whole server at commit. */
+const TELL_EVERY_MS = 10
+/** NOTIFY refuses payloads of 8,000 bytes and more. */
+const MOST_PAYLOAD = 7_500
+/** Serialization failure and deadlock: the transaction is repeated. */
+const REPEATED = new Set(['40001', '40P01'])
+const MOST_REPEATS = 8
+
+const INT8 = 20
+
+/** @throws StartupError when the server does not answer. */
+export async function openPostgres(url: string, clock: Clock, onError: (error: Error) => void): Promise<Driver> {
+  const types: pg.CustomTypesConfig = {
+    // Epoch milliseconds and counters stay far below 2^53.
+    getTypeParser: ((oid: number, format: 'text' | 'binary') =>
+      oid === INT8 ? Number : pg.types.getTypeParser(oid, format)) as typeof pg.types.getTypeParser,
+  }
+  const settings = { connectionString: url, types, pipeline: true, application_name: 'ringback', keepAlive: true }
+  const pool = new pg.Pool({ ...settings, max: 10, connectionTimeoutMillis: 10_000 })
+  pool.on('error', onError)
+  await pool.query('select 1').catch((error: Error) => {
+    throw new StartupError(`the PostgreSQL server of RINGBACK_DATABASE_URL does not answer: ${error.message}`)
+  })
+
+  const renderer = new PgDialect()
+  const known = new Map<Statement, Rendered & { readonly name: string }>()
+  const compile = (statement: Statement): Rendered & { readonly name: string } => {
+    const found = known.get(statement)
+    if (found) return found
+    const compiled = { ...render(postgresDialect, renderer, statement), name: `rb${known.size}` }
+    if (!statement.fresh) known.set(statement, compiled)
+    return compiled
+  }
+  const execute = async (client: pg.PoolClient, call: Call): Promise<readonly Row[]> => {
+    const { text, slots, name } = compile(call.statement)
+    const values = slots.map((slot) => {
+      const value = 'name' in slot ? valueOf(call, slot.name) : slot.value
+      return Array.isArray(value) ? JSON.stringify(value) : value
+    })
+    return (await client.query(call.statement.fresh ? { text, values } : { name, text, values })).rows
+  }
+  const run = async <R>(client: pg.PoolClient, script: Script<R>): Promise<R> => {
+    let turn = script.next()
+    while (!turn.done) {
+      const asked = turn.value
+      const rows = Array.isArray(asked)
+        ? await Promise.all(asked.map((call) => execute(client, call)))
+        : await execute(client, asked as Call)
+      turn = script.next(rows as never)
+    }
+    return turn.value
+  }
+  const once = async <R>(make: () => Script<R>): Promise<R> => {
+    const client = await pool.connect()
+    let broken: Error | undefined
+    try {
+      // Young tables look tiny to the planner, and prepared plans stay: an index is always meant. Sent along with the first statement.
+      const begun = client.query('begin; set local enable_seqscan = off')
+      begun.catch(() => {})
+      const value = await run(client, make())
+      await begun
+      await client.query('commit')
+      return value
+    } catch (error) {
+      if (!(error as { code?: string }).code?.match(/^[0-9A-Z]{5}$/)) broken = error as Error
+      else await client.query('rollback').catch((failure: Error) => (broken = failure))
+      throw error
+    } finally {
+      client.release(broken)
+    }
+  }
+
+  const listeners = new Set<(word: string) => void>()
+  const listener = listen(settings, clock, (word) => {
+    for (const each of listeners) each(word)
+  })
+  let told = new Set<string>()
+  const say = async (): Promise<void> => {
+    let words = ''
+    for (const word of told) {
+      if (words.length + word.length > MOST_PAYLOAD) break
+      words += `${words && ' '}${word}`
+    }
+    told = new Set()
+    await pool.query({ name: 'rb_tell', text: 'select pg_notify($1, $2)', values: [CHANNEL, words] })
+  }
+
+  return {
+    dialect: postgresDialect,
+    width: 2,
+    async write<R>(_order: Order, make: () => Script<R>) {
+      // What is asked in this turn of the event loop still joins the batch.
+      await new Promise((resolve) => setImmediate(resolve))
+      for (let repeats = 0; ; repeats++) {
+        try {
+          return await once(make)
+        } catch (error) {
+          if (repeats === MOST_REPEATS || !REPEATED.has((error as { code?: string }).code ?? '')) throw error
+        }
+      }
+    },
+    async read(script) {
+      const client = await pool.connect()
+      try {
+        return await run(client, script)
+      } finally {
+        client.release()
+      }
+    },
+    blames: (error) => /^2[23]/.test((error as { code?: string }).code ?? ''),
+    tell(word) {
+      for (const each of listeners) queueMicrotask(() => each(word))
+      if (told.size === 0) clock.after(TELL_EVERY_MS, () => void say().catch(onError))
+      told.add(word)
+    },
+    onTold(each) {
+      listeners.add(each)
+      return () => listeners.delete(each)
+    },
+    async close() {
+      listener.close()
+      await pool.end()
+    },
+  }
+}
+
+/** Hears what other nodes tell, over a connection of its own that is opened again whenever it breaks. `*` means: look at everything. */
+function listen(settings: pg.ClientConfig, clock: Clock, hear: (word: string) => void): { close(): void } {
+  let closed = false
+  let client: pg.Client | undefined
+  let cancel = (): void => {}
+  const again = (delayMs: number): void => {
+    if (closed) return
+    cancel = clock.after(delayMs, () => void open(delayMs))
+  }
+  const open = async (delayMs: number): Promise<void> => {
+    client = new pg.Client(settings)
+    client.on('error', () => {})
+    client.once('end', () => again(Math.min(5_000, delayMs * 2 + 100)))
+    client.on('notification', ({ payload }) => {
+      for (const word of (payload ?? '').split(' ')) if (word) hear(word)
+    })
+    try {
+      await client.connect()
+      await client.query(`listen ${CHANNEL}`)
+      // Whatever was said while nobody listened.
+      hear('*')
+    } catch {
+      client.end().catch(() => {})
+    }
+  }
+  void open(100)
+  return {
+    close() {
+      closed = true
+      cancel()
+      client?.end().catch(() => {})
+    },
+  }
+}

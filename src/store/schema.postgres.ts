@@ -1,0 +1,301 @@
+/** The tables on PostgreSQL. Their rows equal those of `schema.sqlite.ts`; the compiler holds the two together (`parity.ts`). */
+import { sql } from 'drizzle-orm'
+import { bigint, bigserial, doublePrecision, index, integer, pgTable, primaryKey, text, uniqueIndex } from 'drizzle-orm/pg-core'
+import type {
+  AttemptOutcome,
+  CanceledReason,
+  ClientStatus,
+  DisabledReason,
+  EndpointFormat,
+  EndpointPayload,
+  EventType,
+  SigningKeyState,
+  State,
+  Trigger,
+} from '../model.ts'
+
+const millis = (name: string) => bigint(name, { mode: 'number' })
+
+export const clients = pgTable('clients', {
+  id: text('id').primaryKey(),
+  name: text('name').notNull(),
+  status: text('status').$type<ClientStatus>().notNull(),
+  /** Events recorded so far: taken in the transaction that records one, so that it is commit order. */
+  seq: millis('seq').notNull(),
+  createdAt: millis('created_at').notNull(),
+})
+
+export const keys = pgTable(
+  'keys',
+  {
+    id: text('id').primaryKey(),
+    clientId: text('client_id'),
+    name: text('name').notNull(),
+    hash: text('hash').notNull(),
+    hint: text('hint').notNull(),
+    scopes: text('scopes').notNull(),
+    createdAt: millis('created_at').notNull(),
+    expiresAt: millis('expires_at'),
+    revokedAt: millis('revoked_at'),
+    lastUsedAt: millis('last_used_at'),
+  },
+  (t) => [uniqueIndex('keys_hash').on(t.hash), index('keys_client').on(t.clientId)],
+)
+
+/** The columns of leased work, the same in both tables of it. */
+const work = {
+  id: text('id').primaryKey(),
+  clientId: text('client_id').notNull(),
+  laneId: text('lane_id').notNull(),
+  state: text('state').$type<State>().notNull(),
+  /** 0: claimable since it was made. 1: waits for `rank`, or was tried before. */
+  line: integer('line').notNull(),
+  /** Where it stands in its line: in line 0 the time it was made less its head start, in line 1 the time it falls due. */
+  rank: millis('rank').notNull(),
+  dueAt: millis('due_at').notNull(),
+  tries: integer('tries').notNull(),
+  maxTries: integer('max_tries').notNull(),
+  fence: integer('fence').notNull(),
+  leasedUntil: millis('leased_until'),
+  leasedBy: text('leased_by'),
+}
+
+export const tasks = pgTable(
+  'tasks',
+  {
+    ...work,
+    type: text('type').notNull(),
+    generation: integer('generation').notNull(),
+    revision: integer('revision').notNull(),
+    input: text('input').notNull(),
+    result: text('result'),
+    error: text('error'),
+    lastError: text('last_error'),
+    progress: doublePrecision('progress').notNull(),
+    progressMessage: text('progress_message'),
+    metadata: text('metadata').notNull(),
+    priority: integer('priority').notNull(),
+    concurrencyKey: text('concurrency_key'),
+    callback: text('callback'),
+    batchId: text('batch_id'),
+    scheduleId: text('schedule_id'),
+    createdAt: millis('created_at').notNull(),
+    updatedAt: millis('updated_at').notNull(),
+    startedAt: millis('started_at'),
+    finishedAt: millis('finished_at'),
+    startBy: millis('start_by'),
+    deadlineAt: millis('deadline_at'),
+    timeoutSeconds: integer('timeout_seconds').notNull(),
+    cancelRequestedAt: millis('cancel_requested_at'),
+    expiresAt: millis('expires_at'),
+    traceparent: text('traceparent'),
+    tracestate: text('tracestate'),
+  },
+  (t) => [
+    index('tasks_pending').on(t.laneId, t.line, t.rank, t.id).where(sql`state = 'pending'`),
+    index('tasks_running').on(t.laneId, t.leasedUntil).where(sql`state = 'running'`),
+    index('tasks_client').on(t.clientId, t.createdAt, t.id),
+    index('tasks_batch').on(t.batchId).where(sql`batch_id is not null`),
+    index('tasks_overdue').on(t.startBy).where(sql`state = 'pending' and start_by is not null`),
+    index('tasks_deadline').on(t.deadlineAt).where(sql`state in ('pending', 'running') and deadline_at is not null`),
+  ],
+)
+
+/** Metadata by key, for the one filter a list may have. */
+export const labels = pgTable(
+  'labels',
+  {
+    clientId: text('client_id').notNull(),
+    name: text('name').notNull(),
+    value: text('value').notNull(),
+    createdAt: millis('created_at').notNull(),
+    taskId: text('task_id').notNull(),
+  },
+  (t) => [primaryKey({ columns: [t.clientId, t.name, t.value, t.createdAt, t.taskId] }), index('labels_task').on(t.taskId)],
+)
+
+export const events = pgTable(
+  'events',
+  {
+    id: text('id').primaryKey(),
+    clientId: text('client_id').notNull(),
+    taskId: text('task_id'),
+    endpointId: text('endpoint_id'),
+    type: text('type').$type<EventType>().notNull(),
+    /** 1: the end of a generation. One per task and generation. */
+    terminal: integer('terminal').notNull(),
+    generation: integer('generation').notNull(),
+    revision: integer('revision').notNull(),
+    seq: millis('seq').notNull(),
+    body: text('body').notNull(),
+    createdAt: millis('created_at').notNull(),
+  },
+  (t) => [
+    uniqueIndex('events_terminal').on(t.taskId, t.generation).where(sql`terminal = 1`),
+    uniqueIndex('events_feed').on(t.clientId, t.seq),
+    index('events_task').on(t.taskId).where(sql`terminal = 0`),
+  ],
+)
+
+export const deliveries = pgTable(
+  'deliveries',
+  {
+    ...work,
+    eventId: text('event_id').notNull(),
+    eventType: text('event_type').$type<EventType>().notNull(),
+    taskId: text('task_id'),
+    endpointId: text('endpoint_id').notNull(),
+    url: text('url'),
+    body: text('body'),
+    retrySchedule: text('retry_schedule'),
+    trigger: text('trigger').$type<Trigger>().notNull(),
+    retryAfterAt: millis('retry_after_at'),
+    canceledReason: text('canceled_reason').$type<CanceledReason>(),
+    createdAt: millis('created_at').notNull(),
+    updatedAt: millis('updated_at').notNull(),
+    finishedAt: millis('finished_at'),
+  },
+  (t) => [
+    index('deliveries_pending').on(t.laneId, t.line, t.rank, t.id).where(sql`state = 'pending'`),
+    index('deliveries_running').on(t.laneId, t.leasedUntil).where(sql`state = 'running'`),
+    index('deliveries_client').on(t.clientId, t.createdAt, t.id),
+    index('deliveries_endpoint').on(t.endpointId, t.createdAt, t.id),
+    index('deliveries_task').on(t.taskId),
+  ],
+)
+
+export const attempts = pgTable(
+  'attempts',
+  {
+    deliveryId: text('delivery_id').notNull(),
+    fence: integer('fence').notNull(),
+    startedAt: millis('started_at').notNull(),
+    durationMs: millis('duration_ms').notNull(),
+    outcome: text('outcome').$type<AttemptOutcome>().notNull(),
+    httpStatus: integer('http_status'),
+    error: text('error'),
+    timings: text('timings').notNull(),
+    keyId: text('key_id'),
+    retryAfterSeconds: millis('retry_after_seconds'),
+    responseHeaders: text('response_headers').notNull(),
+    responseExcerpt: text('response_excerpt'),
+    remoteAddress: text('remote_address'),
+  },
+  (t) => [primaryKey({ columns: [t.deliveryId, t.fence] })],
+)
+
+export const endpoints = pgTable(
+  'endpoints',
+  {
+    id: text('id').primaryKey(),
+    clientId: text('client_id').notNull(),
+    url: text('url').notNull(),
+    description: text('description').notNull(),
+    events: text('events').notNull(),
+    taskTypes: text('task_types').notNull(),
+    headers: text('headers'),
+    headerNames: text('header_names').notNull(),
+    format: text('format').$type<EndpointFormat>().notNull(),
+    payload: text('payload').$type<EndpointPayload>().notNull(),
+    maxPerMinute: integer('max_per_minute'),
+    maxInFlight: integer('max_in_flight').notNull(),
+    retrySchedule: text('retry_schedule'),
+    secret: text('secret').notNull(),
+    secretHint: text('secret_hint').notNull(),
+    previousSecret: text('previous_secret'),
+    previousSecretUntil: millis('previous_secret_until'),
+    verification: text('verification').$type<'challenge' | 'cloudevents' | 'none'>().notNull(),
+    verifiedAt: millis('verified_at'),
+    verificationError: text('verification_error'),
+    verificationExpiresAt: millis('verification_expires_at'),
+    pausedAt: millis('paused_at'),
+    disabledAt: millis('disabled_at'),
+    disabledReason: text('disabled_reason').$type<DisabledReason>(),
+    failingSince: millis('failing_since'),
+    lastSuccessAt: millis('last_success_at'),
+    deletedAt: millis('deleted_at'),
+    createdAt: millis('created_at').notNull(),
+    updatedAt: millis('updated_at').notNull(),
+    revision: integer('revision').notNull(),
+  },
+  (t) => [
+    uniqueIndex('endpoints_url').on(t.clientId, t.url).where(sql`deleted_at is null`),
+    index('endpoints_client').on(t.clientId, t.createdAt, t.id),
+  ],
+)
+
+/** A lane that has a rule. A lane without one is made at its first claim. */
+export const lanes = pgTable('lanes', {
+  id: text('id').primaryKey(),
+  /** At most this many running; null: no limit. */
+  cap: integer('cap'),
+  /** Milliseconds between starts; null: no pace. */
+  paceMs: millis('pace_ms'),
+  pacedAt: millis('paced_at').notNull(),
+  /** Nothing is claimed before. */
+  heldUntil: millis('held_until').notNull(),
+  /** 1: full, without a turn; the settlement that frees a slot leaves one. */
+  filled: integer('filled').notNull(),
+})
+
+/** The run queue: which lanes have something to do. */
+export const turns = pgTable(
+  'turns',
+  {
+    seq: bigserial('seq', { mode: 'number' }).primaryKey(),
+    /** `delivery`, or `task/<type>`. */
+    queue: text('queue').notNull(),
+    clientId: text('client_id').notNull(),
+    laneId: text('lane_id').notNull(),
+    /** What orders the lanes of one client; null: not in line before `alarmAt`. */
+    turn: millis('turn'),
+    alarmAt: millis('alarm_at'),
+  },
+  (t) => [
+    index('turns_line').on(t.queue, t.clientId, t.turn, t.seq).where(sql`turn is not null`),
+    index('turns_alarm').on(t.alarmAt).where(sql`alarm_at is not null`),
+    index('turns_lane').on(t.laneId),
+  ],
+)
+
+/** The gate of a task type that has a limit across nodes: its row is locked while its running tasks are counted. */
+export const queues = pgTable('queues', { id: text('id').primaryKey() })
+
+export const idempotency = pgTable(
+  'idempotency',
+  {
+    clientId: text('client_id').notNull(),
+    scope: text('scope').notNull(),
+    key: text('key').notNull(),
+    fingerprint: text('fingerprint').notNull(),
+    /** Ids of the tasks made, as JSON. */
+    taskIds: text('task_ids').notNull(),
+    expiresAt: millis('expires_at').notNull(),
+  },
+  (t) => [primaryKey({ columns: [t.clientId, t.scope, t.key] }), index('idempotency_expiry').on(t.expiresAt)],
+)
+
+/** What was erased, so that it answers 410 and not 404 for a while. */
+export const tombstones = pgTable(
+  'tombstones',
+  { id: text('id').primaryKey(), clientId: text('client_id').notNull(), expiresAt: millis('expires_at').notNull() },
+  (t) => [index('tombstones_expiry').on(t.expiresAt)],
+)
+
+export const signingKeys = pgTable(
+  'signing_keys',
+  {
+    id: text('id').primaryKey(),
+    state: text('state').$type<SigningKeyState>().notNull(),
+    alg: text('alg').$type<'ES256'>().notNull(),
+    publicJwk: text('public_jwk').notNull(),
+    privateJwk: text('private_jwk').notNull(),
+    createdAt: millis('created_at').notNull(),
+    publishedAt: millis('published_at').notNull(),
+    activatedAt: millis('activated_at'),
+    retiredAt: millis('retired_at'),
+  },
+  (t) => [uniqueIndex('signing_keys_slot').on(t.state).where(sql`state in ('active', 'next')`)],
+)
+
+export const settings = pgTable('settings', { name: text('name').primaryKey(), value: text('value').notNull() })

@@ -1,0 +1,309 @@
+/** Deliveries: claim with what sending takes, settle with the attempt, redeliver. */
+import { sql } from 'drizzle-orm'
+import type { Attempt, Delivery, Endpoint, Event, Millis, Outcome } from '../../model.ts'
+import { envelopeJson } from '../../representation.ts'
+import { attemptColumns, deliveryColumns, endpointColumns, updatedDeliveryColumns } from '../columns.ts'
+import { bind, type Call, type Columns, type Dialect, first, rows, type Script, statement, together } from '../script.ts'
+import type { DeliverySettlement, Owed, Settled } from '../store.ts'
+import { free, holdLanes, leaveTurns, type Taking, turnsFor } from './lanes.ts'
+import { type NewDelivery, owe, record, type View } from './outbox.ts'
+import { FOREVER } from './share.ts'
+import { anyone } from './tasks.ts'
+
+export const DELIVERIES = 'delivery'
+
+// Claim.
+
+const ids = (d: Dialect, name: string) => sql`select v.id from ${d.records(name, { id: 'text' })} v`
+const takeDeliveries = statement(
+  (d) => sql`update deliveries set state = 'running', fence = fence + 1, tries = tries + 1, leased_until = ${d.now} + ${bind('leaseMs')},
+      leased_by = ${bind('by')}, updated_at = ${d.now}, retry_after_at = null
+    where id ${d.anyOf(sql`select x.id from deliveries x where x.id ${d.anyOf(ids(d, 'ids'))} and coalesce(x.state, '') = 'pending' ${d.skipLocked}`)}
+    returning ${deliveryColumns}`,
+)
+const readBodies = statement(
+  (d) => sql`select e.id as id, e.body as body, t.traceparent as traceparent from events e left join tasks t on t.id = e.task_id
+    where e.id ${d.anyOf(ids(d, 'events'))}`,
+)
+const readEndpoints = statement((d) => sql`select ${endpointColumns} from endpoints where id ${d.anyOf(ids(d, 'endpoints'))}`)
+
+export const takingDeliveries = (leaseMs: Millis, by: string): Taking<Owed> => ({
+  kind: 'delivery',
+  ordered: false,
+  *take(chosen): Script<readonly Owed[]> {
+    const taken = yield* rows<Delivery>(takeDeliveries({ ids: chosen.map((id) => ({ id })), leaseMs, by }))
+    if (taken.length === 0) return []
+    return yield* withWhatSendingTakes(taken)
+  },
+})
+/** Joins deliveries with their event's bytes and their endpoint. */
+export function* withWhatSendingTakes(taken: readonly Delivery[]): Script<readonly Owed[]> {
+  const [bodies, endpoints] = yield* together([
+    readBodies({ events: [...new Set(taken.map((d) => d.eventId))].map((id) => ({ id })) }),
+    readEndpoints({ endpoints: [...new Set(taken.map((d) => d.endpointId))].map((id) => ({ id })) }),
+  ])
+  const byEvent = new Map((bodies as { id: string; body: string; traceparent: string | null }[]).map((row) => [row.id, row]))
+  const byEndpoint = new Map((endpoints as unknown as Endpoint[]).map((row) => [row.id, row]))
+  return taken.map((delivery) => {
+    const { body, traceparent } = byEvent.get(delivery.eventId)!
+    return { ...delivery, eventBody: body, traceparent, endpoint: byEndpoint.get(delivery.endpointId)! }
+  })
+}
+
+// Settle.
+
+const SETTLEMENT: Columns = { delivery_id: 'text', at_fence: 'int8', wish: 'text', delay_ms: 'int8', hold_ms: 'int8', back: 'int8' }
+const updateDeliveries = statement(
+  (d) => sql`update deliveries set state = v.wish, updated_at = ${d.now}, leased_until = null, leased_by = null,
+      tries = deliveries.tries - v.back,
+      line = case when v.wish = 'pending' then 1 else deliveries.line end,
+      rank = case when v.wish = 'pending' then ${d.now} + v.delay_ms else deliveries.rank end,
+      due_at = case when v.wish = 'pending' then ${d.now} + v.delay_ms else deliveries.due_at end,
+      retry_after_at = case when v.hold_ms is null then null else ${d.now} + v.hold_ms end,
+      finished_at = case when v.wish = 'pending' then null else ${d.now} end
+    from ${d.records('settlements', SETTLEMENT)} v
+    where deliveries.id = v.delivery_id and deliveries.fence = v.at_fence and deliveries.state = 'running'
+      ${d.inOrder(
+        sql`deliveries.id`,
+        sql`select k.id from deliveries k where k.id ${d.anyOf(
+          sql`select y.delivery_id from ${d.records('settlements', SETTLEMENT)} y`,
+        )} order by k.id ${d.lock}`,
+      )}
+    returning ${updatedDeliveryColumns}`,
+)
+const ATTEMPT: Columns = {
+  delivery_id: 'text',
+  fence: 'int8',
+  started_at: 'int8',
+  duration_ms: 'int8',
+  outcome: 'text',
+  http_status: 'int8',
+  error: 'text',
+  timings: 'text',
+  key_id: 'text',
+  retry_after_seconds: 'int8',
+  response_headers: 'text',
+  response_excerpt: 'text',
+  remote_address: 'text',
+}
+const attemptNames = sql.raw(Object.keys(ATTEMPT).join(', '))
+const insertAttempts = statement(
+  (d) => sql`insert into attempts (${attemptNames}) select ${attemptNames} from ${d.records('attempts', ATTEMPT)} v where true
+    on conflict (delivery_id, fence) do nothing`,
+)
+/** `lastSuccessAt` is kept to the second, so that a busy endpoint's row is not rewritten with every batch. */
+const markSucceeded = statement(
+  (d) => sql`update endpoints set failing_since = null, last_success_at = ${d.now} where id ${d.anyOf(ids(d, 'endpoints'))}
+    and (failing_since is not null or last_success_at is null or last_success_at < ${d.now} - 1000)`,
+)
+const markFailed = statement(
+  (d) => sql`update endpoints set failing_since = ${d.now} where id ${d.anyOf(ids(d, 'endpoints'))} and failing_since is null`,
+)
+const disableEndpoints = statement(
+  (
+    d,
+  ) => sql`update endpoints set disabled_at = ${d.now}, disabled_reason = v.reason, revision = endpoints.revision + 1, updated_at = ${d.now}
+    from ${d.records('endpoints', { endpoint_id: 'text', reason: 'text' })} v
+    where endpoints.id = v.endpoint_id and endpoints.disabled_at is null and endpoints.deleted_at is null
+    returning endpoints.id as id, endpoints.client_id as "clientId", endpoints.disabled_reason as reason`,
+)
+
+const wishes = {
+  complete: 'completed',
+  retry: 'pending',
+  release: 'pending',
+  fail: 'failed',
+  cancel: 'canceled',
+} as const satisfies Record<Outcome['kind'], Delivery['state']>
+
+/** Attempt and state in one transaction. The attempt is kept even when the lease was lost: the request did happen. */
+export function* settleDeliveries(settlements: readonly DeliverySettlement[], view: View): Script<readonly Settled<Delivery>[]> {
+  const [won] = (yield* together([
+    updateDeliveries({
+      settlements: settlements.map(({ id, fence, outcome, endpoint }) => ({
+        delivery_id: id,
+        at_fence: fence,
+        wish: wishes[outcome.kind],
+        delay_ms: 'delayMs' in outcome ? outcome.delayMs : 0,
+        hold_ms: endpoint.holdMs,
+        back: outcome.kind === 'release' ? 1 : 0,
+      })),
+    }),
+    ...attempts(settlements),
+    ...health(settlements),
+  ])) as unknown as [readonly Delivery[]]
+  const byId = new Map(won.map((delivery) => [delivery.id, delivery]))
+  if (won.length > 0) {
+    const now = won[0]!.updatedAt
+    const place = (delivery: Delivery) => ({ queue: DELIVERIES, clientId: delivery.clientId, laneId: delivery.laneId })
+    const opened = yield* free(won.map(place), now)
+    const waiting = won.filter((d) => d.state === 'pending').map((d) => ({ ...place(d), line: 1, rank: d.dueAt }))
+    const holds = settlements.flatMap(({ id, endpoint }) => {
+      const delivery = byId.get(id)
+      return endpoint.holdMs === null || !delivery ? [] : [{ ...place(delivery), until: now + endpoint.holdMs }]
+    })
+    yield* together([...holdLanes(longest(holds)), ...leaveTurns([...opened, ...turnsFor(waiting, now)])])
+  }
+  yield* disable(settlements, view)
+  return settlements.map(({ id }) => {
+    const delivery = byId.get(id)
+    return delivery ? { kind: 'settled', value: delivery } : { kind: 'stale' }
+  })
+}
+function longest<H extends { laneId: string; until: Millis }>(holds: readonly H[]): readonly H[] {
+  const byLane = new Map<string, H>()
+  for (const hold of holds) if ((byLane.get(hold.laneId)?.until ?? 0) < hold.until) byLane.set(hold.laneId, hold)
+  return [...byLane.values()]
+}
+function attempts(settlements: readonly DeliverySettlement[]): readonly Call[] {
+  const made = settlements.flatMap(({ id, fence, attempt }) =>
+    attempt === null
+      ? []
+      : [
+          {
+            delivery_id: id,
+            fence,
+            started_at: attempt.startedAt,
+            duration_ms: attempt.durationMs,
+            outcome: attempt.outcome,
+            http_status: attempt.httpStatus,
+            error: attempt.error,
+            timings: attempt.timings,
+            key_id: attempt.keyId,
+            retry_after_seconds: attempt.retryAfterSeconds,
+            response_headers: attempt.responseHeaders,
+            response_excerpt: attempt.responseExcerpt,
+            remote_address: attempt.remoteAddress,
+          },
+        ],
+  )
+  return made.length === 0 ? [] : [insertAttempts({ attempts: made })]
+}
+function health(settlements: readonly DeliverySettlement[]): readonly Call[] {
+  const verdicts = new Map<string, boolean>()
+  for (const { endpoint } of settlements) {
+    // One success among the failures of a batch shows that the endpoint works.
+    if (endpoint.succeeded !== null) verdicts.set(endpoint.id, (verdicts.get(endpoint.id) ?? false) || endpoint.succeeded)
+  }
+  const list = (wanted: boolean) => [...verdicts].filter(([, succeeded]) => succeeded === wanted).map(([id]) => ({ id }))
+  const good = list(true)
+  const bad = list(false)
+  return [...(good.length > 0 ? [markSucceeded({ endpoints: good })] : []), ...(bad.length > 0 ? [markFailed({ endpoints: bad })] : [])]
+}
+function* disable(settlements: readonly DeliverySettlement[], view: View): Script<void> {
+  const wanted = settlements.filter(({ endpoint }) => endpoint.disable !== null)
+  if (wanted.length === 0) return
+  const reasons = new Map(wanted.map(({ endpoint }) => [endpoint.id, endpoint.disable]))
+  const disabled = yield* rows<{ id: string; clientId: string; reason: string }>(
+    disableEndpoints({ endpoints: [...reasons].map(([endpoint_id, reason]) => ({ endpoint_id, reason })) }),
+  )
+  yield* together(holdLanes(disabled.map(({ id, clientId }) => ({ queue: DELIVERIES, clientId, laneId: id, until: FOREVER }))))
+  const at = (yield* first<{ now: Millis }>(readNow()))!.now
+  yield* record(
+    disabled.map(({ id, clientId, reason }) => {
+      const event = { id: view.newId('event'), type: 'endpoint.disabled' as const, at }
+      const body = envelopeJson(event, JSON.stringify({ endpointId: id, reason }))
+      return {
+        id: event.id,
+        client_id: clientId,
+        task_id: null,
+        endpoint_id: id,
+        type: event.type,
+        terminal: 0 as const,
+        generation: 0,
+        revision: 0,
+        body,
+        created_at: at,
+      }
+    }),
+    [],
+  )
+}
+export const readNow = statement((d) => sql`select ${d.now} as now`)
+
+// Redeliver, ping.
+
+export const readDelivery = statement(
+  (d) => sql`select ${deliveryColumns} from deliveries where id = ${bind('id')} and client_id = ${anyone(d)}`,
+)
+const makeDue = statement(
+  (d) => sql`update deliveries set line = 1, rank = ${d.now}, due_at = ${d.now}, retry_after_at = null, updated_at = ${d.now}
+    where id = ${bind('id')} and state = 'pending' returning ${deliveryColumns}`,
+)
+const readEvent = statement(() => sql`select id, body from events where id = ${bind('id')}`)
+
+/** Open: due now. Ended: a new delivery of the same event and bytes, with its full budget of tries. */
+export function* redeliver(id: string, newId: string, clientId: string | null, view: View): Script<Delivery | null> {
+  const known = yield* first<Delivery>(readDelivery({ id, clientId }))
+  if (!known) return null
+  if (known.state === 'running') return known
+  if (known.state === 'pending') {
+    const due = (yield* first<Delivery>(makeDue({ id }))) ?? known
+    yield* together(
+      leaveTurns(turnsFor([{ queue: DELIVERIES, clientId: due.clientId, laneId: due.laneId, line: 1, rank: due.dueAt }], due.dueAt)),
+    )
+    return due
+  }
+  const event = yield* first<Pick<Event, 'body'>>(readEvent({ id: known.eventId }))
+  const endpoint = yield* first<Endpoint>(readEndpoints({ endpoints: [{ id: known.endpointId }] }))
+  if (!event || event.body === '' || !endpoint) return null
+  const now = (yield* first<{ now: Millis }>(readNow()))!.now
+  const schedule = known.retrySchedule ?? endpoint.retrySchedule
+  const made: NewDelivery = {
+    id: newId,
+    client_id: known.clientId,
+    endpoint_id: known.endpointId,
+    event_id: known.eventId,
+    event_type: known.eventType,
+    task_id: known.taskId,
+    url: known.url,
+    body: known.body,
+    retry_schedule: schedule,
+    trigger: 'redelivery',
+    max_tries: (schedule ? (JSON.parse(schedule) as number[]) : view.retrySchedule).length + 1,
+    created_at: now,
+  }
+  yield* together(owe([made]))
+  return yield* first<Delivery>(readDelivery({ id: newId, clientId: null }))
+}
+
+/** An `endpoint.ping` for this endpoint alone, with one attempt. Null: there is no such endpoint. */
+export function* addPing(ping: { endpointId: string; clientId: string; eventId: string; deliveryId: string }): Script<Delivery | null> {
+  const now = (yield* first<{ now: Millis }>(readNow()))!.now
+  const event = { id: ping.eventId, type: 'endpoint.ping' as const, at: now }
+  const place = { client_id: ping.clientId, task_id: null, endpoint_id: ping.endpointId, created_at: now }
+  yield* record(
+    [
+      {
+        ...place,
+        id: ping.eventId,
+        type: event.type,
+        terminal: 0,
+        generation: 0,
+        revision: 0,
+        body: envelopeJson(event, JSON.stringify({ endpointId: ping.endpointId })),
+      },
+    ],
+    [
+      {
+        ...place,
+        id: ping.deliveryId,
+        event_id: ping.eventId,
+        event_type: event.type,
+        url: null,
+        body: null,
+        retry_schedule: null,
+        trigger: 'ping',
+        max_tries: 1,
+      },
+    ],
+  )
+  return yield* first<Delivery>(readDelivery({ id: ping.deliveryId, clientId: null }))
+}
+
+const readAttempts = statement(
+  (d) => sql`select ${attemptColumns} from attempts where delivery_id ${d.anyOf(ids(d, 'deliveries'))} order by delivery_id, fence`,
+)
+export function* listAttempts(deliveryIds: readonly string[]): Script<readonly Attempt[]> {
+  return yield* rows<Attempt>(readAttempts({ deliveries: deliveryIds.map((id) => ({ id })) }))
+}

@@ -1,0 +1,194 @@
+/** Tasks come in: the task, its lane's turn and its idempotency key in one commit. A merged statement is total: a conflict is a row of the answer. */
+import { sql } from 'drizzle-orm'
+import type { Millis, Task } from '../../model.ts'
+import { taskColumns } from '../columns.ts'
+import { bind, type Call, type Columns, first, rows, type Script, statement, together } from '../script.ts'
+import type { Idempotency, Intake, NewTask, Submitted } from '../store.ts'
+import { addLanes, leaveTurns, turnsFor } from './lanes.ts'
+import type { View } from './outbox.ts'
+import { announce, KEY_CONCURRENCY, laneOf, queueOf } from './tasks.ts'
+
+/** How long an idempotency key is kept. */
+export const IDEMPOTENCY_MS: Millis = 86_400_000
+
+const TASK: Columns = {
+  id: 'text',
+  client_id: 'text',
+  lane_id: 'text',
+  type: 'text',
+  input: 'text',
+  metadata: 'text',
+  callback: 'text',
+  due: 'int8',
+  start_by: 'int8',
+  deadline_at: 'int8',
+  timeout_seconds: 'int8',
+  max_tries: 'int8',
+  priority: 'int8',
+  concurrency_key: 'text',
+  batch_id: 'text',
+  traceparent: 'text',
+  tracestate: 'text',
+}
+const same = Object.keys(TASK).filter((name) => name !== 'due')
+const insertTasks = statement(
+  (
+    d,
+  ) => sql`insert into tasks (${sql.raw(same.join(', '))}, state, line, rank, due_at, tries, fence, generation, revision, progress, created_at, updated_at)
+    select ${sql.raw(same.map((name) => `v.${name}`).join(', '))}, 'pending', case when v.due is null then 0 else 1 end,
+      coalesce(v.due, n.at - v.priority * 1000), coalesce(v.due, n.at), 0, 0, 1, 1, 0, n.at, n.at
+    from ${d.records('tasks', TASK)} v cross join (select ${d.now} as at) n
+    returning id, due_at as "dueAt", rank, created_at as "createdAt"`,
+)
+const insertLabels = statement(
+  (d) => sql`insert into labels (client_id, name, value, created_at, task_id)
+    select v.client_id, v.name, v.value, v.created_at, v.task_id
+    from ${d.records('labels', { client_id: 'text', name: 'text', value: 'text', created_at: 'int8', task_id: 'text' })} v`,
+)
+
+const KEY: Columns = { client_id: 'text', scope: 'text', key: 'text', fingerprint: 'text', task_ids: 'text' }
+const insertKeys = statement(
+  (d) => sql`insert into idempotency (client_id, scope, key, fingerprint, task_ids, expires_at)
+    select v.client_id, v.scope, v.key, v.fingerprint, v.task_ids, ${d.now} + ${bind('keepMs')} from ${d.records('keys', KEY)} v
+    where true order by v.client_id, v.scope, v.key
+    on conflict (client_id, scope, key) do update set fingerprint = excluded.fingerprint, task_ids = excluded.task_ids, expires_at = excluded.expires_at
+      where idempotency.expires_at <= ${d.now}
+    returning task_ids as "taskIds"`,
+)
+const readKey = statement(
+  (d) => sql`select fingerprint, task_ids as "taskIds" from idempotency
+    where client_id = ${bind('clientId')} and scope = ${bind('scope')} and key = ${bind('key')} and expires_at > ${d.now}`,
+)
+const readTasks = statement(
+  (d) => sql`select ${taskColumns} from tasks where id ${d.anyOf(sql`select v.id from ${d.records('ids', { id: 'text' })} v`)}`,
+)
+
+/** Tasks by id, in the order asked for; unknown ones are left out. */
+export function* findTasks(ids: readonly string[]): Script<readonly Task[]> {
+  const found = new Map((yield* rows<Task>(readTasks({ ids: ids.map((id) => ({ id })) }))).map((task) => [task.id, task]))
+  return ids.flatMap((id) => found.get(id) ?? [])
+}
+
+/** What a key was used for; null: it was not, or is forgotten. */
+export function* findSubmitted({ clientId, scope, key, fingerprint }: Idempotency): Script<Submitted | null> {
+  const found = yield* first<{ fingerprint: string; taskIds: string }>(readKey({ clientId, scope, key }))
+  if (!found) return null
+  if (found.fingerprint !== fingerprint) return { kind: 'reused' }
+  const ids = JSON.parse(found.taskIds) as string[]
+  const tasks = yield* findTasks(ids)
+  return tasks.length < ids.length ? { kind: 'gone' } : { kind: 'replayed', tasks }
+}
+
+/** Intakes of many requests; each is all or nothing, and a key already used is answered with what it made. */
+export function* addTasks(intakes: readonly Intake[], view: View): Script<readonly Submitted[]> {
+  const fresh = yield* claimKeys(intakes)
+  const tasks = intakes.flatMap((intake) => (fresh(intake) ? intake.tasks : []))
+  const written = tasks.length === 0 ? [] : yield* insert(tasks, view)
+  const byId = new Map(written.map((task) => [task.id, task]))
+  const answers: Submitted[] = []
+  for (const intake of intakes) {
+    if (fresh(intake)) answers.push({ kind: 'added', tasks: intake.tasks.map((task) => byId.get(task.id)!) })
+    // The winner stands in another transaction, or earlier in this very batch: a statement of its own sees it.
+    else answers.push((yield* findSubmitted(intake.idempotency!)) ?? { kind: 'gone' })
+  }
+  return answers
+}
+
+const idsOf = (intake: Intake): string => JSON.stringify(intake.tasks.map((task) => task.id))
+function* claimKeys(intakes: readonly Intake[]): Script<(intake: Intake) => boolean> {
+  const firsts = new Map<string, Intake>()
+  for (const intake of intakes) {
+    if (!intake.idempotency) continue
+    const { clientId, scope, key } = intake.idempotency
+    const place = `${clientId} ${scope} ${key}`
+    if (!firsts.has(place)) firsts.set(place, intake)
+  }
+  if (firsts.size === 0) return () => true
+  const keys = [...firsts.values()].map((intake) => {
+    const { clientId, scope, key, fingerprint } = intake.idempotency!
+    return { client_id: clientId, scope, key, fingerprint, task_ids: idsOf(intake) }
+  })
+  const won = new Set((yield* rows<{ taskIds: string }>(insertKeys({ keys, keepMs: IDEMPOTENCY_MS }))).map(({ taskIds }) => taskIds))
+  return (intake) => intake.idempotency === null || won.has(idsOf(intake))
+}
+
+function* insert(tasks: readonly NewTask[], view: View): Script<readonly Task[]> {
+  const placed = tasks.map((task) => ({ ...task, laneId: laneOf(task) }))
+  const keyed = [...new Set(placed.filter((task) => task.concurrencyKey !== null).map((task) => task.laneId))]
+  const given = yield* together([
+    insertTasks({
+      tasks: placed.map((task) => ({
+        id: task.id,
+        client_id: task.clientId,
+        lane_id: task.laneId,
+        type: task.type,
+        input: task.input,
+        metadata: task.metadata,
+        callback: task.callback,
+        due: task.dueAt,
+        start_by: task.startBy,
+        deadline_at: task.deadlineAt,
+        timeout_seconds: task.timeoutSeconds,
+        max_tries: task.maxTries,
+        priority: task.priority,
+        concurrency_key: task.concurrencyKey,
+        batch_id: task.batchId,
+        traceparent: task.traceparent,
+        tracestate: task.tracestate,
+      })),
+    }),
+    ...addLanes(keyed.map((id) => ({ id, cap: KEY_CONCURRENCY }))),
+  ])
+  const stamps = new Map(
+    (given[0] as unknown as { id: string; dueAt: Millis; rank: Millis; createdAt: Millis }[]).map((row) => [row.id, row]),
+  )
+  const now = Math.max(...[...stamps.values()].map((stamp) => stamp.createdAt))
+  const written = placed.map((task): Task => {
+    const { dueAt, createdAt } = stamps.get(task.id)!
+    return { ...task, ...UNTOUCHED, dueAt, createdAt, updatedAt: createdAt }
+  })
+  const waiting = placed.map((task) => {
+    const line = task.dueAt === null ? 0 : 1
+    return { queue: queueOf(task.type), clientId: task.clientId, laneId: task.laneId, line, rank: stamps.get(task.id)!.rank }
+  })
+  yield* together([...labels(written), ...leaveTurns(turnsFor(waiting, now))])
+  yield* announce(written, 'task.created', view)
+  return written
+}
+const UNTOUCHED = {
+  state: 'pending',
+  tries: 0,
+  fence: 0,
+  leasedUntil: null,
+  leasedBy: null,
+  generation: 1,
+  revision: 1,
+  result: null,
+  error: null,
+  lastError: null,
+  progress: 0,
+  progressMessage: null,
+  scheduleId: null,
+  startedAt: null,
+  finishedAt: null,
+  cancelRequestedAt: null,
+  expiresAt: null,
+} as const satisfies Partial<Task>
+
+function labels(tasks: readonly Task[]): readonly Call[] {
+  const marked = tasks.filter((task) => task.metadata !== '{}')
+  if (marked.length === 0) return []
+  return [
+    insertLabels({
+      labels: marked.flatMap((task) =>
+        Object.entries(JSON.parse(task.metadata) as Record<string, string>).map(([name, value]) => ({
+          client_id: task.clientId,
+          name,
+          value,
+          created_at: task.createdAt,
+          task_id: task.id,
+        })),
+      ),
+    }),
+  ]
+}

@@ -1,0 +1,357 @@
+/**
+ * Lanes: a claim whose cost does not grow with the backlog of others.
+ *
+ * 1. Whoever makes a lane claimable (adds a row, gives one back, frees a slot of a full lane, ends a hold) leaves a turn in the same commit.
+ * 2. A visit eats the lane's turns first, looks second, and leaves one turn if something is left to do.
+ * 3. Slots are counted under the lane's row lock, by a statement that starts after the lock was got.
+ *
+ * A full lane leaves no turn: it is marked filled, and the settlement that frees a slot leaves one. A held lane leaves an alarm at most.
+ * So lanes that can give nothing cost a claim nothing, whatever waits in them.
+ */
+import { sql } from 'drizzle-orm'
+import type { Kind, Millis } from '../../model.ts'
+import { bind, type Call, type Columns, type Dialect, rows, type Script, statement, together } from '../script.ts'
+import { FOREVER, type Line, type Looked, plan, type Round, type Rule, type Seen, share, sift, type Want } from './share.ts'
+
+/** What a lane's place in the run queue is made of. */
+export interface Turn {
+  readonly queue: string
+  readonly clientId: string
+  readonly laneId: string
+  /** Null: not in line before `alarmAt`. */
+  readonly turn: number | null
+  readonly alarmAt: Millis | null
+}
+
+const TURN: Columns = { queue: 'text', client_id: 'text', lane_id: 'text', turn: 'int8', alarm_at: 'int8' }
+const insertTurns = statement(
+  (d) => sql`insert into turns (queue, client_id, lane_id, turn, alarm_at)
+    select v.queue, v.client_id, v.lane_id, v.turn, v.alarm_at from ${d.records('turns', TURN)} v`,
+)
+export const leaveTurns = (turns: readonly Turn[]): readonly Call[] =>
+  turns.length === 0
+    ? []
+    : [
+        insertTurns({
+          turns: turns.map((t) => ({ queue: t.queue, client_id: t.clientId, lane_id: t.laneId, turn: t.turn, alarm_at: t.alarmAt })),
+        }),
+      ]
+
+/** A row that has become claimable, now or at its rank. */
+export interface Ready {
+  readonly queue: string
+  readonly clientId: string
+  readonly laneId: string
+  readonly line: number
+  readonly rank: Millis
+}
+/** One turn a lane, where its first row stands. */
+export function turnsFor(ready: readonly Ready[], now: Millis): readonly Turn[] {
+  const first = new Map<string, Ready>()
+  for (const row of ready) {
+    const known = first.get(row.laneId)
+    if (!known || standing(row, now) < standing(known, now)) first.set(row.laneId, row)
+  }
+  return [...first.values()].map((row) => {
+    const due = row.line === 0 || row.rank <= now
+    return { queue: row.queue, clientId: row.clientId, laneId: row.laneId, turn: due ? row.rank : null, alarmAt: due ? null : row.rank }
+  })
+}
+const standing = (row: Ready, now: Millis): number => (row.line === 0 || row.rank <= now ? row.rank - FOREVER : row.rank)
+
+const insertLanes = statement(
+  (d) => sql`insert into lanes (id, cap, pace_ms, paced_at, held_until, filled)
+    select v.id, v.cap, v.pace_ms, 0, v.held_until, 0 from ${d.records('lanes', { id: 'text', cap: 'int8', pace_ms: 'int8', held_until: 'int8' })} v
+    where true order by v.id on conflict (id) do nothing`,
+)
+export const addLanes = (
+  lanes: readonly { id: string; cap: number | null; paceMs?: Millis | null; heldUntil?: Millis }[],
+): readonly Call[] =>
+  lanes.length === 0
+    ? []
+    : [insertLanes({ lanes: lanes.map((l) => ({ id: l.id, cap: l.cap, pace_ms: l.paceMs ?? null, held_until: l.heldUntil ?? 0 })) })]
+
+// Looking: locks nothing, writes nothing.
+
+const QUEUE: Columns = { id: 'text', cap: 'int8', since: 'text' }
+const looking = (table: 'tasks' | 'deliveries') =>
+  statement(
+    (d) => sql`with recursive line(queue, client_id, n) as (
+        select q.id, (select min(t.client_id) from turns t where t.queue = q.id and t.client_id > q.since and t.turn is not null), 1
+        from ${d.records('queues', QUEUE)} q
+        where q.cap is null or q.cap > (select count(*) from ${sql.raw(table)} r where r.state = 'running' and ${queueIs(table, sql`q.id`)})
+        union all
+        select l.queue, (select min(t.client_id) from turns t where t.queue = l.queue and t.client_id > l.client_id and t.turn is not null), l.n + 1
+        from line l where l.client_id is not null and l.n < ${bind('limit')})
+      select t.seq as seq, t.lane_id as "laneId", t.queue as queue, t.client_id as "clientId", t.turn as turn,
+        l.id as known, l.cap as cap, l.filled as filled, l.held_until as "heldUntil", null as "alarmAt", null as now
+      from line c join turns t on t.seq ${d.anyOf(sql`select x.seq from turns x where x.queue = c.queue and x.client_id = c.client_id and x.turn is not null
+          order by x.turn, x.seq limit ${bind('depth')}`)}
+        left join lanes l on l.id = t.lane_id
+      union all select null, null, null, null, null, null, null, null, null,
+        (select min(a.alarm_at) from turns a where a.alarm_at is not null), ${d.now}`,
+  )
+/** A task's queue is its type; all deliveries stand in one. */
+const queueIs = (table: 'tasks' | 'deliveries', queue: ReturnType<typeof sql>) =>
+  table === 'tasks' ? sql`'task/' || r.type = ${queue}` : sql`true`
+const look = { task: looking('tasks'), delivery: looking('deliveries') }
+
+const ringAlarms = statement(
+  (d) =>
+    sql`update turns set turn = alarm_at, alarm_at = null where seq ${d.anyOf(
+      sql`select x.seq from turns x where x.alarm_at <= ${d.now} order by x.alarm_at limit 500 ${d.skipLocked}`,
+    )}`,
+)
+const sweepTurns = statement(
+  (d) =>
+    sql`delete from turns where seq ${d.anyOf(
+      sql`select x.seq from turns x where x.seq ${d.anyOf(sql`select v.seq from ${d.records('stale', { seq: 'int8' })} v`)} ${d.skipLocked}`,
+    )}`,
+)
+
+// Visiting: locks the lanes' rules, eats their turns, counts, reads the heads, takes, leaves turns.
+
+const ids = (d: Dialect, name: string) => sql`select v.id from ${d.records(name, { id: 'text' })} v`
+const lockLanes = statement(
+  (d) => sql`select id, cap, pace_ms as "paceMs", paced_at as "pacedAt", held_until as "heldUntil" from lanes
+    where id ${d.anyOf(ids(d, 'lanes'))} order by id ${d.skipLocked}`,
+)
+const addGates = statement(
+  (d) => sql`insert into queues (id) select v.id from ${d.records('gates', { id: 'text' })} v where true on conflict (id) do nothing`,
+)
+const lockGates = statement((d) => sql`select id from queues where id ${d.anyOf(ids(d, 'gates'))} order by id ${d.skipLocked}`)
+const eatTurns = statement(
+  (d) =>
+    sql`delete from turns where seq ${d.anyOf(sql`select x.seq from turns x where x.lane_id ${d.anyOf(ids(d, 'lanes'))} ${d.skipLocked}`)}`,
+)
+const counting = (table: 'tasks' | 'deliveries') =>
+  statement(
+    (d) =>
+      sql`select lane_id as id, count(*) as n from ${sql.raw(table)} where state = 'running' and lane_id ${d.anyOf(ids(d, 'lanes'))} group by lane_id`,
+  )
+const countLanes = { task: counting('tasks'), delivery: counting('deliveries') }
+const countTypes = statement(() => sql`select 'task/' || type as id, count(*) as n from tasks where state = 'running' group by type`)
+const heading = (table: 'tasks' | 'deliveries') =>
+  statement((d) => {
+    const head = (line: string) =>
+      sql.raw(
+        `select id from (select x.id from ${table} x where x.lane_id = v.id and x.state = 'pending' and x.line = ${line} order by x.rank, x.id limit `,
+      )
+    return sql`select v.id as "laneId", w.id as id, w.line as line, w.rank as rank from (${ids(d, 'lanes')}) v join ${sql.raw(table)} w
+      on w.id ${d.anyOf(sql`${head('0')}${bind('most')}) h0 union all ${head('1')}${bind('most')}) h1`)}`
+  })
+const readHeads = { task: heading('tasks'), delivery: heading('deliveries') }
+const markFilled = statement((d) => sql`update lanes set filled = 1 where id ${d.anyOf(ids(d, 'lanes'))}`)
+const markPaced = statement(
+  (d) => sql`update lanes set paced_at = v.at from ${d.records('lanes', { lane_id: 'text', at: 'int8' })} v where lanes.id = v.lane_id`,
+)
+
+/** What claiming one kind of work takes beside lanes: how its rows are taken, and what comes back. */
+export interface Taking<Taken extends { readonly id: string; readonly laneId: string }> {
+  readonly kind: Kind
+  /** Tasks of one client are served in the order they stand in; endpoints take turns. */
+  readonly ordered: boolean
+  /** Marks the chosen rows running and returns those it got. */
+  take(ids: readonly string[], now: Millis): Script<readonly Taken[]>
+}
+export interface Queue {
+  readonly id: string
+  /** At most this many running across nodes. */
+  readonly cap: number | null
+}
+
+/** One claim: look, share the slots out, visit. `round` is the node's own memory of whose turn it is. */
+export function* claim<Taken extends { readonly id: string; readonly laneId: string }>(
+  taking: Taking<Taken>,
+  queues: readonly Queue[],
+  limit: number,
+  round: Round,
+): Script<{ readonly taken: readonly Taken[]; readonly nextInMs: Millis | null; readonly more: boolean }> {
+  const wide = Math.max(limit, 16)
+  const ask = function* (): Script<Looked> {
+    const found = yield* rows<Seen>(
+      look[taking.kind]({
+        queues: queues.map((q) => ({ ...q, since: round.since })),
+        limit: wide,
+        depth: Math.max(4, Math.ceil(wide / 4)),
+      }),
+    )
+    const tail = found.at(-1)!
+    return { seen: found.slice(0, -1), alarmAt: tail.alarmAt, now: tail.now! }
+  }
+  let looked = yield* ask()
+  if (looked.alarmAt !== null && looked.alarmAt <= looked.now) {
+    yield ringAlarms()
+    looked = yield* ask()
+  }
+  if (looked.seen.length === 0 && round.since !== '') {
+    round.since = ''
+    looked = yield* ask()
+  }
+  const { lanes, stale } = sift(looked.seen, looked.now)
+  if (stale.length > 0) yield sweepTurns({ stale: stale.map((seq) => ({ seq })) })
+  const wants = share(lanes, looked.seen, limit, wide, round)
+  const nextInMs = looked.alarmAt === null ? null : Math.max(0, looked.alarmAt - looked.now)
+  if (wants.length === 0) return { taken: [], nextInMs, more: stale.length > 0 }
+  const { taken, more, alarmAt } = yield* visit(taking, wants, queues, looked.now, round)
+  const alarms = [alarmAt, looked.alarmAt].filter((at) => at !== null)
+  return { taken, more, nextInMs: alarms.length === 0 ? null : Math.max(0, Math.min(...alarms) - looked.now) }
+}
+
+function* visit<Taken extends { readonly id: string; readonly laneId: string }>(
+  { kind, ordered, take }: Taking<Taken>,
+  wants: readonly Want[],
+  queues: readonly Queue[],
+  now: Millis,
+  round: Round,
+): Script<{ taken: readonly Taken[]; more: boolean; alarmAt: Millis | null }> {
+  const caps = new Map(queues.map((q) => [q.id, q.cap]))
+  const gates = [...new Set(wants.map((w) => w.queue))].filter((id) => caps.get(id) != null).map((id) => ({ id }))
+  const unknown = wants.filter((w) => !w.known)
+  yield* together([...addLanes(unknown.map((w) => ({ id: w.laneId, cap: null }))), ...(gates.length > 0 ? [addGates({ gates })] : [])])
+  const locked = yield* together([
+    lockLanes({ lanes: wants.map((w) => ({ id: w.laneId })) }),
+    ...(gates.length > 0 ? [lockGates({ gates })] : []),
+  ])
+  const rules = new Map((locked[0] as unknown as Rule[]).map((rule) => [rule.id, rule]))
+  const open = new Set((locked[1] as { id: string }[] | undefined)?.map((gate) => gate.id))
+  const mine = wants.filter((w) => rules.has(w.laneId) && (caps.get(w.queue) == null || open.has(w.queue)))
+  if (mine.length === 0) return { taken: [], more: true, alarmAt: null }
+
+  const list = mine.map((w) => ({ id: w.laneId }))
+  const capped = mine.filter((w) => rules.get(w.laneId)!.cap !== null).map((w) => ({ id: w.laneId }))
+  const most = Math.max(...mine.map((w) => w.want)) + 1
+  const [, heads, counts, types] = yield* together([
+    eatTurns({ lanes: list }),
+    readHeads[kind]({ lanes: list, most }),
+    ...(capped.length > 0 || gates.length > 0 ? [countLanes[kind]({ lanes: capped })] : []),
+    ...(gates.length > 0 ? [countTypes()] : []),
+  ])
+  const running = new Map((counts as { id: string; n: number }[] | undefined)?.map((c) => [c.id, c.n]))
+  const runningTypes = new Map((types as { id: string; n: number }[] | undefined)?.map((c) => [c.id, c.n]))
+  const room = new Map(gates.map(({ id }) => [id, caps.get(id)! - (runningTypes.get(id) ?? 0)]))
+  const standing = new Map<string, Line[]>(list.map(({ id }) => [id, []]))
+  for (const head of heads as unknown as (Line & { laneId: string })[]) standing.get(head.laneId)!.push(head)
+
+  round.clock = Math.max(now, round.clock + 1)
+  const chosen: string[] = []
+  const turns: Turn[] = []
+  const filled: { id: string }[] = []
+  const paced: { lane_id: string; at: number }[] = []
+  let alarmAt: Millis | null = null
+  for (const want of mine) {
+    const rule = rules.get(want.laneId)!
+    const planned = plan(want.want, rule, running.get(want.laneId) ?? 0, standing.get(want.laneId)!, room.get(want.queue) ?? Infinity, now)
+    chosen.push(...planned.take)
+    if (room.has(want.queue)) room.set(want.queue, room.get(want.queue)! - planned.take.length)
+    if (planned.pacedAt !== null) paced.push({ lane_id: want.laneId, at: planned.pacedAt })
+    if (planned.filled) filled.push({ id: want.laneId })
+    const place = { queue: want.queue, clientId: want.clientId, laneId: want.laneId }
+    if (planned.again === 'now') turns.push({ ...place, turn: ordered ? planned.rank : round.clock, alarmAt: null })
+    else if (planned.again !== null) {
+      turns.push({ ...place, turn: null, alarmAt: planned.again })
+      alarmAt = Math.min(alarmAt ?? planned.again, planned.again)
+    }
+  }
+  const taken = chosen.length === 0 ? [] : yield* take(chosen, now)
+  if (taken.length < chosen.length) {
+    // Somebody is changing the others (a cancel, say): should that be undone, their lanes are looked at again.
+    const got = new Set(taken.map((row) => row.id))
+    for (const want of mine) {
+      if (standing.get(want.laneId)!.some((head) => chosen.includes(head.id) && !got.has(head.id)))
+        turns.push({ queue: want.queue, clientId: want.clientId, laneId: want.laneId, turn: null, alarmAt: now + 1000 })
+    }
+  }
+  yield* together([
+    ...(filled.length > 0 ? [markFilled({ lanes: filled })] : []),
+    ...(paced.length > 0 ? [markPaced({ lanes: paced })] : []),
+    ...leaveTurns(turns),
+  ])
+  return { taken, alarmAt, more: turns.some((turn) => turn.turn !== null) || mine.length < wants.length }
+}
+
+// Freeing, holding, mending.
+
+const lockCapped = statement(
+  (d) => sql`select id, filled from lanes where id ${d.anyOf(ids(d, 'lanes'))} and cap is not null order by id ${d.lock}`,
+)
+const clearFilled = statement((d) => sql`update lanes set filled = 0 where id ${d.anyOf(ids(d, 'lanes'))}`)
+
+/** After rows left `running`: full lanes among theirs are open again and get a turn. */
+export function* free(left: readonly Omit<Ready, 'line' | 'rank'>[], now: Millis): Script<readonly Turn[]> {
+  const byLane = new Map(left.map((row) => [row.laneId, row]))
+  if (byLane.size === 0) return []
+  // Locked before it is read: a visit that counted our row as running must have said `filled` by then.
+  const locked = yield* rows<{ id: string; filled: number }>(lockCapped({ lanes: [...byLane.keys()].map((id) => ({ id })) }))
+  const opened = locked.filter((lane) => lane.filled === 1)
+  if (opened.length === 0) return []
+  yield clearFilled({ lanes: opened.map(({ id }) => ({ id })) })
+  return opened.map(({ id }) => {
+    const { queue, clientId, laneId } = byLane.get(id)!
+    return { queue, clientId, laneId, turn: now, alarmAt: null }
+  })
+}
+
+const setRule = statement(
+  (d) => sql`update lanes set cap = coalesce(v.cap, lanes.cap), pace_ms = case when v.repace = 1 then v.pace_ms else lanes.pace_ms end,
+      held_until = coalesce(v.held_until, lanes.held_until), filled = 0
+    from ${d.records('lanes', { lane_id: 'text', cap: 'int8', repace: 'int8', pace_ms: 'int8', held_until: 'int8' })} v where lanes.id = v.lane_id`,
+)
+const holdLonger = statement(
+  (d) => sql`update lanes set held_until = v.until from ${d.records('lanes', { lane_id: 'text', until: 'int8' })} v
+    where lanes.id = v.lane_id and lanes.held_until < v.until`,
+)
+/** Changes a lane's rule and has it looked at again. Members left out stay. */
+export const changeLane = (
+  place: Omit<Ready, 'line' | 'rank'>,
+  rule: { cap?: number; paceMs?: Millis | null; heldUntil?: Millis },
+  now: Millis,
+): readonly Call[] => [
+  setRule({
+    lanes: [
+      {
+        lane_id: place.laneId,
+        cap: rule.cap ?? null,
+        repace: rule.paceMs === undefined ? 0 : 1,
+        pace_ms: rule.paceMs ?? null,
+        held_until: rule.heldUntil ?? null,
+      },
+    ],
+  }),
+  ...leaveTurns([{ queue: place.queue, clientId: place.clientId, laneId: place.laneId, turn: now, alarmAt: null }]),
+]
+/** Nothing of these lanes is claimed before `until`; never shortens a hold. */
+export const holdLanes = (holds: readonly (Omit<Ready, 'line' | 'rank'> & { until: Millis })[]): readonly Call[] =>
+  holds.length === 0
+    ? []
+    : [
+        holdLonger({ lanes: holds.map(({ laneId, until }) => ({ lane_id: laneId, until })) }),
+        ...leaveTurns(
+          holds
+            .filter(({ until }) => until < FOREVER)
+            .map(({ queue, clientId, laneId, until }) => ({ queue, clientId, laneId, turn: null, alarmAt: until })),
+        ),
+      ]
+
+const mending = (table: 'tasks' | 'deliveries') =>
+  statement((d) => {
+    const queue = table === 'tasks' ? sql`'task/' || w.type` : sql`'delivery'`
+    return sql`with recursive lane(id) as (
+        select min(lane_id) from ${sql.raw(table)} where state = 'pending'
+        union all select (select min(p.lane_id) from ${sql.raw(table)} p where p.state = 'pending' and p.lane_id > lane.id) from lane where lane.id is not null)
+      insert into turns (queue, client_id, lane_id, turn, alarm_at)
+      select ${queue}, w.client_id, w.lane_id, ${d.now}, null
+      from lane join ${sql.raw(table)} w on w.id = (select p.id from ${sql.raw(table)} p where p.lane_id = lane.id and p.state = 'pending' order by p.line, p.rank limit 1)
+        left join lanes l on l.id = lane.id
+      where not exists (select 1 from turns t where t.lane_id = lane.id)
+        and (l.id is null or l.held_until <= ${d.now} and (l.filled = 0 or not exists (select 1 from ${sql.raw(table)} r where r.lane_id = lane.id and r.state = 'running')))
+      returning lane_id as id`
+  })
+const mendTurns = { task: mending('tasks'), delivery: mending('deliveries') }
+
+/** A turn for every lane that has rows and none, and is neither held nor full: a lost turn costs seconds, not work. */
+export function* mend(kind: Kind): Script<number> {
+  const mended = yield* rows<{ id: string }>(mendTurns[kind]())
+  if (mended.length > 0) yield clearFilled({ lanes: mended.map(({ id }) => ({ id })) })
+  return mended.length
+}

@@ -1,0 +1,224 @@
+/**
+ * The outbox: events and the deliveries they owe, written by the script that changes the task, in its transaction. There is no other.
+ * Bodies are rendered here, from the row the change returned, so that the bytes are fixed with the fact.
+ */
+import { sql } from 'drizzle-orm'
+import { type Callback, type Endpoint, type EventType, isTerminal, type Json, type Millis, type Task } from '../../model.ts'
+import { cloudEventJson, envelopeJson, taskJson } from '../../representation.ts'
+import { type Columns, rows, type Script, statement, together } from '../script.ts'
+import { leaveTurns, turnsFor } from './lanes.ts'
+
+/** What rendering takes that no table holds. */
+export interface View {
+  readonly publicUrl: () => string
+  /** The installation's delays before each retry, in seconds. */
+  readonly retrySchedule: readonly number[]
+  readonly newId: (prefix: 'event' | 'delivery') => string
+}
+/** A change of a task that others may want to hear of. */
+export interface Fact {
+  readonly task: Task
+  readonly type: EventType
+  readonly at: Millis
+}
+
+const terminalType: Partial<Record<Task['state'], EventType>> = {
+  completed: 'task.completed',
+  failed: 'task.failed',
+  canceled: 'task.canceled',
+}
+/** The fact that a task's state is, when it ended. */
+export const ending = (task: Task): Fact => ({ task, type: terminalType[task.state]!, at: task.finishedAt ?? task.updatedAt })
+
+/** What deciding and rendering needs of an endpoint. */
+type Listener = Pick<Endpoint, 'id' | 'clientId' | 'events' | 'taskTypes' | 'format' | 'payload' | 'retrySchedule'>
+const readListeners = statement(
+  (
+    d,
+  ) => sql`select id, client_id as "clientId", events, task_types as "taskTypes", format, payload, retry_schedule as "retrySchedule" from endpoints
+    where client_id ${d.anyOf(sql`select v.id from ${d.records('clients', { id: 'text' })} v`)} and deleted_at is null`,
+)
+const countEvents = statement(
+  (d) => sql`update clients set seq = clients.seq + v.n from ${d.records('clients', { client_id: 'text', n: 'int8' })} v
+    where clients.id = v.client_id ${d.inOrder(
+      sql`clients.id`,
+      sql`select c.id from clients c where c.id ${d.anyOf(
+        sql`select x.client_id from ${d.records('clients', { client_id: 'text', n: 'int8' })} x`,
+      )} order by c.id ${d.lock}`,
+    )} returning clients.id as id, clients.seq as seq`,
+)
+const EVENT: Columns = {
+  id: 'text',
+  client_id: 'text',
+  task_id: 'text',
+  endpoint_id: 'text',
+  type: 'text',
+  terminal: 'int8',
+  generation: 'int8',
+  revision: 'int8',
+  seq: 'int8',
+  body: 'text',
+  created_at: 'int8',
+}
+const eventNames = sql.raw(Object.keys(EVENT).join(', '))
+const insertEvents = statement((d) => sql`insert into events (${eventNames}) select ${eventNames} from ${d.records('events', EVENT)} v`)
+const DELIVERY: Columns = {
+  id: 'text',
+  client_id: 'text',
+  endpoint_id: 'text',
+  event_id: 'text',
+  event_type: 'text',
+  task_id: 'text',
+  url: 'text',
+  body: 'text',
+  retry_schedule: 'text',
+  trigger: 'text',
+  max_tries: 'int8',
+  created_at: 'int8',
+}
+const deliveryNames = sql.raw(Object.keys(DELIVERY).join(', '))
+const insertDeliveries = statement(
+  (d) => sql`insert into deliveries (${deliveryNames}, lane_id, state, line, rank, due_at, tries, fence, updated_at)
+    select ${deliveryNames}, endpoint_id, 'pending', 0, created_at, created_at, 0, 0, created_at from ${d.records('deliveries', DELIVERY)} v`,
+)
+
+/** A delivery to be written; its body is null where the event's own is sent. */
+export interface NewDelivery {
+  readonly id: string
+  readonly client_id: string
+  readonly endpoint_id: string
+  readonly event_id: string
+  readonly event_type: EventType
+  readonly task_id: string | null
+  readonly url: string | null
+  readonly body: string | null
+  readonly retry_schedule: Json | null
+  readonly trigger: string
+  readonly max_tries: number
+  readonly created_at: Millis
+}
+export interface NewEvent {
+  readonly id: string
+  readonly client_id: string
+  readonly task_id: string | null
+  readonly endpoint_id: string | null
+  readonly type: EventType
+  readonly terminal: 0 | 1
+  readonly generation: number
+  readonly revision: number
+  readonly body: string
+  readonly created_at: Millis
+}
+
+/** Records facts and what they owe. A fact that is no ending is recorded only where something subscribes to it. */
+export function* emit(facts: readonly Fact[], view: View): Script<number> {
+  if (facts.length === 0) return 0
+  const heard = facts.some(({ task }) => task.callback !== null)
+  const clientIds = [...new Set(facts.map(({ task }) => task.clientId))]
+  const listeners = heard ? yield* rows<Listener>(readListeners({ clients: clientIds.map((id) => ({ id })) })) : []
+  const judge = subscriptions(listeners)
+  const events: NewEvent[] = []
+  const deliveries: NewDelivery[] = []
+  for (const fact of facts) {
+    const owed = judge(fact)
+    const terminal = isTerminal(fact.task.state)
+    if (!terminal && owed.length === 0) continue
+    const id = view.newId('event')
+    const event = { id, type: fact.type, at: fact.at }
+    const shown = { publicUrl: view.publicUrl(), callbackStatus: null }
+    const full = taskJson(fact.task, shown)
+    events.push({
+      id,
+      client_id: fact.task.clientId,
+      task_id: fact.task.id,
+      endpoint_id: null,
+      type: fact.type,
+      terminal: terminal ? 1 : 0,
+      generation: fact.task.generation,
+      revision: fact.task.revision,
+      body: envelopeJson(event, full),
+      created_at: fact.at,
+    })
+    for (const { listener, callback } of owed) {
+      const data = listener.payload === 'thin' ? taskJson(fact.task, { ...shown, thin: true }) : full
+      const source = { source: shown.publicUrl, subject: fact.task.id, sequence: fact.task.revision, traceparent: fact.task.traceparent }
+      const schedule = callback.retrySchedule ? JSON.stringify(callback.retrySchedule) : listener.retrySchedule
+      deliveries.push({
+        id: view.newId('delivery'),
+        client_id: fact.task.clientId,
+        endpoint_id: listener.id,
+        event_id: id,
+        event_type: fact.type,
+        task_id: fact.task.id,
+        url: callback.url ?? null,
+        body:
+          listener.format === 'cloudevents'
+            ? cloudEventJson({ ...event, ...source }, data)
+            : listener.payload === 'thin'
+              ? envelopeJson(event, data)
+              : null,
+        retry_schedule: schedule,
+        trigger: 'event',
+        // Progress is news only once: a newer report follows anyway.
+        max_tries: fact.type === 'task.progress' ? 1 : (schedule ? (JSON.parse(schedule) as number[]) : view.retrySchedule).length + 1,
+        created_at: fact.at,
+      })
+    }
+  }
+  yield* record(events, deliveries)
+  return deliveries.length
+}
+
+/** Writes events in the order given, each with its place in the client's feed, and deliveries with their turns. */
+export function* record(events: readonly NewEvent[], deliveries: readonly NewDelivery[]): Script<void> {
+  if (events.length === 0) return
+  const perClient = new Map<string, number>()
+  for (const event of events) perClient.set(event.client_id, (perClient.get(event.client_id) ?? 0) + 1)
+  const counted = yield* rows<{ id: string; seq: number }>(
+    countEvents({ clients: [...perClient].map(([client_id, n]) => ({ client_id, n })) }),
+  )
+  const next = new Map(counted.map(({ id, seq }) => [id, seq - perClient.get(id)!]))
+  const numbered = events.map((event) => {
+    const seq = next.get(event.client_id)! + 1
+    next.set(event.client_id, seq)
+    return { ...event, seq }
+  })
+  yield* together([insertEvents({ events: numbered }), ...owe(deliveries)])
+}
+
+/** Writes deliveries of events that stand already. */
+export const owe = (deliveries: readonly NewDelivery[]) =>
+  deliveries.length === 0
+    ? []
+    : [
+        insertDeliveries({ deliveries }),
+        ...leaveTurns(
+          turnsFor(
+            deliveries.map((d) => ({ queue: 'delivery', clientId: d.client_id, laneId: d.endpoint_id, line: 0, rank: d.created_at })),
+            0,
+          ),
+        ),
+      ]
+
+/** Who is owed a fact: the endpoint the task names, else every endpoint of its client that subscribes, whatever its status. */
+function subscriptions(listeners: readonly Listener[]): (fact: Fact) => readonly { listener: Listener; callback: Callback }[] {
+  const byClient = new Map<string, { listener: Listener; events: ReadonlySet<string>; types: ReadonlySet<string> }[]>()
+  for (const listener of listeners) {
+    const known = { listener, events: new Set<string>(JSON.parse(listener.events)), types: new Set<string>(JSON.parse(listener.taskTypes)) }
+    const own = byClient.get(listener.clientId)
+    if (own) own.push(known)
+    else byClient.set(listener.clientId, [known])
+  }
+  return ({ task, type }) => {
+    if (task.callback === null) return []
+    const callback: Callback = task.callback === '{}' ? {} : JSON.parse(task.callback)
+    if (callback.events && !callback.events.includes(type)) return []
+    return (byClient.get(task.clientId) ?? [])
+      .filter(({ listener, events, types }) => {
+        if (!events.has(type)) return false
+        if (callback.endpointId !== undefined) return listener.id === callback.endpointId
+        return types.has(task.type) || (types.has('*') && !task.type.startsWith('system.'))
+      })
+      .map(({ listener }) => ({ listener, callback }))
+  }
+}

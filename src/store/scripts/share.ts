@@ -1,0 +1,196 @@
+/** Who gets the free slots: pure, on what a look saw. */
+import type { Millis } from '../../model.ts'
+
+/** A turn in line, with its lane's rule. */
+export interface Seen {
+  readonly seq: number
+  readonly laneId: string
+  readonly queue: string
+  readonly clientId: string
+  readonly turn: number
+  /** The lane's id when it has a row. */
+  readonly known: string | null
+  readonly cap: number | null
+  readonly filled: number | null
+  readonly heldUntil: Millis | null
+  /** Only on the last row. */
+  readonly alarmAt: Millis | null
+  readonly now: Millis | null
+}
+export interface Looked {
+  readonly seen: readonly Seen[]
+  readonly alarmAt: Millis | null
+  readonly now: Millis
+}
+/** A lane worth a visit, and how many rows of it. */
+export interface Want {
+  readonly laneId: string
+  readonly queue: string
+  readonly clientId: string
+  readonly cap: number | null
+  readonly known: boolean
+  readonly turn: number
+  readonly want: number
+}
+/** A node's memory of one kind of work: whose turn it is. */
+export interface Round {
+  /** The client after which the next look starts, when more wait than a look shows. */
+  since: string
+  /** The client that is served first. */
+  from: string
+  /** Orders lanes that take turns: never stands still. */
+  clock: number
+}
+export const newRound = (): Round => ({ since: '', from: '', clock: 0 })
+
+/** What was seen → lanes worth a visit, and turns not worth keeping: their lane is full or held, and whoever opens it leaves another. */
+export function sift(seen: readonly Seen[], now: Millis): { lanes: readonly Want[]; stale: readonly number[] } {
+  const lanes = new Map<string, Want>()
+  const stale: number[] = []
+  for (const row of seen) {
+    if (row.filled === 1 || (row.heldUntil ?? 0) > now) {
+      stale.push(row.seq)
+      continue
+    }
+    const lane = lanes.get(row.laneId)
+    if (!lane || row.turn < lane.turn)
+      lanes.set(row.laneId, {
+        laneId: row.laneId,
+        queue: row.queue,
+        clientId: row.clientId,
+        cap: row.cap,
+        known: row.known !== null,
+        turn: row.turn,
+        want: 0,
+      })
+  }
+  return { lanes: [...lanes.values()], stale }
+}
+
+/**
+ * Shares `limit` slots: clients take turns, and within a client its lanes, the one that stands first beginning. When a look showed
+ * as many clients as it can (`wide`), the next one goes on behind the last client served.
+ */
+export function share(lanes: readonly Want[], seen: readonly Seen[], limit: number, wide: number, round: Round): readonly Want[] {
+  const byClient = new Map<string, Want[]>()
+  for (const lane of lanes) {
+    const own = byClient.get(lane.clientId)
+    if (own) own.push(lane)
+    else byClient.set(lane.clientId, [lane])
+  }
+  const order = [...byClient.keys()].sort()
+  const start = Math.max(
+    0,
+    order.findIndex((id) => id >= round.from),
+  )
+  const circle = [...order.slice(start), ...order.slice(0, start)].map((id) => ({
+    id,
+    at: 0,
+    lanes: byClient
+      .get(id)!
+      .sort((a, b) => a.turn - b.turn || (a.laneId < b.laneId ? -1 : 1))
+      .map((lane) => ({ lane, want: 0, most: lane.cap ?? Infinity })),
+  }))
+  const all = circle
+  let open = circle
+  for (let left = limit; left > 0 && open.length > 0; ) {
+    const still: typeof circle = []
+    for (const client of open) {
+      if (left === 0) {
+        still.push(client)
+        continue
+      }
+      const lane = nextOpen(client)
+      if (!lane) continue
+      lane.want++
+      left--
+      round.from = after(order, client.id)
+      still.push(client)
+    }
+    open = still
+  }
+  const clientsSeen = new Set(seen.map((row) => row.clientId))
+  const last = [...clientsSeen].sort().at(-1)
+  round.since = clientsSeen.size >= wide && last !== undefined ? last : ''
+  return all.flatMap((client) => client.lanes.filter(({ want }) => want > 0).map(({ lane, want }) => ({ ...lane, want })))
+}
+
+function nextOpen<L extends { want: number; most: number }>(client: { at: number; lanes: L[] }): L | null {
+  for (let tried = 0; tried < client.lanes.length; tried++) {
+    const lane = client.lanes[client.at]!
+    client.at = (client.at + 1) % client.lanes.length
+    if (lane.want < lane.most) return lane
+  }
+  return null
+}
+const after = (order: readonly string[], id: string): string => order[order.indexOf(id) + 1] ?? ''
+
+/** Held until somebody ends the hold: no alarm. */
+export const FOREVER: Millis = 8_000_000_000_000_000
+
+/** What a lane allows. */
+export interface Rule {
+  readonly id: string
+  readonly cap: number | null
+  readonly paceMs: Millis | null
+  readonly pacedAt: Millis
+  readonly heldUntil: Millis
+}
+/** A row at the head of a lane. */
+export interface Line {
+  readonly id: string
+  readonly line: number
+  readonly rank: Millis
+}
+export interface Plan {
+  readonly take: readonly string[]
+  readonly pacedAt: Millis | null
+  /** Full by what it takes now: the settlement that frees a slot leaves the turn. */
+  readonly filled: boolean
+  /** When to look again: now, at a time, or null when somebody else will say so. */
+  readonly again: 'now' | Millis | null
+  /** Where the first row left stands. */
+  readonly rank: Millis
+}
+
+/** One lane: its rule, what runs, what waits → what to take, and when to look again. First tries and others alternate. */
+export function plan(want: number, rule: Rule, running: number, heads: readonly Line[], gate: number, now: Millis): Plan {
+  const by = (a: Line, b: Line): number => a.rank - b.rank || (a.id < b.id ? -1 : 1)
+  const firsts = heads.filter((row) => row.line === 0).sort(by)
+  const others = heads.filter((row) => row.line !== 0).sort(by)
+  const held = rule.heldUntil > now
+  const free = rule.cap === null ? Infinity : rule.cap - running
+  const since = rule.paceMs === null ? 0 : Math.max(rule.pacedAt, now - rule.paceMs)
+  const pace = rule.paceMs === null ? Infinity : Math.floor((now - since) / rule.paceMs)
+  const room = held ? 0 : Math.max(0, Math.min(want, free, pace, gate))
+  const take: string[] = []
+  let i = 0
+  let j = 0
+  while (take.length < room) {
+    const first = firsts[i]
+    const other = others[j] && others[j]!.rank <= now ? others[j] : undefined
+    const chosen = first && (i <= j || !other) ? first : other
+    if (!chosen) break
+    if (chosen === first) i++
+    else j++
+    take.push(chosen.id)
+  }
+  const pacedAt = rule.paceMs !== null && take.length > 0 ? since + take.length * rule.paceMs : null
+  const filled = take.length > 0 && take.length >= free
+  const due = Math.min(firsts[i] ? now : Infinity, others[j]?.rank ?? Infinity)
+  const rank = Math.min(firsts[i]?.rank ?? Infinity, others[j]?.rank ?? Infinity)
+  const waits = (): 'now' | Millis | null => {
+    if (filled || due === Infinity || (held && rule.heldUntil >= FOREVER)) return null
+    const at = Math.max(
+      due,
+      held ? rule.heldUntil : 0,
+      rule.paceMs !== null && take.length >= pace ? (pacedAt ?? since) + rule.paceMs : 0,
+      // Full, but not by us: its cap was lowered, or its mark was lost. Asked again.
+      free <= 0 ? now + 1000 : 0,
+      // The type is full across nodes.
+      gate <= take.length ? now + 100 : 0,
+    )
+    return at <= now ? 'now' : at
+  }
+  return { take, pacedAt, filled, again: waits(), rank: Math.min(rank, now) }
+}

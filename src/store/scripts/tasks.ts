@@ -1,0 +1,336 @@
+/** Tasks leave and enter their states here: intake, claim, settle, progress, cancel, redo, erase. */
+import { type SQL, sql } from 'drizzle-orm'
+import { isTerminal, type Millis, type Outcome, type Task } from '../../model.ts'
+import { taskColumns, updatedTaskColumns } from '../columns.ts'
+import { bind, type Columns, type Dialect, first, rows, type Script, statement, together } from '../script.ts'
+import type { Progress, Settled, Settlement, TaskChange } from '../store.ts'
+import { free, leaveTurns, type Ready, type Taking, turnsFor } from './lanes.ts'
+import { emit, ending, type Fact, type View } from './outbox.ts'
+
+/** Running at once for one client, type and `concurrencyKey`. */
+export const KEY_CONCURRENCY = 1
+/** How long an erased object answers 410. */
+export const TOMBSTONE_MS = 7 * 86_400_000
+
+export const laneOf = (task: { clientId: string; type: string; concurrencyKey: string | null }): string =>
+  task.concurrencyKey === null ? `${task.clientId}/${task.type}` : `${task.clientId}/${task.type}/${task.concurrencyKey}`
+export const queueOf = (type: string): string => `task/${type}`
+const ready = (task: Pick<Task, 'type' | 'clientId' | 'laneId'>, line: number, rank: Millis): Ready => ({
+  queue: queueOf(task.type),
+  clientId: task.clientId,
+  laneId: task.laneId,
+  line,
+  rank,
+})
+
+// Claim.
+
+const ids = (d: Dialect) => sql`select v.id from ${d.records('ids', { id: 'text' })} v`
+const takeTasks = statement(
+  // coalesce: a plain state = 'pending' would let the planner walk the partial index instead of the key.
+  (
+    d,
+  ) => sql`update tasks set state = 'running', fence = fence + 1, tries = tries + 1, revision = revision + 1, leased_until = ${d.now} + ${bind('leaseMs')},
+      leased_by = ${bind('by')}, started_at = ${d.now}, updated_at = ${d.now}, progress = 0, progress_message = null
+    where id ${d.anyOf(sql`select x.id from tasks x where x.id ${d.anyOf(ids(d))} and coalesce(x.state, '') = 'pending' ${d.skipLocked}`)}
+    returning ${taskColumns}`,
+)
+const started = statement(
+  (d) => sql`select id from endpoints where client_id ${d.anyOf(ids(d))} and deleted_at is null and events like ${bind('like')} limit 1`,
+)
+
+/** How tasks are taken by a claim: those that came too late end here and come back failed, the others start. */
+export const takingTasks = (leaseMs: Millis, by: string, view: View): Taking<Task> => ({
+  kind: 'task',
+  ordered: true,
+  *take(chosen, now): Script<readonly Task[]> {
+    const taken = yield* rows<Task>(takeTasks({ ids: chosen.map((id) => ({ id })), leaseMs, by }))
+    const late = taken.filter((task) => lateness(task, now) !== null)
+    if (late.length > 0) yield* endLate(late, now, view)
+    if (late.length === 0) {
+      yield* announce(taken, 'task.started', view)
+      return taken
+    }
+    yield* announce(
+      taken.filter((task) => !late.includes(task)),
+      'task.started',
+      view,
+    )
+    return taken.map((task) => (late.includes(task) ? { ...task, state: 'failed' } : task))
+  },
+})
+/** Why a task may not start any more. */
+const lateness = (task: Task, now: Millis): 'start_expired' | 'deadline_exceeded' | null =>
+  task.deadlineAt !== null && task.deadlineAt <= now
+    ? 'deadline_exceeded'
+    : task.startBy !== null && task.startBy <= now && task.tries <= 1
+      ? 'start_expired'
+      : null
+const lateFailure = (task: Task, now: Millis): Outcome => {
+  const code = lateness(task, now)
+  const error =
+    code === 'start_expired'
+      ? { code, message: `The task had not started by ${new Date(task.startBy!).toISOString()}.`, details: null }
+      : {
+          code: 'deadline_exceeded',
+          message: `The task had not ended by ${new Date(task.deadlineAt ?? now).toISOString()}.`,
+          details: null,
+        }
+  return { kind: 'fail', error }
+}
+function* endLate(late: readonly Task[], now: Millis, view: View): Script<void> {
+  yield* settleTasks(
+    late.map((task) => ({ id: task.id, fence: task.fence, outcome: lateFailure(task, now), back: 1 })),
+    view,
+  )
+}
+
+/** Facts that are no ending are worth rendering only where somebody subscribes to them. */
+export function* announce(tasks: readonly Task[], type: 'task.created' | 'task.started' | 'task.progress', view: View): Script<number> {
+  const heard = tasks.filter((task) => task.callback !== null)
+  if (heard.length === 0) return 0
+  const clientIds = [...new Set(heard.map((task) => task.clientId))]
+  const one = yield* first(started({ ids: clientIds.map((id) => ({ id })), like: `%"${type}"%` }))
+  return one === null
+    ? 0
+    : yield* emit(
+        heard.map((task): Fact => ({ task, type, at: task.updatedAt })),
+        view,
+      )
+}
+
+// Settle.
+
+const SETTLEMENT: Columns = {
+  task_id: 'text',
+  at_fence: 'int8',
+  wish: 'text',
+  delay_ms: 'int8',
+  back: 'int8',
+  result: 'text',
+  error: 'text',
+}
+/** A throw after the client asked to cancel ends in `canceled`; a returned result stands. */
+const ended = (task: string): SQL =>
+  sql.raw(`case when ${task}.cancel_requested_at is not null and v.wish <> 'completed' then 'canceled' else v.wish end`)
+const updateTasks = statement((d) => {
+  const state = ended('tasks')
+  return sql`update tasks set state = ${state}, revision = tasks.revision + 1, updated_at = ${d.now}, leased_until = null, leased_by = null,
+      fence = tasks.fence + case when ${state} = 'canceled' then 1 else 0 end,
+      tries = tasks.tries - v.back,
+      line = case when ${state} = 'pending' then 1 else tasks.line end,
+      rank = case when ${state} = 'pending' then ${d.now} + v.delay_ms else tasks.rank end,
+      due_at = case when ${state} = 'pending' then ${d.now} + v.delay_ms else tasks.due_at end,
+      finished_at = case when ${state} = 'pending' then null else ${d.now} end,
+      progress = case when ${state} = 'completed' then 100 else tasks.progress end,
+      result = case when ${state} = 'completed' then v.result else null end,
+      error = case when ${state} = 'failed' then v.error else null end,
+      last_error = case when ${state} = 'pending' and v.error is not null then v.error else tasks.last_error end
+    from ${d.records('settlements', SETTLEMENT)} v
+    where tasks.id = v.task_id and tasks.fence = v.at_fence and tasks.state = 'running'
+      ${d.inOrder(
+        sql`tasks.id`,
+        sql`select k.id from tasks k where k.id ${d.anyOf(
+          sql`select y.task_id from ${d.records('settlements', SETTLEMENT)} y`,
+        )} order by k.id ${d.lock}`,
+      )}
+    returning ${updatedTaskColumns}`
+})
+
+const wishes = {
+  complete: 'completed',
+  retry: 'pending',
+  release: 'pending',
+  fail: 'failed',
+  cancel: 'canceled',
+} as const satisfies Record<Outcome['kind'], Task['state']>
+
+/** The one door out of `running`: state, event and owed deliveries in one transaction. A stale fence changes nothing and is told so. */
+export function* settleTasks(
+  settlements: readonly (Settlement & { readonly back?: number })[],
+  view: View,
+): Script<readonly Settled<Task>[]> {
+  const won = yield* rows<Task>(
+    updateTasks({
+      settlements: settlements.map(({ id, fence, outcome, back }) => ({
+        task_id: id,
+        at_fence: fence,
+        wish: wishes[outcome.kind],
+        delay_ms: 'delayMs' in outcome ? outcome.delayMs : 0,
+        back: back ?? (outcome.kind === 'release' ? 1 : 0),
+        result: outcome.kind === 'complete' ? (outcome.result ?? 'null') : null,
+        error: 'error' in outcome && outcome.error !== null ? JSON.stringify(outcome.error) : null,
+      })),
+    }),
+  )
+  yield* afterwards(won, view)
+  const byId = new Map(won.map((task) => [task.id, task]))
+  return settlements.map(({ id }) => {
+    const task = byId.get(id)
+    return task ? { kind: 'settled', value: task } : { kind: 'stale' }
+  })
+}
+/** What follows when tasks left `running`, or `pending` for good: slots open, turns are left, endings are recorded. */
+function* afterwards(changed: readonly Task[], view: View): Script<void> {
+  if (changed.length === 0) return
+  const now = changed[0]!.updatedAt
+  const opened = yield* free(
+    changed.map((task) => ({ queue: queueOf(task.type), clientId: task.clientId, laneId: task.laneId })),
+    now,
+  )
+  const waiting = changed.filter((task) => task.state === 'pending').map((task) => ready(task, 1, task.dueAt))
+  yield* together(leaveTurns([...opened, ...turnsFor(waiting, now)]))
+  yield* emit(changed.filter((task) => isTerminal(task.state)).map(ending), view)
+}
+
+// Progress.
+
+const updateProgress = statement(
+  (d) => sql`update tasks set progress = case when v.progress > tasks.progress then v.progress else tasks.progress end,
+      progress_message = v.message, revision = tasks.revision + 1, updated_at = ${d.now}
+    from ${d.records('reports', { task_id: 'text', at_fence: 'int8', progress: 'float8', message: 'text' })} v
+    where tasks.id = v.task_id and tasks.fence = v.at_fence and tasks.state = 'running'
+    returning ${updatedTaskColumns}`,
+)
+/** Reports of running tasks, the last one of each. Progress never falls within one try. */
+export function* reportProgress(reports: readonly Progress[], view: View): Script<readonly Settled<Task>[]> {
+  const last = new Map(reports.map((report) => [report.id, report]))
+  const told = yield* rows<Task>(
+    updateProgress({
+      reports: [...last.values()].map((r) => ({ task_id: r.id, at_fence: r.fence, progress: r.progress, message: r.message })),
+    }),
+  )
+  yield* announce(told, 'task.progress', view)
+  const byId = new Map(told.map((task) => [task.id, task]))
+  return reports.map(({ id }) => {
+    const task = byId.get(id)
+    return task ? { kind: 'settled', value: task } : { kind: 'stale' }
+  })
+}
+
+// Cancel, redo, erase.
+
+export const readTask = statement((d) => sql`select ${taskColumns} from tasks where id = ${bind('id')} and client_id = ${anyone(d)}`)
+/** A client's own rows, or everybody's for the operator. */
+export const anyone = (d: Dialect): SQL =>
+  d.name === 'postgres' ? sql`coalesce(${bind('clientId')}::text, client_id)` : sql`coalesce(${bind('clientId')}, client_id)`
+const readTombstone = statement(
+  (d) => sql`select id from tombstones where id = ${bind('id')} and client_id = ${anyone(d)} and expires_at > ${d.now}`,
+)
+
+const cancel = statement(
+  (d) => sql`update tasks set
+      fence = fence + case when state = 'pending' then 1 else 0 end,
+      cancel_requested_at = case when state = 'running' then ${d.now} else cancel_requested_at end,
+      finished_at = case when state = 'pending' then ${d.now} else finished_at end,
+      state = case when state = 'pending' then 'canceled' else state end,
+      revision = revision + 1, updated_at = ${d.now}
+    where id = ${bind('id')} and client_id = ${anyone(d)} and (state = 'pending' or state = 'running' and cancel_requested_at is null)
+    returning ${taskColumns}`,
+)
+/** Pending: canceled now. Running: asked to end; the first settlement wins. */
+export function* cancelTask(id: string, clientId: string | null, view: View): Script<TaskChange> {
+  const changed = yield* first<Task>(cancel({ id, clientId }))
+  if (!changed) return yield* unchanged(id, clientId, (task) => task.state === 'canceled' || task.state === 'running')
+  if (changed.state === 'canceled') yield* afterwards([changed], view)
+  return { kind: 'changed', task: changed }
+}
+function* unchanged(id: string, clientId: string | null, fine: (task: Task) => boolean): Script<TaskChange> {
+  const task = yield* first<Task>(readTask({ id, clientId }))
+  if (task) return { kind: fine(task) ? 'unchanged' : 'refused', task }
+  return { kind: (yield* first(readTombstone({ id, clientId }))) ? 'gone' : 'missing' }
+}
+
+const redo = statement(
+  (
+    d,
+  ) => sql`update tasks set state = 'pending', generation = generation + 1, revision = revision + 1, tries = 0, progress = 0, progress_message = null,
+      result = null, error = null, last_error = null, started_at = null, finished_at = null, cancel_requested_at = null, start_by = null, deadline_at = null,
+      due_at = ${d.now}, line = 0, rank = ${d.now} - priority * 1000, updated_at = ${d.now}, expires_at = null
+    where id = ${bind('id')} and client_id = ${anyone(d)} and state in ('failed', 'canceled') returning ${taskColumns}`,
+)
+/** A new generation of a task that failed or was canceled. */
+export function* redoTask(id: string, clientId: string | null): Script<TaskChange> {
+  const task = yield* first<Task>(redo({ id, clientId }))
+  if (!task) return yield* unchanged(id, clientId, () => false)
+  yield* together(leaveTurns(turnsFor([ready(task, 0, task.dueAt)], task.updatedAt)))
+  return { kind: 'changed', task }
+}
+
+const removeTask = statement(
+  (d) =>
+    sql`delete from tasks where id = ${bind('id')} and client_id = ${anyone(d)} and state in ('completed', 'failed', 'canceled') returning ${taskColumns}`,
+)
+const eraseEvents = statement(() => sql`update events set body = '' where task_id = ${bind('id')}`)
+const eraseDeliveries = statement(
+  (d) => sql`update deliveries set body = case when body is null then null else '' end, updated_at = ${d.now},
+      fence = fence + case when state in ('pending', 'running') then 1 else 0 end,
+      canceled_reason = case when state in ('pending', 'running') then 'taskDeleted' else canceled_reason end,
+      finished_at = case when state in ('pending', 'running') then ${d.now} else finished_at end, leased_until = null, leased_by = null,
+      state = case when state in ('pending', 'running') then 'canceled' else state end
+    where task_id = ${bind('id')} returning client_id as "clientId", lane_id as "laneId"`,
+)
+const eraseLabels = statement(() => sql`delete from labels where task_id = ${bind('id')}`)
+const addTombstone = statement(
+  (d) => sql`insert into tombstones (id, client_id, expires_at) values (${bind('id')}, ${bind('clientId')}, ${d.now} + ${bind('keepMs')})`,
+)
+/** Erases a task that ended: input, result, metadata and event bodies go, open deliveries are canceled, a tombstone stays. */
+export function* eraseTask(id: string, clientId: string | null): Script<TaskChange> {
+  const task = yield* first<Task>(removeTask({ id, clientId }))
+  if (!task) return yield* unchanged(id, clientId, () => false)
+  const [, closed] = yield* together([
+    eraseEvents({ id }),
+    eraseDeliveries({ id }),
+    eraseLabels({ id }),
+    addTombstone({ id, clientId: task.clientId, keepMs: TOMBSTONE_MS }),
+  ])
+  const lanes = (closed as { clientId: string; laneId: string }[]).map((row) => ({ queue: 'delivery', ...row }))
+  yield* together(leaveTurns(yield* free(lanes, task.updatedAt)))
+  return { kind: 'changed', task }
+}
+
+// What the clock ends.
+
+const readOverdue = statement(
+  (d) =>
+    sql`select ${taskColumns} from tasks where id ${d.anyOf(sql`
+      select id from (select id from tasks where state = 'pending' and start_by is not null and start_by <= ${d.now} and tries = 0 order by start_by limit ${bind('limit')}) a
+      union select id from (select id from tasks where state in ('pending', 'running') and deadline_at is not null and deadline_at <= ${d.now} - case when state = 'running' then ${bind('graceMs')} else 0 end order by deadline_at limit ${bind('limit')}) b
+      union select id from (select id from tasks where state = 'running' and cancel_requested_at <= ${d.now} - ${bind('graceMs')} limit ${bind('limit')}) c`)}`,
+)
+const seize = statement(
+  (d) => sql`update tasks set state = 'running', fence = tasks.fence + 1, tries = tasks.tries + 1
+    from ${d.records('tasks', { task_id: 'text', at_fence: 'int8' })} v
+    where tasks.id = v.task_id and tasks.fence = v.at_fence and tasks.state = 'pending' returning tasks.id as id, tasks.fence as fence`,
+)
+/** Ends pending tasks past `startBy` or `deadlineAt`, and running ones that outlived a cancel or their deadline by `graceMs`. */
+export function* endOverdue(limit: number, graceMs: Millis, view: View): Script<number> {
+  const overdue = yield* rows<Task>(readOverdue({ limit, graceMs }))
+  if (overdue.length === 0) return 0
+  const pending = overdue.filter((task) => task.state === 'pending')
+  const seized = yield* rows<{ id: string; fence: number }>(seize({ tasks: pending.map((t) => ({ task_id: t.id, at_fence: t.fence })) }))
+  const fences = new Map(seized.map(({ id, fence }) => [id, fence]))
+  const settled = yield* settleTasks(
+    overdue.flatMap((task) => {
+      const fence = task.state === 'running' ? task.fence : fences.get(task.id)
+      if (fence === undefined) return []
+      const canceled = task.state === 'running' && task.cancelRequestedAt !== null
+      const now = Math.max(task.deadlineAt ?? 0, task.startBy ?? 0)
+      return [
+        {
+          id: task.id,
+          fence,
+          back: task.state === 'pending' ? 1 : 0,
+          outcome: canceled ? { kind: 'cancel' as const } : lateFailure(task, now),
+        },
+      ]
+    }),
+    view,
+  )
+  return settled.filter(({ kind }) => kind === 'settled').length
+}
+
+/** Whether a task of that id was erased not long ago. */
+export function* isErased(id: string, clientId: string | null): Script<boolean> {
+  return (yield* first(readTombstone({ id, clientId }))) !== null
+}

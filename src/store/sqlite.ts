@@ -1,0 +1,215 @@
+/**
+ * SQLite: one writer connection, one reader, and group commit. Every script that waits at this turn of the event loop shares one
+ * `BEGIN IMMEDIATE … COMMIT`, a savepoint each; callers hear of it after the commit.
+ */
+import Database from 'better-sqlite3'
+import { SQLiteSyncDialect } from 'drizzle-orm/sqlite-core'
+import type { Clock } from '../clock.ts'
+import { StartupError } from '../errors.ts'
+import { type Driver, type Order, render, type Slot, valueOf } from './driver.ts'
+import { type Call, type Row, type RowSource, rowSource, type Script, type Statement, sqliteDialect } from './script.ts'
+
+type Prepared = Database.Statement<unknown[], Row>
+
+interface Member {
+  readonly order: Order
+  readonly make: () => Script<unknown>
+  readonly resolve: (value: unknown) => void
+  readonly reject: (error: unknown) => void
+}
+type Ended = { readonly member: Member; readonly value: unknown } | { readonly member: Member; readonly error: unknown }
+
+/** A connection that runs scripts without a pause. */
+interface Connection {
+  readonly db: Database.Database
+  run<R>(script: Script<R>): R
+  exec(text: string): void
+}
+
+function connect(file: string, clock: Clock, readonly: boolean): Connection {
+  const db = new Database(file, { readonly })
+  // Other processes (a command line beside the server) write seldom and briefly; the owner of the store is one.
+  db.pragma('busy_timeout = 5000')
+  if (!readonly) db.pragma('journal_mode = wal')
+  db.pragma('synchronous = full')
+  db.pragma('cache_size = -65536')
+  db.pragma('temp_store = memory')
+  if (!readonly) db.pragma('wal_autocheckpoint = 4000')
+  const prepare = preparer(db, clock)
+  const execute = (call: Call): readonly Row[] => {
+    const { prepared, bound } = prepare(call)
+    if (prepared.reader) return prepared.all(...bound)
+    prepared.run(...bound)
+    return []
+  }
+  const plain = {
+    begin: db.prepare('begin immediate'),
+    commit: db.prepare('commit'),
+    savepoint: db.prepare('savepoint s'),
+    release: db.prepare('release s'),
+  }
+  return {
+    db,
+    exec(text) {
+      const known = plain[text as keyof typeof plain]
+      if (known) known.run()
+      else db.exec(text)
+    },
+    run(script) {
+      let turn = script.next()
+      while (!turn.done) {
+        const asked = turn.value
+        turn = script.next((Array.isArray(asked) ? asked.map(execute) : execute(asked as Call)) as never)
+      }
+      return turn.value
+    },
+  }
+}
+
+/**
+ * Prepares each statement once for each number of records it is given, rounded up to a power of two and padded with nulls.
+ * Filling rows of parameters is the hot loop of the store.
+ */
+function preparer(db: Database.Database, clock: Clock): (call: Call) => { prepared: Prepared; bound: unknown[] } {
+  const renderer = new SQLiteSyncDialect()
+  const known = new Map<Statement, { readonly text: readonly string[]; readonly slots: readonly (Slot | RowSource)[]; readonly sized: Map<number, Prepared> }>()
+  const compile = (statement: Statement) => {
+    const { text, slots } = render(sqliteDialect, renderer, statement)
+    const parts = text.split('?')
+    if (parts.length !== slots.length + 1) throw new Error(`a statement holds a question mark that is no parameter: ${text}`)
+    const places = slots.map((slot) => ('name' in slot ? (rowSource(slot.name) ?? slot) : slot))
+    return { text: parts, slots: places, sized: new Map<number, Prepared>() }
+  }
+  return (call) => {
+    let compiled = known.get(call.statement)
+    if (!compiled) {
+      compiled = compile(call.statement)
+      if (!call.statement.fresh) known.set(call.statement, compiled)
+    }
+    const bound: unknown[] = []
+    let size = 0
+    for (const slot of compiled.slots) {
+      if ('rows' in slot) {
+        const records = valueOf(call, slot.rows) as readonly Record<string, unknown>[]
+        const padded = 2 ** Math.ceil(Math.log2(Math.max(1, records.length)))
+        // At most one bit a row source: the sizes together name the text.
+        size = size * 1024 + padded
+        for (const record of records) for (const column of slot.columns) bound.push(record[column])
+        for (let nulls = (padded - records.length) * slot.columns.length; nulls > 0; nulls--) bound.push(null)
+      } else if ('name' in slot) bound.push(slot.name === 'now' ? clock.now() : valueOf(call, slot.name))
+      else bound.push(slot.value)
+    }
+    let prepared = compiled.sized.get(size)
+    if (!prepared) {
+      prepared = db.prepare<unknown[], Row>(written(compiled.text, compiled.slots, call))
+      compiled.sized.set(size, prepared)
+    }
+    return { prepared, bound }
+  }
+}
+function written(text: readonly string[], slots: readonly (Slot | RowSource)[], call: Call): string {
+  return text.reduce((sofar, part, i) => {
+    const slot = slots[i - 1]!
+    if (!('rows' in slot)) return `${sofar}?${part}`
+    const padded = 2 ** Math.ceil(Math.log2(Math.max(1, (valueOf(call, slot.rows) as unknown[]).length)))
+    const row = `(${slot.columns.map(() => '?').join(',')})`
+    return `${sofar}${Array<string>(padded).fill(row).join(',')}${part}`
+  })
+}
+
+/** @throws StartupError when the file cannot be opened. */
+export function openSqlite(file: string, clock: Clock): Driver {
+  let writer: Connection
+  let reader: Connection
+  try {
+    writer = connect(file, clock, false)
+    reader = connect(file, clock, true)
+  } catch (error) {
+    throw new StartupError(`the database file "${file}" cannot be opened: ${(error as Error).message}`)
+  }
+  let waiting: Member[] = []
+  let told = new Set<string>()
+  const listeners = new Set<(word: string) => void>()
+
+  const runMember = (member: Member): Ended => {
+    writer.exec('savepoint')
+    try {
+      const value = writer.run(member.make())
+      writer.exec('release')
+      return { member, value }
+    } catch (error) {
+      // SQLite itself rolls the whole transaction back on a full disk, an I/O error or exhausted memory: then nobody's work is left.
+      if (!writer.db.inTransaction) throw error
+      writer.db.exec('rollback to s; release s')
+      return { member, error }
+    }
+  }
+
+  const flush = (): void => {
+    const members = waiting.sort((a, b) => a.order - b.order)
+    waiting = []
+    const ended: Ended[] = []
+    try {
+      writer.exec('begin')
+      for (const member of members) ended.push(runMember(member))
+      writer.exec('commit')
+    } catch (error) {
+      if (writer.db.inTransaction) writer.db.exec('rollback')
+      for (const member of members) member.reject(error)
+      return
+    }
+    for (const end of ended) {
+      if ('error' in end) end.member.reject(end.error)
+      else end.member.resolve(end.value)
+    }
+  }
+
+  const announce = (): void => {
+    const words = told
+    told = new Set()
+    for (const word of words) for (const listener of listeners) listener(word)
+  }
+
+  return {
+    dialect: sqliteDialect,
+    width: 1,
+    write: <R>(order: Order, make: () => Script<R>) =>
+      new Promise<R>((resolve, reject) => {
+        if (waiting.length === 0) setImmediate(flush)
+        waiting.push({ order, make, resolve: resolve as (value: unknown) => void, reject })
+      }),
+    read: async (script) => reader.run(script),
+    blames: (error) => error instanceof Database.SqliteError && /^SQLITE_(CONSTRAINT|MISMATCH|TOOBIG|ERROR|RANGE)/.test(error.code),
+    tell(word) {
+      if (told.size === 0) queueMicrotask(announce)
+      told.add(word)
+    },
+    onTold(listener) {
+      listeners.add(listener)
+      return () => listeners.delete(listener)
+    },
+    async close() {
+      if (waiting.length > 0) flush()
+      reader.db.close()
+      writer.db.close()
+    },
+  }
+}
+
+/**
+ * Owns the store for the life of this process: an exclusive lock on a file beside the database, which the system drops when the
+ * process ends, however it ends. The answer gives it back.
+ * @throws StartupError when another process owns it.
+ */
+export function ownSqlite(file: string): () => void {
+  const lock = new Database(`${file}.owner`)
+  try {
+    lock.pragma('busy_timeout = 0')
+    lock.exec('begin exclusive')
+  } catch (error) {
+    lock.close()
+    if ((error as { code?: string }).code?.startsWith('SQLITE_BUSY') !== true) throw error
+    throw new StartupError(`another process serves "${file}"; stop it first, or use postgres:// to run many nodes on one store`)
+  }
+  return () => lock.close()
+}

@@ -1,0 +1,193 @@
+/** The life of the keys that sign webhooks: made on the first start, published as a JWKS, sealed at rest, read anew every 30 seconds. */
+import { createHash } from 'node:crypto'
+import { type CryptoKey, calculateJwkThumbprint, exportJWK, generateKeyPair, importJWK, type JWK } from 'jose'
+import type { Clock } from '../clock.ts'
+import type { Millis, SigningKey, SigningKeyState } from '../model.ts'
+import type { Sealer } from '../seal.ts'
+
+/** What the ring asks of a store. */
+export interface SigningKeyStore {
+  listSigningKeys(): Promise<SigningKey[]>
+  /**
+   * Keeps those of `keys` whose slot is free (there is one active key and one next) and answers every row, in one transaction:
+   * two nodes that start at once end with the same active and the same next.
+   */
+  addSigningKeys(keys: readonly SigningKey[]): Promise<SigningKey[]>
+}
+
+export interface ActiveKey {
+  /** RFC 7638 thumbprint. */
+  readonly kid: string
+  readonly privateKey: CryptoKey
+}
+
+/** A JSON Web Key Set (RFC 7517 §5) as it is served, and its strong ETag with the quotes. */
+export interface Jwks {
+  readonly body: string
+  readonly etag: string
+}
+
+export interface KeyRing {
+  /** Reads the keys now, and makes the active and the next one where they are missing. Call it at the start and whenever the keys may have changed. */
+  load(): Promise<void>
+  /** The key to sign with, by a view of the store at most 60 s old. Rejects when no view that young can be had. */
+  active(): Promise<ActiveKey>
+  /** The published keys: active, next and retiring. Throws when nothing was loaded yet. A view older than 30 s is served and read anew behind it. */
+  jwks(): Jwks
+  /** A new key, sealed, published from now. It is not stored. */
+  generateSigningKey(state: 'active' | 'next'): Promise<SigningKey>
+}
+
+export interface KeyRingOptions {
+  readonly store: SigningKeyStore
+  readonly sealer: Pick<Sealer, 'seal' | 'open'>
+  readonly clock: Pick<Clock, 'now'>
+}
+
+const SECOND_MS = 1_000
+const DAY_MS = 86_400 * SECOND_MS
+/** From here on a view is read anew behind the callers' backs. */
+const REREAD_MS = 30 * SECOND_MS
+/** Past this a view signs nothing: a revoked key is out of use everywhere by then. */
+const OLDEST_MS = 60 * SECOND_MS
+const ROTATION_MS = 90 * DAY_MS
+/** A key is published this long before it signs, so that every sane cache has it. */
+const LEAD_MS = DAY_MS
+/** A key that no longer signs stays published this long, for receivers that verify late. */
+const RETIRING_MS = 7 * DAY_MS
+
+const PUBLISHED = ['active', 'next', 'retiring'] as const satisfies readonly SigningKeyState[]
+
+interface View {
+  /** When the read began: what it shows may be older than its arrival, never older than this. */
+  readonly readAt: Millis
+  readonly active: ActiveKey
+  readonly jwks: Jwks
+}
+
+export function createKeyRing({ store, sealer, clock }: KeyRingOptions): KeyRing {
+  let view: View | null = null
+  let reads = 0
+  let newest = 0
+  let rereading: Promise<void> | null = null
+  let rereadAt = Number.NEGATIVE_INFINITY
+
+  const age = (): Millis => (view === null ? Number.POSITIVE_INFINITY : clock.now() - view.readAt)
+  const privateJwk = (key: SigningKey): JWK => JSON.parse(sealer.open(key.privateJwk, placeOf(key.id))) as JWK
+
+  const activeOf = async (keys: readonly SigningKey[]): Promise<ActiveKey> => {
+    const key = keys.find((it) => it.state === 'active')
+    if (key === undefined) throw new Error('The store has no active signing key, not even after one was offered.')
+    if (view?.active.kid === key.id) return view.active
+    return { kid: key.id, privateKey: (await importJWK(privateJwk(key), key.alg)) as CryptoKey }
+  }
+
+  const read = async (): Promise<void> => {
+    const read = ++reads
+    const readAt = clock.now()
+    let keys = await store.listSigningKeys()
+    const missing = (['active', 'next'] as const).filter((state) => keys.every((key) => key.state !== state))
+    if (missing.length > 0) {
+      // A wrong master key stops here, at a key it cannot open, instead of making keys nobody trusts.
+      for (const key of keys) if (key.state !== 'revoked') privateJwk(key)
+      keys = await store.addSigningKeys(await Promise.all(missing.map(generateSigningKey)))
+    }
+    const seen = { readAt, active: await activeOf(keys), jwks: publish(keys) }
+    // A read that began earlier may end later: it must not bring back a key that was revoked in between.
+    if (read > newest) {
+      newest = read
+      view = seen
+    }
+  }
+
+  const reread = (): Promise<void> => {
+    rereadAt = clock.now()
+    rereading ??= read().finally(() => {
+      rereading = null
+    })
+    return rereading
+  }
+
+  const rereadBehind = (): void => {
+    if (age() <= REREAD_MS || clock.now() - rereadAt < SECOND_MS) return
+    // A failure is tried again a second later, and from 60 s on it reaches whoever wants to sign.
+    reread().catch(() => {})
+  }
+
+  const generateSigningKey = async (state: 'active' | 'next'): Promise<SigningKey> => {
+    const pair = await generateKeyPair('ES256', { extractable: true })
+    const { kty, crv, x, y } = await exportJWK(pair.publicKey)
+    const { d } = await exportJWK(pair.privateKey)
+    const id = await calculateJwkThumbprint({ kty, crv, x, y } as JWK)
+    const now = clock.now()
+    return {
+      id,
+      state,
+      alg: 'ES256',
+      publicJwk: JSON.stringify({ kty, crv, x, y }),
+      privateJwk: sealer.seal(JSON.stringify({ kty, crv, x, y, d }), placeOf(id)),
+      createdAt: now,
+      publishedAt: now,
+      activatedAt: state === 'active' ? now : null,
+      retiredAt: null,
+    }
+  }
+
+  return {
+    load: read,
+    async active() {
+      while (age() > OLDEST_MS) await reread()
+      rereadBehind()
+      return view!.active
+    },
+    jwks() {
+      if (view === null) throw new Error('The signing keys have not been loaded: await load() before jwks().')
+      rereadBehind()
+      return view.jwks
+    },
+    generateSigningKey,
+  }
+}
+
+const placeOf = (kid: string) => ({ table: 'signing_keys', id: kid, column: 'private_jwk' })
+
+/** The public members alone, in an order every node agrees on, so that they all serve the same ETag. */
+function publish(keys: readonly SigningKey[]): Jwks {
+  const published = PUBLISHED.flatMap((state) =>
+    keys.filter((key) => key.state === state).sort((a, b) => a.createdAt - b.createdAt || (a.id < b.id ? -1 : 1)),
+  )
+  const body = JSON.stringify({
+    keys: published.map((key) => {
+      const { kty, crv, x, y } = JSON.parse(key.publicJwk) as JWK
+      return { kty, crv, x, y, kid: key.id, alg: key.alg, use: 'sig' }
+    }),
+  })
+  return { body, etag: `"${createHash('sha256').update(body).digest('base64url').slice(0, 22)}"` }
+}
+
+/** What is due in the keys' lives. A free `next` slot is filled by `load()`. */
+export interface KeyPlan {
+  /** The next key, to become active as `retire` becomes retiring. */
+  readonly activate: string | null
+  readonly retire: string | null
+  /** Retiring keys that leave the JWKS. */
+  readonly remove: readonly string[]
+}
+
+/**
+ * Rotation is due when the active key has signed for 90 days, or when `requested`; it waits until the next key has been published for 24 hours.
+ * A retiring key is removed 7 days after it stopped signing.
+ */
+export function planKeys(keys: readonly SigningKey[], now: Millis, requested = false): KeyPlan {
+  const active = keys.find((key) => key.state === 'active')
+  const next = keys.find((key) => key.state === 'next')
+  const wanted = requested || active === undefined || now - (active.activatedAt ?? active.createdAt) >= ROTATION_MS
+  const rotates = wanted && next !== undefined && now - next.publishedAt >= LEAD_MS
+  return {
+    activate: rotates ? next.id : null,
+    retire: rotates ? (active?.id ?? null) : null,
+    remove: keys
+      .filter((key) => key.state === 'retiring' && key.retiredAt !== null && now - key.retiredAt >= RETIRING_MS)
+      .map((key) => key.id),
+  }
+}
