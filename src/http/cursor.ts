@@ -2,18 +2,8 @@
 import { createHmac, timingSafeEqual } from 'node:crypto'
 import type { Clock } from '../clock.ts'
 import { RingbackError } from '../errors.ts'
+import type { Place, Sealer } from '../seal.ts'
 import type { Store } from '../store/store.ts'
-
-/** Seals what is stored; the place (table, row, column) is authenticated with it. */
-export interface Sealer {
-  seal(plain: string, place: Place): string
-  open(sealed: string, place: Place): string
-}
-export interface Place {
-  readonly table: string
-  readonly id: string
-  readonly column: string
-}
 
 export interface Cursors {
   /** `bound` is what the list was asked for: who asks, the route and its filters. */
@@ -26,13 +16,17 @@ const TAG_BYTES = 16
 const KEY_PLACE: Place = { table: 'settings', id: 'cursorKey', column: 'value' }
 
 /** The key is made once for the installation and kept sealed, so that a cursor written by one node is read by all. */
-export function createCursors(options: { store: Pick<Store, 'settle'>; clock: Clock; sealer: Sealer }): Cursors {
+export function createCursors(options: {
+  store: Pick<Store, 'keepSetting'>
+  clock: Clock
+  sealer: Pick<Sealer, 'seal' | 'open'>
+}): Cursors {
   const { store, clock, sealer } = options
   let key: Promise<Buffer> | null = null
 
   async function findKey(): Promise<Buffer> {
     const proposed = sealer.seal(Buffer.from(clock.bytes(32)).toString('base64'), KEY_PLACE)
-    return Buffer.from(sealer.open(await store.settle(KEY_PLACE.id, proposed), KEY_PLACE), 'base64')
+    return Buffer.from(sealer.open(await store.keepSetting(KEY_PLACE.id, proposed), KEY_PLACE), 'base64')
   }
   function theKey(): Promise<Buffer> {
     key ??= findKey().catch((error) => {
