@@ -115,7 +115,7 @@ function clientRoutes(house: House): Route[] {
       {
         find,
         async handle(_call, { found }) {
-          const removed = await house.store.removeClient(found.id)
+          const removed = await house.store.changeClient(found.id, 'deleted')
           house.gate.forget({ clientId: found.id })
           if (!removed) throw notFound('client')
           return empty()

@@ -26,13 +26,13 @@ const TAG_BYTES = 16
 const KEY_PLACE: Place = { table: 'settings', id: 'cursorKey', column: 'value' }
 
 /** The key is made once for the installation and kept sealed, so that a cursor written by one node is read by all. */
-export function createCursors(options: { store: Pick<Store, 'settle'>; clock: Clock; sealer: Sealer }): Cursors {
+export function createCursors(options: { store: Pick<Store, 'keepSetting'>; clock: Clock; sealer: Sealer }): Cursors {
   const { store, clock, sealer } = options
   let key: Promise<Buffer> | null = null
 
   async function findKey(): Promise<Buffer> {
     const proposed = sealer.seal(Buffer.from(clock.bytes(32)).toString('base64'), KEY_PLACE)
-    return Buffer.from(sealer.open(await store.settle(KEY_PLACE.id, proposed), KEY_PLACE), 'base64')
+    return Buffer.from(sealer.open(await store.keepSetting(KEY_PLACE.id, proposed), KEY_PLACE), 'base64')
   }
   function theKey(): Promise<Buffer> {
     key ??= findKey().catch((error) => {
