@@ -2,7 +2,7 @@
 import { write, writeSync } from 'node:fs'
 import { type Logger, pino } from 'pino'
 import type { Clock } from './clock.ts'
-import type { AttemptOutcome, EventType, Millis, Outcome } from './model.ts'
+import type { AttemptOutcome, EventType, Millis, State } from './model.ts'
 import type { LogLevel } from './settings.ts'
 
 export type Log = Logger
@@ -165,7 +165,8 @@ export interface RunFacts {
   readonly type: string
   readonly clientId: string
   readonly try: number
-  readonly outcome: Outcome['kind']
+  /** The state it left the task in; `stale` when the lease was lost. */
+  readonly outcome: State | 'stale'
   readonly durationMs: Millis
   /** From due to started. */
   readonly waitMs: Millis

@@ -1,10 +1,10 @@
 /** The composition root: builds every part, starts them, stops them in reverse. The only file that sees everything. */
 import { type Clock, systemClock } from './clock.ts'
-import { listeningAt, loadDevelopmentSecrets, parseConfig, type SecuredConfig } from './config.ts'
+import { type Config, listeningAt, loadDevelopmentSecrets, parseConfig, type SecuredConfig } from './config.ts'
+import { createDispatcher } from './dispatcher.ts'
 import { createApp } from './http/app.ts'
 import { createWaits } from './http/waits.ts'
 import { newId } from './id.ts'
-import { createDispatcher } from './dispatcher.ts'
 import { createJanitor } from './janitor.ts'
 import { attemptLine, type Log, openLog, runLine } from './observe.ts'
 import { CANCEL_GRACE_MS, createScheduler } from './scheduler.ts'
@@ -99,7 +99,16 @@ export async function openRingback({ config, tasks, log, clock = systemClock(), 
       onError,
       log,
       onRun: ({ task, outcome, durationMs, waitMs, errorCode }) =>
-        runLine(log, { taskId: task.id, type: task.type, clientId: task.clientId, try: task.tries, outcome, durationMs, waitMs, errorCode }),
+        runLine(log, {
+          taskId: task.id,
+          type: task.type,
+          clientId: task.clientId,
+          try: task.tries,
+          outcome,
+          durationMs,
+          waitMs,
+          errorCode,
+        }),
     })
     const dispatcher = createDispatcher({
       store,
@@ -133,7 +142,11 @@ export async function openRingback({ config, tasks, log, clock = systemClock(), 
     let rereadKeys = (): void => {}
 
     const healthy = (pump: { lastClaimAt: number }): string =>
-      state === 'started' && clock.now() - pump.lastClaimAt < STALE_MS ? 'ok' : state === 'started' ? 'has not claimed for a minute' : 'not started'
+      state === 'started' && clock.now() - pump.lastClaimAt < STALE_MS
+        ? 'ok'
+        : state === 'started'
+          ? 'has not claimed for a minute'
+          : 'not started'
     const app = createApp({
       store,
       registry,
@@ -202,11 +215,12 @@ export async function openRingback({ config, tasks, log, clock = systemClock(), 
 }
 
 /** Brings the store up to this program's schema; answers how many migrations were applied. */
-export async function migrate(config: SecuredConfig): Promise<{ applied: number }> {
+export async function migrate(config: Pick<Config, 'database'>): Promise<{ applied: number }> {
   return { applied: await migrateStore({ url: databaseUrl(config), clock: systemClock() }) }
 }
 
-const databaseUrl = ({ database }: SecuredConfig): string => (database.kind === 'sqlite' ? `file:${database.path}` : database.url)
+const databaseUrl = ({ database }: Pick<Config, 'database'>): string =>
+  database.kind === 'sqlite' ? `file:${database.path}` : database.url
 
 /** @throws StartupError when the store was sealed with another master key: nothing is made anew that would hide it. */
 async function checkMasterKey(store: Store, sealer: Sealer): Promise<void> {

@@ -2,7 +2,7 @@
 import type { Clock } from './clock.ts'
 import { RingbackError } from './errors.ts'
 import { decide, type Ended } from './lifecycle.ts'
-import type { Failure, Json, Millis, Task } from './model.ts'
+import type { Failure, Json, Millis, State, Task } from './model.ts'
 import { Interrupted, Pump, type Source } from './pump.ts'
 import type { Settled, Store } from './store/store.ts'
 import { Permanent, Postpone, type Registry, type RunContext, type TaskType } from './task.ts'
@@ -20,7 +20,8 @@ const SETTLE_AGAIN_MOST_MS = 5_000
 /** One line per run: everything about it. */
 export interface RunRecord {
   readonly task: Task
-  readonly outcome: string
+  /** The state the run left the task in; `stale` when its lease was lost. */
+  readonly outcome: State | 'stale'
   readonly durationMs: Millis
   readonly waitMs: Millis
   readonly errorCode: string | null

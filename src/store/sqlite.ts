@@ -72,7 +72,10 @@ function connect(file: string, clock: Clock, readonly: boolean): Connection {
  */
 function preparer(db: Database.Database, clock: Clock): (call: Call) => { prepared: Prepared; bound: unknown[] } {
   const renderer = new SQLiteSyncDialect()
-  const known = new Map<Statement, { readonly text: readonly string[]; readonly slots: readonly (Slot | RowSource)[]; readonly sized: Map<number, Prepared> }>()
+  const known = new Map<
+    Statement,
+    { readonly text: readonly string[]; readonly slots: readonly (Slot | RowSource)[]; readonly sized: Map<number, Prepared> }
+  >()
   const compile = (statement: Statement) => {
     const { text, slots } = render(sqliteDialect, renderer, statement)
     const parts = text.split('?')
