@@ -154,21 +154,21 @@ describe('Keys', () => {
       return row
     }
     const gate = createGate({ store: { findKey }, clock: { ...kit.clock, now: () => now }, adminToken: null })
-    await Promise.all(Array.from({ length: 10 }, () => gate.recognize(`Bearer ${key}`)))
-    await gate.recognize(`Bearer ${key}`)
+    await Promise.all(Array.from({ length: 10 }, () => gate.recognize(`Bearer ${key}`, now)))
+    await gate.recognize(`Bearer ${key}`, now)
     expect(asked).toBe(1)
     now = 5_000
-    await gate.recognize(`Bearer ${key}`)
+    await gate.recognize(`Bearer ${key}`, now)
     expect(asked).toBe(2)
     now = 10_000
     hold = new Promise((resolve) => {
       release = resolve
     })
-    const late = gate.recognize(`Bearer ${key}`)
+    const late = gate.recognize(`Bearer ${key}`, now)
     gate.forget({ keyId: 'key_1' })
     release()
     await late
-    await gate.recognize(`Bearer ${key}`)
+    await gate.recognize(`Bearer ${key}`, now)
     expect(asked).toBe(4)
   })
 

@@ -53,6 +53,7 @@ function createPorch(house: House): Porch {
   let count = 0
   return {
     gate,
+    clock,
     bodyLimitBytes,
     admit,
     log,
@@ -78,7 +79,7 @@ function createCors(origins: readonly string[]): Porch['cors'] {
 function otherwise(routes: readonly Route[], porch: Porch): (context: Context) => Response {
   const paths = methodsByPath(routes)
   return (context) => {
-    const call = new Call(context, porch.newRequestId)
+    const call = new Call(context, porch)
     const allow = paths.find(({ pattern }) => pattern.test(call.path))?.allow
     if (allow !== undefined && call.request.method === 'OPTIONS')
       return respond({ status: 204, headers: { Allow: allow, ...preflight(call, porch, allow) }, body: null }, call, porch)

@@ -20,6 +20,8 @@ export interface Caller {
 const REMEMBERED_MS = 5_000
 /** Bounds the memory that callers with many keys take: about 400 bytes each. */
 const MOST_REMEMBERED = 10_000
+/** Headers recognized without hashing: a busy node hears few keys, again and again. */
+const MOST_RECENT = 1_000
 
 interface Remembered {
   readonly caller: Caller
@@ -31,7 +33,7 @@ export interface Gate {
    * Who the `Authorization` header names: at once when the key is remembered.
    * @throws RingbackError `unauthenticated`
    */
-  recognize(authorization: string | undefined): Caller | Promise<Caller>
+  recognize(authorization: string | undefined, now: Millis): Caller | Promise<Caller>
   /** @throws RingbackError `insufficient_scope`, also for a suspended client: its key is genuine and allows nothing for now. */
   allow(caller: Caller, scope: Scope, clientOnly: boolean): void
   /** A key was revoked, or a client suspended, resumed or removed: on this node it counts from now. */
@@ -43,6 +45,9 @@ export function createGate(options: { store: Pick<Store, 'findKey'>; clock: Cloc
   const admin = options.adminToken === null ? null : Buffer.from(hashApiKey(options.adminToken), 'hex')
   const remembered = new Map<string, Remembered>()
   const asked = new Map<string, Promise<Caller>>()
+  /** By the header as it came. It holds keys themselves, so it is emptied when its entries have lapsed, at the next look-up. */
+  const recent = new Map<string, Remembered>()
+  let recentUntil = Number.NEGATIVE_INFINITY
   let forgotten = 0
 
   async function ask(hash: string): Promise<Caller> {
@@ -62,15 +67,28 @@ export function createGate(options: { store: Pick<Store, 'findKey'>; clock: Cloc
     return caller
   }
 
+  function keep(authorization: string, known: Remembered, now: Millis): void {
+    if (now >= recentUntil || recent.size >= MOST_RECENT) {
+      recent.clear()
+      recentUntil = now + REMEMBERED_MS
+    }
+    recent.set(authorization, known)
+  }
+
   return {
-    recognize(authorization) {
+    recognize(authorization, now) {
+      const seen = recent.get(authorization ?? '')
+      if (seen !== undefined && seen.until > now) return seen.caller
       if (authorization === undefined || authorization.slice(0, 7).toLowerCase() !== 'bearer ')
         throw unauthenticated('Give a key: Authorization: Bearer <key>.', false)
       const token = authorization.slice(7).trim()
       const hash = hashApiKey(token)
       const known = remembered.get(hash)
       if (known !== undefined) {
-        if (known.until > clock.now()) return known.caller
+        if (known.until > now) {
+          keep(authorization, known, now)
+          return known.caller
+        }
         remembered.delete(hash)
       }
       if (admin !== null && timingSafeEqual(admin, Buffer.from(hash, 'hex'))) return operatorByToken
@@ -89,6 +107,7 @@ export function createGate(options: { store: Pick<Store, 'findKey'>; clock: Cloc
     },
     forget({ keyId, clientId }) {
       forgotten++
+      recent.clear()
       for (const [hash, { caller }] of remembered)
         if ((keyId !== undefined && caller.keyId === keyId) || (clientId !== undefined && caller.clientId === clientId))
           remembered.delete(hash)

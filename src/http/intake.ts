@@ -62,8 +62,7 @@ function plan(
 ): NewTask | Promise<NewTask> {
   const type = typeNamed(house, body.type, root)
   const checked = checkInput(type, body.input, root)
-  const now = house.clock.now()
-  const times = planTimes(body, now, root)
+  const times = planTimes(body, call.now, root)
   const trace = traceContext(call.header('traceparent'), call.header('tracestate'))
   const write = (callback: Json | null): NewTask => ({
     id: newId(house.clock, 'task'),
@@ -201,7 +200,7 @@ export function isUnder(url: URL, base: string): boolean {
 const COUNT_MS: Millis = 1_000
 
 /** Refuses new tasks over the limit with 503. The count is read behind the callers' backs, at most once a second. */
-export function createCapacity(house: Pick<House, 'store' | 'clock' | 'maxOpenTasks'>): (adding: number) => void {
+export function createCapacity(house: Pick<House, 'store' | 'maxOpenTasks'>): (adding: number, now: Millis) => void {
   let open = 0
   let countedAt = Number.NEGATIVE_INFINITY
   let counting = false
@@ -215,8 +214,7 @@ export function createCapacity(house: Pick<House, 'store' | 'clock' | 'maxOpenTa
       counting = false
     }
   }
-  return (adding) => {
-    const now = house.clock.now()
+  return (adding, now) => {
     if (!counting && now - countedAt >= COUNT_MS) {
       countedAt = now
       void count()

@@ -10,19 +10,22 @@ export const DEEPEST = 100
  * @throws RingbackError `payload_too_large` over `limitBytes`, by its Content-Length or by what arrives; `malformed_json` when it is
  * not UTF-8 or was cut off.
  */
-export async function readText(request: Request, contentLength: string | undefined, limitBytes: number): Promise<string> {
+export function readText(request: Request, contentLength: string | undefined, limitBytes: number): Promise<string> {
   const declared = contentLength === undefined ? Number.NaN : Number(contentLength)
   if (declared > limitBytes) throw tooLarge(limitBytes)
-  let text: string
-  try {
-    // A declared length is kept by the HTTP parser; without one the bytes are counted as they come.
-    text = Number.isNaN(declared) ? decode(await readCounted(request, limitBytes)) : await request.text()
-  } catch (error) {
-    if (error instanceof RingbackError) throw error
-    throw new RingbackError('malformed_json', 'The body ended before it was complete.', { cause: error })
-  }
+  // A declared length is kept by the HTTP parser; without one the bytes are counted as they come.
+  if (Number.isNaN(declared)) return readCounted(request, limitBytes).then(decode, cutOff)
+  return request.text().then((text) => checkText(text, declared, limitBytes), cutOff)
+}
+
+function cutOff(cause: unknown): never {
+  if (cause instanceof RingbackError) throw cause
+  throw new RingbackError('malformed_json', 'The body ended before it was complete.', { cause })
+}
+
+function checkText(text: string, declared: number, limitBytes: number): string {
   // What is not UTF-8 was read as U+FFFD, of three bytes: then the text is longer than the body was, unless U+FFFD was sent.
-  if (text.includes('\ufffd') && !Number.isNaN(declared) && Buffer.byteLength(text) !== declared) throw notUtf8()
+  if (text.includes('\ufffd') && Buffer.byteLength(text) !== declared) throw notUtf8()
   // A Request that was made by hand may declare less than it holds.
   if (text.length > limitBytes) throw tooLarge(limitBytes)
   return text

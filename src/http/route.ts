@@ -5,8 +5,9 @@
 import type { IncomingHttpHeaders } from 'node:http'
 import type { z } from '@hono/zod-openapi'
 import type { Context } from 'hono'
+import type { Clock } from '../clock.ts'
 import { type ErrorCode, RingbackError } from '../errors.ts'
-import type { Scope } from '../model.ts'
+import type { Millis, Scope } from '../model.ts'
 import type { Caller, Gate } from './auth.ts'
 import { faultsOf } from './faults.ts'
 import { admits, isSaneRequestId, mediaType } from './headers.ts'
@@ -70,6 +71,7 @@ export const route = <Query extends z.ZodType, Body extends z.ZodType, Found = u
 /** What every route needs of the house. */
 export interface Porch {
   readonly gate: Gate
+  readonly clock: Pick<Clock, 'now'>
   readonly bodyLimitBytes: number
   /** A made-up id for requests that bring none. */
   newRequestId(): string
@@ -94,6 +96,8 @@ export class Call {
   readonly request: Request
   readonly requestId: string
   caller: Caller = NOBODY
+  /** When the request came. */
+  readonly now: Millis
   /** The body as it came; empty when the route reads none. */
   text = ''
   /** The body parsed; undefined when there is none. */
@@ -102,13 +106,14 @@ export class Call {
   fingerprint: string | null = null
   readonly #incoming: IncomingHttpHeaders | undefined
 
-  constructor(context: Context, newRequestId: () => string) {
+  constructor(context: Context, porch: Pick<Porch, 'clock' | 'newRequestId'>) {
+    this.now = porch.clock.now()
     this.context = context
     this.request = context.req.raw
     // Node has parsed the headers already; through a Request each one is looked for again.
     this.#incoming = context.env?.incoming?.headers
     const given = this.header('x-request-id')
-    this.requestId = given !== undefined && isSaneRequestId(given) ? given : newRequestId()
+    this.requestId = given !== undefined && isSaneRequestId(given) ? given : porch.newRequestId()
   }
 
   /** A request header by its lower-case name. */
@@ -136,13 +141,13 @@ export class Call {
 /** The function that serves a route. It never rejects: what is thrown becomes a problem document. */
 export function serve(route: Route, porch: Porch): (context: Context) => Promise<Response> {
   const kind = route.method === 'get' ? 'read' : 'write'
-  const { admit, bodyLimitBytes, gate, log, newRequestId } = porch
+  const { admit, bodyLimitBytes, gate, log } = porch
   return async (context) => {
-    const call = new Call(context, newRequestId)
+    const call = new Call(context, porch)
     try {
       let extra: Readonly<Record<string, string>> | undefined
       if (route.scope !== 'public') {
-        const caller = gate.recognize(call.header('authorization'))
+        const caller = gate.recognize(call.header('authorization'), call.now)
         call.caller = caller instanceof Promise ? await caller : caller
         gate.allow(call.caller, route.scope, route.clientOnly === true)
         extra = admit?.(call.caller, kind)

@@ -1,7 +1,7 @@
 /** The task routes: create, read, wait, list, cancel, retry, erase. */
 import { RingbackError } from '../errors.ts'
 import { fingerprintOf, parseIdempotencyKey } from '../idempotency.ts'
-import { isTerminal, type Task } from '../model.ts'
+import { isTerminal, type Millis, type Task } from '../model.ts'
 import type { Idempotency, Submitted, TaskQuery } from '../store/store.ts'
 import { noneMatch, preferredWait } from './headers.ts'
 import {
@@ -75,7 +75,7 @@ function submitting(house: House): Route[] {
         async handle(call, { query, body }) {
           const plan = planTask(house, call, clientOf(call), body)
           const planned = plan instanceof Promise ? await plan : plan
-          checkCapacity(1)
+          checkCapacity(1, call.now)
           const submitted = await house.store.addTasks({ tasks: [planned], idempotency: idempotencyOf(call, CREATE) })
           const [task] = accepted(submitted)
           const answer = submittedReply(house, call, task as Task, waitOf(call, query.wait))
@@ -115,7 +115,7 @@ function submitting(house: House): Route[] {
         replay: (call) => replay(house, call, CREATE_BATCH, (tasks) => batchReply(house, tasks)),
         async handle(call, { body }) {
           const planned = await planBatch(house, call, clientOf(call), body.tasks)
-          checkCapacity(planned.length)
+          checkCapacity(planned.length, call.now)
           const submitted = await house.store.addTasks({ tasks: planned, idempotency: idempotencyOf(call, CREATE_BATCH) })
           const reply = await batchReply(house, accepted(submitted))
           if (submitted.kind === 'replayed') reply.headers['Idempotent-Replayed'] = 'true'
@@ -177,12 +177,14 @@ const NO_WAIT: Wait = { seconds: 0, applied: null }
 
 function submittedReply(house: House, call: Call, task: Task, wait: Wait): Reply | Promise<Reply> {
   if (wait.seconds > 0 && !isTerminal(task.state))
-    return waitForTask(house, call, task, wait.seconds, (now) => isTerminal(now.state)).then((now) => waitedReply(house, now, wait))
-  return waitedReply(house, task, wait)
+    return waitForTask(house, call, task, wait.seconds, (now) => isTerminal(now.state)).then((last) =>
+      waitedReply(house, last, wait, house.clock.now()),
+    )
+  return waitedReply(house, task, wait, Math.max(call.now, task.updatedAt))
 }
 
-function waitedReply(house: House, task: Task, wait: Wait): Reply | Promise<Reply> {
-  const answer = taskReply(house, task, wait.seconds > 0 && isTerminal(task.state) ? 200 : 202)
+function waitedReply(house: House, task: Task, wait: Wait, now: Millis): Reply | Promise<Reply> {
+  const answer = taskReply(house, task, wait.seconds > 0 && isTerminal(task.state) ? 200 : 202, now)
   const finish = (reply: Reply): Reply => {
     if (wait.applied !== null) reply.headers['Preference-Applied'] = wait.applied
     return located(house, reply, task)

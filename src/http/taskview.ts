@@ -61,12 +61,11 @@ export function taskHeaders(task: Task, now: Millis): Record<string, string> {
 }
 
 /** One task as an answer: at once while it lives. */
-export function taskReply(house: House, task: Task, status: number): Reply | Promise<Reply> {
-  if (task.callback === null || !isTerminal(task.state)) return replyWith(house, task, status, undefined)
-  return house.store.callbackStatuses([task]).then((statuses) => replyWith(house, task, status, statuses.get(task.id)))
+export function taskReply(house: House, task: Task, status: number, now = house.clock.now()): Reply | Promise<Reply> {
+  if (task.callback === null || !isTerminal(task.state)) return replyWith(house, task, status, undefined, now)
+  return house.store.callbackStatuses([task]).then((statuses) => replyWith(house, task, status, statuses.get(task.id), now))
 }
 
-function replyWith(house: House, task: Task, status: number, callbackStatus: CallbackStatus | undefined): Reply {
-  const now = house.clock.now()
+function replyWith(house: House, task: Task, status: number, callbackStatus: CallbackStatus | undefined, now: Millis): Reply {
   return { status, headers: taskHeaders(task, now), body: taskJson(task, viewOf(house, task, callbackStatus, now)) }
 }
