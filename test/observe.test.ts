@@ -13,7 +13,7 @@ const run = {
   type: 'demo.echo',
   clientId: 'client_1',
   try: 1,
-  outcome: 'complete',
+  outcome: 'completed',
   durationMs: 12,
   waitMs: 3,
   errorCode: null,
