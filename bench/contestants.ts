@@ -22,6 +22,8 @@ export interface Endpoint {
 /** A contestant, started on an empty store. */
 export interface Running {
   readonly server: Launched
+  /** Its database server; null: none, or none of ours. */
+  readonly storePid: number | null
   readonly port: number
   /** What `POST /v1/tasks` needs. */
   readonly headers: Readonly<Record<string, string>>
@@ -38,14 +40,15 @@ export interface RunningProduct extends Running {
   resumeEndpoints(): Promise<void>
 }
 
+/** A peer whose settings trade one for the other is given its best ones for each bench. */
+export type Aim = 'throughput' | 'latency'
+
 export interface Contestant<R extends Running = Running> {
   readonly name: string
   readonly title: string
   /** A sentence, when it cannot run on this machine. */
   readonly missing: () => string | null
-  /** Tasks of one end-to-end round: about what takes 4 to 8 seconds. */
-  readonly tasks: number
-  start(site: Site): Promise<R>
+  start(site: Site, aim: Aim): Promise<R>
 }
 
 const fileUrl = (name: string): string => new URL(name, import.meta.url).pathname
@@ -58,7 +61,6 @@ export const bareHono: Contestant = {
   name: 'bare-hono',
   title: 'bare Hono handler, nothing stored',
   missing: () => null,
-  tasks: 0,
   async start({ placement }) {
     const folder = makeFolder()
     const port = await findFreePort()
@@ -69,25 +71,32 @@ export const bareHono: Contestant = {
       await server.stop()
       folder.remove()
     }
-    return { server, port, headers: {}, endpoints: [], hasOpenDeliveries: async () => false, stop }
+    return { server, storePid: null, port, headers: {}, endpoints: [], hasOpenDeliveries: async () => false, stop }
   },
 }
 
-function makePeer(file: string, title: string, tasks: number, missing: () => string | null, store: (site: Site) => Promise<PeerStore>): Contestant {
+function makePeer(file: string, title: string, missing: () => string | null, store: (site: Site) => Promise<PeerStore>): Contestant {
   const name = file.replace('.ts', '')
   return {
     name,
     title,
-    tasks,
     missing: () =>
       existsSync(fileUrl('peers/node_modules')) ? missing() : 'the peers are not installed: run `npm ci --prefix bench/peers` first',
-    async start(site) {
-      const { env: storeEnv, stop: stopStore } = await store(site)
+    async start(site, aim) {
+      const { env: storeEnv, pid: storePid, stop: stopStore } = await store(site)
       const folder = makeFolder()
       const port = await findFreePort()
       const key = randomBytes(24).toString('base64url')
       const endpoints = site.receiverUrls.map((url, i) => ({ id: `endpoint_${i}`, url, secret: makeSecret() }))
-      const env = { NODE_ENV: 'production', BENCH_PORT: String(port), BENCH_KEY: key, BENCH_ENDPOINTS: JSON.stringify(endpoints), ...storeEnv }
+      const env = {
+        NODE_ENV: 'production',
+        NO_LOG_SUCCESS: '1',
+        BENCH_PORT: String(port),
+        BENCH_KEY: key,
+        BENCH_ENDPOINTS: JSON.stringify(endpoints),
+        BENCH_AIM: aim,
+        ...storeEnv,
+      }
       const server = launch(node(`peers/${file}`), { core: site.placement.server, env, logFile: `${folder.path}/log` })
       const stop = async (): Promise<void> => {
         await server.stop()
@@ -102,46 +111,51 @@ function makePeer(file: string, title: string, tasks: number, missing: () => str
         const { open } = (await (await fetch(`http://127.0.0.1:${port}/open`)).json()) as { open: number }
         return open > 0
       }
-      return { server, port, headers: { authorization: `Bearer ${key}` }, endpoints, hasOpenDeliveries, stop }
+      return { server, storePid, port, headers: { authorization: `Bearer ${key}` }, endpoints, hasOpenDeliveries, stop }
     },
   }
 }
 
 interface PeerStore {
+  readonly pid: number | null
   readonly env: Readonly<Record<string, string>>
   stop(): Promise<void>
 }
 
 async function useRedis({ placement }: Site): Promise<PeerStore> {
   const redis = await startRedis(placement.server)
-  return { env: { BENCH_REDIS_PORT: String(redis.port) }, stop: redis.stop }
+  return { env: { BENCH_REDIS_PORT: String(redis.port) }, pid: redis.pid, stop: redis.stop }
 }
 
 const usePostgres =
   (name: string) =>
   async (site: Site): Promise<PeerStore> => {
     const postgres = await site.postgres()
-    return { env: { BENCH_POSTGRES_URL: await postgres.createDatabase(name) }, stop: () => postgres.dropDatabase(name) }
+    return { env: { BENCH_POSTGRES_URL: await postgres.createDatabase(name) }, pid: postgres.pid, stop: () => postgres.dropDatabase(name) }
   }
 
 const redisMissing = (): string | null => (findRedis() === null ? 'there is no redis-server on the path' : null)
 
-export const bullmq = makePeer('bullmq.ts', 'Hono + BullMQ 6 + Redis (everysec)', 16_000, redisMissing, useRedis)
-export const pgBoss = makePeer('pg-boss.ts', 'Hono + pg-boss 12 + PostgreSQL', 6_000, () => null, usePostgres('pg-boss'))
+export const bullmq = makePeer('bullmq.ts', 'Hono + BullMQ 6 + Redis (everysec)', redisMissing, useRedis)
+export const pgBoss = makePeer('pg-boss.ts', 'Hono + pg-boss 12 + PostgreSQL', () => null, usePostgres('pg-boss'))
 export const graphileWorker = makePeer(
   'graphile-worker.ts',
   'Hono + graphile-worker 0.18 + PostgreSQL',
-  4_000,
   () => null,
   usePostgres('graphile'),
 )
 
-function makeProduct(name: string, title: string, openStore: (site: Site, folder: string) => Promise<{ url: string; close(): Promise<void> }>) {
+interface ProductStore {
+  readonly url: string
+  readonly pid: number | null
+  close(): Promise<void>
+}
+
+function makeProduct(name: string, title: string, openStore: (site: Site, folder: string) => Promise<ProductStore>) {
   const contestant: Contestant<RunningProduct> = {
     name,
     title,
-    tasks: 30_000,
-    missing: () => (existsSync(`${root}src/cli/main.ts`) ? null : 'src/cli/main.ts is not there'),
+    missing: () => (existsSync(`${root}bin/ringback.cjs`) ? null : 'bin/ringback.cjs is not there'),
     async start(site) {
       const folder = makeFolder()
       const store = await openStore(site, folder.path)
@@ -157,7 +171,7 @@ function makeProduct(name: string, title: string, openStore: (site: Site, folder
         RINGBACK_MASTER_KEY: randomBytes(32).toString('base64'),
         RINGBACK_CONFIG: fileUrl('ringback.config.ts'),
       }
-      const command = [process.execPath, 'src/cli/main.ts', 'serve']
+      const command = [process.execPath, 'bin/ringback.cjs', 'serve']
       const server = launch(command, { core: site.placement.server, env, logFile: `${folder.path}/log`, cwd: root })
       const stop = async (): Promise<void> => {
         await server.stop()
@@ -166,7 +180,7 @@ function makeProduct(name: string, title: string, openStore: (site: Site, folder
       }
       try {
         await awaitReady(server, port)
-        return { ...(await openAccount(server, port, adminToken, site.receiverUrls)), stop }
+        return { ...(await openAccount(server, port, adminToken, site.receiverUrls)), storePid: store.pid, stop }
       } catch (error) {
         await stop()
         throw error
@@ -177,10 +191,19 @@ function makeProduct(name: string, title: string, openStore: (site: Site, folder
 }
 
 /** One client with a key, and an endpoint for each URL. */
-async function openAccount(server: Launched, port: number, adminToken: string, urls: readonly string[]): Promise<Omit<RunningProduct, 'stop'>> {
+async function openAccount(
+  server: Launched,
+  port: number,
+  adminToken: string,
+  urls: readonly string[],
+): Promise<Omit<RunningProduct, 'stop' | 'storePid'>> {
   const call = async <R>(token: string, method: string, path: string, body?: object): Promise<R> => {
     const headers = { authorization: `Bearer ${token}`, ...(body === undefined ? {} : { 'content-type': 'application/json' }) }
-    const answer = await fetch(`http://127.0.0.1:${port}${path}`, { method, headers, body: body === undefined ? null : JSON.stringify(body) })
+    const answer = await fetch(`http://127.0.0.1:${port}${path}`, {
+      method,
+      headers,
+      body: body === undefined ? null : JSON.stringify(body),
+    })
     const text = await answer.text()
     if (!answer.ok) throw new Error(`${method} ${path} answered ${answer.status}: ${text}\n${server.logTail()}`)
     return (text === '' ? null : JSON.parse(text)) as R
@@ -210,12 +233,13 @@ async function openAccount(server: Launched, port: number, adminToken: string, u
 
 export const ringbackSqlite = makeProduct('ringback-sqlite', 'Ringback on SQLite (synchronous=FULL)', async (_site, folder) => ({
   url: `file:${folder}/ringback.db`,
+  pid: null,
   close: async () => {},
 }))
 
 export const ringbackPostgres = makeProduct('ringback-postgres', 'Ringback on PostgreSQL', async (site) => {
   const postgres = await site.postgres()
-  return { url: await postgres.createDatabase('ringback'), close: () => postgres.dropDatabase('ringback') }
+  return { url: await postgres.createDatabase('ringback'), pid: postgres.pid, close: () => postgres.dropDatabase('ringback') }
 })
 
 /** Waits until nothing is owed any more. Asked only when the receiver has everything, so that asking costs the contestant nothing. */

@@ -13,10 +13,32 @@ const pad = 'x'.repeat(180)
 function renderEvent(id: string, n: number): string {
   const at = new Date().toISOString()
   const payload = { n, pad }
-  const task = { id: `task_${id}`, type: 'demo.echo', status: 'completed', progress: 100, progressMessage: null, result: payload, input: payload }
-  const times = { createdAt: at, runAt: at, startedAt: at, updatedAt: at, finishedAt: at, startBy: null, deadlineAt: null, timeoutSeconds: 3600 }
+  const task = {
+    id: `task_${id}`,
+    type: 'demo.echo',
+    status: 'completed',
+    progress: 100,
+    progressMessage: null,
+    result: payload,
+    input: payload,
+  }
+  const times = {
+    createdAt: at,
+    runAt: at,
+    startedAt: at,
+    updatedAt: at,
+    finishedAt: at,
+    startBy: null,
+    deadlineAt: null,
+    timeoutSeconds: 3600,
+  }
   const links = { self: `/v1/tasks/task_${id}`, events: `/v1/tasks/task_${id}/events`, cancel: `/v1/tasks/task_${id}/cancel` }
-  return JSON.stringify({ type: 'task.completed', timestamp: at, id, data: { ...task, ...times, metadata: {}, tries: 1, maxTries: 5, links } })
+  return JSON.stringify({
+    type: 'task.completed',
+    timestamp: at,
+    id,
+    data: { ...task, ...times, metadata: {}, tries: 1, maxTries: 5, links },
+  })
 }
 
 async function sendAll({ count, concurrency, urls }: SendCommand): Promise<SendReport> {

@@ -41,7 +41,13 @@ export function describeMachine(placement: Placement): Machine {
 
 /** From the magic numbers of statfs(2). On tmpfs nothing is durable and every fsync is free. */
 function nameFileSystem(path: string): string {
-  const known: Record<number, string> = { 61267: 'ext4', 16914836: 'tmpfs', 1481003842: 'xfs', 2435016766: 'btrfs', 2035054128: 'overlayfs' }
+  const known: Record<number, string> = {
+    61267: 'ext4',
+    16914836: 'tmpfs',
+    1481003842: 'xfs',
+    2435016766: 'btrfs',
+    2035054128: 'overlayfs',
+  }
   const { type: magic } = statfsSync(path)
   return known[magic] ?? `0x${magic.toString(16)}`
 }

@@ -1,7 +1,7 @@
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
 import { mkdtempSync, openSync, readdirSync, readFileSync, rmSync } from 'node:fs'
-import { createServer, type AddressInfo } from 'node:net'
+import { type AddressInfo, createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { waitUntil } from './clock.ts'
@@ -61,10 +61,19 @@ export function cpuMs(pid: number): number {
   return fields === null ? 0 : (Number(fields[11]) + Number(fields[12])) * 10
 }
 
+/** CPU time of a process and of everything it started, the ended ones included, in milliseconds. */
+export function familyCpuMs(pid: number): number {
+  // Fields 14 to 17 of proc(5): its own ticks, and those of children it has waited for.
+  const ticks = familyOf(pid).map((member) => (statFields(member) ?? []).slice(11, 15).reduce((sum, field) => sum + Number(field), 0))
+  return ticks.reduce((sum, of) => sum + of, 0) * 10
+}
+
 /** Busy milliseconds of a core since boot, whoever used it. */
 export function coreBusyMs(core: number): number {
   try {
-    const line = readFileSync('/proc/stat', 'latin1').split('\n').find((text) => text.startsWith(`cpu${core} `))!
+    const line = readFileSync('/proc/stat', 'latin1')
+      .split('\n')
+      .find((text) => text.startsWith(`cpu${core} `))!
     const [user, nice, system, , , irq, softirq, steal] = line.trim().split(/\s+/).slice(1).map(Number)
     return (user! + nice! + system! + irq! + softirq! + steal!) * 10
   } catch {

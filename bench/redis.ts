@@ -5,6 +5,7 @@ import { findFreePort, type Launched, launch, makeFolder } from './process.ts'
 
 export interface RedisServer {
   readonly port: number
+  readonly pid: number
   stop(): Promise<void>
 }
 
@@ -23,6 +24,7 @@ export async function startRedis(core: number | null): Promise<RedisServer> {
   await waitUntil('Redis is ready', () => answers(server, port), 20, 10_000)
   return {
     port,
+    pid: server.pid,
     async stop() {
       await server.stop()
       folder.remove()

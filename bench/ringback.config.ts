@@ -1,12 +1,13 @@
+/** The task type of the benchmarks. */
 import { z } from 'zod'
 import { defineTask } from '../src/index.ts'
 
-/** Gives back its input: what is measured is the platform, not the work. */
-export const echo = defineTask({
+/** What is measured is the platform, not the work. */
+const echo = defineTask({
   type: 'demo.echo',
-  description: 'Gives back its input',
-  input: z.object({ n: z.number(), pad: z.string() }),
-  async run(input) {
-    return input
-  },
+  description: 'Returns its input.',
+  input: z.strictObject({ n: z.int(), pad: z.string() }),
+  run: (input) => input,
 })
+
+export default { tasks: [echo] }

@@ -4,6 +4,7 @@
  * Runs every contestant of every bench side by side, round after round (A B C, A B C, …), and writes
  * `bench/results.json`, `bench/RESULTS.md` and `bench/results.svg`.
  */
+import { availableParallelism } from 'node:os'
 import { parseArgs } from 'node:util'
 import {
   type Bench,
@@ -27,12 +28,11 @@ import {
   ringbackSqlite,
   type Site,
 } from './contestants.ts'
-import { describeMachine } from './machine.ts'
+import { describeMachine, readVersion } from './machine.ts'
 import { type PostgresServer, startPostgres } from './postgres.ts'
-import { findPlacement, launchCommanded, makeFolder, pinProcess, type Placement } from './process.ts'
-import { askChild } from './process.ts'
+import { askChild, findPlacement, launchCommanded, makeFolder, type Placement, pinProcess } from './process.ts'
 import { findRedis } from './redis.ts'
-import { type BenchName, benchNames, type Results, type Round, writeResults } from './report.ts'
+import { type BenchName, benchNames, judgeBars, type Results, type Round, writeResults } from './report.ts'
 
 /** One row of a bench: its name in the results and how to measure it once. */
 interface Entry {
@@ -45,16 +45,16 @@ interface Entry {
 function enter<R extends Running>(
   bench: BenchName,
   contestant: Contestant<R>,
-  measure: (bench: Bench, running: R, contestant: Contestant<R>) => Promise<Figures>,
+  measure: (bench: Bench, running: R) => Promise<Figures>,
 ): Entry {
   return {
     bench,
     contestant: contestant.name,
     missing: contestant.missing,
     async measure(at) {
-      const running = await contestant.start(at.site)
+      const running = await contestant.start(at.site, bench === 'latency' ? 'latency' : 'throughput')
       try {
-        return await measure(at, running, contestant)
+        return await measure(at, running)
       } catch (error) {
         throw new Error(`${error instanceof Error ? error.message : error}\n${running.server.logTail()}`)
       } finally {
@@ -74,6 +74,25 @@ const entries: readonly Entry[] = [
   ...platforms.map((one) => enter('drain', one, measureDrain)),
   ...[...platforms, ...peers].map((one: Contestant) => enter('latency', one, measureLatency)),
 ]
+
+const titles: Readonly<Record<string, string>> = {
+  'bare-sending': 'bare loop, jose + undici.request',
+  ...Object.fromEntries([bareHono, ...platforms, ...peers].map(({ name, title }) => [name, title])),
+}
+
+function readVersions(postgres: string | null): Readonly<Record<string, string | null>> {
+  const own = new URL('../', import.meta.url)
+  const ofPeers = new URL('peers/', import.meta.url)
+  const ours = ['hono', '@hono/node-server', 'jose', 'undici', 'better-sqlite3', 'pg'].map((name) => [name, readVersion(own, name)])
+  const theirs = ['bullmq', 'ioredis', 'pg-boss', 'graphile-worker'].map((name) => [name, readVersion(ofPeers, name)])
+  return {
+    node: process.versions.node,
+    ...Object.fromEntries(ours),
+    PostgreSQL: postgres,
+    Redis: findRedis(),
+    ...Object.fromEntries(theirs),
+  }
+}
 
 interface Options {
   readonly only: readonly string[]
@@ -109,7 +128,11 @@ function readOptions(): Options {
 }
 
 /** Runs `use` with a generator, a receiver of ten endpoints and a PostgreSQL that starts when it is first needed. */
-async function withBench<R>(placement: Placement, quick: boolean, use: (bench: Bench, postgres: () => PostgresServer | null) => Promise<R>) {
+async function withBench<R>(
+  placement: Placement,
+  quick: boolean,
+  use: (bench: Bench, postgres: () => PostgresServer | null) => Promise<R>,
+) {
   const folder = makeFolder()
   const file = (name: string): string => new URL(name, import.meta.url).pathname
   let postgres: PostgresServer | null = null
@@ -156,7 +179,7 @@ function printRound({ bench, contestant, round, figures, skipped, failed }: Roun
 
 async function main(): Promise<void> {
   const options = readOptions()
-  const placement = findPlacement((await import('node:os')).availableParallelism())
+  const placement = findPlacement(availableParallelism())
   pinProcess(process.pid, placement.load)
   const chosen = entries.filter(({ bench, contestant }) => options.only.includes(bench) && options.contestants.includes(contestant))
   const startedAt = new Date()
@@ -172,11 +195,21 @@ async function main(): Promise<void> {
         }
       }
     }
-    const versions = { node: process.versions.node, postgres: postgres()?.version ?? null, redis: findRedis() }
+    const versions = readVersions(postgres()?.version ?? null)
     const command = `npm run bench${process.argv.length > 2 ? ` -- ${process.argv.slice(2).join(' ')}` : ''}`
-    return { startedAt: startedAt.toISOString(), endedAt: new Date().toISOString(), command, quick: options.quick, machine, versions, rounds }
+    return {
+      startedAt: startedAt.toISOString(),
+      endedAt: new Date().toISOString(),
+      command,
+      quick: options.quick,
+      machine,
+      versions,
+      titles,
+      rounds,
+    }
   })
-  console.log(await writeResults(results))
+  writeResults(results)
+  for (const { what, shown, goal, met } of judgeBars(results)) console.log(`${what}: ${shown} (${goal})${met === false ? ' NOT MET' : ''}`)
   if (results.rounds.some(({ failed }) => failed !== undefined)) process.exitCode = 1
 }
 

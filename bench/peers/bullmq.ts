@@ -5,15 +5,14 @@ import { servePeer } from './server.ts'
 import { type Delivery, deliverTries, makeDelivery, runEcho, runTries, type Task } from './webhook.ts'
 
 await servePeer(async (sender) => {
-  const connect = () =>
-    new Redis({ port: Number(process.env.BENCH_REDIS_PORT), maxRetriesPerRequest: null, enableAutoPipelining: process.env.AP !== '0' })
-  // Ended jobs of both queues are removed at once (the cheapest setting, and of no use for polling a result).
-  const kept = process.env.KEEP === '1' ? {} : { removeOnComplete: true, removeOnFail: 10_000 }
+  const connect = () => new Redis({ port: Number(process.env.BENCH_REDIS_PORT), maxRetriesPerRequest: null, enableAutoPipelining: true })
+  // Ended jobs are removed at once: the cheapest setting, though nobody could poll for a result then.
+  const kept = { removeOnComplete: true, removeOnFail: 10_000 }
   const backoff = { type: 'exponential', delay: 2_000 }
   const run = new Queue<Task>('run', { connection: connect(), defaultJobOptions: { ...kept, attempts: runTries, backoff } })
   const deliver = new Queue<Delivery>('deliver', { connection: connect(), defaultJobOptions: { ...kept, attempts: deliverTries, backoff } })
 
-  const concurrency = Number(process.env.CONC ?? 100)
+  const concurrency = 100
   new Worker<Task>(
     'run',
     async ({ data }) => {

@@ -5,8 +5,7 @@ import { servePeer } from './server.ts'
 import { type Delivery, deliverTries, makeDelivery, runEcho, runTries, type Task } from './webhook.ts'
 
 await servePeer(async (sender) => {
-  const concurrentJobs = Number(process.env.CONC ?? 50)
-  const pool = new Pool({ connectionString: process.env.BENCH_POSTGRES_URL!, max: Number(process.env.POOL ?? 20) })
+  const pool = new Pool({ connectionString: process.env.BENCH_POSTGRES_URL!, max: 20 })
   pool.on('error', (error) => console.error(error))
   const quiet = new Logger(() => (level, message) => {
     if (level === 'error') console.error(message)
@@ -17,10 +16,10 @@ await servePeer(async (sender) => {
     noHandleSignals: true,
     preset: {
       worker: {
-        concurrentJobs,
+        concurrentJobs: 50,
         pollInterval: 1_000,
-        localQueue: { size: Number(process.env.LQ ?? 200) , ...(process.env.RD ? {refetchDelay: {durationMs: Number(process.env.RD), threshold: 20, maxAbortThreshold: 200}}: {})},
-        completeJobBatchDelay: Number(process.env.CBD ?? 0),
+        localQueue: { size: 200 },
+        completeJobBatchDelay: 0,
         failJobBatchDelay: 0,
       },
     },
