@@ -65,16 +65,19 @@ const tell = <R>(bench: Bench, command: ReceiverCommand): Promise<R> => bench.re
 
 /**
  * Shares of a core used from now until what it returns is called. `foreignCpu` is what others used of the core of the
- * server under test: near 0 on a quiet machine, and where it is not, the round's rates are too low.
+ * server under test, `foreignLoadCpu` of the other one: near 0 on a quiet machine. Where they are not, rates are too low
+ * and latencies too high.
  */
 function startMeter(bench: Bench, serverPid: number, storePid: number | null): () => Figures {
-  const core = bench.site.placement.server
+  const { server: core, load: loadCore } = bench.site.placement
   const read = () => ({
     at: monotonicMs(),
     server: cpuMs(serverPid),
     store: storePid === null ? 0 : familyCpuMs(storePid),
     load: cpuMs(bench.generator.pid) + cpuMs(bench.receiver.pid),
     core: core === null ? 0 : coreBusyMs(core),
+    runner: cpuMs(process.pid),
+    loadCore: loadCore === null ? 0 : coreBusyMs(loadCore),
   })
   const before = read()
   return () => {
@@ -82,11 +85,13 @@ function startMeter(bench: Bench, serverPid: number, storePid: number | null): (
     const share = (...keys: readonly Exclude<keyof typeof after, 'at'>[]): number =>
       keys.reduce((sum, key) => sum + after[key] - before[key], 0) / (after.at - before.at)
     const foreign = core === null ? 0 : Math.max(0, share('core') - share('server', 'store'))
+    const foreignLoad = loadCore === null ? 0 : Math.max(0, share('loadCore') - share('load', 'runner'))
     return {
       serverCpu: hundredths(share('server')),
       storeCpu: hundredths(share('store')),
       loadCpu: hundredths(share('load')),
       foreignCpu: hundredths(foreign),
+      foreignLoadCpu: hundredths(foreignLoad),
     }
   }
 }

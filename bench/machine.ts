@@ -1,5 +1,5 @@
 import { closeSync, fsyncSync, openSync, readFileSync, statfsSync, writeSync } from 'node:fs'
-import { availableParallelism, cpus, loadavg, release, totalmem, type } from 'node:os'
+import { cpus, loadavg, release, totalmem, type } from 'node:os'
 import { monotonicMs } from './clock.ts'
 import { makeFolder, type Placement } from './process.ts'
 import { percentile, round } from './statistics.ts'
@@ -24,7 +24,7 @@ export function describeMachine(placement: Placement): Machine {
     return {
       system: `${type()} ${release()}`,
       cpu: cpus()[0]?.model.trim() ?? 'unknown',
-      cores: availableParallelism(),
+      cores: cpus().length,
       memoryGiB: Math.round(totalmem() / 2 ** 30),
       fileSystem: nameFileSystem(folder.path),
       fsyncMs: measureFsync(`${folder.path}/fsync`),

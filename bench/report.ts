@@ -147,7 +147,7 @@ function table(head: readonly string[], rows: readonly (readonly string[])[]): s
 }
 
 const count = (value: number): string => Math.round(value).toLocaleString('en-US')
-/** Share of the server's core that others may use before a round is named. */
+/** Share of a core that others may use before a round is named. */
 const foreignLimit = 0.05
 
 function benchSection(results: Results, bench: BenchName): string {
@@ -178,7 +178,7 @@ function benchSection(results: Results, bench: BenchName): string {
 /** What a reader must know before believing the tables. */
 function cautions({ rounds, quick }: Results): string[] {
   const measured = rounds.filter(({ figures }) => figures !== undefined)
-  const disturbed = measured.filter(({ figures }) => (figures?.foreignCpu ?? 0) > foreignLimit)
+  const disturbed = measured.filter(({ figures }) => Math.max(figures?.foreignCpu ?? 0, figures?.foreignLoadCpu ?? 0) > foreignLimit)
   const busy = measured.filter(({ figures }) => (figures?.loadCpu ?? 0) > 0.85)
   const named = (some: readonly Round[]): string =>
     some.map(({ bench, contestant, round: n }) => `${bench}/${contestant} round ${n}`).join(', ')
@@ -192,7 +192,7 @@ function cautions({ rounds, quick }: Results): string[] {
     ...(quick ? ['This was a quick run: too short for steady figures.'] : []),
     ...(disturbed.length > 0
       ? [
-          `Others used more than ${percent(foreignLimit)} of the server's core in ${disturbed.length} of ${measured.length} rounds, whose rates are too low: ${named(disturbed)}.`,
+          `Others used more than ${percent(foreignLimit)} of a core in ${disturbed.length} of ${measured.length} rounds, so that their rates are too low and their latencies too high: ${named(disturbed)}.`,
         ]
       : []),
     ...(busy.length > 0

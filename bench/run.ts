@@ -56,13 +56,21 @@ function enter<R extends Running>(
       try {
         return await measure(at, running)
       } catch (error) {
-        throw new Error(`${error instanceof Error ? error.message : error}\n${running.server.logTail()}`)
+        throw new Error([error instanceof Error ? error.message : error, ...complaints(running.server.logTail())].join('\n'))
       } finally {
         await running.stop()
       }
     },
   }
 }
+
+/** What a server's log says besides its ordinary lines. */
+const complaints = (log: string): string[] =>
+  log
+    .split('\n')
+    .slice(1)
+    .filter((line) => line !== '' && !line.includes('"level":"info"'))
+    .slice(-5)
 
 const platforms = [ringbackSqlite, ringbackPostgres]
 const peers = [bullmq, pgBoss, graphileWorker]
