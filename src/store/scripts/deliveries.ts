@@ -6,7 +6,7 @@ import { attemptColumns, deliveryColumns, endpointColumns, updatedDeliveryColumn
 import { bind, type Call, type Columns, type Dialect, first, rows, type Script, statement, together } from '../script.ts'
 import type { DeliverySettlement, Owed, Settled } from '../store.ts'
 import { free, holdLanes, leaveTurns, type Taking, turnsFor } from './lanes.ts'
-import { type NewDelivery, owe, record, type View } from './outbox.ts'
+import { type NewDelivery, owe, type View, write } from './outbox.ts'
 import { FOREVER } from './share.ts'
 import { anyone } from './tasks.ts'
 
@@ -199,7 +199,7 @@ function* disable(settlements: readonly DeliverySettlement[], view: View): Scrip
   )
   yield* together(holdLanes(disabled.map(({ id, clientId }) => ({ queue: DELIVERIES, clientId, laneId: id, until: FOREVER }))))
   const at = (yield* first<{ now: Millis }>(readNow()))!.now
-  yield* record(
+  yield* write(
     disabled.map(({ id, clientId, reason }) => {
       const event = { id: view.newId('event'), type: 'endpoint.disabled' as const, at }
       const body = envelopeJson(event, JSON.stringify({ endpointId: id, reason }))
@@ -272,7 +272,7 @@ export function* addPing(ping: { endpointId: string; clientId: string; eventId: 
   const now = (yield* first<{ now: Millis }>(readNow()))!.now
   const event = { id: ping.eventId, type: 'endpoint.ping' as const, at: now }
   const place = { client_id: ping.clientId, task_id: null, endpoint_id: ping.endpointId, created_at: now }
-  yield* record(
+  yield* write(
     [
       {
         ...place,
@@ -284,7 +284,7 @@ export function* addPing(ping: { endpointId: string; clientId: string; eventId: 
         body: envelopeJson(event, JSON.stringify({ endpointId: ping.endpointId })),
       },
     ],
-    [
+    owe([
       {
         ...place,
         id: ping.deliveryId,
@@ -296,7 +296,7 @@ export function* addPing(ping: { endpointId: string; clientId: string; eventId: 
         trigger: 'ping',
         max_tries: 1,
       },
-    ],
+    ]),
   )
   return yield* first<Delivery>(readDelivery({ id: ping.deliveryId, clientId: null }))
 }

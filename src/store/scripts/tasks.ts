@@ -3,8 +3,8 @@ import { type SQL, sql } from 'drizzle-orm'
 import { isTerminal, type Millis, type Outcome, type Task } from '../../model.ts'
 import { taskColumns, updatedTaskColumns } from '../columns.ts'
 import { bind, type Columns, type Dialect, first, rows, type Script, statement, together } from '../script.ts'
-import type { Progress, Settled, Settlement, TaskChange } from '../store.ts'
-import { free, leaveTurns, type Ready, type Taking, turnsFor } from './lanes.ts'
+import type { Owed, Progress, Settled, Settlement, TaskChange } from '../store.ts'
+import { free, leaveTurns, type Ready, type Slots, type Taking, turnsFor } from './lanes.ts'
 import { emit, ending, type Fact, type View } from './outbox.ts'
 
 /** Running at once for one client, type and `concurrencyKey`. */
@@ -86,17 +86,16 @@ function* endLate(late: readonly Task[], now: Millis, view: View): Script<void> 
 }
 
 /** Facts that are no ending are worth rendering only where somebody subscribes to them. */
-export function* announce(tasks: readonly Task[], type: 'task.created' | 'task.started' | 'task.progress', view: View): Script<number> {
+export function* announce(tasks: readonly Task[], type: 'task.created' | 'task.started' | 'task.progress', view: View): Script<void> {
   const heard = tasks.filter((task) => task.callback !== null)
-  if (heard.length === 0) return 0
+  if (heard.length === 0) return
   const clientIds = [...new Set(heard.map((task) => task.clientId))]
   const one = yield* first(started({ ids: clientIds.map((id) => ({ id })), like: `%"${type}"%` }))
-  return one === null
-    ? 0
-    : yield* emit(
-        heard.map((task): Fact => ({ task, type, at: task.updatedAt })),
-        view,
-      )
+  if (one === null) return
+  yield* emit(
+    heard.map((task): Fact => ({ task, type, at: task.updatedAt })),
+    view,
+  )
 }
 
 // Settle.
@@ -149,7 +148,8 @@ const wishes = {
 export function* settleTasks(
   settlements: readonly (Settlement & { readonly back?: number })[],
   view: View,
-): Script<readonly Settled<Task>[]> {
+  slots: Slots | null = null,
+): Script<{ readonly answers: readonly Settled<Task>[]; readonly started: readonly Owed[] }> {
   const won = yield* rows<Task>(
     updateTasks({
       settlements: settlements.map(({ id, fence, outcome, back }) => ({
@@ -163,16 +163,17 @@ export function* settleTasks(
       })),
     }),
   )
-  yield* afterwards(won, view)
+  const started = yield* afterwards(won, view, slots)
   const byId = new Map(won.map((task) => [task.id, task]))
-  return settlements.map(({ id }) => {
+  const answers = settlements.map(({ id }): Settled<Task> => {
     const task = byId.get(id)
     return task ? { kind: 'settled', value: task } : { kind: 'stale' }
   })
+  return { answers, started }
 }
 /** What follows when tasks left `running`, or `pending` for good: slots open, turns are left, endings are recorded. */
-function* afterwards(changed: readonly Task[], view: View): Script<void> {
-  if (changed.length === 0) return
+function* afterwards(changed: readonly Task[], view: View, slots: Slots | null = null): Script<readonly Owed[]> {
+  if (changed.length === 0) return []
   const now = changed[0]!.updatedAt
   const opened = yield* free(
     changed.map((task) => ({ queue: queueOf(task.type), clientId: task.clientId, laneId: task.laneId })),
@@ -180,7 +181,7 @@ function* afterwards(changed: readonly Task[], view: View): Script<void> {
   )
   const waiting = changed.filter((task) => task.state === 'pending').map((task) => ready(task, 1, task.dueAt))
   yield* together(leaveTurns([...opened, ...turnsFor(waiting, now)]))
-  yield* emit(changed.filter((task) => isTerminal(task.state)).map(ending), view)
+  return yield* emit(changed.filter((task) => isTerminal(task.state)).map(ending), view, slots)
 }
 
 // Progress.
@@ -310,7 +311,7 @@ export function* endOverdue(limit: number, graceMs: Millis, view: View): Script<
   const pending = overdue.filter((task) => task.state === 'pending')
   const seized = yield* rows<{ id: string; fence: number }>(seize({ tasks: pending.map((t) => ({ task_id: t.id, at_fence: t.fence })) }))
   const fences = new Map(seized.map(({ id, fence }) => [id, fence]))
-  const settled = yield* settleTasks(
+  const { answers } = yield* settleTasks(
     overdue.flatMap((task) => {
       const fence = task.state === 'running' ? task.fence : fences.get(task.id)
       if (fence === undefined) return []
@@ -327,7 +328,7 @@ export function* endOverdue(limit: number, graceMs: Millis, view: View): Script<
     }),
     view,
   )
-  return settled.filter(({ kind }) => kind === 'settled').length
+  return answers.filter(({ kind }) => kind === 'settled').length
 }
 
 /** Whether a task of that id was erased not long ago. */
