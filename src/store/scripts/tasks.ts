@@ -5,6 +5,7 @@ import { taskColumns, updatedTaskColumns } from '../columns.ts'
 import { bind, type Columns, type Dialect, first, rows, type Script, statement, together } from '../script.ts'
 import type { Progress, Settled, Settlement, TaskChange } from '../store.ts'
 import { free, leaveTurns, type Ready, type Taking, turnsFor } from './lanes.ts'
+import { byLease, leaseOf } from './leases.ts'
 import { emit, ending, type Fact, type View } from './outbox.ts'
 
 /** Running at once for one client, type and `concurrencyKey`. */
@@ -152,7 +153,7 @@ export function* settleTasks(
 ): Script<readonly Settled<Task>[]> {
   const won = yield* rows<Task>(
     updateTasks({
-      settlements: settlements.map(({ id, fence, outcome, back }) => ({
+      settlements: [...byLease(settlements).values()].map(({ id, fence, outcome, back }) => ({
         task_id: id,
         at_fence: fence,
         wish: wishes[outcome.kind],
@@ -164,10 +165,12 @@ export function* settleTasks(
     }),
   )
   yield* afterwards(won, view)
-  const byId = new Map(won.map((task) => [task.id, task]))
-  return settlements.map(({ id }) => {
-    const task = byId.get(id)
-    return task ? { kind: 'settled', value: task } : { kind: 'stale' }
+  // A cancel moved the fence on.
+  const held = byLease(won.map((task) => ({ id: task.id, fence: task.state === 'canceled' ? task.fence - 1 : task.fence, task })))
+  return settlements.map((settlement) => {
+    const lease = leaseOf(settlement)
+    const value = held.get(lease)?.task
+    return held.delete(lease) ? { kind: 'settled', value: value! } : { kind: 'stale' }
   })
 }
 /** What follows when tasks left `running`, or `pending` for good: slots open, turns are left, endings are recorded. */
@@ -194,16 +197,16 @@ const updateProgress = statement(
 )
 /** Reports of running tasks, the last one of each. Progress never falls within one try. */
 export function* reportProgress(reports: readonly Progress[], view: View): Script<readonly Settled<Task>[]> {
-  const last = new Map(reports.map((report) => [report.id, report]))
+  const last = new Map(reports.map((report) => [leaseOf(report), report]))
   const told = yield* rows<Task>(
     updateProgress({
       reports: [...last.values()].map((r) => ({ task_id: r.id, at_fence: r.fence, progress: r.progress, message: r.message })),
     }),
   )
   yield* announce(told, 'task.progress', view)
-  const byId = new Map(told.map((task) => [task.id, task]))
-  return reports.map(({ id }) => {
-    const task = byId.get(id)
+  const held = byLease(told)
+  return reports.map((report) => {
+    const task = held.get(leaseOf(report))
     return task ? { kind: 'settled', value: task } : { kind: 'stale' }
   })
 }
