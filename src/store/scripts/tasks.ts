@@ -318,7 +318,8 @@ export function* endOverdue(limit: number, graceMs: Millis, view: View): Script<
       const fence = task.state === 'running' ? task.fence : fences.get(task.id)
       if (fence === undefined) return []
       const canceled = task.state === 'running' && task.cancelRequestedAt !== null
-      const now = Math.max(task.deadlineAt ?? 0, task.startBy ?? 0)
+      // The earlier of its times has passed; the later one perhaps not.
+      const now = Math.min(task.deadlineAt ?? Infinity, (task.tries === 0 ? task.startBy : null) ?? Infinity)
       return [
         {
           id: task.id,
