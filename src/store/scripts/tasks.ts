@@ -119,6 +119,7 @@ const updateTasks = statement((d) => {
   return sql`update tasks set state = ${state}, revision = tasks.revision + 1, updated_at = ${d.now}, leased_until = null, leased_by = null,
       fence = tasks.fence + case when ${state} = 'canceled' then 1 else 0 end,
       tries = tasks.tries - v.back,
+      started_at = case when ${state} = 'failed' and v.back = tasks.tries then null else tasks.started_at end,
       line = case when ${state} = 'pending' then 1 else tasks.line end,
       rank = case when ${state} = 'pending' then ${d.now} + v.delay_ms else tasks.rank end,
       due_at = case when ${state} = 'pending' then ${d.now} + v.delay_ms else tasks.due_at end,
