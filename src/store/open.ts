@@ -133,7 +133,12 @@ function bind(driver: Driver, { clock, publicUrl, retrySchedule }: StoreOptions,
     waiting = Infinity,
   ): ((item: Item) => Promise<Answer>) => {
     const add = batch<Item, Answer>(
-      { run, blames: (error) => driver.blames(error), width: driver.width },
+      {
+        run,
+        // A row that holds no JSON where it should is one item's fault too.
+        blames: (error) => error instanceof SyntaxError || driver.blames(error),
+        width: driver.width,
+      },
       {
         most: MOST_ITEMS,
         mostBytes: MOST_BYTES,

@@ -42,11 +42,8 @@ const terminalType: Partial<Record<Task['state'], EventType>> = {
 /** The fact that a task's state is, when it ended. */
 export const ending = (task: Task): Fact => ({ task, type: terminalType[task.state]!, at: task.finishedAt ?? task.updatedAt })
 
-type Listener = Pick<Endpoint, 'id' | 'clientId' | 'events' | 'taskTypes' | 'format' | 'payload' | 'retrySchedule'>
 const readListeners = statement(
-  (
-    d,
-  ) => sql`select id, client_id as "clientId", events, task_types as "taskTypes", format, payload, retry_schedule as "retrySchedule" from endpoints
+  (d) => sql`select ${endpointColumns} from endpoints
     where client_id ${d.anyOf(sql`select v.id from ${d.records('clients', { id: 'text' })} v`)} and deleted_at is null`,
 )
 const countEvents = statement(

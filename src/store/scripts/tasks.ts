@@ -5,6 +5,7 @@ import { taskColumns, updatedTaskColumns } from '../columns.ts'
 import { bind, type Columns, type Dialect, first, rows, type Script, statement, together } from '../script.ts'
 import type { Owed, Progress, Settled, Settlement, TaskChange } from '../store.ts'
 import { free, leaveTurns, type Ready, type Slots, type Taking, turnsFor } from './lanes.ts'
+import { byLease, leaseOf } from './leases.ts'
 import { emit, ending, type Fact, type View } from './outbox.ts'
 
 /** Running at once for one client, type and `concurrencyKey`. */
@@ -117,6 +118,7 @@ const updateTasks = statement((d) => {
   return sql`update tasks set state = ${state}, revision = tasks.revision + 1, updated_at = ${d.now}, leased_until = null, leased_by = null,
       fence = tasks.fence + case when ${state} = 'canceled' then 1 else 0 end,
       tries = tasks.tries - v.back,
+      started_at = case when ${state} = 'failed' and v.back = tasks.tries then null else tasks.started_at end,
       line = case when ${state} = 'pending' then 1 else tasks.line end,
       rank = case when ${state} = 'pending' then ${d.now} + v.delay_ms else tasks.rank end,
       due_at = case when ${state} = 'pending' then ${d.now} + v.delay_ms else tasks.due_at end,
@@ -152,7 +154,7 @@ export function* settleTasks(
 ): Script<{ readonly answers: readonly Settled<Task>[]; readonly started: readonly Owed[] }> {
   const won = yield* rows<Task>(
     updateTasks({
-      settlements: settlements.map(({ id, fence, outcome, back }) => ({
+      settlements: [...byLease(settlements).values()].map(({ id, fence, outcome, back }) => ({
         task_id: id,
         at_fence: fence,
         wish: wishes[outcome.kind],
@@ -164,10 +166,12 @@ export function* settleTasks(
     }),
   )
   const started = yield* afterwards(won, view, slots)
-  const byId = new Map(won.map((task) => [task.id, task]))
-  const answers = settlements.map(({ id }): Settled<Task> => {
-    const task = byId.get(id)
-    return task ? { kind: 'settled', value: task } : { kind: 'stale' }
+  // A cancel moved the fence on.
+  const held = byLease(won.map((task) => ({ id: task.id, fence: task.state === 'canceled' ? task.fence - 1 : task.fence, task })))
+  const answers = settlements.map((settlement): Settled<Task> => {
+    const lease = leaseOf(settlement)
+    const value = held.get(lease)?.task
+    return held.delete(lease) ? { kind: 'settled', value: value! } : { kind: 'stale' }
   })
   return { answers, started }
 }
@@ -195,16 +199,16 @@ const updateProgress = statement(
 )
 /** Reports of running tasks, the last one of each. Progress never falls within one try. */
 export function* reportProgress(reports: readonly Progress[], view: View): Script<readonly Settled<Task>[]> {
-  const last = new Map(reports.map((report) => [report.id, report]))
+  const last = new Map(reports.map((report) => [leaseOf(report), report]))
   const told = yield* rows<Task>(
     updateProgress({
       reports: [...last.values()].map((r) => ({ task_id: r.id, at_fence: r.fence, progress: r.progress, message: r.message })),
     }),
   )
   yield* announce(told, 'task.progress', view)
-  const byId = new Map(told.map((task) => [task.id, task]))
-  return reports.map(({ id }) => {
-    const task = byId.get(id)
+  const held = byLease(told)
+  return reports.map((report) => {
+    const task = held.get(leaseOf(report))
     return task ? { kind: 'settled', value: task } : { kind: 'stale' }
   })
 }
@@ -316,7 +320,8 @@ export function* endOverdue(limit: number, graceMs: Millis, view: View): Script<
       const fence = task.state === 'running' ? task.fence : fences.get(task.id)
       if (fence === undefined) return []
       const canceled = task.state === 'running' && task.cancelRequestedAt !== null
-      const now = Math.max(task.deadlineAt ?? 0, task.startBy ?? 0)
+      // The earlier of its times has passed; the later one perhaps not.
+      const now = Math.min(task.deadlineAt ?? Infinity, (task.tries === 0 ? task.startBy : null) ?? Infinity)
       return [
         {
           id: task.id,
