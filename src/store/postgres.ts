@@ -6,7 +6,7 @@ import { PgDialect } from 'drizzle-orm/pg-core'
 import pg from 'pg'
 import type { Clock } from '../clock.ts'
 import { StartupError } from '../errors.ts'
-import { type Driver, type Order, type Rendered, render, valueOf } from './driver.ts'
+import { type Driver, type Order, type Rendered, render, valueFor } from './driver.ts'
 import { type Call, postgresDialect, type Row, type Script, type Statement } from './script.ts'
 
 const CHANNEL = 'ringback'
@@ -46,7 +46,7 @@ export async function openPostgres(url: string, clock: Clock, onError: (error: E
   const execute = async (client: pg.PoolClient, call: Call): Promise<readonly Row[]> => {
     const { text, slots, name } = compile(call.statement)
     const values = slots.map((slot) => {
-      const value = 'name' in slot ? valueOf(call, slot.name) : slot.value
+      const value = 'name' in slot ? valueFor(call, slot.name) : slot.value
       return Array.isArray(value) ? JSON.stringify(value) : value
     })
     return (await client.query(call.statement.fresh ? { text, values } : { name, text, values })).rows

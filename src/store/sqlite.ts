@@ -6,7 +6,7 @@ import Database from 'better-sqlite3'
 import { SQLiteSyncDialect } from 'drizzle-orm/sqlite-core'
 import type { Clock } from '../clock.ts'
 import { StartupError } from '../errors.ts'
-import { type Driver, type Order, render, type Slot, valueOf } from './driver.ts'
+import { type Driver, type Order, render, type Slot, valueFor } from './driver.ts'
 import { type Call, type Row, type RowSource, rowSource, type Script, type Statement, sqliteDialect } from './script.ts'
 
 type Prepared = Database.Statement<unknown[], Row>
@@ -93,13 +93,13 @@ function preparer(db: Database.Database, clock: Clock): (call: Call) => { prepar
     let size = 0
     for (const slot of compiled.slots) {
       if ('rows' in slot) {
-        const records = valueOf(call, slot.rows) as readonly Record<string, unknown>[]
+        const records = valueFor(call, slot.rows) as readonly Record<string, unknown>[]
         const padded = 2 ** Math.ceil(Math.log2(Math.max(1, records.length)))
         // At most one bit a row source: the sizes together name the text.
         size = size * 1024 + padded
         for (const record of records) for (const column of slot.columns) bound.push(record[column])
         for (let nulls = (padded - records.length) * slot.columns.length; nulls > 0; nulls--) bound.push(null)
-      } else if ('name' in slot) bound.push(slot.name === 'now' ? clock.now() : valueOf(call, slot.name))
+      } else if ('name' in slot) bound.push(slot.name === 'now' ? clock.now() : valueFor(call, slot.name))
       else bound.push(slot.value)
     }
     let prepared = compiled.sized.get(size)
@@ -114,7 +114,7 @@ function written(text: readonly string[], slots: readonly (Slot | RowSource)[], 
   return text.reduce((sofar, part, i) => {
     const slot = slots[i - 1]!
     if (!('rows' in slot)) return `${sofar}?${part}`
-    const padded = 2 ** Math.ceil(Math.log2(Math.max(1, (valueOf(call, slot.rows) as unknown[]).length)))
+    const padded = 2 ** Math.ceil(Math.log2(Math.max(1, (valueFor(call, slot.rows) as unknown[]).length)))
     const row = `(${slot.columns.map(() => '?').join(',')})`
     return `${sofar}${Array<string>(padded).fill(row).join(',')}${part}`
   })
