@@ -26,12 +26,7 @@ const found = (folder: string, ending: string): string[] =>
     .sort()
 
 /** Every page for readers, from the root of the repository. */
-const pages = [
-  ...readdirSync(root).filter((name) => name.endsWith('.md')),
-  ...found('docs', '.md'),
-  'test/vectors/README.md',
-  'bench/README.md',
-]
+const pages = [...readdirSync(root).filter((name) => name.endsWith('.md')), ...found('docs', '.md'), 'test/vectors/README.md']
 const source = found('src', '.ts').map(read).join('\n')
 
 interface Fence {
