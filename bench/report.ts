@@ -16,6 +16,12 @@ export interface Round {
   readonly failed?: string
 }
 
+/** The larger share that others used of the two cores. */
+export const disturbance = ({ figures }: Round): number => Math.max(figures?.foreignCpu ?? 0, figures?.foreignLoadCpu ?? 0)
+/** Share of a core that others may use before a round is named. */
+const foreignLimit = 0.05
+export const isDisturbed = (one: Round): boolean => disturbance(one) > foreignLimit
+
 export interface Results {
   readonly startedAt: string
   readonly endedAt: string
@@ -147,8 +153,6 @@ function table(head: readonly string[], rows: readonly (readonly string[])[]): s
 }
 
 const count = (value: number): string => Math.round(value).toLocaleString('en-US')
-/** Share of a core that others may use before a round is named. */
-const foreignLimit = 0.05
 
 function benchSection(results: Results, bench: BenchName): string {
   const rows = rowsOf(results, bench)
@@ -178,7 +182,7 @@ function benchSection(results: Results, bench: BenchName): string {
 /** What a reader must know before believing the tables. */
 function cautions({ rounds, quick }: Results): string[] {
   const measured = rounds.filter(({ figures }) => figures !== undefined)
-  const disturbed = measured.filter(({ figures }) => Math.max(figures?.foreignCpu ?? 0, figures?.foreignLoadCpu ?? 0) > foreignLimit)
+  const disturbed = measured.filter(isDisturbed)
   const busy = measured.filter(({ figures }) => (figures?.loadCpu ?? 0) > 0.85)
   const named = (some: readonly Round[]): string =>
     some.map(({ bench, contestant, round: n }) => `${bench}/${contestant} round ${n}`).join(', ')
