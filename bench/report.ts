@@ -12,6 +12,8 @@ export interface Round {
   readonly contestant: string
   readonly round: number
   readonly figures?: Readonly<Record<string, number>>
+  /** Of the measurements that `--repeat` replaced by a less disturbed one. */
+  readonly discarded?: readonly Readonly<Record<string, number>>[]
   readonly skipped?: string
   readonly failed?: string
 }
@@ -184,6 +186,7 @@ function cautions({ rounds, quick }: Results): string[] {
   const measured = rounds.filter(({ figures }) => figures !== undefined)
   const disturbed = measured.filter(isDisturbed)
   const busy = measured.filter(({ figures }) => (figures?.loadCpu ?? 0) > 0.85)
+  const replaced = measured.filter(({ discarded }) => discarded !== undefined)
   const named = (some: readonly Round[]): string =>
     some.map(({ bench, contestant, round: n }) => `${bench}/${contestant} round ${n}`).join(', ')
   const reasons = new Map(
@@ -198,6 +201,9 @@ function cautions({ rounds, quick }: Results): string[] {
       ? [
           `Others used more than ${percent(foreignLimit)} of a core in ${disturbed.length} of ${measured.length} rounds, so that their rates are too low and their latencies too high: ${named(disturbed)}.`,
         ]
+      : []),
+    ...(replaced.length > 0
+      ? [`Disturbed and replaced by a less disturbed repetition (the discarded figures are in results.json): ${named(replaced)}.`]
       : []),
     ...(busy.length > 0
       ? [`The load generator and the receiver used over 85 % of their core, so that the limit may be theirs: ${named(busy)}.`]

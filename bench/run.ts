@@ -181,14 +181,18 @@ async function runRound(entry: Entry, round: number, bench: Bench): Promise<Roun
   }
 }
 
-/** Measures again while others disturb, whoever the contestant is, and keeps the least disturbed. */
+/** Measures again while others disturb, whoever the contestant is, and keeps the least disturbed; the rest stays in the results as discarded. */
 async function runQuietly(entry: Entry, round: number, bench: Bench, repeats: number): Promise<Round> {
   let best = await runRound(entry, round, bench)
+  const discarded: Figures[] = []
   for (let left = repeats; left > 0 && isDisturbed(best); left--) {
     const again = await runRound(entry, round, bench)
-    if (again.figures !== undefined && disturbance(again) < disturbance(best)) best = again
+    if (again.figures === undefined) return again
+    const [kept, dropped] = disturbance(again) < disturbance(best) ? [again, best] : [best, again]
+    discarded.push(dropped.figures!)
+    best = kept
   }
-  return best
+  return discarded.length === 0 ? best : { ...best, discarded }
 }
 
 function printRound({ bench, contestant, round, figures, skipped, failed }: Round): void {
