@@ -5,7 +5,7 @@ import { batch } from '../batch.ts'
 import type { Clock } from '../clock.ts'
 import { RingbackError, StartupError } from '../errors.ts'
 import { newId } from '../id.ts'
-import type { Delivery, Endpoint, Kind, Task } from '../model.ts'
+import type { Delivery, Endpoint, Task } from '../model.ts'
 import { type Driver, type Order, order } from './driver.ts'
 import { migrate } from './migrate.ts'
 import { openPostgres } from './postgres.ts'
@@ -14,14 +14,14 @@ import * as clients from './scripts/clients.ts'
 import * as deliveries from './scripts/deliveries.ts'
 import * as endpoints from './scripts/endpoints.ts'
 import * as intake from './scripts/intake.ts'
-import { claim, mend } from './scripts/lanes.ts'
+import { claim, mend, type Slots } from './scripts/lanes.ts'
 import * as leases from './scripts/leases.ts'
 import * as lists from './scripts/lists.ts'
 import type { View } from './scripts/outbox.ts'
 import { newRound } from './scripts/share.ts'
 import * as tasks from './scripts/tasks.ts'
 import { openSqlite, ownSqlite } from './sqlite.ts'
-import type { DeliverySettlement, Found, Intake, Progress, Settlement, Store } from './store.ts'
+import type { DeliverySettlement, Found, Intake, Owed, Progress, Settled, Settlement, Starter, Store, Submitted } from './store.ts'
 
 export interface StoreOptions {
   /** `file:<path>` or `postgres://…` */
@@ -96,10 +96,49 @@ function bind(driver: Driver, { clock, publicUrl, retrySchedule }: StoreOptions,
     place: Order,
     script: (items: readonly Item[]) => Script<readonly Answer[]>,
     size: (item: Item) => number,
+  ): ((item: Item) => Promise<Answer>) => gathered((take) => driver.write(place, () => script(take())), size)
+  /** As `merged`, with slots lent by the pump of `kind`: what the script started runs once its transaction has committed. */
+  const starting = <Item, Answer, W>(
+    place: Order,
+    starter: () => Starter<W> | null,
+    script: (
+      items: readonly Item[],
+      slots: Slots | null,
+    ) => Script<{ readonly answers: readonly Answer[]; readonly started: readonly W[] }>,
+    size: (item: Item) => number,
+    waiting?: number,
+  ): ((item: Item) => Promise<Answer>) =>
+    gathered(
+      async (take) => {
+        const lender = starter()
+        let slots: Slots | null = null
+        try {
+          const { answers, started } = await driver.write(place, () => {
+            const items = take()
+            if (lender) slots ??= { by: lender.by, leaseMs: lender.leaseMs, count: lender.reserve(items.length) }
+            return script(items, slots)
+          })
+          lender?.start(started)
+          return answers
+        } finally {
+          lender?.release((slots as Slots | null)?.count ?? 0)
+        }
+      },
+      size,
+      waiting,
+    )
+  const gathered = <Item, Answer>(
+    run: (take: () => readonly Item[]) => Promise<readonly Answer[]>,
+    size: (item: Item) => number,
     waiting = Infinity,
   ): ((item: Item) => Promise<Answer>) => {
     const add = batch<Item, Answer>(
-      { run: (take) => driver.write(place, () => script(take())), blames: (error) => driver.blames(error), width: driver.width },
+      {
+        run,
+        // A row that holds no JSON where it should is one item's fault too.
+        blames: (error) => error instanceof SyntaxError || driver.blames(error),
+        width: driver.width,
+      },
       {
         most: MOST_ITEMS,
         mostBytes: MOST_BYTES,
@@ -114,18 +153,22 @@ function bind(driver: Driver, { clock, publicUrl, retrySchedule }: StoreOptions,
     return (item) => add(item).catch(storeDown)
   }
 
-  const told = (kind: Kind): void => driver.tell(kind)
   const changed = (task: Task): void => driver.tell(task.id)
 
-  const addTasks = merged<Intake, Awaited<ReturnType<Store['addTasks']>>>(
+  let taskStarter: Starter<Task> | null = null
+  let startedTypes: ReadonlySet<string> = new Set()
+  let deliveryStarter: Starter<Owed> | null = null
+  const addTasks = starting<Intake, Submitted, Task>(
     order.intake,
-    (items) => intake.addTasks(items, view),
+    () => taskStarter,
+    (items, slots) => intake.addTasks(items, view, slots, startedTypes),
     ({ tasks }) => tasks.reduce((bytes, task) => bytes + task.input.length + 600, 0),
     MOST_WAITING_INTAKE,
   )
-  const settleTask = merged<Settlement, Awaited<ReturnType<Store['settleTask']>>>(
+  const settleTask = starting<Settlement, Settled<Task>, Owed>(
     order.settlement,
-    (items) => tasks.settleTasks(items, view),
+    () => deliveryStarter,
+    (items, slots) => tasks.settleTasks(items, view, slots),
     ({ outcome }) => 600 + (outcome.kind === 'complete' ? (outcome.result?.length ?? 0) : 0),
   )
   const reportProgress = merged<Progress, Awaited<ReturnType<Store['reportProgress']>>>(
@@ -141,12 +184,15 @@ function bind(driver: Driver, { clock, publicUrl, retrySchedule }: StoreOptions,
 
   return {
     now: () => read(now()),
-
-    async addTasks(item) {
-      const answer = await addTasks(item)
-      if (answer.kind === 'added') told('task')
-      return answer
+    startTasks(starter, types) {
+      taskStarter = starter
+      startedTypes = types
     },
+    startDeliveries(starter) {
+      deliveryStarter = starter
+    },
+
+    addTasks,
     findSubmitted: (idempotency) => read(intake.findSubmitted(idempotency)),
     countOpenTasks: () => read(lists.countOpenTasks()),
     async findTask(id, clientId) {
@@ -166,16 +212,12 @@ function bind(driver: Driver, { clock, publicUrl, retrySchedule }: StoreOptions,
       if (answer.kind === 'changed') {
         changed(answer.task)
         if (answer.task.state === 'running') driver.tell(CANCEL + id)
-        else told('delivery')
       }
       return answer
     },
     async redoTask(id, clientId) {
       const answer = await write(() => tasks.redoTask(id, clientId))
-      if (answer.kind === 'changed') {
-        changed(answer.task)
-        told('task')
-      }
+      if (answer.kind === 'changed') changed(answer.task)
       return answer
     },
     eraseTask: (id, clientId) => write(() => tasks.eraseTask(id, clientId)),
@@ -183,15 +225,11 @@ function bind(driver: Driver, { clock, publicUrl, retrySchedule }: StoreOptions,
       const queues = types.map(({ type, concurrency }) => ({ id: tasks.queueOf(type), cap: concurrency }))
       const { taken, ...rest } = await write(() => claim(tasks.takingTasks(leaseMs, by, view), queues, limit, rounds.task), order.claim)
       const items = taken.filter((task) => task.state === 'running')
-      if (items.length < taken.length) told('delivery')
       return { ...rest, items }
     },
     async settleTask(settlement) {
       const answer = await settleTask(settlement)
-      if (answer.kind === 'settled') {
-        changed(answer.value)
-        told(answer.value.state === 'pending' ? 'task' : 'delivery')
-      }
+      if (answer.kind === 'settled') changed(answer.value)
       return answer
     },
     async reportProgress(progress) {
@@ -212,41 +250,21 @@ function bind(driver: Driver, { clock, publicUrl, retrySchedule }: StoreOptions,
     findDelivery: (id, clientId) => read(first<Delivery>(deliveries.readDelivery({ id, clientId }))),
     listDeliveries: (query) => read(lists.listDeliveries(query)),
     listAttempts: (ids) => read(deliveries.listAttempts(ids)),
-    async redeliver(id, made, clientId) {
-      const delivery = await write(() => deliveries.redeliver(id, made, clientId, view))
-      if (delivery) told('delivery')
-      return delivery
-    },
-    async addPing(ping) {
-      const delivery = await write(() => deliveries.addPing(ping))
-      told('delivery')
-      return delivery
-    },
+    redeliver: (id, made, clientId) => write(() => deliveries.redeliver(id, made, clientId, view)),
+    addPing: (ping) => write(() => deliveries.addPing(ping)),
     listEvents: (query) => read(lists.listEvents(query)),
     findEventSeq: (id, clientId) => read(lists.findEventSeq(id, clientId)),
 
     renew: (kind, held, leaseMs) => write(() => leases.renew(kind, held, leaseMs), order.renewal),
     findExpiredTasks: (limit, boot) => read(leases.findExpired('task', limit, boot)) as Promise<readonly Task[]>,
     findExpiredDeliveries: (limit, boot) => read(leases.findExpired('delivery', limit, boot)) as Promise<readonly Delivery[]>,
-    async endOverdue(limit, graceMs) {
-      const ended = await write(() => tasks.endOverdue(limit, graceMs, view))
-      if (ended > 0) told('delivery')
-      return ended
-    },
-    async mendLanes(kind) {
-      const mended = await write(() => mend(kind))
-      if (mended > 0) told(kind)
-      return mended
-    },
+    endOverdue: (limit, graceMs) => write(() => tasks.endOverdue(limit, graceMs, view)),
+    mendLanes: (kind) => write(() => mend(kind)),
 
     addEndpoint: (endpoint) => write(() => endpoints.addEndpoint(endpoint)),
     findEndpoint: (id, clientId) => read(first<Endpoint>(endpoints.readEndpoint({ id, clientId }))),
     listEndpoints: (clientId, limit, after) => read(lists.listEndpoints(clientId, limit, after)),
-    async changeEndpoint(id, clientId, patch, revision) {
-      const answer = await write(() => endpoints.changeEndpoint(id, clientId, patch, revision))
-      if (answer.kind === 'changed') told('delivery')
-      return answer
-    },
+    changeEndpoint: (id, clientId, patch, revision) => write(() => endpoints.changeEndpoint(id, clientId, patch, revision)),
     removeEndpoint: (id, clientId) => write(() => endpoints.removeEndpoint(id, clientId)),
 
     addClient: (client) => write(() => clients.addClient(client)),
