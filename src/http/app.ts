@@ -1,5 +1,7 @@
 /** The app: a function from Request to Response, made of a table of routes. */
 import { type Context, Hono } from 'hono'
+import { SmartRouter } from 'hono/router/smart-router'
+import { TrieRouter } from 'hono/router/trie-router'
 import { RingbackError } from '../errors.ts'
 import { adminRoutes } from './admin.ts'
 import { createGate } from './auth.ts'
@@ -8,6 +10,7 @@ import type { AppOptions, House } from './house.ts'
 import { describeApi } from './openapi.ts'
 import { operationRoutes } from './operations.ts'
 import { Call, type Porch, type Route, refuse, respond, serve } from './route.ts'
+import { TableRouter } from './router.ts'
 import { taskRoutes } from './tasks.ts'
 
 export type { AppOptions } from './house.ts'
@@ -17,7 +20,7 @@ export function createApp(options: AppOptions): Hono {
   const house: House = { ...options, gate: createGate(options), cursors: createCursors(options) }
   const routes = apiRoutes(house)
   const porch = createPorch(house)
-  const app = new Hono()
+  const app = new Hono({ router: new SmartRouter({ routers: [new TableRouter(), new TrieRouter()] }) })
   for (const route of routes) app.on(route.method.toUpperCase(), route.path.replaceAll(/\{(\w+)\}/g, ':$1'), serve(route, porch))
   app.notFound(otherwise(routes, porch))
   return app

@@ -15,7 +15,7 @@ import type { CreateTask } from './shapes.ts'
 type Root = string
 
 /** @throws RingbackError with pointers: whatever of the contract's 422 applies. */
-export async function planTask(house: House, call: Call, clientId: string, body: CreateTask): Promise<NewTask> {
+export function planTask(house: House, call: Call, clientId: string, body: CreateTask): NewTask | Promise<NewTask> {
   const scanned = scanBody(call, 1)
   const input = scanned.values.length === 1 ? (scanned.values[0] as Json) : JSON.stringify(body.input)
   return plan(house, call, clientId, body, input, null, '#')
@@ -50,7 +50,8 @@ function scanBody(call: Call, level: number): { values: readonly string[] } {
   return scanned
 }
 
-async function plan(
+/** At once when nothing must be asked for: a task without a callback of its own, of a type whose schema checks at once. */
+function plan(
   house: House,
   call: Call,
   clientId: string,
@@ -58,21 +59,22 @@ async function plan(
   input: Json,
   batchId: string | null,
   root: Root,
-): Promise<NewTask> {
+): NewTask | Promise<NewTask> {
   const type = typeNamed(house, body.type, root)
   const checked = checkInput(type, body.input, root)
-  if (checked !== undefined) await checked
   const now = house.clock.now()
   const times = planTimes(body, now, root)
   const trace = traceContext(call.header('traceparent'), call.header('tracestate'))
-  return {
+  const write = (callback: Json | null): NewTask => ({
     id: newId(house.clock, 'task'),
     clientId,
     type: body.type,
     input,
     metadata: body.metadata ? JSON.stringify(body.metadata) : '{}',
-    callback: body.callback === undefined ? '{}' : body.callback === null ? null : await planCallback(house, clientId, body.callback, root),
-    ...times,
+    callback,
+    dueAt: times.dueAt,
+    startBy: times.startBy,
+    deadlineAt: times.deadlineAt,
     timeoutSeconds: body.timeoutSeconds ?? type.timeoutSeconds,
     maxTries: body.maxTries ?? type.retry.tries,
     priority: body.priority ?? 0,
@@ -80,7 +82,12 @@ async function plan(
     batchId,
     traceparent: trace.traceparent,
     tracestate: trace.tracestate,
-  }
+  })
+  const { callback } = body
+  if (checked === undefined && !callback) return write(callback === null ? null : '{}')
+  return Promise.resolve(checked).then(async () =>
+    write(callback ? await planCallback(house, clientId, callback, root) : callback === null ? null : '{}'),
+  )
 }
 
 function typeNamed(house: House, name: string, root: Root): TaskType {

@@ -1,10 +1,9 @@
 /** Bodies: read once, as text, within the limit; parsed; and the raw text of what is kept as it was sent. */
+import { isUtf8 } from 'node:buffer'
 import { RingbackError } from '../errors.ts'
 
 /** Objects and arrays within each other; deeper bodies are refused, so that whoever reads them may recurse. */
 export const DEEPEST = 100
-
-const utf8 = new TextDecoder('utf-8', { fatal: true })
 
 /**
  * The whole body as text.
@@ -14,21 +13,27 @@ const utf8 = new TextDecoder('utf-8', { fatal: true })
 export async function readText(request: Request, contentLength: string | undefined, limitBytes: number): Promise<string> {
   const declared = contentLength === undefined ? Number.NaN : Number(contentLength)
   if (declared > limitBytes) throw tooLarge(limitBytes)
-  let bytes: ArrayBuffer | Uint8Array
+  let text: string
   try {
     // A declared length is kept by the HTTP parser; without one the bytes are counted as they come.
-    bytes = Number.isNaN(declared) ? await readCounted(request, limitBytes) : await request.arrayBuffer()
+    text = Number.isNaN(declared) ? decode(await readCounted(request, limitBytes)) : await request.text()
   } catch (error) {
     if (error instanceof RingbackError) throw error
     throw new RingbackError('malformed_json', 'The body ended before it was complete.', { cause: error })
   }
-  if (bytes.byteLength > limitBytes) throw tooLarge(limitBytes)
-  try {
-    return utf8.decode(bytes)
-  } catch (cause) {
-    throw new RingbackError('malformed_json', 'The body is not UTF-8.', { cause })
-  }
+  // What is not UTF-8 was read as U+FFFD, of three bytes: then the text is longer than the body was, unless U+FFFD was sent.
+  if (text.includes('\ufffd') && !Number.isNaN(declared) && Buffer.byteLength(text) !== declared) throw notUtf8()
+  // A Request that was made by hand may declare less than it holds.
+  if (text.length > limitBytes) throw tooLarge(limitBytes)
+  return text
 }
+
+function decode(bytes: Uint8Array): string {
+  if (!isUtf8(bytes)) throw notUtf8()
+  return Buffer.from(bytes).toString()
+}
+
+const notUtf8 = (): RingbackError => new RingbackError('malformed_json', 'The body is not UTF-8.')
 
 async function readCounted(request: Request, limitBytes: number): Promise<Uint8Array> {
   const chunks: Uint8Array[] = []

@@ -119,7 +119,7 @@ export class Call {
   }
 
   /** Whether nothing follows the headers, where no header tells: by the Request, which Node's connection would have to make first. */
-  get hasNoBody(): boolean {
+  get endsWithHeaders(): boolean {
     return this.#incoming !== undefined || this.request.body === null
   }
 
@@ -135,59 +135,65 @@ export class Call {
 
 /** The function that serves a route. It never rejects: what is thrown becomes a problem document. */
 export function serve(route: Route, porch: Porch): (context: Context) => Promise<Response> {
+  const kind = route.method === 'get' ? 'read' : 'write'
+  const { admit, bodyLimitBytes, gate, log, newRequestId } = porch
   return async (context) => {
-    const call = new Call(context, porch.newRequestId)
-    let reply: Reply
+    const call = new Call(context, newRequestId)
     try {
-      reply = await pass(route, porch, call)
+      let extra: Readonly<Record<string, string>> | undefined
+      if (route.scope !== 'public') {
+        const caller = gate.recognize(call.header('authorization'))
+        call.caller = caller instanceof Promise ? await caller : caller
+        gate.allow(call.caller, route.scope, route.clientOnly === true)
+        extra = admit?.(call.caller, kind)
+        if (!admits(call.header('accept'), JSON_ANSWERS)) throw notAcceptable()
+      }
+      if (route.body && expectsBody(route, call)) {
+        call.text = await readText(call.request, call.header('content-length'), bodyLimitBytes)
+        call.json = parseJson(call.text)
+      }
+      route.syntax?.(call)
+      let reply = route.replay && call.idempotencyKey !== null ? await route.replay(call) : null
+      if (reply === null) {
+        const found = route.find ? await route.find(call) : undefined
+        const query = checkQuery(route, call.request.url)
+        const body = route.body && call.json !== undefined ? check(route.body, call.json, '#') : undefined
+        const answer = route.handle(call, { query, body, found })
+        reply = answer instanceof Promise ? await answer : answer
+      }
+      if (extra) Object.assign(reply.headers, extra)
+      return respond(reply, call, porch)
     } catch (thrown) {
-      reply = refuse(thrown, call, porch.log)
+      return respond(refuse(thrown, call, log), call, porch)
     }
-    return respond(reply, call, porch)
   }
-}
-
-async function pass(route: Route, porch: Porch, call: Call): Promise<Reply> {
-  let extra: Readonly<Record<string, string>> | undefined
-  if (route.scope !== 'public') {
-    const caller = porch.gate.recognize(call.header('authorization'))
-    call.caller = caller instanceof Promise ? await caller : caller
-    porch.gate.allow(call.caller, route.scope, route.clientOnly === true)
-    extra = porch.admit?.(call.caller, route.method === 'get' ? 'read' : 'write')
-    if (!admits(call.header('accept'), JSON_ANSWERS))
-      throw new RingbackError('not_acceptable', 'The answer is application/json; Accept must admit it.')
-  }
-  if (route.body) await readBody(route, porch, call)
-  route.syntax?.(call)
-  const replayed = route.replay ? await route.replay(call) : null
-  const reply = replayed ?? (await answer(route, call))
-  if (extra) Object.assign(reply.headers, extra)
-  return reply
 }
 
 const JSON_ANSWERS = ['application/json', 'application/problem+json']
+const notAcceptable = (): RingbackError => new RingbackError('not_acceptable', 'The answer is application/json; Accept must admit it.')
 
-async function answer(route: Route, call: Call): Promise<Reply> {
-  const found = route.find ? await route.find(call) : undefined
-  const query = checkQuery(route, call.request.url)
-  const body = route.body && call.json !== undefined ? check(route.body, call.json, '#') : undefined
-  return route.handle(call, { query, body, found })
-}
-
-async function readBody(route: Route, porch: Porch, call: Call): Promise<void> {
-  const length = call.header('content-length')
-  const absent = length === '0' || (length === undefined && call.header('transfer-encoding') === undefined && call.hasNoBody)
-  if (absent && route.bodyOptional) return
+/**
+ * Whether a body is to be read: false only where it is optional and absent.
+ * @throws RingbackError `unsupported_media_type`
+ */
+function expectsBody(route: Route, call: Call): boolean {
   const takes = route.takes ?? JSON_BODY
   const type = call.header('content-type')
-  if (type !== takes[0] && !(type !== undefined && takes.includes(mediaType(type)))) throw unsupported(route, takes, type)
+  if (type !== takes[0]) {
+    if (route.bodyOptional && hasNoBody(call)) return false
+    if (type === undefined || !takes.includes(mediaType(type))) throw unsupported(route, takes, type)
+  }
   const encoding = call.header('content-encoding')
   if (encoding !== undefined && encoding !== 'identity')
     throw new RingbackError('unsupported_media_type', `Content-Encoding "${encoding}" is not taken; send the body as it is.`, {
       headers: { 'Accept-Encoding': 'identity' },
     })
-  call.text = await readText(call.request, length, porch.bodyLimitBytes)
-  call.json = parseJson(call.text)
+  return !(route.bodyOptional && hasNoBody(call))
+}
+
+function hasNoBody(call: Call): boolean {
+  const length = call.header('content-length')
+  return length === '0' || (length === undefined && call.header('transfer-encoding') === undefined && call.endsWithHeaders)
 }
 
 const JSON_BODY = ['application/json']

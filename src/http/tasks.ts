@@ -73,11 +73,13 @@ function submitting(house: House): Route[] {
         syntax: readKey,
         replay: (call) => replay(house, call, CREATE, (tasks) => submittedReply(house, call, tasks[0] as Task, waitOf(call, undefined))),
         async handle(call, { query, body }) {
-          const planned = await planTask(house, call, clientOf(call), body)
+          const plan = planTask(house, call, clientOf(call), body)
+          const planned = plan instanceof Promise ? await plan : plan
           checkCapacity(1)
           const submitted = await house.store.addTasks({ tasks: [planned], idempotency: idempotencyOf(call, CREATE) })
           const [task] = accepted(submitted)
-          const reply = await submittedReply(house, call, task as Task, waitOf(call, query.wait))
+          const answer = submittedReply(house, call, task as Task, waitOf(call, query.wait))
+          const reply = answer instanceof Promise ? await answer : answer
           if (submitted.kind === 'replayed') reply.headers['Idempotent-Replayed'] = 'true'
           return reply
         },
@@ -135,7 +137,12 @@ function idempotencyOf(call: Call, scope: string): Idempotency | null {
   return { clientId: clientOf(call), scope, key: call.idempotencyKey, fingerprint: call.fingerprint }
 }
 
-async function replay(house: House, call: Call, scope: string, show: (tasks: readonly Task[]) => Promise<Reply>): Promise<Reply | null> {
+async function replay(
+  house: House,
+  call: Call,
+  scope: string,
+  show: (tasks: readonly Task[]) => Reply | Promise<Reply>,
+): Promise<Reply | null> {
   const idempotency = idempotencyOf(call, scope)
   const submitted = idempotency && (await house.store.findSubmitted(idempotency))
   if (!submitted) return null
@@ -168,13 +175,19 @@ function waitOf(call: Call, query: number | undefined): Wait {
 }
 const NO_WAIT: Wait = { seconds: 0, applied: null }
 
-async function submittedReply(house: House, call: Call, submitted: Task, wait: Wait): Promise<Reply> {
-  let task = submitted
-  if (wait.seconds > 0 && !isTerminal(task.state)) task = await waitForTask(house, call, task, wait.seconds, (now) => isTerminal(now.state))
-  const reply = await taskReply(house, task, wait.seconds > 0 && isTerminal(task.state) ? 200 : 202)
-  reply.headers.Location = `${house.publicUrl()}/v1/tasks/${task.id}`
-  if (wait.applied !== null) reply.headers['Preference-Applied'] = wait.applied
-  return reply
+function submittedReply(house: House, call: Call, task: Task, wait: Wait): Reply | Promise<Reply> {
+  if (wait.seconds > 0 && !isTerminal(task.state))
+    return waitForTask(house, call, task, wait.seconds, (now) => isTerminal(now.state)).then((now) => waitedReply(house, now, wait))
+  return waitedReply(house, task, wait)
+}
+
+function waitedReply(house: House, task: Task, wait: Wait): Reply | Promise<Reply> {
+  const answer = taskReply(house, task, wait.seconds > 0 && isTerminal(task.state) ? 200 : 202)
+  const finish = (reply: Reply): Reply => {
+    if (wait.applied !== null) reply.headers['Preference-Applied'] = wait.applied
+    return located(house, reply, task)
+  }
+  return answer instanceof Promise ? answer.then(finish) : finish(answer)
 }
 
 /** The task once `enough` holds, or as it is when the time is over. */

@@ -60,11 +60,13 @@ export function taskHeaders(task: Task, now: Millis): Record<string, string> {
   return headers
 }
 
-/** One task as an answer. */
-export async function taskReply(house: House, task: Task, status: number): Promise<Reply> {
+/** One task as an answer: at once while it lives. */
+export function taskReply(house: House, task: Task, status: number): Reply | Promise<Reply> {
+  if (task.callback === null || !isTerminal(task.state)) return replyWith(house, task, status, undefined)
+  return house.store.callbackStatuses([task]).then((statuses) => replyWith(house, task, status, statuses.get(task.id)))
+}
+
+function replyWith(house: House, task: Task, status: number, callbackStatus: CallbackStatus | undefined): Reply {
   const now = house.clock.now()
-  const headers = taskHeaders(task, now)
-  const ended = task.callback !== null && isTerminal(task.state)
-  const callbackStatus = ended ? (await house.store.callbackStatuses([task])).get(task.id) : undefined
-  return { status, headers, body: taskJson(task, viewOf(house, task, callbackStatus, now)) }
+  return { status, headers: taskHeaders(task, now), body: taskJson(task, viewOf(house, task, callbackStatus, now)) }
 }
