@@ -10,8 +10,7 @@ export async function loadTaskTypes(path: string): Promise<readonly TaskType[]> 
   if (!existsSync(path))
     throw new StartupError(`There is no ${path}, where the task types should be: ${mend}, or name yours in RINGBACK_CONFIG.`)
   const loaded = (await import(pathToFileURL(path).href).catch((error: unknown) => {
-    if (error instanceof StartupError) throw new StartupError(`${path} cannot be used: ${error.message}`)
-    throw new StartupError(`${path} cannot be loaded: ${error instanceof Error ? error.message : String(error)}`)
+    throw new StartupError(`${path} cannot be loaded: ${told(error)}`)
   })) as { default?: { tasks?: unknown } }
   const tasks = loaded.default?.tasks
   if (!Array.isArray(tasks)) throw new StartupError(`${path} does not say which task types there are: ${mend}.`)
@@ -24,4 +23,13 @@ export async function loadTaskTypes(path: string): Promise<readonly TaskType[]> 
 
 function isTaskType(it: unknown): it is TaskType {
   return typeof it === 'object' && it !== null && 'type' in it && 'run' in it && 'parseInput' in it
+}
+
+function told(error: unknown): string {
+  const message = error instanceof Error ? error.message : String(error)
+  // What `npm init` writes makes a module with imports a syntax error.
+  const outside = /outside a module/.test(message)
+  return outside
+    ? `${message}. Set "type": "module" in its package.json, or call it ringback.config.mts and name it in RINGBACK_CONFIG.`
+    : message
 }

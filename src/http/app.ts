@@ -6,6 +6,9 @@ import { RingbackError } from '../errors.ts'
 import { adminRoutes } from './admin.ts'
 import { createGate } from './auth.ts'
 import { createCursors } from './cursor.ts'
+import { deliveryRoutes } from './deliveries.ts'
+import { endpointRoutes } from './endpoints.ts'
+import { eventRoutes } from './events.ts'
 import type { AppOptions, House } from './house.ts'
 import { describeApi } from './openapi.ts'
 import { operationRoutes } from './operations.ts'
@@ -33,7 +36,14 @@ export function apiRoutes(house: House): readonly Route[] {
     document ??= JSON.stringify(describeApi(routes, { version: '1', publicUrl: house.publicUrl() }))
     return document
   }
-  const routes: readonly Route[] = [...taskRoutes(house), ...adminRoutes(house), ...operationRoutes(house, describe)]
+  const routes: readonly Route[] = [
+    ...taskRoutes(house),
+    ...eventRoutes(house),
+    ...endpointRoutes(house),
+    ...deliveryRoutes(house),
+    ...adminRoutes(house),
+    ...operationRoutes(house, describe),
+  ]
   return routes
 }
 

@@ -49,7 +49,7 @@ export function createGate(options: { store: Pick<Store, 'findKey'>; clock: Cloc
     const before = forgotten
     const now = clock.now()
     const key = await store.findKey(hash)
-    if (key === null) throw unauthenticated('The key is unknown.')
+    if (key === null || key.clientStatus === 'deleted') throw unauthenticated('The key is unknown.')
     if (key.revokedAt !== null) throw unauthenticated('The key was revoked.')
     if (key.expiresAt !== null && key.expiresAt <= now) throw unauthenticated('The key has expired.')
     const scopes = new Set<string>(JSON.parse(key.scopes))

@@ -2,18 +2,8 @@
 import { createHmac, timingSafeEqual } from 'node:crypto'
 import type { Clock } from '../clock.ts'
 import { RingbackError } from '../errors.ts'
+import type { Place, Sealer } from '../seal.ts'
 import type { Store } from '../store/store.ts'
-
-/** Seals what is stored; the place (table, row, column) is authenticated with it. */
-export interface Sealer {
-  seal(plain: string, place: Place): string
-  open(sealed: string, place: Place): string
-}
-export interface Place {
-  readonly table: string
-  readonly id: string
-  readonly column: string
-}
 
 export interface Cursors {
   /** `bound` is what the list was asked for: who asks, the route and its filters. */
@@ -26,7 +16,11 @@ const TAG_BYTES = 16
 const KEY_PLACE: Place = { table: 'settings', id: 'cursorKey', column: 'value' }
 
 /** The key is made once for the installation and kept sealed, so that a cursor written by one node is read by all. */
-export function createCursors(options: { store: Pick<Store, 'keepSetting'>; clock: Clock; sealer: Sealer }): Cursors {
+export function createCursors(options: {
+  store: Pick<Store, 'keepSetting'>
+  clock: Clock
+  sealer: Pick<Sealer, 'seal' | 'open'>
+}): Cursors {
   const { store, clock, sealer } = options
   let key: Promise<Buffer> | null = null
 

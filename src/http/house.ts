@@ -2,10 +2,11 @@
 import type { Clock } from '../clock.ts'
 import { RingbackError } from '../errors.ts'
 import type { Scope } from '../model.ts'
+import type { Sealer } from '../seal.ts'
 import type { Found, Page, Position, Store } from '../store/store.ts'
 import type { Registry } from '../task.ts'
 import type { Caller, Gate } from './auth.ts'
-import type { Cursors, Sealer } from './cursor.ts'
+import type { Cursors } from './cursor.ts'
 import { invalid, type Reply } from './problem.ts'
 import type { Call, Log, Porch } from './route.ts'
 import type { Waits } from './waits.ts'
@@ -18,7 +19,7 @@ export interface AppOptions {
   readonly publicUrl: () => string
   /** Null: there is no admin token, operators use keys. */
   readonly adminToken: string | null
-  readonly sealer: Sealer
+  readonly sealer: Pick<Sealer, 'seal' | 'open'>
   readonly signingKeys: { jwks(): { readonly body: string; readonly etag: string } }
   /** @throws RingbackError `invalid_callback_url`, `callback_url_forbidden` */
   readonly judgeCallbackUrl: (url: string) => URL

@@ -19,9 +19,9 @@ export function estimate(task: Task, now: Millis): Millis | null {
   return Math.max(now, Math.round(task.startedAt + ((reportedAt - task.startedAt) * 100) / task.progress))
 }
 
-/** Whole seconds to wait before asking again: a quarter of what remains, or a tenth of the age; 1 to 30. */
+/** Whole seconds to wait before asking again: a quarter of what remains, or one and a tenth of the age in seconds; 1 to 30. */
 export function retryAfterSeconds(task: Task, estimatedAt: Millis | null, now: Millis): number {
-  const seconds = estimatedAt === null ? 1 + (now - task.createdAt) / 10_000 : (estimatedAt - now) / 4_000
+  const seconds = estimatedAt === null ? 1 + Math.floor((now - task.createdAt) / 1_000) / 10 : (estimatedAt - now) / 4_000
   return Math.min(30, Math.max(1, Math.ceil(seconds)))
 }
 

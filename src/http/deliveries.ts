@@ -1,0 +1,183 @@
+/** The delivery routes: what was sent, what came back, and sending it again. */
+import { newId } from '../id.ts'
+import { type Attempt, type Delivery, type Endpoint, endpointStatus, type Millis, type Timings } from '../model.ts'
+import type { DeliveryQuery } from '../store/store.ts'
+import {
+  boundTo,
+  defined,
+  expired,
+  type House,
+  idParam,
+  jsonReply,
+  listOwner,
+  notFound,
+  pageReply,
+  shownTime,
+  shownTimeOrNull,
+  startOf,
+} from './house.ts'
+import type { Reply } from './problem.ts'
+import { type Call, type Route, route } from './route.ts'
+import * as shapes from './shapes.ts'
+
+export function deliveryRoutes(house: House): Route[] {
+  const common = { tag: 'Deliveries' } as const
+  const find = async (call: Call): Promise<Delivery> => {
+    const delivery = await house.store.findDelivery(idParam(call, 'delivery'), call.caller.clientId)
+    if (!delivery) throw notFound('delivery')
+    return delivery
+  }
+  return [
+    route(
+      {
+        ...common,
+        method: 'get',
+        path: '/v1/deliveries',
+        name: 'listDeliveries',
+        summary: 'List deliveries with their attempts, newest first',
+        scope: 'deliveries:read',
+        query: shapes.deliveryListQuery,
+        answers: { 200: { description: 'A page of deliveries.', schema: shapes.deliveryList, headers: ['Link'] } },
+        refusals: ['invalid_cursor'],
+      },
+      { handle: (call, { query }) => listDeliveries(house, call, query) },
+    ),
+    route(
+      {
+        ...common,
+        method: 'get',
+        path: '/v1/deliveries/{id}',
+        name: 'getDelivery',
+        summary: 'Read a delivery with its attempts',
+        scope: 'deliveries:read',
+        answers: { 200: { description: 'The delivery.', schema: shapes.delivery } },
+      },
+      { find, handle: (call, { found }) => deliveryReply(house, call, found, 200) },
+    ),
+    route(
+      {
+        ...common,
+        method: 'post',
+        path: '/v1/deliveries/{id}/redeliver',
+        name: 'redeliver',
+        summary: 'Send again: an open delivery now, an ended one as a new delivery of the same event and bytes',
+        scope: 'deliveries:write',
+        answers: { 202: { description: 'The delivery that will be sent.', schema: shapes.delivery, headers: ['Location'] } },
+        refusals: ['task_expired'],
+      },
+      {
+        find,
+        async handle(call, { found }) {
+          const delivery = await house.store.redeliver(found.id, newId(house.clock, 'delivery'), call.caller.clientId)
+          if (!delivery) throw expired()
+          return deliveryReply(house, call, delivery, 202)
+        },
+      },
+    ),
+  ]
+}
+
+async function listDeliveries(house: House, call: Call, query: shapes.DeliveryListQuery): Promise<Reply> {
+  const { limit, cursor, clientId, status, ...rest } = query
+  const owner = listOwner(call.caller, clientId)
+  const same = defined(rest)
+  const bound = boundTo(call, 'deliveries', { owner, status, ...same })
+  const asked: DeliveryQuery = {
+    ...same,
+    clientId: owner,
+    limit,
+    after: await startOf(house, bound, cursor),
+    ...(status && { states: status.map(shapes.stateShownAs) }),
+  }
+  const page = await house.store.listDeliveries(asked)
+  const shown = await showDeliveries(house, call, page.items)
+  const show = (_: Delivery, index: number): string => JSON.stringify(shown[index])
+  return pageReply(house, call, bound, page, show, ({ createdAt, id }) => ({ at: createdAt, id }))
+}
+
+/** One delivery as an answer; `Location` with a 202. */
+export async function deliveryReply(house: House, call: Call, delivery: Delivery, status: number): Promise<Reply> {
+  const [shown] = await showDeliveries(house, call, [delivery])
+  const location = status === 202 ? { Location: `${house.publicUrl()}/v1/deliveries/${delivery.id}` } : undefined
+  return jsonReply(status, shown, { 'Cache-Control': 'private, no-cache', ...location })
+}
+
+async function showDeliveries(house: House, call: Call, deliveries: readonly Delivery[]): Promise<object[]> {
+  if (deliveries.length === 0) return []
+  const endpointIds = [...new Set(deliveries.map(({ endpointId }) => endpointId))]
+  const [attempts, ...endpoints] = await Promise.all([
+    house.store.listAttempts(deliveries.map(({ id }) => id)),
+    ...endpointIds.map((id) => house.store.findEndpoint(id, call.caller.clientId)),
+  ])
+  const byDelivery = Map.groupBy(attempts, ({ deliveryId }) => deliveryId)
+  const now = house.clock.now()
+  return deliveries.map((delivery) => {
+    const endpoint = endpoints[endpointIds.indexOf(delivery.endpointId)] ?? null
+    return shownDelivery(delivery, endpoint, byDelivery.get(delivery.id) ?? [], now, call.caller.operator)
+  })
+}
+
+function shownDelivery(delivery: Delivery, endpoint: Endpoint | null, attempts: readonly Attempt[], now: Millis, operator: boolean) {
+  const waitingFor = whatItWaitsFor(delivery, endpoint, now)
+  const isOpen = delivery.state === 'pending'
+  return {
+    id: delivery.id,
+    eventId: delivery.eventId,
+    eventType: delivery.eventType,
+    taskId: delivery.taskId,
+    endpointId: delivery.endpointId,
+    url: delivery.url ?? endpoint?.url ?? null,
+    status: shapes.shownState(delivery.state),
+    tries: delivery.tries,
+    maxTries: delivery.maxTries,
+    // A held delivery has no time: it goes when the hold ends.
+    nextAttemptAt: isOpen && !waitingFor?.startsWith('endpoint') ? shownTime(Math.max(delivery.dueAt, delivery.retryAfterAt ?? 0)) : null,
+    waitingFor,
+    canceledReason: delivery.canceledReason,
+    deliveredAt: delivery.state === 'completed' ? shownTimeOrNull(delivery.finishedAt) : null,
+    trigger: delivery.trigger,
+    createdAt: shownTime(delivery.createdAt),
+    attempts: [...attempts].sort((a, b) => a.fence - b.fence).map((attempt, index) => shownAttempt(attempt, index + 1, operator)),
+  }
+}
+
+function whatItWaitsFor(delivery: Delivery, endpoint: Endpoint | null, now: Millis): string | null {
+  if (delivery.state !== 'pending') return null
+  const status = endpoint === null ? 'active' : endpointStatus(endpoint)
+  if (status === 'disabled') return 'endpointDisabled'
+  if (status === 'pendingVerification') return 'endpointUnverified'
+  if (status === 'paused') return 'endpointPaused'
+  if (delivery.retryAfterAt !== null && delivery.retryAfterAt > now) return 'retryAfter'
+  return delivery.dueAt > now && delivery.tries > 0 ? 'retryBackoff' : null
+}
+
+/** What a receiver may tell about itself; more is for the operator. */
+const SHOWN_HEADERS: ReadonlySet<string> = new Set(['retry-after', 'content-type', 'date'])
+
+function shownAttempt(attempt: Attempt, number: number, operator: boolean) {
+  const headers = JSON.parse(attempt.responseHeaders) as Record<string, string>
+  const shown = operator ? headers : Object.fromEntries(Object.entries(headers).filter(([name]) => SHOWN_HEADERS.has(name.toLowerCase())))
+  const { dnsMs, connectMs, tlsMs, firstByteMs } = JSON.parse(attempt.timings) as Timings
+  return {
+    number,
+    startedAt: shownTime(attempt.startedAt),
+    durationMs: attempt.durationMs,
+    outcome: attempt.outcome,
+    httpStatus: attempt.httpStatus,
+    error: attempt.error ?? clockTrouble(attempt, headers),
+    timings: { dnsMs, connectMs, tlsMs, firstByteMs },
+    keyId: attempt.keyId,
+    retryAfterSeconds: attempt.retryAfterSeconds,
+    responseHeaders: shown,
+    responseExcerpt: attempt.responseExcerpt,
+    remoteAddress: operator ? attempt.remoteAddress : null,
+  }
+}
+
+/** Signatures are refused by a receiver whose clock is over five minutes off: its own `Date` tells. */
+function clockTrouble(attempt: Attempt, headers: Readonly<Record<string, string>>): string | null {
+  if (attempt.httpStatus !== 401 || headers.date === undefined) return null
+  const offSeconds = Math.round((Date.parse(headers.date) - attempt.startedAt - attempt.durationMs) / 1000)
+  if (!(Math.abs(offSeconds) > 300)) return null
+  return `the receiver answered 401, and its clock is ${Math.abs(offSeconds)} s ${offSeconds > 0 ? 'ahead of' : 'behind'} ours: it may refuse the signature for its age`
+}

@@ -1,0 +1,181 @@
+/** What the HTTP tests stand on: a real store in a file, the app over it, and short ways to call it. */
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { z } from 'zod'
+import { type Clock, systemClock } from '../src/clock.ts'
+import { type AppOptions, apiRoutes, createApp } from '../src/http/app.ts'
+import { refusals } from '../src/http/openapi.ts'
+import type { Route } from '../src/http/route.ts'
+import { problem } from '../src/http/shapes.ts'
+import { createWaits, type Waits } from '../src/http/waits.ts'
+import type { Task } from '../src/model.ts'
+import { createSealer } from '../src/seal.ts'
+import { openStore } from '../src/store/open.ts'
+import type { Store } from '../src/store/store.ts'
+import { createRegistry, defineTask } from '../src/task.ts'
+import { judgeUrl, parseAddressRules } from '../src/webhook/address.ts'
+import { generateSecret, secretHint } from '../src/webhook/signer.ts'
+
+export const PUBLIC_URL = 'https://tasks.example.com/ring'
+export const ADMIN = 'admin-token-of-the-tests-0123456789'
+
+export const report = defineTask({
+  type: 'report.build',
+  description: 'Builds a report',
+  input: z.object({ month: z.string(), width: z.number().min(1).optional() }),
+  result: z.object({ rows: z.number() }),
+  run: () => ({ rows: 1 }),
+})
+export const anything = defineTask({ type: 'anything', run: (input) => input })
+
+type Body = string | object | undefined
+export interface Answer {
+  readonly status: number
+  readonly headers: Headers
+  readonly text: string
+  // biome-ignore lint/suspicious/noExplicitAny: tests look into answers of every shape
+  readonly json: any
+}
+
+export interface Client {
+  readonly id: string
+  readonly key: string
+  call(method: string, path: string, body?: Body, headers?: Record<string, string>): Promise<Answer>
+}
+
+export interface Kit {
+  readonly store: Store
+  readonly clock: Clock
+  readonly waits: Waits
+  readonly app: ReturnType<typeof createApp>
+  readonly options: AppOptions
+  /** The operator. */
+  readonly admin: Client
+  /** Someone without a key. */
+  readonly stranger: Client
+  as(key: string): Client['call']
+  newClient(options?: { scopes?: string[] }): Promise<Client>
+  /** Claims the next task and settles it: what a scheduler does. */
+  finish(result?: unknown): Promise<Task>
+  claim(): Promise<Task>
+  close(): Promise<void>
+}
+
+export async function openKit(overrides: Partial<AppOptions> = {}): Promise<Kit> {
+  const folder = mkdtempSync(join(tmpdir(), 'ringback-http-'))
+  const clock = overrides.clock ?? systemClock()
+  const store = await openStore({ url: `file:${join(folder, 'test.db')}`, clock, publicUrl: () => PUBLIC_URL, retrySchedule: [0, 5, 30] })
+  const waits = createWaits({ store, clock })
+  const rules = parseAddressRules({ allowHttp: true, allowLoopback: true })
+  const options: AppOptions = {
+    store,
+    registry: createRegistry([report, anything]),
+    clock,
+    publicUrl: () => PUBLIC_URL,
+    adminToken: ADMIN,
+    sealer: createSealer({ masterKey: Buffer.alloc(32, 7).toString('base64'), clock }),
+    signingKeys: { jwks: () => ({ body: '{"keys":[]}', etag: '"keys"' }) },
+    judgeCallbackUrl: (url) => judgeUrl(url, rules),
+    generateSecret: () => generateSecret(clock),
+    secretHint,
+    verificationDefault: 'none',
+    bodyLimitBytes: 1024 * 1024,
+    corsOrigins: [],
+    maxOpenTasks: 2_000_000,
+    health: async () => ({ store: 'ok' }),
+    waits,
+    log: { error: (fields, message) => console.error(message, fields), warn: () => {} },
+    ...overrides,
+  }
+  const app = createApp(options)
+  const routes = routesOf(options)
+  const as =
+    (key: string | null): Client['call'] =>
+    async (method, path, body, headers = {}) => {
+      const text = body === undefined || typeof body === 'string' ? body : JSON.stringify(body)
+      const response = await app.request(path, {
+        method,
+        headers: {
+          ...(key === null ? {} : { authorization: `Bearer ${key}` }),
+          ...(text === undefined ? {} : { 'content-type': 'application/json' }),
+          ...headers,
+        },
+        ...(text === undefined ? {} : { body: text }),
+      })
+      const answer = await response.text()
+      checkAnswer(routes, method, path, response, answer)
+      const isJson = /json/.test(response.headers.get('content-type') ?? '') && answer !== ''
+      return { status: response.status, headers: response.headers, text: answer, json: isJson ? JSON.parse(answer) : undefined }
+    }
+  const admin: Client = { id: '', key: ADMIN, call: as(ADMIN) }
+  const claim = async (): Promise<Task> => {
+    const types = options.registry.list().map(({ type }) => ({ type, concurrency: null }))
+    const [task] = (await store.claimTasks({ types, limit: 1, leaseMs: 30_000, by: 'boot_test' })).items
+    if (!task) throw new Error('there was no task to claim')
+    return task
+  }
+  return {
+    store,
+    clock,
+    waits,
+    app,
+    options,
+    admin,
+    stranger: { id: '', key: '', call: as(null) },
+    as,
+    async newClient({ scopes } = {}) {
+      const { json: client } = await admin.call('POST', '/v1/clients', { name: 'A client' })
+      const { json: made } = await admin.call('POST', `/v1/clients/${client.id}/keys`, scopes ? { scopes } : {})
+      return { id: client.id, key: made.key, call: as(made.key) }
+    },
+    claim,
+    async finish(result = { rows: 1 }) {
+      const { id, fence } = await claim()
+      const settled = await store.settleTask({ id, fence, outcome: { kind: 'complete', result: JSON.stringify(result) } })
+      if (settled.kind !== 'settled') throw new Error('the task was not settled')
+      return settled.value
+    },
+    async close() {
+      waits.stop()
+      await store.close()
+      rmSync(folder, { recursive: true, force: true })
+    },
+  }
+}
+
+/** The table of routes, for what it declares: none of them can be called without its house. */
+export const routesOf = (options: AppOptions): readonly Route[] =>
+  apiRoutes({ ...options, gate: undefined as never, cursors: undefined as never })
+
+const patternOf = (route: Route): RegExp => new RegExp(`^${route.path.replaceAll('.', '\\.').replaceAll(/\{\w+\}/g, '[^/]+')}$`)
+
+/** Every answer of every test is held against what its route declares: the OpenAPI document is made of the same. */
+export function checkAnswer(routes: readonly Route[], method: string, path: string, response: Response, text: string): void {
+  const { pathname } = new URL(path, 'http://test')
+  const asked = method === 'HEAD' ? 'get' : method.toLowerCase()
+  const matching = routes.filter((candidate) => candidate.method === asked && patternOf(candidate).test(pathname))
+  const route = matching.find((candidate) => candidate.path === pathname) ?? matching[0]
+  const answer = route?.answers[response.status]
+  const type = response.headers.get('content-type')
+  if (!response.headers.get('x-request-id')) throw new Error(`${method} ${path} answered without X-Request-Id`)
+  if (response.status < 400) {
+    if (method === 'OPTIONS') return
+    if (!route || !answer) throw new Error(`${method} ${path} answered ${response.status}, which its route does not declare`)
+    if (answer.schema === undefined || method === 'HEAD') {
+      if (text !== '') throw new Error(`${method} ${path} answered a body it does not declare: ${text}`)
+      return
+    }
+    if (type !== (answer.type ?? 'application/json')) throw new Error(`${method} ${path} answered ${type}`)
+    answer.schema.parse(JSON.parse(text))
+    return
+  }
+  if (type !== 'application/problem+json') throw new Error(`${method} ${path} answered ${response.status} as ${type}: ${text}`)
+  if (method === 'HEAD') return
+  const { code, status, type: urn } = problem.parse(JSON.parse(text))
+  if (status !== response.status || urn !== `urn:ringback:problem:${code}`) throw new Error(`${method} ${path} contradicts itself: ${text}`)
+  const declared: readonly string[] = route ? (refusals(route)[response.status] ?? []) : ['not_found', 'method_not_allowed']
+  if (!declared.includes(code)) throw new Error(`${method} ${path} refused with ${code}, which its route does not declare: ${text}`)
+}
+
+export const REPORT = { type: 'report.build', input: { month: '2026-10' } }

