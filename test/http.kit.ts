@@ -56,9 +56,9 @@ export interface Kit {
   readonly stranger: Client
   as(key: string): Client['call']
   newClient(options?: { scopes?: string[] }): Promise<Client>
-  /** Claims the next task and settles it: what a scheduler does. */
-  finish(result?: unknown): Promise<Task>
-  claim(): Promise<Task>
+  /** Claims a task and completes it, as a scheduler would. */
+  finish(id?: string, result?: unknown): Promise<Task>
+  claim(id?: string): Promise<Task>
   close(): Promise<void>
 }
 
@@ -66,7 +66,8 @@ export async function openKit(overrides: Partial<AppOptions> = {}): Promise<Kit>
   const folder = mkdtempSync(join(tmpdir(), 'ringback-http-'))
   const clock = overrides.clock ?? systemClock()
   const store = await openStore({ url: `file:${join(folder, 'test.db')}`, clock, publicUrl: () => PUBLIC_URL, retrySchedule: [0, 5, 30] })
-  const waits = createWaits({ store, clock })
+  // Waits of many seconds take a twentieth of their time.
+  const waits = createWaits({ store, clock: { ...clock, after: (ms, wake) => clock.after(ms / 20, wake) } })
   const rules = parseAddressRules({ allowHttp: true, allowLoopback: true })
   const options: AppOptions = {
     store,
@@ -109,10 +110,14 @@ export async function openKit(overrides: Partial<AppOptions> = {}): Promise<Kit>
       return { status: response.status, headers: response.headers, text: answer, json: isJson ? JSON.parse(answer) : undefined }
     }
   const admin: Client = { id: '', key: ADMIN, call: as(ADMIN) }
-  const claim = async (): Promise<Task> => {
+  const claimed = new Map<string, Task>()
+  const claim = async (id?: string): Promise<Task> => {
     const types = options.registry.list().map(({ type }) => ({ type, concurrency: null }))
-    const [task] = (await store.claimTasks({ types, limit: 1, leaseMs: 30_000, by: 'boot_test' })).items
-    if (!task) throw new Error('there was no task to claim')
+    const { items } = await store.claimTasks({ types, limit: 200, leaseMs: 600_000, by: 'boot_test' })
+    for (const task of items) claimed.set(task.id, task)
+    const task = claimed.get(id ?? [...claimed.keys()][0] ?? '')
+    if (!task) throw new Error(`the task ${id} could not be claimed`)
+    claimed.delete(task.id)
     return task
   }
   return {
@@ -130,8 +135,8 @@ export async function openKit(overrides: Partial<AppOptions> = {}): Promise<Kit>
       return { id: client.id, key: made.key, call: as(made.key) }
     },
     claim,
-    async finish(result = { rows: 1 }) {
-      const { id, fence } = await claim()
+    async finish(taskId, result = { rows: 1 }) {
+      const { id, fence } = await claim(taskId)
       const settled = await store.settleTask({ id, fence, outcome: { kind: 'complete', result: JSON.stringify(result) } })
       if (settled.kind !== 'settled') throw new Error('the task was not settled')
       return settled.value

@@ -99,7 +99,6 @@ function typeNamed(house: House, name: string, root: Root): TaskType {
 }
 
 function checkInput(type: TaskType, input: unknown, root: Root): Promise<void> | undefined {
-  if (input === undefined) throw invalid([{ pointer: `${root}/input`, detail: 'is required; give null when the type takes none' }])
   try {
     const parsed = type.parseInput(input)
     if (parsed instanceof Promise) return parsed.then(noValue, (error) => rooted(error, root))

@@ -39,6 +39,9 @@ const instant = z.iso
   .transform((time) => Date.parse(time))
   .openapi({ type: 'string', format: 'date-time', example: '2026-11-22T10:00:00.000Z' })
 
+/** Any JSON, null too; but it must be there. */
+const present = z.unknown().refine((value) => value !== undefined, 'is required')
+
 const time = z.iso.datetime({ precision: 3 }).openapi({ format: 'date-time', example: '2026-11-22T10:00:00.000Z' })
 const timeOrNull = time.nullable()
 const id = (prefix: string): z.ZodString =>
@@ -110,7 +113,7 @@ const LONGEST_DELAY_SECONDS = 315_360_000
 export const createTask = z
   .strictObject({
     type: text(128, 1).openapi({ example: 'report.build' }),
-    input: z.unknown().openapi({
+    input: present.openapi({
       description: `Any JSON, at most ${DEEPEST} levels deep, that fits the schema of the type.`,
       example: { month: '2026-10' },
     }),
@@ -130,7 +133,7 @@ export type CreateTask = z.output<typeof createTask>
 
 export const createBatch = z.strictObject({ tasks: z.array(createTask).min(1).max(100) }).openapi('CreateBatch')
 
-const failure = z.object({ code: z.string(), message: z.string(), details: z.unknown() }).openapi('Failure')
+const failure = z.object({ code: z.string(), message: z.string(), details: present }).openapi('Failure')
 
 export const task = z
   .strictObject({
@@ -139,11 +142,11 @@ export const task = z
     status: z.enum(TASK_STATUSES),
     progress: z.number().min(0).max(100),
     progressMessage: z.string().nullable(),
-    result: z.unknown(),
+    result: present,
     resultUrl: z.url().nullable(),
     error: failure.nullable(),
     lastError: z.object({ code: z.string(), message: z.string(), try: z.int(), at: time }).nullable(),
-    input: z.unknown(),
+    input: present,
     inputUrl: z.url().nullable(),
     metadata: z.record(z.string(), z.string()).nullable(),
     priority: z.int(),
@@ -192,7 +195,8 @@ export const taskListQuery = z.strictObject({
   metadata: z
     .record(text(100, 1), text(500))
     .refine((record) => Object.keys(record).length === 1, 'one metadata member may be asked for at a time')
-    .optional(),
+    .optional()
+    .openapi({ param: { style: 'deepObject', explode: true } }),
   createdAfter: queryTime.optional(),
   createdBefore: queryTime.optional(),
   order: z.enum(['asc', 'desc']).default('desc'),
@@ -224,7 +228,7 @@ export const taskEvent = z
   .strictObject({ type: z.enum(taskEventTypes), timestamp: time, id: id('event').nullable(), data: task.nullable() })
   .openapi('TaskEvent', { description: 'What a webhook carries, the feed lists and a stream sends: the same bytes everywhere.' })
 export const anyEvent = z
-  .strictObject({ type: z.enum(EVENT_TYPES), timestamp: time, id: id('event').nullable(), data: z.unknown() })
+  .strictObject({ type: z.enum(EVENT_TYPES), timestamp: time, id: id('event').nullable(), data: present })
   .openapi('Event')
 export const eventList = pageOf(anyEvent).openapi('EventList')
 

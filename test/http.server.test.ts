@@ -1,0 +1,143 @@
+import { once } from 'node:events'
+import type { Server } from 'node:http'
+import { type AddressInfo, connect } from 'node:net'
+import { serve } from '@hono/node-server'
+import { afterAll, beforeAll, expect, test } from 'vitest'
+import { createApp } from '../src/http/app.ts'
+import { createWaits } from '../src/http/waits.ts'
+import { type Client, type Kit, openKit, REPORT } from './http.kit.ts'
+
+/** Over real sockets: what the server does with bodies, lengths and callers that leave. */
+let kit: Kit
+let client: Client
+let server: Server
+let base: string
+let port: number
+beforeAll(async () => {
+  kit = await openKit({ bodyLimitBytes: 10_000 })
+  client = await kit.newClient()
+  server = serve({ fetch: kit.app.fetch, port: 0, hostname: '127.0.0.1' }) as Server
+  await once(server, 'listening')
+  port = (server.address() as AddressInfo).port
+  base = `http://127.0.0.1:${port}`
+})
+afterAll(async () => {
+  server.closeAllConnections()
+  server.close()
+  await kit.close()
+})
+
+const auth = () => ({ authorization: `Bearer ${client.key}`, 'content-type': 'application/json' })
+const post = (body: string | Uint8Array<ArrayBuffer> | ReadableStream, headers: Record<string, string> = {}): Promise<Response> =>
+  fetch(`${base}/v1/tasks`, { method: 'POST', headers: { ...auth(), ...headers }, body, duplex: 'half' } as RequestInit)
+
+const stream = (...chunks: readonly (string | Uint8Array)[]): ReadableStream =>
+  ReadableStream.from(chunks.map((chunk) => Buffer.from(chunk)))
+
+/** Sends raw bytes and answers what came back until the server was done. */
+async function raw(text: string): Promise<string> {
+  const socket = connect(port, '127.0.0.1')
+  socket.write(text)
+  let answer = ''
+  for await (const chunk of socket) {
+    answer += chunk
+    if (/\r\n\r\n.*\}$/s.test(answer)) break
+  }
+  socket.destroy()
+  return answer
+}
+
+test('A task goes in and comes back over a socket, with exactly one of each header', async () => {
+  const response = await post(JSON.stringify(REPORT), { 'x-request-id': 'abc' })
+  expect(response.status).toBe(202)
+  expect(Number(response.headers.get('content-length'))).toBe(Buffer.byteLength(await response.clone().text()))
+  expect(response.headers.get('x-request-id')).toBe('abc')
+  const { id } = (await response.json()) as { id: string }
+  const again = await fetch(`${base}/v1/tasks/${id}`, { headers: { ...auth(), 'if-none-match': 'W/"1"' } })
+  expect([again.status, again.headers.get('etag'), await again.text()]).toEqual([304, 'W/"1"', ''])
+  const head = await fetch(`${base}/v1/tasks/${id}`, { method: 'HEAD', headers: auth() })
+  expect([head.status, head.headers.get('content-type')]).toEqual([200, 'application/json'])
+})
+
+test('A body in chunks is read whole, and refused as soon as it is over the limit', async () => {
+  expect((await post(stream('{"type":"report.build",', '"input":{"month":', '"é🎉"}}'))).status).toBe(202)
+  expect((await post(stream('{"type":"anything","input":"', 'x'.repeat(20_000), '"}'))).status).toBe(413)
+  expect((await post(stream('{"type":"anything","input":"', new Uint8Array([0xff]), '"}'))).status).toBe(400)
+})
+
+test('A declared length over the limit is refused before the body is sent', async () => {
+  const answer = await raw(
+    `POST /v1/tasks HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer ${client.key}\r\nContent-Type: application/json\r\nContent-Length: 99999999\r\n\r\n`,
+  )
+  expect(answer).toMatch(/^HTTP\/1\.1 413 /)
+  expect(answer).toContain('payload_too_large')
+})
+
+test('A body that is not UTF-8 is refused with a declared length too', async () => {
+  const bytes = Buffer.concat([Buffer.from('{"type":"anything","input":"'), Buffer.from([0xe2, 0x82]), Buffer.from('"}')])
+  expect((await post(new Uint8Array(bytes))).status).toBe(400)
+  expect((await post('{"type":"anything","input":"\ufffd"}')).status).toBe(202)
+})
+
+test('An action takes no body, with and without a length', async () => {
+  const { id } = (await (await post(JSON.stringify({ ...REPORT, delaySeconds: 60 }))).json()) as { id: string }
+  for (const length of ['', 'Content-Length: 0\r\n']) {
+    const answer = await raw(`POST /v1/tasks/${id}/cancel HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer ${client.key}\r\n${length}\r\n`)
+    expect(answer).toMatch(/^HTTP\/1\.1 200 /)
+  }
+  const endpoint = await client.call('POST', '/v1/endpoints', { url: 'https://app.example.net/raw' })
+  const answer = await raw(
+    `POST /v1/endpoints/${endpoint.json.id}/rotate-secret HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer ${client.key}\r\n\r\n`,
+  )
+  expect(answer).toMatch(/^HTTP\/1\.1 200 /)
+})
+
+test('Two Idempotency-Key headers are malformed, not one of the two', async () => {
+  const body = JSON.stringify(REPORT)
+  const answer = await raw(
+    `POST /v1/tasks HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer ${client.key}\r\nContent-Type: application/json\r\nContent-Length: ${body.length}\r\n` +
+      `Idempotency-Key: a\r\nIdempotency-Key: b\r\n\r\n${body}`,
+  )
+  expect(answer).toMatch(/^HTTP\/1\.1 400 /)
+})
+
+test('A caller that hangs up while it waits is let go', async () => {
+  const { id } = (await (await post(JSON.stringify({ ...REPORT, delaySeconds: 60 }))).json()) as { id: string }
+  const waited = Promise.withResolvers<void>()
+  const findTasks = (ids: readonly string[]) => {
+    waited.resolve()
+    return kit.store.findTasks(ids)
+  }
+  const store = { ...kit.store, findTasks }
+  const waits = createWaits({ store, clock: kit.clock })
+  const ended = Promise.withResolvers<unknown>()
+  const app = createApp({
+    ...kit.options,
+    waits: {
+      ...waits,
+      forTask(...of) {
+        const waiting = waits.forTask(...of)
+        void waiting.then(ended.resolve)
+        return waiting
+      },
+    },
+  })
+  const other = serve({ fetch: app.fetch, port: 0, hostname: '127.0.0.1' }) as Server
+  await once(other, 'listening')
+  const socket = connect((other.address() as AddressInfo).port, '127.0.0.1')
+  socket.write(`GET /v1/tasks/${id}?wait=60 HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer ${client.key}\r\n\r\n`)
+  await waited.promise
+  socket.destroy()
+  expect(await ended.promise).toBeNull()
+  waits.stop()
+  other.closeAllConnections()
+  other.close()
+})
+
+test('A path that cannot be decoded, and a method nobody knows, are answered like any other', async () => {
+  const bad = await fetch(`${base}/v1/tasks/%ff%fe`, { headers: auth() })
+  expect([bad.status, bad.headers.get('content-type')]).toEqual([404, 'application/problem+json'])
+  const odd = await raw('PROPFIND /v1/tasks HTTP/1.1\r\nHost: x\r\n\r\n')
+  expect(odd).toMatch(/^HTTP\/1\.1 405 /)
+  expect(odd).toContain('Allow: GET, HEAD, OPTIONS, POST')
+})
