@@ -1,6 +1,6 @@
 /** Settles on behalf of the dead: leases that ended, deadlines nobody enforces, turns that were lost. Idempotent and fenced, so every node may do it. */
 import type { Clock } from './clock.ts'
-import { type Delays, decide, scheduled } from './lifecycle.ts'
+import { type Delays, decide } from './lifecycle.ts'
 import type { Attempt, Millis } from './model.ts'
 import type { Store } from './store/store.ts'
 

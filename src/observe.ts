@@ -5,7 +5,8 @@ import type { Clock } from './clock.ts'
 import type { AttemptOutcome, EventType, Millis, State } from './model.ts'
 import type { LogLevel } from './settings.ts'
 
-export type Log = Logger
+/** Without `child`, whose bindings pino writes past {@link censored}. */
+export type Log = Pick<Logger, 'isLevelEnabled' | Exclude<LogLevel, 'silent'>>
 
 /** A log and the way to be done with it. */
 export interface OpenLog {

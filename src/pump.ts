@@ -8,7 +8,7 @@
  */
 import type { Clock } from './clock.ts'
 import type { Millis, Work } from './model.ts'
-import type { Claimed, Held, Renewal } from './store/store.ts'
+import type { Claimed, Held, Renewal, Settled } from './store/store.ts'
 
 export interface Source<W extends Work> {
   claim(limit: number): Promise<Claimed<W>>
@@ -178,6 +178,29 @@ export class Pump<W extends Work> {
       }
     } catch (error) {
       this.#options.onError(error)
+    }
+  }
+}
+
+/** First delay before a settlement that the store refused is repeated; it doubles. */
+const SETTLE_AGAIN_MS = 200
+const SETTLE_AGAIN_MOST_MS = 5_000
+/** A store that refuses to settle does not change how the try ended: the settlement is repeated while the lease lasts. */
+export async function settleSurely<W>(
+  settle: () => Promise<Settled<W>>,
+  signal: AbortSignal,
+  clock: Clock,
+  onError: (error: unknown) => void,
+): Promise<Settled<W>> {
+  for (let delayMs = SETTLE_AGAIN_MS; ; delayMs = Math.min(delayMs * 2, SETTLE_AGAIN_MOST_MS)) {
+    try {
+      return await settle()
+    } catch (error) {
+      onError(error)
+      if (signal.aborted && signal.reason instanceof Interrupted && signal.reason.why !== 'canceled') return { kind: 'stale' }
+      await new Promise<void>((resolve) => {
+        clock.after(delayMs, resolve)
+      })
     }
   }
 }

@@ -3,8 +3,8 @@ import type { Clock } from './clock.ts'
 import { RingbackError } from './errors.ts'
 import { decide, type Ended } from './lifecycle.ts'
 import type { Failure, Json, Millis, State, Task } from './model.ts'
-import { Interrupted, Pump, type Source } from './pump.ts'
-import type { Settled, Store } from './store/store.ts'
+import { Interrupted, Pump, type Source, settleSurely } from './pump.ts'
+import type { Store } from './store/store.ts'
 import { Permanent, Postpone, type Registry, type RunContext, type TaskType } from './task.ts'
 
 /** The largest result, as JSON. */
@@ -13,9 +13,6 @@ export const RESULT_LIMIT_BYTES = 8 * 1024 * 1024
 export const CANCEL_GRACE_MS = 10_000
 /** Reports of one run are written at most this often; the last one always is. */
 const REPORT_EVERY_MS = 100
-/** First delay before a settlement that the store refused is repeated. */
-const SETTLE_AGAIN_MS = 200
-const SETTLE_AGAIN_MOST_MS = 5_000
 
 /** One line per run: everything about it. */
 export interface RunRecord {
@@ -241,25 +238,5 @@ function reporter(task: Task, { store, clock, onError }: SchedulerOptions): { re
       closed = true
       cancel?.()
     },
-  }
-}
-
-/** A store that refuses to settle does not change how the try ended: the settlement is repeated while the lease lasts. */
-export async function settleSurely<W>(
-  settle: () => Promise<Settled<W>>,
-  signal: AbortSignal,
-  clock: Clock,
-  onError: (error: unknown) => void,
-): Promise<Settled<W>> {
-  for (let delayMs = SETTLE_AGAIN_MS; ; delayMs = Math.min(delayMs * 2, SETTLE_AGAIN_MOST_MS)) {
-    try {
-      return await settle()
-    } catch (error) {
-      onError(error)
-      if (signal.aborted && signal.reason instanceof Interrupted && signal.reason.why !== 'canceled') return { kind: 'stale' }
-      await new Promise<void>((resolve) => {
-        clock.after(delayMs, resolve)
-      })
-    }
   }
 }

@@ -34,7 +34,7 @@ export function render(dialect: Dialect, renderer: { sqlToQuery(sql: SQL): Query
   return { text: sql, slots: params.map((param) => (is(param, Placeholder) ? { name: param.name as string } : { value: param })) }
 }
 /** The value of a call for a name. */
-export function valueOf(call: Call, name: string): unknown {
+export function valueFor(call: Call, name: string): unknown {
   const value = call.values[name]
   if (value === undefined) throw new Error(`no value was given for "${name}" of a statement`)
   return value
