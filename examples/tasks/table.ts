@@ -45,12 +45,12 @@ function readingOf(cells: readonly string[]): (cell: string) => unknown {
 }
 
 async function readDataset(name: string, signal: AbortSignal): Promise<string> {
-  const folder = datasetsFolder()
+  const url = datasetUrl(name)
   try {
-    return await readFile(new URL(name, folder), { encoding: 'utf8', signal })
+    return await readFile(url, { encoding: 'utf8', signal })
   } catch (cause) {
     if ((cause as NodeJS.ErrnoException).code !== 'ENOENT') throw cause
-    const names = (await readdir(folder)).filter((it) => /\.(csv|tsv|json)$/.test(it))
+    const names = (await readdir(new URL('.', url))).filter((it) => /\.(csv|tsv|json)$/.test(it))
     throw new Permanent(`There is no data set ${JSON.stringify(name)}; there are ${names.join(', ')}.`, {
       code: 'dataset_not_found',
       cause,
@@ -58,10 +58,11 @@ async function readDataset(name: string, signal: AbortSignal): Promise<string> {
   }
 }
 
-function datasetsFolder(): URL {
+/** Where the file of a data set is, whether or not there is one of that name. */
+export function datasetUrl(name: string): URL {
   try {
     // The package exports its code alone; its data lie beside it.
-    return new URL('../data/', import.meta.resolve('vega-datasets'))
+    return new URL(`../data/${name}`, import.meta.resolve('vega-datasets'))
   } catch (cause) {
     throw new Permanent(
       'Data sets come with the package vega-datasets, which is not installed: run npm install --save-dev vega-datasets.',
