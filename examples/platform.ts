@@ -20,26 +20,31 @@ export interface Platform {
 
 const root = new URL('..', import.meta.url)
 
-/**
- * Starts `ringback serve`, with the task types of `ringback.config.ts` unless told otherwise. `databaseUrl` names a PostgreSQL where
- * databases may be created; left out, it is SQLite.
- */
-export async function startPlatform({
-  databaseUrl = '',
-  configFile = fileURLToPath(new URL('ringback.config.ts', root)),
-} = {}): Promise<Platform> {
+interface PlatformOptions {
+  /** A PostgreSQL where databases may be created; left out, it is SQLite. */
+  readonly databaseUrl?: string
+  /** The module with the task types. */
+  readonly configFile?: string
+  /** Where it works and keeps its data; left out, a folder of its own, which it removes. */
+  readonly folder?: string
+  readonly port?: number
+}
+
+/** Starts `ringback serve`, with the task types of `ringback.config.ts` unless told otherwise. */
+export async function startPlatform(options: PlatformOptions = {}): Promise<Platform> {
+  const { databaseUrl = '', configFile = fileURLToPath(new URL('ringback.config.ts', root)), port = 0 } = options
   const database = databaseUrl.startsWith('postgres') ? await createDatabase(databaseUrl) : null
-  const folder = mkdtempSync(join(tmpdir(), 'ringback-'))
+  const folder = options.folder ?? mkdtempSync(join(tmpdir(), 'ringback-'))
   const cleanUp = async (): Promise<void> => {
     await database?.drop()
-    rmSync(folder, { recursive: true, force: true })
+    if (!options.folder) rmSync(folder, { recursive: true, force: true })
   }
   const env = Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith('RINGBACK_')))
   const serving = spawn(process.execPath, [fileURLToPath(new URL('bin/ringback.cjs', root)), 'serve'], {
     cwd: folder,
     env: {
       ...env,
-      RINGBACK_PORT: '0',
+      RINGBACK_PORT: String(port),
       RINGBACK_LOG_LEVEL: 'warn',
       RINGBACK_CONFIG: configFile,
       ...(database && { RINGBACK_DATABASE_URL: database.url, RINGBACK_MASTER_KEY: randomBytes(32).toString('base64') }),

@@ -260,6 +260,16 @@ describe('the client', () => {
     expect(await failure(endpoints.get(created.id))).toMatchObject({ status: 404, code: 'not_found' })
   })
 
+  test('reaches a platform in its own process without a socket', async () => {
+    const inside = createClient<typeof tasks>({
+      url: 'http://ringback.inside',
+      key,
+      fetch: async (url, init) => ringback.app.fetch(new Request(url, init)),
+    })
+    expect(await inside.run('test.double', { n: 5 })).toEqual({ doubled: 10 })
+    expect(seen).toEqual([])
+  })
+
   test('says who it is', async () => {
     await createClient({ url: `${url}/`, key, userAgent: 'reports/2' }).submit('test.echo', 1)
     expect(seen[0]).toMatchObject({ method: 'POST', path: '/v1/tasks' })

@@ -70,7 +70,7 @@ export function createColumn(name: string): Column {
         distinct: counts.size,
         min: sorted ? sorted[0]! : type === 'date' ? first!.text : null,
         max: sorted ? sorted.at(-1)! : type === 'date' ? last!.text : null,
-        mean: sorted ? sorted.reduce((sum, value) => sum + value / sorted.length, 0) : null,
+        mean: sorted ? sorted.reduce((sum, value) => sum + value, 0) / sorted.length : null,
         quantiles: sorted && { p05: at(0.05), p25: at(0.25), p50: at(0.5), p75: at(0.75), p95: at(0.95) },
         top: [...counts]
           .sort(([a, m], [b, n]) => n - m || (a < b ? -1 : 1))
