@@ -290,18 +290,19 @@ function readersFolder(): string {
   return folder
 }
 
-/** Writes the files that a page shows, beside those of the clone that it speaks of; answers where they are. */
+/** Writes the files that a page shows; answers where they are. */
 function layFiles(folder: string, page: string, ports: Ports = {}): string[] {
   const files = new Map<string, string>()
   for (const { language, name, text } of blocksOf(page))
     if (language === 'ts') files.set(name, (files.get(name) ?? '') + atPorts(text, ports))
-  for (const name of ['src', 'examples', 'ringback.config.ts']) if (!files.has(name)) symlinkSync(join(root, name), join(folder, name))
   for (const [name, text] of files) writeFileSync(join(folder, name), text)
   return [...files.keys()].map((name) => join(folder, name))
 }
 
+/** A folder with the files that a page shows, beside those of the clone that it speaks of. */
 function readerOf(page: string, ports: Ports): string {
   const folder = readersFolder()
+  symlinkSync(join(root, 'src'), join(folder, 'src'))
   layFiles(folder, page, ports)
   return folder
 }
@@ -347,15 +348,18 @@ describe('the documentation', () => {
 
   test('shows TypeScript that fits the types of what it imports', () => {
     const folder = readersFolder()
+    const folders = pages.map((_, i) => join(folder, String(i)))
     const files = pages.flatMap((page, i) => {
-      mkdirSync(join(folder, String(i)))
-      return layFiles(join(folder, String(i)), page)
+      mkdirSync(folders[i]!)
+      return layFiles(folders[i]!, page)
     })
     const { compilerOptions } = JSON.parse(read('tsconfig.json')) as { compilerOptions: object }
-    writeFileSync(
-      join(folder, 'tsconfig.json'),
-      JSON.stringify({ compilerOptions, files: [...files, join(root, 'examples/tasks/d3-dsv.d.ts')] }),
-    )
+    const project = {
+      // Each page's folder lies over the clone: what it imports by path is found there.
+      compilerOptions: { ...compilerOptions, rootDirs: [root, ...folders] },
+      files: [...files, join(root, 'examples/tasks/d3-dsv.d.ts')],
+    }
+    writeFileSync(join(folder, 'tsconfig.json'), JSON.stringify(project))
     const compiler = [join(root, 'node_modules/typescript/bin/tsc'), '-p', folder, '--pretty', 'false']
     const { stdout, status } = spawnSync(process.execPath, compiler, { encoding: 'utf8' })
     expect([stdout, status]).toEqual(['', 0])
