@@ -38,8 +38,13 @@ async function startEmbedded(core: number | null): Promise<PostgresServer> {
     onLog: () => {},
     onError: () => {},
   })
-  await server.initialise()
-  await server.start()
+  try {
+    await server.initialise()
+    await server.start()
+  } catch (error) {
+    folder.remove()
+    throw error
+  }
   const pid = Number(readFileSync(join(databaseDir, 'postmaster.pid'), 'latin1').split('\n')[0])
   pinFamily(pid, core)
   const stop = async (): Promise<void> => {

@@ -12,9 +12,17 @@ export interface Round {
   readonly contestant: string
   readonly round: number
   readonly figures?: Readonly<Record<string, number>>
+  /** Of the measurements that `--repeat` replaced by a less disturbed one. */
+  readonly discarded?: readonly Readonly<Record<string, number>>[]
   readonly skipped?: string
   readonly failed?: string
 }
+
+/** The larger share that others used of the two cores. */
+export const disturbance = ({ figures }: Round): number => Math.max(figures?.foreignCpu ?? 0, figures?.foreignLoadCpu ?? 0)
+/** Share of a core that others may use before a round is named. */
+const foreignLimit = 0.05
+export const isDisturbed = (one: Round): boolean => disturbance(one) > foreignLimit
 
 export interface Results {
   readonly startedAt: string
@@ -147,8 +155,6 @@ function table(head: readonly string[], rows: readonly (readonly string[])[]): s
 }
 
 const count = (value: number): string => Math.round(value).toLocaleString('en-US')
-/** Share of a core that others may use before a round is named. */
-const foreignLimit = 0.05
 
 function benchSection(results: Results, bench: BenchName): string {
   const rows = rowsOf(results, bench)
@@ -178,8 +184,9 @@ function benchSection(results: Results, bench: BenchName): string {
 /** What a reader must know before believing the tables. */
 function cautions({ rounds, quick }: Results): string[] {
   const measured = rounds.filter(({ figures }) => figures !== undefined)
-  const disturbed = measured.filter(({ figures }) => Math.max(figures?.foreignCpu ?? 0, figures?.foreignLoadCpu ?? 0) > foreignLimit)
+  const disturbed = measured.filter(isDisturbed)
   const busy = measured.filter(({ figures }) => (figures?.loadCpu ?? 0) > 0.85)
+  const replaced = measured.filter(({ discarded }) => discarded !== undefined)
   const named = (some: readonly Round[]): string =>
     some.map(({ bench, contestant, round: n }) => `${bench}/${contestant} round ${n}`).join(', ')
   const reasons = new Map(
@@ -194,6 +201,9 @@ function cautions({ rounds, quick }: Results): string[] {
       ? [
           `Others used more than ${percent(foreignLimit)} of a core in ${disturbed.length} of ${measured.length} rounds, so that their rates are too low and their latencies too high: ${named(disturbed)}.`,
         ]
+      : []),
+    ...(replaced.length > 0
+      ? [`Disturbed and replaced by a less disturbed repetition (the discarded figures are in results.json): ${named(replaced)}.`]
       : []),
     ...(busy.length > 0
       ? [`The load generator and the receiver used over 85 % of their core, so that the limit may be theirs: ${named(busy)}.`]

@@ -7,6 +7,8 @@ export interface Clock {
   now(): Millis
   /** Epoch milliseconds of the wall clock. For what other machines compare with theirs: `iat`, `webhook-timestamp`. */
   wall(): Millis
+  /** Now, and how many stamps this clock gave for that millisecond before: so that ids made here sort in the order they were made. */
+  stamp(): { readonly at: Millis; readonly nth: number }
   /** A number in [0, 1). */
   random(): number
   /** `n` unpredictable bytes. */
@@ -21,25 +23,47 @@ const LONGEST_TIMER = 2_147_483_647
 /** How far the slewed clock may move against the monotonic one: 5 ms a second, as NTP daemons do at most tenfold slower. */
 const SLEW = 0.005
 
+/** Random bytes fetched at once: asking the system for ten at a time costs more than an id. */
+const CHANCE_BYTES = 8_192
+
+/** Counts the stamps of each millisecond. */
+export function stamps(now: () => Millis): Clock['stamp'] {
+  let at = 0
+  let nth = 0
+  return () => {
+    const time = now()
+    nth = time === at ? nth + 1 : 0
+    at = time
+    return { at, nth }
+  }
+}
+
 /** The clock of a real process. */
 export function systemClock(): Clock {
   const anchor = { wall: Date.now(), mono: performance.now() }
   let offset = 0
   let seen = anchor.mono
+  const now = (): Millis => {
+    const mono = performance.now()
+    const steady = anchor.wall + (mono - anchor.mono)
+    const drift = Date.now() - (steady + offset)
+    // A suspended machine shows as drift too: the monotonic clock stood still, so the wall is right and is approached, not jumped to.
+    const most = (mono - seen) * SLEW
+    offset += Math.max(-most, Math.min(most, drift))
+    seen = mono
+    return Math.floor(steady + offset)
+  }
+  const chance = { bytes: randomBytes(CHANCE_BYTES), used: 0 }
   return {
-    now() {
-      const mono = performance.now()
-      const steady = anchor.wall + (mono - anchor.mono)
-      const drift = Date.now() - (steady + offset)
-      // A suspended machine shows as drift too: the monotonic clock stood still, so the wall is right and is approached, not jumped to.
-      const most = (mono - seen) * SLEW
-      offset += Math.max(-most, Math.min(most, drift))
-      seen = mono
-      return Math.floor(steady + offset)
-    },
+    now,
+    stamp: stamps(now),
     wall: () => Date.now(),
     random: () => Math.random(),
-    bytes: (n) => randomBytes(n),
+    bytes(n) {
+      if (chance.used + n > CHANCE_BYTES) Object.assign(chance, { bytes: randomBytes(Math.max(n, CHANCE_BYTES)), used: 0 })
+      chance.used += n
+      return chance.bytes.subarray(chance.used - n, chance.used)
+    },
     after(ms, wake) {
       const end = performance.now() + ms
       let timer: NodeJS.Timeout

@@ -3,7 +3,7 @@ import type { KeyObject } from 'node:crypto'
 import type { Clock } from './clock.ts'
 import { decide, judgeAnswer, parseRetryAfter, scheduled } from './lifecycle.ts'
 import type { Attempt, Endpoint, Millis } from './model.ts'
-import { Interrupted, Pump, type Source, settleSurely } from './pump.ts'
+import { Interrupted, lender, Pump, type Source, settleSurely } from './pump.ts'
 import type { Sealer } from './seal.ts'
 import type { DeliverySettlement, Owed, Store } from './store/store.ts'
 import { isUnder } from './webhook/address.ts'
@@ -48,7 +48,9 @@ export function createDispatcher(options: DispatcherOptions): Pump<Owed> {
       options.onAttempt({ delivery, sent, outcome: outcome.kind, nextDelayMs: 'delayMs' in outcome ? outcome.delayMs : null })
     },
   }
-  return new Pump(source, { concurrency: options.concurrency, leaseMs, clock, onError: options.onError })
+  const pump = new Pump(source, { concurrency: options.concurrency, leaseMs, clock, onError: options.onError })
+  store.startDeliveries(lender(pump, boot, leaseMs))
+  return pump
 }
 
 /** The attempt and what it means, ready to be settled. */

@@ -4,10 +4,13 @@ import type { Clock } from './clock.ts'
 
 export type Prefix = 'client' | 'key' | 'task' | 'batch' | 'schedule' | 'endpoint' | 'event' | 'delivery' | 'boot' | 'request'
 
-/** A new id, its time and chance taken from `clock` (RFC 9562 §5.7: 48 bits of Unix milliseconds, version 7, 74 random bits). */
+/**
+ * A new id, its time and chance taken from `clock`: a UUIDv7 whose 12 bits after the version count the ids of the millisecond
+ * (RFC 9562 §6.2, method 1), with 62 random bits behind.
+ */
 export function newId(clock: Clock, prefix: Prefix): string {
   const bytes = new Uint8Array(16)
-  const ms = clock.now()
+  const { at: ms, nth } = clock.stamp()
   const high = Math.floor(ms / 0x1_0000_0000)
   bytes[0] = high >>> 8
   bytes[1] = high
@@ -15,8 +18,9 @@ export function newId(clock: Clock, prefix: Prefix): string {
   bytes[3] = ms >>> 16
   bytes[4] = ms >>> 8
   bytes[5] = ms
-  bytes.set(clock.bytes(10), 6)
-  bytes[6] = 0x70 | (bytes[6]! & 0x0f)
+  bytes[6] = 0x70 | ((nth >>> 8) & 0x0f)
+  bytes[7] = nth
+  bytes.set(clock.bytes(8), 8)
   bytes[8] = 0x80 | (bytes[8]! & 0x3f)
   return TypeID.fromUUIDBytes(prefix, bytes).toString()
 }

@@ -8,7 +8,7 @@
  */
 import type { Clock } from './clock.ts'
 import type { Millis, Work } from './model.ts'
-import type { Claimed, Held, Renewal, Settled } from './store/store.ts'
+import type { Claimed, Held, Renewal, Settled, Starter } from './store/store.ts'
 
 export interface Source<W extends Work> {
   claim(limit: number): Promise<Claimed<W>>
@@ -56,6 +56,8 @@ export class Pump<W extends Work> {
   readonly #held = new Map<string, Running>()
   #state: 'idle' | 'pumping' | 'draining' = 'idle'
   #claiming = false
+  /** Slots lent to the store, or asked for by the claim under way. */
+  #lent = 0
   /** Somebody asked while a claim ran, or slots were the limit: claim again. */
   #again = false
   #hungry = false
@@ -72,6 +74,26 @@ export class Pump<W extends Work> {
 
   get running(): number {
     return this.#held.size
+  }
+
+  /** Lends free slots: see `Starter`. */
+  reserve(most: number): number {
+    if (this.#state !== 'pumping') return 0
+    const slots = Math.max(0, Math.min(most, this.#free))
+    this.#lent += slots
+    return slots
+  }
+  /** Slots lent come back, used or not. */
+  release(slots: number): void {
+    this.#lent -= slots
+    this.#emptied()
+  }
+  /** Runs what the store started with lent slots. */
+  run(items: readonly W[]): void {
+    for (const item of items) this.#run(item)
+  }
+  get #free(): number {
+    return this.#options.concurrency - this.#held.size - this.#lent
   }
 
   start(): void {
@@ -103,12 +125,15 @@ export class Pump<W extends Work> {
     this.#cancelRenewal()
   }
 
+  get #idle(): boolean {
+    return this.#held.size === 0 && this.#lent === 0 && !this.#claiming
+  }
   #empty(withinMs: Millis): Promise<void> {
-    if (this.#held.size === 0 && !this.#claiming) return Promise.resolve()
+    if (this.#idle) return Promise.resolve()
     return new Promise((resolve) => {
       const cancel = this.#options.clock.after(withinMs, resolve)
       this.#emptied = () => {
-        if (this.#held.size > 0 || this.#claiming) return
+        if (!this.#idle) return
         cancel()
         resolve()
       }
@@ -122,10 +147,11 @@ export class Pump<W extends Work> {
     try {
       while (this.#again && this.#state === 'pumping') {
         this.#again = false
-        const free = this.#options.concurrency - this.#held.size
+        const free = Math.min(this.#free, MOST_CLAIMED)
         this.#hungry = free <= 0
         if (free <= 0) break
-        const claimed = await this.#source.claim(Math.min(free, MOST_CLAIMED))
+        this.#lent += free
+        const claimed = await this.#source.claim(free).finally(() => (this.#lent -= free))
         this.lastClaimAt = this.#options.clock.now()
         nextInMs = claimed.nextInMs
         for (const item of claimed.items) this.#run(item)
@@ -181,6 +207,15 @@ export class Pump<W extends Work> {
     }
   }
 }
+
+/** A pump as the store sees it. */
+export const lender = <W extends Work>(pump: Pump<W>, by: string, leaseMs: Millis): Starter<W> => ({
+  by,
+  leaseMs,
+  reserve: (most) => pump.reserve(most),
+  release: (slots) => pump.release(slots),
+  start: (items) => pump.run(items),
+})
 
 /** First delay before a settlement that the store refused is repeated; it doubles. */
 const SETTLE_AGAIN_MS = 200

@@ -3,7 +3,7 @@ import type { Clock } from './clock.ts'
 import { RingbackError } from './errors.ts'
 import { decide, type Ended } from './lifecycle.ts'
 import type { Failure, Json, Millis, State, Task } from './model.ts'
-import { Interrupted, Pump, type Source, settleSurely } from './pump.ts'
+import { Interrupted, lender, Pump, type Source, settleSurely } from './pump.ts'
 import type { Store } from './store/store.ts'
 import { Permanent, Postpone, type Registry, type RunContext, type TaskType } from './task.ts'
 
@@ -76,7 +76,10 @@ export function createScheduler(options: SchedulerOptions): Pump<Task> {
       })
     },
   }
-  return new Pump(source, { concurrency, leaseMs, clock, onError: options.onError })
+  const pump = new Pump(source, { concurrency, leaseMs, clock, onError: options.onError })
+  const unlimited = types.filter((type) => type.concurrency === null).map(({ type }) => type)
+  store.startTasks(lender(pump, boot, leaseMs), new Set(unlimited))
+  return pump
 }
 
 /** Runs one try up to its end; never throws. */

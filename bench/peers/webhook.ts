@@ -1,6 +1,6 @@
 /** What every peer does alike: keys, the event's bytes, both signatures, and the POST. */
-import { createHmac } from 'node:crypto'
-import { CompactSign, calculateJwkThumbprint, exportJWK, generateKeyPair, type JWK } from 'jose'
+import { createHmac, createSecretKey } from 'node:crypto'
+import { calculateJwkThumbprint, exportJWK, FlattenedSign, generateKeyPair, type JWK } from 'jose'
 import { Agent, request } from 'undici'
 
 export interface Endpoint {
@@ -60,7 +60,9 @@ export async function createSender(endpoints: readonly Endpoint[], issuer: strin
   const { privateKey, publicKey } = await generateKeyPair('ES256', { extractable: true })
   const jwk = await exportJWK(publicKey)
   const kid = await calculateJwkThumbprint(jwk)
-  const targets = new Map(endpoints.map(({ id, url, secret }) => [id, { url, key: Buffer.from(secret.slice(6), 'base64') }]))
+  const targets = new Map(
+    endpoints.map(({ id, url, secret }) => [id, { url, key: createSecretKey(Buffer.from(secret.slice(6), 'base64')) }]),
+  )
   const dispatcher = new Agent({ connections: 256, pipelining: 1, connectTimeout: 5_000, headersTimeout: 15_000, bodyTimeout: 20_000 })
   return {
     jwks: { keys: [{ ...jwk, kid, alg: 'ES256', use: 'sig' }] },
@@ -69,17 +71,18 @@ export async function createSender(endpoints: readonly Endpoint[], issuer: strin
       if (target === undefined) throw new Error(`no endpoint ${endpointId}`)
       const iat = Math.floor(Date.now() / 1e3)
       const header = { alg: 'ES256', kid, typ: 'webhook+jws', iss: issuer, aud: target.url, iat, jti: eventId }
-      const [head, , signature] = (await new CompactSign(Buffer.from(body)).setProtectedHeader(header).sign(privateKey)).split('.')
-      const mac = createHmac('sha256', target.key).update(`${eventId}.${iat}.${body}`).digest('base64')
+      const bytes = Buffer.from(body)
+      const jws = await new FlattenedSign(bytes).setProtectedHeader(header).sign(privateKey)
+      const mac = createHmac('sha256', target.key).update(`${eventId}.${iat}.`).update(bytes).digest('base64')
       const headers = {
         'content-type': 'application/json',
         'webhook-id': eventId,
         'webhook-timestamp': String(iat),
         'webhook-signature': `v1,${mac}`,
-        'webhook-jws': `${head}..${signature}`,
+        'webhook-jws': `${jws.protected}..${jws.signature}`,
         'webhook-attempt': String(attempt),
       }
-      const answer = await request(target.url, { method: 'POST', headers, body, dispatcher })
+      const answer = await request(target.url, { method: 'POST', headers, body: bytes, dispatcher })
       await answer.body.dump()
       if (answer.statusCode < 200 || answer.statusCode > 299) throw new Error(`the endpoint answered ${answer.statusCode}`)
     },

@@ -14,14 +14,14 @@ import * as clients from './scripts/clients.ts'
 import * as deliveries from './scripts/deliveries.ts'
 import * as endpoints from './scripts/endpoints.ts'
 import * as intake from './scripts/intake.ts'
-import { claim, mend } from './scripts/lanes.ts'
+import { claim, mend, type Slots } from './scripts/lanes.ts'
 import * as leases from './scripts/leases.ts'
 import * as lists from './scripts/lists.ts'
 import type { View } from './scripts/outbox.ts'
 import { newRound } from './scripts/share.ts'
 import * as tasks from './scripts/tasks.ts'
 import { openSqlite, ownSqlite } from './sqlite.ts'
-import type { DeliverySettlement, Found, Intake, Progress, Settlement, Store } from './store.ts'
+import type { DeliverySettlement, Found, Intake, Owed, Progress, Settled, Settlement, Starter, Store, Submitted } from './store.ts'
 
 export interface StoreOptions {
   /** `file:<path>` or `postgres://…` */
@@ -96,10 +96,49 @@ function bind(driver: Driver, { clock, publicUrl, retrySchedule }: StoreOptions,
     place: Order,
     script: (items: readonly Item[]) => Script<readonly Answer[]>,
     size: (item: Item) => number,
+  ): ((item: Item) => Promise<Answer>) => gathered((take) => driver.write(place, () => script(take())), size)
+  /** As `merged`, with slots lent by the pump of `kind`: what the script started runs once its transaction has committed. */
+  const starting = <Item, Answer, W>(
+    place: Order,
+    starter: () => Starter<W> | null,
+    script: (
+      items: readonly Item[],
+      slots: Slots | null,
+    ) => Script<{ readonly answers: readonly Answer[]; readonly started: readonly W[] }>,
+    size: (item: Item) => number,
+    waiting?: number,
+  ): ((item: Item) => Promise<Answer>) =>
+    gathered(
+      async (take) => {
+        const lender = starter()
+        let slots: Slots | null = null
+        try {
+          const { answers, started } = await driver.write(place, () => {
+            const items = take()
+            if (lender) slots ??= { by: lender.by, leaseMs: lender.leaseMs, count: lender.reserve(items.length) }
+            return script(items, slots)
+          })
+          lender?.start(started)
+          return answers
+        } finally {
+          lender?.release((slots as Slots | null)?.count ?? 0)
+        }
+      },
+      size,
+      waiting,
+    )
+  const gathered = <Item, Answer>(
+    run: (take: () => readonly Item[]) => Promise<readonly Answer[]>,
+    size: (item: Item) => number,
     waiting = Infinity,
   ): ((item: Item) => Promise<Answer>) => {
     const add = batch<Item, Answer>(
-      { run: (take) => driver.write(place, () => script(take())), blames: (error) => driver.blames(error), width: driver.width },
+      {
+        run,
+        // A row that holds no JSON where it should is one item's fault too.
+        blames: (error) => error instanceof SyntaxError || driver.blames(error),
+        width: driver.width,
+      },
       {
         most: MOST_ITEMS,
         mostBytes: MOST_BYTES,
@@ -116,15 +155,20 @@ function bind(driver: Driver, { clock, publicUrl, retrySchedule }: StoreOptions,
 
   const changed = (task: Task): void => driver.tell(task.id)
 
-  const addTasks = merged<Intake, Awaited<ReturnType<Store['addTasks']>>>(
+  let taskStarter: Starter<Task> | null = null
+  let startedTypes: ReadonlySet<string> = new Set()
+  let deliveryStarter: Starter<Owed> | null = null
+  const addTasks = starting<Intake, Submitted, Task>(
     order.intake,
-    (items) => intake.addTasks(items, view),
+    () => taskStarter,
+    (items, slots) => intake.addTasks(items, view, slots, startedTypes),
     ({ tasks }) => tasks.reduce((bytes, task) => bytes + task.input.length + 600, 0),
     MOST_WAITING_INTAKE,
   )
-  const settleTask = merged<Settlement, Awaited<ReturnType<Store['settleTask']>>>(
+  const settleTask = starting<Settlement, Settled<Task>, Owed>(
     order.settlement,
-    (items) => tasks.settleTasks(items, view),
+    () => deliveryStarter,
+    (items, slots) => tasks.settleTasks(items, view, slots),
     ({ outcome }) => 600 + (outcome.kind === 'complete' ? (outcome.result?.length ?? 0) : 0),
   )
   const reportProgress = merged<Progress, Awaited<ReturnType<Store['reportProgress']>>>(
@@ -140,6 +184,13 @@ function bind(driver: Driver, { clock, publicUrl, retrySchedule }: StoreOptions,
 
   return {
     now: () => read(now()),
+    startTasks(starter, types) {
+      taskStarter = starter
+      startedTypes = types
+    },
+    startDeliveries(starter) {
+      deliveryStarter = starter
+    },
 
     addTasks,
     findSubmitted: (idempotency) => read(intake.findSubmitted(idempotency)),

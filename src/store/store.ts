@@ -183,6 +183,20 @@ export interface Owed extends Delivery {
   readonly traceparent: string | null
 }
 
+/**
+ * A pump's free slots, lent to the store: work may then start in the very commit that makes it claimable, which saves the claim.
+ * Only where nothing waits before it, so that nobody is overtaken.
+ */
+export interface Starter<W> {
+  /** The boot that runs what is started. */
+  readonly by: string
+  readonly leaseMs: Millis
+  /** Takes up to `most` free slots. Each is used by `start` or given back by `release`. */
+  reserve(most: number): number
+  release(slots: number): void
+  start(items: readonly W[]): void
+}
+
 /** The one door out of `running`. `fence` must still be the task's. */
 export interface Settlement {
   readonly id: string
@@ -296,6 +310,11 @@ export interface Store {
   addSigningKeys(keys: readonly SigningKey[]): Promise<SigningKey[]>
   /** A setting of the installation: writes the value when there is none; answers what is there. */
   keepSetting(name: string, value: string): Promise<string>
+
+  /** Lends a pump's slots: tasks of these types start as they come in, where nothing waits before them. */
+  startTasks(starter: Starter<Task>, types: ReadonlySet<string>): void
+  /** Lends a pump's slots: deliveries start with the fact they tell of, where their lane has room and nothing waits before them. */
+  startDeliveries(starter: Starter<Owed>): void
 
   /** Work of that kind became claimable: in process, or heard from another node. */
   onWork(listener: (kind: Kind) => void): () => void

@@ -6,7 +6,8 @@ import { attemptColumns, deliveryColumns, endpointColumns, updatedDeliveryColumn
 import { bind, type Call, type Columns, type Dialect, first, rows, type Script, statement, together } from '../script.ts'
 import type { DeliverySettlement, Owed, Settled } from '../store.ts'
 import { free, holdLanes, leaveTurns, type Taking, turnsFor } from './lanes.ts'
-import { type NewDelivery, owe, record, type View } from './outbox.ts'
+import { byLease, leaseOf } from './leases.ts'
+import { type NewDelivery, owe, type View, write } from './outbox.ts'
 import { FOREVER } from './share.ts'
 import { anyone } from './tasks.ts'
 
@@ -120,7 +121,7 @@ const wishes = {
 export function* settleDeliveries(settlements: readonly DeliverySettlement[], view: View): Script<readonly Settled<Delivery>[]> {
   const [won] = (yield* together([
     updateDeliveries({
-      settlements: settlements.map(({ id, fence, outcome, endpoint }) => ({
+      settlements: [...byLease(settlements).values()].map(({ id, fence, outcome, endpoint }) => ({
         delivery_id: id,
         at_fence: fence,
         wish: wishes[outcome.kind],
@@ -132,22 +133,24 @@ export function* settleDeliveries(settlements: readonly DeliverySettlement[], vi
     ...attempts(settlements),
     ...health(settlements),
   ])) as unknown as [readonly Delivery[]]
-  const byId = new Map(won.map((delivery) => [delivery.id, delivery]))
+  const ended = byLease(won)
   if (won.length > 0) {
     const now = won[0]!.updatedAt
     const place = (delivery: Delivery) => ({ queue: DELIVERIES, clientId: delivery.clientId, laneId: delivery.laneId })
     const opened = yield* free(won.map(place), now)
     const waiting = won.filter((d) => d.state === 'pending').map((d) => ({ ...place(d), line: 1, rank: d.dueAt }))
-    const holds = settlements.flatMap(({ id, endpoint }) => {
-      const delivery = byId.get(id)
+    const holds = settlements.flatMap((settlement) => {
+      const { endpoint } = settlement
+      const delivery = ended.get(leaseOf(settlement))
       return endpoint.holdMs === null || !delivery ? [] : [{ ...place(delivery), until: now + endpoint.holdMs }]
     })
     yield* together([...holdLanes(longest(holds)), ...leaveTurns([...opened, ...turnsFor(waiting, now)])])
   }
   yield* disable(settlements, view)
-  return settlements.map(({ id }) => {
-    const delivery = byId.get(id)
-    return delivery ? { kind: 'settled', value: delivery } : { kind: 'stale' }
+  return settlements.map((settlement) => {
+    const lease = leaseOf(settlement)
+    const value = ended.get(lease)
+    return ended.delete(lease) ? { kind: 'settled', value: value! } : { kind: 'stale' }
   })
 }
 function longest<H extends { laneId: string; until: Millis }>(holds: readonly H[]): readonly H[] {
@@ -199,7 +202,7 @@ function* disable(settlements: readonly DeliverySettlement[], view: View): Scrip
   )
   yield* together(holdLanes(disabled.map(({ id, clientId }) => ({ queue: DELIVERIES, clientId, laneId: id, until: FOREVER }))))
   const at = (yield* first<{ now: Millis }>(readNow()))!.now
-  yield* record(
+  yield* write(
     disabled.map(({ id, clientId, reason }) => {
       const event = { id: view.newId('event'), type: 'endpoint.disabled' as const, at }
       const body = envelopeJson(event, JSON.stringify({ endpointId: id, reason }))
@@ -272,7 +275,7 @@ export function* addPing(ping: { endpointId: string; clientId: string; eventId: 
   const now = (yield* first<{ now: Millis }>(readNow()))!.now
   const event = { id: ping.eventId, type: 'endpoint.ping' as const, at: now }
   const place = { client_id: ping.clientId, task_id: null, endpoint_id: ping.endpointId, created_at: now }
-  yield* record(
+  yield* write(
     [
       {
         ...place,
@@ -284,7 +287,7 @@ export function* addPing(ping: { endpointId: string; clientId: string; eventId: 
         body: envelopeJson(event, JSON.stringify({ endpointId: ping.endpointId })),
       },
     ],
-    [
+    owe([
       {
         ...place,
         id: ping.deliveryId,
@@ -296,7 +299,7 @@ export function* addPing(ping: { endpointId: string; clientId: string; eventId: 
         trigger: 'ping',
         max_tries: 1,
       },
-    ],
+    ]),
   )
   return yield* first<Delivery>(readDelivery({ id: ping.deliveryId, clientId: null }))
 }

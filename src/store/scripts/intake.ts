@@ -4,7 +4,7 @@ import type { Millis, Task } from '../../model.ts'
 import { taskColumns } from '../columns.ts'
 import { bind, type Call, type Columns, first, rows, type Script, statement, together } from '../script.ts'
 import type { Idempotency, Intake, NewTask, Submitted } from '../store.ts'
-import { addLanes, leaveTurns, turnsFor } from './lanes.ts'
+import { addLanes, leaveTurns, type Slots, somethingWaits, turnsFor } from './lanes.ts'
 import type { View } from './outbox.ts'
 import { announce, KEY_CONCURRENCY, laneOf, queueOf } from './tasks.ts'
 
@@ -19,6 +19,7 @@ const TASK: Columns = {
   input: 'text',
   metadata: 'text',
   callback: 'text',
+  start: 'int8',
   due: 'int8',
   start_by: 'int8',
   deadline_at: 'int8',
@@ -30,13 +31,15 @@ const TASK: Columns = {
   traceparent: 'text',
   tracestate: 'text',
 }
-const same = Object.keys(TASK).filter((name) => name !== 'due')
+const same = Object.keys(TASK).filter((name) => name !== 'due' && name !== 'start')
 const insertTasks = statement(
   (
     d,
-  ) => sql`insert into tasks (${sql.raw(same.join(', '))}, state, line, rank, due_at, tries, fence, generation, revision, progress, created_at, updated_at)
-    select ${sql.raw(same.map((name) => `v.${name}`).join(', '))}, 'pending', case when v.due is null then 0 else 1 end,
-      coalesce(v.due, n.at - v.priority * 1000), coalesce(v.due, n.at), 0, 0, 1, 1, 0, n.at, n.at
+  ) => sql`insert into tasks (${sql.raw(same.join(', '))}, state, line, rank, due_at, tries, fence, generation, revision, progress, created_at, updated_at,
+      leased_until, leased_by, started_at)
+    select ${sql.raw(same.map((name) => `v.${name}`).join(', '))}, case when v.start = 1 then 'running' else 'pending' end, case when v.due is null then 0 else 1 end,
+      coalesce(v.due, n.at - v.priority * 1000), coalesce(v.due, n.at), v.start, v.start, 1, 1 + v.start, 0, n.at, n.at,
+      case when v.start = 1 then n.at + ${bind('leaseMs')} end, case when v.start = 1 then ${d.name === 'postgres' ? sql`${bind('by')}::text` : bind('by')} end, case when v.start = 1 then n.at end
     from ${d.records('tasks', TASK)} v cross join (select ${d.now} as at) n
     returning id, due_at as "dueAt", rank, created_at as "createdAt"`,
 )
@@ -79,11 +82,19 @@ export function* findSubmitted({ clientId, scope, key, fingerprint }: Idempotenc
   return tasks.length < ids.length ? { kind: 'gone' } : { kind: 'replayed', tasks }
 }
 
-/** Intakes of many requests; each is all or nothing, and a key already used is answered with what it made. */
-export function* addTasks(intakes: readonly Intake[], view: View): Script<readonly Submitted[]> {
+/**
+ * Intakes of many requests; each is all or nothing, and a key already used is answered with what it made. Tasks come back as they
+ * were accepted; `started` are those that lent slots let run at once.
+ */
+export function* addTasks(
+  intakes: readonly Intake[],
+  view: View,
+  slots: Slots | null,
+  types: ReadonlySet<string>,
+): Script<{ readonly answers: readonly Submitted[]; readonly started: readonly Task[] }> {
   const fresh = yield* claimKeys(intakes)
   const tasks = intakes.flatMap((intake) => (fresh(intake) ? intake.tasks : []))
-  const written = tasks.length === 0 ? [] : yield* insert(tasks, view)
+  const { written, started } = tasks.length === 0 ? { written: [], started: [] } : yield* insert(tasks, view, slots, types)
   const byId = new Map(written.map((task) => [task.id, task]))
   const answers: Submitted[] = []
   for (const intake of intakes) {
@@ -91,7 +102,7 @@ export function* addTasks(intakes: readonly Intake[], view: View): Script<readon
     // The winner stands in another transaction, or earlier in this very batch: a statement of its own sees it.
     else answers.push((yield* findSubmitted(intake.idempotency!)) ?? { kind: 'gone' })
   }
-  return answers
+  return { answers, started }
 }
 
 const idsOf = (intake: Intake): string => JSON.stringify(intake.tasks.map((task) => task.id))
@@ -112,9 +123,15 @@ function* claimKeys(intakes: readonly Intake[]): Script<(intake: Intake) => bool
   return (intake) => intake.idempotency === null || won.has(idsOf(intake))
 }
 
-function* insert(tasks: readonly NewTask[], view: View): Script<readonly Task[]> {
+function* insert(
+  tasks: readonly NewTask[],
+  view: View,
+  slots: Slots | null,
+  types: ReadonlySet<string>,
+): Script<{ written: readonly Task[]; started: readonly Task[] }> {
   const placed = tasks.map((task) => ({ ...task, laneId: laneOf(task) }))
   const keyed = [...new Set(placed.filter((task) => task.concurrencyKey !== null).map((task) => task.laneId))]
+  const starting = yield* chooseStarting(placed, slots, types)
   const given = yield* together([
     insertTasks({
       tasks: placed.map((task) => ({
@@ -125,6 +142,7 @@ function* insert(tasks: readonly NewTask[], view: View): Script<readonly Task[]>
         input: task.input,
         metadata: task.metadata,
         callback: task.callback,
+        start: starting.has(task.id) ? 1 : 0,
         due: task.dueAt,
         start_by: task.startBy,
         deadline_at: task.deadlineAt,
@@ -136,6 +154,8 @@ function* insert(tasks: readonly NewTask[], view: View): Script<readonly Task[]>
         traceparent: task.traceparent,
         tracestate: task.tracestate,
       })),
+      leaseMs: slots?.leaseMs ?? 0,
+      by: slots?.by ?? '',
     }),
     ...addLanes(keyed.map((id) => ({ id, cap: KEY_CONCURRENCY }))),
   ])
@@ -147,14 +167,47 @@ function* insert(tasks: readonly NewTask[], view: View): Script<readonly Task[]>
     const { dueAt, createdAt } = stamps.get(task.id)!
     return { ...task, ...UNTOUCHED, dueAt, createdAt, updatedAt: createdAt }
   })
-  const waiting = placed.map((task) => {
-    const line = task.dueAt === null ? 0 : 1
-    return { queue: queueOf(task.type), clientId: task.clientId, laneId: task.laneId, line, rank: stamps.get(task.id)!.rank }
-  })
+  const started = written
+    .filter(({ id }) => starting.has(id))
+    .map(
+      (task): Task => ({
+        ...task,
+        state: 'running',
+        tries: 1,
+        fence: 1,
+        revision: 2,
+        startedAt: task.createdAt,
+        leasedUntil: task.createdAt + slots!.leaseMs,
+        leasedBy: slots!.by,
+      }),
+    )
+  const waiting = placed
+    .filter(({ id }) => !starting.has(id))
+    .map(({ id, type, clientId, laneId, dueAt }) => ({
+      queue: queueOf(type),
+      clientId,
+      laneId,
+      line: dueAt === null ? 0 : 1,
+      rank: stamps.get(id)!.rank,
+    }))
   yield* together([...labels(written), ...leaveTurns(turnsFor(waiting, now))])
   yield* announce(written, 'task.created', view)
-  return written
+  yield* announce(started, 'task.started', view)
+  return { written, started }
 }
+
+/** Tasks that may start in the commit that adds them: due now, under no limit of their own, and nobody waiting. */
+function* chooseStarting(
+  tasks: readonly (NewTask & { laneId: string })[],
+  slots: Slots | null,
+  types: ReadonlySet<string>,
+): Script<ReadonlySet<string>> {
+  if (!slots || slots.count === 0) return new Set()
+  const able = tasks.filter((task) => task.dueAt === null && task.concurrencyKey === null && types.has(task.type))
+  if (able.length === 0 || (yield* first(somethingWaits('task')))) return new Set()
+  return new Set(able.slice(0, slots.count).map(({ id }) => id))
+}
+
 const UNTOUCHED = {
   state: 'pending',
   tries: 0,

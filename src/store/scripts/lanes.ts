@@ -10,7 +10,7 @@
  */
 import { sql } from 'drizzle-orm'
 import type { Kind, Millis } from '../../model.ts'
-import { bind, type Call, type Columns, type Dialect, rows, type Script, statement, together } from '../script.ts'
+import { bind, type Call, type Columns, type Dialect, rows, type Script, statement, together, type Values } from '../script.ts'
 import { FOREVER, type Line, type Looked, plan, type Round, type Rule, type Seen, share, sift, type Want } from './share.ts'
 
 /** What a lane's place in the run queue is made of. */
@@ -118,7 +118,7 @@ const sweepTurns = statement(
 
 const ids = (d: Dialect, name: string) => sql`select v.id from ${d.records(name, { id: 'text' })} v`
 const lockLanes = statement(
-  (d) => sql`select id, cap, pace_ms as "paceMs", paced_at as "pacedAt", held_until as "heldUntil" from lanes
+  (d) => sql`select id, cap, pace_ms as "paceMs", paced_at as "pacedAt", held_until as "heldUntil", filled from lanes
     where id ${d.anyOf(ids(d, 'lanes'))} order by id ${d.skipLocked}`,
 )
 const addGates = statement(
@@ -273,6 +273,46 @@ function* visit<Taken extends { readonly id: string; readonly laneId: string }>(
     ...keepTurns(turns),
   ])
   return { taken, alarmAt, more: turns.some((turn) => turn.turn !== null) || mine.length < wants.length }
+}
+
+// Starting without a claim.
+
+/** Slots a pump lent for the time of one transaction. */
+export interface Slots {
+  readonly by: string
+  readonly leaseMs: Millis
+  readonly count: number
+}
+const inLine = statement(
+  () => sql`select 1 as one from turns where queue >= ${bind('from')} and queue < ${bind('to')} and turn is not null limit 1`,
+)
+const ranges = { task: { from: 'task/', to: 'task0' }, delivery: { from: 'delivery', to: 'delivery0' } } as const satisfies Record<
+  Kind,
+  Values
+>
+/** Whether anything of that kind stands in line: then nothing new may start before it. */
+export const somethingWaits = (kind: Kind): Call => inLine(ranges[kind])
+
+/** How many rows of each lane may start now, under its rule and `slots`; lanes that are thereby full are marked so. */
+export function* admit(kind: Kind, wanted: ReadonlyMap<string, number>, slots: number, now: Millis): Script<ReadonlyMap<string, number>> {
+  const lanes = [...wanted.keys()].map((id) => ({ id }))
+  const [waits, locked] = yield* together([somethingWaits(kind), lockLanes({ lanes })])
+  const rules = (locked as unknown as Rule[]).filter((rule) => rule.heldUntil <= now && rule.filled === 0 && rule.paceMs === null)
+  if (waits!.length > 0 || rules.length === 0) return new Map()
+  const counts = yield* rows<{ id: string; n: number }>(countLanes[kind]({ lanes: rules.map(({ id }) => ({ id })) }))
+  const running = new Map(counts.map(({ id, n }) => [id, n]))
+  const admitted = new Map<string, number>()
+  const filled: { id: string }[] = []
+  let left = slots
+  for (const { id, cap } of rules) {
+    const room = cap === null ? Infinity : cap - (running.get(id) ?? 0)
+    const n = Math.max(0, Math.min(wanted.get(id)!, room, left))
+    left -= n
+    admitted.set(id, n)
+    if (n > 0 && n >= room) filled.push({ id })
+  }
+  if (filled.length > 0) yield markFilled({ lanes: filled })
+  return admitted
 }
 
 // Freeing, holding, mending.

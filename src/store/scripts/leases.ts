@@ -7,6 +7,15 @@ import type { Held, Renewal } from '../store.ts'
 
 const tables = { task: 'tasks', delivery: 'deliveries' } as const
 
+/** Names a lease: one claim of one row. */
+export const leaseOf = ({ id, fence }: Held): string => `${id} ${fence}`
+/** By lease, the first that presents it: a lease ends once, also when two who hold it share a batch. */
+export function byLease<P extends Held>(presented: readonly P[]): Map<string, P> {
+  const first = new Map<string, P>()
+  for (const each of presented) if (!first.has(leaseOf(each))) first.set(leaseOf(each), each)
+  return first
+}
+
 const renewing = (kind: Kind) =>
   statement((d) => {
     const table = sql.raw(tables[kind])

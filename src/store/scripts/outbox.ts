@@ -3,10 +3,22 @@
  * Bodies are rendered here, from the row the change returned, so that the bytes are fixed with the fact.
  */
 import { sql } from 'drizzle-orm'
-import { type Callback, type Endpoint, type EventType, isTerminal, type Json, type Millis, type Task } from '../../model.ts'
+import {
+  type Callback,
+  type Delivery,
+  type Endpoint,
+  type EventType,
+  isTerminal,
+  type Json,
+  type Millis,
+  type Task,
+  type Trigger,
+} from '../../model.ts'
 import { cloudEventJson, envelopeJson, taskJson } from '../../representation.ts'
-import { type Columns, rows, type Script, statement, together } from '../script.ts'
-import { leaveTurns, turnsFor } from './lanes.ts'
+import { endpointColumns } from '../columns.ts'
+import { bind, type Call, type Columns, rows, type Script, statement, together } from '../script.ts'
+import type { Owed } from '../store.ts'
+import { admit, leaveTurns, type Slots, turnsFor } from './lanes.ts'
 
 /** What rendering takes that no table holds. */
 export interface View {
@@ -30,12 +42,8 @@ const terminalType: Partial<Record<Task['state'], EventType>> = {
 /** The fact that a task's state is, when it ended. */
 export const ending = (task: Task): Fact => ({ task, type: terminalType[task.state]!, at: task.finishedAt ?? task.updatedAt })
 
-/** What deciding and rendering needs of an endpoint. */
-type Listener = Pick<Endpoint, 'id' | 'clientId' | 'events' | 'taskTypes' | 'format' | 'payload' | 'retrySchedule'>
 const readListeners = statement(
-  (
-    d,
-  ) => sql`select id, client_id as "clientId", events, task_types as "taskTypes", format, payload, retry_schedule as "retrySchedule" from endpoints
+  (d) => sql`select ${endpointColumns} from endpoints
     where client_id ${d.anyOf(sql`select v.id from ${d.records('clients', { id: 'text' })} v`)} and deleted_at is null`,
 )
 const countEvents = statement(
@@ -75,11 +83,20 @@ const DELIVERY: Columns = {
   trigger: 'text',
   max_tries: 'int8',
   created_at: 'int8',
+  start: 'int8',
 }
-const deliveryNames = sql.raw(Object.keys(DELIVERY).join(', '))
+const deliveryNames = sql.raw(
+  Object.keys(DELIVERY)
+    .filter((name) => name !== 'start')
+    .join(', '),
+)
 const insertDeliveries = statement(
-  (d) => sql`insert into deliveries (${deliveryNames}, lane_id, state, line, rank, due_at, tries, fence, updated_at)
-    select ${deliveryNames}, endpoint_id, 'pending', 0, created_at, created_at, 0, 0, created_at from ${d.records('deliveries', DELIVERY)} v`,
+  (
+    d,
+  ) => sql`insert into deliveries (${deliveryNames}, lane_id, state, line, rank, due_at, tries, fence, updated_at, leased_until, leased_by)
+    select ${deliveryNames}, endpoint_id, case when start = 1 then 'running' else 'pending' end, 0, created_at, created_at, start, start, created_at,
+      case when start = 1 then ${d.now} + ${bind('leaseMs')} end, case when start = 1 then ${d.name === 'postgres' ? sql`${bind('by')}::text` : bind('by')} end
+    from ${d.records('deliveries', DELIVERY)} v`,
 )
 
 /** A delivery to be written; its body is null where the event's own is sent. */
@@ -93,7 +110,7 @@ export interface NewDelivery {
   readonly url: string | null
   readonly body: string | null
   readonly retry_schedule: Json | null
-  readonly trigger: string
+  readonly trigger: Trigger
   readonly max_tries: number
   readonly created_at: Millis
 }
@@ -110,12 +127,15 @@ export interface NewEvent {
   readonly created_at: Millis
 }
 
-/** Records facts and what they owe. A fact that is no ending is recorded only where something subscribes to it. */
-export function* emit(facts: readonly Fact[], view: View): Script<number> {
-  if (facts.length === 0) return 0
+/**
+ * Records facts and what they owe. A fact that is no ending is recorded only where something subscribes to it. The answer are the
+ * deliveries that lent slots let start at once.
+ */
+export function* emit(facts: readonly Fact[], view: View, slots: Slots | null = null): Script<readonly Owed[]> {
+  if (facts.length === 0) return []
   const heard = facts.some(({ task }) => task.callback !== null)
   const clientIds = [...new Set(facts.map(({ task }) => task.clientId))]
-  const listeners = heard ? yield* rows<Listener>(readListeners({ clients: clientIds.map((id) => ({ id })) })) : []
+  const listeners = heard ? yield* rows<Endpoint>(readListeners({ clients: clientIds.map((id) => ({ id })) })) : []
   const judge = subscriptions(listeners)
   const events: NewEvent[] = []
   const deliveries: NewDelivery[] = []
@@ -165,12 +185,35 @@ export function* emit(facts: readonly Fact[], view: View): Script<number> {
       })
     }
   }
-  yield* record(events, deliveries)
-  return deliveries.length
+  return yield* record(events, deliveries, new Map(listeners.map((listener) => [listener.id, listener])), facts, slots)
 }
 
-/** Writes events in the order given, each with its place in the client's feed, and deliveries with their turns. */
-export function* record(events: readonly NewEvent[], deliveries: readonly NewDelivery[]): Script<void> {
+/** Writes events in the order given, each with its place in the client's feed, and deliveries: started, or with their turns. */
+function* record(
+  events: readonly NewEvent[],
+  deliveries: readonly NewDelivery[],
+  endpoints: ReadonlyMap<string, Endpoint>,
+  facts: readonly Fact[],
+  slots: Slots | null,
+): Script<readonly Owed[]> {
+  if (events.length === 0) return []
+  const starting = yield* chooseStarting(deliveries, slots)
+  yield* write(events, owe(deliveries, starting, slots))
+  if (starting.size === 0) return []
+  const bodies = new Map(events.map(({ id, body }) => [id, body]))
+  const traces = new Map(facts.map(({ task }) => [task.id, task.traceparent]))
+  return deliveries
+    .filter(({ id }) => starting.has(id))
+    .map((made) => ({
+      ...running(made, slots!),
+      eventBody: bodies.get(made.event_id)!,
+      endpoint: endpoints.get(made.endpoint_id)!,
+      traceparent: traces.get(made.task_id ?? '') ?? null,
+    }))
+}
+
+/** Events that are owed to nobody but those named. */
+export function* write(events: readonly NewEvent[], owed: readonly Call[]): Script<void> {
   if (events.length === 0) return
   const perClient = new Map<string, number>()
   for (const event of events) perClient.set(event.client_id, (perClient.get(event.client_id) ?? 0) + 1)
@@ -183,26 +226,78 @@ export function* record(events: readonly NewEvent[], deliveries: readonly NewDel
     next.set(event.client_id, seq)
     return { ...event, seq }
   })
-  yield* together([insertEvents({ events: numbered }), ...owe(deliveries)])
+  yield* together([insertEvents({ events: numbered }), ...owed])
 }
 
 /** Writes deliveries of events that stand already. */
-export const owe = (deliveries: readonly NewDelivery[]) =>
+export const owe = (
+  deliveries: readonly NewDelivery[],
+  starting: ReadonlySet<string> = new Set(),
+  slots: Slots | null = null,
+): readonly Call[] =>
   deliveries.length === 0
     ? []
     : [
-        insertDeliveries({ deliveries }),
+        insertDeliveries({
+          deliveries: deliveries.map((made) => ({ ...made, start: starting.has(made.id) ? 1 : 0 })),
+          leaseMs: slots?.leaseMs ?? 0,
+          by: slots?.by ?? '',
+        }),
         ...leaveTurns(
           turnsFor(
-            deliveries.map((d) => ({ queue: 'delivery', clientId: d.client_id, laneId: d.endpoint_id, line: 0, rank: d.created_at })),
+            deliveries
+              .filter(({ id }) => !starting.has(id))
+              .map((d) => ({ queue: 'delivery', clientId: d.client_id, laneId: d.endpoint_id, line: 0, rank: d.created_at })),
             0,
           ),
         ),
       ]
 
+/** Deliveries that may start in the commit that owes them: their lane has room, and nothing stands in line. */
+function* chooseStarting(deliveries: readonly NewDelivery[], slots: Slots | null): Script<ReadonlySet<string>> {
+  if (!slots || slots.count === 0 || deliveries.length === 0) return new Set()
+  const wanted = new Map<string, number>()
+  for (const { endpoint_id } of deliveries) wanted.set(endpoint_id, (wanted.get(endpoint_id) ?? 0) + 1)
+  const admitted = new Map(yield* admit('delivery', wanted, slots.count, deliveries[0]!.created_at))
+  const starting = new Set<string>()
+  for (const { id, endpoint_id } of deliveries) {
+    const left = admitted.get(endpoint_id) ?? 0
+    if (left === 0) continue
+    admitted.set(endpoint_id, left - 1)
+    starting.add(id)
+  }
+  return starting
+}
+
+const running = (made: NewDelivery, { by, leaseMs }: Slots): Delivery => ({
+  id: made.id,
+  clientId: made.client_id,
+  laneId: made.endpoint_id,
+  state: 'running',
+  dueAt: made.created_at,
+  tries: 1,
+  maxTries: made.max_tries,
+  fence: 1,
+  leasedUntil: made.created_at + leaseMs,
+  leasedBy: by,
+  eventId: made.event_id,
+  eventType: made.event_type,
+  taskId: made.task_id,
+  endpointId: made.endpoint_id,
+  url: made.url,
+  body: made.body,
+  retrySchedule: made.retry_schedule,
+  trigger: made.trigger,
+  retryAfterAt: null,
+  canceledReason: null,
+  createdAt: made.created_at,
+  updatedAt: made.created_at,
+  finishedAt: null,
+})
+
 /** Who is owed a fact: the endpoint the task names, else every endpoint of its client that subscribes, whatever its status. */
-function subscriptions(listeners: readonly Listener[]): (fact: Fact) => readonly { listener: Listener; callback: Callback }[] {
-  const byClient = new Map<string, { listener: Listener; events: ReadonlySet<string>; types: ReadonlySet<string> }[]>()
+function subscriptions(listeners: readonly Endpoint[]): (fact: Fact) => readonly { listener: Endpoint; callback: Callback }[] {
+  const byClient = new Map<string, { listener: Endpoint; events: ReadonlySet<string>; types: ReadonlySet<string> }[]>()
   for (const listener of listeners) {
     const known = { listener, events: new Set<string>(JSON.parse(listener.events)), types: new Set<string>(JSON.parse(listener.taskTypes)) }
     const own = byClient.get(listener.clientId)

@@ -135,6 +135,7 @@ export interface Rule {
   readonly paceMs: Millis | null
   readonly pacedAt: Millis
   readonly heldUntil: Millis
+  readonly filled: number
 }
 /** A row at the head of a lane. */
 export interface Line {

@@ -3,8 +3,9 @@ import { type SQL, sql } from 'drizzle-orm'
 import { isTerminal, type Millis, type Outcome, type Task } from '../../model.ts'
 import { taskColumns, updatedTaskColumns } from '../columns.ts'
 import { bind, type Columns, type Dialect, first, rows, type Script, statement, together } from '../script.ts'
-import type { Progress, Settled, Settlement, TaskChange } from '../store.ts'
-import { free, leaveTurns, type Ready, type Taking, turnsFor } from './lanes.ts'
+import type { Owed, Progress, Settled, Settlement, TaskChange } from '../store.ts'
+import { free, leaveTurns, type Ready, type Slots, type Taking, turnsFor } from './lanes.ts'
+import { byLease, leaseOf } from './leases.ts'
 import { emit, ending, type Fact, type View } from './outbox.ts'
 
 /** Running at once for one client, type and `concurrencyKey`. */
@@ -86,17 +87,16 @@ function* endLate(late: readonly Task[], now: Millis, view: View): Script<void> 
 }
 
 /** Facts that are no ending are worth rendering only where somebody subscribes to them. */
-export function* announce(tasks: readonly Task[], type: 'task.created' | 'task.started' | 'task.progress', view: View): Script<number> {
+export function* announce(tasks: readonly Task[], type: 'task.created' | 'task.started' | 'task.progress', view: View): Script<void> {
   const heard = tasks.filter((task) => task.callback !== null)
-  if (heard.length === 0) return 0
+  if (heard.length === 0) return
   const clientIds = [...new Set(heard.map((task) => task.clientId))]
   const one = yield* first(started({ ids: clientIds.map((id) => ({ id })), like: `%"${type}"%` }))
-  return one === null
-    ? 0
-    : yield* emit(
-        heard.map((task): Fact => ({ task, type, at: task.updatedAt })),
-        view,
-      )
+  if (one === null) return
+  yield* emit(
+    heard.map((task): Fact => ({ task, type, at: task.updatedAt })),
+    view,
+  )
 }
 
 // Settle.
@@ -118,6 +118,7 @@ const updateTasks = statement((d) => {
   return sql`update tasks set state = ${state}, revision = tasks.revision + 1, updated_at = ${d.now}, leased_until = null, leased_by = null,
       fence = tasks.fence + case when ${state} = 'canceled' then 1 else 0 end,
       tries = tasks.tries - v.back,
+      started_at = case when ${state} = 'failed' and v.back = tasks.tries then null else tasks.started_at end,
       line = case when ${state} = 'pending' then 1 else tasks.line end,
       rank = case when ${state} = 'pending' then ${d.now} + v.delay_ms else tasks.rank end,
       due_at = case when ${state} = 'pending' then ${d.now} + v.delay_ms else tasks.due_at end,
@@ -149,10 +150,11 @@ const wishes = {
 export function* settleTasks(
   settlements: readonly (Settlement & { readonly back?: number })[],
   view: View,
-): Script<readonly Settled<Task>[]> {
+  slots: Slots | null = null,
+): Script<{ readonly answers: readonly Settled<Task>[]; readonly started: readonly Owed[] }> {
   const won = yield* rows<Task>(
     updateTasks({
-      settlements: settlements.map(({ id, fence, outcome, back }) => ({
+      settlements: [...byLease(settlements).values()].map(({ id, fence, outcome, back }) => ({
         task_id: id,
         at_fence: fence,
         wish: wishes[outcome.kind],
@@ -163,16 +165,19 @@ export function* settleTasks(
       })),
     }),
   )
-  yield* afterwards(won, view)
-  const byId = new Map(won.map((task) => [task.id, task]))
-  return settlements.map(({ id }) => {
-    const task = byId.get(id)
-    return task ? { kind: 'settled', value: task } : { kind: 'stale' }
+  const started = yield* afterwards(won, view, slots)
+  // A cancel moved the fence on.
+  const held = byLease(won.map((task) => ({ id: task.id, fence: task.state === 'canceled' ? task.fence - 1 : task.fence, task })))
+  const answers = settlements.map((settlement): Settled<Task> => {
+    const lease = leaseOf(settlement)
+    const value = held.get(lease)?.task
+    return held.delete(lease) ? { kind: 'settled', value: value! } : { kind: 'stale' }
   })
+  return { answers, started }
 }
 /** What follows when tasks left `running`, or `pending` for good: slots open, turns are left, endings are recorded. */
-function* afterwards(changed: readonly Task[], view: View): Script<void> {
-  if (changed.length === 0) return
+function* afterwards(changed: readonly Task[], view: View, slots: Slots | null = null): Script<readonly Owed[]> {
+  if (changed.length === 0) return []
   const now = changed[0]!.updatedAt
   const opened = yield* free(
     changed.map((task) => ({ queue: queueOf(task.type), clientId: task.clientId, laneId: task.laneId })),
@@ -180,7 +185,7 @@ function* afterwards(changed: readonly Task[], view: View): Script<void> {
   )
   const waiting = changed.filter((task) => task.state === 'pending').map((task) => ready(task, 1, task.dueAt))
   yield* together(leaveTurns([...opened, ...turnsFor(waiting, now)]))
-  yield* emit(changed.filter((task) => isTerminal(task.state)).map(ending), view)
+  return yield* emit(changed.filter((task) => isTerminal(task.state)).map(ending), view, slots)
 }
 
 // Progress.
@@ -194,16 +199,16 @@ const updateProgress = statement(
 )
 /** Reports of running tasks, the last one of each. Progress never falls within one try. */
 export function* reportProgress(reports: readonly Progress[], view: View): Script<readonly Settled<Task>[]> {
-  const last = new Map(reports.map((report) => [report.id, report]))
+  const last = new Map(reports.map((report) => [leaseOf(report), report]))
   const told = yield* rows<Task>(
     updateProgress({
       reports: [...last.values()].map((r) => ({ task_id: r.id, at_fence: r.fence, progress: r.progress, message: r.message })),
     }),
   )
   yield* announce(told, 'task.progress', view)
-  const byId = new Map(told.map((task) => [task.id, task]))
-  return reports.map(({ id }) => {
-    const task = byId.get(id)
+  const held = byLease(told)
+  return reports.map((report) => {
+    const task = held.get(leaseOf(report))
     return task ? { kind: 'settled', value: task } : { kind: 'stale' }
   })
 }
@@ -310,12 +315,13 @@ export function* endOverdue(limit: number, graceMs: Millis, view: View): Script<
   const pending = overdue.filter((task) => task.state === 'pending')
   const seized = yield* rows<{ id: string; fence: number }>(seize({ tasks: pending.map((t) => ({ task_id: t.id, at_fence: t.fence })) }))
   const fences = new Map(seized.map(({ id, fence }) => [id, fence]))
-  const settled = yield* settleTasks(
+  const { answers } = yield* settleTasks(
     overdue.flatMap((task) => {
       const fence = task.state === 'running' ? task.fence : fences.get(task.id)
       if (fence === undefined) return []
       const canceled = task.state === 'running' && task.cancelRequestedAt !== null
-      const now = Math.max(task.deadlineAt ?? 0, task.startBy ?? 0)
+      // The earlier of its times has passed; the later one perhaps not.
+      const now = Math.min(task.deadlineAt ?? Infinity, (task.tries === 0 ? task.startBy : null) ?? Infinity)
       return [
         {
           id: task.id,
@@ -327,7 +333,7 @@ export function* endOverdue(limit: number, graceMs: Millis, view: View): Script<
     }),
     view,
   )
-  return settled.filter(({ kind }) => kind === 'settled').length
+  return answers.filter(({ kind }) => kind === 'settled').length
 }
 
 /** Whether a task of that id was erased not long ago. */

@@ -1,0 +1,66 @@
+/** Leases: kept by renewing, found when they end. */
+import { expect, test } from 'vitest'
+import type { Current } from '../store.contract.ts'
+import { addClient, addEndpoint, addTask, addTasks, claimDeliveries, claimOne, claimTasks, completed, delivered } from '../support/work.ts'
+
+export function leases(current: Current): void {
+  test('a renewed lease lasts from its renewal; an unrenewed one ends', async () => {
+    const { store, pass } = current()
+    const clientId = await addClient(store)
+    await addTasks(store, 2, { clientId })
+    const [kept, left] = await claimTasks(store, { leaseMs: 30_000 })
+    await pass(20_000)
+    expect(await store.renew('task', [kept!], 30_000)).toEqual([{ id: kept!.id, kept: true, cancelRequested: false }])
+    await pass(10_001)
+    expect((await store.findExpiredTasks(10, null)).map(({ id }) => id)).toEqual([left!.id])
+    await pass(20_000)
+    expect(await store.findExpiredTasks(10, null)).toHaveLength(2)
+    expect(await store.findExpiredTasks(1, null)).toHaveLength(1)
+  })
+
+  test('an ended lease nobody swept can still be renewed, and still be settled', async () => {
+    const { store, pass } = current()
+    await addTask(store, { clientId: await addClient(store) })
+    const task = await claimOne(store, { leaseMs: 1_000 })
+    await pass(60_000)
+    expect(await store.renew('task', [task], 30_000)).toMatchObject([{ kept: true }])
+    expect(await store.findExpiredTasks(10, null)).toEqual([])
+    expect((await store.settleTask(completed(task))).kind).toBe('settled')
+    expect(await store.renew('task', [task], 30_000)).toMatchObject([{ kept: false }])
+  })
+
+  test('a new boot finds what other boots hold, but not what workers over HTTP hold', async () => {
+    const { store } = current()
+    const clientId = await addClient(store)
+    await addEndpoint(store, { clientId })
+    await addTasks(store, 4, { clientId })
+    const dead = await claimOne(store, { by: 'boot_dead' })
+    await claimOne(store, { by: 'boot_new' })
+    await claimOne(store, { by: 'worker:17' })
+    expect((await store.findExpiredTasks(10, 'boot_new')).map(({ id }) => id)).toEqual([dead.id])
+    expect(await store.findExpiredTasks(10, null)).toEqual([])
+
+    const task = await claimOne(store, { by: 'boot_new' })
+    await store.settleTask(completed(task))
+    const [delivery] = await claimDeliveries(store, { by: 'boot_dead' })
+    expect((await store.findExpiredDeliveries(10, 'boot_new')).map(({ id }) => id)).toEqual([delivery!.id])
+    expect(await store.findExpiredDeliveries(10, 'boot_dead')).toEqual([])
+  })
+
+  test('leases of deliveries are renewed and found like those of tasks', async () => {
+    const { store, pass } = current()
+    const clientId = await addClient(store)
+    await addEndpoint(store, { clientId })
+    await addTask(store, { clientId })
+    await store.settleTask(completed(await claimOne(store)))
+    const [delivery] = await claimDeliveries(store, { leaseMs: 10_000 })
+    await pass(9_000)
+    expect(await store.renew('delivery', [delivery!], 10_000)).toEqual([{ id: delivery!.id, kept: true, cancelRequested: false }])
+    await pass(9_000)
+    expect(await store.findExpiredDeliveries(10, null)).toEqual([])
+    await pass(1_001)
+    expect((await store.findExpiredDeliveries(10, null)).map(({ id }) => id)).toEqual([delivery!.id])
+    expect(await store.renew('delivery', [{ id: delivery!.id, fence: delivery!.fence + 1 }], 10_000)).toMatchObject([{ kept: false }])
+    expect((await store.settleDelivery(delivered(delivery!))).kind).toBe('settled')
+  })
+}

@@ -1,0 +1,212 @@
+/** Lists by keyset and the feed: complete, stable, in order. */
+import { expect, test } from 'vitest'
+import type { Task } from '../../src/model.ts'
+import type { Page, Position, TaskQuery } from '../../src/store/store.ts'
+import type { Current } from '../store.contract.ts'
+import { addClient, addEndpoint, addTask, addTasks, claimOne, claimTasks, completed, failed, newTask } from '../support/work.ts'
+
+export function lists(current: Current): void {
+  const walk = async <T>(ask: (after: Position | null) => Promise<Page<T>>, between?: () => Promise<unknown>): Promise<T[][]> => {
+    const pages: T[][] = []
+    for (let after: Position | null = null; ; ) {
+      const { items, next }: Page<T> = await ask(after)
+      pages.push([...items])
+      if (next === null) return pages
+      after = next
+      await between?.()
+    }
+  }
+  const tasksOf = (query: Partial<TaskQuery> & { clientId: string | null }) => (after: Position | null) =>
+    current().store.listTasks({ order: 'desc', limit: 10, ...query, after })
+
+  test('pages of tasks are complete, without repetition and in order, in both directions, while tasks are added', async () => {
+    const { store, pass } = current()
+    const clientId = await addClient(store)
+    await addTask(store, { clientId: await addClient(store) })
+    const made: string[] = []
+    for (let i = 0; i < 5; i++) {
+      made.push(...(await addTasks(store, 5, { clientId })).map(({ id }) => id))
+      await pass(1)
+    }
+    const late = () => addTask(store, { clientId })
+    for (const order of ['desc', 'asc'] as const) {
+      const pages = await walk<Task>(tasksOf({ clientId, order, limit: 7 }), order === 'desc' ? late : undefined)
+      const listed = pages.flat().filter(({ id }) => made.includes(id))
+      expect(listed.map(({ id }) => id).sort()).toEqual([...made].sort())
+      const keys = listed.map(({ createdAt, id }) => `${createdAt} ${id}`)
+      expect(keys).toEqual([...keys].sort((a, b) => (order === 'asc' ? 1 : -1) * (a < b ? -1 : 1)))
+      expect(pages.slice(0, -1).every((page) => page.length === 7)).toBe(true)
+      expect(new Set(pages.flat().map(({ id }) => id)).size).toBe(pages.flat().length)
+    }
+    expect((await walk<Task>(tasksOf({ clientId: null, limit: 100 }))).flat().length, 'the operator sees all').toBeGreaterThan(26)
+  })
+
+  test('a last page that is full has no next one', async () => {
+    const { store } = current()
+    const clientId = await addClient(store)
+    await addTasks(store, 4, { clientId })
+    const pages = await walk<Task>(tasksOf({ clientId, limit: 2 }))
+    expect(pages.map((page) => page.length)).toEqual([2, 2])
+    expect(await walk<Task>(tasksOf({ clientId: await addClient(store) }))).toEqual([[]])
+  })
+
+  test('tasks are filtered by state, type, batch, time and metadata, and by all of them', async () => {
+    const { store, pass } = current()
+    const clientId = await addClient(store)
+    const add = async (given: Partial<Parameters<typeof addTask>[1]>) => (await addTask(store, { clientId, ...given })).id
+    const plain = await add({})
+    const mail = await add({ type: 'mail.send', metadata: '{"order":"7","city":"Köln"}' })
+    const failing = await add({ type: 'mail.send', batchId: 'batch_1', metadata: '{"order":"7"}' })
+    await store.settleTask(failed({ ...(await claimOne(store, {}, ['mail.send'])), id: (await ids({ type: 'mail.send' }, 'asc'))[0]!, fence: 1 }))
+    await pass(1_000)
+    const now = await store.now()
+    const later = await add({ metadata: '{"order":"8"}' })
+    // Another client's labels are its own.
+    await addTask(store, { clientId: await addClient(store), metadata: '{"order":"7"}' })
+
+    async function ids(filter: Partial<TaskQuery>, order: 'asc' | 'desc' = 'desc'): Promise<string[]> {
+      return (await walk<Task>(tasksOf({ clientId, order, ...filter }))).flat().map(({ id }) => id)
+    }
+    const settled = (await ids({ states: ['failed'] }))[0]!
+    expect([mail, failing]).toContain(settled)
+    expect((await ids({ type: 'mail.send' })).sort()).toEqual([mail, failing].sort())
+    expect(await ids({ batchId: 'batch_1' })).toEqual([failing])
+    expect((await ids({ metadata: { key: 'order', value: '7' } })).sort()).toEqual([mail, failing].sort())
+    expect(await ids({ metadata: { key: 'city', value: 'Köln' } })).toEqual([mail])
+    expect(await ids({ metadata: { key: 'order', value: '9' } })).toEqual([])
+    expect(await ids({ metadata: { key: 'order', value: '7' }, states: ['failed'] })).toEqual([settled])
+    expect(await ids({ metadata: { key: 'order', value: '7' }, batchId: 'batch_1' })).toEqual([failing])
+    expect(await ids({ createdAfter: now - 1 })).toEqual([later])
+    expect((await ids({ createdBefore: now - 500 })).sort()).toEqual([plain, mail, failing].sort())
+    expect((await ids({ states: ['pending', 'running'] })).sort()).toEqual([plain, mail, failing, later].filter((id) => id !== settled).sort())
+  })
+
+  test('a filtered page ends early after much was scanned, and the next one goes on', async () => {
+    const { store, sql, engine } = current()
+    const clientId = await addClient(store)
+    const needle = (await addTask(store, { clientId, type: 'mail.send' })).id
+    const { id } = await addTask(store, { clientId })
+    const columns = [
+      ...'client_id lane_id state line rank due_at tries max_tries fence type generation revision input progress metadata priority'.split(' '),
+      ...'updated_at timeout_seconds'.split(' '),
+    ].join(', ')
+    const series =
+      engine === 'postgres'
+        ? `generate_series(1, 10500) s(n)`
+        : `(with recursive s(n) as (select 1 union all select n + 1 from s where n < 10500) select n from s) s`
+    await sql(`insert into tasks (id, created_at, ${columns}) select 'task_hay_' || (100000 + s.n), created_at + s.n, ${columns} from tasks, ${series} where id = '${id}'`)
+    const pages = await walk<Task>(tasksOf({ clientId, type: 'mail.send' }))
+    expect(pages.length).toBeGreaterThan(1)
+    expect(pages[0]).toEqual([])
+    expect(pages.flat().map((task) => task.id)).toEqual([needle])
+    expect((await walk<Task>(tasksOf({ clientId, order: 'asc', type: 'mail.send' })))[0]).toHaveLength(1)
+  })
+
+  test('a page of large tasks ends early, and the next one goes on', async () => {
+    const { store } = current()
+    const clientId = await addClient(store)
+    const input = JSON.stringify('x'.repeat(65_534))
+    for (let i = 0; i < 8; i++) await addTasks(store, 10, { clientId, input })
+    const pages = await walk<Task>(tasksOf({ clientId, limit: 100 }))
+    expect(pages.map((page) => page.length)).toEqual([64, 16])
+    expect(new Set(pages.flat().map(({ id }) => id)).size).toBe(80)
+  })
+
+  test('a feed is gapless and in commit order, for each client, however many nodes write', async () => {
+    const ground = current()
+    const nodes = [ground.store, await ground.anotherNode()] as const
+    const clients = [await addClient(ground.store), await addClient(ground.store)]
+    for (const clientId of clients) {
+      await addEndpoint(ground.store, { clientId, events: '["task.created","task.completed"]' })
+    }
+    const run = async (n: number): Promise<void> => {
+      const node = nodes[n % 2]!
+      await node.addTasks({ tasks: clients.map((clientId) => newTask({ clientId })), idempotency: null })
+      const tasks = await claimTasks(node, { limit: 3 })
+      await Promise.all(tasks.map((task) => node.settleTask(completed(task))))
+    }
+    const seen: number[] = []
+    let done = false
+    const reader = (async () => {
+      // Reads on while others write: what it passes by was there, or comes later.
+      while (!done || seen.length < 80) {
+        const events = await ground.store.listEvents({ clientId: clients[0]!, after: seen.at(-1) ?? 0, limit: 5 })
+        seen.push(...events.map(({ seq }) => seq))
+        if (done && events.length === 0) break
+        await new Promise((resolve) => setImmediate(resolve))
+      }
+    })()
+    await Promise.all(Array.from({ length: 40 }, (_, n) => run(n)))
+    for (let rest = await claimTasks(ground.store); rest.length > 0; rest = await claimTasks(ground.store)) {
+      await Promise.all(rest.map((task) => ground.store.settleTask(completed(task))))
+    }
+    done = true
+    await reader
+    expect(seen).toEqual(Array.from({ length: 80 }, (_, i) => i + 1))
+    for (const clientId of clients) {
+      const events = await ground.store.listEvents({ clientId, after: 0, limit: 1_000 })
+      expect(events.map(({ seq }) => seq)).toEqual(Array.from({ length: 80 }, (_, i) => i + 1))
+      expect(await ground.store.findEventSeq(events[41]!.id, clientId)).toBe(42)
+    }
+    const [mine] = await ground.store.listEvents({ clientId: clients[0]!, after: 0, limit: 1 })
+    expect(await ground.store.findEventSeq(mine!.id, clients[1]!), 'of another client').toBeNull()
+  })
+
+  test('a feed is filtered by task and by type, and goes on after any place', async () => {
+    const { store } = current()
+    const clientId = await addClient(store)
+    await addTasks(store, 4, { clientId })
+    const tasks = await claimTasks(store)
+    for (const [i, task] of tasks.entries()) await store.settleTask(i % 2 === 0 ? completed(task) : failed(task))
+    const seqs = async (query: object) => (await store.listEvents({ clientId, after: 0, limit: 10, ...query })).map(({ seq }) => seq)
+    expect(await seqs({ types: ['task.failed'] })).toEqual([2, 4])
+    expect(await seqs({ taskId: tasks[2]!.id })).toEqual([3])
+    expect(await seqs({ after: 1, limit: 2 })).toEqual([2, 3])
+  })
+
+  test('deliveries are listed newest first, by endpoint, task, state, type and time', async () => {
+    const { store, pass } = current()
+    const clientId = await addClient(store)
+    const one = await addEndpoint(store, { clientId })
+    await addEndpoint(store, { clientId })
+    const settle = async (fate: typeof completed | typeof failed): Promise<string> => {
+      const { id } = await addTask(store, { clientId })
+      await store.settleTask(fate(await claimOne(store)))
+      await pass(1_000)
+      return id
+    }
+    const first = await settle(completed)
+    const second = await settle(failed)
+    const now = await store.now()
+    const list = async (query: object) => (await store.listDeliveries({ clientId, limit: 10, after: null, ...query })).items
+    expect((await list({})).map(({ taskId }) => taskId)).toEqual([second, second, first, first])
+    expect((await list({ endpointId: one })).map(({ taskId }) => taskId)).toEqual([second, first])
+    expect(await list({ taskId: first })).toHaveLength(2)
+    expect(await list({ eventType: 'task.failed', endpointId: one })).toMatchObject([{ taskId: second }])
+    expect(await list({ states: ['completed'] })).toEqual([])
+    expect(await list({ since: now - 1_500 })).toHaveLength(2)
+    expect(await list({ until: now - 1_500 })).toHaveLength(2)
+    expect(await list({ clientId: await addClient(store) })).toEqual([])
+    const pages = await walk((after) => store.listDeliveries({ clientId, limit: 3, after }))
+    expect(pages.map((page) => page.length)).toEqual([3, 1])
+  })
+
+  test('endpoints and clients are listed oldest first, page by page', async () => {
+    const { store, pass } = current()
+    const clientId = await addClient(store)
+    const made: string[] = []
+    for (let i = 0; i < 5; i++) {
+      made.push(await addEndpoint(store, { clientId }))
+      await pass(1)
+    }
+    await store.removeEndpoint(made.splice(2, 1)[0]!, clientId)
+    const pages = await walk((after) => store.listEndpoints(clientId, 2, after))
+    expect(pages.map((page) => page.length)).toEqual([2, 2])
+    expect(pages.flat().map(({ id }) => id)).toEqual(made)
+    await addClient(store)
+    await addClient(store)
+    const clients = await walk((after) => store.listClients(2, after))
+    expect(clients.map((page) => page.length)).toEqual([2, 1])
+    expect(clients.flat()[0]!.id).toBe(clientId)
+  })
+}

@@ -1,0 +1,115 @@
+/** Stores to test with: SQLite in a file of its own under a clock moved by hand, or a PostgreSQL database of its own on which time is shifted. */
+import Database from 'better-sqlite3'
+import { getTableColumns, getTableName } from 'drizzle-orm'
+import pg from 'pg'
+import { systemClock } from '../../src/clock.ts'
+import type { Millis } from '../../src/model.ts'
+import { openStore } from '../../src/store/open.ts'
+import * as tables from '../../src/store/schema.postgres.ts'
+import { FOREVER } from '../../src/store/scripts/share.ts'
+import type { Store } from '../../src/store/store.ts'
+import { freshPostgres, freshSqlite } from './databases.ts'
+import { manualClock } from './manual-clock.ts'
+
+export type Engine = 'sqlite' | 'postgres'
+export const engines = ['sqlite', 'postgres'] as const satisfies readonly Engine[]
+
+/** A database, and the stores opened on it. */
+export interface Ground {
+  readonly engine: Engine
+  readonly url: string
+  readonly store: Store
+  /** Another node on the same database; on SQLite, which has one owner, the same store. */
+  anotherNode(): Promise<Store>
+  /** Looks at the database, or changes it, behind the store's back. */
+  sql<T = Record<string, unknown>>(text: string): Promise<T[]>
+  /** Lets time pass for everything the database knows. */
+  pass(ms: Millis): Promise<void>
+  /** Empties the database, for the next test. */
+  clear(): Promise<void>
+  close(): Promise<void>
+}
+
+/** Delays before the retries of a delivery, in seconds. */
+export const RETRY_SCHEDULE = [5, 30, 120]
+const common = { publicUrl: () => 'https://tasks.example', retrySchedule: RETRY_SCHEDULE }
+
+export const openGround = (engine: Engine): Promise<Ground> => (engine === 'sqlite' ? onSqlite() : onPostgres())
+
+async function onSqlite(): Promise<Ground> {
+  const { url, remove } = freshSqlite()
+  const clock = manualClock()
+  const store = await openStore({ ...common, url, clock })
+  const behind = new Database(url.slice('file:'.length))
+  return {
+    engine: 'sqlite',
+    url,
+    store,
+    anotherNode: async () => store,
+    async sql<T>(text: string) {
+      const prepared = behind.prepare(text)
+      if (prepared.reader) return prepared.all() as T[]
+      prepared.run()
+      return []
+    },
+    async pass(ms) {
+      clock.advance(ms)
+    },
+    async clear() {
+      behind.exec(EMPTY)
+    },
+    async close() {
+      behind.close()
+      await store.close()
+      remove()
+    },
+  }
+}
+
+async function onPostgres(): Promise<Ground> {
+  const { url, drop } = await freshPostgres()
+  const nodes: Store[] = []
+  let given = 0
+  const node = async (): Promise<Store> => {
+    nodes[given] ??= await openStore({ ...common, url, clock: systemClock() })
+    return nodes[given++]!
+  }
+  const store = await node()
+  const behind = new pg.Client({ connectionString: url })
+  await behind.connect()
+  return {
+    engine: 'postgres',
+    url,
+    store,
+    anotherNode: node,
+    sql: async <T>(text: string) => (await behind.query(text)).rows as T[],
+    async pass(ms) {
+      await behind.query(shift(ms))
+    },
+    async clear() {
+      await behind.query(EMPTY)
+      given = 1
+    },
+    async close() {
+      await Promise.all(nodes.map((each) => each.close()))
+      await behind.end()
+      await drop()
+    },
+  }
+}
+
+const EMPTY = Object.values(tables)
+  .map((table) => `delete from ${getTableName(table)};`)
+  .join('\n')
+
+/** Moves every moment in the database into the past: for the rows it is as if time had passed. */
+function shift(ms: Millis): string {
+  const moments = Object.values(tables).map((table) => {
+    const columns = Object.values(getTableColumns(table)).filter(
+      (column) => column.dataType === 'number' && /(_at|_until|_by|_since)$|^(rank|turn)$/.test(column.name),
+    )
+    const sets = columns.map(({ name }) => `${name} = case when ${name} between 1 and ${FOREVER - 1} then ${name} - ${ms} else ${name} end`)
+    return sets.length === 0 ? '' : `update ${getTableName(table)} set ${sets.join(', ')};`
+  })
+  return moments.join('\n')
+}
