@@ -5,7 +5,7 @@ import { batch } from '../batch.ts'
 import type { Clock } from '../clock.ts'
 import { RingbackError, StartupError } from '../errors.ts'
 import { newId } from '../id.ts'
-import type { Delivery, Endpoint, Kind, Task } from '../model.ts'
+import type { Delivery, Endpoint, Task } from '../model.ts'
 import { type Driver, type Order, order } from './driver.ts'
 import { migrate } from './migrate.ts'
 import { openPostgres } from './postgres.ts'
@@ -114,7 +114,6 @@ function bind(driver: Driver, { clock, publicUrl, retrySchedule }: StoreOptions,
     return (item) => add(item).catch(storeDown)
   }
 
-  const told = (kind: Kind): void => driver.tell(kind)
   const changed = (task: Task): void => driver.tell(task.id)
 
   const addTasks = merged<Intake, Awaited<ReturnType<Store['addTasks']>>>(
@@ -142,11 +141,7 @@ function bind(driver: Driver, { clock, publicUrl, retrySchedule }: StoreOptions,
   return {
     now: () => read(now()),
 
-    async addTasks(item) {
-      const answer = await addTasks(item)
-      if (answer.kind === 'added') told('task')
-      return answer
-    },
+    addTasks,
     findSubmitted: (idempotency) => read(intake.findSubmitted(idempotency)),
     countOpenTasks: () => read(lists.countOpenTasks()),
     async findTask(id, clientId) {
@@ -166,16 +161,12 @@ function bind(driver: Driver, { clock, publicUrl, retrySchedule }: StoreOptions,
       if (answer.kind === 'changed') {
         changed(answer.task)
         if (answer.task.state === 'running') driver.tell(CANCEL + id)
-        else told('delivery')
       }
       return answer
     },
     async redoTask(id, clientId) {
       const answer = await write(() => tasks.redoTask(id, clientId))
-      if (answer.kind === 'changed') {
-        changed(answer.task)
-        told('task')
-      }
+      if (answer.kind === 'changed') changed(answer.task)
       return answer
     },
     eraseTask: (id, clientId) => write(() => tasks.eraseTask(id, clientId)),
@@ -183,15 +174,11 @@ function bind(driver: Driver, { clock, publicUrl, retrySchedule }: StoreOptions,
       const queues = types.map(({ type, concurrency }) => ({ id: tasks.queueOf(type), cap: concurrency }))
       const { taken, ...rest } = await write(() => claim(tasks.takingTasks(leaseMs, by, view), queues, limit, rounds.task), order.claim)
       const items = taken.filter((task) => task.state === 'running')
-      if (items.length < taken.length) told('delivery')
       return { ...rest, items }
     },
     async settleTask(settlement) {
       const answer = await settleTask(settlement)
-      if (answer.kind === 'settled') {
-        changed(answer.value)
-        told(answer.value.state === 'pending' ? 'task' : 'delivery')
-      }
+      if (answer.kind === 'settled') changed(answer.value)
       return answer
     },
     async reportProgress(progress) {
@@ -212,41 +199,21 @@ function bind(driver: Driver, { clock, publicUrl, retrySchedule }: StoreOptions,
     findDelivery: (id, clientId) => read(first<Delivery>(deliveries.readDelivery({ id, clientId }))),
     listDeliveries: (query) => read(lists.listDeliveries(query)),
     listAttempts: (ids) => read(deliveries.listAttempts(ids)),
-    async redeliver(id, made, clientId) {
-      const delivery = await write(() => deliveries.redeliver(id, made, clientId, view))
-      if (delivery) told('delivery')
-      return delivery
-    },
-    async addPing(ping) {
-      const delivery = await write(() => deliveries.addPing(ping))
-      told('delivery')
-      return delivery
-    },
+    redeliver: (id, made, clientId) => write(() => deliveries.redeliver(id, made, clientId, view)),
+    addPing: (ping) => write(() => deliveries.addPing(ping)),
     listEvents: (query) => read(lists.listEvents(query)),
     findEventSeq: (id, clientId) => read(lists.findEventSeq(id, clientId)),
 
     renew: (kind, held, leaseMs) => write(() => leases.renew(kind, held, leaseMs), order.renewal),
     findExpiredTasks: (limit, boot) => read(leases.findExpired('task', limit, boot)) as Promise<readonly Task[]>,
     findExpiredDeliveries: (limit, boot) => read(leases.findExpired('delivery', limit, boot)) as Promise<readonly Delivery[]>,
-    async endOverdue(limit, graceMs) {
-      const ended = await write(() => tasks.endOverdue(limit, graceMs, view))
-      if (ended > 0) told('delivery')
-      return ended
-    },
-    async mendLanes(kind) {
-      const mended = await write(() => mend(kind))
-      if (mended > 0) told(kind)
-      return mended
-    },
+    endOverdue: (limit, graceMs) => write(() => tasks.endOverdue(limit, graceMs, view)),
+    mendLanes: (kind) => write(() => mend(kind)),
 
     addEndpoint: (endpoint) => write(() => endpoints.addEndpoint(endpoint)),
     findEndpoint: (id, clientId) => read(first<Endpoint>(endpoints.readEndpoint({ id, clientId }))),
     listEndpoints: (clientId, limit, after) => read(lists.listEndpoints(clientId, limit, after)),
-    async changeEndpoint(id, clientId, patch, revision) {
-      const answer = await write(() => endpoints.changeEndpoint(id, clientId, patch, revision))
-      if (answer.kind === 'changed') told('delivery')
-      return answer
-    },
+    changeEndpoint: (id, clientId, patch, revision) => write(() => endpoints.changeEndpoint(id, clientId, patch, revision)),
     removeEndpoint: (id, clientId) => write(() => endpoints.removeEndpoint(id, clientId)),
 
     addClient: (client) => write(() => clients.addClient(client)),

@@ -51,10 +51,11 @@ export async function openPostgres(url: string, clock: Clock, onError: (error: E
     })
     return (await client.query(call.statement.fresh ? { text, values } : { name, text, values })).rows
   }
-  const run = async <R>(client: pg.PoolClient, script: Script<R>): Promise<R> => {
+  const run = async <R>(client: pg.PoolClient, script: Script<R>, tells?: Set<string>): Promise<R> => {
     let turn = script.next()
     while (!turn.done) {
       const asked = turn.value
+      for (const call of Array.isArray(asked) ? asked : [asked]) for (const word of call.tells ?? []) tells?.add(word)
       const rows = Array.isArray(asked)
         ? await Promise.all(asked.map((call) => execute(client, call)))
         : await execute(client, asked as Call)
@@ -65,13 +66,15 @@ export async function openPostgres(url: string, clock: Clock, onError: (error: E
   const once = async <R>(make: () => Script<R>): Promise<R> => {
     const client = await pool.connect()
     let broken: Error | undefined
+    const tells = new Set<string>()
     try {
       // Young tables look tiny to the planner, and prepared plans stay: an index is always meant. Sent along with the first statement.
       const begun = client.query('begin; set local enable_seqscan = off')
       begun.catch(() => {})
-      const value = await run(client, make())
+      const value = await run(client, make(), tells)
       await begun
       await client.query('commit')
+      tells.forEach(tell)
       return value
     } catch (error) {
       if (!(error as { code?: string }).code?.match(/^[0-9A-Z]{5}$/)) broken = error as Error
@@ -97,6 +100,12 @@ export async function openPostgres(url: string, clock: Clock, onError: (error: E
     await pool.query({ name: 'rb_tell', text: 'select pg_notify($1, $2)', values: [CHANNEL, words] })
   }
 
+  const tell = (word: string): void => {
+    for (const each of listeners) queueMicrotask(() => each(word))
+    if (told.size === 0) clock.after(TELL_EVERY_MS, () => void say().catch(onError))
+    told.add(word)
+  }
+
   return {
     dialect: postgresDialect,
     width: 2,
@@ -120,11 +129,7 @@ export async function openPostgres(url: string, clock: Clock, onError: (error: E
       }
     },
     blames: (error) => /^2[23]/.test((error as { code?: string }).code ?? ''),
-    tell(word) {
-      for (const each of listeners) queueMicrotask(() => each(word))
-      if (told.size === 0) clock.after(TELL_EVERY_MS, () => void say().catch(onError))
-      told.add(word)
-    },
+    tell,
     onTold(each) {
       listeners.add(each)
       return () => listeners.delete(each)

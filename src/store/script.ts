@@ -10,6 +10,8 @@ export type Row = Record<string, unknown>
 export interface Call {
   readonly statement: Statement
   readonly values: Values
+  /** Words for every node, said once the transaction has committed. */
+  readonly tells?: readonly string[]
 }
 export type Values = Readonly<Record<string, unknown>>
 export type Script<R> = Generator<Call | readonly Call[], R, never>

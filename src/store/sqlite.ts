@@ -22,7 +22,8 @@ type Ended = { readonly member: Member; readonly value: unknown } | { readonly m
 /** A connection that runs scripts without a pause. */
 interface Connection {
   readonly db: Database.Database
-  run<R>(script: Script<R>): R
+  /** `tells` gathers what is to be said after the commit. */
+  run<R>(script: Script<R>, tells?: Set<string>): R
   exec(text: string): void
 }
 
@@ -55,11 +56,15 @@ function connect(file: string, clock: Clock, readonly: boolean): Connection {
       if (known) known.run()
       else db.exec(text)
     },
-    run(script) {
+    run(script, tells) {
+      const one = (call: Call): readonly Row[] => {
+        if (call.tells) for (const word of call.tells) tells?.add(word)
+        return execute(call)
+      }
       let turn = script.next()
       while (!turn.done) {
         const asked = turn.value
-        turn = script.next((Array.isArray(asked) ? asked.map(execute) : execute(asked as Call)) as never)
+        turn = script.next((Array.isArray(asked) ? asked.map(one) : one(asked as Call)) as never)
       }
       return turn.value
     },
@@ -134,10 +139,10 @@ export function openSqlite(file: string, clock: Clock): Driver {
   let told = new Set<string>()
   const listeners = new Set<(word: string) => void>()
 
-  const runMember = (member: Member): Ended => {
+  const runMember = (member: Member, tells: Set<string>): Ended => {
     writer.exec('savepoint')
     try {
-      const value = writer.run(member.make())
+      const value = writer.run(member.make(), tells)
       writer.exec('release')
       return { member, value }
     } catch (error) {
@@ -152,9 +157,10 @@ export function openSqlite(file: string, clock: Clock): Driver {
     const members = waiting.sort((a, b) => a.order - b.order)
     waiting = []
     const ended: Ended[] = []
+    const tells = new Set<string>()
     try {
       writer.exec('begin')
-      for (const member of members) ended.push(runMember(member))
+      for (const member of members) ended.push(runMember(member, tells))
       writer.exec('commit')
     } catch (error) {
       if (writer.db.inTransaction) writer.db.exec('rollback')
@@ -165,8 +171,13 @@ export function openSqlite(file: string, clock: Clock): Driver {
       if ('error' in end) end.member.reject(end.error)
       else end.member.resolve(end.value)
     }
+    tells.forEach(tell)
   }
 
+  const tell = (word: string): void => {
+    if (told.size === 0) queueMicrotask(announce)
+    told.add(word)
+  }
   const announce = (): void => {
     const words = told
     told = new Set()
@@ -183,10 +194,7 @@ export function openSqlite(file: string, clock: Clock): Driver {
       }),
     read: async (script) => reader.run(script),
     blames: (error) => error instanceof Database.SqliteError && /^SQLITE_(CONSTRAINT|MISMATCH|TOOBIG|ERROR|RANGE)/.test(error.code),
-    tell(word) {
-      if (told.size === 0) queueMicrotask(announce)
-      told.add(word)
-    },
+    tell,
     onTold(listener) {
       listeners.add(listener)
       return () => listeners.delete(listener)

@@ -28,7 +28,11 @@ const insertTurns = statement(
   (d) => sql`insert into turns (queue, client_id, lane_id, turn, alarm_at)
     select v.queue, v.client_id, v.lane_id, v.turn, v.alarm_at from ${d.records('turns', TURN)} v`,
 )
+/** Turns, and the word to the pumps that there is something to claim, or to wait for. */
 export const leaveTurns = (turns: readonly Turn[]): readonly Call[] =>
+  keepTurns(turns).map((call) => ({ ...call, tells: [...new Set(turns.map(({ queue }) => kindOf(queue)))] }))
+/** Turns of lanes that the very pump which claims them knows of. */
+const keepTurns = (turns: readonly Turn[]): readonly Call[] =>
   turns.length === 0
     ? []
     : [
@@ -36,6 +40,7 @@ export const leaveTurns = (turns: readonly Turn[]): readonly Call[] =>
           turns: turns.map((t) => ({ queue: t.queue, client_id: t.clientId, lane_id: t.laneId, turn: t.turn, alarm_at: t.alarmAt })),
         }),
       ]
+const kindOf = (queue: string): Kind => (queue.startsWith('task/') ? 'task' : 'delivery')
 
 /** A row that has become claimable, now or at its rank. */
 export interface Ready {
@@ -265,7 +270,7 @@ function* visit<Taken extends { readonly id: string; readonly laneId: string }>(
   yield* together([
     ...(filled.length > 0 ? [markFilled({ lanes: filled })] : []),
     ...(paced.length > 0 ? [markPaced({ lanes: paced })] : []),
-    ...leaveTurns(turns),
+    ...keepTurns(turns),
   ])
   return { taken, alarmAt, more: turns.some((turn) => turn.turn !== null) || mine.length < wants.length }
 }
@@ -352,6 +357,6 @@ const mendTurns = { task: mending('tasks'), delivery: mending('deliveries') }
 /** A turn for every lane that has rows and none, and is neither held nor full: a lost turn costs seconds, not work. */
 export function* mend(kind: Kind): Script<number> {
   const mended = yield* rows<{ id: string }>(mendTurns[kind]())
-  if (mended.length > 0) yield clearFilled({ lanes: mended.map(({ id }) => ({ id })) })
+  if (mended.length > 0) yield { ...clearFilled({ lanes: mended.map(({ id }) => ({ id })) }), tells: [kind] }
   return mended.length
 }
