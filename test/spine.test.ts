@@ -44,19 +44,48 @@ describe.concurrent.each(databases)('on %s', { timeout: 60_000 }, (name) => {
     eventually(`a ${status} delivery`, async () => (await deliveriesOf(call, query)).find((it: { status: string }) => it.status === status))
   const keys = async () => (await ok(fetchPlainly(`${url}/.well-known/jwks.json`))).json
 
-  test('the first retry of the default schedule comes 5 to 6 s after the end of the first attempt', async () => {
-    const { call, receiver } = await meet()
-    await register(call, receiver.url)
+  test('the first retry of the default schedule comes 5 to 6 s after the end of the first attempt, though nothing else wakes the server', async () => {
+    const quiet = await openHome(name)
+    const receiver = await openReceiver()
+    receivers.push(receiver)
     receiver.answer(({ headers }) => ({ status: headers['webhook-attempt'] === '1' ? 500 : 200 }))
-    const task = await submit(call, 'demo.echo')
-    const [first, second] = await receiver.receives(2, { withinMs: 30_000 })
-    const { attempts } = await delivery(call, `taskId=${task.id}`, 'delivered')
-    const ended = Date.parse(attempts[0].startedAt) + attempts[0].durationMs
-    const waited = Date.parse(attempts[1].startedAt) - ended
-    expect(waited).toBeGreaterThanOrEqual(5_000)
-    // 6 s, and what a busy machine takes to notice.
-    expect(waited).toBeLessThan(8_000)
-    expectSameEvent([first!, second!])
+    try {
+      const { call } = await newClient(await (await quiet.start()).listening)
+      await register(call, receiver.url)
+      const task = await submit(call, 'demo.echo')
+      expectSameEvent(await receiver.receives(2, { withinMs: 30_000 }))
+      const { attempts } = await delivery(call, `taskId=${task.id}`, 'delivered')
+      const waited = Date.parse(attempts[1].startedAt) - Date.parse(attempts[0].startedAt) - attempts[0].durationMs
+      expect(waited).toBeGreaterThanOrEqual(5_000)
+      // 6 s, and what a busy machine takes to notice.
+      expect(waited).toBeLessThan(8_000)
+    } finally {
+      await quiet.close()
+    }
+  })
+
+  test.runIf(name === 'PostgreSQL')('two servers share the work, and each task is run once', async () => {
+    const { call, receiver } = await meet()
+    const other = await home.start({ RINGBACK_PUBLIC_URL: url })
+    await register(call, receiver.url, { maxInFlight: 100 })
+    const ids: string[] = []
+    await eventually(
+      'both servers running tasks',
+      async () => {
+        const batch = { tasks: Array.from({ length: 40 }, () => ({ type: 'work.nap', input: { ms: 30 } })) }
+        const { data } = (await ok(call('POST', '/v1/tasks/batch', batch))).json
+        ids.push(...data.map((it: { id: string }) => it.id))
+        for (const id of ids.slice(-40)) await ends(call, id)
+        const mine = home.runs().filter((run) => ids.includes(run.taskId))
+        return [server, other].every(({ pid }) => mine.some((run) => run.pid === pid))
+      },
+      { withinMs: 30_000 },
+    )
+    const runs = home.runs().filter((run) => ids.includes(run.taskId))
+    expect(runs.map((run) => run.taskId).sort()).toEqual([...ids].sort())
+    expect(runs.every((run) => run.try === 1)).toBe(true)
+    const arrivals = await receiver.receives(ids.length)
+    expect(arrivals.map((it) => it.event.data.id).sort()).toEqual([...ids].sort())
   })
 
   test('a task rings back, signed for jose, for Standard Webhooks and for the receiver library', async () => {
@@ -414,30 +443,6 @@ describe.concurrent.each(databases)('on %s', { timeout: 60_000 }, (name) => {
     expect(feed.json.data.map((it: { id: string }) => it.id).sort()).toEqual(arrivals.map((it) => it.id).sort())
     const rest = await ok(call('GET', `/v1/events?after=${feed.json.data[1].id}`))
     expect(rest.json.data).toEqual(feed.json.data.slice(2))
-  })
-
-  test.runIf(name === 'PostgreSQL')('two servers share the work, and each task is run once', async () => {
-    const { call, receiver } = await meet()
-    const other = await home.start()
-    await register(call, receiver.url, { maxInFlight: 100 })
-    const ids: string[] = []
-    await eventually(
-      'both servers running tasks',
-      async () => {
-        const batch = { tasks: Array.from({ length: 40 }, () => ({ type: 'work.nap', input: { ms: 30 } })) }
-        const { data } = (await ok(call('POST', '/v1/tasks/batch', batch))).json
-        ids.push(...data.map((it: { id: string }) => it.id))
-        for (const id of ids.slice(-40)) await ends(call, id)
-        const mine = home.runs().filter((run) => ids.includes(run.taskId))
-        return [server, other].every(({ pid }) => mine.some((run) => run.pid === pid))
-      },
-      { withinMs: 30_000 },
-    )
-    const runs = home.runs().filter((run) => ids.includes(run.taskId))
-    expect(runs.map((run) => run.taskId).sort()).toEqual([...ids].sort())
-    expect(runs.every((run) => run.try === 1)).toBe(true)
-    const arrivals = await receiver.receives(ids.length)
-    expect(arrivals.map((it) => it.event.data.id).sort()).toEqual([...ids].sort())
   })
 })
 
