@@ -34,7 +34,17 @@ async function serve(options: Options): Promise<void> {
     try {
       await ringback.start()
       door.admit(ringback.app.fetch)
-      log.info({ url: config.publicUrl, env: config.env, database: config.database.kind, taskTypes: tasks.length }, 'listening')
+      log.info(
+        {
+          url: config.publicUrl,
+          env: config.env,
+          database: config.database.kind,
+          taskTypes: tasks.length,
+          host: config.host,
+          port: config.port,
+        },
+        'listening',
+      )
       if (config.env === 'development') process.stdout.write(welcome(config, await developmentKey(ringback.app.fetch, config, clock)))
       log.info({ signal: await told, graceMs: config.shutdownMs }, 'draining')
     } finally {

@@ -137,9 +137,16 @@ function shownDelivery(delivery: Delivery, endpoint: Endpoint | null, attempts: 
     deliveredAt: delivery.state === 'completed' ? shownTimeOrNull(delivery.finishedAt) : null,
     trigger: delivery.trigger,
     createdAt: shownTime(delivery.createdAt),
-    attempts: [...attempts].sort((a, b) => a.fence - b.fence).map((attempt, index) => shownAttempt(attempt, index + 1, operator)),
+    attempts: attempts
+      .filter((attempt) => isPast(attempt, delivery))
+      .sort((a, b) => a.fence - b.fence)
+      .map((attempt, index) => shownAttempt(attempt, index + 1, operator)),
   }
 }
+
+/** Attempts are read after their delivery: what ended meanwhile would contradict the state that is shown. */
+const isPast = ({ fence }: Attempt, delivery: Delivery): boolean =>
+  delivery.state === 'running' ? fence < delivery.fence : fence <= delivery.fence
 
 function whatItWaitsFor(delivery: Delivery, endpoint: Endpoint | null, now: Millis): string | null {
   if (delivery.state !== 'pending') return null
