@@ -58,6 +58,7 @@ CREATE TABLE "endpoints" (
 	"description" text NOT NULL,
 	"events" text NOT NULL,
 	"task_types" text NOT NULL,
+	"follows" integer NOT NULL,
 	"headers" text,
 	"header_names" text NOT NULL,
 	"format" text NOT NULL,
@@ -223,6 +224,7 @@ CREATE INDEX "deliveries_endpoint" ON "deliveries" USING btree ("endpoint_id","c
 CREATE INDEX "deliveries_task" ON "deliveries" USING btree ("task_id");--> statement-breakpoint
 CREATE UNIQUE INDEX "endpoints_url" ON "endpoints" USING btree ("client_id","url") WHERE deleted_at is null;--> statement-breakpoint
 CREATE INDEX "endpoints_client" ON "endpoints" USING btree ("client_id","created_at","id");--> statement-breakpoint
+CREATE INDEX "endpoints_follows" ON "endpoints" USING btree ("client_id") WHERE follows = 1;--> statement-breakpoint
 CREATE UNIQUE INDEX "events_terminal" ON "events" USING btree ("task_id","generation") WHERE terminal = 1;--> statement-breakpoint
 CREATE UNIQUE INDEX "events_feed" ON "events" USING btree ("client_id","seq");--> statement-breakpoint
 CREATE INDEX "events_task" ON "events" USING btree ("task_id") WHERE terminal = 0;--> statement-breakpoint

@@ -63,6 +63,7 @@ CREATE TABLE `endpoints` (
 	`description` text NOT NULL,
 	`events` text NOT NULL,
 	`task_types` text NOT NULL,
+	`follows` integer NOT NULL,
 	`headers` text,
 	`header_names` text NOT NULL,
 	`format` text NOT NULL,
@@ -91,6 +92,7 @@ CREATE TABLE `endpoints` (
 --> statement-breakpoint
 CREATE UNIQUE INDEX `endpoints_url` ON `endpoints` (`client_id`,`url`) WHERE deleted_at is null;--> statement-breakpoint
 CREATE INDEX `endpoints_client` ON `endpoints` (`client_id`,`created_at`,`id`);--> statement-breakpoint
+CREATE INDEX `endpoints_follows` ON `endpoints` (`client_id`) WHERE follows = 1;--> statement-breakpoint
 CREATE TABLE `events` (
 	`id` text PRIMARY KEY NOT NULL,
 	`client_id` text NOT NULL,

@@ -1,4 +1,4 @@
-/** The tables on SQLite. Their rows equal those of `schema.postgres.ts`; the compiler holds the two together (`parity.ts`). */
+/** The tables on SQLite. Their rows equal those of `schema.postgres.ts`; the compiler holds the two together (`test/parity.ts`). */
 import { sql } from 'drizzle-orm'
 import { index, integer, primaryKey, real, sqliteTable, text, uniqueIndex } from 'drizzle-orm/sqlite-core'
 import type {
@@ -193,6 +193,8 @@ export const endpoints = sqliteTable(
     description: text('description').notNull(),
     events: text('events').notNull(),
     taskTypes: text('task_types').notNull(),
+    /** 1: among its events are some that are no endings, so that these are worth rendering. */
+    follows: integer('follows').notNull(),
     headers: text('headers'),
     headerNames: text('header_names').notNull(),
     format: text('format').$type<EndpointFormat>().notNull(),
@@ -221,6 +223,7 @@ export const endpoints = sqliteTable(
   (t) => [
     uniqueIndex('endpoints_url').on(t.clientId, t.url).where(sql`deleted_at is null`),
     index('endpoints_client').on(t.clientId, t.createdAt, t.id),
+    index('endpoints_follows').on(t.clientId).where(sql`follows = 1`),
   ],
 )
 

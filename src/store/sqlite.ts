@@ -11,6 +11,9 @@ import { type Call, type Row, type RowSource, rowSource, type Script, type State
 
 type Prepared = Database.Statement<unknown[], Row>
 
+/** The longest the event loop goes on between two commits while scripts wait. */
+const LONGEST_REST_MS = 3
+
 interface Member {
   readonly order: Order
   readonly make: () => Script<unknown>
@@ -24,7 +27,8 @@ interface Connection {
   readonly db: Database.Database
   /** `tells` gathers what is to be said after the commit. */
   run<R>(script: Script<R>, tells?: Set<string>): R
-  exec(text: string): void
+  readonly begin: Database.Statement
+  readonly commit: Database.Statement
 }
 
 function connect(file: string, clock: Clock, readonly: boolean): Connection {
@@ -43,19 +47,10 @@ function connect(file: string, clock: Clock, readonly: boolean): Connection {
     prepared.run(...bound)
     return []
   }
-  const plain = {
-    begin: db.prepare('begin immediate'),
-    commit: db.prepare('commit'),
-    savepoint: db.prepare('savepoint s'),
-    release: db.prepare('release s'),
-  }
   return {
     db,
-    exec(text) {
-      const known = plain[text as keyof typeof plain]
-      if (known) known.run()
-      else db.exec(text)
-    },
+    begin: db.prepare('begin immediate'),
+    commit: db.prepare('commit'),
     run(script, tells) {
       const one = (call: Call): readonly Row[] => {
         if (call.tells) for (const word of call.tells) tells?.add(word)
@@ -139,34 +134,59 @@ export function openSqlite(file: string, clock: Clock): Driver {
   let told = new Set<string>()
   const listeners = new Set<(word: string) => void>()
 
-  const runMember = (member: Member, tells: Set<string>): Ended => {
-    writer.exec('savepoint')
+  /** Every member in turn. Alone in a savepoint, a member that fails takes nobody with it. */
+  const runMembers = (members: readonly Member[], tells: Set<string>, apart: boolean): Ended[] =>
+    members.map((member) => {
+      if (!apart) return { member, value: writer.run(member.make(), tells) }
+      writer.db.exec('savepoint s')
+      try {
+        const value = writer.run(member.make(), tells)
+        writer.db.exec('release s')
+        return { member, value }
+      } catch (error) {
+        // SQLite itself rolls the whole transaction back on a full disk, an I/O error or exhausted memory: then nobody's work is left.
+        if (!writer.db.inTransaction) throw error
+        writer.db.exec('rollback to s; release s')
+        return { member, error }
+      }
+    })
+  const commit = (members: readonly Member[], tells: Set<string>, apart: boolean): Ended[] => {
+    writer.begin.run()
     try {
-      const value = writer.run(member.make(), tells)
-      writer.exec('release')
-      return { member, value }
+      const ended = runMembers(members, tells, apart)
+      writer.commit.run()
+      return ended
     } catch (error) {
-      // SQLite itself rolls the whole transaction back on a full disk, an I/O error or exhausted memory: then nobody's work is left.
-      if (!writer.db.inTransaction) throw error
-      writer.db.exec('rollback to s; release s')
-      return { member, error }
+      if (writer.db.inTransaction) writer.db.exec('rollback')
+      throw error
     }
   }
 
+  // A commit costs much the same for one row as for fifty. Under load the event loop therefore gets as long as the last commit took
+  // before the next one starts, and what arrives meanwhile shares it. When nothing was committed just before, nothing waits.
+  let restUntil = 0
+  const flushSoon = (): void => {
+    setImmediate(() => (performance.now() < restUntil ? flushSoon() : flush()))
+  }
   const flush = (): void => {
+    const startedAt = performance.now()
     const members = waiting.sort((a, b) => a.order - b.order)
     waiting = []
-    const ended: Ended[] = []
     const tells = new Set<string>()
+    let ended: Ended[]
     try {
-      writer.exec('begin')
-      for (const member of members) ended.push(runMember(member, tells))
-      writer.exec('commit')
-    } catch (error) {
-      if (writer.db.inTransaction) writer.db.exec('rollback')
-      for (const member of members) member.reject(error)
-      return
+      ended = commit(members, tells, false)
+    } catch {
+      // Somebody's script failed, which is rare: all of it was undone, and is done again with each member apart.
+      try {
+        ended = commit(members, tells, true)
+      } catch (error) {
+        for (const member of members) member.reject(error)
+        return
+      }
     }
+    const endedAt = performance.now()
+    restUntil = endedAt + Math.min(endedAt - startedAt, LONGEST_REST_MS)
     for (const end of ended) {
       if ('error' in end) end.member.reject(end.error)
       else end.member.resolve(end.value)
@@ -189,7 +209,7 @@ export function openSqlite(file: string, clock: Clock): Driver {
     width: 1,
     write: <R>(order: Order, make: () => Script<R>) =>
       new Promise<R>((resolve, reject) => {
-        if (waiting.length === 0) setImmediate(flush)
+        if (waiting.length === 0) flushSoon()
         waiting.push({ order, make, resolve: resolve as (value: unknown) => void, reject })
       }),
     read: async (script) => reader.run(script),

@@ -1,6 +1,6 @@
 /** Endpoints: settings, status and the rule of their lane change together. */
 import { sql } from 'drizzle-orm'
-import { type Endpoint, endpointStatus, type Millis } from '../../model.ts'
+import { defaultEvents, type Endpoint, type EventType, endpointStatus, type Millis } from '../../model.ts'
 import { endpointColumns } from '../columns.ts'
 import { bind, first, query, type Script, statement, together } from '../script.ts'
 import type { Changed, EndpointPatch, NewEndpoint } from '../store.ts'
@@ -19,6 +19,7 @@ const NEW = {
   description: 'text',
   events: 'text',
   task_types: 'text',
+  follows: 'int8',
   headers: 'text',
   header_names: 'text',
   format: 'text',
@@ -36,6 +37,9 @@ const insertEndpoint = statement(
     select ${newNames}, case when ${bind('verified')} = 1 then ${d.now} else null end, ${d.now}, ${d.now}, 1 from ${d.records('endpoints', NEW)} v where true
     on conflict (client_id, url) where deleted_at is null do nothing returning ${endpointColumns}`,
 )
+/** Whether these event types hold some that are no endings. */
+const follows = (events: string): 0 | 1 =>
+  (JSON.parse(events) as EventType[]).some((type) => !(defaultEvents as readonly EventType[]).includes(type)) ? 1 : 0
 const paceOf = (maxPerMinute: number | null): Millis | null => (maxPerMinute === null ? null : Math.ceil(60_000 / maxPerMinute))
 const heldUntil = (endpoint: Endpoint): Millis => (endpointStatus(endpoint) === 'active' ? 0 : FOREVER)
 
@@ -48,6 +52,7 @@ export function* addEndpoint(endpoint: NewEndpoint): Script<Endpoint | null> {
     description: endpoint.description,
     events: endpoint.events,
     task_types: endpoint.taskTypes,
+    follows: follows(endpoint.events),
     headers: endpoint.headers,
     header_names: endpoint.headerNames,
     format: endpoint.format,
@@ -109,6 +114,7 @@ export function* changeEndpoint(
         const value = patch[member as keyof typeof plain]
         return value === undefined ? [] : [sql`${sql.raw(column)} = ${value}`]
       })
+      if (patch.events !== undefined) sets.push(sql`follows = ${follows(patch.events)}`)
       if (patch.paused !== undefined) sets.push(patch.paused ? sql`paused_at = coalesce(paused_at, ${d.now})` : sql`paused_at = null`)
       if (patch.verified !== undefined) sets.push(patch.verified ? sql`verified_at = ${d.now}` : sql`verified_at = null`)
       if (patch.disabled !== undefined)

@@ -36,9 +36,7 @@ const takeTasks = statement(
     where id ${d.anyOf(sql`select x.id from tasks x where x.id ${d.anyOf(ids(d))} and coalesce(x.state, '') = 'pending' ${d.skipLocked}`)}
     returning ${taskColumns}`,
 )
-const started = statement(
-  (d) => sql`select id from endpoints where client_id ${d.anyOf(ids(d))} and deleted_at is null and events like ${bind('like')} limit 1`,
-)
+const readFollowers = statement((d) => sql`select id from endpoints where client_id ${d.anyOf(ids(d))} and follows = 1 limit 1`)
 
 /** How tasks are taken by a claim: those that came too late end here and come back failed, the others start. */
 export const takingTasks = (leaseMs: Millis, by: string, view: View): Taking<Task> => ({
@@ -91,7 +89,7 @@ export function* announce(tasks: readonly Task[], type: 'task.created' | 'task.s
   const heard = tasks.filter((task) => task.callback !== null)
   if (heard.length === 0) return
   const clientIds = [...new Set(heard.map((task) => task.clientId))]
-  const one = yield* first(started({ ids: clientIds.map((id) => ({ id })), like: `%"${type}"%` }))
+  const one = yield* first(readFollowers({ ids: clientIds.map((id) => ({ id })) }))
   if (one === null) return
   yield* emit(
     heard.map((task): Fact => ({ task, type, at: task.updatedAt })),
@@ -180,7 +178,10 @@ function* afterwards(changed: readonly Task[], view: View, slots: Slots | null =
   if (changed.length === 0) return []
   const now = changed[0]!.updatedAt
   const opened = yield* free(
-    changed.map((task) => ({ queue: queueOf(task.type), clientId: task.clientId, laneId: task.laneId })),
+    // Only lanes of a key have a limit of their own.
+    changed
+      .filter((task) => task.concurrencyKey !== null)
+      .map((task) => ({ queue: queueOf(task.type), clientId: task.clientId, laneId: task.laneId })),
     now,
   )
   const waiting = changed.filter((task) => task.state === 'pending').map((task) => ready(task, 1, task.dueAt))
