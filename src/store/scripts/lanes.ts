@@ -11,7 +11,7 @@
 import { sql } from 'drizzle-orm'
 import type { Kind, Millis } from '../../model.ts'
 import { bind, type Call, type Columns, type Dialect, rows, type Script, statement, together } from '../script.ts'
-import { FOREVER, type Line, type Looked, plan, type Round, type Rule, type Seen, share, sift, type Want } from './share.ts'
+import { clientsIn, FOREVER, type Line, type Looked, plan, type Round, type Rule, type Seen, share, sift, type Want } from './share.ts'
 
 /** What a lane's place in the run queue is made of. */
 export interface Turn {
@@ -184,9 +184,12 @@ export function* claim<Taken extends { readonly id: string; readonly laneId: str
     yield ringAlarms()
     looked = yield* ask()
   }
-  if (looked.seen.length === 0 && round.since !== '') {
+  if (round.since !== '' && clientsIn(looked.seen) < wide) {
+    // The end of the circle: the slots left are for those at its beginning.
     round.since = ''
-    looked = yield* ask()
+    const begun = yield* ask()
+    const known = new Set(begun.seen.map((row) => row.seq))
+    looked = { ...begun, seen: [...begun.seen, ...looked.seen.filter((row) => !known.has(row.seq))] }
   }
   const { lanes, stale } = sift(looked.seen, looked.now)
   if (stale.length > 0) yield sweepTurns({ stale: stale.map((seq) => ({ seq })) })
