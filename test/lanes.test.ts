@@ -241,6 +241,27 @@ describe.each(engines)('lanes on %s', (engine) => {
     await woken('delivery', () => store.settleDelivery(undelivered(next!, 5_000)))
   })
 
+  test('a claim says that there is more when slots were what it lacked, or when it could not see every lane', async () => {
+    for (let i = 0; i < 5; i++) await addTask(store, { clientId: await addClient(store) })
+    const ask = async (limit: number) => {
+      const { items, more } = await store.claimTasks({ ...claim({ limit }), types: ONE_TYPE })
+      return { taken: items.length, more }
+    }
+    expect(await ask(2)).toEqual({ taken: 2, more: true })
+    expect(await ask(10)).toEqual({ taken: 3, more: false })
+
+    const clientId = await addClient(store)
+    for (let i = 0; i < 40; i++) await addEndpoint(store, { clientId })
+    await owe(clientId, 1)
+    let sent = 0
+    for (let more = true; more; ) {
+      const claimed = await store.claimDeliveries(claim({ limit: 100 }))
+      sent += claimed.items.length
+      more = claimed.more
+    }
+    expect(sent).toBe(40)
+  })
+
   test('one client with 5,000 tasks queued does not delay the single task of another by more than one round', async () => {
     const busy = await addClient(store)
     await addTasks(store, 5_000, { clientId: busy })

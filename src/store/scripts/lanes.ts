@@ -11,7 +11,7 @@
 import { sql } from 'drizzle-orm'
 import type { Kind, Millis } from '../../model.ts'
 import { bind, type Call, type Columns, type Dialect, rows, type Script, statement, together } from '../script.ts'
-import { clientsIn, FOREVER, type Line, type Looked, plan, type Round, type Rule, type Seen, share, sift, type Want } from './share.ts'
+import { clientsIn, FOREVER, type Line, type Looked, mostTurns, plan, type Round, type Rule, type Seen, share, sift, type Want } from './share.ts'
 
 /** What a lane's place in the run queue is made of. */
 export interface Turn {
@@ -168,12 +168,13 @@ export function* claim<Taken extends { readonly id: string; readonly laneId: str
   round: Round,
 ): Script<{ readonly taken: readonly Taken[]; readonly nextInMs: Millis | null; readonly more: boolean }> {
   const wide = Math.max(limit, 16)
+  const depth = Math.max(4, Math.ceil(wide / 4))
   const ask = function* (): Script<Looked> {
     const found = yield* rows<Seen>(
       look[taking.kind]({
         queues: queues.map((q) => ({ ...q, since: round.since })),
         limit: wide,
-        depth: Math.max(4, Math.ceil(wide / 4)),
+        depth,
       }),
     )
     const tail = found.at(-1)!
@@ -198,7 +199,9 @@ export function* claim<Taken extends { readonly id: string; readonly laneId: str
   if (wants.length === 0) return { taken: [], nextInMs, more: stale.length > 0 }
   const { taken, more, alarmAt } = yield* visit(taking, wants, queues, looked.now, round)
   const alarms = [alarmAt, looked.alarmAt].filter((at) => at !== null)
-  return { taken, more, nextInMs: alarms.length === 0 ? null : Math.max(0, Math.min(...alarms) - looked.now) }
+  // Lanes that were seen and got nothing, or that a look could not show, are claimable still.
+  const beyond = wants.length < lanes.length || clientsIn(looked.seen) >= wide || mostTurns(looked.seen) >= depth
+  return { taken, more: more || beyond, nextInMs: alarms.length === 0 ? null : Math.max(0, Math.min(...alarms) - looked.now) }
 }
 
 function* visit<Taken extends { readonly id: string; readonly laneId: string }>(

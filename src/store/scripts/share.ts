@@ -69,6 +69,12 @@ export function sift(seen: readonly Seen[], now: Millis): { lanes: readonly Want
 
 /** Clients in sight. */
 export const clientsIn = (seen: readonly Seen[]): number => new Set(seen.map((row) => row.clientId)).size
+/** Turns in sight of the client that shows most of them in one queue. */
+export function mostTurns(seen: readonly Seen[]): number {
+  const counts = new Map<string, number>()
+  for (const { queue, clientId } of seen) counts.set(`${queue} ${clientId}`, (counts.get(`${queue} ${clientId}`) ?? 0) + 1)
+  return Math.max(0, ...counts.values())
+}
 
 /**
  * Shares `limit` slots: clients take turns, and within a client its lanes, the one that stands first beginning. When a look showed
