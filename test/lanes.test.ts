@@ -214,31 +214,51 @@ describe.each(engines)('lanes on %s', (engine) => {
     expect(await claimTasks(store)).toHaveLength(1)
   })
 
-  test('whoever frees a slot or gives work back wakes those who claim', async () => {
+  /** Resolves when everything told so far has been heard, also by way of the server. */
+  const quiet = async (): Promise<void> => {
+    const { id, fence } = await claimOne(store, {}, ['quiet'])
+    let echoes = engine === 'postgres' ? 2 : 1
+    await new Promise<void>((resolve, reject) => {
+      const stop = store.onTask((told) => {
+        if (told !== id || --echoes > 0) return
+        stop()
+        resolve()
+      })
+      store.reportProgress({ id, fence, progress: 1, message: null }).catch(reject)
+    })
+  }
+
+  test.each([
+    ['a lane of deliveries that was full', 'delivery'],
+    ['a concurrency key', 'task'],
+    ['a task type with a limit', 'task'],
+    ['a delivery to be tried again', 'delivery'],
+  ] as const)('whoever frees a slot or gives work back wakes those who claim: %s', async (name, kind) => {
     const clientId = await addClient(store)
+    await addTask(store, { clientId, type: 'quiet' })
     await addEndpoint(store, { clientId, maxInFlight: 1 })
     await owe(clientId, 2)
     await addTasks(store, 2, { clientId, concurrencyKey: 'a' })
     await addTasks(store, 2, { clientId, type: 'mail.send' })
+    const limited = [{ type: 'mail.send', concurrency: 1 }]
     const [delivery] = await claimDeliveries(store)
     const keyed = await claimOne(store)
-    const { items } = await store.claimTasks({ ...claim(), types: [{ type: 'mail.send', concurrency: 1 }] })
-    const woken = async (kind: 'task' | 'delivery', settle: () => Promise<unknown>): Promise<void> => {
-      const heard = new Promise<void>((resolve) => {
-        const stop = store.onWork((of) => {
-          if (of !== kind) return
-          stop()
-          resolve()
-        })
+    const { items } = await store.claimTasks({ ...claim(), types: limited })
+    await quiet()
+    const heard = new Promise<void>((resolve) => {
+      const stop = store.onWork((of) => {
+        if (of !== kind) return
+        stop()
+        resolve()
       })
-      await settle()
-      await heard
-    }
-    await woken('delivery', () => store.settleDelivery(delivered(delivery!)))
-    await woken('task', () => store.settleTask(completed(keyed)))
-    await woken('task', () => store.settleTask(completed(items[0]!)))
-    const [next] = await claimDeliveries(store)
-    await woken('delivery', () => store.settleDelivery(undelivered(next!, 5_000)))
+    })
+    if (name === 'a lane of deliveries that was full') await store.settleDelivery(delivered(delivery!))
+    else if (name === 'a concurrency key') await store.settleTask(completed(keyed))
+    else if (name === 'a delivery to be tried again') await store.settleDelivery(undelivered(delivery!, 5_000))
+    else await store.settleTask(completed(items[0]!))
+    await heard
+    const claimed = kind === 'task' ? await store.claimTasks({ ...claim(), types: [...ONE_TYPE, ...limited] }) : await store.claimDeliveries(claim())
+    expect(claimed.items).toHaveLength(1)
   })
 
   test('a claim says that there is more when slots were what it lacked, or when it could not see every lane', async () => {
