@@ -47,7 +47,12 @@ describe.each(engines)('lanes on %s', (engine) => {
     const sampler = async (): Promise<void> => {
       while (!done) {
         const groups = table === 'tasks' ? 'type, concurrency_key' : 'lane_id'
-        most = Math.max(most, await count(`select coalesce(max(c), 0) as n from (select count(*) as c from ${table} where state = 'running' group by ${groups}) g`))
+        most = Math.max(
+          most,
+          await count(
+            `select coalesce(max(c), 0) as n from (select count(*) as c from ${table} where state = 'running' group by ${groups}) g`,
+          ),
+        )
         await new Promise((resolve) => setImmediate(resolve))
       }
     }
@@ -78,7 +83,9 @@ describe.each(engines)('lanes on %s', (engine) => {
     const most = await workAll('deliveries', async (node) => {
       const sending = await claimDeliveries(node, { limit: 5 })
       expect(sending.length).toBeLessThanOrEqual(3)
-      await Promise.all(sending.map((delivery, i) => node.settleDelivery(delivery.tries === 1 && i === 0 ? undelivered(delivery) : delivered(delivery))))
+      await Promise.all(
+        sending.map((delivery, i) => node.settleDelivery(delivery.tries === 1 && i === 0 ? undelivered(delivery) : delivered(delivery))),
+      )
       return sending.length
     })
     expect(most).toBeLessThanOrEqual(3)
@@ -171,7 +178,10 @@ describe.each(engines)('lanes on %s', (engine) => {
       await store.changeEndpoint(endpointId, clientId, resume, null)
       const drained = await claimDeliveries(store)
       expect(drained).toHaveLength(5)
-      expect(drained.every(({ tries }) => tries === 1), 'a hold spends no try').toBe(true)
+      expect(
+        drained.every(({ tries }) => tries === 1),
+        'a hold spends no try',
+      ).toBe(true)
       await Promise.all(drained.map((delivery) => store.settleDelivery(delivered(delivery))))
     }
   })
@@ -257,7 +267,8 @@ describe.each(engines)('lanes on %s', (engine) => {
     else if (name === 'a delivery to be tried again') await store.settleDelivery(undelivered(delivery!, 5_000))
     else await store.settleTask(completed(items[0]!))
     await heard
-    const claimed = kind === 'task' ? await store.claimTasks({ ...claim(), types: [...ONE_TYPE, ...limited] }) : await store.claimDeliveries(claim())
+    const claimed =
+      kind === 'task' ? await store.claimTasks({ ...claim(), types: [...ONE_TYPE, ...limited] }) : await store.claimDeliveries(claim())
     expect(claimed.items).toHaveLength(1)
   })
 

@@ -16,7 +16,8 @@ export function intake(current: Current): void {
   })
   const submit = (clientId: string, idempotency: Idempotency | null): Promise<Submitted> =>
     current().store.addTasks({ tasks: [newTask({ clientId })], idempotency })
-  const countTasks = async (): Promise<number> => Number((await current().sql<{ n: number | string }>('select count(*) as n from tasks'))[0]!.n)
+  const countTasks = async (): Promise<number> =>
+    Number((await current().sql<{ n: number | string }>('select count(*) as n from tasks'))[0]!.n)
 
   test('what was acknowledged is there, as it was acknowledged', async () => {
     const { store } = current()
@@ -154,7 +155,9 @@ export function intake(current: Current): void {
   test('over 5,000 requests waiting are refused with 503 and a time to come back, and nothing of the rest is lost', async () => {
     const { store } = current()
     const clientId = await addClient(store)
-    const answers = await Promise.allSettled(Array.from({ length: 5_200 }, () => store.addTasks({ tasks: [newTask({ clientId })], idempotency: null })))
+    const answers = await Promise.allSettled(
+      Array.from({ length: 5_200 }, () => store.addTasks({ tasks: [newTask({ clientId })], idempotency: null })),
+    )
     const refused = answers.filter(({ status }) => status === 'rejected')
     expect(refused.length).toBeGreaterThan(0)
     expect(refused.length).toBeLessThanOrEqual(200)

@@ -11,7 +11,20 @@
 import { sql } from 'drizzle-orm'
 import type { Kind, Millis } from '../../model.ts'
 import { bind, type Call, type Columns, type Dialect, rows, type Script, statement, together } from '../script.ts'
-import { clientsIn, FOREVER, type Line, type Looked, mostTurns, plan, type Round, type Rule, type Seen, share, sift, type Want } from './share.ts'
+import {
+  clientsIn,
+  FOREVER,
+  type Line,
+  type Looked,
+  mostTurns,
+  plan,
+  type Round,
+  type Rule,
+  type Seen,
+  share,
+  sift,
+  type Want,
+} from './share.ts'
 
 /** What a lane's place in the run queue is made of. */
 export interface Turn {
