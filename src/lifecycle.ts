@@ -71,13 +71,23 @@ export function scheduled(seconds: readonly number[]): Delays {
 const MOST_RETRY_AFTER_MS = 86_400_000
 const MOST_503_HOLD_MS = 3_600_000
 
+/** The three forms of a date (RFC 9110 §5.6.7); the last one names no zone and means GMT. */
+const DATED = /^[A-Z][a-z]{2,8}, .* GMT$/
+const ASCTIME = /^[A-Z][a-z]{2} [A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d \d{4}$/
+
 /**
  * `Retry-After` (RFC 9110 §10.2.3) as milliseconds from `now`, at most 24 h; null when it is absent, malformed, negative or past.
  */
 export function parseRetryAfter(value: string | undefined, now: Millis): Millis | null {
   const text = value?.trim()
   if (!text) return null
-  const ms = /^\d{1,10}$/.test(text) ? Number(text) * 1000 : /^[A-Za-z]{3},? /.test(text) ? Date.parse(text) - now : Number.NaN
+  const ms = /^\d+$/.test(text)
+    ? Number(text) * 1000
+    : DATED.test(text)
+      ? Date.parse(text) - now
+      : ASCTIME.test(text)
+        ? Date.parse(`${text} GMT`) - now
+        : Number.NaN
   return ms > 0 ? Math.min(ms, MOST_RETRY_AFTER_MS) : null
 }
 

@@ -42,7 +42,9 @@ function connect(file: string, clock: Clock, readonly: boolean): Connection {
   if (!readonly) db.pragma('wal_autocheckpoint = 4000')
   const prepare = preparer(db, clock)
   const execute = (call: Call): readonly Row[] => {
-    const { prepared, bound } = prepare(call)
+    const ready = prepare(call)
+    if (!ready) return halves(call).flatMap(execute)
+    const { prepared, bound } = ready
     if (prepared.reader) return prepared.all(...bound)
     prepared.run(...bound)
     return []
@@ -66,11 +68,21 @@ function connect(file: string, clock: Clock, readonly: boolean): Connection {
   }
 }
 
+/** What SQLite takes in one statement (SQLITE_MAX_VARIABLE_NUMBER). */
+const MOST_PARAMETERS = 32_766
+/** The same call with half of its records, and with the other half. */
+function halves(call: Call): readonly Call[] {
+  const lists = Object.entries(call.values).filter((entry): entry is [string, unknown[]] => Array.isArray(entry[1]))
+  const [name, records] = lists.reduce((a, b) => (b[1].length > a[1].length ? b : a))
+  const middle = records.length >> 1
+  return [records.slice(0, middle), records.slice(middle)].map((half) => ({ ...call, values: { ...call.values, [name]: half } }))
+}
+
 /**
  * Prepares each statement once for each number of records it is given, rounded up to a power of two and padded with nulls.
- * Filling rows of parameters is the hot loop of the store.
+ * Filling rows of parameters is the hot loop of the store. Null: more parameters than a statement takes.
  */
-function preparer(db: Database.Database, clock: Clock): (call: Call) => { prepared: Prepared; bound: unknown[] } {
+function preparer(db: Database.Database, clock: Clock): (call: Call) => { prepared: Prepared; bound: unknown[] } | null {
   const renderer = new SQLiteSyncDialect()
   const known = new Map<
     Statement,
@@ -96,12 +108,13 @@ function preparer(db: Database.Database, clock: Clock): (call: Call) => { prepar
         const records = valueFor(call, slot.rows) as readonly Record<string, unknown>[]
         const padded = 2 ** Math.ceil(Math.log2(Math.max(1, records.length)))
         // At most one bit a row source: the sizes together name the text.
-        size = size * 1024 + padded
+        size = size * 65_536 + padded
         for (const record of records) for (const column of slot.columns) bound.push(record[column])
         for (let nulls = (padded - records.length) * slot.columns.length; nulls > 0; nulls--) bound.push(null)
       } else if ('name' in slot) bound.push(slot.name === 'now' ? clock.now() : valueFor(call, slot.name))
       else bound.push(slot.value)
     }
+    if (bound.length > MOST_PARAMETERS) return null
     let prepared = compiled.sized.get(size)
     if (!prepared) {
       prepared = db.prepare<unknown[], Row>(written(compiled.text, compiled.slots, call))

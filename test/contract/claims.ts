@@ -129,7 +129,10 @@ export function claims(current: Current): void {
     await store.settleTask(retried(late))
     await pass(1)
     const holder = await claimOne(store, { by: 'boot_b' })
-    for (const [order, progress] of [['late first', 10], ['late last', 20]] as const) {
+    for (const [order, progress] of [
+      ['late first', 10],
+      ['late last', 20],
+    ] as const) {
       const own = { ...holder, progress, message: 'mine' }
       const other = { ...late, progress: 99, message: 'late' }
       const reports = order === 'late first' ? [other, own] : [own, other]
@@ -191,7 +194,9 @@ export function claims(current: Current): void {
     expect(await store.settleTask(completed(one, '2'))).toEqual({ kind: 'stale' })
     expect(await findTask(store, one.id)).toEqual(before)
 
-    const kinds = (await Promise.all([store.settleTask(completed(other, '1')), store.settleTask(completed(other, '2'))])).map(({ kind }) => kind)
+    const kinds = (await Promise.all([store.settleTask(completed(other, '1')), store.settleTask(completed(other, '2'))])).map(
+      ({ kind }) => kind,
+    )
     expect(kinds).toEqual(['settled', 'stale'])
     expect((await findTask(store, other.id)).result).toBe('1')
     expect(await store.listEvents({ clientId, after: 0, limit: 10 })).toHaveLength(2)

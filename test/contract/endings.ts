@@ -4,7 +4,19 @@ import type { State } from '../../src/model.ts'
 import type { Store } from '../../src/store/store.ts'
 import type { Current } from '../store.contract.ts'
 import type { Ground } from '../support/stores.ts'
-import { addClient, addEndpoint, addTask, claimOne, claimTasks, completed, failed, findTask, newTask, released, retried } from '../support/work.ts'
+import {
+  addClient,
+  addEndpoint,
+  addTask,
+  claimOne,
+  claimTasks,
+  completed,
+  failed,
+  findTask,
+  newTask,
+  released,
+  retried,
+} from '../support/work.ts'
 
 const HOUR_MS = 3_600_000
 
@@ -163,7 +175,9 @@ async function refuseDeliveries({ engine, sql }: Ground): Promise<() => Promise<
   if (engine === 'sqlite') {
     await sql(`create trigger refuse before insert on deliveries begin select raise(abort, 'refused by the test'); end`)
   } else {
-    await sql(`create or replace function refuse() returns trigger language plpgsql as $$ begin raise exception 'refused by the test'; end $$`)
+    await sql(
+      `create or replace function refuse() returns trigger language plpgsql as $$ begin raise exception 'refused by the test'; end $$`,
+    )
     await sql('create trigger refuse before insert on deliveries for each row execute function refuse()')
   }
   const allow = () => sql(`drop trigger if exists refuse ${engine === 'sqlite' ? '' : 'on deliveries'}`)
@@ -315,7 +329,11 @@ export function endings(current: Current): void {
     const tasks = await claimTasks(store)
     const bad = tasks[42]!
     await sql(`update tasks set callback = '{broken' where id = '${bad.id}'`)
-    await expectOneRefused(store, tasks.map((task) => () => store.settleTask(completed(task))), 42)
+    await expectOneRefused(
+      store,
+      tasks.map((task) => () => store.settleTask(completed(task))),
+      42,
+    )
     expect((await findTask(store, bad.id)).state).toBe('running')
     expect(await store.listEvents({ clientId, after: 0, limit: 200 })).toHaveLength(99)
   })

@@ -100,13 +100,18 @@ export function endpoints(current: Current): void {
     expect((await store.cancelTask(id, clientId)).kind).toBe('gone')
     expect((await store.redoTask(id, clientId)).kind).toBe('gone')
     expect(await store.listEvents({ clientId, after: 0, limit: 10 })).toEqual([])
-    expect((await store.listTasks({ clientId, order: 'asc', limit: 10, after: null, metadata: { key: 'order', value: '7' } })).items).toEqual([])
+    expect(
+      (await store.listTasks({ clientId, order: 'asc', limit: 10, after: null, metadata: { key: 'order', value: '7' } })).items,
+    ).toEqual([])
     expect(await store.findDelivery(sending!.id, clientId)).toMatchObject({ state: 'canceled', canceledReason: 'taskDeleted', body: '' })
     expect(await store.settleDelivery(undelivered(sending!))).toEqual({ kind: 'stale' })
     expect(await store.redeliver(sending!.id, 'delivery_again', clientId), 'its bytes are gone').toBeNull()
 
     await owe(clientId, 1)
-    expect((await claimDeliveries(store)).map((delivery) => delivery.endpointId), 'its slot is free again').toEqual([endpointId])
+    expect(
+      (await claimDeliveries(store)).map((delivery) => delivery.endpointId),
+      'its slot is free again',
+    ).toEqual([endpointId])
     await pass(7 * 86_400_000 + 1)
     expect(await store.findTask(id, clientId)).toEqual({ kind: 'missing' })
   })

@@ -2,7 +2,7 @@
 import { expect, test } from 'vitest'
 import type { Idempotency, Submitted } from '../../src/store/store.ts'
 import type { Current } from '../store.contract.ts'
-import { addClient, addTask, claimOne, completed, findTask, newTask } from '../support/work.ts'
+import { addClient, addEndpoint, addTask, claimOne, completed, findTask, newTask } from '../support/work.ts'
 
 const DAY_MS = 86_400_000
 
@@ -16,7 +16,8 @@ export function intake(current: Current): void {
   })
   const submit = (clientId: string, idempotency: Idempotency | null): Promise<Submitted> =>
     current().store.addTasks({ tasks: [newTask({ clientId })], idempotency })
-  const countTasks = async (): Promise<number> => Number((await current().sql<{ n: number | string }>('select count(*) as n from tasks'))[0]!.n)
+  const countTasks = async (): Promise<number> =>
+    Number((await current().sql<{ n: number | string }>('select count(*) as n from tasks'))[0]!.n)
 
   test('what was acknowledged is there, as it was acknowledged', async () => {
     const { store } = current()
@@ -133,10 +134,30 @@ export function intake(current: Current): void {
     expect(await countTasks()).toBe(100)
   })
 
+  test('a large batch is written whole: tasks, labels and what it owes', async () => {
+    const { store } = current()
+    const clientId = await addClient(store)
+    for (let i = 0; i < 8; i++) await addEndpoint(store, { clientId })
+    const metadata = JSON.stringify(Object.fromEntries(Array.from({ length: 16 }, (_, i) => [`key${i}`, `value ${i}`])))
+    const startBy = (await store.now()) + 1_000
+    const tasks = Array.from({ length: 1_000 }, () => newTask({ clientId, metadata, startBy }))
+    expect(await store.addTasks({ tasks, idempotency: null })).toMatchObject({ kind: 'added' })
+    const found = await store.listTasks({ clientId, order: 'asc', limit: 1, after: null, metadata: { key: 'key15', value: 'value 15' } })
+    expect(found.items).toHaveLength(1)
+    expect(await store.findTasks(tasks.map(({ id }) => id))).toHaveLength(1_000)
+    await current().pass(1_001)
+    expect(await store.endOverdue(500, 0)).toBe(500)
+    expect(await store.endOverdue(500, 0)).toBe(500)
+    const [row] = await current().sql<{ n: number | string }>('select count(*) as n from deliveries')
+    expect(Number(row!.n)).toBe(8_000)
+  })
+
   test('over 5,000 requests waiting are refused with 503 and a time to come back, and nothing of the rest is lost', async () => {
     const { store } = current()
     const clientId = await addClient(store)
-    const answers = await Promise.allSettled(Array.from({ length: 5_200 }, () => store.addTasks({ tasks: [newTask({ clientId })], idempotency: null })))
+    const answers = await Promise.allSettled(
+      Array.from({ length: 5_200 }, () => store.addTasks({ tasks: [newTask({ clientId })], idempotency: null })),
+    )
     const refused = answers.filter(({ status }) => status === 'rejected')
     expect(refused.length).toBeGreaterThan(0)
     expect(refused.length).toBeLessThanOrEqual(200)

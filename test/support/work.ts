@@ -1,6 +1,6 @@
 /** Clients, endpoints and tasks to test with, all members given. */
 import { systemClock } from '../../src/clock.ts'
-import { type Prefix, newId } from '../../src/id.ts'
+import { newId, type Prefix } from '../../src/id.ts'
 import type { Callback, Failure, Task } from '../../src/model.ts'
 import type { Claim, DeliverySettlement, NewEndpoint, NewTask, Owed, Settlement, Store } from '../../src/store/store.ts'
 
@@ -74,7 +74,11 @@ export async function addTasks(store: Store, count: number, given: Parameters<ty
 export const LEASE_MS = 30_000
 export const claim = (given: Partial<Claim> = {}): Claim => ({ limit: 100, leaseMs: LEASE_MS, by: 'boot_a', ...given })
 /** Claims tasks of these types, without a limit across nodes. */
-export async function claimTasks(store: Store, given: Partial<Claim> = {}, types: readonly string[] = ['report.build']): Promise<readonly Task[]> {
+export async function claimTasks(
+  store: Store,
+  given: Partial<Claim> = {},
+  types: readonly string[] = ['report.build'],
+): Promise<readonly Task[]> {
   const { items } = await store.claimTasks({ ...claim(given), types: types.map((type) => ({ type, concurrency: null })) })
   return items
 }
@@ -94,7 +98,11 @@ export async function findTask(store: Store, id: string): Promise<Task> {
 
 type Leased = { readonly id: string; readonly fence: number }
 const failure: Failure = { code: 'handler_error', message: 'it broke', details: null }
-export const completed = ({ id, fence }: Leased, result = '{"rows":1}'): Settlement => ({ id, fence, outcome: { kind: 'complete', result } })
+export const completed = ({ id, fence }: Leased, result = '{"rows":1}'): Settlement => ({
+  id,
+  fence,
+  outcome: { kind: 'complete', result },
+})
 export const failed = ({ id, fence }: Leased, error: Failure = failure): Settlement => ({ id, fence, outcome: { kind: 'fail', error } })
 export const released = ({ id, fence }: Leased, delayMs = 0): Settlement => ({ id, fence, outcome: { kind: 'release', delayMs } })
 export const retried = ({ id, fence }: Leased, delayMs = 0): Settlement => ({

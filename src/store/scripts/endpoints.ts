@@ -129,8 +129,10 @@ export function* changeEndpoint(
   )
   const value = changed!
   const place = { queue: DELIVERIES, clientId: value.clientId, laneId: value.id }
-  const rule = { cap: value.maxInFlight, paceMs: paceOf(value.maxPerMinute), heldUntil: heldUntil(value) }
-  yield* together(changeLane(place, rule, value.updatedAt))
+  const rule = { cap: value.maxInFlight, paceMs: paceOf(value.maxPerMinute) }
+  // What a receiver asked to wait stays, unless the endpoint's status is what changes.
+  const hold = endpointStatus(known) === endpointStatus(value) ? {} : { heldUntil: heldUntil(value) }
+  yield* together(changeLane(place, { ...rule, ...hold }, value.updatedAt))
   return { kind: 'changed', value }
 }
 

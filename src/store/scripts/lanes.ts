@@ -11,7 +11,20 @@
 import { sql } from 'drizzle-orm'
 import type { Kind, Millis } from '../../model.ts'
 import { bind, type Call, type Columns, type Dialect, rows, type Script, statement, together, type Values } from '../script.ts'
-import { FOREVER, type Line, type Looked, plan, type Round, type Rule, type Seen, share, sift, type Want } from './share.ts'
+import {
+  clientsIn,
+  FOREVER,
+  type Line,
+  type Looked,
+  mostTurns,
+  plan,
+  type Round,
+  type Rule,
+  type Seen,
+  share,
+  sift,
+  type Want,
+} from './share.ts'
 
 /** What a lane's place in the run queue is made of. */
 export interface Turn {
@@ -173,12 +186,13 @@ export function* claim<Taken extends { readonly id: string; readonly laneId: str
   round: Round,
 ): Script<{ readonly taken: readonly Taken[]; readonly nextInMs: Millis | null; readonly more: boolean }> {
   const wide = Math.max(limit, 16)
+  const depth = Math.max(4, Math.ceil(wide / 4))
   const ask = function* (): Script<Looked> {
     const found = yield* rows<Seen>(
       look[taking.kind]({
         queues: queues.map((q) => ({ ...q, since: round.since })),
         limit: wide,
-        depth: Math.max(4, Math.ceil(wide / 4)),
+        depth,
       }),
     )
     const tail = found.at(-1)!
@@ -189,9 +203,12 @@ export function* claim<Taken extends { readonly id: string; readonly laneId: str
     yield ringAlarms()
     looked = yield* ask()
   }
-  if (looked.seen.length === 0 && round.since !== '') {
+  if (round.since !== '' && clientsIn(looked.seen) < wide) {
+    // The end of the circle: the slots left are for those at its beginning.
     round.since = ''
-    looked = yield* ask()
+    const begun = yield* ask()
+    const known = new Set(begun.seen.map((row) => row.seq))
+    looked = { ...begun, seen: [...begun.seen, ...looked.seen.filter((row) => !known.has(row.seq))] }
   }
   const { lanes, stale } = sift(looked.seen, looked.now)
   if (stale.length > 0) yield sweepTurns({ stale: stale.map((seq) => ({ seq })) })
@@ -200,7 +217,9 @@ export function* claim<Taken extends { readonly id: string; readonly laneId: str
   if (wants.length === 0) return { taken: [], nextInMs, more: stale.length > 0 }
   const { taken, more, alarmAt } = yield* visit(taking, wants, queues, looked.now, round)
   const alarms = [alarmAt, looked.alarmAt].filter((at) => at !== null)
-  return { taken, more, nextInMs: alarms.length === 0 ? null : Math.max(0, Math.min(...alarms) - looked.now) }
+  // Lanes that were seen and got nothing, or that a look could not show, are claimable still.
+  const beyond = wants.length < lanes.length || clientsIn(looked.seen) >= wide || mostTurns(looked.seen) >= depth
+  return { taken, more: more || beyond, nextInMs: alarms.length === 0 ? null : Math.max(0, Math.min(...alarms) - looked.now) }
 }
 
 function* visit<Taken extends { readonly id: string; readonly laneId: string }>(
@@ -320,21 +339,26 @@ export function* admit(kind: Kind, wanted: ReadonlyMap<string, number>, slots: n
 const lockCapped = statement(
   (d) => sql`select id, filled from lanes where id ${d.anyOf(ids(d, 'lanes'))} and cap is not null order by id ${d.lock}`,
 )
+const readGates = statement((d) => sql`select id from queues where id ${d.anyOf(ids(d, 'queues'))}`)
 const clearFilled = statement((d) => sql`update lanes set filled = 0 where id ${d.anyOf(ids(d, 'lanes'))}`)
 
-/** After rows left `running`: full lanes among theirs are open again and get a turn. */
+/** After rows left `running`: full lanes among theirs are open again and get a turn, and so does a task type that has a limit across nodes. */
 export function* free(left: readonly Omit<Ready, 'line' | 'rank'>[], now: Millis): Script<readonly Turn[]> {
   const byLane = new Map(left.map((row) => [row.laneId, row]))
   if (byLane.size === 0) return []
+  const queues = [...new Set(left.map(({ queue }) => queue))].map((id) => ({ id }))
   // Locked before it is read: a visit that counted our row as running must have said `filled` by then.
-  const locked = yield* rows<{ id: string; filled: number }>(lockCapped({ lanes: [...byLane.keys()].map((id) => ({ id })) }))
-  const opened = locked.filter((lane) => lane.filled === 1)
-  if (opened.length === 0) return []
-  yield clearFilled({ lanes: opened.map(({ id }) => ({ id })) })
-  return opened.map(({ id }) => {
-    const { queue, clientId, laneId } = byLane.get(id)!
-    return { queue, clientId, laneId, turn: now, alarmAt: null }
-  })
+  const [locked, gates] = (yield* together([
+    lockCapped({ lanes: [...byLane.keys()].map((id) => ({ id })) }),
+    readGates({ queues }),
+  ])) as unknown as [readonly { id: string; filled: number }[], readonly { id: string }[]]
+  const opened = new Set(locked.filter((lane) => lane.filled === 1).map(({ id }) => id))
+  if (opened.size > 0) yield clearFilled({ lanes: [...opened].map((id) => ({ id })) })
+  // A type that has a limit has room again: one turn of it, whichever, has it looked at.
+  const limited = new Set(gates.map(({ id }) => id))
+  return [...byLane.values()].flatMap(({ queue, clientId, laneId }) =>
+    opened.has(laneId) || limited.delete(queue) ? [{ queue, clientId, laneId, turn: now, alarmAt: null }] : [],
+  )
 }
 
 const setRule = statement(

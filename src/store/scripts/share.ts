@@ -36,12 +36,12 @@ export interface Want {
 export interface Round {
   /** The client after which the next look starts, when more wait than a look shows. */
   since: string
-  /** The client that is served first. */
-  from: string
+  /** The client that was served last: the one after it is served first. */
+  last: string
   /** Orders lanes that take turns: never stands still. */
   clock: number
 }
-export const newRound = (): Round => ({ since: '', from: '', clock: 0 })
+export const newRound = (): Round => ({ since: '', last: '', clock: 0 })
 
 /** What was seen → lanes worth a visit, and turns not worth keeping: their lane is full or held, and whoever opens it leaves another. */
 export function sift(seen: readonly Seen[], now: Millis): { lanes: readonly Want[]; stale: readonly number[] } {
@@ -67,6 +67,15 @@ export function sift(seen: readonly Seen[], now: Millis): { lanes: readonly Want
   return { lanes: [...lanes.values()], stale }
 }
 
+/** Clients in sight. */
+export const clientsIn = (seen: readonly Seen[]): number => new Set(seen.map((row) => row.clientId)).size
+/** Turns in sight of the client that shows most of them in one queue. */
+export function mostTurns(seen: readonly Seen[]): number {
+  const counts = new Map<string, number>()
+  for (const { queue, clientId } of seen) counts.set(`${queue} ${clientId}`, (counts.get(`${queue} ${clientId}`) ?? 0) + 1)
+  return Math.max(0, ...counts.values())
+}
+
 /**
  * Shares `limit` slots: clients take turns, and within a client its lanes, the one that stands first beginning. When a look showed
  * as many clients as it can (`wide`), the next one goes on behind the last client served.
@@ -81,7 +90,7 @@ export function share(lanes: readonly Want[], seen: readonly Seen[], limit: numb
   const order = [...byClient.keys()].sort()
   const start = Math.max(
     0,
-    order.findIndex((id) => id >= round.from),
+    order.findIndex((id) => id > round.last),
   )
   const circle = [...order.slice(start), ...order.slice(0, start)].map((id) => ({
     id,
@@ -104,14 +113,12 @@ export function share(lanes: readonly Want[], seen: readonly Seen[], limit: numb
       if (!lane) continue
       lane.want++
       left--
-      round.from = after(order, client.id)
+      round.last = client.id
       still.push(client)
     }
     open = still
   }
-  const clientsSeen = new Set(seen.map((row) => row.clientId))
-  const last = [...clientsSeen].sort().at(-1)
-  round.since = clientsSeen.size >= wide && last !== undefined ? last : ''
+  round.since = clientsIn(seen) >= wide ? round.last : ''
   return all.flatMap((client) => client.lanes.filter(({ want }) => want > 0).map(({ lane, want }) => ({ ...lane, want })))
 }
 
@@ -123,7 +130,6 @@ function nextOpen<L extends { want: number; most: number }>(client: { at: number
   }
   return null
 }
-const after = (order: readonly string[], id: string): string => order[order.indexOf(id) + 1] ?? ''
 
 /** Held until somebody ends the hold: no alarm. */
 export const FOREVER: Millis = 8_000_000_000_000_000
