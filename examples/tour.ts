@@ -39,7 +39,7 @@ async function check(label: string, verify: () => Promise<string> | string): Pro
     held.push(false)
   }
 }
-const seconds = (): string => `${((performance.now() - began) / 1000).toFixed(2)} s`
+const since = (start: number): string => `${((performance.now() - start) / 1000).toFixed(2)} s`
 
 /** The platform runs as a process of its own, as it would for anybody. */
 const platform = await startPlatform({ databaseUrl: process.env.RINGBACK_DATABASE_URL ?? '' })
@@ -68,9 +68,17 @@ try {
 
   heading('The task')
   const bytes = statSync(datasetUrl(dataset)).size
+  const submittedAt = performance.now()
   const task = await client.submit('dataset.profile', { dataset }, { signal: end })
   note('submitted', `dataset.profile of ${dataset}, ${(bytes / 1e6).toFixed(1)} MB: ${task.id}`)
-  const ended = await client.wait(task, { signal: end, onProgress: show })
+  const ended = await client.wait(task, {
+    signal: end,
+    onProgress: ({ status, progress, progressMessage }) =>
+      note(
+        `+ ${since(submittedAt)}`,
+        `${status.padEnd(9)} ${progress.toFixed(1).padStart(5)} %  ${status === 'running' ? (progressMessage ?? '') : ''}`.trimEnd(),
+      ),
+  })
   const profile = await client.result(ended, { signal: end })
   note('result', `${profile.rows} rows, ${profile.columns.length} columns`)
   for (const { name, type, count, nulls, distinct, min, max, quantiles } of profile.columns) {
@@ -127,12 +135,8 @@ try {
   await platform.stop()
 }
 const everything = held.length === 5 && held.every(Boolean)
-console.log(`\n${everything ? 'Everything held' : 'Not everything held'}, in ${seconds()}.`)
+console.log(`\n${everything ? 'Everything held' : 'Not everything held'}, in ${since(began)}.`)
 process.exitCode = everything ? 0 : 1
-
-function show({ status, progress, progressMessage }: Task): void {
-  note(seconds(), `${status.padEnd(9)} ${progress.toFixed(1).padStart(5)} %  ${progressMessage ?? ''}`)
-}
 
 /** All that a receiver without a library of ours has to do. */
 async function verifyWithJose({ headers, body }: Arrival, issuer: string, audience: string): Promise<string> {

@@ -277,7 +277,7 @@ export interface ClientOptions {
   readonly key: string
   /** Default: the platform's. */
   readonly fetch?: (url: string, init: RequestInit) => Promise<Response>
-  /** Pages cannot set it; elsewhere the default is `ringback-client`. */
+  /** Default: the platform's own. Not for pages: a browser would ask the server's leave to send it. */
   readonly userAgent?: string
   readonly clock?: ClientClock
 }
@@ -448,7 +448,7 @@ interface Calls {
   pause(ms: number, signal: AbortSignal | undefined): Promise<void>
 }
 
-function createCalls({ url, key, userAgent = 'ringback-client', clock = platformClock, ...options }: ClientOptions): Calls {
+function createCalls({ url, key, userAgent, clock = platformClock, ...options }: ClientOptions): Calls {
   const base = baseOf(url)
   if (!/^[\x21-\x7e]+$/.test(key)) throw new TypeError('createClient needs key: an API key such as "rb_…", without blanks.')
   const take = options.fetch ?? ((target: string, init: RequestInit) => fetch(target, init))
@@ -479,7 +479,7 @@ function createCalls({ url, key, userAgent = 'ringback-client', clock = platform
         headers: {
           Accept: 'application/json, application/problem+json',
           Authorization: `Bearer ${key}`,
-          'User-Agent': userAgent,
+          ...(userAgent !== undefined && { 'User-Agent': userAgent }),
           ...(body !== undefined && { 'Content-Type': 'application/json' }),
           ...headers,
         },

@@ -85,8 +85,6 @@ interface Seen {
   readonly method: string
   readonly path: string
   readonly headers: Headers
-  /** By the clock of {@link quick}. */
-  readonly at: number
 }
 
 let ringback: Ringback
@@ -99,16 +97,22 @@ const faults: Fault[] = []
 let always: Fault | null = null
 const seen: Seen[] = []
 
-/** Faster than the wall: pauses of seconds pass while a test waits. */
-const clockAt = (speed: number): ClientClock => ({
-  now: () => performance.now() * speed,
+/** The pauses that were made, in seconds. */
+const pauses: number[] = []
+/** Pauses are cut short, and noted; deadlines (20 s for an answer, 45 s for a held call) are left as they are. */
+const impatient: ClientClock = {
+  now: () => performance.now(),
   random: () => 0.5,
   after(ms, wake) {
-    const timer = setTimeout(wake, ms / speed)
+    const isPause = ms <= 30_000 && ms !== 20_000
+    const pass = (): void => {
+      if (isPause) pauses.push(ms / 1000)
+      wake()
+    }
+    const timer = setTimeout(pass, isPause ? ms / 200 : ms)
     return () => clearTimeout(timer)
   },
-})
-const quick = clockAt(20)
+}
 
 beforeAll(async () => {
   const adminToken = 'the-operator-of-this-test'
@@ -126,7 +130,7 @@ beforeAll(async () => {
     async fetch(request, env) {
       const { incoming } = env as { incoming: IncomingMessage }
       const { pathname, search } = new URL(request.url)
-      seen.push({ method: request.method, path: pathname + search, headers: new Headers(request.headers), at: quick.now() })
+      seen.push({ method: request.method, path: pathname + search, headers: new Headers(request.headers) })
       const fault = faults.shift() ?? always
       const forward = async (changed = request): Promise<Response> => ringback.app.fetch(changed)
       return fault ? fault({ request, forward, cut: () => incoming.socket.destroy() }) : forward()
@@ -152,6 +156,7 @@ afterEach(() => {
   expect(faults).toEqual([])
   always = null
   seen.length = 0
+  pauses.length = 0
 })
 
 const client = (clock?: ClientClock): Client<typeof tasks> => createClient<typeof tasks>({ url, key, ...(clock && { clock }) })
@@ -169,7 +174,6 @@ const cutAfterwards: Fault = async ({ forward, cut }) => {
   cut()
   return new Response()
 }
-const pauses = (): number[] => seen.slice(1).map(({ at }, i) => (at - seen[i]!.at) / 1000)
 const all = async <T>(items: AsyncIterable<T>): Promise<T[]> => {
   const found: T[] = []
   for await (const item of items) found.push(item)
@@ -319,7 +323,7 @@ describe('what the server refuses', () => {
 
   test('is not asked for again when asking again is of no use', async () => {
     faults.push(answer(500, { code: 'internal', detail: 'Something went wrong here.' }))
-    expect(await failure(client(quick).submit('test.echo', 1))).toMatchObject({ status: 500, code: 'internal' })
+    expect(await failure(client(impatient).submit('test.echo', 1))).toMatchObject({ status: 500, code: 'internal' })
     expect(seen).toHaveLength(1)
   })
 })
@@ -327,7 +331,7 @@ describe('what the server refuses', () => {
 describe('a request that fails', () => {
   test('after it was carried out is sent again under the same key, and makes one task', async () => {
     faults.push(cutAfterwards, cutAfterwards)
-    const task = await client(quick).submit('test.echo', 'once', { metadata: { only: 'one' } })
+    const task = await client(impatient).submit('test.echo', 'once', { metadata: { only: 'one' } })
     expect(seen).toHaveLength(3)
     expect(new Set(seen.map(({ headers }) => headers.get('idempotency-key')))).toHaveProperty('size', 1)
     const there = await all(client().list({ metadata: { only: 'one' } }))
@@ -346,29 +350,24 @@ describe('a request that fails', () => {
 
   test('for lack of room waits as long as the server says', async () => {
     faults.push(answer(503, refusal, { 'retry-after': '7' }), answer(429, { ...refusal, code: 'quota_exceeded' }, { 'retry-after': '3' }))
-    await client(quick).submit('test.echo', 1)
-    const [first, second] = pauses()
-    expect(first).toBeGreaterThanOrEqual(7)
-    expect(second).toBeGreaterThanOrEqual(3)
-    expect(second).toBeLessThan(7)
+    await client(impatient).submit('test.echo', 1)
+    expect(pauses).toEqual([7, 3])
   })
 
   test('is given up after five tries, each later than the one before, with the last refusal', async () => {
     faults.push(...Array<Fault>(5).fill(answer(503, refusal)))
-    expect(await failure(client(quick).submit('test.echo', 1))).toMatchObject({ status: 503, message: 'There is no room.' })
+    expect(await failure(client(impatient).submit('test.echo', 1))).toMatchObject({ status: 503, message: 'There is no room.' })
     expect(seen).toHaveLength(5)
-    const [a, b, c, d] = pauses() as [number, number, number, number]
-    expect(a).toBeGreaterThanOrEqual(0.2)
-    expect([b > a, c > b, d > c]).toEqual([true, true, true])
+    expect(pauses).toEqual([1, 2, 4, 8].map((times) => 0.25 * times * 0.875))
   })
 
   test('is not sent again when it would be done twice: creating a callback URL, retrying a task', async () => {
     faults.push(cut, cut)
-    expect(await failure(client(quick).endpoints.create({ url: 'http://127.0.0.1:9/once' }))).toMatchObject({
+    expect(await failure(client(impatient).endpoints.create({ url: 'http://127.0.0.1:9/once' }))).toMatchObject({
       code: 'no_answer',
       status: null,
     })
-    expect(await failure(client(quick).retry('task_1'))).toMatchObject({ code: 'no_answer' })
+    expect(await failure(client(impatient).retry('task_1'))).toMatchObject({ code: 'no_answer' })
     expect(seen).toHaveLength(2)
   })
 
@@ -385,7 +384,7 @@ describe('a request that fails', () => {
   })
 
   test('names what could not be reached', async () => {
-    const unreachable = createClient({ url: 'http://127.0.0.1:1', key, clock: quick })
+    const unreachable = createClient({ url: 'http://127.0.0.1:1', key, clock: impatient })
     const error = await failure(unreachable.get('task_1'))
     expect(error).toMatchObject({ code: 'no_answer', status: null })
     expect(error.message).toMatch(/^GET http:\/\/127\.0\.0\.1:1\/v1\/tasks\/task_1 was not answered: /)
@@ -434,10 +433,8 @@ describe('a wait', () => {
       if (headers.has('retry-after')) headers.set('retry-after', '2')
       return new Response(await response.text(), { status: response.status, headers })
     }
-    expect(await client(quick).wait(task)).toMatchObject({ status: 'completed' })
-    const waited = pauses().slice(0, 3)
-    expect(waited).toHaveLength(3)
-    for (const pause of waited) expect(pause).toBeGreaterThanOrEqual(2)
+    expect(await client(impatient).wait(task)).toMatchObject({ status: 'completed' })
+    expect(pauses.slice(0, 3)).toEqual([2, 2, 2])
   })
 
   test('where nobody says how often polls less and less', async () => {
@@ -448,10 +445,8 @@ describe('a wait', () => {
       const response = await forward(new Request(request.url.replace(/\?.*/, ''), request))
       return new Response(await response.text(), { status: response.status })
     }
-    expect(await client(quick).wait(task)).toMatchObject({ status: 'completed' })
-    const [a, b, c, d] = pauses() as [number, number, number, number]
-    expect(a).toBeGreaterThanOrEqual(0.4)
-    expect([b > a, c > b, d > c]).toEqual([true, true, true])
+    expect(await client(impatient).wait(task)).toMatchObject({ status: 'completed' })
+    expect(pauses.slice(0, 4)).toEqual([2, 4, 8, 16].map((times) => 0.25 * times * 0.875))
   })
 
   test('asks for shorter calls where a proxy cuts long ones', async () => {
@@ -462,15 +457,15 @@ describe('a wait', () => {
       return new Response('<h1>Gateway timeout</h1>', { status: 504 })
     }
     faults.push(timesOut)
-    const waiting = client(quick).wait(task)
+    const waiting = client({ ...impatient, now: () => performance.now() * 20 }).wait(task)
     while (seen.length < 2) await sleep(5)
     hold('proxy').resolve()
     expect(await waiting).toMatchObject({ status: 'completed' })
     const asked = seen.map(({ path }) => Number(/wait=(\d+)/.exec(path)?.[1]))
     expect(asked[0]).toBe(25)
-    // Five seconds by its clock, and a fifth less.
+    // It was cut after five seconds by its clock, or a little later; it asks for a fifth less.
     expect(asked[1]).toBeGreaterThanOrEqual(4)
-    expect(asked[1]).toBeLessThan(12)
+    expect(asked[1]).toBeLessThanOrEqual(20)
   })
 
   test('outlives a server that is away for a while, and gives up on one that is away for good', async () => {
@@ -478,17 +473,17 @@ describe('a wait', () => {
     seen.length = 0
     faults.push(...Array<Fault>(8).fill(cut))
     hold('away').resolve()
-    expect(await client(clockAt(200)).wait(task)).toMatchObject({ status: 'completed' })
+    expect(await client(impatient).wait(task)).toMatchObject({ status: 'completed' })
     expect(seen).toHaveLength(9)
     faults.push(...Array<Fault>(12).fill(cut))
-    expect(await failure(client(clockAt(200)).wait(task.id))).toMatchObject({ code: 'no_answer', status: null })
+    expect(await failure(client(impatient).wait(task.id))).toMatchObject({ code: 'no_answer', status: null })
   })
 
   test('ends when its time is over or its signal is aborted; the task goes on', async () => {
     const task = await client().submit('test.gate', { name: 'late' })
     const begun = performance.now()
     const error = await failure(client().wait(task, { timeoutMs: 300 }))
-    expect(performance.now() - begun).toBeLessThan(2_000)
+    expect(performance.now() - begun).toBeLessThan(10_000)
     expect(error).toMatchObject({ code: 'wait_timeout', status: null })
     expect(error.message).toContain(`${task.id} had not ended after 300 ms`)
     const abort = new AbortController()

@@ -96,7 +96,7 @@ describe('the tour', () => {
     const code = await tour.ended
     const said = tour.said()
     expect(said).toContain('PostgreSQL, database ringback_')
-    expect(said).toMatch(/^ {2}\d+\.\d\d s +running +[\d.]+ % {2}\d+ of 42049 rows$/m)
+    expect(said).toMatch(/^ {2}\+ \d+\.\d\d s +running +[\d.]+ % {2}\d+ of 42049 rows$/m)
     expect(said).toMatch(/^ {2}plain jose +holds: ES256/m)
     expect(said).toMatch(/^ {2}ringback\/receiver +holds: /m)
     expect(said).toMatch(/^ {2}the same document +all \d+ members are equal/m)
