@@ -74,7 +74,6 @@ export const clientId = z.string().openapi({ description: 'For the operator: onl
 const cursor = text(2_048)
 const queryTime = instant
 
-export const noQuery = z.strictObject({})
 export const waitQuery = z.strictObject({ wait: wait.optional() })
 export const pageQuery = z.strictObject({ limit, cursor: cursor.optional() })
 export const ownedPageQuery = z.strictObject({ limit, cursor: cursor.optional(), clientId: clientId.optional() })
