@@ -206,7 +206,7 @@ describe('time', () => {
     const engine = await startEngine([define(() => 'done')])
     const month = 31 * 86_400_000
     const id = await add(engine, { dueAt: engine.clock.now() + month })
-    await turns()
+    await engine.rest()
     await engine.pass(month - 1, month / 4)
     expect((await findTask(engine.store, id)).state).toBe('pending')
     await engine.pass(1)
@@ -245,7 +245,7 @@ describe('a cancel', () => {
     const id = await add(engine)
     await until(() => engine.pump.running === 1)
     await engine.store.cancelTask(id, null)
-    await turns()
+    await engine.rest()
     await engine.pass(CANCEL_GRACE_MS - 1)
     expect((await findTask(engine.store, id)).state).toBe('running')
     await engine.pass(1)
@@ -344,14 +344,14 @@ describe('progress', () => {
     report!(50, 'a\0b\ud800')
     report!(Number.NaN)
     report!(-1)
-    await turns()
+    await engine.rest()
     expect(await shown()).toEqual([40, 'page 3 of 7'])
     await engine.pass(100)
     expect(await shown()).toEqual([50, 'a\ufffdb\ufffd'])
     expect((await findTask(engine.store, id)).revision, 'the last of them alone was written').toBe(revision + 1)
     await engine.pass(100)
     report!(250, 'x'.repeat(1_000))
-    await turns()
+    await engine.rest()
     expect(await shown()).toEqual([99.9, 'x'.repeat(500)])
     await engine.store.cancelTask(id, null)
     await until(() => engine.runs.length === 1)
@@ -416,7 +416,7 @@ describe('slots', () => {
       [
         define(async () => {
           most = Math.max(most, ++running)
-          await turns(3)
+          await engine.rest()
           running--
         }),
       ],

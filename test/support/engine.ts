@@ -25,6 +25,8 @@ export interface Engine {
   another(types: readonly TaskType[], concurrency?: number): Pump<Task>
   /** Lets time pass in steps, and everything that follows from each. */
   pass(ms: Millis, stepMs?: Millis): Promise<void>
+  /** Lets what was begun come to rest: commits are waited for, however long they take. */
+  rest(): Promise<void>
 }
 
 /** Starts it; stopped and removed when the test is over. */
@@ -58,6 +60,13 @@ export async function startEngine(types: readonly TaskType[], { concurrency = 10
   store.onCancelRequest((id) => {
     for (const each of pumps) each.interrupt(id, 'canceled')
   })
+  const rest = async (): Promise<void> => {
+    for (let i = 0; i < 4; i++) {
+      await turn()
+      // Answered once everything that was asked of the store before is committed.
+      await store.keepSetting('rest', '')
+    }
+  }
   pump.start()
   onTestFinished(async () => {
     const stopped = Promise.all(pumps.map((each) => each.stop(0)))
@@ -84,16 +93,17 @@ export async function startEngine(types: readonly TaskType[], { concurrency = 10
     async pass(ms, stepMs = ms) {
       for (let left = ms; left > 0; left -= stepMs) {
         clock.advance(Math.min(stepMs, left))
-        await turns()
+        await rest()
       }
     },
+    rest,
   }
 }
 
 /** The event loop goes round once. */
 export const turn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve))
-/** Long enough for a claim or a settlement and what follows from it. */
-export async function turns(count = 20): Promise<void> {
+/** As often as told. */
+export async function turns(count: number): Promise<void> {
   for (let i = 0; i < count; i++) await turn()
 }
 /** Goes on as soon as it holds. */
