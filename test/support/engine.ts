@@ -1,0 +1,112 @@
+/** A scheduler on a SQLite store, both under a clock moved by hand. */
+import Database from 'better-sqlite3'
+import { onTestFinished } from 'vitest'
+import type { Millis, Task } from '../../src/model.ts'
+import type { Pump } from '../../src/pump.ts'
+import { createScheduler, type RunRecord } from '../../src/scheduler.ts'
+import { openStore } from '../../src/store/open.ts'
+import type { Store } from '../../src/store/store.ts'
+import { createRegistry, type TaskType } from '../../src/task.ts'
+import { freshSqlite } from './databases.ts'
+import { type ManualClock, manualClock } from './manual-clock.ts'
+
+export const LEASE_MS = 30_000
+
+export interface Engine {
+  readonly store: Store
+  readonly clock: ManualClock
+  readonly pump: Pump<Task>
+  /** One for each run that ended. */
+  readonly runs: readonly RunRecord[]
+  readonly errors: readonly unknown[]
+  /** Changes the database behind the store's back. */
+  sql(text: string): void
+  /** Another node on the same store. */
+  another(types: readonly TaskType[], concurrency?: number): Pump<Task>
+  /** Lets time pass in steps, and everything that follows from each. */
+  pass(ms: Millis, stepMs?: Millis): Promise<void>
+  /** Lets what was begun come to rest: commits are waited for, however long they take. */
+  rest(): Promise<void>
+}
+
+/** Starts it; stopped and removed when the test is over. */
+export async function startEngine(types: readonly TaskType[], { concurrency = 10 } = {}): Promise<Engine> {
+  const { url, remove } = freshSqlite()
+  const clock = manualClock()
+  const store = await openStore({ url, clock, publicUrl: () => 'https://tasks.example', retrySchedule: [5], owner: true })
+  const behind = new Database(url.slice('file:'.length))
+  const runs: RunRecord[] = []
+  const errors: unknown[] = []
+  const pumps: Pump<Task>[] = []
+  const another = (known: readonly TaskType[], most = concurrency): Pump<Task> => {
+    const pump = createScheduler({
+      store,
+      registry: createRegistry(known),
+      clock,
+      boot: `boot_${pumps.length}`,
+      concurrency: most,
+      leaseMs: LEASE_MS,
+      onRun: (record) => runs.push(record),
+      onError: (error) => errors.push(error),
+      log: { info() {}, warn() {} },
+    })
+    pumps.push(pump)
+    return pump
+  }
+  const pump = another(types)
+  store.onWork((kind) => {
+    if (kind === 'task') for (const each of pumps) each.wake()
+  })
+  store.onCancelRequest((id) => {
+    for (const each of pumps) each.interrupt(id, 'canceled')
+  })
+  const rest = async (): Promise<void> => {
+    for (let i = 0; i < 4; i++) {
+      await turn()
+      // Answered once everything that was asked of the store before is committed.
+      await store.keepSetting('rest', '')
+    }
+  }
+  pump.start()
+  onTestFinished(async () => {
+    const stopped = Promise.all(pumps.map((each) => each.stop(0)))
+    let done = false
+    void stopped.then(() => {
+      done = true
+    })
+    while (!done) {
+      clock.advance(1_000)
+      await turn()
+    }
+    behind.close()
+    await store.close()
+    remove()
+  })
+  return {
+    store,
+    clock,
+    pump,
+    runs,
+    errors,
+    another,
+    sql: (text) => void behind.exec(text),
+    async pass(ms, stepMs = ms) {
+      for (let left = ms; left > 0; left -= stepMs) {
+        clock.advance(Math.min(stepMs, left))
+        await rest()
+      }
+    },
+    rest,
+  }
+}
+
+/** The event loop goes round once. */
+export const turn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve))
+/** As often as told. */
+export async function turns(count: number): Promise<void> {
+  for (let i = 0; i < count; i++) await turn()
+}
+/** Goes on as soon as it holds. */
+export async function until(holds: () => boolean | Promise<boolean>): Promise<void> {
+  while (!(await holds())) await turn()
+}
