@@ -110,7 +110,7 @@ function createCluster(home: Home, size: number, random: Random): Cluster {
       const { server } = places[place]!
       // Some are killed while they start: while they migrate, load their keys, rescue.
       if (random() < 0.85) await isUp(server)
-      await Promise.race([sleep(random() * 1_500), server.ended])
+      await Promise.race([sleep(random() * (size > 1 ? 3_000 : 1_500)), server.ended])
       if (kills < until && (await stillRuns(server))) {
         for (const each of size > 1 && random() < 0.2 ? places : [places[place]!]) kill(each.server)
         await server.ended

@@ -7,7 +7,7 @@ const LEASE_MS = 2_000
 /** A sweep comes every third of a lease, spread by a tenth. */
 const SWEEP_MS = (LEASE_MS / 3) * 1.1
 /** What a busy machine takes beyond. */
-const SLACK_MS = 2_500
+const SLACK_MS = 4_000
 const SETTINGS = { RINGBACK_LEASE_SECONDS: String(LEASE_MS / 1_000), RINGBACK_PUBLIC_URL: 'https://tasks.example.com' }
 
 const closing: { close(): Promise<void> }[] = []

@@ -14,10 +14,7 @@ export function manualClock(start: Millis = 1_800_000_000_000, seed = 'ringback'
   let now = start
   let count = 0
   const timers = new Map<number, { at: Millis; wake: () => void }>()
-  const chance = (): Buffer =>
-    createHash('sha256')
-      .update(`${seed} ${count++}`)
-      .digest()
+  const chance = (): Buffer => createHash('sha256').update(`${seed} ${count++}`).digest()
   const nextDue = (until: Millis): [number, { at: Millis; wake: () => void }] | undefined =>
     [...timers].filter(([, { at }]) => at <= until).sort(([a, x], [b, y]) => x.at - y.at || a - b)[0]
   return {
