@@ -118,6 +118,7 @@ function attempts({ keys, sealer, transport, clock, publicUrl }: DispatcherOptio
     const url = delivery.url ?? endpoint.url
     if (delivery.url !== null && !isUnder(delivery.url, endpoint.url))
       return { sent: unsent('blocked', 'the callback URL of the task is no longer under its endpoint'), keyId: null }
+    const body = delivery.body ?? delivery.eventBody
     const key = await keys.active()
     const wall = clock.wall()
     const { secrets, headers } = prepare(endpoint)
@@ -126,7 +127,7 @@ function attempts({ keys, sealer, transport, clock, publicUrl }: DispatcherOptio
       audience: endpoint.url,
       id: delivery.eventId,
       atSeconds: Math.floor(wall / 1000),
-      body: delivery.body ?? delivery.eventBody,
+      body,
       secrets: secrets.filter(({ until }) => until === null || until > wall).map((secret) => secret.key),
     })
     const sent = await transport.post(
@@ -134,13 +135,13 @@ function attempts({ keys, sealer, transport, clock, publicUrl }: DispatcherOptio
         url,
         headers: {
           ...headers,
-          'content-type': endpoint.format === 'cloudevents' ? 'application/cloudevents+json' : 'application/json',
+          'content-type': isCloudEvent(body) ? 'application/cloudevents+json' : 'application/json',
           'user-agent': `Ringback/1 (+${publicUrl()})`,
           ...signed,
           'webhook-attempt': String(delivery.tries),
           ...(delivery.traceparent === null ? {} : { traceparent: delivery.traceparent }),
         },
-        body: delivery.body ?? delivery.eventBody,
+        body,
       },
       signal,
     )
@@ -150,6 +151,9 @@ function attempts({ keys, sealer, transport, clock, publicUrl }: DispatcherOptio
     return { sent, keyId: key.kid }
   }
 }
+
+/** The bytes say what they are: the endpoint's format may have changed since they were rendered. */
+const isCloudEvent = (body: string): boolean => body.startsWith('{"specversion":')
 
 function unsent(outcome: 'blocked', error: string): Sent {
   return {

@@ -1,5 +1,5 @@
 /** TypeIDs: a prefix that says what a thing is, and a base-32 UUIDv7, so that ids sort by the time they were made. Never a "." in one. */
-import { fromString, TypeID } from 'typeid-js'
+import { TypeID } from 'typeid-js'
 import type { Clock } from './clock.ts'
 
 export type Prefix = 'client' | 'key' | 'task' | 'batch' | 'schedule' | 'endpoint' | 'event' | 'delivery' | 'boot' | 'request'
@@ -23,14 +23,4 @@ export function newId(clock: Clock, prefix: Prefix): string {
   bytes.set(clock.bytes(8), 8)
   bytes[8] = 0x80 | (bytes[8]! & 0x3f)
   return TypeID.fromUUIDBytes(prefix, bytes).toString()
-}
-
-/** Whether `text` is an id of that kind: the prefix, an underscore and 26 characters of base 32. */
-export function isId(prefix: Prefix, text: string): boolean {
-  try {
-    fromString(text, prefix)
-    return true
-  } catch {
-    return false
-  }
 }

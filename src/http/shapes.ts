@@ -88,7 +88,7 @@ export const retrySchedule = z
   .array(z.number().min(0).max(86_400))
   .min(1)
   .max(20)
-  .openapi({ description: 'Delays in seconds, one before each attempt.', example: [0, 5, 30, 120] })
+  .openapi({ description: 'Delays in seconds, one before each retry: the first attempt is at once.', example: [5, 30, 120, 600] })
 
 const metadata = z
   .record(text(100, 1), text(500))

@@ -251,7 +251,7 @@ function bind(driver: Driver, { clock, publicUrl, retrySchedule }: StoreOptions,
     listDeliveries: (query) => read(lists.listDeliveries(query)),
     listAttempts: (ids) => read(deliveries.listAttempts(ids)),
     redeliver: (id, made, clientId) => write(() => deliveries.redeliver(id, made, clientId, view)),
-    addPing: (ping) => write(() => deliveries.addPing(ping)),
+    addPing: (ping) => write(() => deliveries.addPing(ping, view)),
     listEvents: (query) => read(lists.listEvents(query)),
     findEventSeq: (id, clientId) => read(lists.findEventSeq(id, clientId)),
 

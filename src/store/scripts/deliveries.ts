@@ -1,7 +1,7 @@
 /** Deliveries: claim with what sending takes, settle with the attempt, redeliver. */
 import { sql } from 'drizzle-orm'
 import type { Attempt, Delivery, Endpoint, Event, Millis, Outcome } from '../../model.ts'
-import { envelopeJson } from '../../representation.ts'
+import { cloudEventJson, envelopeJson } from '../../representation.ts'
 import { attemptColumns, deliveryColumns, endpointColumns, updatedDeliveryColumns } from '../columns.ts'
 import { bind, type Call, type Columns, type Dialect, first, rows, type Script, statement, together } from '../script.ts'
 import type { DeliverySettlement, Owed, Settled } from '../store.ts'
@@ -248,8 +248,8 @@ export function* redeliver(id: string, newId: string, clientId: string | null, v
     return due
   }
   const event = yield* first<Pick<Event, 'body'>>(readEvent({ id: known.eventId }))
-  const endpoint = yield* first<Endpoint>(readEndpoints({ endpoints: [{ id: known.endpointId }] }))
-  if (!event || event.body === '' || !endpoint) return null
+  const endpoint = yield* first<Endpoint & { deletedAt: Millis | null }>(readEndpoints({ endpoints: [{ id: known.endpointId }] }))
+  if (!event || event.body === '' || !endpoint || endpoint.deletedAt !== null) return null
   const now = (yield* first<{ now: Millis }>(readNow()))!.now
   const schedule = known.retrySchedule ?? endpoint.retrySchedule
   const made: NewDelivery = {
@@ -271,9 +271,15 @@ export function* redeliver(id: string, newId: string, clientId: string | null, v
 }
 
 /** An `endpoint.ping` for this endpoint alone, with one attempt. Null: there is no such endpoint. */
-export function* addPing(ping: { endpointId: string; clientId: string; eventId: string; deliveryId: string }): Script<Delivery | null> {
+export function* addPing(
+  ping: { endpointId: string; clientId: string; eventId: string; deliveryId: string },
+  view: View,
+): Script<Delivery | null> {
   const now = (yield* first<{ now: Millis }>(readNow()))!.now
+  const endpoint = yield* first<Endpoint>(readEndpoints({ endpoints: [{ id: ping.endpointId }] }))
+  if (!endpoint) return null
   const event = { id: ping.eventId, type: 'endpoint.ping' as const, at: now }
+  const data = JSON.stringify({ endpointId: ping.endpointId })
   const place = { client_id: ping.clientId, task_id: null, endpoint_id: ping.endpointId, created_at: now }
   yield* write(
     [
@@ -284,7 +290,7 @@ export function* addPing(ping: { endpointId: string; clientId: string; eventId: 
         terminal: 0,
         generation: 0,
         revision: 0,
-        body: envelopeJson(event, JSON.stringify({ endpointId: ping.endpointId })),
+        body: envelopeJson(event, data),
       },
     ],
     owe([
@@ -294,7 +300,10 @@ export function* addPing(ping: { endpointId: string; clientId: string; eventId: 
         event_id: ping.eventId,
         event_type: event.type,
         url: null,
-        body: null,
+        body:
+          endpoint.format === 'cloudevents'
+            ? cloudEventJson({ ...event, source: view.publicUrl(), subject: null, sequence: 0 }, data)
+            : null,
         retry_schedule: null,
         trigger: 'ping',
         max_tries: 1,

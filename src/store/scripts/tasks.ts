@@ -178,10 +178,7 @@ function* afterwards(changed: readonly Task[], view: View, slots: Slots | null =
   if (changed.length === 0) return []
   const now = changed[0]!.updatedAt
   const opened = yield* free(
-    // Only lanes of a key have a limit of their own.
-    changed
-      .filter((task) => task.concurrencyKey !== null)
-      .map((task) => ({ queue: queueOf(task.type), clientId: task.clientId, laneId: task.laneId })),
+    changed.map((task) => ({ queue: queueOf(task.type), clientId: task.clientId, laneId: task.laneId })),
     now,
   )
   const waiting = changed.filter((task) => task.state === 'pending').map((task) => ready(task, 1, task.dueAt))
