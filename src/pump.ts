@@ -107,10 +107,12 @@ export class Pump<W extends Work> {
     if (this.#held.size === 0 && !this.#claiming) return Promise.resolve()
     return new Promise((resolve) => {
       const cancel = this.#options.clock.after(withinMs, resolve)
+      const others = this.#emptied
       this.#emptied = () => {
         if (this.#held.size > 0 || this.#claiming) return
         cancel()
         resolve()
+        others()
       }
     })
   }
