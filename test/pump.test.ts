@@ -1,12 +1,12 @@
 /** The pump: when it claims, how it renews, how it stops. */
 import { describe, expect, onTestFinished, test } from 'vitest'
+import type { Work } from '../src/model.ts'
 import { type Interrupted, Pump, type Source } from '../src/pump.ts'
 import type { Claimed, Held, Renewal } from '../src/store/store.ts'
 import { turns, until } from './support/engine.ts'
 import { type ManualClock, manualClock } from './support/manual-clock.ts'
 
 const LEASE_MS = 30_000
-type Work = Parameters<Source<never>['work']>[0] & { id: string; fence: number }
 
 /** A source whose claims are scripted, and whose work runs until it is ended. */
 function source(
