@@ -132,10 +132,12 @@ export class Pump<W extends Work> {
     if (this.#idle) return Promise.resolve()
     return new Promise((resolve) => {
       const cancel = this.#options.clock.after(withinMs, resolve)
+      const others = this.#emptied
       this.#emptied = () => {
         if (!this.#idle) return
         cancel()
         resolve()
+        others()
       }
     })
   }

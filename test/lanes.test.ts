@@ -115,11 +115,11 @@ describe.each(engines)('lanes on %s', (engine) => {
   })
 
   test('the limit of a task type holds over all clients, keys and nodes', async () => {
-    const types = [{ type: 'report.build', concurrency: 4 }]
+    const types = [{ type: 'scarce.one', concurrency: 4 }]
     for (let i = 0; i < 3; i++) {
       const clientId = await addClient(store)
-      await addTasks(store, 10, { clientId })
-      await addTasks(store, 4, { clientId, concurrencyKey: 'a' })
+      await addTasks(store, 10, { clientId, type: 'scarce.one' })
+      await addTasks(store, 4, { clientId, type: 'scarce.one', concurrencyKey: 'a' })
     }
     let most = 0
     await workAll('tasks', async (node) => {
@@ -135,16 +135,16 @@ describe.each(engines)('lanes on %s', (engine) => {
 
   test('a type that has no room leaves its tasks where they are and hides no other type', async () => {
     const clientId = await addClient(store)
-    await addTasks(store, 5, { clientId })
+    await addTasks(store, 5, { clientId, type: 'scarce.one' })
     await addTasks(store, 5, { clientId, type: 'mail.send' })
     const types = [
-      { type: 'report.build', concurrency: 2 },
+      { type: 'scarce.one', concurrency: 2 },
       { type: 'mail.send', concurrency: null },
     ]
     const { items } = await store.claimTasks({ ...claim({ limit: 50 }), types })
-    expect(items.filter((task) => task.type === 'report.build')).toHaveLength(2)
+    expect(items.filter((task) => task.type === 'scarce.one')).toHaveLength(2)
     expect(items.filter((task) => task.type === 'mail.send')).toHaveLength(5)
-    await store.settleTask(completed(items.find((task) => task.type === 'report.build')!))
+    await store.settleTask(completed(items.find((task) => task.type === 'scarce.one')!))
     await ground.pass(100)
     expect((await store.claimTasks({ ...claim({ limit: 50 }), types })).items).toHaveLength(1)
   })
@@ -249,8 +249,8 @@ describe.each(engines)('lanes on %s', (engine) => {
     await addEndpoint(store, { clientId, maxInFlight: 1 })
     await owe(clientId, 2)
     await addTasks(store, 2, { clientId, concurrencyKey: 'a' })
-    await addTasks(store, 2, { clientId, type: 'mail.send' })
-    const limited = [{ type: 'mail.send', concurrency: 1 }]
+    await addTasks(store, 2, { clientId, type: 'scarce.one' })
+    const limited = [{ type: 'scarce.one', concurrency: 1 }]
     const [delivery] = await claimDeliveries(store)
     const keyed = await claimOne(store)
     const { items } = await store.claimTasks({ ...claim(), types: limited })

@@ -88,7 +88,7 @@ async function connect({ url, clock, owner, onError }: StoreOptions): Promise<{ 
 }
 
 function bind(driver: Driver, { clock, publicUrl, retrySchedule }: StoreOptions, disown: () => void): Store {
-  const view: View = { publicUrl, retrySchedule, newId: (prefix) => newId(clock, prefix) }
+  const view: View = { publicUrl, retrySchedule, newId: (prefix) => newId(clock, prefix), limited: new Set() }
   const rounds = { task: newRound(), delivery: newRound() }
   const read = driver.read.bind(driver)
   const write = <R>(make: () => Script<R>, place: Order = order.other): Promise<R> => driver.write(place, make).catch(storeDown)
@@ -223,6 +223,7 @@ function bind(driver: Driver, { clock, publicUrl, retrySchedule }: StoreOptions,
     eraseTask: (id, clientId) => write(() => tasks.eraseTask(id, clientId)),
     async claimTasks({ limit, leaseMs, by, types }) {
       const queues = types.map(({ type, concurrency }) => ({ id: tasks.queueOf(type), cap: concurrency }))
+      for (const { id, cap } of queues) if (cap !== null) view.limited.add(id)
       const { taken, ...rest } = await write(() => claim(tasks.takingTasks(leaseMs, by, view), queues, limit, rounds.task), order.claim)
       const items = taken.filter((task) => task.state === 'running')
       return { ...rest, items }

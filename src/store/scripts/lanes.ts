@@ -339,26 +339,21 @@ export function* admit(kind: Kind, wanted: ReadonlyMap<string, number>, slots: n
 const lockCapped = statement(
   (d) => sql`select id, filled from lanes where id ${d.anyOf(ids(d, 'lanes'))} and cap is not null order by id ${d.lock}`,
 )
-const readGates = statement((d) => sql`select id from queues where id ${d.anyOf(ids(d, 'queues'))}`)
 const clearFilled = statement((d) => sql`update lanes set filled = 0 where id ${d.anyOf(ids(d, 'lanes'))}`)
 
-/** After rows left `running`: full lanes among theirs are open again and get a turn, and so does a task type that has a limit across nodes. */
+/** After rows left `running`: full lanes among theirs are open again and get a turn. */
 export function* free(left: readonly Omit<Ready, 'line' | 'rank'>[], now: Millis): Script<readonly Turn[]> {
   const byLane = new Map(left.map((row) => [row.laneId, row]))
   if (byLane.size === 0) return []
-  const queues = [...new Set(left.map(({ queue }) => queue))].map((id) => ({ id }))
   // Locked before it is read: a visit that counted our row as running must have said `filled` by then.
-  const [locked, gates] = (yield* together([
-    lockCapped({ lanes: [...byLane.keys()].map((id) => ({ id })) }),
-    readGates({ queues }),
-  ])) as unknown as [readonly { id: string; filled: number }[], readonly { id: string }[]]
-  const opened = new Set(locked.filter((lane) => lane.filled === 1).map(({ id }) => id))
-  if (opened.size > 0) yield clearFilled({ lanes: [...opened].map((id) => ({ id })) })
-  // A type that has a limit has room again: one turn of it, whichever, has it looked at.
-  const limited = new Set(gates.map(({ id }) => id))
-  return [...byLane.values()].flatMap(({ queue, clientId, laneId }) =>
-    opened.has(laneId) || limited.delete(queue) ? [{ queue, clientId, laneId, turn: now, alarmAt: null }] : [],
-  )
+  const locked = yield* rows<{ id: string; filled: number }>(lockCapped({ lanes: [...byLane.keys()].map((id) => ({ id })) }))
+  const opened = locked.filter((lane) => lane.filled === 1)
+  if (opened.length === 0) return []
+  yield clearFilled({ lanes: opened.map(({ id }) => ({ id })) })
+  return opened.map(({ id }) => {
+    const { queue, clientId, laneId } = byLane.get(id)!
+    return { queue, clientId, laneId, turn: now, alarmAt: null }
+  })
 }
 
 const setRule = statement(

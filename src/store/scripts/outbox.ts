@@ -26,6 +26,8 @@ export interface View {
   /** The installation's delays before each retry, in seconds. */
   readonly retrySchedule: readonly number[]
   readonly newId: (prefix: 'event' | 'delivery') => string
+  /** Queues of task types that have a limit across nodes, as far as this node has claimed them. */
+  readonly limited: Set<string>
 }
 /** A change of a task that others may want to hear of. */
 export interface Fact {

@@ -181,7 +181,11 @@ function* afterwards(changed: readonly Task[], view: View, slots: Slots | null =
     changed.map((task) => ({ queue: queueOf(task.type), clientId: task.clientId, laneId: task.laneId })),
     now,
   )
-  const waiting = changed.filter((task) => task.state === 'pending').map((task) => ready(task, 1, task.dueAt))
+  const waiting = changed.flatMap((task) => {
+    if (task.state === 'pending') return [ready(task, 1, task.dueAt)]
+    // Its type has room again: what waited for that is looked at.
+    return view.limited.has(queueOf(task.type)) ? [ready(task, 0, now)] : []
+  })
   yield* together(leaveTurns([...opened, ...turnsFor(waiting, now)]))
   return yield* emit(changed.filter((task) => isTerminal(task.state)).map(ending), view, slots)
 }
