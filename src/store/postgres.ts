@@ -51,15 +51,24 @@ export async function openPostgres(url: string, clock: Clock, onError: (error: E
     })
     return (await client.query(call.statement.fresh ? { text, values } : { name, text, values })).rows
   }
-  const run = async <R>(client: pg.PoolClient, script: Script<R>, tells?: Set<string>): Promise<R> => {
+  /** `sent` gathers what was sent and is not waited for. */
+  const run = async <R>(client: pg.PoolClient, script: Script<R>, tells?: Set<string>, sent?: Promise<unknown>[]): Promise<R> => {
+    const one = (call: Call): Promise<readonly Row[]> => {
+      for (const word of call.tells ?? []) tells?.add(word)
+      return execute(client, call)
+    }
     let turn = script.next()
     while (!turn.done) {
-      const asked = turn.value
-      for (const call of Array.isArray(asked) ? asked : [asked]) for (const word of call.tells ?? []) tells?.add(word)
-      const rows = Array.isArray(asked)
-        ? await Promise.all(asked.map((call) => execute(client, call)))
-        : await execute(client, asked as Call)
-      turn = script.next(rows as never)
+      const asked: readonly Call[] = Array.isArray(turn.value) ? turn.value : [turn.value]
+      const answers = asked.map(one)
+      if (sent && asked.every((call) => call.quiet)) {
+        for (const answer of answers) answer.catch(() => {})
+        sent.push(...answers)
+        turn = script.next([] as never)
+      } else {
+        const rows = await Promise.all(answers)
+        turn = script.next((Array.isArray(turn.value) ? rows : rows[0]) as never)
+      }
     }
     return turn.value
   }
@@ -67,19 +76,23 @@ export async function openPostgres(url: string, clock: Clock, onError: (error: E
     const client = await pool.connect()
     let broken: Error | undefined
     const tells = new Set<string>()
+    // Young tables look tiny to the planner, and prepared plans stay: an index is always meant. Sent along with the first statement.
+    const sent: Promise<unknown>[] = [client.query('begin; set local enable_seqscan = off')]
+    sent[0]!.catch(() => {})
     try {
-      // Young tables look tiny to the planner, and prepared plans stay: an index is always meant. Sent along with the first statement.
-      const begun = client.query('begin; set local enable_seqscan = off')
-      begun.catch(() => {})
-      const value = await run(client, make(), tells)
-      await begun
-      await client.query('commit')
+      const value = await run(client, make(), tells, sent)
+      // The commit travels behind what was not waited for; after an error among that, it rolls back, and the error is told.
+      sent.push(client.query('commit'))
+      await Promise.all(sent)
       tells.forEach(tell)
       return value
     } catch (error) {
-      if (!(error as { code?: string }).code?.match(/^[0-9A-Z]{5}$/)) broken = error as Error
-      else await client.query('rollback').catch((failure: Error) => (broken = failure))
-      throw error
+      await client.query('rollback').catch((failure: Error) => {
+        broken = failure
+      })
+      // What stopped the transaction may be a statement nobody waited for, and not the one after it that found it stopped.
+      const stopped = (await Promise.allSettled(sent)).find((one) => one.status === 'rejected')
+      throw stopped?.reason ?? error
     } finally {
       client.release(broken)
     }
@@ -108,7 +121,7 @@ export async function openPostgres(url: string, clock: Clock, onError: (error: E
 
   return {
     dialect: postgresDialect,
-    width: 2,
+    width: 1,
     async write<R>(_order: Order, make: () => Script<R>) {
       // What is asked in this turn of the event loop still joins the batch.
       await new Promise((resolve) => setImmediate(resolve))

@@ -10,6 +10,8 @@ export type Row = Record<string, unknown>
 export interface Call {
   readonly statement: Statement
   readonly values: Values
+  /** Its rows are not wanted: on PostgreSQL nobody waits for it before the commit. */
+  readonly quiet?: boolean
   /** Words for every node, said once the transaction has committed. */
   readonly tells?: readonly string[]
 }
@@ -65,6 +67,11 @@ export function* first<T>(call: Call): Script<T | null> {
 /** Runs statements that need nothing of each other. */
 export function* together(calls: readonly Call[]): Script<readonly (readonly Row[])[]> {
   return calls.length === 0 ? [] : ((yield calls) as readonly (readonly Row[])[])
+}
+
+/** Runs statements whose rows nobody wants. */
+export function* send(calls: readonly Call[]): Script<void> {
+  if (calls.length > 0) yield calls.map((call) => ({ ...call, quiet: true }))
 }
 
 /** A value bound by name. */

@@ -3,7 +3,7 @@ import { sql } from 'drizzle-orm'
 import type { Attempt, Delivery, Endpoint, Event, Millis, Outcome } from '../../model.ts'
 import { cloudEventJson, envelopeJson } from '../../representation.ts'
 import { attemptColumns, deliveryColumns, endpointColumns, updatedDeliveryColumns } from '../columns.ts'
-import { bind, type Call, type Columns, type Dialect, first, rows, type Script, statement, together } from '../script.ts'
+import { bind, type Call, type Columns, type Dialect, first, rows, type Script, send, statement, together } from '../script.ts'
 import type { DeliverySettlement, Owed, Settled } from '../store.ts'
 import { free, holdLanes, leaveTurns, type Taking, turnsFor } from './lanes.ts'
 import { byLease, leaseOf } from './leases.ts'
@@ -144,7 +144,7 @@ export function* settleDeliveries(settlements: readonly DeliverySettlement[], vi
       const delivery = ended.get(leaseOf(settlement))
       return endpoint.holdMs === null || !delivery ? [] : [{ ...place(delivery), until: now + endpoint.holdMs }]
     })
-    yield* together([...holdLanes(longest(holds)), ...leaveTurns([...opened, ...turnsFor(waiting, now)])])
+    yield* send([...holdLanes(longest(holds)), ...leaveTurns([...opened, ...turnsFor(waiting, now)])])
   }
   yield* disable(settlements, view)
   return settlements.map((settlement) => {
@@ -200,7 +200,7 @@ function* disable(settlements: readonly DeliverySettlement[], view: View): Scrip
   const disabled = yield* rows<{ id: string; clientId: string; reason: string }>(
     disableEndpoints({ endpoints: [...reasons].map(([endpoint_id, reason]) => ({ endpoint_id, reason })) }),
   )
-  yield* together(holdLanes(disabled.map(({ id, clientId }) => ({ queue: DELIVERIES, clientId, laneId: id, until: FOREVER }))))
+  yield* send(holdLanes(disabled.map(({ id, clientId }) => ({ queue: DELIVERIES, clientId, laneId: id, until: FOREVER }))))
   const at = (yield* first<{ now: Millis }>(readNow()))!.now
   yield* write(
     disabled.map(({ id, clientId, reason }) => {
@@ -266,7 +266,7 @@ export function* redeliver(id: string, newId: string, clientId: string | null, v
     max_tries: (schedule ? (JSON.parse(schedule) as number[]) : view.retrySchedule).length + 1,
     created_at: now,
   }
-  yield* together(owe([made]))
+  yield* send(owe([made]))
   return yield* first<Delivery>(readDelivery({ id: newId, clientId: null }))
 }
 

@@ -2,7 +2,7 @@
 import { sql } from 'drizzle-orm'
 import { defaultEvents, type Endpoint, type EventType, endpointStatus, type Millis } from '../../model.ts'
 import { endpointColumns } from '../columns.ts'
-import { bind, first, query, type Script, statement, together } from '../script.ts'
+import { bind, first, query, type Script, send, statement, together } from '../script.ts'
 import type { Changed, EndpointPatch, NewEndpoint } from '../store.ts'
 import { DELIVERIES } from './deliveries.ts'
 import { addLanes, changeLane } from './lanes.ts'
@@ -66,7 +66,7 @@ export function* addEndpoint(endpoint: NewEndpoint): Script<Endpoint | null> {
   }
   const made = yield* first<Endpoint>(insertEndpoint({ endpoints: [row], verified: endpoint.verified ? 1 : 0 }))
   if (!made) return null
-  yield* together(addLanes([{ id: made.id, cap: made.maxInFlight, paceMs: paceOf(made.maxPerMinute), heldUntil: heldUntil(made) }]))
+  yield* send(addLanes([{ id: made.id, cap: made.maxInFlight, paceMs: paceOf(made.maxPerMinute), heldUntil: heldUntil(made) }]))
   return made
 }
 
@@ -132,7 +132,7 @@ export function* changeEndpoint(
   const rule = { cap: value.maxInFlight, paceMs: paceOf(value.maxPerMinute) }
   // What a receiver asked to wait stays, unless the endpoint's status is what changes.
   const hold = endpointStatus(known) === endpointStatus(value) ? {} : { heldUntil: heldUntil(value) }
-  yield* together(changeLane(place, { ...rule, ...hold }, value.updatedAt))
+  yield* send(changeLane(place, { ...rule, ...hold }, value.updatedAt))
   return { kind: 'changed', value }
 }
 

@@ -2,7 +2,7 @@
 import { sql } from 'drizzle-orm'
 import type { Millis, Task } from '../../model.ts'
 import { taskColumns } from '../columns.ts'
-import { bind, type Call, type Columns, first, rows, type Script, statement, together } from '../script.ts'
+import { bind, type Call, type Columns, first, rows, type Script, send, statement, together } from '../script.ts'
 import type { Idempotency, Intake, NewTask, Submitted } from '../store.ts'
 import { addLanes, leaveTurns, type Slots, somethingWaits, turnsFor } from './lanes.ts'
 import type { View } from './outbox.ts'
@@ -190,9 +190,14 @@ function* insert(
       line: dueAt === null ? 0 : 1,
       rank: stamps.get(id)!.rank,
     }))
-  yield* together([...labels(written), ...leaveTurns(turnsFor(waiting, now))])
-  yield* announce(written, 'task.created', view)
-  yield* announce(started, 'task.started', view)
+  yield* send([...labels(written), ...leaveTurns(turnsFor(waiting, now))])
+  yield* announce(
+    [
+      { tasks: written, type: 'task.created' },
+      { tasks: started, type: 'task.started' },
+    ],
+    view,
+  )
   return { written, started }
 }
 

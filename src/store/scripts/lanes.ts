@@ -10,7 +10,7 @@
  */
 import { sql } from 'drizzle-orm'
 import type { Kind, Millis } from '../../model.ts'
-import { bind, type Call, type Columns, type Dialect, rows, type Script, statement, together, type Values } from '../script.ts'
+import { bind, type Call, type Columns, type Dialect, rows, type Script, send, statement, together, type Values } from '../script.ts'
 import {
   clientsIn,
   FOREVER,
@@ -127,6 +127,9 @@ const sweepTurns = statement(
     )}`,
 )
 
+/** A lane that somebody else visits or settles is looked at again this soon: its turn stands. */
+const BUSY_MS: Millis = 4
+
 // Visiting: locks the lanes' rules, eats their turns, counts, reads the heads, takes, leaves turns.
 
 const ids = (d: Dialect, name: string) => sql`select v.id from ${d.records(name, { id: 'text' })} v`
@@ -232,7 +235,7 @@ function* visit<Taken extends { readonly id: string; readonly laneId: string }>(
   const caps = new Map(queues.map((q) => [q.id, q.cap]))
   const gates = [...new Set(wants.map((w) => w.queue))].filter((id) => caps.get(id) != null).map((id) => ({ id }))
   const unknown = wants.filter((w) => !w.known)
-  yield* together([...addLanes(unknown.map((w) => ({ id: w.laneId, cap: null }))), ...(gates.length > 0 ? [addGates({ gates })] : [])])
+  yield* send([...addLanes(unknown.map((w) => ({ id: w.laneId, cap: null }))), ...(gates.length > 0 ? [addGates({ gates })] : [])])
   const locked = yield* together([
     lockLanes({ lanes: wants.map((w) => ({ id: w.laneId })) }),
     ...(gates.length > 0 ? [lockGates({ gates })] : []),
@@ -240,7 +243,7 @@ function* visit<Taken extends { readonly id: string; readonly laneId: string }>(
   const rules = new Map((locked[0] as unknown as Rule[]).map((rule) => [rule.id, rule]))
   const open = new Set((locked[1] as { id: string }[] | undefined)?.map((gate) => gate.id))
   const mine = wants.filter((w) => rules.has(w.laneId) && (caps.get(w.queue) == null || open.has(w.queue)))
-  if (mine.length === 0) return { taken: [], more: true, alarmAt: null }
+  if (mine.length === 0) return { taken: [], more: false, alarmAt: now + BUSY_MS }
 
   const list = mine.map((w) => ({ id: w.laneId }))
   const capped = mine.filter((w) => rules.get(w.laneId)!.cap !== null).map((w) => ({ id: w.laneId }))
@@ -262,7 +265,7 @@ function* visit<Taken extends { readonly id: string; readonly laneId: string }>(
   const turns: Turn[] = []
   const filled: { id: string }[] = []
   const paced: { lane_id: string; at: number }[] = []
-  let alarmAt: Millis | null = null
+  let alarmAt: Millis | null = mine.length < wants.length ? now + BUSY_MS : null
   for (const want of mine) {
     const rule = rules.get(want.laneId)!
     const planned = plan(want.want, rule, running.get(want.laneId) ?? 0, standing.get(want.laneId)!, room.get(want.queue) ?? Infinity, now)
@@ -286,12 +289,12 @@ function* visit<Taken extends { readonly id: string; readonly laneId: string }>(
         turns.push({ queue: want.queue, clientId: want.clientId, laneId: want.laneId, turn: null, alarmAt: now + 1000 })
     }
   }
-  yield* together([
+  yield* send([
     ...(filled.length > 0 ? [markFilled({ lanes: filled })] : []),
     ...(paced.length > 0 ? [markPaced({ lanes: paced })] : []),
     ...keepTurns(turns),
   ])
-  return { taken, alarmAt, more: turns.some((turn) => turn.turn !== null) || mine.length < wants.length }
+  return { taken, alarmAt, more: turns.some((turn) => turn.turn !== null) }
 }
 
 // Starting without a claim.
@@ -330,7 +333,7 @@ export function* admit(kind: Kind, wanted: ReadonlyMap<string, number>, slots: n
     admitted.set(id, n)
     if (n > 0 && n >= room) filled.push({ id })
   }
-  if (filled.length > 0) yield markFilled({ lanes: filled })
+  if (filled.length > 0) yield* send([markFilled({ lanes: filled })])
   return admitted
 }
 

@@ -16,7 +16,7 @@ import {
 } from '../../model.ts'
 import { cloudEventJson, envelopeJson, taskJson } from '../../representation.ts'
 import { endpointColumns } from '../columns.ts'
-import { bind, type Call, type Columns, rows, type Script, statement, together } from '../script.ts'
+import { bind, type Call, type Columns, rows, type Script, send, statement } from '../script.ts'
 import type { Owed } from '../store.ts'
 import { admit, leaveTurns, type Slots, turnsFor } from './lanes.ts'
 
@@ -228,7 +228,7 @@ export function* write(events: readonly NewEvent[], owed: readonly Call[]): Scri
     next.set(event.client_id, seq)
     return { ...event, seq }
   })
-  yield* together([insertEvents({ events: numbered }), ...owed])
+  yield* send([insertEvents({ events: numbered }), ...owed])
 }
 
 /** Writes deliveries of events that stand already. */

@@ -2,7 +2,7 @@
 import { type SQL, sql } from 'drizzle-orm'
 import { isTerminal, type Millis, type Outcome, type Task } from '../../model.ts'
 import { taskColumns, updatedTaskColumns } from '../columns.ts'
-import { bind, type Columns, type Dialect, first, rows, type Script, statement, together } from '../script.ts'
+import { bind, type Columns, type Dialect, first, rows, type Script, send, statement, together } from '../script.ts'
 import type { Owed, Progress, Settled, Settlement, TaskChange } from '../store.ts'
 import { free, leaveTurns, type Ready, type Slots, type Taking, turnsFor } from './lanes.ts'
 import { byLease, leaseOf } from './leases.ts'
@@ -47,14 +47,10 @@ export const takingTasks = (leaseMs: Millis, by: string, view: View): Taking<Tas
     const late = taken.filter((task) => lateness(task, now) !== null)
     if (late.length > 0) yield* endLate(late, now, view)
     if (late.length === 0) {
-      yield* announce(taken, 'task.started', view)
+      yield* announce([{ tasks: taken, type: 'task.started' }], view)
       return taken
     }
-    yield* announce(
-      taken.filter((task) => !late.includes(task)),
-      'task.started',
-      view,
-    )
+    yield* announce([{ tasks: taken.filter((task) => !late.includes(task)), type: 'task.started' }], view)
     return taken.map((task) => (late.includes(task) ? { ...task, state: 'failed' } : task))
   },
 })
@@ -85,16 +81,17 @@ function* endLate(late: readonly Task[], now: Millis, view: View): Script<void> 
 }
 
 /** Facts that are no ending are worth rendering only where somebody subscribes to them. */
-export function* announce(tasks: readonly Task[], type: 'task.created' | 'task.started' | 'task.progress', view: View): Script<void> {
-  const heard = tasks.filter((task) => task.callback !== null)
-  if (heard.length === 0) return
-  const clientIds = [...new Set(heard.map((task) => task.clientId))]
-  const one = yield* first(readFollowers({ ids: clientIds.map((id) => ({ id })) }))
-  if (one === null) return
-  yield* emit(
-    heard.map((task): Fact => ({ task, type, at: task.updatedAt })),
-    view,
+export function* announce(
+  news: readonly { tasks: readonly Task[]; type: 'task.created' | 'task.started' | 'task.progress' }[],
+  view: View,
+): Script<void> {
+  const heard = news.flatMap(({ tasks, type }) =>
+    tasks.filter((task) => task.callback !== null).map((task): Fact => ({ task, type, at: task.updatedAt })),
   )
+  if (heard.length === 0) return
+  const clientIds = [...new Set(heard.map(({ task }) => task.clientId))]
+  const one = yield* first(readFollowers({ ids: clientIds.map((id) => ({ id })) }))
+  if (one !== null) yield* emit(heard, view)
 }
 
 // Settle.
@@ -186,7 +183,7 @@ function* afterwards(changed: readonly Task[], view: View, slots: Slots | null =
     // Its type has room again: what waited for that is looked at.
     return view.limited.has(queueOf(task.type)) ? [ready(task, 0, now)] : []
   })
-  yield* together(leaveTurns([...opened, ...turnsFor(waiting, now)]))
+  yield* send(leaveTurns([...opened, ...turnsFor(waiting, now)]))
   return yield* emit(changed.filter((task) => isTerminal(task.state)).map(ending), view, slots)
 }
 
@@ -207,7 +204,7 @@ export function* reportProgress(reports: readonly Progress[], view: View): Scrip
       reports: [...last.values()].map((r) => ({ task_id: r.id, at_fence: r.fence, progress: r.progress, message: r.message })),
     }),
   )
-  yield* announce(told, 'task.progress', view)
+  yield* announce([{ tasks: told, type: 'task.progress' }], view)
   const held = byLease(told)
   return reports.map((report) => {
     const task = held.get(leaseOf(report))
@@ -260,7 +257,7 @@ const redo = statement(
 export function* redoTask(id: string, clientId: string | null): Script<TaskChange> {
   const task = yield* first<Task>(redo({ id, clientId }))
   if (!task) return yield* unchanged(id, clientId, () => false)
-  yield* together(leaveTurns(turnsFor([ready(task, 0, task.dueAt)], task.updatedAt)))
+  yield* send(leaveTurns(turnsFor([ready(task, 0, task.dueAt)], task.updatedAt)))
   return { kind: 'changed', task }
 }
 
@@ -292,7 +289,7 @@ export function* eraseTask(id: string, clientId: string | null): Script<TaskChan
     addTombstone({ id, clientId: task.clientId, keepMs: TOMBSTONE_MS }),
   ])
   const lanes = (closed as { clientId: string; laneId: string }[]).map((row) => ({ queue: 'delivery', ...row }))
-  yield* together(leaveTurns(yield* free(lanes, task.updatedAt)))
+  yield* send(leaveTurns(yield* free(lanes, task.updatedAt)))
   return { kind: 'changed', task }
 }
 
