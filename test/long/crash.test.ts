@@ -64,7 +64,7 @@ async function prepare(cluster: Cluster, receiver: Receiver): Promise<{ key: str
   const { key, call } = await newClient(cluster.bases()[0]!)
   const retrySchedule = Array(20).fill(0.2)
   await ok(call('POST', '/v1/endpoints', { url: `${receiver.url}/steady`, retrySchedule }))
-  await ok(call('POST', '/v1/endpoints', { url: `${receiver.url}/moody`, retrySchedule, maxInFlight: 5 }))
+  await ok(call('POST', '/v1/endpoints', { url: `${receiver.url}/moody`, retrySchedule, maxInFlight: 10 }))
   await ok(call('POST', '/v1/endpoints', { url: `${receiver.url}/failures`, retrySchedule, events: ['task.failed'] }))
   return { key }
 }
