@@ -9,13 +9,8 @@
  * So lanes that can give nothing cost a claim nothing, whatever waits in them.
  */
 import { sql } from 'drizzle-orm'
-<<<<<<< HEAD
-import type { Kind, Millis } from '../../model.ts'
-import { bind, type Call, type Columns, type Dialect, rows, type Script, send, statement, together, type Values } from '../script.ts'
-=======
 import type { Kind, Millis, Work } from '../../model.ts'
-import { bind, type Call, type Columns, type Dialect, rows, type Script, statement, together } from '../script.ts'
->>>>>>> wt-contract
+import { bind, type Call, type Columns, type Dialect, rows, type Script, send, statement, together, type Values } from '../script.ts'
 import {
   clientsIn,
   FOREVER,
@@ -298,14 +293,9 @@ function* visit<Taken extends Row>(
     if (ended.has(laneId)) turns.push({ queue, clientId, laneId, turn: now, alarmAt: null })
     else if (missed.has(laneId)) turns.push({ queue, clientId, laneId, turn: null, alarmAt: now + 1000 })
   }
-<<<<<<< HEAD
-  yield* send([
-    ...(filled.length > 0 ? [markFilled({ lanes: filled })] : []),
-=======
   const full = filled.filter(({ id }) => !ended.has(id) && !missed.has(id))
-  yield* together([
+  yield* send([
     ...(full.length > 0 ? [markFilled({ lanes: full })] : []),
->>>>>>> wt-contract
     ...(paced.length > 0 ? [markPaced({ lanes: paced })] : []),
     ...keepTurns(turns),
   ])
