@@ -337,6 +337,17 @@ describe('A delivery', () => {
     expect((await one.call('POST', `/v1/deliveries/${first.id}/redeliver`)).json.code).toBe('task_expired')
   })
 
+  test('cannot be sent again to an endpoint that was deleted, and says that this is why', async () => {
+    const one = await kit.newClient()
+    const endpoint = await create({}, one)
+    const { json: task } = await one.call('POST', '/v1/tasks', { ...REPORT, delaySeconds: 60 })
+    await one.call('POST', `/v1/tasks/${task.id}/cancel`)
+    await one.call('DELETE', `/v1/endpoints/${endpoint.id}`)
+    const [held] = (await one.call('GET', '/v1/deliveries')).json.data
+    const { json } = await one.call('POST', `/v1/deliveries/${held.id}/redeliver`)
+    expect([json.status, json.code, json.detail]).toEqual([404, 'not_found', expect.stringContaining('endpoint was deleted')])
+  })
+
   test('is found by its state, its event and its time', async () => {
     const one = await kit.newClient()
     await create({}, one)
