@@ -71,7 +71,8 @@ function submitting(house: House): Route[] {
       },
       {
         syntax: readKey,
-        replay: (call) => replay(house, call, CREATE, (tasks) => submittedReply(house, call, tasks[0] as Task, waitOf(call, askedWait(call)))),
+        replay: (call) =>
+          replay(house, call, CREATE, (tasks) => submittedReply(house, call, tasks[0] as Task, waitOf(call, askedWait(call)))),
         async handle(call, { query, body }) {
           const plan = planTask(house, call, clientOf(call), body)
           const planned = plan instanceof Promise ? await plan : plan
