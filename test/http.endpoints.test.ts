@@ -92,7 +92,6 @@ describe('An endpoint', () => {
 
   test.each<[string, string, object]>([
     ['no URL', '#/url', { url: undefined }],
-    ['a URL too long', '#/url', { url: `https://app.example.net/${'x'.repeat(2_048)}` }],
     ['an unknown event', '#/events/0', { events: ['task.lost'] }],
     ['a ping to subscribe to', '#/events/0', { events: ['endpoint.ping'] }],
     ['no events', '#/events', { events: [] }],
@@ -117,6 +116,8 @@ describe('An endpoint', () => {
 
   test.each([
     ['invalid_callback_url', 'not a url'],
+    ['invalid_callback_url', ''],
+    ['invalid_callback_url', `https://app.example.net/${'x'.repeat(2_048)}`],
     ['invalid_callback_url', 'ftp://app.example.net/'],
     ['invalid_callback_url', 'https://user:pass@app.example.net/'],
     ['invalid_callback_url', 'https://app.example.net/#here'],
@@ -334,6 +335,17 @@ describe('A delivery', () => {
     expect(again.headers.get('location')).toBe(`${PUBLIC_URL}/v1/deliveries/${again.json.id}`)
     await one.call('DELETE', `/v1/tasks/${task.id}`)
     expect((await one.call('POST', `/v1/deliveries/${first.id}/redeliver`)).json.code).toBe('task_expired')
+  })
+
+  test('cannot be sent again to an endpoint that was deleted, and says that this is why', async () => {
+    const one = await kit.newClient()
+    const endpoint = await create({}, one)
+    const { json: task } = await one.call('POST', '/v1/tasks', { ...REPORT, delaySeconds: 60 })
+    await one.call('POST', `/v1/tasks/${task.id}/cancel`)
+    await one.call('DELETE', `/v1/endpoints/${endpoint.id}`)
+    const [held] = (await one.call('GET', '/v1/deliveries')).json.data
+    const { json } = await one.call('POST', `/v1/deliveries/${held.id}/redeliver`)
+    expect([json.status, json.code, json.detail]).toEqual([404, 'not_found', expect.stringContaining('endpoint was deleted')])
   })
 
   test('is found by its state, its event and its time', async () => {

@@ -25,6 +25,15 @@ test('The same key and body answer the same task, as it is now, at the same plac
   expect((await client.call('POST', '/v1/tasks', LATER, { 'idempotency-key': 'same', prefer: 'wait=5' })).status).toBe(200)
 })
 
+test('A replay waits when the query asks for it, as the first submission would', async () => {
+  const repeat = (query: string): Promise<Answer> => client.call('POST', `/v1/tasks${query}`, LATER, { 'idempotency-key': 'waits' })
+  const first = await repeat('')
+  const waited = repeat('?wait=60')
+  await client.call('POST', `/v1/tasks/${first.json.id}/cancel`)
+  expect(await waited).toMatchObject({ status: 200, json: { id: first.json.id, status: 'canceled' } })
+  expect([(await repeat('?wait=5')).status, (await repeat('?wait=0')).status, (await repeat('')).status]).toEqual([200, 202, 202])
+})
+
 test('The same key with another body is refused, whatever is wrong with that body', async () => {
   await send('other')
   for (const body of [

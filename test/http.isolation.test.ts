@@ -63,6 +63,14 @@ test('Every route but the public ones asks for a key, and every one for its scop
   }
 })
 
+test('A clientId that no store could hold is refused, and one of nobody narrows to nothing', async () => {
+  for (const list of ['tasks', 'endpoints', 'deliveries', 'events']) {
+    const answer = await kit.admin.call('GET', `/v1/${list}?clientId=%00`)
+    expect([list, answer.status, answer.json.errors?.[0].pointer]).toEqual([list, 422, '#/query/clientId'])
+  }
+  expect((await kit.admin.call('GET', '/v1/tasks?clientId=client_01jd7z3m0q8y3t6w9k2v5n4r1b')).json.data).toEqual([])
+})
+
 test('The operator reads and acts on every client’s objects, and owns none', async () => {
   const [one, two] = [await kit.newClient(), await kit.newClient()]
   const { json: task } = await one.call('POST', '/v1/tasks', LATER)

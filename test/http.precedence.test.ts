@@ -130,6 +130,13 @@ test('405 lists the methods, HEAD among them; a path of no route is 404 for ever
     for (const method of ['GET', 'POST', 'DELETE', 'OPTIONS']) expect((await kit.stranger.call(method, path)).status).toBe(404)
 })
 
+test('A path that only ends like one of ours is 404, not a 405 that offers the method it refuses', async () => {
+  for (const path of ['/other/v1/tasks', '//healthz', '/v1/v1/endpoints']) {
+    const { json } = await client.call('GET', path)
+    expect([path, json.code]).toEqual([path, 'not_found'])
+  }
+})
+
 test('OPTIONS answers what a path offers', async () => {
   const answer = await kit.stranger.call('OPTIONS', '/v1/endpoints/endpoint_x')
   expect(answer.status).toBe(204)

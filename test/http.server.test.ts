@@ -3,6 +3,7 @@ import type { Server } from 'node:http'
 import { type AddressInfo, connect } from 'node:net'
 import { serve } from '@hono/node-server'
 import { afterAll, beforeAll, expect, test } from 'vitest'
+import { openDoor } from '../src/cli/door.ts'
 import { createApp } from '../src/http/app.ts'
 import { createWaits } from '../src/http/waits.ts'
 import { type Client, type Kit, openKit, REPORT } from './http.kit.ts'
@@ -35,8 +36,8 @@ const stream = (...chunks: readonly (string | Uint8Array)[]): ReadableStream =>
   ReadableStream.from(chunks.map((chunk) => Buffer.from(chunk)))
 
 /** Sends raw bytes and answers what came back until the server was done. */
-async function raw(text: string): Promise<string> {
-  const socket = connect(port, '127.0.0.1')
+async function raw(text: string, at = port): Promise<string> {
+  const socket = connect(at, '127.0.0.1')
   socket.write(text)
   let answer = ''
   for await (const chunk of socket) {
@@ -140,4 +141,32 @@ test('A path that cannot be decoded, and a method nobody knows, are answered lik
   const odd = await raw('PROPFIND /v1/tasks HTTP/1.1\r\nHost: x\r\n\r\n')
   expect(odd).toMatch(/^HTTP\/1\.1 405 /)
   expect(odd).toContain('Allow: GET, HEAD, OPTIONS, POST')
+})
+
+test('What never becomes a request is refused with a problem document too', async () => {
+  const door = await openDoor({ host: '127.0.0.1', port: 0 }, kit.clock)
+  door.admit(kit.app.fetch)
+  const refusals: [string, string][] = [
+    ['FOO /v1/tasks HTTP/1.1\r\nHost: x\r\n\r\n', 'method_not_allowed'],
+    ['hello\r\n\r\n', 'method_not_allowed'],
+    [`GET /healthz HTTP/1.1\r\nHost: x\r\nX-Long: ${'a'.repeat(20_000)}\r\n\r\n`, 'malformed_header'],
+    ['POST /v1/tasks HTTP/1.1\r\nHost: x\r\nContent-Length: ten\r\n\r\n', 'malformed_header'],
+    ['GET /healthz HTTP/1.1\r\nHost: x\r\nX-Delete: a\x7fb\r\n\r\n', 'malformed_header'],
+    ['GET /healthz HTTP/1.1\r\nConnection: close\r\n\r\n', 'malformed_header'],
+    ['GET /healthz HTTP/1.1\r\nHost: a b\r\nConnection: close\r\n\r\n', 'malformed_header'],
+    ['OPTIONS * HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n', 'malformed_header'],
+  ]
+  for (const [text, code] of refusals) {
+    const answer = await raw(text, door.port)
+    expect([text.slice(0, 40), answer]).toEqual([text.slice(0, 40), expect.stringMatching(/content-type: application\/problem\+json\r\n/i)])
+    const problem = JSON.parse(/\{.*\}/s.exec(answer)?.[0] ?? '{}')
+    expect([text.slice(0, 40), problem.code, answer]).toEqual([
+      text.slice(0, 40),
+      code,
+      expect.stringContaining(`HTTP/1.1 ${problem.status} `),
+    ])
+    expect(answer.toLowerCase()).toContain(`x-request-id: ${problem.requestId.toLowerCase()}\r\n`)
+  }
+  expect(await raw('GET /healthz HTTP/1.1\r\nHost: x\r\nExpect: wonders\r\n\r\n', door.port)).toMatch(/^HTTP\/1\.1 200 /)
+  door.abandon()
 })

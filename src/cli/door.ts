@@ -1,11 +1,12 @@
 /** The listening socket. It opens before the platform does, so that a port of 0 is known in time; early requests wait. */
 import { once } from 'node:events'
-import type { Server } from 'node:http'
-import type { AddressInfo } from 'node:net'
-import { createAdaptorServer } from '@hono/node-server'
+import { createServer, maxHeaderSize, STATUS_CODES } from 'node:http'
+import type { AddressInfo, Socket } from 'node:net'
+import { getRequestListener, RequestError } from '@hono/node-server'
 import type { Clock } from '../clock.ts'
 import type { Config } from '../config.ts'
-import { StartupError } from '../errors.ts'
+import { RingbackError, StartupError } from '../errors.ts'
+import { problemReply, type Reply } from '../http/problem.ts'
 import type { Millis } from '../model.ts'
 
 export type Fetch = (request: Request, bindings?: object) => Response | Promise<Response>
@@ -27,12 +28,19 @@ const LINGER_MS: Millis = 1000
 const KEEP_ALIVE_MS: Millis = 65_000
 
 /** @throws StartupError when that address cannot be listened on. */
-export async function openDoor({ host, port }: Pick<Config, 'host' | 'port'>): Promise<Door> {
+export async function openDoor({ host, port }: Pick<Config, 'host' | 'port'>, clock: Pick<Clock, 'bytes'>): Promise<Door> {
   const opened = Promise.withResolvers<Fetch>()
   // An abandoned door leaves nobody waiting who could mind.
   opened.promise.catch(() => {})
   let answer: Fetch = async (request, bindings) => (await opened.promise)(request, bindings)
-  const server = createAdaptorServer({ fetch: (request, bindings) => answer(request, bindings) }) as Server
+  const listener = getRequestListener((request, bindings) => answer(request, bindings), {
+    errorHandler: (error) => refuseUnmade(error, clock),
+  })
+  // A missing Host is refused by the listener instead, in a problem document.
+  const server = createServer({ requireHostHeader: false }, listener)
+  server.on('clientError', (error: NodeJS.ErrnoException, socket: Socket) => refuseUnparsed(error, socket, clock))
+  // An expectation nobody knows may be ignored (RFC 9110 §10.1.1), and then the answer is the app's.
+  server.on('checkExpectation', (request, response) => void server.emit('request', request, response))
   server.keepAliveTimeout = KEEP_ALIVE_MS
   server.listen(port, host)
   await once(server, 'listening').catch((error) => {
@@ -62,6 +70,43 @@ export async function openDoor({ host, port }: Pick<Config, 'host' | 'port'>): P
       server.closeAllConnections()
     },
   }
+}
+
+/** What could not be made a Request of: no Host, or a target that is no path. */
+function refuseUnmade(error: unknown, clock: Pick<Clock, 'bytes'>): Response {
+  const { status, headers, body } = problemOf(
+    error instanceof RequestError
+      ? new RingbackError('malformed_header', `The request cannot be understood (${error.message}).`)
+      : new RingbackError('internal', 'Something went wrong here.', { cause: error }),
+    clock,
+  )
+  return new Response(body, { status, headers })
+}
+
+/** What Node's parser refuses never becomes a request, and is answered on the bare connection, which ends with it. */
+function refuseUnparsed(error: NodeJS.ErrnoException, socket: Socket, clock: Pick<Clock, 'bytes'>): void {
+  // Node keeps the answer under way here, and writing into it would corrupt it.
+  const answering = '_httpMessage' in socket && socket._httpMessage
+  if (!socket.writable || answering || error.code === 'ECONNRESET') return void socket.destroy()
+  const { status, headers, body } = problemOf(unparsed[error.code ?? '']?.() ?? malformed('The request is not HTTP/1.1.'), clock)
+  const head = { ...headers, 'Content-Length': String(Buffer.byteLength(body ?? '')), Connection: 'close' }
+  const lines = Object.entries(head).map(([name, value]) => `${name}: ${value}`)
+  socket.end([`HTTP/1.1 ${status} ${STATUS_CODES[status]}`, ...lines, '', body].join('\r\n'), () => socket.destroy())
+}
+
+const malformed = (detail: string): RingbackError => new RingbackError('malformed_header', detail)
+const METHODS = 'DELETE, GET, HEAD, OPTIONS, PATCH, POST'
+const unparsed: Readonly<Record<string, () => RingbackError>> = {
+  HPE_INVALID_METHOD: () =>
+    new RingbackError('method_not_allowed', `The method is not offered here; ${METHODS} are.`, { headers: { Allow: METHODS } }),
+  HPE_HEADER_OVERFLOW: () => malformed(`The headers are longer than ${maxHeaderSize} bytes.`),
+  ERR_HTTP_REQUEST_TIMEOUT: () => malformed('The request did not arrive in time.'),
+}
+
+function problemOf(error: RingbackError, clock: Pick<Clock, 'bytes'>): Reply {
+  const requestId = `request_${Buffer.from(clock.bytes(12)).toString('base64url')}`
+  const reply = problemReply(error, { instance: '/', requestId })
+  return { ...reply, headers: { ...reply.headers, 'X-Request-Id': requestId } }
 }
 
 function refusal(error: NodeJS.ErrnoException, host: string, port: number): StartupError {

@@ -26,7 +26,7 @@ async function serve(options: Options): Promise<void> {
   // Loaded here, so that --help and --version need nothing native.
   const { openRingback } = await import('../platform.ts')
   const told = untilToldToStop()
-  const door = await openDoor(given)
+  const door = await openDoor(given, clock)
   const { log, close } = openLog({ level: given.logLevel, clock })
   try {
     const config = listeningAt(given, door.port)

@@ -80,7 +80,10 @@ function otherwise(routes: readonly Route[], porch: Porch): (context: Context) =
   const paths = methodsByPath(routes)
   return (context) => {
     const call = new Call(context, porch)
-    const allow = paths.find(({ pattern }) => pattern.test(call.path))?.allow
+    const offered = paths.find(({ pattern }) => pattern.test(call.path))?.allow
+    // The patterns are open to the left, for apps mounted under a path. What is offered and yet came here is under another one.
+    const elsewhere = call.request.method !== 'OPTIONS' && offered?.split(', ').includes(call.request.method)
+    const allow = elsewhere ? undefined : offered
     if (allow !== undefined && call.request.method === 'OPTIONS')
       return respond({ status: 204, headers: { Allow: allow, ...preflight(call, porch, allow) }, body: null }, call, porch)
     const refusal =

@@ -1,4 +1,5 @@
 /** The delivery routes: what was sent, what came back, and sending it again. */
+import { RingbackError } from '../errors.ts'
 import { newId } from '../id.ts'
 import { type Attempt, type Delivery, type Endpoint, endpointStatus, type Millis, type Timings } from '../model.ts'
 import type { DeliveryQuery } from '../store/store.ts'
@@ -69,13 +70,16 @@ export function deliveryRoutes(house: House): Route[] {
         find,
         async handle(call, { found }) {
           const delivery = await house.store.redeliver(found.id, newId(house.clock, 'delivery'), call.caller.clientId)
-          if (!delivery) throw expired()
+          if (!delivery) throw (await house.store.findEndpoint(found.endpointId, call.caller.clientId)) ? expired() : homeless()
           return deliveryReply(house, call, delivery, 202)
         },
       },
     ),
   ]
 }
+
+const homeless = (): RingbackError =>
+  new RingbackError('not_found', 'The endpoint was deleted, so this cannot be sent again; the feed at /v1/events has the event.')
 
 async function listDeliveries(house: House, call: Call, query: shapes.DeliveryListQuery): Promise<Reply> {
   const { limit, cursor, clientId, status, ...rest } = query

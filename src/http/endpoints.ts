@@ -94,7 +94,7 @@ const checkPrecondition = (call: Call): void => checkIfMatch(call.header('if-mat
 
 /** @throws RingbackError with a pointer to `#/url` */
 function checkUrl(house: House, url: string): void {
-  if (!/^[\x21-\x7e]+$/.test(url)) throw badUrl('holds characters that a URL must encode')
+  if (!/^[\x21-\x7e]*$/.test(url)) throw badUrl('holds characters that a URL must encode')
   try {
     house.judgeCallbackUrl(url)
   } catch (error) {

@@ -70,7 +70,7 @@ const listOf = <const T extends readonly [string, ...string[]]>(values: T) =>
 
 export const wait = wholeNumber(0, 60)
 export const limit = wholeNumber(1, 200).default(50)
-export const clientId = z.string().openapi({ description: 'For the operator: only this client’s.' })
+export const clientId = text(100).openapi({ description: 'For the operator: only this client’s.' })
 const cursor = text(2_048)
 const queryTime = instant
 
@@ -289,7 +289,8 @@ const endpointSettings = {
   maxInFlight: z.int().min(1).max(1_000),
   retrySchedule,
 }
-const url = z.string().min(1).max(2_048).openapi({ format: 'uri', example: 'https://app.example.net/hooks' })
+/** Its length is judged with the rest of it, so that whatever is wrong with a URL has one code. */
+const url = z.string().openapi({ format: 'uri', maxLength: 2_048, example: 'https://app.example.net/hooks' })
 const nullishSettings = {
   description: endpointSettings.description.nullish(),
   events: endpointSettings.events.nullish(),

@@ -71,7 +71,8 @@ function submitting(house: House): Route[] {
       },
       {
         syntax: readKey,
-        replay: (call) => replay(house, call, CREATE, (tasks) => submittedReply(house, call, tasks[0] as Task, waitOf(call, undefined))),
+        replay: (call) =>
+          replay(house, call, CREATE, (tasks) => submittedReply(house, call, tasks[0] as Task, waitOf(call, askedWait(call)))),
         async handle(call, { query, body }) {
           const plan = planTask(house, call, clientOf(call), body)
           const planned = plan instanceof Promise ? await plan : plan
@@ -160,6 +161,9 @@ function accepted(submitted: Submitted): readonly Task[] {
     'This Idempotency-Key was used with another body within 24 hours; use a new key for a new request.',
   )
 }
+
+/** What `?wait` asks for where the query has not been judged yet: a replay comes before that. A malformed one asks for nothing. */
+const askedWait = (call: Call): number | undefined => shapes.wait.safeParse(call.context.req.query('wait')).data
 
 interface Wait {
   readonly seconds: number
