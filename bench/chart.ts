@@ -32,6 +32,6 @@ export function drawChart(groups: readonly ChartGroup[]): string {
     }
     top += 8
   }
-  const head = `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${width} ${top}" width="${width}" height="${top}" font-family="system-ui, sans-serif" font-size="12" fill="#0f172a">`
+  const head = `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${width} ${top}" width="${width}" height="${top}" font-family="system-ui, sans-serif" font-size="12" fill="#0f172a" role="img"><title>Benchmark results</title>`
   return `${head}\n<rect width="${width}" height="${top}" rx="6" fill="#ffffff"/>\n${shapes.join('\n')}\n</svg>\n`
 }

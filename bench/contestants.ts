@@ -170,6 +170,9 @@ function makeProduct(name: string, title: string, openStore: (site: Site, folder
         RINGBACK_ADMIN_TOKEN: adminToken,
         RINGBACK_MASTER_KEY: randomBytes(32).toString('base64'),
         RINGBACK_CONFIG: fileUrl('ringback.config.ts'),
+        // As many as the peers have, and no line in the log for each job, as they have none.
+        RINGBACK_LOG_LEVEL: 'warn',
+        RINGBACK_CONCURRENCY: '200',
       }
       const command = [process.execPath, 'bin/ringback.cjs', 'serve']
       const server = launch(command, { core: site.placement.server, env, logFile: `${folder.path}/log`, cwd: root })

@@ -224,6 +224,34 @@ describe.each(engines)('lanes on %s', (engine) => {
     expect(await claimTasks(store)).toHaveLength(1)
   })
 
+  test('a task of a concurrency key that comes too late leaves its place to the next', async () => {
+    const clientId = await addClient(store)
+    const now = await store.now()
+    await addTask(store, { clientId, concurrencyKey: 'a', startBy: now + 1_000 })
+    await addTask(store, { clientId, concurrencyKey: 'a', deadlineAt: now + 1_000 })
+    await ground.pass(2_000)
+    const { id } = await addTask(store, { clientId, concurrencyKey: 'a' })
+    const taken: string[] = []
+    for (let more = true; more; ) {
+      const claimed = await store.claimTasks({ ...claim(), types: ONE_TYPE })
+      taken.push(...claimed.items.map((task) => task.id))
+      more = claimed.more
+    }
+    expect(taken).toEqual([id])
+    expect(await count(`select count(*) as n from tasks where state = 'failed'`)).toBe(2)
+  })
+
+  test.runIf(engine === 'postgres')('a lane whose only row somebody else is changing is not taken for full', async () => {
+    const clientId = await addClient(store)
+    const { id } = await addTask(store, { clientId, concurrencyKey: 'a' })
+    await ground.sql('begin')
+    await ground.sql(`select 1 from tasks where id = '${id}' for update`)
+    expect(await claimTasks(store), 'passed by, not waited for').toEqual([])
+    await ground.sql('rollback')
+    await ground.pass(1_001)
+    expect(await claimTasks(store)).toHaveLength(1)
+  })
+
   /** Resolves when everything told so far has been heard, also by way of the server. */
   const quiet = async (): Promise<void> => {
     const { id, fence } = await claimOne(store, {}, ['quiet'])

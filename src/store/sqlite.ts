@@ -12,7 +12,7 @@ import { type Call, type Row, type RowSource, rowSource, type Script, type State
 type Prepared = Database.Statement<unknown[], Row>
 
 /** The longest the event loop goes on between two commits while scripts wait. */
-const LONGEST_REST_MS = 3
+const LONGEST_REST_MS = 5
 
 interface Member {
   readonly order: Order
@@ -175,8 +175,8 @@ export function openSqlite(file: string, clock: Clock): Driver {
     }
   }
 
-  // A commit costs much the same for one row as for fifty. Under load the event loop therefore gets as long as the last commit took
-  // before the next one starts, and what arrives meanwhile shares it. When nothing was committed just before, nothing waits.
+  // A commit costs much the same for one row as for fifty. Under load the event loop therefore gets twice as long as the last commit
+  // took before the next one starts, and what arrives meanwhile shares it. When nothing was committed just before, nothing waits.
   let restUntil = 0
   const flushSoon = (): void => {
     setImmediate(() => (performance.now() < restUntil ? flushSoon() : flush()))
@@ -199,7 +199,7 @@ export function openSqlite(file: string, clock: Clock): Driver {
       }
     }
     const endedAt = performance.now()
-    restUntil = endedAt + Math.min(endedAt - startedAt, LONGEST_REST_MS)
+    restUntil = endedAt + Math.min(2 * (endedAt - startedAt), LONGEST_REST_MS)
     for (const end of ended) {
       if ('error' in end) end.member.reject(end.error)
       else end.member.resolve(end.value)

@@ -9,7 +9,7 @@
  * So lanes that can give nothing cost a claim nothing, whatever waits in them.
  */
 import { sql } from 'drizzle-orm'
-import type { Kind, Millis } from '../../model.ts'
+import type { Kind, Millis, Work } from '../../model.ts'
 import { bind, type Call, type Columns, type Dialect, rows, type Script, send, statement, together, type Values } from '../script.ts'
 import {
   clientsIn,
@@ -167,8 +167,10 @@ const markPaced = statement(
   (d) => sql`update lanes set paced_at = v.at from ${d.records('lanes', { lane_id: 'text', at: 'int8' })} v where lanes.id = v.lane_id`,
 )
 
+/** A row as a claim brings it: running, or ended because it came too late. */
+type Row = Pick<Work, 'id' | 'laneId' | 'state'>
 /** What claiming one kind of work takes beside lanes: how its rows are taken, and what comes back. */
-export interface Taking<Taken extends { readonly id: string; readonly laneId: string }> {
+export interface Taking<Taken extends Row> {
   readonly kind: Kind
   /** Tasks of one client are served in the order they stand in; endpoints take turns. */
   readonly ordered: boolean
@@ -182,7 +184,7 @@ export interface Queue {
 }
 
 /** One claim: look, share the slots out, visit. `round` is the node's own memory of whose turn it is. */
-export function* claim<Taken extends { readonly id: string; readonly laneId: string }>(
+export function* claim<Taken extends Row>(
   taking: Taking<Taken>,
   queues: readonly Queue[],
   limit: number,
@@ -225,7 +227,7 @@ export function* claim<Taken extends { readonly id: string; readonly laneId: str
   return { taken, more: more || beyond, nextInMs: alarms.length === 0 ? null : Math.max(0, Math.min(...alarms) - looked.now) }
 }
 
-function* visit<Taken extends { readonly id: string; readonly laneId: string }>(
+function* visit<Taken extends Row>(
   { kind, ordered, take }: Taking<Taken>,
   wants: readonly Want[],
   queues: readonly Queue[],
@@ -281,16 +283,19 @@ function* visit<Taken extends { readonly id: string; readonly laneId: string }>(
     }
   }
   const taken = chosen.length === 0 ? [] : yield* take(chosen, now)
-  if (taken.length < chosen.length) {
-    // Somebody is changing the others (a cancel, say): should that be undone, their lanes are looked at again.
-    const got = new Set(taken.map((row) => row.id))
-    for (const want of mine) {
-      if (standing.get(want.laneId)!.some((head) => chosen.includes(head.id) && !got.has(head.id)))
-        turns.push({ queue: want.queue, clientId: want.clientId, laneId: want.laneId, turn: null, alarmAt: now + 1000 })
-    }
+  // Rows that came too late have ended, and rows that somebody is changing (a cancel, say) were passed by: their lanes are not full.
+  const ended = new Set(taken.filter((row) => row.state !== 'running').map((row) => row.laneId))
+  const got = new Set(taken.map((row) => row.id))
+  const missed = new Set<string>()
+  if (taken.length < chosen.length)
+    for (const [laneId, heads] of standing) if (heads.some(({ id }) => chosen.includes(id) && !got.has(id))) missed.add(laneId)
+  for (const { queue, clientId, laneId } of mine) {
+    if (ended.has(laneId)) turns.push({ queue, clientId, laneId, turn: now, alarmAt: null })
+    else if (missed.has(laneId)) turns.push({ queue, clientId, laneId, turn: null, alarmAt: now + 1000 })
   }
+  const full = filled.filter(({ id }) => !ended.has(id) && !missed.has(id))
   yield* send([
-    ...(filled.length > 0 ? [markFilled({ lanes: filled })] : []),
+    ...(full.length > 0 ? [markFilled({ lanes: full })] : []),
     ...(paced.length > 0 ? [markPaced({ lanes: paced })] : []),
     ...keepTurns(turns),
   ])

@@ -1,0 +1,13 @@
+/** A process that opens a store (`node holder.ts <url> owner|guest`), says how that went, and holds it until its input ends. */
+import { systemClock } from '../../src/clock.ts'
+import { openStore } from '../../src/store/open.ts'
+
+const [url, role] = process.argv.slice(2) as [string, string]
+try {
+  const store = await openStore({ url, clock: systemClock(), publicUrl: () => '', retrySchedule: [], owner: role === 'owner' })
+  process.stdout.write(`${JSON.stringify({ opened: true, keys: (await store.listSigningKeys()).length })}\n`)
+  for await (const _ of process.stdin);
+  await store.close()
+} catch (error) {
+  process.stdout.write(`${JSON.stringify({ opened: false, name: (error as Error).name, message: (error as Error).message })}\n`)
+}
