@@ -92,8 +92,12 @@ describe.each(databases)('on %s', (name) => {
     expect(proof.duplicates).toBe(0)
   })
 
-  test('a run that outlives the grace is given back without spending its try, and waiting calls are answered', async () => {
-    const { home, server, call } = await opened(name)
+  test('what outlives the grace is given back without spending its try, and waiting calls are answered', async () => {
+    const { home, receiver, server, call } = await opened(name)
+    receiver.answer(() => ({ status: 200, afterMs: receiver.arrivals.length === 1 ? 10_000 : 0 }))
+    await ok(call('POST', '/v1/endpoints', { url: receiver.url }))
+    const sending = (await ok(call('POST', '/v1/tasks', { type: 'demo.echo', input: null }))).json.id
+    await receiver.receives(1)
     const create = async (type: string, ms: number) => (await ok(call('POST', '/v1/tasks', { type, input: { ms } }))).json.id as string
     const short = await create('work.nap', 1_000)
     const heeding = await create('work.nap', 60_000)
@@ -101,7 +105,7 @@ describe.each(databases)('on %s', (name) => {
     await eventually('all of them running', () => new Set(home.runs().map((run) => run.taskId)).size === 3)
     const poll = call('GET', `/v1/tasks/${heeding}?wait=50`)
     const create50 = call('POST', '/v1/tasks', { type: 'work.nap', input: { ms: 60_000 } }, { prefer: 'wait=50' })
-    const feed = call('GET', '/v1/events?wait=50')
+    const feed = call('GET', '/v1/events?types=task.failed&wait=50')
     await eventually('the last one running', () => home.runs().length === 4)
 
     const begun = performance.now()
@@ -121,6 +125,9 @@ describe.each(databases)('on %s', (name) => {
     expect(rows.get(short)).toMatchObject({ state: 'completed', tries: 1 })
     for (const id of [heeding, deaf, waited.json.id]) expect(rows.get(id)).toMatchObject({ state: 'pending', tries: 0, fence: 1 })
 
+    const cut = `select state, tries from deliveries where task_id = '${sending}'`
+    expect(await home.query(cut)).toEqual([{ state: 'pending', tries: 0 }])
+
     // The next server takes them up at once, as their first try.
     await home.start(SETTINGS)
     await eventually('all of them running again', () => home.runs().length === 7)
@@ -130,6 +137,9 @@ describe.each(databases)('on %s', (name) => {
         .slice(4)
         .map((run) => run.try),
     ).toEqual([1, 1, 1])
+    const again = (await receiver.receives(3)).filter(({ event }) => event.data.id === sending)
+    expect(again.map(({ headers }) => headers['webhook-attempt'])).toEqual(['1', '1'])
+    expect(new Set(again.map(({ id }) => id)).size).toBe(1)
   })
 
   test('a second signal ends the process at once, and the next server goes on', async () => {

@@ -61,13 +61,13 @@ export async function openReceiver(): Promise<Receiver> {
     }
     const arrival = arrived(request.url!, request.method!, request.headers, Buffer.concat(chunks))
     arrivals.push(arrival)
+    for (const look of waiting) look()
     const { status, headers = {}, afterMs = 0 } = how(arrival)
     if (afterMs > 0) await sleep(afterMs)
     if (!response.destroyed) {
       arrival.status = status
       response.writeHead(status, headers).end()
     }
-    for (const look of waiting) look()
   })
   server.keepAliveTimeout = 60_000
   const port = await listenSomewhere(server)
