@@ -1,5 +1,5 @@
 /** Settings: the environment and an application's own options, judged together at the start and made one frozen value. */
-import { closeSync, fsyncSync, linkSync, mkdirSync, openSync, readFileSync, renameSync, rmSync, writeSync } from 'node:fs'
+import { closeSync, existsSync, fsyncSync, linkSync, mkdirSync, openSync, readFileSync, renameSync, rmSync, writeSync } from 'node:fs'
 import { dirname, join, resolve } from 'node:path'
 import type { Clock } from './clock.ts'
 import { StartupError } from './errors.ts'
@@ -212,6 +212,10 @@ export function loadDevelopmentSecrets(config: Config, clock: Pick<Clock, 'bytes
       throw new StartupError(`${path} cannot be kept (${(error as Error).message}): make its folder writable, or set ${setting.variable}.`)
     }
   }
+  if (config.masterKey === null && config.database.kind === 'sqlite' && existsSync(config.database.path) && !existsSync(join(config.dataFolder, 'master-key')))
+    throw new StartupError(
+      `The database ${config.database.path} was sealed with a master key that is not beside it any more: restore ${join(config.dataFolder, 'master-key')}, or set RINGBACK_MASTER_KEY.`,
+    )
   const random = (bytes: number, encoding: 'base64' | 'hex'): string => Buffer.from(clock.bytes(bytes)).toString(encoding)
   return frozen({
     ...config,

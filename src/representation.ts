@@ -4,8 +4,11 @@
  */
 import type { Json, Millis, Task } from './model.ts'
 
-/** Inputs and results above this many characters are null in every representation and fetched from their own URL. */
-export const INLINE_LIMIT = 65_536
+/** Inputs and results above this many bytes of UTF-8 are null in every representation and fetched from their own URL. */
+const INLINE_LIMIT_BYTES = 65_536
+/** A character takes one to three bytes for each of its UTF-16 units: most texts need no counting. */
+const fits = (text: Json): boolean =>
+  text.length * 3 <= INLINE_LIMIT_BYTES || (text.length <= INLINE_LIMIT_BYTES && Buffer.byteLength(text) <= INLINE_LIMIT_BYTES)
 
 export type WaitingFor = 'runAt' | 'retryBackoff' | 'limit' | 'noWorker' | 'paused'
 
@@ -30,8 +33,8 @@ const time = (at: Millis | null): string => (at === null ? 'null' : `"${new Date
 export function taskJson(task: Task, view: TaskView): string {
   const self = `${view.publicUrl}/v1/tasks/${task.id}`
   const thin = view.thin === true
-  const inputInline = !thin && task.input.length <= INLINE_LIMIT
-  const resultInline = task.result !== null && !thin && task.result.length <= INLINE_LIMIT
+  const inputInline = !thin && fits(task.input)
+  const resultInline = task.result !== null && !thin && fits(task.result)
   const created = instant(task.createdAt)
   const due = task.dueAt === task.createdAt ? created : instant(task.dueAt)
   const updated = task.updatedAt === task.createdAt ? created : instant(task.updatedAt)

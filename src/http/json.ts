@@ -56,11 +56,20 @@ async function readCounted(request: Request, limitBytes: number): Promise<Uint8A
 const tooLarge = (limitBytes: number): RingbackError =>
   new RingbackError('payload_too_large', `The body is larger than ${limitBytes} bytes; send less, or send a URL to fetch it from.`)
 
+/** Numbers that may be beyond what a double holds: `1e400` would reach the handler as Infinity, and leave as null. */
+const HUGE_EXPONENT = /\d[eE]\+?\d{3}|\d{300}/
+function refuseInfinite(_key: string, value: unknown): unknown {
+  if (value === Infinity || value === -Infinity)
+    throw new RingbackError('malformed_json', 'The body holds a number beyond the range of a double (RFC 8259 §6); send it as text.')
+  return value
+}
+
 /** @throws RingbackError `malformed_json` */
 export function parseJson(text: string): unknown {
   try {
-    return JSON.parse(text)
+    return HUGE_EXPONENT.test(text) ? JSON.parse(text, refuseInfinite) : JSON.parse(text)
   } catch (cause) {
+    if (cause instanceof RingbackError) throw cause
     // V8's message quotes the body: up to a few characters are the caller's own, and shown to no one else.
     throw new RingbackError('malformed_json', `The body is not JSON: ${(cause as Error).message}.`, { cause })
   }
