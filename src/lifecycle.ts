@@ -41,7 +41,7 @@ export function decide(work: Judged, ended: Ended, delays: Delays, clock: Pick<C
     case 'returned':
       return { kind: 'complete', result: ended.result }
     case 'postponed':
-      return { kind: 'release', delayMs: ended.delayMs }
+      return { kind: 'release', delayMs: whole(ended.delayMs) }
     case 'interrupted':
       return { kind: 'release', delayMs: 0 }
     case 'canceled':
@@ -49,7 +49,7 @@ export function decide(work: Judged, ended: Ended, delays: Delays, clock: Pick<C
     case 'threw': {
       const { error } = ended
       if (ended.permanent || work.tries >= work.maxTries) return { kind: 'fail', error }
-      const delayMs = Math.max(delays(work.tries, clock.random()), ended.notBeforeMs ?? 0)
+      const delayMs = whole(Math.max(delays(work.tries, clock.random()), ended.notBeforeMs ?? 0))
       const now = clock.now()
       // A retry that could not start in time is no retry: it fails now, with what went wrong.
       if (work.deadlineAt != null && now + delayMs >= work.deadlineAt) return { kind: 'fail', error }
@@ -61,6 +61,11 @@ export function decide(work: Judged, ended: Ended, delays: Delays, clock: Pick<C
     }
   }
 }
+
+/** A hundred years: a moment that far away is still a date. */
+const MOST_DELAY_MS = 3_155_760_000_000
+/** What a handler or its policy asks to wait, as a number every store can add to its clock; nonsense is no delay. */
+const whole = (ms: Millis): Millis => Math.min(Math.max(0, Math.round(ms) || 0), MOST_DELAY_MS)
 
 /** A list of delays in seconds, one before each retry, the last repeated; each lengthened by up to a fifth, never shortened. */
 export function scheduled(seconds: readonly number[]): Delays {

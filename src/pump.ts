@@ -54,7 +54,7 @@ export class Pump<W extends Work> {
   readonly #source: Source<W>
   readonly #options: PumpOptions
   readonly #held = new Map<string, Running>()
-  #state: 'idle' | 'pumping' | 'draining' = 'idle'
+  #state: 'idle' | 'pumping' | 'draining' | 'stopped' = 'idle'
   #claiming = false
   /** Slots lent to the store, or asked for by the claim under way. */
   #lent = 0
@@ -64,7 +64,7 @@ export class Pump<W extends Work> {
   #cancelTimer = (): void => {}
   #cancelRenewal = (): void => {}
   #emptied: () => void = () => {}
-  /** When the last claim came back: what readiness looks at. */
+  /** When the last claim came back, or was not needed since all slots are taken: what readiness looks at. */
   lastClaimAt: Millis = 0
 
   constructor(source: Source<W>, options: PumpOptions) {
@@ -86,6 +86,8 @@ export class Pump<W extends Work> {
   /** Slots lent come back, used or not. */
   release(slots: number): void {
     this.#lent -= slots
+    // Who asked while all free slots were lent was turned away.
+    if (slots > 0 && this.#hungry) this.wake()
     this.#emptied()
   }
   /** Runs what the store started with lent slots. */
@@ -117,11 +119,12 @@ export class Pump<W extends Work> {
 
   /** Stops claiming, lets work finish for `graceMs`, then interrupts it and waits for its settlement. Twice is fine. */
   async stop(graceMs: Millis): Promise<void> {
-    this.#state = 'draining'
+    if (this.#state !== 'stopped') this.#state = 'draining'
     this.#cancelTimer()
     await this.#empty(graceMs)
     for (const { abort } of this.#held.values()) abort.abort(new Interrupted('shutdown'))
     await this.#empty(LAST_WORD_MS)
+    this.#state = 'stopped'
     this.#cancelRenewal()
   }
 
@@ -151,7 +154,11 @@ export class Pump<W extends Work> {
         this.#again = false
         const free = Math.min(this.#free, MOST_CLAIMED)
         this.#hungry = free <= 0
-        if (free <= 0) break
+        if (free <= 0) {
+          // Full is well.
+          this.lastClaimAt = this.#options.clock.now()
+          break
+        }
         this.#lent += free
         const claimed = await this.#source.claim(free).finally(() => (this.#lent -= free))
         this.lastClaimAt = this.#options.clock.now()
@@ -173,6 +180,7 @@ export class Pump<W extends Work> {
 
   #run(item: W): void {
     const running: Running = { fence: item.fence, abort: new AbortController() }
+    this.interrupt(item.id, 'leaseLost')
     this.#held.set(item.id, running)
     this.#source.work(item, running.abort.signal).then(
       () => this.#ended(item.id, running),
@@ -191,15 +199,20 @@ export class Pump<W extends Work> {
   }
 
   #renewLater(): void {
+    // A renewal under way when the pump stopped arms no other.
+    if (this.#state === 'stopped') return
     this.#cancelRenewal = this.#options.clock.after(this.#options.leaseMs / 3, () => void this.renew().then(() => this.#renewLater()))
   }
 
   /** Renews every lease held here. A node that stalled does so before it sweeps, lest it rescue its own work. */
   async renew(): Promise<void> {
-    const held = [...this.#held].map(([id, { fence }]) => ({ id, fence }))
+    const running = new Map(this.#held)
+    const held = [...running].map(([id, { fence }]) => ({ id, fence }))
     try {
       for (let i = 0; i < held.length; i += MOST_CLAIMED) {
         for (const renewal of await this.#source.renew(held.slice(i, i + MOST_CLAIMED))) {
+          // Given back and claimed anew meanwhile: what was asked about has ended.
+          if (this.#held.get(renewal.id) !== running.get(renewal.id)) continue
           if (!renewal.kept) this.interrupt(renewal.id, 'leaseLost')
           else if (renewal.cancelRequested) this.interrupt(renewal.id, 'canceled')
         }

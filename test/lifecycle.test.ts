@@ -84,6 +84,26 @@ describe.each(engines)('the table of transitions in %s', (engine) => {
     expect(task.cancelRequestedAt !== null).toBe(from === 'running' && (verb === 'requestCancel' || verb === 'cancel'))
   })
 
+  test.each([Number.NaN, Number.POSITIVE_INFINITY, 1e300, 0.5, -1])(
+    'a delay of %s that a handler or policy gives can be stored and shown',
+    async (delayMs) => {
+      const clock = { now: () => 1_000_000, random: () => 0.5 }
+      const error = { code: 'handler_error', message: 'it broke', details: null }
+      for (const ended of [
+        { kind: 'postponed', delayMs },
+        { kind: 'threw', error },
+      ] as const) {
+        const { id } = await addTask(store, { clientId: await addClient(store) })
+        const task = (await claimTasks(store)).find((each) => each.id === id)!
+        const outcome = decide(task, ended, () => delayMs, clock)
+        expect(await store.settleTask({ id, fence: task.fence, outcome })).toMatchObject({ kind: 'settled', value: { state: 'pending' } })
+        const { dueAt } = await findTask(store, id)
+        expect(Number.isInteger(dueAt)).toBe(true)
+        expect(() => new Date(dueAt).toISOString()).not.toThrow()
+      }
+    },
+  )
+
   const ofDeliveries = ['claim', 'complete', 'retry', 'release', 'fail', 'cancel'] as const
   test.each(everyStateAndVerb.filter(([verb, from]) => ofDeliveries.includes(verb as never) && !(from === 'pending' && verb !== 'claim')))(
     'a delivery: %s from %s leads to %s',

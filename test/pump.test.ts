@@ -231,4 +231,75 @@ describe('a pump', () => {
     await pump.stop(10)
     expect(clock.armed).toBe(0)
   })
+
+  test('turned away while all its slots were lent, asks again once they come back unused', async () => {
+    const { pump, limits } = start({ concurrency: 2 })
+    await until(() => limits.length === 1)
+    await turns(3)
+    expect(pump.reserve(5)).toBe(2)
+    pump.wake()
+    await turns(3)
+    expect(limits).toHaveLength(1)
+    pump.release(2)
+    await until(() => limits.length === 2)
+  })
+
+  test('is well while it is full', async () => {
+    const { pump, clock, running } = start({ concurrency: 1, claims: [() => ({ items: items('a'), more: true })] })
+    await until(() => running.size === 1)
+    const claimedAt = pump.lastClaimAt
+    for (let i = 0; i < 20; i++) {
+      clock.advance(1_000)
+      await turns(2)
+    }
+    expect(pump.lastClaimAt).toBeGreaterThan(claimedAt)
+  })
+
+  test('takes the loss of an earlier lease for no loss of the one it has', async () => {
+    let answer = (_: readonly Renewal[]): void => {}
+    const { pump, clock, running } = start({
+      claims: [() => ({ items: items('a') }), () => ({ items: [{ ...items('a')[0]!, fence: 2 }] })],
+      renew: () => new Promise<readonly Renewal[]>((resolve) => (answer = resolve)) as never,
+    })
+    await until(() => running.size === 1)
+    clock.advance(LEASE_MS / 3)
+    running.get('a')!.end()
+    await until(() => pump.running === 0)
+    pump.wake()
+    await until(() => running.size === 1)
+    answer([{ id: 'a', kept: false, cancelRequested: false }])
+    await turns(3)
+    expect(running.get('a')!.signal.aborted).toBe(false)
+    answer([])
+  })
+
+  test('that claims anew what it still runs under a lost lease interrupts the earlier run', async () => {
+    const { pump, running } = start({
+      claims: [() => ({ items: items('a') }), () => ({ items: [{ ...items('a')[0]!, fence: 2 }] })],
+    })
+    await until(() => running.size === 1)
+    const earlier = running.get('a')!
+    pump.wake()
+    await until(() => running.get('a') !== earlier)
+    expect((earlier.signal.reason as Interrupted).why).toBe('leaseLost')
+    const later = running.get('a')!
+    expect(later.signal.aborted).toBe(false)
+    earlier.end()
+    later.end()
+  })
+
+  test('stopped during a renewal arms no other', async () => {
+    let answer = (): void => {}
+    const { pump, clock, running } = start({
+      claims: [() => ({ items: items('a') })],
+      renew: () => new Promise<readonly Renewal[]>((resolve) => (answer = () => resolve([]))) as never,
+    })
+    await until(() => running.size === 1)
+    clock.advance(LEASE_MS / 3)
+    running.get('a')!.end()
+    await pump.stop(0)
+    answer()
+    await turns(3)
+    expect(clock.armed).toBe(0)
+  })
 })

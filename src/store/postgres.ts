@@ -30,6 +30,8 @@ export async function openPostgres(url: string, clock: Clock, onError: (error: E
   const settings = { connectionString: url, types, pipeline: true, application_name: 'ringback', keepAlive: true }
   const pool = new pg.Pool({ ...settings, max: 10, connectionTimeoutMillis: 10_000 })
   pool.on('error', onError)
+  // While a client is lent out its own errors are nobody's, and an error without a listener ends the process. Its query fails too.
+  pool.on('connect', (client) => void client.on('error', () => {}))
   await pool.query('select 1').catch((error: Error) => {
     throw new StartupError(`the PostgreSQL server of RINGBACK_DATABASE_URL does not answer: ${error.message}`)
   })

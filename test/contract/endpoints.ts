@@ -55,6 +55,27 @@ export function endpoints(current: Current): void {
     expect(await store.changeEndpoint(other, clientId, { url }, null)).toMatchObject({ kind: 'changed', value: { url } })
   })
 
+  test('what a commit owes that did not see its endpoint deleted, or its event erased, is canceled and not sent', async () => {
+    const { store, sql } = current()
+    const clientId = await addClient(store)
+    const id = await addEndpoint(store, { clientId })
+    await owe(clientId, 2)
+    // As if the deletion had committed before the deliveries did.
+    await sql(`update endpoints set deleted_at = 1 where id = '${id}'`)
+    await sql(`delete from lanes where id = '${id}'`)
+    expect(await claimDeliveries(store)).toEqual([])
+    const gone = { state: 'canceled', canceledReason: 'endpointDeleted', tries: 0, leasedBy: null }
+    expect((await store.listDeliveries({ clientId, limit: 10, after: null })).items).toMatchObject([gone, gone])
+
+    await addEndpoint(store, { clientId })
+    await owe(clientId, 1)
+    await sql(`update events set body = ''`)
+    expect(await claimDeliveries(store)).toEqual([])
+    expect((await store.listDeliveries({ clientId, limit: 1, after: null })).items).toMatchObject([
+      { state: 'canceled', canceledReason: 'taskDeleted' },
+    ])
+  })
+
   test('deleting an endpoint cancels what it is still owed, also what is being sent, and says why', async () => {
     const { store, pass, sql } = current()
     const clientId = await addClient(store)

@@ -28,13 +28,29 @@ const readBodies = statement(
 )
 const readEndpoints = statement((d) => sql`select ${endpointColumns} from endpoints where id ${d.anyOf(ids(d, 'endpoints'))}`)
 
+const cancelOrphans = statement(
+  (d) => sql`update deliveries set fence = deliveries.fence + 1, tries = deliveries.tries - 1, state = 'canceled', canceled_reason = v.why,
+      finished_at = ${d.now}, updated_at = ${d.now}, leased_until = null, leased_by = null
+    from ${d.records('orphans', { delivery_id: 'text', why: 'text' })} v where deliveries.id = v.delivery_id`,
+)
+const isDeleted = ({ endpoint }: Owed): boolean => (endpoint as Endpoint & { deletedAt: Millis | null }).deletedAt !== null
+
 export const takingDeliveries = (leaseMs: Millis, by: string): Taking<Owed> => ({
   kind: 'delivery',
   ordered: false,
   *take(chosen): Script<readonly Owed[]> {
     const taken = yield* rows<Delivery>(takeDeliveries({ ids: chosen.map((id) => ({ id })), leaseMs, by }))
     if (taken.length === 0) return []
-    return yield* withWhatSendingTakes(taken)
+    const owed = yield* withWhatSendingTakes(taken)
+    // Written by a commit that did not see yet that its endpoint was deleted, or its event erased.
+    const orphans = owed.filter((each) => isDeleted(each) || (each.body ?? each.eventBody) === '')
+    if (orphans.length === 0) return owed
+    yield* send([
+      cancelOrphans({
+        orphans: orphans.map((each) => ({ delivery_id: each.id, why: isDeleted(each) ? 'endpointDeleted' : 'taskDeleted' })),
+      }),
+    ])
+    return owed.filter((each) => !orphans.includes(each))
   },
 })
 /** Joins deliveries with their event's bytes and their endpoint. */
