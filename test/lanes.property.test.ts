@@ -263,7 +263,7 @@ test('whatever happens in whatever order: nothing is lost, limits hold, fences g
           await judge()
         })
         .afterEach(() => ground.clear()),
-      { numRuns: 15, endOnFailure: false, interruptAfterTimeLimit: 8_000 },
+      { numRuns: 10, endOnFailure: false, interruptAfterTimeLimit: 5_000 },
     )
   } finally {
     await ground.close()

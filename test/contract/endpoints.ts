@@ -99,6 +99,9 @@ export function endpoints(current: Current): void {
     ])
     expect(await store.settleDelivery(undelivered(next!)), 'a late answer does not bring it back').toEqual({ kind: 'stale' })
     expect(await store.listAttempts([next!.id]), 'the request did happen').toHaveLength(1)
+    expect(await store.redeliver(next!.id, 'delivery_again', clientId), 'nothing is sent to it again').toBeNull()
+    const ping = { endpointId: 'endpoint_unknown', clientId, eventId: 'event_ping', deliveryId: 'delivery_ping' }
+    expect(await store.addPing(ping)).toBeNull()
     await pass(60_000)
     expect((await claimDeliveries(store)).every((delivery) => delivery.endpointId === other)).toBe(true)
     expect(await sql(`select 1 as one from turns where lane_id = '${id}'`)).toEqual([])
