@@ -212,7 +212,12 @@ export function loadDevelopmentSecrets(config: Config, clock: Pick<Clock, 'bytes
       throw new StartupError(`${path} cannot be kept (${(error as Error).message}): make its folder writable, or set ${setting.variable}.`)
     }
   }
-  if (config.masterKey === null && config.database.kind === 'sqlite' && existsSync(config.database.path) && !existsSync(join(config.dataFolder, 'master-key')))
+  if (
+    config.masterKey === null &&
+    config.database.kind === 'sqlite' &&
+    existsSync(config.database.path) &&
+    !existsSync(join(config.dataFolder, 'master-key'))
+  )
     throw new StartupError(
       `The database ${config.database.path} was sealed with a master key that is not beside it any more: restore ${join(config.dataFolder, 'master-key')}, or set RINGBACK_MASTER_KEY.`,
     )

@@ -41,7 +41,11 @@ export function createDispatcher(options: DispatcherOptions): Pump<Owed> {
     claim: (limit) => store.claimDeliveries({ limit, leaseMs, by: boot }),
     renew: (held) => store.renew('delivery', held, leaseMs),
     async work(delivery, signal) {
-      const { sent, keyId } = await attempt(delivery, signal)
+      const { sent, keyId } = await attempt(delivery, signal).catch((error: unknown) => {
+        // A secret that does not open, a key that cannot be read: an attempt that failed, on its schedule like any other.
+        options.onError(error)
+        return { sent: unsent('connect', 'the webhook could not be signed; the log of the server says why'), keyId: null }
+      })
       const settlement = judge(delivery, sent, keyId, options)
       await settleSurely(() => store.settleDelivery(settlement), signal, clock, options.onError)
       const { outcome } = settlement
@@ -89,7 +93,6 @@ interface Prepared {
 }
 const MOST_PREPARED = 10_000
 
-/** Never throws: what goes wrong before the request leaves is an attempt that failed. */
 function attempts({ keys, sealer, transport, clock, publicUrl }: DispatcherOptions) {
   const prepared = new Map<string, Prepared>()
   const prepare = (endpoint: Endpoint): Prepared => {
@@ -155,7 +158,7 @@ function attempts({ keys, sealer, transport, clock, publicUrl }: DispatcherOptio
 /** The bytes say what they are: the endpoint's format may have changed since they were rendered. */
 const isCloudEvent = (body: string): boolean => body.startsWith('{"specversion":')
 
-function unsent(outcome: 'blocked', error: string): Sent {
+function unsent(outcome: 'blocked' | 'connect', error: string): Sent {
   return {
     outcome,
     httpStatus: null,

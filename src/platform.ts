@@ -227,7 +227,10 @@ async function checkMasterKey(store: Store, sealer: Sealer): Promise<void> {
   sealer.checkCanary(await store.keepSetting('canary', sealer.canary()))
 }
 
-/** The error that says what happened, under those that say what it means. */
+/** The error that says what happened, under those that say what it means; without the row a database quotes, which holds clients' data. */
 function rooted(error: unknown): unknown {
-  return error instanceof Error && error.cause instanceof Error ? error.cause : error
+  const root = error instanceof Error && error.cause instanceof Error ? error.cause : error
+  if (!(root instanceof Error) || !('detail' in root)) return root
+  const { name, message, stack } = root
+  return { name, message, stack, code: 'code' in root ? root.code : undefined }
 }

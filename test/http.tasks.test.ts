@@ -32,10 +32,19 @@ describe('Creating', () => {
 
   test('keeps the input as it was written', async () => {
     const body =
-      '{"type":"anything","input": {"n":12345678901234567890.10, "e":1e400, "text":"\\u00e9 \\ud83c\\udf89", "input":[{"input":1}]} }'
+      '{"type":"anything","input": {"n":12345678901234567890.10, "e":1e300, "text":"\\u00e9 \\ud83c\\udf89", "input":[{"input":1}]} }'
     const { json: made } = await client.call('POST', '/v1/tasks', body)
     const { text } = await client.call('GET', `/v1/tasks/${made.id}/input`)
-    expect(text).toBe('{"n":12345678901234567890.10, "e":1e400, "text":"\\u00e9 \\ud83c\\udf89", "input":[{"input":1}]}')
+    expect(text).toBe('{"n":12345678901234567890.10, "e":1e300, "text":"\\u00e9 \\ud83c\\udf89", "input":[{"input":1}]}')
+  })
+
+  test('refuses a number that no double holds: the handler would see Infinity', async () => {
+    for (const number of ['1e400', '-1E+999', '9'.repeat(400)]) {
+      const answer = await client.call('POST', '/v1/tasks', `{"type":"anything","input":{"n":${number}}}`)
+      expect([answer.status, answer.json.code]).toEqual([400, 'malformed_json'])
+    }
+    const text = await client.call('POST', '/v1/tasks', '{"type":"anything","input":"1e400"}')
+    expect([text.status, text.json.input]).toEqual([202, '1e400'])
   })
 
   test('takes the last of a member given twice, as every JSON parser does, for the check and for the record', async () => {

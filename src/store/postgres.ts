@@ -18,6 +18,9 @@ const MOST_PAYLOAD = 7_500
 const REPEATED = new Set(['40001', '40P01'])
 const MOST_REPEATS = 8
 
+/** A server that swallows packets is given up after this. */
+const QUERY_TIMEOUT_MS = 60_000
+
 const INT8 = 20
 
 /** @throws StartupError when the server does not answer. */
@@ -27,7 +30,15 @@ export async function openPostgres(url: string, clock: Clock, onError: (error: E
     getTypeParser: ((oid: number, format: 'text' | 'binary') =>
       oid === INT8 ? Number : pg.types.getTypeParser(oid, format)) as typeof pg.types.getTypeParser,
   }
-  const settings = { connectionString: url, types, pipeline: true, application_name: 'ringback', keepAlive: true }
+  const settings = {
+    connectionString: url,
+    types,
+    pipeline: true,
+    application_name: 'ringback',
+    keepAlive: true,
+    keepAliveInitialDelayMillis: 10_000,
+    query_timeout: QUERY_TIMEOUT_MS,
+  }
   const pool = new pg.Pool({ ...settings, max: 10, connectionTimeoutMillis: 10_000 })
   pool.on('error', onError)
   // While a client is lent out its own errors are nobody's, and an error without a listener ends the process. Its query fails too.
@@ -104,20 +115,28 @@ export async function openPostgres(url: string, clock: Clock, onError: (error: E
   const listener = listen(settings, clock, (word) => {
     for (const each of listeners) each(word)
   })
-  let told = new Set<string>()
+  const told = new Set<string>()
   const say = async (): Promise<void> => {
-    let words = ''
-    for (const word of told) {
-      if (words.length + word.length > MOST_PAYLOAD) break
-      words += `${words && ' '}${word}`
+    while (told.size > 0) {
+      let words = ''
+      for (const word of told) {
+        if (words.length + word.length > MOST_PAYLOAD) break
+        words += `${words && ' '}${word}`
+        told.delete(word)
+      }
+      await pool.query({ name: 'rb_tell', text: 'select pg_notify($1, $2)', values: [CHANNEL, words] })
     }
-    told = new Set()
-    await pool.query({ name: 'rb_tell', text: 'select pg_notify($1, $2)', values: [CHANNEL, words] })
   }
-
   const tell = (word: string): void => {
     for (const each of listeners) queueMicrotask(() => each(word))
-    if (told.size === 0) clock.after(TELL_EVERY_MS, () => void say().catch(onError))
+    if (told.size === 0)
+      clock.after(TELL_EVERY_MS, () => {
+        say().catch((error: Error) => {
+          // Hints only: the others poll.
+          told.clear()
+          onError(error)
+        })
+      })
     told.add(word)
   }
 
@@ -150,6 +169,8 @@ export async function openPostgres(url: string, clock: Clock, onError: (error: E
       return () => listeners.delete(each)
     },
     async close() {
+      // Work given back at the end is news for the others.
+      await say().catch(onError)
       listener.close()
       await pool.end()
     },

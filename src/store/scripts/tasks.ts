@@ -189,11 +189,13 @@ function* afterwards(changed: readonly Task[], view: View, slots: Slots | null =
 
 // Progress.
 
+const REPORT: Columns = { task_id: 'text', at_fence: 'int8', progress: 'float8', message: 'text' }
 const updateProgress = statement(
   (d) => sql`update tasks set progress = case when v.progress > tasks.progress then v.progress else tasks.progress end,
       progress_message = v.message, revision = tasks.revision + 1, updated_at = ${d.now}
-    from ${d.records('reports', { task_id: 'text', at_fence: 'int8', progress: 'float8', message: 'text' })} v
+    from ${d.records('reports', REPORT)} v
     where tasks.id = v.task_id and tasks.fence = v.at_fence and tasks.state = 'running'
+      ${d.inOrder(sql`tasks.id`, sql`select k.id from tasks k where k.id ${d.anyOf(sql`select y.task_id from ${d.records('reports', REPORT)} y`)} order by k.id ${d.lock}`)}
     returning ${updatedTaskColumns}`,
 )
 /** Reports of running tasks, the last one of each. Progress never falls within one try. */
