@@ -119,7 +119,8 @@ export function judgeAnswer(
   const asked = status === 429 || status === 503 ? retryAfterMs : null
   return {
     ended: { kind: 'threw', error, notBeforeMs: asked },
-    succeeded: status === 429 ? null : false,
+    // A redirect and a 429 are answers of an endpoint that lives.
+    succeeded: status === 429 || sent.outcome === 'redirect' ? null : false,
     disable: null,
     holdMs: asked === null ? null : status === 503 ? Math.min(asked, MOST_503_HOLD_MS) : asked,
   }
