@@ -111,11 +111,13 @@ async function runTasks(bench: Bench, running: Running, count: number, firstNumb
 
 /**
  * JavaScript reaches its speed only after some ten thousand calls, so that a cold start is not what is measured:
- * a first run of 500 tasks says how many a second run of some seconds may have. Returns that second run's rate.
+ * a first run of 500 tasks says how many a second run of some seconds may have, and a third has as many. Returns that last run's rate.
  */
 async function warmUp(bench: Bench, running: Running): Promise<number> {
   const coldPerSecond = await runTasks(bench, running, 500, 1e9)
-  return await runTasks(bench, running, Math.ceil((coldPerSecond * bench.scale.endToEndMs) / 1e3), 2e9)
+  const count = Math.ceil((coldPerSecond * bench.scale.endToEndMs) / 1e3)
+  await runTasks(bench, running, count, 2e9)
+  return await runTasks(bench, running, count, 3e9)
 }
 
 function refuseOthers(report: LoadReport): void {
@@ -125,7 +127,7 @@ function refuseOthers(report: LoadReport): void {
 /** POST → durable 202; the tasks are due in an hour, so that nothing runs meanwhile. */
 export async function measureIntake(bench: Bench, running: Running): Promise<Figures> {
   const target = targetOf(running, intakeConnections, 0, 3_600)
-  await load(bench, { command: 'closed', target, durationMs: bench.scale.intakeMs / 4 })
+  await load(bench, { command: 'closed', target, durationMs: bench.scale.intakeMs })
   const stopMeter = startMeter(bench, running.server.pid, running.storePid)
   const report = await load(bench, { command: 'closed', target, durationMs: bench.scale.intakeMs })
   const meter = stopMeter()

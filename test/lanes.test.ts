@@ -255,7 +255,7 @@ describe.each(engines)('lanes on %s', (engine) => {
   /** Resolves when everything told so far has been heard, also by way of the server. */
   const quiet = async (): Promise<void> => {
     const { id, fence } = await claimOne(store, {}, ['quiet'])
-    let echoes = engine === 'postgres' ? 2 : 1
+    let echoes = 1
     await new Promise<void>((resolve, reject) => {
       const stop = store.onTask((told) => {
         if (told !== id || --echoes > 0) return

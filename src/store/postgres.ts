@@ -112,16 +112,18 @@ export async function openPostgres(url: string, clock: Clock, onError: (error: E
   }
 
   const listeners = new Set<(word: string) => void>()
-  const listener = listen(settings, clock, (word) => {
+  // A node hears its own words at once, and not again from the server.
+  const self = Buffer.from(clock.bytes(9)).toString('base64url')
+  const listener = listen(settings, clock, self, (word) => {
     for (const each of listeners) each(word)
   })
   const told = new Set<string>()
   const say = async (): Promise<void> => {
     while (told.size > 0) {
-      let words = ''
+      let words = self
       for (const word of told) {
         if (words.length + word.length > MOST_PAYLOAD) break
-        words += `${words && ' '}${word}`
+        words += ` ${word}`
         told.delete(word)
       }
       await pool.query({ name: 'rb_tell', text: 'select pg_notify($1, $2)', values: [CHANNEL, words] })
@@ -178,7 +180,7 @@ export async function openPostgres(url: string, clock: Clock, onError: (error: E
 }
 
 /** Hears what other nodes tell, over a connection of its own that is opened again whenever it breaks. `*` means: look at everything. */
-function listen(settings: pg.ClientConfig, clock: Clock, hear: (word: string) => void): { close(): void } {
+function listen(settings: pg.ClientConfig, clock: Clock, self: string, hear: (word: string) => void): { close(): void } {
   let closed = false
   let client: pg.Client | undefined
   let cancel = (): void => {}
@@ -191,7 +193,8 @@ function listen(settings: pg.ClientConfig, clock: Clock, hear: (word: string) =>
     client.on('error', () => {})
     client.once('end', () => again(Math.min(5_000, delayMs * 2 + 100)))
     client.on('notification', ({ payload }) => {
-      for (const word of (payload ?? '').split(' ')) if (word) hear(word)
+      const [from, ...words] = (payload ?? '').split(' ')
+      if (from !== self) words.forEach(hear)
     })
     try {
       await client.connect()

@@ -34,7 +34,11 @@ export interface Turn {
   /** Null: not in line before `alarmAt`. */
   readonly turn: number | null
   readonly alarmAt: Millis | null
+  /** Its alarm goes off so late that the pumps' own polling learns of it in time. */
+  readonly late?: boolean
 }
+/** Longer than a pump goes without looking. */
+const LATE_MS: Millis = 20_000
 
 const TURN: Columns = { queue: 'text', client_id: 'text', lane_id: 'text', turn: 'int8', alarm_at: 'int8' }
 const insertTurns = statement(
@@ -42,8 +46,10 @@ const insertTurns = statement(
     select v.queue, v.client_id, v.lane_id, v.turn, v.alarm_at from ${d.records('turns', TURN)} v`,
 )
 /** Turns, and the word to the pumps that there is something to claim, or to wait for. */
-export const leaveTurns = (turns: readonly Turn[]): readonly Call[] =>
-  keepTurns(turns).map((call) => ({ ...call, tells: [...new Set(turns.map(({ queue }) => kindOf(queue)))] }))
+export const leaveTurns = (turns: readonly Turn[]): readonly Call[] => {
+  const tells = [...new Set(turns.filter(({ late }) => !late).map(({ queue }) => kindOf(queue)))]
+  return keepTurns(turns).map((call) => ({ ...call, tells }))
+}
 /** Turns of lanes that the very pump which claims them knows of. */
 const keepTurns = (turns: readonly Turn[]): readonly Call[] =>
   turns.length === 0
@@ -72,7 +78,14 @@ export function turnsFor(ready: readonly Ready[], now: Millis): readonly Turn[] 
   }
   return [...first.values()].map((row) => {
     const due = row.line === 0 || row.rank <= now
-    return { queue: row.queue, clientId: row.clientId, laneId: row.laneId, turn: due ? row.rank : null, alarmAt: due ? null : row.rank }
+    return {
+      queue: row.queue,
+      clientId: row.clientId,
+      laneId: row.laneId,
+      turn: due ? row.rank : null,
+      alarmAt: due ? null : row.rank,
+      late: !due && row.rank > now + LATE_MS,
+    }
   })
 }
 const standing = (row: Ready, now: Millis): number => (row.line === 0 || row.rank <= now ? row.rank - FOREVER : row.rank)
