@@ -151,7 +151,7 @@ export async function openKit(overrides: Partial<AppOptions> = {}): Promise<Kit>
 
 /** The table of routes, for what it declares: none of them can be called without its house. */
 export const routesOf = (options: AppOptions): readonly Route[] =>
-  apiRoutes({ ...options, gate: undefined as never, cursors: undefined as never })
+  apiRoutes({ ...options, gate: undefined as never, ownership: undefined as never, cursors: undefined as never })
 
 const patternOf = (route: Route): RegExp => new RegExp(`^${route.path.replaceAll('.', '\\.').replaceAll(/\{\w+\}/g, '[^/]+')}$`)
 

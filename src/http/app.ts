@@ -12,6 +12,7 @@ import { eventRoutes } from './events.ts'
 import type { AppOptions, House } from './house.ts'
 import { describeApi } from './openapi.ts'
 import { operationRoutes } from './operations.ts'
+import { createOwnership } from './ownership.ts'
 import { Call, type Porch, type Route, refuse, respond, serve } from './route.ts'
 import { TableRouter } from './router.ts'
 import { taskRoutes } from './tasks.ts'
@@ -20,7 +21,7 @@ export type { AppOptions } from './house.ts'
 
 /** The API. Mount it, serve it, or call `app.request()`. */
 export function createApp(options: AppOptions): Hono {
-  const house: House = { ...options, gate: createGate(options), cursors: createCursors(options) }
+  const house: House = { ...options, gate: createGate(options), cursors: createCursors(options), ownership: createOwnership(options) }
   const routes = apiRoutes(house)
   const porch = createPorch(house)
   const app = new Hono({ router: new SmartRouter({ routers: [new TableRouter(), new TrieRouter()] }) })

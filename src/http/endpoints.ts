@@ -310,6 +310,7 @@ function keeping(house: House): Route[] {
         find: (call) => findUnchanged(house, call),
         async handle(call, { found }) {
           if (!(await house.store.removeEndpoint(found.id, call.caller.clientId))) throw notFound('endpoint')
+          house.ownership.forget(found.id)
           return empty()
         },
       },

@@ -7,6 +7,7 @@ import type { Found, Page, Position, Store } from '../store/store.ts'
 import type { Registry } from '../task.ts'
 import type { Caller, Gate } from './auth.ts'
 import type { Cursors } from './cursor.ts'
+import type { Ownership } from './ownership.ts'
 import { invalid, type Reply } from './problem.ts'
 import type { Call, Log, Porch } from './route.ts'
 import type { Waits } from './waits.ts'
@@ -45,6 +46,7 @@ export interface AppOptions {
 export interface House extends AppOptions {
   readonly gate: Gate
   readonly cursors: Cursors
+  readonly ownership: Ownership
 }
 
 export const JSON_TYPE = 'application/json'

@@ -147,12 +147,17 @@ async function planCallback(house: House, clientId: string, body: CallbackBody, 
 }
 
 async function planTarget(house: House, clientId: string, body: CallbackBody, root: Root): Promise<string | undefined> {
+  const nobodys = (): RingbackError => invalid([{ pointer: `${root}/endpointId`, detail: 'names none of your endpoints' }])
+  if (body.endpointId !== undefined && body.url === undefined) {
+    if (body.endpointId.includes('\0') || !(await house.ownership.owns(clientId, body.endpointId))) throw nobodys()
+    return body.endpointId
+  }
   let named: Endpoint | null = null
   if (body.endpointId !== undefined) {
     named = body.endpointId.includes('\0') ? null : await house.store.findEndpoint(body.endpointId, clientId)
-    if (!named) throw invalid([{ pointer: `${root}/endpointId`, detail: 'names none of your endpoints' }])
+    if (!named) throw nobodys()
   }
-  if (body.url === undefined) return named?.id
+  if (body.url === undefined) return undefined
   const url = judge(house, body.url, `${root}/url`)
   const candidates = named ? [named] : await listAllEndpoints(house, clientId)
   const over = candidates.filter((endpoint) => endpoint.verifiedAt !== null && isUnder(url, endpoint.url))
