@@ -20,9 +20,6 @@ if (major < 22 || (major === 22 && minor < 19)) {
 var source = path.join(__dirname, '..', 'src', 'cli', 'main.ts')
 var main = fs.existsSync(source) ? source : path.join(__dirname, '..', 'dist', 'cli', 'main.js')
 
-// Compiled code is kept between starts, in the system's folder for temporary files.
-require('node:module').enableCompileCache()
-
 require(main)
   .run(process.argv.slice(2))
   .then(
