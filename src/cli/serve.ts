@@ -45,6 +45,8 @@ async function serve(options: Options): Promise<void> {
         },
         'listening',
       )
+      // A reader that went away costs the lines, never the server.
+      process.stdout.on('error', () => {})
       if (config.env === 'development') process.stdout.write(welcome(config, await developmentKey(ringback.app.fetch, config, clock)))
       log.info({ signal: await told, graceMs: config.shutdownMs }, 'draining')
     } finally {
