@@ -1,6 +1,7 @@
-/** The task types of `npm start`: three to try the platform with. */
+/** The task types of `npm start`: four to try the platform with. */
 import { datasetProfile } from './examples/tasks/dataset-profile.ts'
 import { echo } from './examples/tasks/echo.ts'
+import { primes } from './examples/tasks/primes.ts'
 import { sleep } from './examples/tasks/sleep.ts'
 
-export default { tasks: [echo, sleep, datasetProfile] }
+export default { tasks: [echo, sleep, datasetProfile, primes] }

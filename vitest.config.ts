@@ -9,8 +9,11 @@ export default defineConfig(({ mode }) => {
       exclude: [...configDefaults.exclude, ...(long ? [] : ['test/long/**'])],
       globalSetup: 'test/support/postgres.ts',
       passWithNoTests: long,
-      testTimeout: long ? 300_000 : 20_000,
-      hookTimeout: long ? 300_000 : 20_000,
+      // Files wait for sockets, processes and clocks more than they compute: more of them at once than there are cores.
+      ...(long ? {} : { maxWorkers: 3 }),
+      // Bounds for what hangs, not for what is slow on a busy machine.
+      testTimeout: long ? 300_000 : 60_000,
+      hookTimeout: long ? 300_000 : 60_000,
     },
   }
 })

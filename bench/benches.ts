@@ -1,4 +1,4 @@
-/** The four benches: each measures one round of one contestant. */
+/** The benches but isolation: each measures one round of one contestant. */
 import { monotonicMs, sleepMs, waitUntil } from './clock.ts'
 import { awaitRecorded, type Endpoint, type Running, type RunningProduct, type Site } from './contestants.ts'
 import { type Commanded, coreBusyMs, cpuMs, familyCpuMs, launchCommanded, makeFolder, residentMiB } from './process.ts'
@@ -23,9 +23,42 @@ export interface Scale {
   readonly drainDeliveries: number
   readonly intakeMs: number
   readonly latencyMs: number
+  /** Deliveries due to one endpoint that hangs. */
+  readonly mountain: number
+  /** Tasks of the busy client in `fairness`. */
+  readonly queued: number
+  /** Tasks behind one key in `blocked`. */
+  readonly blocked: number
+  /** Pending tasks in other lanes in `depth`, all there are in `memory`. */
+  readonly pending: number
+  /** Ended tasks in `depth`. */
+  readonly ended: number
+  readonly idleMs: number
 }
-export const fullScale: Scale = { endToEndMs: 6_000, drainDeliveries: 20_000, intakeMs: 5_000, latencyMs: 10_000 }
-export const quickScale: Scale = { endToEndMs: 2_000, drainDeliveries: 5_000, intakeMs: 2_000, latencyMs: 4_000 }
+export const fullScale: Scale = {
+  endToEndMs: 6_000,
+  drainDeliveries: 20_000,
+  intakeMs: 5_000,
+  latencyMs: 10_000,
+  mountain: 1_000_000,
+  queued: 100_000,
+  blocked: 10_000,
+  pending: 1_000_000,
+  ended: 5_000_000,
+  idleMs: 30_000,
+}
+export const quickScale: Scale = {
+  endToEndMs: 2_000,
+  drainDeliveries: 5_000,
+  intakeMs: 2_000,
+  latencyMs: 4_000,
+  mountain: 100_000,
+  queued: 20_000,
+  blocked: 10_000,
+  pending: 50_000,
+  ended: 100_000,
+  idleMs: 10_000,
+}
 
 export const inputBytes = 200
 export const latencyRatePerSecond = 500
@@ -68,7 +101,7 @@ const tell = <R>(bench: Bench, command: ReceiverCommand): Promise<R> => bench.re
  * server under test, `foreignLoadCpu` of the other one: near 0 on a quiet machine. Where they are not, rates are too low
  * and latencies too high.
  */
-function startMeter(bench: Bench, serverPid: number, storePid: number | null): () => Figures {
+export function startMeter(bench: Bench, serverPid: number, storePid: number | null): () => Figures {
   const { server: core, load: loadCore } = bench.site.placement
   const read = () => ({
     at: monotonicMs(),
@@ -98,27 +131,30 @@ function startMeter(bench: Bench, serverPid: number, storePid: number | null): (
 
 const hundredths = (share: number): number => Math.round(share * 100) / 100
 
-/** Runs `count` tasks to their recorded webhooks and returns the rate a second. */
-async function runTasks(bench: Bench, running: Running, count: number, firstNumber: number): Promise<number> {
+/** Runs `count` tasks to their recorded webhooks and returns the rate a second at which these came. */
+export async function runTasks(bench: Bench, running: Running, count: number, firstNumber: number): Promise<number> {
   await tell(bench, { command: 'reset', keepEvery: 0 })
   const report = await load(bench, { command: 'closed', target: targetOf(running, e2eConnections, firstNumber), count })
   refuseOthers(report)
-  const { webhooks } = await tell<ReceiverCount>(bench, { command: 'await', count, timeoutMs: roundLimitMs })
-  if (webhooks < count) throw new Error(`only ${webhooks} of ${count} webhooks came while warming up`)
+  const { webhooks, lastAt } = await tell<ReceiverCount>(bench, { command: 'await', count, timeoutMs: roundLimitMs })
+  if (webhooks < count) throw new Error(`only ${webhooks} of ${count} webhooks came`)
   await awaitRecorded(running)
-  return (count / (monotonicMs() - report.startedAt)) * 1e3
+  return (count / (lastAt - report.startedAt)) * 1e3
 }
 
 /**
  * JavaScript reaches its speed only after some ten thousand calls, so that a cold start is not what is measured:
  * a first run of 500 tasks says how many a second run of some seconds may have, and a third has as many. Returns that last run's rate.
  */
-async function warmUp(bench: Bench, running: Running): Promise<number> {
+export async function warmUp(bench: Bench, running: Running): Promise<number> {
   const coldPerSecond = await runTasks(bench, running, 500, 1e9)
-  const count = Math.ceil((coldPerSecond * bench.scale.endToEndMs) / 1e3)
+  const count = tasksPerRound(bench, coldPerSecond)
   await runTasks(bench, running, count, 2e9)
   return await runTasks(bench, running, count, 3e9)
 }
+
+/** As many as take the time that a round is meant to. */
+export const tasksPerRound = (bench: Bench, warmPerSecond: number): number => Math.ceil((warmPerSecond * bench.scale.endToEndMs) / 1e3)
 
 function refuseOthers(report: LoadReport): void {
   if (report.accepted < report.sent) throw new Error(`not every task was answered 202: ${JSON.stringify(report.answers)}`)
@@ -139,7 +175,7 @@ export async function measureIntake(bench: Bench, running: Running): Promise<Fig
 /** POST → run → signed webhook accepted and recorded, from the first POST to the last record. */
 export async function measureEndToEnd(bench: Bench, running: Running): Promise<Figures> {
   const warmPerSecond = await warmUp(bench, running)
-  const count = Math.ceil((warmPerSecond * bench.scale.endToEndMs) / 1e3)
+  const count = tasksPerRound(bench, warmPerSecond)
   await tell(bench, { command: 'reset', keepEvery: Math.ceil(count / 40) })
   const stopMeter = startMeter(bench, running.server.pid, running.storePid)
   const awaited = tell<ReceiverCount>(bench, { command: 'await', count, timeoutMs: roundLimitMs })
@@ -222,22 +258,26 @@ export async function measureSending(bench: Bench): Promise<Figures> {
 
 /** 500 tasks a second, due by the clock: from when a POST was due to its webhook's first byte. */
 export async function measureLatency(bench: Bench, running: Running): Promise<Figures> {
-  const ratePerSecond = latencyRatePerSecond
-  const total = Math.floor((ratePerSecond * bench.scale.latencyMs) / 1e3)
   await warmUp(bench, running)
-  await load(bench, { command: 'open', target: targetOf(running, latencyConnections, 1e9), ratePerSecond, durationMs: 1_000 })
-  await awaitRecorded(running)
-  await tell(bench, { command: 'reset', keepEvery: 1 })
-  const stopMeter = startMeter(bench, running.server.pid, running.storePid)
-  const command: OpenLoad = {
+  await load(bench, {
     command: 'open',
-    target: targetOf(running, latencyConnections, 0),
-    ratePerSecond,
-    durationMs: bench.scale.latencyMs,
-  }
-  const report = await load(bench, command)
+    target: targetOf(running, latencyConnections, 1e9),
+    ratePerSecond: latencyRatePerSecond,
+    durationMs: 1_000,
+  })
+  await awaitRecorded(running)
+  const stopMeter = startMeter(bench, running.server.pid, running.storePid)
+  const figures = await latencyOf(bench, running)
+  return { ...figures, ...stopMeter() }
+}
+
+/** One run of the open loop. */
+export async function latencyOf(bench: Bench, running: Running, ratePerSecond = latencyRatePerSecond) {
+  const durationMs = bench.scale.latencyMs
+  const total = Math.floor((ratePerSecond * durationMs) / 1e3)
+  await tell(bench, { command: 'reset', keepEvery: 1 })
+  const report = await load(bench, { command: 'open', target: targetOf(running, latencyConnections, 0), ratePerSecond, durationMs })
   await tell<ReceiverCount>(bench, { command: 'await', count: total, timeoutMs: 5_000 })
-  const meter = stopMeter()
   refuseOthers(report)
   // A webhook that never came is late without end: it must not make the percentiles better.
   const latencies = new Float64Array(total).fill(Number.POSITIVE_INFINITY)
@@ -248,10 +288,9 @@ export async function measureLatency(bench: Bench, running: Running): Promise<Fi
   return {
     p50Ms: round(percentile(latencies, 0.5)),
     p99Ms: round(percentile(latencies, 0.99)),
-    missing: latencies.filter((ms) => ms === Number.POSITIVE_INFINITY).length,
+    missing: latencies.filter((late) => late === Number.POSITIVE_INFINITY).length,
     answerP50Ms: round(report.answerMs.p50),
     answerP99Ms: round(report.answerMs.p99),
     generatorLateP99Ms: round(report.lateMs.p99),
-    ...meter,
   }
 }

@@ -1,6 +1,8 @@
 import { randomBytes } from 'node:crypto'
 import { existsSync } from 'node:fs'
-import { waitUntil } from './clock.ts'
+import Database from 'better-sqlite3'
+import pg from 'pg'
+import { monotonicMs, waitUntil } from './clock.ts'
 import type { PostgresServer } from './postgres.ts'
 import { awaitReady, findFreePort, type Launched, launch, makeFolder, type Placement } from './process.ts'
 import { findRedis, startRedis } from './redis.ts'
@@ -38,6 +40,17 @@ export interface RunningProduct extends Running {
   hasOpenTasks(): Promise<boolean>
   pauseEndpoints(): Promise<void>
   resumeEndpoints(): Promise<void>
+  addEndpoint(url: string): Promise<Endpoint>
+  /** Calls the API with the client's key. */
+  call<R>(method: string, path: string, body?: object): Promise<R>
+  /** Calls the API with the key of a client of its own. */
+  addClient(): Promise<RunningProduct['call']>
+  /** Looks at the store, or changes it, behind the product's back. */
+  query<R = unknown>(sql: string): Promise<readonly R[]>
+  /** When its process was launched, on the monotonic clock. */
+  readonly launchedAt: number
+  /** Lets the store do now what it would do in the minutes after a bulk load. */
+  tidy(): Promise<void>
 }
 
 /** A peer whose settings trade one for the other is given its best ones for each bench. */
@@ -148,6 +161,8 @@ export const graphileWorker = makePeer(
 interface ProductStore {
   readonly url: string
   readonly pid: number | null
+  query<R = unknown>(sql: string): Promise<readonly R[]>
+  tidy(): Promise<void>
   close(): Promise<void>
 }
 
@@ -175,6 +190,7 @@ function makeProduct(name: string, title: string, openStore: (site: Site, folder
         RINGBACK_CONCURRENCY: '200',
       }
       const command = [process.execPath, 'bin/ringback.cjs', 'serve']
+      const launchedAt = monotonicMs()
       const server = launch(command, { core: site.placement.server, env, logFile: `${folder.path}/log`, cwd: root })
       const stop = async (): Promise<void> => {
         await server.stop()
@@ -183,7 +199,14 @@ function makeProduct(name: string, title: string, openStore: (site: Site, folder
       }
       try {
         await awaitReady(server, port)
-        return { ...(await openAccount(server, port, adminToken, site.receiverUrls)), storePid: store.pid, stop }
+        return {
+          ...(await openAccount(server, port, adminToken, site.receiverUrls)),
+          launchedAt,
+          storePid: store.pid,
+          query: store.query,
+          tidy: store.tidy,
+          stop,
+        }
       } catch (error) {
         await stop()
         throw error
@@ -199,7 +222,7 @@ async function openAccount(
   port: number,
   adminToken: string,
   urls: readonly string[],
-): Promise<Omit<RunningProduct, 'stop' | 'storePid'>> {
+): Promise<Omit<RunningProduct, 'stop' | 'storePid' | 'launchedAt' | 'query' | 'tidy'>> {
   const call = async <R>(token: string, method: string, path: string, body?: object): Promise<R> => {
     const headers = { authorization: `Bearer ${token}`, ...(body === undefined ? {} : { 'content-type': 'application/json' }) }
     const answer = await fetch(`http://127.0.0.1:${port}${path}`, {
@@ -211,13 +234,17 @@ async function openAccount(
     if (!answer.ok) throw new Error(`${method} ${path} answered ${answer.status}: ${text}\n${server.logTail()}`)
     return (text === '' ? null : JSON.parse(text)) as R
   }
-  const client = await call<{ id: string }>(adminToken, 'POST', '/v1/clients', { name: 'bench' })
-  const { key } = await call<{ key: string }>(adminToken, 'POST', `/v1/clients/${client.id}/keys`, { name: 'bench' })
-  const endpoints: Endpoint[] = []
-  for (const url of urls) {
-    const { id, secret } = await call<Endpoint>(key, 'POST', '/v1/endpoints', { url, maxInFlight: 100 })
-    endpoints.push({ id, url, secret })
+  const newKey = async (): Promise<string> => {
+    const client = await call<{ id: string }>(adminToken, 'POST', '/v1/clients', { name: 'bench' })
+    return (await call<{ key: string }>(adminToken, 'POST', `/v1/clients/${client.id}/keys`, { name: 'bench' })).key
   }
+  const key = await newKey()
+  const addEndpoint = async (url: string): Promise<Endpoint> => {
+    const { id, secret } = await call<Endpoint>(key, 'POST', '/v1/endpoints', { url, maxInFlight: 100 })
+    return { id, url, secret }
+  }
+  const endpoints: Endpoint[] = []
+  for (const url of urls) endpoints.push(await addEndpoint(url))
   const hasAny = async (path: string): Promise<boolean> => (await call<{ data: unknown[] }>(key, 'GET', path)).data.length > 0
   const setAll = async (verb: 'pause' | 'resume'): Promise<void> => {
     await Promise.all(endpoints.map(({ id }) => call(key, 'POST', `/v1/endpoints/${id}/${verb}`)))
@@ -228,21 +255,56 @@ async function openAccount(
     endpoints,
     headers: { authorization: `Bearer ${key}` },
     hasOpenTasks: () => hasAny('/v1/tasks?status=pending,running&limit=1'),
-    hasOpenDeliveries: () => hasAny('/v1/deliveries?status=pending,sending&limit=1'),
+    async hasOpenDeliveries() {
+      for (const { id } of endpoints) if (await hasAny(`/v1/deliveries?endpointId=${id}&status=pending,sending&limit=1`)) return true
+      return false
+    },
     pauseEndpoints: () => setAll('pause'),
     resumeEndpoints: () => setAll('resume'),
+    addEndpoint,
+    call: (method, path, body) => call(key, method, path, body),
+    async addClient() {
+      const another = await newKey()
+      return (method, path, body) => call(another, method, path, body)
+    },
   }
 }
 
-export const ringbackSqlite = makeProduct('ringback-sqlite', 'Ringback on SQLite (synchronous=FULL)', async (_site, folder) => ({
-  url: `file:${folder}/ringback.db`,
-  pid: null,
-  close: async () => {},
-}))
+export const ringbackSqlite = makeProduct('ringback-sqlite', 'Ringback on SQLite (synchronous=FULL)', async (_site, folder) => {
+  const query = async <R>(sql: string): Promise<readonly R[]> => {
+    const database = new Database(`${folder}/ringback.db`, { timeout: 10_000 })
+    try {
+      const statement = database.prepare<[], R>(sql)
+      if (statement.reader) return statement.all()
+      statement.run()
+      return []
+    } finally {
+      database.close()
+    }
+  }
+  return {
+    url: `file:${folder}/ringback.db`,
+    pid: null,
+    query,
+    tidy: async () => void (await query('pragma wal_checkpoint(truncate)')),
+    close: async () => {},
+  }
+})
 
 export const ringbackPostgres = makeProduct('ringback-postgres', 'Ringback on PostgreSQL', async (site) => {
   const postgres = await site.postgres()
-  return { url: await postgres.createDatabase('ringback'), pid: postgres.pid, close: () => postgres.dropDatabase('ringback') }
+  const url = await postgres.createDatabase('ringback')
+  const query = async <R>(sql: string): Promise<readonly R[]> => {
+    const client = new pg.Client({ connectionString: url })
+    await client.connect()
+    return (await client.query(sql).finally(() => client.end())).rows as R[]
+  }
+  const tidy = async (): Promise<void> => {
+    await query('vacuum (analyze) deliveries')
+    await query('vacuum (analyze) tasks')
+    await query('checkpoint')
+  }
+  return { url, pid: postgres.pid, query, tidy, close: () => postgres.dropDatabase('ringback') }
 })
 
 /** Waits until nothing is owed any more. Asked only when the receiver has everything, so that asking costs the contestant nothing. */

@@ -3,7 +3,19 @@ import { drawChart } from './chart.ts'
 import type { Machine } from './machine.ts'
 import { median, round } from './statistics.ts'
 
-export const benchNames = ['intake', 'e2e', 'drain', 'latency'] as const
+export const benchNames = [
+  'intake',
+  'e2e',
+  'drain',
+  'latency',
+  'isolation',
+  'fairness',
+  'blocked',
+  'depth',
+  'memory',
+  'idle',
+  'start',
+] as const
 export type BenchName = (typeof benchNames)[number]
 
 /** One round of one contestant: its figures, or why there are none. */
@@ -45,12 +57,31 @@ export interface Row {
   readonly rounds: number
 }
 
-const mainFigure: Readonly<Record<BenchName, string>> = { intake: 'perSecond', e2e: 'perSecond', drain: 'perSecond', latency: 'p50Ms' }
+const mainFigure: Readonly<Record<BenchName, string>> = {
+  intake: 'perSecond',
+  e2e: 'perSecond',
+  drain: 'perSecond',
+  latency: 'p50Ms',
+  isolation: 'p99Times',
+  fairness: 'rounds',
+  blocked: 'throughputShare',
+  depth: 'throughputShare',
+  memory: 'residentMiB',
+  idle: 'cpuShare',
+  start: 'startMs',
+}
 const headings: Readonly<Record<BenchName, string>> = {
   intake: 'Intake: POST to durable 202, requests/s',
   e2e: 'End to end: POST, run, signed webhook accepted and recorded, tasks/s',
   drain: 'Drain: queued deliveries signed, accepted and recorded, deliveries/s',
   latency: "Latency at 500 tasks/s: POST due to webhook's first byte, ms",
+  isolation: 'Isolation: ten well endpoints beside 200 that hang and one with a mountain due, against themselves alone, p99 in multiples',
+  fairness: "Fairness: one client's single task while another has 100,000 queued, its wait in rounds of all slots",
+  blocked: 'Blocked: end to end beside 10,000 tasks behind one key that is held, of the rate alone',
+  depth: 'Depth: end to end beside 1,000,000 pending tasks in other lanes and 5,000,000 that have ended, of the rate on an empty store',
+  memory: 'Memory: resident with 1,000,000 tasks queued, MiB',
+  idle: 'Idle: share of a core in 30 s in which nobody asks for anything',
+  start: 'Start: from the launch on an empty store to the first 202, ms',
 }
 /** What the other rows of a bench are divided by. */
 const references: Readonly<Partial<Record<BenchName, string>>> = { intake: 'bare-hono', e2e: 'bullmq', drain: 'bare-sending' }
@@ -83,6 +114,8 @@ interface Bar {
 const percent = (value: number): string => `${Math.round(value * 100)} %`
 const times = (value: number): string => `${round(value)}×`
 const ms = (value: number): string => `${round(value)} ms`
+const thousandths = (value: number): string => `${round(value * 100)} %`
+const plain = (value: number): string => String(round(value))
 
 const bars: readonly Bar[] = (
   [
@@ -120,9 +153,58 @@ const bars: readonly Bar[] = (
       ...(onSqlite ? { atLeast: 0.5 } : {}),
     },
     { ...latency, what: `latency on ${store}, p50`, figure: 'p50Ms', ...(onSqlite ? { atMost: 5 } : {}) },
+    {
+      what: `isolation on ${store}: p99 of the others, in multiples of theirs alone`,
+      bench: 'isolation',
+      contestant,
+      against: null,
+      figure: 'p99Times',
+      atMost: 1.5,
+      show: times,
+    },
+    {
+      what: `isolation on ${store}: throughput of the others, of theirs alone`,
+      bench: 'isolation',
+      contestant,
+      against: null,
+      figure: 'throughputShare',
+      atLeast: 0.9,
+      show: percent,
+    },
     { ...latency, what: `latency on ${store}, p99`, figure: 'p99Ms', ...(onSqlite ? { atMost: 20 } : {}) },
+    ...standing(contestant, store),
   ]
 })
+
+function standing(contestant: string, store: string): Bar[] {
+  const common = { contestant, against: null } as const
+  const share = { ...common, figure: 'throughputShare', show: percent } as const
+  return [
+    {
+      ...common,
+      what: `fairness on ${store}: the wait of the one, in rounds`,
+      bench: 'fairness',
+      figure: 'rounds',
+      atMost: 1,
+      show: times,
+    },
+    { ...share, what: `10,000 blocked tasks on ${store}: throughput of the others, of theirs alone`, bench: 'blocked', atLeast: 0.9 },
+    { ...share, what: `depth on ${store}: end to end, of an empty store`, bench: 'depth', atLeast: 0.8 },
+    {
+      ...common,
+      what: `memory on ${store} with 1,000,000 tasks queued`,
+      bench: 'memory',
+      figure: 'residentMiB',
+      atMost: 250,
+      show: (value) => `${Math.round(value)} MiB`,
+    },
+    { ...common, what: `idle on ${store}, of a core`, bench: 'idle', figure: 'cpuShare', atMost: 0.005, show: thousandths },
+    ...(store === 'PostgreSQL'
+      ? [{ ...common, what: 'idle on PostgreSQL, transactions/s', bench: 'idle' as const, figure: 'perSecond', atMost: 1, show: plain }]
+      : []),
+    { ...common, what: `start on ${store} to the first 202`, bench: 'start', figure: 'startMs', atMost: 1_000, show: ms },
+  ]
+}
 
 export interface JudgedBar {
   readonly what: string
@@ -156,6 +238,38 @@ function table(head: readonly string[], rows: readonly (readonly string[])[]): s
 
 const count = (value: number): string => Math.round(value).toLocaleString('en-US')
 
+type Column = readonly [head: string, show: (figures: Readonly<Record<string, number>>) => string]
+const beside: readonly Column[] = [
+  ['tasks/s', (of) => `${count(of.perSecondAlone!)} → ${count(of.perSecond!)}`],
+  ['share', (of) => percent(of.throughputShare!)],
+  ['p50', (of) => `${ms(of.p50AloneMs!)} → ${ms(of.p50Ms!)}`],
+  ['p99', (of) => `${ms(of.p99AloneMs!)} → ${ms(of.p99Ms!)}`],
+  ['rows', (of) => count(of.rows!)],
+]
+/** The tables of benches that have one of their own. */
+const columnsOf: Readonly<Partial<Record<BenchName, readonly Column[]>>> = {
+  fairness: [
+    ['its wait, alone', (of) => ms(of.waitAloneMs!)],
+    ['behind them', (of) => ms(of.waitMs!)],
+    ['p95', (of) => `${ms(of.p95AloneMs!)} → ${ms(of.p95Ms!)}`],
+    ['a round', (of) => ms(of.roundMs!)],
+    ['rounds', (of) => plain(of.rounds!)],
+    ['queued', (of) => count(of.queued!)],
+  ],
+  blocked: beside,
+  depth: beside,
+  memory: [
+    ['resident', (of) => `${Math.round(of.residentMiB!)} MiB`],
+    ['before', (of) => `${Math.round(of.residentEmptyMiB!)} MiB`],
+    ['queued', (of) => count(of.rows!)],
+  ],
+  idle: [
+    ['of a core', (of) => thousandths(of.cpuShare!)],
+    ['transactions/s', (of) => (of.perSecond === undefined ? 'not counted' : plain(of.perSecond))],
+  ],
+  start: [['to the first 202', (of) => ms(of.startMs!)]],
+}
+
 function benchSection(results: Results, bench: BenchName): string {
   const rows = rowsOf(results, bench)
   if (rows.length === 0) return ''
@@ -170,6 +284,23 @@ function benchSection(results: Results, bench: BenchName): string {
       percent((figures.serverCpu ?? 0) + (figures.storeCpu ?? 0)),
     ])
     return `${heading}\n\n${table(['contestant', 'p50', 'p99', 'p50 of the rounds', 'never came', 'CPU of its core'], cells)}`
+  }
+  if (bench === 'isolation') {
+    const cells = rows.map(({ title, figures, lowest, highest }) => [
+      title,
+      `${ms(figures.p99AloneMs!)} → ${ms(figures.p99Ms!)}`,
+      times(figures.p99Times!),
+      `${round(lowest)} – ${round(highest)}`,
+      `${count(figures.perSecondAlone!)} → ${count(figures.perSecond!)}`,
+      percent(figures.throughputShare!),
+      count(figures.mountain!),
+    ])
+    return `${heading}\n\n${table(['contestant', 'p99', 'ratio', 'of the rounds', 'tasks/s', 'share', 'mountain'], cells)}`
+  }
+  const columns = columnsOf[bench]
+  if (columns !== undefined) {
+    const cells = rows.map(({ title, figures }) => [title, ...columns.map(([, show]) => show(figures))])
+    return `${heading}\n\n${table(['contestant', ...columns.map(([head]) => head)], cells)}`
   }
   const reference = rows.find(({ contestant }) => contestant === references[bench])
   const cells = rows.map((row) => {
@@ -230,13 +361,22 @@ export function renderMarkdown(results: Results): string {
   return `${sections.join('\n\n')}\n`
 }
 
+function shownIn(bench: BenchName, figures: Readonly<Record<string, number>>): string {
+  if (bench === 'latency') return `p50 ${round(figures.p50Ms!)}, p99 ${round(figures.p99Ms!)}`
+  if (bench === 'isolation') return times(figures.p99Times!)
+  const main = figures[mainFigure[bench]]!
+  if (bench === 'blocked' || bench === 'depth') return percent(main)
+  if (bench === 'idle') return thousandths(main)
+  return columnsOf[bench] === undefined ? count(main) : plain(main)
+}
+
 export function renderChart(results: Results): string {
   const groups = benchNames.map((bench) => ({
     heading: headings[bench],
     bars: rowsOf(results, bench).map(({ title, contestant, figures }) => ({
       title,
       value: figures[mainFigure[bench]]!,
-      shown: bench === 'latency' ? `p50 ${round(figures.p50Ms!)}, p99 ${round(figures.p99Ms!)}` : count(figures.perSecond!),
+      shown: shownIn(bench, figures),
       ours: contestant.startsWith('ringback'),
     })),
   }))

@@ -1,5 +1,5 @@
 /**
- * `npm run bench [-- --only intake,e2e,drain,latency] [--contestants name,…] [--rounds 3] [--repeat 0] [--quick]`
+ * `npm run bench [-- --only intake,e2e,drain,latency,isolation,fairness,blocked,depth,memory,idle,start] [--contestants name,…] [--rounds 3] [--repeat 0] [--quick]`
  *
  * Runs every contestant of every bench side by side, round after round (A B C, A B C, …), and writes
  * `bench/results.json`, `bench/RESULTS.md` and `bench/results.svg`.
@@ -28,11 +28,14 @@ import {
   ringbackSqlite,
   type Site,
 } from './contestants.ts'
+import { measureIsolation } from './isolation.ts'
 import { describeMachine, readVersion } from './machine.ts'
 import { type PostgresServer, startPostgres } from './postgres.ts'
 import { askChild, findPlacement, launchCommanded, makeFolder, type Placement, pinProcess } from './process.ts'
 import { findRedis } from './redis.ts'
 import { type BenchName, benchNames, disturbance, isDisturbed, judgeBars, type Results, type Round, writeResults } from './report.ts'
+import { measureBlocked, measureDepth, measureFairness } from './sharing.ts'
+import { measureIdle, measureMemory, measureStart } from './standing.ts'
 
 /** One row of a bench: its name in the results and how to measure it once. */
 interface Entry {
@@ -81,6 +84,13 @@ const entries: readonly Entry[] = [
   { bench: 'drain', contestant: 'bare-sending', missing: () => null, measure: measureSending },
   ...platforms.map((one) => enter('drain', one, measureDrain)),
   ...[...platforms, ...peers].map((one: Contestant) => enter('latency', one, measureLatency)),
+  ...platforms.map((one) => enter('isolation', one, measureIsolation)),
+  ...platforms.map((one) => enter('fairness', one, measureFairness)),
+  ...platforms.map((one) => enter('blocked', one, measureBlocked)),
+  ...platforms.map((one) => enter('depth', one, measureDepth)),
+  ...platforms.map((one) => enter('memory', one, measureMemory)),
+  ...platforms.map((one) => enter('idle', one, measureIdle)),
+  ...platforms.map((one) => enter('start', one, measureStart)),
 ]
 
 const titles: Readonly<Record<string, string>> = {
@@ -101,6 +111,9 @@ function readVersions(postgres: string | null): Readonly<Record<string, string |
     ...Object.fromEntries(theirs),
   }
 }
+
+/** Millions of rows take minutes to make, and what stands still does not vary. */
+const roundsAtMost: Readonly<Partial<Record<BenchName, number>>> = { depth: 1, memory: 1, idle: 1 }
 
 interface Options {
   readonly only: readonly string[]
@@ -215,7 +228,7 @@ async function main(): Promise<void> {
     const machine = describeMachine(placement)
     const rounds: Round[] = []
     for (const name of benchNames) {
-      for (let round = 1; round <= options.rounds; round++) {
+      for (let round = 1; round <= Math.min(options.rounds, roundsAtMost[name] ?? options.rounds); round++) {
         for (const entry of chosen.filter((one) => one.bench === name)) {
           const result = await runQuietly(entry, round, bench, options.repeats)
           printRound(result)

@@ -1,5 +1,5 @@
 /**
- * `npm run tour [data set]`: the main job in one terminal. A task goes in over HTTP, runs over a real data set, and rings back signed.
+ * `npm run tour [data set]`: the whole round in one terminal. A task goes in over HTTP, runs over a real data set, and rings back signed.
  * Ends with code 0 only when everything it says held. `RINGBACK_DATABASE_URL=postgres://…` takes it to PostgreSQL, in a database of its own.
  */
 import { deepStrictEqual } from 'node:assert/strict'

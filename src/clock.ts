@@ -38,26 +38,32 @@ export function stamps(now: () => Millis): Clock['stamp'] {
   }
 }
 
-/** The clock of a real process. */
-export function systemClock(): Clock {
-  const anchor = { wall: Date.now(), mono: performance.now() }
+/** `Clock.now` of a machine with that wall and that monotonic clock. */
+export function slewed(wall: () => Millis, monotonic: () => Millis): () => Millis {
+  const anchor = { wall: wall(), mono: monotonic() }
   let offset = 0
   let seen = anchor.mono
-  const now = (): Millis => {
-    const mono = performance.now()
+  return () => {
+    const mono = monotonic()
     const steady = anchor.wall + (mono - anchor.mono)
-    const drift = Date.now() - (steady + offset)
+    const drift = wall() - (steady + offset)
     // A suspended machine shows as drift too: the monotonic clock stood still, so the wall is right and is approached, not jumped to.
     const most = (mono - seen) * SLEW
     offset += Math.max(-most, Math.min(most, drift))
     seen = mono
     return Math.floor(steady + offset)
   }
+}
+
+/** The clock of a real process. */
+export function systemClock(): Clock {
+  const wall = (): Millis => Date.now()
+  const now = slewed(wall, () => performance.now())
   const chance = { bytes: randomBytes(CHANCE_BYTES), used: 0 }
   return {
     now,
     stamp: stamps(now),
-    wall: () => Date.now(),
+    wall,
     random: () => Math.random(),
     bytes(n) {
       if (chance.used + n > CHANCE_BYTES) Object.assign(chance, { bytes: randomBytes(Math.max(n, CHANCE_BYTES)), used: 0 })

@@ -1,11 +1,13 @@
 /** Settings: the environment and an application's own options, judged together at the start and made one frozen value. */
 import { closeSync, existsSync, fsyncSync, linkSync, mkdirSync, openSync, readFileSync, renameSync, rmSync, writeSync } from 'node:fs'
+import { availableParallelism } from 'node:os'
 import { dirname, join, resolve } from 'node:path'
 import type { Clock } from './clock.ts'
 import { StartupError } from './errors.ts'
 import type { Millis } from './model.ts'
 import {
   type Database,
+  type EgressProxy,
   type Environment,
   type LogLevel,
   type Options,
@@ -32,23 +34,45 @@ export interface Config {
   readonly leaseMs: Millis
   /** Delays in seconds, one before each retry of a delivery; the first attempt is immediate. */
   readonly retrySchedule: readonly number[]
+  /** How long an ended task is kept. */
+  readonly retentionMs: Millis
+  /** How long an entry of the audit log is kept. */
+  readonly auditRetentionMs: Millis
+  /** How long a delivery may stay open. */
+  readonly holdMs: Millis
   readonly endpointVerification: 'none' | 'challenge'
   /** CIDRs that callbacks may reach although they are not public; in development the loopback is among them. */
   readonly callbackAllow: readonly string[]
   /** Whether callback URLs may be plain `http:`. */
   readonly callbackHttp: boolean
+  /** Ports that callback URLs may name; null: any. */
+  readonly callbackPorts: readonly number[] | null
+  readonly egressProxy: EgressProxy | null
+  /** Whether attempts keep the start of what receivers answer. */
+  readonly responseExcerpts: boolean
   /** Null: off. */
   readonly rateLimits: RateLimits | null
   /** Absolute path of the module with the task types. */
   readonly configFile: string
   readonly logLevel: LogLevel
-  /** Tasks running at once on this node. */
+  /** Tasks running at once in the thread of this node. */
   readonly concurrency: number
+  /** Threads of the pool at most. */
+  readonly threads: number
+  readonly threadMemoryMb: number
+  /** Pending and running tasks over which new ones are refused. */
+  readonly maxOpenTasks: number
+  /** The same of one client, and what else one client may have. */
+  readonly maxOpenTasksPerClient: number
+  readonly maxEndpointsPerClient: number
+  readonly maxSchedulesPerClient: number
   /** Deliveries in flight at once from this node. */
   readonly dispatchConcurrency: number
   /** How long a shutdown lets running work finish. */
   readonly shutdownMs: Millis
   readonly bodyLimitBytes: number
+  /** Connections that may be open to the listener of `serve`. */
+  readonly maxConnections: number
   /** Origins whose pages may call the API; `*` alone is all of them, none is off. */
   readonly corsOrigins: readonly string[]
   /** Where generated files of development live: beside the SQLite database, else `./data`. Absolute. */
@@ -97,7 +121,9 @@ export function parseConfig({ env, options = {}, folder = process.cwd() }: Given
   if (problems.length === 0) problems.push(...conflicts({ ...values, env: environment! }))
   if (problems.length > 0) throw new StartupError(together(problems))
 
-  const { databaseUrl, leaseSeconds, shutdownSeconds, ...rest } = values as { [K in Exclude<Key, 'env'>]: Value<K> }
+  const { databaseUrl, leaseSeconds, shutdownSeconds, holdDays, retentionDays, auditRetentionDays, ...rest } = values as {
+    [K in Exclude<Key, 'env'>]: Value<K>
+  }
   const database: Database = databaseUrl.kind === 'sqlite' ? { kind: 'sqlite', path: resolve(folder, databaseUrl.path) } : databaseUrl
   const development = environment === 'development'
   const config: Config = {
@@ -107,9 +133,14 @@ export function parseConfig({ env, options = {}, folder = process.cwd() }: Given
     publicUrl: rest.publicUrl ?? (rest.port === 0 ? null : localUrl(rest.port)),
     callbackAllow: [...new Set([...(values.callbackAllow ?? []), ...(development ? LOOPBACK : [])])],
     corsOrigins: values.corsOrigins ?? [],
+    responseExcerpts: values.responseExcerpts === 'on',
     configFile: resolve(folder, rest.configFile),
+    threads: values.threads ?? Math.max(1, availableParallelism() - 1),
     leaseMs: leaseSeconds * 1000,
     shutdownMs: shutdownSeconds * 1000,
+    holdMs: holdDays * 86_400_000,
+    retentionMs: retentionDays * 86_400_000,
+    auditRetentionMs: auditRetentionDays * 86_400_000,
     dataFolder: database.kind === 'sqlite' ? dirname(database.path) : join(folder, 'data'),
   }
   return frozen(config)

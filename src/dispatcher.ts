@@ -1,15 +1,19 @@
 /** The delivery side: signs, posts, judges the answer, settles with the attempt. */
 import type { KeyObject } from 'node:crypto'
+import { isUnder } from './callbackurl.ts'
 import type { Clock } from './clock.ts'
-import { decide, judgeAnswer, parseRetryAfter, scheduled } from './lifecycle.ts'
+import { parsed } from './legible.ts'
+import { decide, judgeAnswer, judgeVerification, parseRetryAfter, scheduled } from './lifecycle.ts'
 import type { Attempt, Endpoint, Millis } from './model.ts'
 import { Interrupted, lender, Pump, type Source, settleSurely } from './pump.ts'
+import { challengeOf } from './representation.ts'
 import type { Sealer } from './seal.ts'
 import type { DeliverySettlement, Owed, Store } from './store/store.ts'
-import { isUnder } from './webhook/address.ts'
+import type { Sent } from './webhook/attempt.ts'
 import type { KeyRing } from './webhook/keys.ts'
+import { consentHeaders, judgeChallenge, judgeConsent, PROOF_WITHIN_MS, type Proof } from './webhook/proof.ts'
 import { secretKey, signWebhook } from './webhook/signer.ts'
-import type { Sent, Transport } from './webhook/transport.ts'
+import type { Transport } from './webhook/transport.ts'
 
 /** One line per attempt: everything about it. */
 export interface AttemptRecord {
@@ -28,6 +32,8 @@ export interface DispatcherOptions {
   readonly boot: string
   readonly publicUrl: () => string
   readonly retrySchedule: readonly number[]
+  /** Whether attempts keep the start of what receivers answer. */
+  readonly excerpts: boolean
   readonly concurrency: number
   readonly leaseMs: Millis
   readonly onAttempt: (record: AttemptRecord) => void
@@ -41,14 +47,15 @@ export function createDispatcher(options: DispatcherOptions): Pump<Owed> {
     claim: (limit) => store.claimDeliveries({ limit, leaseMs, by: boot }),
     renew: (held) => store.renew('delivery', held, leaseMs),
     async work(delivery, signal) {
-      const { sent, keyId } = await attempt(delivery, signal).catch((error: unknown) => {
+      const attempted = await attempt(delivery, signal).catch((error: unknown): Attempted => {
         // A secret that does not open, a key that cannot be read: an attempt that failed, on its schedule like any other.
         options.onError(error)
-        return { sent: unsent('connect', 'the webhook could not be signed; the log of the server says why'), keyId: null }
+        return { sent: unsent('connect', 'the webhook could not be signed; the log of the server says why'), keyId: null, ours: true }
       })
-      const settlement = judge(delivery, sent, keyId, options)
+      const settlement = judge(delivery, attempted, options)
       await settleSurely(() => store.settleDelivery(settlement), signal, clock, options.onError)
       const { outcome } = settlement
+      const { sent } = attempted
       options.onAttempt({ delivery, sent, outcome: outcome.kind, nextDelayMs: 'delayMs' in outcome ? outcome.delayMs : null })
     },
   }
@@ -57,12 +64,30 @@ export function createDispatcher(options: DispatcherOptions): Pump<Owed> {
   return pump
 }
 
+/** What came of an attempt; of a verification `sent` is a success only where it proved something. */
+interface Attempted {
+  readonly sent: Sent
+  readonly keyId: string | null
+  readonly allowedRate?: number | null
+  /** It was not sent, and not for anything the endpoint did: that says nothing about its health. */
+  readonly ours?: boolean
+}
+
+const isVerification = ({ eventType }: Owed): boolean => eventType === 'endpoint.verification'
+
 /** The attempt and what it means, ready to be settled. */
-function judge(delivery: Owed, sent: Sent, keyId: string | null, { clock, retrySchedule }: DispatcherOptions): DeliverySettlement {
+function judge(
+  delivery: Owed,
+  { sent, keyId, allowedRate, ours = sent.ours }: Attempted,
+  { clock, retrySchedule, excerpts }: DispatcherOptions,
+): DeliverySettlement {
   const retryAfterMs = parseRetryAfter(sent.responseHeaders['retry-after'], clock.wall())
-  const verdict = judgeAnswer(sent, retryAfterMs)
+  const verifies = isVerification(delivery)
+  const verdict = verifies ? judgeVerification(sent, retryAfterMs) : judgeAnswer(sent, retryAfterMs)
+  // A challenge is not sent when it can no longer count.
+  const work = verifies ? { ...delivery, deadlineAt: delivery.endpoint.verificationExpiresAt } : delivery
   const schedule = delivery.retrySchedule ?? delivery.endpoint.retrySchedule
-  const delays = scheduled(schedule ? (JSON.parse(schedule) as number[]) : retrySchedule)
+  const delays = scheduled(parsed(schedule, retrySchedule))
   const attempt: Omit<Attempt, 'deliveryId' | 'fence'> = {
     startedAt: clock.now() - sent.durationMs,
     durationMs: sent.durationMs,
@@ -74,15 +99,24 @@ function judge(delivery: Owed, sent: Sent, keyId: string | null, { clock, retryS
     retryAfterSeconds: retryAfterMs === null ? null : Math.ceil(retryAfterMs / 1000),
     responseHeaders: JSON.stringify(sent.responseHeaders),
     // What a receiver answers may hold its users' data: kept only where the operator asks for it.
-    responseExcerpt: null,
+    // Of a verification never: an endpoint that merely echoes would show the challenge to who registered it.
+    responseExcerpt: excerpts && !verifies ? (sent.responseExcerpt?.replaceAll('\0', '\ufffd') ?? null) : null,
     remoteAddress: sent.remoteAddress,
   }
   return {
     id: delivery.id,
     fence: delivery.fence,
-    outcome: decide(delivery, verdict.ended, delays, clock),
+    outcome: decide(work, verdict.ended, delays, clock),
     attempt,
-    endpoint: { id: delivery.endpointId, succeeded: verdict.succeeded, disable: verdict.disable, holdMs: verdict.holdMs },
+    endpoint: {
+      id: delivery.endpointId,
+      url: delivery.endpoint.url,
+      signal: ours ? null : verdict.signal,
+      succeeded: ours ? null : verdict.succeeded,
+      disable: verdict.disable,
+      holdMs: verdict.holdMs,
+      ...(allowedRate !== undefined && { allowedRate }),
+    },
   }
 }
 
@@ -109,18 +143,18 @@ function attempts({ keys, sealer, transport, clock, publicUrl }: DispatcherOptio
               { key: secretKey(sealer.open(endpoint.previousSecret, place('previous_secret'))), until: endpoint.previousSecretUntil },
               newest,
             ],
-      headers: endpoint.headers === null ? {} : JSON.parse(sealer.open(endpoint.headers, place('headers'))),
+      headers: endpoint.headers === null ? {} : lowerCase(JSON.parse(sealer.open(endpoint.headers, place('headers')))),
     }
     if (prepared.size >= MOST_PREPARED) prepared.delete(prepared.keys().next().value!)
     prepared.set(settings, made)
     return made
   }
 
-  return async (delivery: Owed, signal: AbortSignal): Promise<{ sent: Sent; keyId: string | null }> => {
+  const post = async (delivery: Owed, signal: AbortSignal): Promise<Attempted> => {
     const { endpoint } = delivery
     const url = delivery.url ?? endpoint.url
     if (delivery.url !== null && !isUnder(delivery.url, endpoint.url))
-      return { sent: unsent('blocked', 'the callback URL of the task is no longer under its endpoint'), keyId: null }
+      return { sent: unsent('blocked', 'the callback URL of the task is no longer under its endpoint'), keyId: null, ours: true }
     const body = delivery.body ?? delivery.eventBody
     const key = await keys.active()
     const wall = clock.wall()
@@ -133,32 +167,67 @@ function attempts({ keys, sealer, transport, clock, publicUrl }: DispatcherOptio
       body,
       secrets: secrets.filter(({ until }) => until === null || until > wall).map((secret) => secret.key),
     })
-    const sent = await transport.post(
+    const sent = await transport.send(
       {
         url,
         headers: {
+          'user-agent': `Ringback/1 (+${publicUrl()})`,
           ...headers,
           'content-type': isCloudEvent(body) ? 'application/cloudevents+json' : 'application/json',
-          'user-agent': `Ringback/1 (+${publicUrl()})`,
           ...signed,
           'webhook-attempt': String(delivery.tries),
           ...(delivery.traceparent === null ? {} : { traceparent: delivery.traceparent }),
         },
         body,
+        ...(isVerification(delivery) && { withinMs: PROOF_WITHIN_MS }),
       },
       signal,
     )
-    // A cancel of ours is an interruption; anything else the transport calls aborted was the other side.
-    if (sent.outcome === 'aborted' && !(signal.reason instanceof Interrupted))
-      return { sent: { ...sent, outcome: 'connect' }, keyId: key.kid }
     return { sent, keyId: key.kid }
   }
+
+  const verify = async (delivery: Owed, signal: AbortSignal): Promise<Attempted> => {
+    const { endpoint } = delivery
+    if (endpoint.verificationExpiresAt !== null && endpoint.verificationExpiresAt <= clock.now())
+      return { sent: unsent('expired', 'The verification expired before it could be sent.'), keyId: null }
+    if (endpoint.verification === 'challenge') {
+      const attempted = await post(delivery, signal)
+      return proven(attempted, judgeChallenge(attempted.sent, challengeOf(delivery.body!)!))
+    }
+    const origin = new URL(publicUrl()).hostname
+    const headers = {
+      'user-agent': `Ringback/1 (+${publicUrl()})`,
+      ...prepare(endpoint).headers,
+      ...consentHeaders(origin, endpoint.maxPerMinute),
+    }
+    const sent = await transport.send({ method: 'OPTIONS', url: endpoint.url, headers, body: null, withinMs: PROOF_WITHIN_MS }, signal)
+    return proven({ sent, keyId: null }, judgeConsent(sent, origin))
+  }
+
+  return async (delivery: Owed, signal: AbortSignal): Promise<Attempted> => {
+    const attempted = await (isVerification(delivery) ? verify : post)(delivery, signal)
+    // A cancel of ours is an interruption; anything else the transport calls aborted was the other side.
+    if (attempted.sent.outcome === 'aborted' && !(signal.reason instanceof Interrupted))
+      return { ...attempted, sent: { ...attempted.sent, outcome: 'connect' } }
+    return attempted
+  }
 }
+
+/** An answer that proves nothing is a failed attempt, whatever its status. */
+function proven(attempted: Attempted, proof: Proof): Attempted {
+  if (proof.kind === 'proved') return { ...attempted, allowedRate: proof.allowedRate }
+  const { sent } = attempted
+  return { ...attempted, sent: { ...sent, outcome: sent.outcome === 'success' ? 'http_error' : sent.outcome, error: proof.error } }
+}
+
+/** One name, one header: what is set here replaces what the endpoint was given under another spelling. */
+const lowerCase = (headers: Readonly<Record<string, string>>): Record<string, string> =>
+  Object.fromEntries(Object.entries(headers).map(([name, value]) => [name.toLowerCase(), value]))
 
 /** The bytes say what they are: the endpoint's format may have changed since they were rendered. */
 const isCloudEvent = (body: string): boolean => body.startsWith('{"specversion":')
 
-function unsent(outcome: 'blocked' | 'connect', error: string): Sent {
+function unsent(outcome: 'blocked' | 'connect' | 'expired', error: string): Sent {
   return {
     outcome,
     httpStatus: null,

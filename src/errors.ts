@@ -74,3 +74,32 @@ export class RingbackError extends Error {
 export class StartupError extends Error {
   override readonly name = 'StartupError'
 }
+
+/** What is shown of an error in a log. */
+export interface ShownError {
+  readonly type: string
+  readonly message: string
+  readonly stack: string
+  readonly code?: string | number
+  readonly cause?: unknown
+}
+
+/** Causes are followed this far. */
+const DEEPEST_CAUSE = 4
+/** PostgreSQL's class 22, data exceptions: the sentence quotes the value behind its first colon. */
+const QUOTES_VALUES = /^22[0-9A-Z]{3}$/
+
+/** An error as it may be logged: what it is and where it arose, without the row that a database quotes beside it, which holds data of clients. */
+export function shownError(error: Error, depth = 0): ShownError {
+  const { code } = error as { code?: unknown }
+  const known = typeof code === 'string' || typeof code === 'number'
+  const quotes = typeof code === 'string' && QUOTES_VALUES.test(code)
+  return {
+    type: error.constructor?.name ?? error.name,
+    message: quotes ? error.message.replace(/:.*$/s, '') : error.message,
+    // The frames alone: what stands above them is the message again.
+    stack: (error.stack ?? '').match(/^ +at .*$/gm)?.join('\n') ?? '',
+    ...(known && { code }),
+    ...(error.cause instanceof Error && depth < DEEPEST_CAUSE && { cause: shownError(error.cause, depth + 1) }),
+  }
+}

@@ -1,8 +1,9 @@
 /** Settles on behalf of the dead: leases that ended, deadlines nobody enforces, turns that were lost. Idempotent and fenced, so every node may do it. */
 import type { Clock } from './clock.ts'
-import { type Delays, decide } from './lifecycle.ts'
-import type { Attempt, Millis } from './model.ts'
+import { type Delays, decide, isWorkers, judgeTimes } from './lifecycle.ts'
+import type { Attempt, Millis, Outcome, Task } from './model.ts'
 import type { Store } from './store/store.ts'
+import { exponential, type Registry } from './task.ts'
 
 export interface JanitorOptions {
   readonly store: Store
@@ -12,6 +13,15 @@ export interface JanitorOptions {
   readonly graceMs: Millis
   /** Renews what this node holds: done before each sweep, lest a node that stalled rescue its own work. */
   readonly renew: () => Promise<unknown>
+  readonly registry: Pick<Registry, 'get' | 'list'>
+  /** The shortest time a task of any type is kept after its end. */
+  readonly leastKeptMs: Millis
+  /** How long news of endpoints is kept, and what is left of deleted ones. */
+  readonly newsKeptMs: Millis
+  /** How long an entry of the audit log is kept, and a key that has ended. */
+  readonly auditKeptMs: Millis
+  /** How long a delivery may stay open. */
+  readonly holdMs: Millis
   readonly onError: (error: unknown) => void
 }
 export interface Janitor {
@@ -27,15 +37,44 @@ const BATCH = 500
 /** How often deadlines of pending tasks are looked at. */
 const OVERDUE_EVERY_MS = 5_000
 const MEND_EVERY_MS = 60_000
+/** How often endpoints that fail, and deliveries held too long, are looked for. */
+const HOLDS_EVERY_MS = 60_000
+/** Endpoints that fail, told of in one commit: each is owed to every other endpoint of its client, and those may be a thousand. */
+const TOLD_AT_ONCE = 1
+/** How often what has served its time is looked for, and what deleted clients had. */
+const RETENTION_EVERY_MS = 60_000
+const ERASURE_EVERY_MS = 20_000
+/** How often lanes of keys that nobody uses any more are looked for. */
+const LEFTOVERS_EVERY_MS = 600_000
+/** How often news of endpoints, and endpoints that were deleted, are looked at: few they are, beside tasks. */
+const NEWS_EVERY_MS = 3_600_000
+/** Tasks looked at in one go; the rest waits for the next: 5,000 a second can age out. */
+const MOST_WALKED = 300_000
+/** How often other nodes are told which types are run here: well within the minute after which nobody is believed to run one. */
+const SEEN_EVERY_MS = 20_000
+/** How often secrets that no longer sign, and old entries of the audit log and old keys, are looked for. */
+const RECORDS_EVERY_MS = 3_600_000
+/** Pages of one deleted client that are erased in one go. */
+const MOST_PAGES = 100
+/** For so long after its deletion a request of a client that was let in before may still write. */
+const LATE_MS = 600_000
 
-export function createJanitor({ store, clock, leaseMs, graceMs, renew, onError }: JanitorOptions): Janitor {
+export function createJanitor(options: JanitorOptions): Janitor {
+  const { store, clock, leaseMs, graceMs, renew, registry, holdMs, leastKeptMs, newsKeptMs, auditKeptMs, onError } = options
+  const runs = registry.list().flatMap(({ type, where }) => (where === 'worker' ? [] : [type]))
+
+  /** A lost node is nobody's fault; a worker that took longer than it may has failed. */
+  const judgeExpired = (task: Task, now: Millis): Outcome => {
+    const late = isWorkers(task) ? judgeTimes(task, now) : null
+    if (late) return decide(task, late, (registry.get(task.type)?.retry ?? exponential()).delayMs, clock)
+    const message = isWorkers(task) ? 'The worker that ran the task was lost.' : 'The node that ran the task was lost.'
+    return decide(task, { kind: 'threw', error: { code: 'worker_lost', message, details: null } }, AT_ONCE, clock)
+  }
   const rescueTasks = async (boot: string | null): Promise<number> => {
     const expired = await store.findExpiredTasks(BATCH, boot)
-    const error = { code: 'worker_lost', message: 'The node that ran the task was lost.', details: null }
+    const now = expired.some(isWorkers) ? await store.now() : 0
     const settled = await Promise.all(
-      expired.map((task) => {
-        return store.settleTask({ id: task.id, fence: task.fence, outcome: decide(task, { kind: 'threw', error }, AT_ONCE, clock) })
-      }),
+      expired.map((task) => store.settleTask({ id: task.id, fence: task.fence, outcome: judgeExpired(task, now) })),
     )
     return settled.filter(({ kind }) => kind === 'settled').length
   }
@@ -50,7 +89,7 @@ export function createJanitor({ store, clock, leaseMs, graceMs, renew, onError }
           fence: delivery.fence,
           outcome: decide(delivery, { kind: 'threw', error }, AT_ONCE, clock),
           attempt: cutShort(message, delivery.updatedAt, clock.now()),
-          endpoint: { id: delivery.endpointId, succeeded: null, disable: null, holdMs: null },
+          endpoint: { id: delivery.endpointId, url: null, signal: null, succeeded: null, disable: null, holdMs: null },
         })
       }),
     )
@@ -63,6 +102,34 @@ export function createJanitor({ store, clock, leaseMs, graceMs, renew, onError }
   }
 
   const cancels = new Map<string, () => void>()
+  /** Where the walk along the tasks goes on. */
+  let walkedTo = ''
+  const age = async (): Promise<void> => {
+    while (await store.forget(BATCH));
+    for (let walked = 0; walked < MOST_WALKED && cancels.size > 0; walked += BATCH) {
+      const { next } = await store.ageTasks(walkedTo, BATCH, leastKeptMs)
+      walkedTo = next ?? ''
+      if (next === null) return
+    }
+  }
+
+  const sweep = async (): Promise<void> => {
+    for (let after: string | null = ''; after !== null; ) after = await store.sweepLanes(after, BATCH)
+  }
+
+  /** When each deleted client was first seen here. */
+  let deleted = new Map<string, Millis>()
+  const erase = async (): Promise<void> => {
+    const now = clock.now()
+    const seen: typeof deleted = new Map()
+    for (let id = await store.findDeletedClient(''); id !== null; id = await store.findDeletedClient(id)) {
+      const since = deleted.get(id) ?? now
+      seen.set(id, since)
+      for (let pages = 0; pages < MOST_PAGES && (await store.eraseClient(id, now - since >= LATE_MS)) === 'more'; pages++);
+    }
+    deleted = seen
+  }
+
   const every = (name: string, ms: Millis, work: () => Promise<unknown>): void => {
     // Spread, so that nodes started together do not sweep together.
     cancels.set(
@@ -77,14 +144,33 @@ export function createJanitor({ store, clock, leaseMs, graceMs, renew, onError }
   return {
     rescue,
     start() {
+      store.seeTypes(runs).catch(onError)
       every('expired', leaseMs / 3, async () => {
         await renew()
         await rescue(null)
       })
-      every('overdue', OVERDUE_EVERY_MS, () => store.endOverdue(BATCH, graceMs))
+      every('overdue', OVERDUE_EVERY_MS, async () => {
+        while ((await store.endOverdue(BATCH, graceMs)) >= BATCH);
+      })
+      every('types', SEEN_EVERY_MS, () => store.seeTypes(runs))
       every('lanes', MEND_EVERY_MS, async () => {
         await store.mendLanes('task')
         await store.mendLanes('delivery')
+      })
+      every('retention', RETENTION_EVERY_MS, age)
+      every('erasure', ERASURE_EVERY_MS, erase)
+      every('leftovers', LEFTOVERS_EVERY_MS, sweep)
+      every('news', NEWS_EVERY_MS, async () => {
+        for (let after: string | null = ''; after !== null; ) after = (await store.ageNews(after, BATCH, newsKeptMs)).next
+      })
+      every('holds', HOLDS_EVERY_MS, async () => {
+        while ((await store.tellFailing(TOLD_AT_ONCE)) === TOLD_AT_ONCE);
+        while ((await store.expireDeliveries(BATCH, holdMs)) >= BATCH);
+      })
+      every('records', RECORDS_EVERY_MS, async () => {
+        while ((await store.erasePreviousSecrets(BATCH)) === BATCH);
+        while ((await store.forgetAudit(BATCH, auditKeptMs)) === BATCH);
+        while ((await store.forgetKeys(BATCH, auditKeptMs)) === BATCH);
       })
     },
     stop() {

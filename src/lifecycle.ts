@@ -1,6 +1,17 @@
 /** The life of leased work: the transitions as data, and the one judge of how a try ended. Pure. */
 import type { Clock } from './clock.ts'
-import type { AttemptOutcome, DisabledReason, Failure, Json, Millis, Outcome, State } from './model.ts'
+import {
+  type AttemptOutcome,
+  type DisabledReason,
+  type Failure,
+  type Json,
+  type Millis,
+  type Outcome,
+  type Signal,
+  type State,
+  type Task,
+  WORKER,
+} from './model.ts'
 
 /** verb → from → to. Code, SQL guards, documentation and tests are checked against this table. */
 export const transitions = {
@@ -25,6 +36,40 @@ export type Ended =
   | { readonly kind: 'interrupted' }
   /** The client asked to cancel, and it did not return a result. */
   | { readonly kind: 'canceled' }
+
+/** The largest result, as JSON. */
+export const RESULT_LIMIT_BYTES = 8 * 1024 * 1024
+/** How a try ends whose result is larger. */
+export const tooLarge: Ended = {
+  kind: 'threw',
+  permanent: true,
+  error: { code: 'result_too_large', message: `The result is over ${RESULT_LIMIT_BYTES} bytes of JSON.`, details: null },
+}
+
+/**
+ * When a running task's own times are over: its try's `timeoutSeconds`, or its deadline; null: neither is. A node keeps them by timers;
+ * for a worker over HTTP whoever asks does, and the janitor. `now` is the store's clock.
+ */
+export function judgeTimes({ startedAt, timeoutSeconds, deadlineAt }: Task, now: Millis): (Ended & { readonly kind: 'threw' }) | null {
+  if (deadlineAt !== null && deadlineAt <= now) {
+    const message = `The task had not ended by ${new Date(deadlineAt).toISOString()}.`
+    return { kind: 'threw', permanent: true, error: { code: 'deadline_exceeded', message, details: null } }
+  }
+  if (startedAt === null || startedAt + timeoutSeconds * 1000 > now) return null
+  return { kind: 'threw', error: { code: 'timeout', message: `The try took longer than its ${timeoutSeconds} s.`, details: null } }
+}
+/** Whether a worker over HTTP holds its lease. */
+export const isWorkers = ({ leasedBy }: Pick<Task, 'leasedBy'>): boolean => leasedBy?.startsWith(WORKER) ?? false
+
+/** One try of a task that ended: everything about it. */
+export interface RunRecord {
+  readonly task: Task
+  /** The state the try left the task in; `stale` when its lease was lost. */
+  readonly outcome: State | 'stale'
+  readonly durationMs: Millis
+  readonly waitMs: Millis
+  readonly errorCode: string | null
+}
 
 /** What judging needs of the work. */
 export interface Judged {
@@ -99,7 +144,9 @@ export function parseRetryAfter(value: string | undefined, now: Millis): Millis 
 /** What a receiver's answer means: for the delivery, and for its endpoint. */
 export interface Verdict {
   readonly ended: Ended
-  /** Null: it says nothing about the endpoint's health. */
+  /** What the lane's breaker and slow start hear; null: nothing. */
+  readonly signal: Signal | null
+  /** Whether the endpoint works: a success ends an episode of failure, a failure begins one, null does neither. */
   readonly succeeded: boolean | null
   readonly disable: DisabledReason | null
   /** The whole lane waits this long. */
@@ -111,17 +158,34 @@ export function judgeAnswer(
   sent: { outcome: AttemptOutcome; httpStatus: number | null; error: string | null },
   retryAfterMs: Millis | null,
 ): Verdict {
-  if (sent.outcome === 'success') return { ended: { kind: 'returned', result: null }, succeeded: true, disable: null, holdMs: null }
-  if (sent.outcome === 'aborted') return { ended: { kind: 'interrupted' }, succeeded: null, disable: null, holdMs: null }
+  const nothing = { signal: null, succeeded: null, disable: null, holdMs: null }
+  if (sent.outcome === 'success') return { ...nothing, ended: { kind: 'returned', result: null }, signal: 'success', succeeded: true }
+  if (sent.outcome === 'aborted') return { ...nothing, ended: { kind: 'interrupted' } }
   const error: Failure = { code: sent.outcome, message: sent.error ?? `HTTP status ${sent.httpStatus}`, details: null }
-  const status = sent.httpStatus
-  if (status === 410) return { ended: { kind: 'threw', error, permanent: true }, succeeded: false, disable: 'gone', holdMs: null }
-  const asked = status === 429 || status === 503 ? retryAfterMs : null
-  return {
-    ended: { kind: 'threw', error, notBeforeMs: asked },
-    // A redirect and a 429 are answers of an endpoint that lives.
-    succeeded: status === 429 || sent.outcome === 'redirect' ? null : false,
-    disable: null,
-    holdMs: asked === null ? null : status === 503 ? Math.min(asked, MOST_503_HOLD_MS) : asked,
+  const failed = { ...nothing, ended: { kind: 'threw', error }, signal: 'failure', succeeded: false } as const
+  const { httpStatus } = sent
+  if (httpStatus === 410) return { ...failed, ended: { kind: 'threw', error, permanent: true }, disable: 'gone' }
+  if (httpStatus === 429 || (httpStatus === 503 && retryAfterMs !== null)) {
+    const holdMs = retryAfterMs !== null && httpStatus === 503 ? Math.min(retryAfterMs, MOST_503_HOLD_MS) : retryAfterMs
+    // Asking for less is an answer of an endpoint that lives; one that only ever does so fails nevertheless.
+    return {
+      ...failed,
+      ended: { kind: 'threw', error, notBeforeMs: retryAfterMs },
+      signal: 'neutral',
+      succeeded: httpStatus === 429 ? null : false,
+      holdMs,
+    }
   }
+  if (sent.outcome === 'redirect') return { ...failed, signal: 'neutral', succeeded: null }
+  return { ...failed, signal: sent.outcome === 'timeout' || sent.outcome === 'blocked' ? sent.outcome : 'failure' }
+}
+
+/** Judges one attempt of a verification. It says nothing about the endpoint's health: what is not verified owes no answer, not even 410. */
+export function judgeVerification(
+  sent: { outcome: AttemptOutcome; httpStatus: number | null; error: string | null },
+  retryAfterMs: Millis | null,
+): Verdict {
+  const { ended } = judgeAnswer(sent, retryAfterMs)
+  const patient = ended.kind === 'threw' ? { ...ended, permanent: false } : ended
+  return { ended: patient, signal: null, succeeded: null, disable: null, holdMs: null }
 }

@@ -12,6 +12,7 @@
  * - **lease**: how long a claim is believed without being renewed.
  * - **lane**: the line in which work of one endpoint, or of one client and type, waits. Claims go lane by lane.
  * - **turn**: a lane's place in the run queue, left by whoever makes the lane claimable.
+ * - **schedule**: a recurring task: when, and what each time. A **tick** is one of its times; it makes one task.
  * - **generation**: which life of a task this is: 1, and one more for every `retry` of a task that had ended.
  */
 
@@ -41,9 +42,11 @@ export interface Work {
   readonly maxTries: number
   readonly fence: number
   readonly leasedUntil: Millis | null
-  /** The boot that holds the lease. */
+  /** The boot that holds the lease, or {@link WORKER} and the key of a worker over HTTP. */
   readonly leasedBy: string | null
 }
+/** What `leasedBy` begins with where a worker over HTTP holds the lease: such a lease outlives the boots of nodes. */
+export const WORKER = 'worker:'
 
 export interface Task extends Work {
   readonly type: string
@@ -76,7 +79,6 @@ export interface Task extends Work {
   readonly deadlineAt: Millis | null
   readonly timeoutSeconds: number
   readonly cancelRequestedAt: Millis | null
-  readonly expiresAt: Millis | null
   readonly traceparent: string | null
   readonly tracestate: string | null
 }
@@ -89,6 +91,41 @@ export interface Callback {
   readonly events?: readonly EventType[]
   /** Delays in seconds, one before each retry. */
   readonly retrySchedule?: readonly number[]
+}
+
+/** Times that were missed, by an outage say: left out, made good by one task, or by one each. */
+export type CatchUp = 'none' | 'one' | 'all'
+
+/** A recurring task. */
+export interface Schedule {
+  readonly id: string
+  readonly clientId: string
+  readonly type: string
+  readonly cron: string
+  /** An IANA name. */
+  readonly timezone: string
+  readonly catchUp: CatchUp
+  /** {@link TaskTemplate} */
+  readonly template: Json
+  readonly pausedAt: Millis | null
+  /** The next tick; null: it is paused, or will never tick again. */
+  readonly nextAt: Millis | null
+  /** The latest tick that made a task. */
+  readonly lastAt: Millis | null
+  readonly createdAt: Millis
+  readonly updatedAt: Millis
+  /** Counts changes of settings; ticks are none. */
+  readonly revision: number
+}
+/** What every task of a schedule is made of. Null tries and timeout: what the type says when it ticks. */
+export interface TaskTemplate {
+  readonly input: Json
+  readonly metadata: Json
+  readonly callback: Json | null
+  readonly timeoutSeconds: number | null
+  readonly maxTries: number | null
+  readonly priority: number
+  readonly concurrencyKey: string | null
 }
 
 export interface Failure {
@@ -147,6 +184,8 @@ export interface Endpoint {
   readonly payload: EndpointPayload
   readonly maxPerMinute: number | null
   readonly maxInFlight: number
+  /** What the receiver allows a minute (`WebHook-Allowed-Rate`); null: it named no rate. */
+  readonly allowedRate: number | null
   /** Delays in seconds, as JSON; null: the installation's. */
   readonly retrySchedule: Json | null
   /** `whsec_…`, sealed. */
@@ -156,12 +195,18 @@ export interface Endpoint {
   readonly previousSecretUntil: Millis | null
   readonly verification: 'challenge' | 'cloudevents' | 'none'
   readonly verifiedAt: Millis | null
+  /** Set once: an endpoint that never proved itself holds its deliveries for a day only. */
+  readonly firstVerifiedAt: Millis | null
+  /** The delivery whose answer is waited for. */
+  readonly verificationDeliveryId: string | null
   readonly verificationError: string | null
   readonly verificationExpiresAt: Millis | null
   readonly pausedAt: Millis | null
   readonly disabledAt: Millis | null
   readonly disabledReason: DisabledReason | null
   readonly failingSince: Millis | null
+  /** When `endpoint.failing` told of this episode. */
+  readonly failingToldAt: Millis | null
   readonly lastSuccessAt: Millis | null
   readonly createdAt: Millis
   readonly updatedAt: Millis
@@ -206,6 +251,9 @@ export interface Delivery extends Work {
   readonly finishedAt: Millis | null
 }
 
+/** What an attempt says of its endpoint's strength; `neutral`: it is alive and did not take the webhook. */
+export type Signal = 'success' | 'failure' | 'timeout' | 'blocked' | 'neutral'
+
 /** Milliseconds from the start of the attempt's phase; null where the phase was not reached or the connection was reused. */
 export interface Timings {
   readonly dnsMs: number | null
@@ -233,8 +281,8 @@ export interface Attempt {
   readonly remoteAddress: string | null
 }
 
-/** A deleted client is kept for what it owned, and found by nobody. */
-export type ClientStatus = 'active' | 'suspended' | 'deleted'
+/** A deleted client is found by nobody; it is erased once nothing of it is left. */
+export type ClientStatus = 'active' | 'suspended' | 'deleted' | 'erased'
 export interface Client {
   readonly id: string
   readonly name: string
@@ -262,6 +310,8 @@ export interface Key {
   readonly hint: string
   /** Scopes, as JSON. */
   readonly scopes: Json
+  /** Task types a worker's key may claim, as JSON; null: every type that workers run. */
+  readonly taskTypes: Json | null
   readonly createdAt: Millis
   readonly expiresAt: Millis | null
   readonly revokedAt: Millis | null
@@ -281,6 +331,61 @@ export interface SigningKey {
   readonly publishedAt: Millis
   readonly activatedAt: Millis | null
   readonly retiredAt: Millis | null
+  /** A next key that shall sign as soon as it may: when that was asked for. */
+  readonly wantedAt: Millis | null
+}
+
+/** Who does what the audit log keeps, and by which request. */
+export interface Author {
+  /** The id of a key, or one of {@link actors}. */
+  readonly actor: string
+  readonly requestId: string | null
+  /** The other end of the connection: a proxy's, where one stands before the node. */
+  readonly remoteAddress: string | null
+}
+/** Who acts without a key: the operator's token, the command line, the platform by itself. */
+export const actors = { token: 'admin-token', cli: 'cli', system: 'system' } as const
+
+export const auditActions = [
+  'client.create',
+  'client.suspend',
+  'client.resume',
+  'client.delete',
+  'client.erase',
+  'key.create',
+  'key.rotate',
+  'key.revoke',
+  'signingKey.rotate',
+  'signingKey.revoke',
+  'taskType.pause',
+  'taskType.resume',
+  'endpoint.create',
+  'endpoint.change',
+  'endpoint.pause',
+  'endpoint.resume',
+  'endpoint.verify',
+  'endpoint.rotateSecret',
+  'endpoint.ping',
+  'endpoint.delete',
+  'task.cancel',
+  'task.retry',
+  'task.delete',
+  'schedule.change',
+  'schedule.delete',
+  'delivery.redeliver',
+] as const
+export type AuditAction = (typeof auditActions)[number]
+/** One act that needed a privilege. Append-only. */
+export interface AuditEntry extends Author {
+  readonly id: string
+  readonly at: Millis
+  readonly action: AuditAction
+  /** The id of what it was done to; null: of nothing that has one. */
+  readonly target: string | null
+  /** Whose that is; null: no client's. */
+  readonly clientId: string | null
+  /** An object; never a secret. */
+  readonly details: Json
 }
 
 /** How a try ended, as `decide` judges it. Delays are relative: the script adds the database's clock. */

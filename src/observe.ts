@@ -2,6 +2,7 @@
 import { write, writeSync } from 'node:fs'
 import { type Logger, pino } from 'pino'
 import type { Clock } from './clock.ts'
+import { shownError } from './errors.ts'
 import type { AttemptOutcome, EventType, Millis, State } from './model.ts'
 import type { LogLevel } from './settings.ts'
 
@@ -26,7 +27,14 @@ export interface LogOptions {
 export function openLog({ level, clock, fd = 1 }: LogOptions): OpenLog {
   const lines = gatherLines(fd, clock)
   const log = pino(
-    { level, base: null, timestamp: stamp(clock), formatters: { level: (label) => ({ level: label }), log: censored } },
+    {
+      level,
+      base: null,
+      timestamp: stamp(clock),
+      formatters: { level: (label) => ({ level: label }), log: censored },
+      // Errors are fit to be shown already: pino's own serializer would take what they became for an error again.
+      serializers: { err: (shown) => shown },
+    },
     lines,
   )
   return { log, close: lines.close }
@@ -154,8 +162,9 @@ function censoredCopy(fields: object, depth: number): Record<string, unknown> {
 }
 
 function shown(value: unknown, depth: number): unknown {
-  // Errors have a serializer of their own; what knows its JSON (a Date, a URL) is no bag of fields.
-  if (typeof value !== 'object' || value === null || value instanceof Error || 'toJSON' in value) return value
+  if (value instanceof Error) return shownError(value)
+  // What knows its JSON (a Date, a URL) is no bag of fields.
+  if (typeof value !== 'object' || value === null || 'toJSON' in value) return value
   if (depth >= DEEPEST) return '…'
   return Array.isArray(value) ? value.map((item) => shown(item, depth + 1)) : censoredCopy(value, depth + 1)
 }

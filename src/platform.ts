@@ -1,20 +1,34 @@
 /** The composition root: builds every part, starts them, stops them in reverse. The only file that sees everything. */
+import { generateApiKey } from './apikey.ts'
+import { bulkTypes } from './bulk.ts'
 import { type Clock, systemClock } from './clock.ts'
 import { type Config, listeningAt, loadDevelopmentSecrets, parseConfig, type SecuredConfig } from './config.ts'
+import { createRoom } from './depth.ts'
 import { createDispatcher } from './dispatcher.ts'
+import { createDurations } from './durations.ts'
+import { StartupError, shownError } from './errors.ts'
 import { createApp } from './http/app.ts'
+import { createClaims } from './http/claims.ts'
+import { createQuotas } from './http/quotas.ts'
 import { createWaits } from './http/waits.ts'
 import { newId } from './id.ts'
 import { createJanitor } from './janitor.ts'
+import type { RunRecord } from './lifecycle.ts'
+import { type Author, actors, type Client, clientScopes, type Millis, type SigningKey } from './model.ts'
 import { attemptLine, type Log, openLog, runLine } from './observe.ts'
-import { CANCEL_GRACE_MS, createScheduler } from './scheduler.ts'
+import { replayType } from './replay.ts'
+import { checkSealed, reseal } from './reseal.ts'
+import { CANCEL_GRACE_MS } from './run.ts'
+import { createScheduler, type SchedulerOptions } from './scheduler.ts'
+import { createTicker } from './schedules.ts'
 import { createSealer, type Sealer } from './seal.ts'
 import type { Options } from './settings.ts'
 import { migrateStore, openStore } from './store/open.ts'
 import type { Store } from './store/store.ts'
 import { createRegistry, type TaskType } from './task.ts'
+import { openThreads, refuseInThread } from './threads.ts'
 import { judgeUrl, parseAddressRules } from './webhook/address.ts'
-import { createKeyRing } from './webhook/keys.ts'
+import { createKeyRing, outlook } from './webhook/keys.ts'
 import { generateSecret, secretHint } from './webhook/signer.ts'
 import { createTransport } from './webhook/transport.ts'
 
@@ -56,20 +70,22 @@ export interface Parts {
   readonly tasks: readonly TaskType[]
   readonly log: Log
   readonly clock?: Clock
+  /** The URL of the module with the task types, for the threads that load it; left out: each that runs in a thread names its own. */
+  readonly module?: string
   /** Whether this process listens where the configuration says: then callbacks may not go there. */
   readonly listens?: boolean
 }
 
-/** Pending and running tasks over which new ones are refused. */
-const MOST_OPEN_TASKS = 2_000_000
+/** Open streams, and as many calls that wait: each costs some kilobytes and a connection. */
+const MOST_SEATS = { node: 10_000, client: 1_000 }
 /** A pump that has not claimed for this long is not well. */
 const STALE_MS = 60_000
 const KEYS_EVERY_MS = 30_000
 
 /** The platform from a judged configuration. */
-export async function openRingback({ config, tasks, log, clock = systemClock(), listens = false }: Parts): Promise<Ringback> {
+export async function openRingback({ config, tasks, log, clock = systemClock(), module, listens = false }: Parts): Promise<Ringback> {
+  refuseInThread()
   const boot = newId(clock, 'boot')
-  const registry = createRegistry(tasks)
   const onError = (error: unknown): void => log.warn({ err: rooted(error) }, 'trouble')
   const publicUrl = (): string => config.publicUrl
   const sealer = createSealer({
@@ -78,18 +94,44 @@ export async function openRingback({ config, tasks, log, clock = systemClock(), 
     clock,
   })
   const { retrySchedule, leaseMs } = config
-  const store = await openStore({ url: databaseUrl(config), clock, publicUrl, retrySchedule, owner: true, onError })
+  const keepMs = keeping(config.retentionMs, tasks)
+  const limitedTypes = tasks.flatMap(({ type, concurrency }) => (concurrency === null ? [] : [type]))
+  const url = databaseUrl(config)
+  const store = await openStore({ url, clock, publicUrl, retrySchedule, keepMs, limitedTypes, owner: true, onError })
   try {
+    const room = createRoom({ store, clock, ...config })
+    const registry = createRegistry([...tasks, replayType(store), ...bulkTypes(store, room)])
     await checkMasterKey(store, sealer)
     const keys = createKeyRing({ store, sealer, clock })
     await keys.load()
     const rules = parseAddressRules({
       allow: config.callbackAllow,
       allowHttp: config.callbackHttp,
+      ports: config.callbackPorts,
       listeners: listens ? [{ address: config.host, port: config.port }] : [],
     })
-    const transport = createTransport({ rules, clock })
-    const scheduler = createScheduler({
+    const durations = createDurations()
+    const transport = createTransport({ rules, clock, proxy: config.egressProxy })
+    const threaded = tasks.filter(({ where }) => where === 'thread')
+    // The last thing here that takes its time and may fail: what follows cannot leave threads behind.
+    const threads =
+      threaded.length === 0
+        ? null
+        : await openThreads({ types: threaded, module, most: config.threads, memoryMb: config.threadMemoryMb, clock, onError })
+    const onRun = ({ task, outcome, durationMs, waitMs, errorCode }: RunRecord): void => {
+      if (outcome === 'completed') durations.note(task.type, durationMs)
+      runLine(log, {
+        taskId: task.id,
+        type: task.type,
+        clientId: task.clientId,
+        try: task.tries,
+        outcome,
+        durationMs,
+        waitMs,
+        errorCode,
+      })
+    }
+    const scheduling: SchedulerOptions = {
       store,
       registry,
       clock,
@@ -98,18 +140,11 @@ export async function openRingback({ config, tasks, log, clock = systemClock(), 
       concurrency: config.concurrency,
       onError,
       log,
-      onRun: ({ task, outcome, durationMs, waitMs, errorCode }) =>
-        runLine(log, {
-          taskId: task.id,
-          type: task.type,
-          clientId: task.clientId,
-          try: task.tries,
-          outcome,
-          durationMs,
-          waitMs,
-          errorCode,
-        }),
-    })
+      onRun,
+    }
+    const inProcess = createScheduler(scheduling)
+    const inThreads = threads && createScheduler({ ...scheduling, threads, concurrency: config.threads })
+    const schedulers = inThreads ? [inProcess, inThreads] : [inProcess]
     const dispatcher = createDispatcher({
       store,
       transport,
@@ -119,6 +154,7 @@ export async function openRingback({ config, tasks, log, clock = systemClock(), 
       boot,
       publicUrl,
       retrySchedule,
+      excerpts: config.responseExcerpts,
       leaseMs,
       concurrency: config.dispatchConcurrency,
       onError,
@@ -135,14 +171,30 @@ export async function openRingback({ config, tasks, log, clock = systemClock(), 
           nextDelayMs,
         }),
     })
-    const renew = () => Promise.all([scheduler.renew(), dispatcher.renew()])
-    const janitor = createJanitor({ store, clock, leaseMs, graceMs: CANCEL_GRACE_MS + 5_000, renew, onError })
+    const renew = () => Promise.all([...schedulers, dispatcher].map((pump) => pump.renew()))
+    const janitor = createJanitor({
+      store,
+      clock,
+      leaseMs,
+      graceMs: CANCEL_GRACE_MS + 5_000,
+      renew,
+      registry,
+      holdMs: config.holdMs,
+      auditKeptMs: config.auditRetentionMs,
+      leastKeptMs: Math.min(config.retentionMs, ...tasks.map(({ type }) => keepMs(type))),
+      newsKeptMs: config.retentionMs,
+      onError,
+    })
+    const ticker = createTicker({ store, registry, clock, room, onError })
     const waits = createWaits({ store, clock })
+    const claims = createClaims({ store, clock, leaseMs, onError })
     let state: 'built' | 'started' | 'stopped' = 'built'
     let rereadKeys = (): void => {}
+    const resealing = new AbortController()
+    let resealed: Promise<void> = Promise.resolve()
 
-    const healthy = (pump: { lastClaimAt: number }): string =>
-      state === 'started' && clock.now() - pump.lastClaimAt < STALE_MS
+    const healthy = (...pumps: readonly { lastClaimAt: number }[]): string =>
+      state === 'started' && pumps.every((pump) => clock.now() - pump.lastClaimAt < STALE_MS)
         ? 'ok'
         : state === 'started'
           ? 'has not claimed for a minute'
@@ -161,20 +213,48 @@ export async function openRingback({ config, tasks, log, clock = systemClock(), 
       verificationDefault: config.endpointVerification,
       bodyLimitBytes: config.bodyLimitBytes,
       corsOrigins: config.corsOrigins,
-      maxOpenTasks: MOST_OPEN_TASKS,
+      typicalMs: durations.typical,
+      maxOpenTasks: config.maxOpenTasks,
+      mostOfClient: {
+        openTasks: config.maxOpenTasksPerClient,
+        endpoints: config.maxEndpointsPerClient,
+        schedules: config.maxSchedulesPerClient,
+      },
+      isFull: (type) => (type.where === 'thread' && inThreads ? inThreads : inProcess).full,
+      mostStreams: MOST_SEATS,
+      mostWaits: MOST_SEATS,
+      keepMs,
       waits,
+      claims,
+      leaseMs,
+      onRun,
+      ...(config.rateLimits && {
+        admit: createQuotas({
+          limits: config.rateLimits,
+          // One process owns a SQLite store.
+          shared: config.database.kind === 'postgres' ? store : null,
+          clock,
+          onError,
+        }),
+      }),
       log,
       async health() {
         const answers = await store.now().then(
-          () => 'ok',
+          () => store.refusal ?? 'ok',
           () => 'does not answer',
         )
-        return { store: answers, scheduler: healthy(scheduler), dispatcher: healthy(dispatcher) }
+        return { store: answers, scheduler: healthy(...schedulers), dispatcher: healthy(dispatcher) }
       },
     })
 
-    store.onWork((kind) => (kind === 'task' ? scheduler : dispatcher).wake())
-    store.onCancelRequest((id) => scheduler.interrupt(id, 'canceled'))
+    store.onKeys(() => void keys.load().catch(onError))
+    store.onWork((kind) => {
+      for (const pump of kind === 'task' ? schedulers : [dispatcher]) pump.wake()
+    })
+    store.onSchedules(() => ticker.wake())
+    store.onCancelRequest((id) => {
+      for (const pump of schedulers) pump.interrupt(id, 'canceled')
+    })
     const readKeysAgain = (): void => {
       rereadKeys = clock.after(KEYS_EVERY_MS, () => {
         keys.load().catch(onError)
@@ -189,10 +269,15 @@ export async function openRingback({ config, tasks, log, clock = systemClock(), 
         state = 'started'
         // On SQLite this process owns the store: whatever another boot had leased is dead.
         await janitor.rescue(config.database.kind === 'sqlite' ? boot : null)
-        scheduler.start()
-        dispatcher.start()
+        for (const pump of [...schedulers, dispatcher]) pump.start()
         janitor.start()
+        ticker.start()
         readKeysAgain()
+        if (config.masterKeyPrevious !== null)
+          resealed = reseal(store, sealer, resealing.signal).then((sealedAnew) => {
+            if (sealedAnew !== null)
+              log.info({ sealedAnew }, 'everything is sealed with the present master key: the previous one may be dropped')
+          }, onError)
       },
       async stop() {
         if (state === 'stopped') return
@@ -200,10 +285,16 @@ export async function openRingback({ config, tasks, log, clock = systemClock(), 
         // Timers of the clock keep no process alive; a drain must.
         const alive = setInterval(() => {}, 1_000)
         rereadKeys()
+        resealing.abort()
         waits.stop()
+        const claimed = claims.stop()
         janitor.stop()
-        await Promise.all([scheduler.stop(config.shutdownMs), dispatcher.stop(config.shutdownMs)])
+        await ticker.stop()
+        await Promise.all([...schedulers, dispatcher].map((pump) => pump.stop(config.shutdownMs)))
+        await claimed
+        await threads?.close()
         await transport.close()
+        await resealed
         await store.close()
         clearInterval(alive)
       },
@@ -212,6 +303,12 @@ export async function openRingback({ config, tasks, log, clock = systemClock(), 
     await store.close()
     throw error
   }
+}
+
+/** How long ended tasks are kept, type by type. */
+function keeping(retentionMs: Millis, tasks: readonly TaskType[]): (type: string) => Millis {
+  const own = new Map(tasks.flatMap(({ type, retentionSeconds }) => (retentionSeconds === null ? [] : [[type, retentionSeconds * 1000]])))
+  return (type) => own.get(type) ?? retentionMs
 }
 
 /** Brings the store up to this program's schema; answers how many migrations were applied. */
@@ -225,12 +322,79 @@ const databaseUrl = ({ database }: Pick<Config, 'database'>): string =>
 /** @throws StartupError when the store was sealed with another master key: nothing is made anew that would hide it. */
 async function checkMasterKey(store: Store, sealer: Sealer): Promise<void> {
   sealer.checkCanary(await store.keepSetting('canary', sealer.canary()))
+  await checkSealed(store, sealer)
 }
 
-/** The error that says what happened, under those that say what it means; without the row a database quotes, which holds clients' data. */
+/** What `ringback keys` does, beside whatever servers run on the same store. */
+export interface KeyKeeper {
+  list(): Promise<readonly (SigningKey & ReturnType<typeof outlook>)[]>
+  rotate(): Promise<void>
+  /** @throws StartupError when there is no such key. */
+  revoke(id: string): Promise<void>
+  close(): Promise<void>
+}
+const byHand: Author = { actor: actors.cli, requestId: null, remoteAddress: null }
+/** @throws StartupError when the store cannot be opened, or the master key is not the store's. */
+export async function openKeys(config: SecuredConfig): Promise<KeyKeeper> {
+  const clock = systemClock()
+  const store = await openStore({ url: databaseUrl(config), clock, publicUrl: () => '', retrySchedule: [] })
+  try {
+    const previous = config.masterKeyPrevious === null ? {} : { previousMasterKey: config.masterKeyPrevious }
+    const sealer = createSealer({ masterKey: config.masterKey, ...previous, clock })
+    await checkMasterKey(store, sealer)
+    const ring = createKeyRing({ store, sealer, clock })
+    return {
+      async list() {
+        return (await store.listSigningKeys()).map((key) => ({ ...key, ...outlook(key) }))
+      },
+      async rotate() {
+        await store.wantNextKey(byHand)
+        await ring.load()
+      },
+      async revoke(id) {
+        if ((await store.revokeSigningKey(id, byHand)) === null)
+          throw new StartupError(`there is no signing key "${id}": ringback keys list shows those there are`)
+        await ring.load()
+      },
+      close: () => store.close(),
+    }
+  } catch (error) {
+    await store.close()
+    throw error
+  }
+}
+
+/** What `ringback clients` does, beside whatever servers run on the same store. */
+export interface ClientKeeper {
+  /** A client, and a key with every scope of one. */
+  create(name: string): Promise<{ readonly client: Client; readonly key: string }>
+  list(): AsyncIterable<Client>
+  close(): Promise<void>
+}
+/** @throws StartupError when the store cannot be opened. */
+export async function openClients(config: Pick<Config, 'database'>): Promise<ClientKeeper> {
+  const clock = systemClock()
+  const store = await openStore({ url: databaseUrl(config), clock, publicUrl: () => '', retrySchedule: [] })
+  return {
+    async create(name) {
+      const client = await store.addClient({ id: newId(clock, 'client'), name }, byHand)
+      const { key, hash, hint } = generateApiKey(clock)
+      const made = { id: newId(clock, 'key'), clientId: client.id, name: '', hash, hint, taskTypes: null, expiresAt: null }
+      await store.addKey({ ...made, scopes: JSON.stringify(clientScopes) }, byHand)
+      return { client, key }
+    },
+    async *list() {
+      for (let page = await store.listClients(200, null); ; page = await store.listClients(200, page.next)) {
+        yield* page.items
+        if (page.next === null) return
+      }
+    },
+    close: () => store.close(),
+  }
+}
+
+/** The error that says what happened, under those that say what it means. */
 function rooted(error: unknown): unknown {
   const root = error instanceof Error && error.cause instanceof Error ? error.cause : error
-  if (!(root instanceof Error) || !('detail' in root)) return root
-  const { name, message, stack } = root
-  return { name, message, stack, code: 'code' in root ? root.code : undefined }
+  return root instanceof Error ? shownError(root) : root
 }

@@ -76,6 +76,11 @@ export class Pump<W extends Work> {
     return this.#held.size
   }
 
+  /** Whether as many run as may. */
+  get full(): boolean {
+    return this.#held.size >= this.#options.concurrency
+  }
+
   /** Lends free slots: see `Starter`. */
   reserve(most: number): number {
     if (this.#state !== 'pumping') return 0

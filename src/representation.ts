@@ -2,6 +2,7 @@
  * The one way a task is shown: in a 202, a GET, a list, a stream and a webhook. Written as text, because input, result and
  * metadata are JSON text already: they go out as they came in, and nothing is parsed to be printed again.
  */
+import { parsed } from './legible.ts'
 import type { Json, Millis, Task } from './model.ts'
 
 /** Inputs and results above this many bytes of UTF-8 are null in every representation and fetched from their own URL. */
@@ -20,6 +21,8 @@ export interface TaskView {
   readonly callbackStatus: 'none' | 'pending' | 'delivered' | 'failed' | null
   readonly waitingFor?: WaitingFor | null
   readonly estimatedCompletionAt?: Millis | null
+  /** How long it is kept after its end. */
+  readonly keptMs: Millis
   /** Leaves out input, result and metadata: for data that must not leave by webhook. */
   readonly thin?: boolean
 }
@@ -38,30 +41,48 @@ export function taskJson(task: Task, view: TaskView): string {
   const created = instant(task.createdAt)
   const due = task.dueAt === task.createdAt ? created : instant(task.dueAt)
   const updated = task.updatedAt === task.createdAt ? created : instant(task.updatedAt)
-  return `{"id":"${task.id}","type":"${task.type}","status":"${task.state}","progress":${task.progress},"progressMessage":${textOrNull(task.progressMessage)},"result":${resultInline ? task.result : 'null'},"resultUrl":${task.result === null || resultInline ? 'null' : text(`${self}/result`)},"error":${task.error ?? 'null'},"lastError":${task.lastError ?? 'null'},"input":${inputInline ? task.input : 'null'},"inputUrl":${inputInline ? 'null' : text(`${self}/input`)},"metadata":${thin ? 'null' : task.metadata},"priority":${task.priority},"concurrencyKey":${textOrNull(task.concurrencyKey)},"tries":${task.tries},"maxTries":${task.maxTries},"generation":${task.generation},"revision":${task.revision},"batchId":${textOrNull(task.batchId)},"scheduleId":${textOrNull(task.scheduleId)},"createdAt":"${created}","runAt":"${due}","startedAt":${time(task.startedAt)},"updatedAt":"${updated}","finishedAt":${time(task.finishedAt)},"startBy":${time(task.startBy)},"deadlineAt":${time(task.deadlineAt)},"timeoutSeconds":${task.timeoutSeconds},"cancelRequestedAt":${time(task.cancelRequestedAt)},"expiresAt":${time(task.expiresAt)},"estimatedCompletionAt":${time(view.estimatedCompletionAt ?? null)},"waitingFor":${textOrNull(view.waitingFor ?? null)},"callback":${callbackJson(task.callback, view.callbackStatus)},"links":{"self":"${self}","events":"${self}/events","cancel":"${self}/cancel","deliveries":"${view.publicUrl}/v1/deliveries?taskId=${task.id}"}}`
+  return `{"id":"${task.id}","type":"${task.type}","status":"${task.state}","progress":${task.progress},"progressMessage":${textOrNull(task.progressMessage)},"result":${resultInline ? task.result : 'null'},"resultUrl":${task.result === null || resultInline ? 'null' : text(`${self}/result`)},"error":${task.error ?? 'null'},"lastError":${task.lastError ?? 'null'},"input":${inputInline ? task.input : 'null'},"inputUrl":${inputInline ? 'null' : text(`${self}/input`)},"metadata":${thin ? 'null' : task.metadata},"priority":${task.priority},"concurrencyKey":${textOrNull(task.concurrencyKey)},"tries":${task.tries},"maxTries":${task.maxTries},"generation":${task.generation},"revision":${task.revision},"batchId":${textOrNull(task.batchId)},"scheduleId":${textOrNull(task.scheduleId)},"createdAt":"${created}","runAt":"${due}","startedAt":${time(task.startedAt)},"updatedAt":"${updated}","finishedAt":${time(task.finishedAt)},"startBy":${time(task.startBy)},"deadlineAt":${time(task.deadlineAt)},"timeoutSeconds":${task.timeoutSeconds},"cancelRequestedAt":${time(task.cancelRequestedAt)},"expiresAt":${time(task.finishedAt === null ? null : task.finishedAt + view.keptMs)},"estimatedCompletionAt":${time(view.estimatedCompletionAt ?? null)},"waitingFor":${textOrNull(view.waitingFor ?? null)},"callback":${callbackJson(task.callback, view.callbackStatus)},"links":{"self":"${self}","events":"${self}/events","cancel":"${self}/cancel","deliveries":"${view.publicUrl}/v1/deliveries?taskId=${task.id}"}}`
 }
 
 const NO_ENDPOINT = '{"endpointId":null,"url":null,"events":null,"retrySchedule":null,"status":'
 
 function callbackJson(callback: Json | null, status: TaskView['callbackStatus']): string {
   if (callback === null || callback === '{}') return `${NO_ENDPOINT}${textOrNull(status)}}`
-  const { endpointId = null, url = null, events = null, retrySchedule = null } = JSON.parse(callback)
+  const {
+    endpointId = null,
+    url = null,
+    events = null,
+    retrySchedule = null,
+  } = parsed<Partial<Record<'endpointId' | 'url' | 'events' | 'retrySchedule', unknown>>>(callback, {})
   return JSON.stringify({ endpointId, url, events, retrySchedule, status })
 }
 
-/** The envelope of an event: the exact bytes that are signed and sent. `data` is JSON text. */
-export function envelopeJson(event: { id: string; type: string; at: Millis }, data: Json): string {
-  return `{"type":"${event.type}","timestamp":"${instant(event.at)}","id":"${event.id}","data":${data}}`
+/** The envelope of an event: the exact bytes that are signed and sent. `data` is JSON text. Without an id it tells of a state that is no event. */
+export function envelopeJson(event: { id: string | null; type: string; at: Millis }, data: Json): string {
+  return `{"type":"${event.type}","timestamp":"${instant(event.at)}","id":${textOrNull(event.id)},"data":${data}}`
 }
 
 /**
- * The same fact as a CloudEvents 1.0 event in structured mode. `sequence` is the revision, as the sequence extension has it: a string.
+ * The same fact as a CloudEvents 1.0 event in structured mode. `sequence` is the revision, to be compared as a number within one
+ * subject. An event of no task has none.
  */
 export function cloudEventJson(
-  event: { id: string; type: string; at: Millis; source: string; subject: string | null; sequence: number; traceparent?: string | null },
+  event: {
+    id: string
+    type: string
+    at: Millis
+    source: string
+    subject: string | null
+    sequence: number | null
+    traceparent?: string | null
+  },
   data: Json,
 ): string {
   const subject = event.subject === null ? '' : `"subject":"${event.subject}",`
+  const order = event.sequence === null ? '' : `"sequence":"${event.sequence}",`
   const trace = event.traceparent ? `"traceparent":"${event.traceparent}",` : ''
-  return `{"specversion":"1.0","id":"${event.id}","source":${text(event.source)},"type":"${event.type}",${subject}"time":"${instant(event.at)}","datacontenttype":"application/json",${trace}"sequence":"${event.sequence}","data":${data}}`
+  return `{"specversion":"1.0","id":"${event.id}","source":${text(event.source)},"type":"${event.type}",${subject}"time":"${instant(event.at)}","datacontenttype":"application/json",${trace}${order}"data":${data}}`
 }
+
+/** The challenge in the bytes of a verification, whatever their format; null: they hold none. */
+export const challengeOf = (body: Json): string | null => (JSON.parse(body) as { data: { challenge: string | null } }).data.challenge

@@ -1,28 +1,17 @@
-/** The task side: parses the input, runs the handler under its signal, judges how it ended, settles. */
+/** The task side: runs each try under its signal, in this thread or in one of the pool, judges how it ended, settles. */
 import type { Clock } from './clock.ts'
-import { RingbackError } from './errors.ts'
-import { decide, type Ended } from './lifecycle.ts'
-import type { Failure, Json, Millis, State, Task } from './model.ts'
-import { Interrupted, lender, Pump, type Source, settleSurely } from './pump.ts'
+import { decide, type Ended, type RunRecord } from './lifecycle.ts'
+import type { Millis, Task } from './model.ts'
+import { lender, Pump, type Source, settleSurely } from './pump.ts'
+import { Expired, graceOf, judgeReason, runTry, tryOf } from './run.ts'
 import type { Store } from './store/store.ts'
-import { Permanent, Postpone, type Registry, type RunContext, type TaskType } from './task.ts'
+import type { Registry, RunContext, TaskType } from './task.ts'
+import type { Threads } from './threads.ts'
 
-/** The largest result, as JSON. */
-export const RESULT_LIMIT_BYTES = 8 * 1024 * 1024
-/** After a client asked to cancel, how long the handler may still return a result. */
-export const CANCEL_GRACE_MS = 10_000
 /** Reports of one run are written at most this often; the last one always is. */
 const REPORT_EVERY_MS = 100
-
-/** One line per run: everything about it. */
-export interface RunRecord {
-  readonly task: Task
-  /** The state the run left the task in; `stale` when its lease was lost. */
-  readonly outcome: State | 'stale'
-  readonly durationMs: Millis
-  readonly waitMs: Millis
-  readonly errorCode: string | null
-}
+/** Those who subscribe to progress are told this often. */
+const TELL_EVERY_MS = 1_000
 
 export interface SchedulerOptions {
   readonly store: Store
@@ -34,20 +23,17 @@ export interface SchedulerOptions {
   readonly onRun: (record: RunRecord) => void
   readonly onError: (error: unknown) => void
   readonly log: RunContext['log']
-}
-
-/** A run's own reasons to stop, beside the pump's. */
-class Expired extends Error {
-  readonly code: 'timeout' | 'deadline_exceeded'
-  constructor(code: 'timeout' | 'deadline_exceeded', message: string) {
-    super(message)
-    this.code = code
-  }
+  /** Left out: it runs the types that run in this thread. Given: those that run in these. */
+  readonly threads?: Threads
 }
 
 export function createScheduler(options: SchedulerOptions): Pump<Task> {
-  const { store, registry, clock, boot, concurrency, leaseMs } = options
-  const types = registry.list().map(({ type, concurrency: limit }) => ({ type, concurrency: limit }))
+  const { store, registry, clock, boot, concurrency, leaseMs, threads } = options
+  const place = threads ? 'thread' : 'process'
+  const types = registry
+    .list()
+    .filter(({ where }) => where === place)
+    .map(({ type, concurrency: limit }) => ({ type, concurrency: limit }))
 
   const source: Source<Task> = {
     claim: async (limit) => {
@@ -77,8 +63,8 @@ export function createScheduler(options: SchedulerOptions): Pump<Task> {
     },
   }
   const pump = new Pump(source, { concurrency, leaseMs, clock, onError: options.onError })
-  const unlimited = types.filter((type) => type.concurrency === null).map(({ type }) => type)
-  store.startTasks(lender(pump, boot, leaseMs), new Set(unlimited))
+  // Only one pump can lend its slots. What goes to a thread may well wait for its claim.
+  if (!threads) store.startTasks(lender(pump, boot, leaseMs), types)
   return pump
 }
 
@@ -102,7 +88,9 @@ async function run(task: Task, type: TaskType, outer: AbortSignal, options: Sche
     )
   const reports = reporter(task, options)
   try {
-    return await Promise.race([handle(task, type, abort.signal, reports.report, options), stopped(abort.signal, timers, clock)])
+    const context = { signal: abort.signal, progress: reports.report, log: options.log }
+    if (options.threads) return await options.threads.run(tryOf(task), type, context)
+    return await Promise.race([runTry(tryOf(task), type, context), stopped(abort.signal, timers, clock)])
   } finally {
     reports.close()
     for (const cancel of timers) cancel()
@@ -114,10 +102,9 @@ async function run(task: Task, type: TaskType, outer: AbortSignal, options: Sche
 function stopped(signal: AbortSignal, timers: (() => void)[], clock: Clock): Promise<Ended> {
   return new Promise((resolve) => {
     const end = (): void => {
-      const reason = signal.reason as unknown
-      const verdict = judgeReason(reason)
-      if (reason instanceof Interrupted && reason.why !== 'leaseLost')
-        timers.push(clock.after(reason.why === 'canceled' ? CANCEL_GRACE_MS : 1_000, () => resolve(verdict)))
+      const verdict = judgeReason(signal.reason)
+      const graceMs = graceOf(signal.reason)
+      if (graceMs > 0) timers.push(clock.after(graceMs, () => resolve(verdict)))
       else resolve(verdict)
     }
     if (signal.aborted) end()
@@ -125,121 +112,63 @@ function stopped(signal: AbortSignal, timers: (() => void)[], clock: Clock): Pro
   })
 }
 
-async function handle(
-  task: Task,
-  type: TaskType,
-  signal: AbortSignal,
-  progress: RunContext['progress'],
-  options: SchedulerOptions,
-): Promise<Ended> {
-  try {
-    const input = await parse(task, type)
-    if (input.kind === 'rejected') return { kind: 'threw', permanent: true, error: input.error }
-    const result: unknown = await type.run(input.value, {
-      task: {
-        id: task.id,
-        type: task.type,
-        clientId: task.clientId,
-        try: task.tries,
-        maxTries: task.maxTries,
-        generation: task.generation,
-        metadata: task.metadata === '{}' ? {} : JSON.parse(task.metadata),
-        deadlineAt: task.deadlineAt,
-        traceparent: task.traceparent,
-        tracestate: task.tracestate,
-      },
-      signal,
-      progress,
-      log: options.log,
-    })
-    return serialise(result)
-  } catch (error) {
-    if (signal.aborted && !(error instanceof Permanent)) return judgeReason(signal.reason)
-    return judgeError(error)
-  }
-}
-
-/** The input is parsed again before each run, so that a deployment with a narrower schema is seen. */
-async function parse(task: Task, type: TaskType): Promise<{ kind: 'parsed'; value: unknown } | { kind: 'rejected'; error: Failure }> {
-  try {
-    return { kind: 'parsed', value: await type.parseInput(JSON.parse(task.input)) }
-  } catch (error) {
-    const details = error instanceof RingbackError ? error.errors : null
-    return {
-      kind: 'rejected',
-      error: { code: 'input_rejected', message: 'The input no longer fits the schema of its task type.', details },
-    }
-  }
-}
-
-function serialise(result: unknown): Ended {
-  const text: Json | undefined = JSON.stringify(result ?? null)
-  if (text === undefined)
-    return judgeError(new Permanent(`The handler returned a ${typeof result}, which JSON cannot hold.`, { code: 'handler_error' }))
-  if (text.length > RESULT_LIMIT_BYTES / 4 && Buffer.byteLength(text) > RESULT_LIMIT_BYTES)
-    return {
-      kind: 'threw',
-      permanent: true,
-      error: { code: 'result_too_large', message: `The result is over ${RESULT_LIMIT_BYTES} bytes of JSON.`, details: null },
-    }
-  return { kind: 'returned', result: text }
-}
-
-function judgeReason(reason: unknown): Ended {
-  if (reason instanceof Expired)
-    return {
-      kind: 'threw',
-      permanent: reason.code === 'deadline_exceeded',
-      error: { code: reason.code, message: reason.message, details: null },
-    }
-  if (reason instanceof Interrupted && reason.why === 'canceled') return { kind: 'canceled' }
-  return { kind: 'interrupted' }
-}
-
-const OWN_CODE = /^[a-z0-9_.]{1,64}$/
-const MOST_MESSAGE = 2_000
-function judgeError(error: unknown): Ended {
-  if (error instanceof Postpone) return { kind: 'postponed', delayMs: Math.max(0, Math.round(error.delaySeconds * 1000)) }
-  const message = (error instanceof Error ? error.message : String(error)).slice(0, MOST_MESSAGE).toWellFormed()
-  if (!(error instanceof Permanent)) return { kind: 'threw', error: { code: 'handler_error', message, details: null } }
-  const code = OWN_CODE.test(error.code) ? error.code : 'handler_error'
-  return { kind: 'threw', permanent: true, error: { code, message, details: sendable(error.details) } }
-}
-function sendable(details: unknown): unknown {
-  try {
-    return JSON.parse(JSON.stringify(details ?? null))
-  } catch {
-    return null
-  }
-}
-
 const MOST_PROGRESS_MESSAGE = 500
-/** Coalesces a run's reports: the first is written at once, later ones at most every tenth of a second, none after the run. */
+/**
+ * Coalesces a run's reports: the first is written at once, later ones at most every tenth of a second, none after the run. Those who subscribe are
+ * told once a second, the last report among them.
+ */
 function reporter(task: Task, { store, clock, onError }: SchedulerOptions): { report: RunContext['progress']; close(): void } {
   let latest: { progress: number; message: string | null } | null = null
+  let fresh = false
+  let tellAt = Number.NEGATIVE_INFINITY
+  let followed = true
   let highest = 0
-  let cancel: (() => void) | null = null
+  let cancelGap: (() => void) | null = null
+  let cancelTelling: (() => void) | null = null
   let closed = false
-  const write = (): void => {
-    if (!latest || closed) return
-    const report = latest
-    latest = null
-    store.reportProgress({ id: task.id, fence: task.fence, ...report }).catch(onError)
-    cancel = clock.after(REPORT_EVERY_MS, () => {
-      cancel = null
-      write()
+  /** Nothing newer may come: what was not told is said once more when it may be. */
+  const tellLater = (): void => {
+    cancelTelling?.()
+    if (closed) return
+    cancelTelling = clock.after(Math.max(0, tellAt - clock.now()), () => {
+      // With nobody to tell, nothing is written twice; the next report asks again.
+      if (followed) write()
     })
+  }
+  const write = (): void => {
+    cancelGap?.()
+    cancelTelling?.()
+    const now = clock.now()
+    const told = now >= tellAt
+    if (told) tellAt = now + TELL_EVERY_MS
+    else tellLater()
+    fresh = false
+    cancelGap = clock.after(REPORT_EVERY_MS, () => {
+      cancelGap = null
+      if (fresh) write()
+    })
+    store.reportProgress({ id: task.id, fence: task.fence, ...latest!, told }).then((reported) => {
+      if (!told || reported.kind === 'stale') return
+      followed = reported.heard !== 'nobody'
+      // Another report was told too short a time ago, by the store's clock.
+      if (reported.heard === 'early') {
+        tellAt = clock.now() + REPORT_EVERY_MS
+        tellLater()
+      }
+    }, onError)
   }
   return {
     report(percent, message) {
       if (closed || !(percent >= 0)) return
       highest = Math.max(highest, Math.min(99.9, percent))
       latest = { progress: highest, message: message?.slice(0, MOST_PROGRESS_MESSAGE).replaceAll('\0', '\ufffd').toWellFormed() ?? null }
-      if (!cancel) write()
+      fresh = true
+      if (!cancelGap) write()
     },
     close() {
       closed = true
-      cancel?.()
+      cancelGap?.()
+      cancelTelling?.()
     },
   }
 }

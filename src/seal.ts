@@ -15,6 +15,8 @@ export interface Sealer {
   readonly keyId: string
   /** `plain` as `v1.<key id>.<nonce>.<data>`, the last three in base64url; data ends with the 16-byte tag. */
   seal(plain: string, place: Place): string
+  /** Whether `sealed` was sealed with the present or the previous key, by the key id it carries. It may be damaged nevertheless. */
+  knows(sealed: string): boolean
   /** The text that was sealed at `place`, under the present or the previous key. Throws an Error that names the place, never the value. */
   open(sealed: string, place: Place): string
   /** A sealed value to keep beside the data: it tells a wrong master key from the right one. */
@@ -96,6 +98,7 @@ export function createSealer({ masterKey, previousMasterKey, clock }: SealerOpti
     keyId,
     seal,
     open,
+    knows: (sealed) => keys.has(sealed.split('.')[1] ?? ''),
     canary: () => seal(CANARY.plain, CANARY.place),
     checkCanary(sealed) {
       try {

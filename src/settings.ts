@@ -22,6 +22,17 @@ export interface RateLimits {
   readonly read: RateLimit | null
 }
 
+/** The proxy of the installation. Its own address is the operator's business: no rule judges it. */
+export interface EgressProxy {
+  /** Over TLS. */
+  readonly secure: boolean
+  /** A name or an address, without brackets. */
+  readonly host: string
+  readonly port: number
+  /** The value of `Proxy-Authorization`; null: none is sent. */
+  readonly authorization: string | null
+}
+
 /** The same settings as an application gives them to `createRingback`. Each overrules its variable. */
 export interface Options {
   readonly env?: Environment | undefined
@@ -34,16 +45,29 @@ export interface Options {
   readonly masterKeyPrevious?: string | undefined
   readonly leaseSeconds?: number | undefined
   readonly retrySchedule?: readonly number[] | undefined
+  readonly holdDays?: number | undefined
+  readonly retentionDays?: number | undefined
+  readonly auditRetentionDays?: number | undefined
   readonly endpointVerification?: 'none' | 'challenge' | undefined
   readonly callbackAllow?: readonly string[] | undefined
   readonly callbackHttp?: boolean | undefined
+  readonly callbackPorts?: readonly number[] | undefined
+  readonly egressProxy?: string | undefined
+  readonly responseExcerpts?: 'on' | 'off' | undefined
   readonly rateLimits?: string | undefined
   readonly configFile?: string | undefined
   readonly logLevel?: LogLevel | undefined
   readonly concurrency?: number | undefined
+  readonly threads?: number | undefined
+  readonly threadMemoryMb?: number | undefined
+  readonly maxOpenTasks?: number | undefined
+  readonly maxOpenTasksPerClient?: number | undefined
+  readonly maxEndpointsPerClient?: number | undefined
+  readonly maxSchedulesPerClient?: number | undefined
   readonly dispatchConcurrency?: number | undefined
   readonly shutdownSeconds?: number | undefined
   readonly bodyLimitBytes?: number | undefined
+  readonly maxConnections?: number | undefined
   readonly corsOrigins?: readonly string[] | undefined
 }
 
@@ -127,6 +151,25 @@ export const settings = {
     meaning: 'Seconds before each retry of a delivery, after a first attempt at once: 1 to 20 of them, each 0 to 86,400.',
     parse: parseSchedule,
   }),
+  holdDays: setting({
+    variable: 'RINGBACK_HOLD_DAYS',
+    fallback: '14',
+    meaning: 'After how many days a delivery that is still open fails as `expired`, 1 to 365.',
+    parse: wholeNumber(1, 365),
+  }),
+  retentionDays: setting({
+    variable: 'RINGBACK_RETENTION_DAYS',
+    fallback: '7',
+    meaning:
+      'How many days an ended task is kept, with its events, deliveries and attempts, 1 to 3,650; a task type may say otherwise. Never less than its deliveries take. As long are events of endpoints kept (pings, proofs, failures), and what is left of a deleted endpoint.',
+    parse: wholeNumber(1, 3650),
+  }),
+  auditRetentionDays: setting({
+    variable: 'RINGBACK_AUDIT_RETENTION_DAYS',
+    fallback: '400',
+    meaning: 'How many days an entry of the audit log is kept, and a key that was revoked or has expired, 1 to 3,650.',
+    parse: wholeNumber(1, 3650),
+  }),
   endpointVerification: setting({
     variable: 'RINGBACK_ENDPOINT_VERIFICATION',
     fallback: { development: 'none', production: 'challenge' },
@@ -145,6 +188,27 @@ export const settings = {
     fallback: { development: 'true', production: 'false' },
     meaning: 'Whether callbacks may go over plain `http:`.',
     parse: (text: string, label: string): boolean => oneOf('true', 'false')(text, label) === 'true',
+  }),
+  callbackPorts: setting({
+    variable: 'RINGBACK_CALLBACK_PORTS',
+    fallback: null,
+    shown: '80, 443, and from 1024 on',
+    meaning: 'The ports that callback URLs may name, separated by commas, and no others: `443,8443`.',
+    parse: list(wholeNumber(1, 65_535)),
+  }),
+  egressProxy: setting({
+    variable: 'RINGBACK_EGRESS_PROXY',
+    fallback: null,
+    shown: 'none',
+    meaning:
+      'The proxy that every webhook goes through, `http://user:password@host:port` or `https://…`: asked by CONNECT for an address that was resolved and judged here. `HTTP_PROXY` and its like are never heeded.',
+    parse: parseProxy,
+  }),
+  responseExcerpts: setting({
+    variable: 'RINGBACK_RESPONSE_EXCERPTS',
+    fallback: 'off',
+    meaning: '`on` keeps the first 4 KiB of what receivers answer, and shows them with each attempt: it may hold data of their users.',
+    parse: oneOf('on', 'off'),
   }),
   rateLimits: setting({
     variable: 'RINGBACK_RATE_LIMITS',
@@ -167,8 +231,47 @@ export const settings = {
   concurrency: setting({
     variable: 'RINGBACK_CONCURRENCY',
     fallback: '50',
-    meaning: 'Tasks running at once on this node, 1 to 10,000.',
+    meaning: 'Tasks running at once in the thread of this node, 1 to 10,000.',
     parse: wholeNumber(1, 10_000),
+  }),
+  threads: setting({
+    variable: 'RINGBACK_THREADS',
+    fallback: null,
+    shown: 'the cores less one, at least 1',
+    meaning:
+      "Threads, and so tasks running in one at once, of the types with `where: 'thread'`: 1 to 256. None is started without such a type.",
+    parse: wholeNumber(1, 256),
+  }),
+  threadMemoryMb: setting({
+    variable: 'RINGBACK_THREAD_MEMORY_MB',
+    fallback: '512',
+    meaning:
+      'The heap of such a thread in MiB, 32 to 65,536. One that needs more is ended, and its try has failed. Buffers are not counted.',
+    parse: wholeNumber(32, 65_536),
+  }),
+  maxOpenTasks: setting({
+    variable: 'RINGBACK_MAX_OPEN_TASKS',
+    fallback: '2000000',
+    meaning: 'Pending and running tasks of all clients over which new ones are refused with 503, 1 to 1,000,000,000.',
+    parse: wholeNumber(1, 1_000_000_000),
+  }),
+  maxOpenTasksPerClient: setting({
+    variable: 'RINGBACK_MAX_OPEN_TASKS_PER_CLIENT',
+    fallback: '1000000',
+    meaning: 'Pending and running tasks of one client over which more of its own are refused with 429, 1 to 1,000,000,000.',
+    parse: wholeNumber(1, 1_000_000_000),
+  }),
+  maxEndpointsPerClient: setting({
+    variable: 'RINGBACK_MAX_ENDPOINTS_PER_CLIENT',
+    fallback: '1000',
+    meaning: 'Endpoints that one client may have, 1 to 1,000,000.',
+    parse: wholeNumber(1, 1_000_000),
+  }),
+  maxSchedulesPerClient: setting({
+    variable: 'RINGBACK_MAX_SCHEDULES_PER_CLIENT',
+    fallback: '1000',
+    meaning: 'Schedules that one client may have, 1 to 1,000,000.',
+    parse: wholeNumber(1, 1_000_000),
   }),
   dispatchConcurrency: setting({
     variable: 'RINGBACK_DISPATCH_CONCURRENCY',
@@ -187,6 +290,13 @@ export const settings = {
     fallback: '1048576',
     meaning: 'The longest request body, 1,024 to 67,108,864 bytes.',
     parse: wholeNumber(1024, 67_108_864),
+  }),
+  maxConnections: setting({
+    variable: 'RINGBACK_MAX_CONNECTIONS',
+    fallback: '16384',
+    meaning:
+      'Connections that may be open to this node, 10 to 1,000,000. For one more, the one of its address that has been idle for longest gives way, else the one of all.',
+    parse: wholeNumber(10, 1_000_000),
   }),
   corsOrigins: setting({
     variable: 'RINGBACK_CORS_ORIGINS',
@@ -316,6 +426,27 @@ function parseCidr(text: string, label: string): string {
   const network = (v4 ? ipaddr.IPv4 : ipaddr.IPv6).networkAddressFromCIDR(`${address}/${bits}`).toString()
   if (network !== ipaddr.parse(address).toString()) throw bad(`which has bits set beyond its prefix; write ${network}/${bits}`)
   return `${network}/${bits}`
+}
+
+function parseProxy(text: string, label: string): EgressProxy {
+  const url = URL.parse(text)
+  const secure = url?.protocol === 'https:'
+  try {
+    if (!url || !/^https?:$/.test(url.protocol) || url.hostname === '' || url.pathname !== '/' || url.search !== '' || url.hash !== '')
+      throw url
+    const credentials = [url.username, url.password].map(decodeURIComponent).join(':')
+    return {
+      secure,
+      host: url.hostname.replace(/^\[|\]$/g, ''),
+      port: url.port === '' ? (secure ? 443 : 80) : Number(url.port),
+      authorization: credentials === ':' ? null : `Basic ${Buffer.from(credentials).toString('base64')}`,
+    }
+  } catch {
+    // Never quoted: what cannot be read may hold the password anywhere.
+    throw new StartupError(
+      `${label} cannot be read as a proxy: write http://host:port or http://user:password@host:port, with "@ : / ? # %" in the password percent-encoded.`,
+    )
+  }
 }
 
 function parseRateLimits(text: string, label: string): RateLimits | null {

@@ -1,6 +1,7 @@
 /** Task types: how they are defined, what a run is given, and the registry of those this node knows. */
 import { type Fault, RingbackError, StartupError } from './errors.ts'
-import type { Millis } from './model.ts'
+import { damageOf } from './legible.ts'
+import type { Failure, Millis, Task } from './model.ts'
 
 /** The part of Standard Schema (https://standardschema.dev) that Ringback uses; zod ≥ 4.2 and others also give JSON Schema. */
 export interface Schema<Output = unknown> {
@@ -28,6 +29,8 @@ export interface RunContext {
     readonly try: number
     readonly maxTries: number
     readonly generation: number
+    /** Grows with every start and never falls: hand it to what you write to, so that it can refuse a run that was overtaken. */
+    readonly fence: number
     readonly metadata: Readonly<Record<string, string>>
     readonly deadlineAt: Millis | null
     readonly traceparent: string | null
@@ -55,7 +58,7 @@ export function exponential(options: { tries?: number; baseSeconds?: number; fac
   }
 }
 
-export interface TaskDefinition<Input, Result> {
+interface Definition<Input, Result> {
   /** Dotted name, `^[a-z0-9_-]+(\.[a-z0-9_-]+)*$`, at most 128 characters; `system.` is Ringback's own. */
   readonly type: string
   readonly description?: string
@@ -64,24 +67,48 @@ export interface TaskDefinition<Input, Result> {
   readonly inputJsonSchema?: Record<string, unknown>
   readonly result?: Schema<Result>
   readonly timeoutSeconds?: number
+  /** How long its tasks are kept after their end; left out: as long as the installation says. */
+  readonly retentionSeconds?: number
   readonly retry?: RetryPolicy
   /** At most this many running across all nodes. */
   readonly concurrency?: number
+}
+export interface TaskDefinition<Input, Result> extends Definition<Input, Result> {
+  /** Left out: in the node's own thread. `thread`: in one of its pool, for work that computes; there a handler that ignores its signal is ended. */
+  readonly where?: 'thread'
+  /**
+   * `import.meta.url` of the module that exports this task type: a thread loads it anew, since a function cannot be sent there.
+   * `ringback serve` takes its configuration file where it is left out.
+   */
+  readonly module?: string
   /** Returns the result, throws to be retried, throws `Permanent` to fail now or `Postpone` to wait without spending a try. */
   run(input: Input, context: RunContext): Promise<Result> | Result
+}
+/** Pulled over HTTP by workers in any language: nothing of it runs here. */
+export interface WorkerTaskDefinition<Input, Result> extends Definition<Input, Result> {
+  readonly where: 'worker'
 }
 
 /** A defined task type, complete: what the registry holds. */
 export interface TaskType {
   readonly type: string
+  /** Who runs it: the nodes themselves, in their own thread or in one of a pool, or workers that pull its tasks over HTTP. */
+  readonly where: 'process' | 'thread' | 'worker'
   readonly description: string
   readonly inputJsonSchema: Record<string, unknown>
   readonly resultJsonSchema: Record<string, unknown> | null
   readonly timeoutSeconds: number
+  /** Null: as long as the installation says. */
+  readonly retentionSeconds: number | null
   readonly retry: RetryPolicy
   readonly concurrency: number | null
+  /** The URL of the module that exports it; null: none was named. */
+  readonly module: string | null
   /** @throws RingbackError `validation_failed` with pointers under `#/input`. */
   parseInput(value: unknown): unknown | Promise<unknown>
+  /** @throws RingbackError `validation_failed` with pointers under `#/result`. */
+  parseResult(value: unknown): unknown | Promise<unknown>
+  /** Of a worker's type it is never called. */
   run(input: unknown, context: RunContext): unknown
 }
 /** A task type that still knows what it takes and gives, for typed clients. */
@@ -94,7 +121,7 @@ const TYPE_NAME = /^[a-z0-9_-]+(\.[a-z0-9_-]+)*$/
 
 /** @throws StartupError when the definition cannot work, saying which member and why. */
 export function defineTask<const Type extends string, Input = unknown, Result = unknown>(
-  definition: TaskDefinition<Input, Result> & { readonly type: Type },
+  definition: (TaskDefinition<Input, Result> | WorkerTaskDefinition<Input, Result>) & { readonly type: Type },
 ): TypedTask<Type, Input, Result> {
   const { type, input, result } = definition
   if (!TYPE_NAME.test(type) || type.length > 128)
@@ -102,40 +129,81 @@ export function defineTask<const Type extends string, Input = unknown, Result = 
   const timeoutSeconds = definition.timeoutSeconds ?? 3600
   if (!(timeoutSeconds >= 1 && timeoutSeconds <= 604_800))
     throw new StartupError(`task type "${type}" has timeoutSeconds ${timeoutSeconds}; it must be from 1 to 604800`)
+  const retentionSeconds = definition.retentionSeconds ?? null
+  if (retentionSeconds !== null && !(retentionSeconds >= 60 && retentionSeconds <= 315_360_000))
+    throw new StartupError(`task type "${type}" has retentionSeconds ${retentionSeconds}; it must be from 60 to 315360000`)
   const concurrency = definition.concurrency ?? null
   if (concurrency !== null && !(Number.isInteger(concurrency) && concurrency >= 1))
     throw new StartupError(`task type "${type}" has concurrency ${concurrency}; it must be a whole number from 1 up`)
-  const parseInput = (value: unknown): unknown => {
-    if (!input) return value
-    const parsed = input['~standard'].validate(value)
-    return parsed instanceof Promise ? parsed.then(accept) : accept(parsed)
-  }
+  const where = definition.where ?? 'process'
+  const run = 'run' in definition ? definition.run : null
+  const module = 'module' in definition ? (definition.module ?? null) : null
+  if (where !== 'process' && where !== 'thread' && where !== 'worker')
+    throw new StartupError(`task type "${type}" has where ${JSON.stringify(where)}; it must be "thread", "worker" or left out`)
+  if (where === 'worker' && run) throw new StartupError(`task type "${type}" is run by workers, so it has no run; leave where or run out`)
+  if (where !== 'worker' && !run) throw new StartupError(`task type "${type}" has no run; add one, or where: "worker" if workers run it`)
+  if (module !== null && !(where === 'thread' && URL.canParse(module)))
+    throw new StartupError(
+      `task type "${type}" has module ${JSON.stringify(module)}; it goes with where: "thread" and must be import.meta.url`,
+    )
   return Object.freeze({
     type,
+    where,
     description: definition.description ?? '',
     inputJsonSchema: definition.inputJsonSchema ?? jsonSchema(type, 'input', input) ?? {},
     resultJsonSchema: result ? (jsonSchema(type, 'result', result) ?? {}) : null,
     timeoutSeconds,
+    retentionSeconds,
     retry: definition.retry ?? exponential(),
     concurrency,
-    parseInput,
-    run: (value: unknown, context: RunContext) => definition.run(value as Input, context),
+    module,
+    parseInput: parser('input', input),
+    parseResult: parser('result', result),
+    run(value: unknown, context: RunContext) {
+      if (!run) throw new Error(`a task of type "${type}", which workers run, was started here`)
+      return run.call(definition, value as Input, context)
+    },
   })
 }
 
-function accept(parsed: Validated<unknown>): unknown {
-  if (!parsed.issues) return parsed.value
-  const errors = parsed.issues.slice(0, 50).map((issue): Fault => ({ pointer: pointer(issue.path), detail: issue.message }))
-  throw new RingbackError('validation_failed', 'The input does not fit the schema of its task type.', { errors })
+function parser(member: 'input' | 'result', schema: Schema | undefined): (value: unknown) => unknown {
+  const accept = (parsed: Validated<unknown>): unknown => {
+    if (!parsed.issues) return parsed.value
+    const errors = parsed.issues.slice(0, 50).map((issue): Fault => ({ pointer: pointer(member, issue.path), detail: issue.message }))
+    const [first] = errors
+    const which = first ? `: at ${first.pointer}, ${first.detail}` : ''
+    throw new RingbackError('validation_failed', `The ${member} does not fit the schema of its task type${which}.`, { errors })
+  }
+  return (value) => {
+    if (!schema) return value
+    const parsed = schema['~standard'].validate(value)
+    return parsed instanceof Promise ? parsed.then(accept) : accept(parsed)
+  }
 }
 
-function pointer(path: Issue['path'] = []): string {
+/** The input of a task, parsed again before each try, so that a deployment with a narrower schema is seen. Rejected, no later try would do better. */
+export async function readInput(
+  task: Pick<Task, 'input' | 'metadata'>,
+  type: Pick<TaskType, 'parseInput'>,
+): Promise<{ readonly kind: 'parsed'; readonly value: unknown } | { readonly kind: 'rejected'; readonly error: Failure }> {
+  const damage = damageOf(task)
+  if (damage !== null) return { kind: 'rejected', error: damage }
+  try {
+    return { kind: 'parsed', value: await type.parseInput(JSON.parse(task.input)) }
+  } catch (error) {
+    const details = error instanceof RingbackError ? error.errors : null
+    const message = 'The input no longer fits the schema of its task type.'
+    return { kind: 'rejected', error: { code: 'input_rejected', message, details } }
+  }
+}
+
+function pointer(member: string, path: Issue['path'] = []): string {
   const steps = path.map((step) =>
     String(typeof step === 'object' ? step.key : step)
       .replaceAll('~', '~0')
       .replaceAll('/', '~1'),
   )
-  return ['#/input', ...steps].join('/')
+  return [`#/${member}`, ...steps].join('/')
 }
 
 function jsonSchema(type: string, member: string, schema: Schema | undefined): Record<string, unknown> | undefined {
@@ -168,6 +236,10 @@ export class Postpone extends Error {
     super(`postponed for ${delaySeconds} s`)
     this.delaySeconds = delaySeconds
   }
+}
+
+export function isTaskType(it: unknown): it is TaskType {
+  return typeof it === 'object' && it !== null && 'type' in it && 'run' in it && 'parseInput' in it
 }
 
 /** The task types of this node, by name. */

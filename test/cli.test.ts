@@ -5,7 +5,10 @@ import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { delimiter, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
+import Database from 'better-sqlite3'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+
+import { looksLikeApiKey } from '../src/apikey.ts'
 
 const root = fileURLToPath(new URL('..', import.meta.url))
 const bin = join(root, 'bin', 'ringback.cjs')
@@ -48,8 +51,91 @@ describe('the command line', () => {
   test('tells its commands', () => {
     const { status, stdout } = ringback(['--help'])
     expect(status).toBe(0)
-    for (const command of ['serve', 'migrate']) expect(stdout).toMatch(new RegExp(`^ +${command} `, 'm'))
+    for (const command of ['serve', 'migrate', 'clients', 'keys', 'audit', 'backup', 'restore'])
+      expect(stdout).toMatch(new RegExp(`^ +${command} `, 'm'))
   })
+
+  test('lists, rotates and revokes the keys that sign, on the database alone', () => {
+    const keys = (...args: string[]) => ringback(['keys', ...args])
+    const shown = ({ stdout }: { stdout: string }) =>
+      stdout
+        .trimEnd()
+        .split('\n')
+        .filter((line) => line !== '')
+        .map((line) => line.split(/ +/))
+    // A database without keys is one that no server has used: a wish for the next key makes the first two.
+    expect(keys('list')).toMatchObject({ status: 0, stdout: '', stderr: '' })
+    const wished = keys('rotate')
+    expect(wished).toMatchObject({ status: 0, stderr: '' })
+    const [active, next] = shown(wished)
+    expect([active![1], next![1]]).toEqual(['active', 'next'])
+    expect(keys('rotate').stdout).toContain('signs from')
+    const revoked = shown(keys('revoke', active![0]!))
+    expect(Object.fromEntries(revoked.map(([id, state]) => [id, state]))).toMatchObject({ [active![0]!]: 'revoked', [next![0]!]: 'active' })
+    expect(revoked).toHaveLength(3)
+    for (const id of ['nothing', '-nothing', '-hnothing'])
+      expect(keys('revoke', id)).toMatchObject({ status: 1, stderr: expect.stringContaining(`there is no signing key "${id}"`) })
+  })
+
+  test('audits a database, with code 0 where everything holds, else with 1 and every violation in a sentence', () => {
+    const refused = ringback(['audit'])
+    expect(refused).toMatchObject({ status: 1, stdout: '' })
+    expect(refused.stderr).toMatch(/^ringback: the database file ".*ringback\.db" cannot be opened/)
+    expect(existsSync(join(folder, 'data', 'ringback.db')), 'it makes none').toBe(false)
+    expect(ringback(['migrate'])).toMatchObject({ status: 0 })
+    const sound = ringback(['audit'])
+    expect(sound).toMatchObject({ status: 0, stderr: '' })
+    expect(sound.stdout).toContain('Looked at 0 tasks (0 live)')
+    expect(sound.stdout.match(/^holds {2}/gm)).toHaveLength(9)
+    const db = new Database(join(folder, 'data', 'ringback.db'))
+    db.exec(`insert into tombstones (id, client_id, expires_at) values ('task_1', 'client_1', 1);
+      insert into turns (queue, client_id, lane_id) values ('task/a', 'client_1', 'client_1/a')`)
+    db.close()
+    const faulty = ringback(['audit', '--limit', '1'])
+    expect(faulty).toMatchObject({ status: 1, stderr: '' })
+    expect(faulty.stdout).toMatch(/^FAILS {2}lanes .* 1 violation\.$/m)
+    expect(faulty.stdout).toMatch(/^lanes: Turn 1 of lane client_1\/a is for no time at all\.$/m)
+    const { status, stdout } = ringback(['audit', '--json'])
+    expect(status).toBe(1)
+    expect(JSON.parse(stdout)).toMatchObject({ counts: { tombstones: 1 }, violations: { total: 1, byCheck: { lanes: 1 } }, owed: [] })
+    expect(ringback(['audit', '--limit', 'all'])).toMatchObject({ status: 1, stderr: expect.stringContaining('must be a whole number') })
+  })
+
+  test('refuses to copy what is on PostgreSQL, and says what does', () => {
+    const env = { RINGBACK_DATABASE_URL: 'postgres://localhost/ringback', RINGBACK_MASTER_KEY: Buffer.alloc(32).toString('base64') }
+    expect(ringback(['backup', '--to', 'x.db'], env)).toMatchObject({ status: 1, stdout: '', stderr: expect.stringContaining('pg_dump') })
+    expect(ringback(['restore', '--from', 'x.db'], env)).toMatchObject({
+      status: 1,
+      stdout: '',
+      stderr: expect.stringContaining('pg_restore'),
+    })
+  })
+
+  test('makes a client with a key, and lists clients, on the database alone', () => {
+    const made = ringback(['clients', 'create', 'Acme'])
+    expect(made).toMatchObject({ status: 0, stderr: '' })
+    const [id, key] = made.stdout.trimEnd().split('\n')
+    expect(looksLikeApiKey(key!)).toBe(true)
+    expect(ringback(['clients', 'list'])).toMatchObject({ status: 0, stdout: `${id}  active     Acme\n` })
+    expect(ringback(['clients', 'create', ''])).toMatchObject({ status: 1, stderr: expect.stringContaining('the name "" does not do') })
+    const database = new Database(join(folder, 'data', 'ringback.db'), { readonly: true })
+    expect(database.prepare('select actor, action from audit_log order by id').all()).toEqual([
+      { actor: 'cli', action: 'client.create' },
+      { actor: 'cli', action: 'key.create' },
+    ])
+    database.close()
+  })
+
+  test.each([[['migrate']], [['clients', 'create', 'Acme']]])(
+    '%j makes a database that serve then takes for its own',
+    (args) => {
+      expect(ringback(args)).toMatchObject({ status: 0, stderr: '' })
+      expect(existsSync(join(folder, 'data', 'master-key'))).toBe(true)
+      // It asks the same as serve before it opens a store: is the key there that sealed it?
+      expect(ringback(['keys', 'list'])).toMatchObject({ status: 0, stderr: '' })
+    },
+    30_000,
+  )
 
   test('refuses a command it does not have, and names the nearest', () => {
     const { status, stderr } = ringback(['sevre'])

@@ -1,7 +1,7 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { availableParallelism, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
@@ -45,16 +45,29 @@ describe('without any setting', () => {
       masterKeyPrevious: null,
       leaseMs: 30_000,
       retrySchedule: [5, 30, 120, 600, 1800, 7200, 18_000, 36_000, 50_400, 72_000, 86_400],
+      retentionMs: 7 * 86_400_000,
+      auditRetentionMs: 400 * 86_400_000,
+      holdMs: 14 * 86_400_000,
       endpointVerification: 'none',
       callbackAllow: ['127.0.0.0/8', '::1/128'],
       callbackHttp: true,
+      callbackPorts: null,
+      egressProxy: null,
+      responseExcerpts: false,
       rateLimits: null,
       configFile: '/srv/app/ringback.config.ts',
       logLevel: 'info',
       concurrency: 50,
+      threads: Math.max(1, availableParallelism() - 1),
+      threadMemoryMb: 512,
+      maxOpenTasks: 2_000_000,
+      maxOpenTasksPerClient: 1_000_000,
+      maxEndpointsPerClient: 1_000,
+      maxSchedulesPerClient: 1_000,
       dispatchConcurrency: 1024,
       shutdownMs: 25_000,
       bodyLimitBytes: 1_048_576,
+      maxConnections: 16_384,
       corsOrigins: [],
       dataFolder: '/srv/app/data',
     })

@@ -7,13 +7,16 @@ import type { Command } from 'commander'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import type { z } from 'zod'
 import config from '../ringback.config.ts'
+import { auditCommand } from '../src/cli/audit.ts'
+import { backupCommand } from '../src/cli/backup.ts'
 import { migrateCommand } from '../src/cli/migrate.ts'
+import { restoreCommand } from '../src/cli/restore.ts'
 import { serveCommand } from '../src/cli/serve.ts'
 import { statuses } from '../src/errors.ts'
 import * as shapes from '../src/http/shapes.ts'
 import { createRingback, type Ringback } from '../src/index.ts'
 import { transitions } from '../src/lifecycle.ts'
-import { defaultEvents, endpointEventTypes, taskEventTypes, terminalStates } from '../src/model.ts'
+import { auditActions, defaultEvents, endpointEventTypes, taskEventTypes, terminalStates } from '../src/model.ts'
 import { settings } from '../src/settings.ts'
 import { parseAddressRules } from '../src/webhook/address.ts'
 
@@ -69,7 +72,9 @@ describe('the reference of errors', () => {
   test('lists the codes that a failed task can have', () => {
     const section = read(page).split('## Codes of a failed task')[1]!.split('## ')[0]!
     const codes = [...section.matchAll(/^\| `(\w+)` \|/gm)].map(([, code]) => code!)
-    const engine = ['src/scheduler.ts', 'src/janitor.ts', 'src/task.ts', 'src/store/scripts/tasks.ts'].map(read).join('\n')
+    const engine = ['src/lifecycle.ts', 'src/scheduler.ts', 'src/run.ts', 'src/janitor.ts', 'src/task.ts', 'src/store/scripts/tasks.ts']
+      .map(read)
+      .join('\n')
     const given = [...engine.matchAll(/(?:\bcode(?:: | === | \?\? )|new Expired\()'(\w+)'/g)].map(([, code]) => code!)
     // `aborted` is what a delivery fails with.
     const known = new Set(given.filter((code) => code !== 'aborted'))
@@ -81,6 +86,11 @@ describe('the reference of errors', () => {
     const documented = [...section.matchAll(/^\| `(\w+)` \|/gm)].map(([, outcome]) => outcome!)
     expect(sorted(documented)).toEqual(sorted(shapes.delivery.shape.attempts.element.shape.outcome.options))
   })
+})
+
+test('the reference of the audit log lists every action, and no other', () => {
+  const rows = rowsOf('docs/reference/http.md', /^\| ((?:`[a-z]\w+\.\w+` ?)+) \| (?:always|when)/)
+  expect(sorted(rows.flatMap(([actions]) => [...actions!.matchAll(/`(.+?)`/g)].map(([, action]) => action!)))).toEqual(sorted(auditActions))
 })
 
 describe('the reference of events', () => {
@@ -126,11 +136,22 @@ describe('the lifecycle', () => {
 
   test('is drawn as it is', () => {
     const charts = fences.filter(({ code }) => code.startsWith('stateDiagram'))
-    expect(charts.map(({ page }) => page)).toEqual(['docs/explanation/architecture.md'])
+    expect(charts.map(({ page }) => page)).toEqual(['docs/explanation/lifecycle.md'])
     const drawn = [...charts[0]!.code.matchAll(/^ {2}(\w+) --> (\w+): (\w+)$/gm)].map(([, from, to, verb]) => `${from} ${verb} ${to}`)
     const real = Object.entries(transitions).flatMap(([verb, moves]) => Object.entries(moves).map(([from, to]) => `${from} ${verb} ${to}`))
     expect(sorted(drawn)).toEqual(sorted(real))
   })
+})
+
+test('the architecture names what is there, and every part of it', () => {
+  const section = read('docs/explanation/architecture.md').split('## The house')[1]!.split('\n## ')[0]!
+  const named = [...section.matchAll(/`([\w/]+(?:\.ts|\/))`/g)].map(([, name]) => name!)
+  expect(named.filter((name) => !existsSync(join(root, name === 'migrations/' ? '' : 'src', name)))).toEqual([])
+  const parts = readdirSync(join(root, 'src'), { withFileTypes: true }).map((entry) =>
+    entry.isDirectory() ? `${entry.name}/` : entry.name,
+  )
+  // Of `http/` and `webhook/` some files stand for all of them.
+  expect(parts.filter((part) => !named.some((name) => name.startsWith(part)))).toEqual([])
 })
 
 describe('the security page', () => {
@@ -142,10 +163,10 @@ describe('the security page', () => {
     expect(sorted(documented.split(/\s+/))).toEqual(sorted(ranges))
   })
 
-  test('names a test for every attack', () => {
-    const tests = read('test/address.test.ts') + read('test/transport.test.ts')
+  test('names a test for every threat and every attack', () => {
+    const tests = found('test', '.ts').map(read).join('\n')
     const claimed = rowsOf(page, /^\| .+ \| .+ \| `(.+)` \|$/).map(([title]) => title!)
-    expect(claimed.length).toBeGreaterThan(20)
+    expect(claimed.length).toBeGreaterThan(45)
     expect(claimed.filter((title) => !["'", '"'].some((quote) => tests.includes(`(${quote}${title}${quote},`)))).toEqual([])
   })
 })
@@ -163,7 +184,9 @@ test('every option of the command line is documented, and no other', () => {
     .split(/^## `ringback /m)
     .slice(1)
     .flatMap((section) => [...section.matchAll(/^\| `(--[^`]+)` \|/gm)].map(([, flags]) => `${/^\w+/.exec(section)![0]} ${flags}`))
-  expect(sorted(documented)).toEqual(sorted([serveCommand(), migrateCommand()].flatMap(optionsOf)))
+  expect(sorted(documented)).toEqual(
+    sorted([serveCommand(), migrateCommand(), auditCommand(() => {}), backupCommand(), restoreCommand()].flatMap(optionsOf)),
+  )
 })
 
 test('every script that is named exists', () => {
@@ -216,8 +239,11 @@ describe('examples', () => {
   const documents: Readonly<Record<string, z.ZodType>> = {
     Problem: shapes.problem,
     TaskEvent: shapes.taskEvent,
+    ClaimedTasks: shapes.claimedTasks,
     CreateTask: shapes.createTask,
     Task: shapes.task,
+    CreateSchedule: shapes.createSchedule,
+    Schedule: shapes.schedule,
     CreateEndpoint: shapes.createEndpoint,
     Endpoint: shapes.endpoint,
     Delivery: shapes.delivery,

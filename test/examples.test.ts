@@ -11,6 +11,7 @@ import { afterEach, describe, expect, inject, test } from 'vitest'
 import { type Platform, startPlatform } from '../examples/platform.ts'
 import { createColumn } from '../examples/tasks/column.ts'
 import { datasetProfile } from '../examples/tasks/dataset-profile.ts'
+import { primes } from '../examples/tasks/primes.ts'
 import { createClient } from '../src/client.ts'
 import { Permanent, type RunContext } from '../src/index.ts'
 import { createReceiver } from '../src/receiver.ts'
@@ -96,7 +97,7 @@ describe('the tour', () => {
     const code = await tour.ended
     const said = tour.said()
     expect(said).toContain('PostgreSQL, database ringback_')
-    expect(said).toMatch(/^ {2}\+ \d+\.\d\d s +running +[\d.]+ % {2}\d+ of 42049 rows$/m)
+    expect(said).toMatch(/^ {2}\+ \d+\.\d\d s +(running +[\d.]+|completed +100\.0) %/m)
     expect(said).toMatch(/^ {2}plain jose +holds: ES256/m)
     expect(said).toMatch(/^ {2}ringback\/receiver +holds: /m)
     expect(said).toMatch(/^ {2}the same document +all \d+ members are equal/m)
@@ -263,13 +264,40 @@ describe('dataset.profile', () => {
   })
 })
 
+describe('demo.primes', () => {
+  const count = (upTo: number, signal = new AbortController().signal) =>
+    primes.run({ upTo }, { signal, progress() {} } as unknown as RunContext) as { count: number; largest: number }
+
+  test('counts as the tables say, over the ends of its segments too', () => {
+    expect([2, 3, 10, 100, 1_000_000].map((upTo) => count(upTo))).toEqual([
+      { count: 1, largest: 2 },
+      { count: 2, largest: 3 },
+      { count: 4, largest: 7 },
+      { count: 25, largest: 97 },
+      { count: 78_498, largest: 999_983 },
+    ])
+    const [before, at, after] = [262_144, 262_145, 262_147].map((upTo) => count(upTo).count)
+    expect([at! - before!, after! - before!]).toEqual([0, 1])
+  })
+
+  test('stops when it is told to', () => {
+    expect(() => count(1_000_000, AbortSignal.abort(new Error('enough')))).toThrow('enough')
+  })
+})
+
 /** Fenced blocks of a page. What follows the language names the file that a block is (a part of). */
 interface Block {
   readonly language: string
   readonly name: string
   readonly text: string
 }
-const pages = ['docs/tutorial.md', 'docs/how-to/mount-in-your-app.md', 'docs/how-to/write-a-task-type.md', 'docs/how-to/follow-a-task.md']
+const pages = [
+  'docs/tutorial.md',
+  'docs/how-to/mount-in-your-app.md',
+  'docs/how-to/write-a-task-type.md',
+  'docs/how-to/follow-a-task.md',
+  'docs/how-to/write-a-worker.md',
+]
 const blocksOf = (page: string): Block[] =>
   [...read(page).matchAll(/^```(\w+) ?(\S*)\n([\s\S]*?)^```$/gm)].map(([, language = '', name = '', text = '']) => ({
     language,
@@ -363,7 +391,7 @@ describe('the documentation', () => {
     const compiler = [join(root, 'node_modules/typescript/bin/tsc'), '-p', folder, '--pretty', 'false']
     const { stdout, status } = spawnSync(process.execPath, compiler, { encoding: 'utf8' })
     expect([stdout, status]).toEqual(['', 0])
-    expect(files).toHaveLength(8)
+    expect(files).toHaveLength(10)
   }, 60_000)
 
   test('of mounting shows the examples as they are', () => {
@@ -433,7 +461,12 @@ describe('the how-to', () => {
     const ports = { 8484: await freePort() }
     const folder = readerOf(page, ports)
     process.env.BANK_URL = `http://127.0.0.1:${bank}`
-    const platform = await startPlatform({ folder, port: ports[8484], configFile: join(folder, 'ringback.config.ts') })
+    const configFile = join(folder, 'both.config.ts')
+    writeFileSync(
+      configFile,
+      `import config from './ringback.config.ts'\nimport { checksum } from './checksum.ts'\nexport default { tasks: [...config.tasks, checksum] }`,
+    )
+    const platform = await startPlatform({ folder, port: ports[8484], configFile })
     endings.push(() => platform.stop())
     const paste = openShell(folder, { KEY: platform.key }, ports)
     const [lines] = blocksOf(page).filter(({ language }) => language === 'sh')
@@ -451,6 +484,7 @@ describe('the how-to', () => {
     const client = createClient(platform)
     const failed = await client.wait(await client.submit('shop.refund', { orderId: 'B-1', cents: 1 }))
     expect(failed).toMatchObject({ status: 'failed', tries: 1, error: { code: 'refund_refused', details: { why: 'unknown order' } } })
+    expect(await client.run('shop.checksum', { text: 'A-17', rounds: 2 })).toMatch(/^[0-9a-f]{64}$/)
   }, 60_000)
 
   test('about following a task: the program runs to its end, and the curl lines are answered', async () => {
@@ -472,5 +506,50 @@ describe('the how-to', () => {
     expect(changed).toMatchObject({ id: ended!.id, type: 'demo.sleep' })
     expect(ended).toMatchObject({ status: 'completed' })
     expect(result).toEqual({ slept: 1 })
+  }, 60_000)
+
+  test('about schedules: one is made, paused, changed and deleted', async () => {
+    const page = 'docs/how-to/run-on-a-schedule.md'
+    const ports = { 8484: await freePort() }
+    const platform = await startPlatform({ port: ports[8484] })
+    endings.push(() => platform.stop())
+    const paste = openShell(readersFolder(), { KEY: platform.key }, ports)
+    const [create, rest] = blocksOf(page)
+    const [made] = json(await paste(create!))
+    expect(made).toMatchObject({ type: 'demo.echo', cron: '30 6 * * 1-5', upcoming: expect.objectContaining({ length: 5 }) })
+    const [paused, resumed] = json(await paste(rest!))
+    expect(paused).toMatchObject({ id: made!.id, paused: true, nextAt: null })
+    expect(resumed).toMatchObject({ id: made!.id, paused: false, cron: '0 7 * * 1-5', revision: 3 })
+  }, 60_000)
+
+  test('about workers: a key is made, a task is claimed, kept and completed', async () => {
+    const page = 'docs/how-to/write-a-worker.md'
+    const ports = { 8484: await freePort() }
+    const folder = readerOf(page, ports)
+    const platform = await startPlatform({ folder, port: ports[8484], configFile: join(folder, 'ringback.config.ts') })
+    endings.push(() => platform.stop())
+    const client = createClient(platform)
+    const task = await client.submit('audio.transcribe', { url: 'https://example.com/hello.wav' })
+    expect(task.waitingFor ?? (await client.get(task.id)).waitingFor).toBe('noWorker')
+    const paste = openShell(folder, { ADMIN: readFileSync(join(folder, 'data/admin-token'), 'utf8').trim() }, ports)
+    const [makeKey, claim, heartbeat, complete] = blocksOf(page).filter(({ language }) => language === 'sh')
+    const set = (values: Record<string, unknown>) =>
+      paste({
+        language: 'sh',
+        name: '',
+        text: Object.entries(values)
+          .map(([name, value]) => `${name}='${value}'`)
+          .join('\n'),
+      })
+    const [made] = json(await paste(makeKey!))
+    expect(made).toMatchObject({ scopes: ['worker'], taskTypes: ['audio.transcribe'] })
+    await set({ WORKER: made!.key })
+    const { tasks } = json(await paste(claim!))[0] as { tasks: { id: string; input: object; lease: { token: string } }[] }
+    expect(tasks).toMatchObject([{ id: task.id, input: { url: 'https://example.com/hello.wav' } }])
+    await set({ TASK: task.id, LEASE: tasks[0]!.lease.token })
+    expect(json(await paste(heartbeat!))).toMatchObject([{ cancelRequested: false }])
+    expect(await client.get(task.id)).toMatchObject({ status: 'running', progress: 40, progressMessage: 'minute 4 of 10' })
+    expect(json(await paste(complete!))).toEqual([{ status: 'completed' }])
+    expect((await client.get(task.id)).result).toEqual({ text: 'Good morning.' })
   }, 60_000)
 })

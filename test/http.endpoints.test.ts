@@ -37,7 +37,7 @@ const settlement = (owed: Owed, more: Partial<DeliverySettlement['attempt'] & ob
     remoteAddress: '203.0.113.7',
     ...more,
   },
-  endpoint: { id: owed.endpointId, succeeded, disable: null, holdMs: null },
+  endpoint: { id: owed.endpointId, url: null, signal: succeeded ? 'success' : 'failure', succeeded, disable: null, holdMs: null },
 })
 
 describe('An endpoint', () => {
@@ -85,8 +85,18 @@ describe('An endpoint', () => {
     const { json } = await one.call('POST', '/v1/endpoints', { url: newUrl() })
     expect(json).toMatchObject({ status: 'pendingVerification', verification: { method: 'challenge' } })
     expect((await one.call('POST', `/v1/endpoints/${json.id}/ping`)).json.code).toBe('endpoint_not_verified')
-    expect((await one.call('POST', `/v1/endpoints/${json.id}/verify`)).status).toBe(403)
-    expect((await strict.admin.call('POST', `/v1/endpoints/${json.id}/verify`)).json.status).toBe('active')
+    const verify = (who: Client, body?: object, headers = {}) => who.call('POST', `/v1/endpoints/${json.id}/verify`, body, headers)
+    expect(await verify(one, {})).toMatchObject({ status: 422, json: { code: 'validation_failed' } })
+    expect(await verify(one, { challenge: 'x' })).toMatchObject({ status: 422, json: { code: 'challenge_mismatch' } })
+    expect((await verify(one, undefined, { 'if-match': '"7"' })).json.code).toBe('precondition_failed')
+    expect((await verify(await strict.newClient({ scopes: ['endpoints:read'] }))).status).toBe(403)
+    expect(await verify(one)).toMatchObject({
+      status: 202,
+      json: { status: 'pendingVerification', verification: { expiresAt: expect.any(String) } },
+    })
+    expect(await verify(strict.admin, { challenge: 'x' })).toMatchObject({ status: 422, json: { code: 'challenge_mismatch' } })
+    expect(await verify(strict.admin)).toMatchObject({ status: 200, json: { status: 'active', verification: { expiresAt: null } } })
+    expect(await verify(one)).toMatchObject({ status: 200, json: { status: 'active', revision: 3 } })
     await strict.close()
   })
 
@@ -103,6 +113,7 @@ describe('An endpoint', () => {
     ['U+0000 in the description', '#/description', { description: '\0' }],
     ['a hop-by-hop header', '#/headers/Connection', { headers: { Connection: 'close' } }],
     ['a framing header', '#/headers/content-length', { headers: { 'content-length': '1' } }],
+    ['a header that the transport sets', '#/headers/Accept-Encoding', { headers: { 'Accept-Encoding': 'gzip' } }],
     ['Host', '#/headers/Host', { headers: { Host: 'x' } }],
     ['a webhook header', '#/headers/Webhook-Id', { headers: { 'Webhook-Id': 'x' } }],
     ['a header with a line break', '#/headers/X-A', { headers: { 'X-A': 'a\r\nb' } }],
@@ -133,7 +144,9 @@ describe('An endpoint', () => {
     const { url, id } = await create()
     const again = await client.call('POST', '/v1/endpoints', { url })
     expect([again.status, again.json.code]).toEqual([409, 'endpoint_exists'])
-    expect(again.json.detail).toContain('rotate-secret')
+    expect(again.json.detail).toContain(`/v1/endpoints/${id}/rotate-secret`)
+    const spelled = await client.call('POST', '/v1/endpoints', { url: url.replace('https://', 'HTTPS://') })
+    expect([spelled.status, spelled.json.detail]).toEqual([409, again.json.detail])
     expect((await (await kit.newClient()).call('POST', '/v1/endpoints', { url })).status).toBe(201)
     await client.call('DELETE', `/v1/endpoints/${id}`)
     expect((await client.call('POST', '/v1/endpoints', { url })).status).toBe(201)
@@ -344,6 +357,7 @@ describe('A delivery', () => {
     await one.call('POST', `/v1/tasks/${task.id}/cancel`)
     await one.call('DELETE', `/v1/endpoints/${endpoint.id}`)
     const [held] = (await one.call('GET', '/v1/deliveries')).json.data
+    expect(held, 'where it would have gone is still told').toMatchObject({ url: endpoint.url, waitingFor: null })
     const { json } = await one.call('POST', `/v1/deliveries/${held.id}/redeliver`)
     expect([json.status, json.code, json.detail]).toEqual([404, 'not_found', expect.stringContaining('endpoint was deleted')])
   })
@@ -418,4 +432,28 @@ describe('The feed', () => {
     expect((await kit.admin.call('GET', '/v1/events')).json.errors[0].pointer).toBe('#/query/clientId')
     expect((await kit.admin.call('GET', `/v1/events?clientId=${one.id}`)).json.data).toHaveLength(5)
   })
+})
+
+test('A client that has as many endpoints or schedules as it may have is refused another, and told what to do', async () => {
+  const small = await openKit({ mostOfClient: { openTasks: 1_000, endpoints: 2, schedules: 1 } })
+  const one = await small.newClient()
+  const add = (by: Client, name: string) => by.call('POST', '/v1/endpoints', { url: `https://app.example.net/${name}` })
+  const { json } = await add(one, 'a')
+  expect((await add(one, 'b')).status).toBe(201)
+  const refused = await add(one, 'c')
+  expect(refused.json).toMatchObject({
+    status: 429,
+    code: 'quota_exceeded',
+    detail: expect.stringMatching(/^You have 2 endpoints.*delete some/),
+  })
+  expect(refused.headers.get('retry-after'), 'time alone helps nothing').toBeNull()
+  expect((await add(await small.newClient(), 'c')).status).toBe(201)
+  await one.call('DELETE', `/v1/endpoints/${json.id}`)
+  expect((await add(one, 'c')).status).toBe(201)
+  const recur = () => one.call('POST', '/v1/schedules', { ...REPORT, cron: '@daily' })
+  const made = await recur()
+  expect([made.status, (await recur()).json.code]).toEqual([201, 'quota_exceeded'])
+  await one.call('DELETE', `/v1/schedules/${made.json.id}`)
+  expect((await recur()).status).toBe(201)
+  await small.close()
 })

@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { generateApiKey, looksLikeApiKey } from '../src/apikey.ts'
 import { createGate } from '../src/http/auth.ts'
@@ -20,7 +21,13 @@ describe('Another client’s object', () => {
     const { json: ended } = await owner.call('POST', '/v1/tasks', LATER)
     await owner.call('POST', `/v1/tasks/${ended.id}/cancel`)
     const [delivery] = (await owner.call('GET', '/v1/deliveries')).json.data
-    const ids: Record<string, string[]> = { tasks: [task.id, ended.id], endpoints: [endpoint.id], deliveries: [delivery.id] }
+    const { json: schedule } = await owner.call('POST', '/v1/schedules', { ...REPORT, cron: '@yearly' })
+    const ids: Record<string, string[]> = {
+      tasks: [task.id, ended.id],
+      endpoints: [endpoint.id],
+      deliveries: [delivery.id],
+      schedules: [schedule.id],
+    }
     let walked = 0
     for (const route of routesOf(kit.options)) {
       const kind = /^\/v1\/(\w+)\/\{id\}/.exec(route.path)?.[1] ?? ''
@@ -32,9 +39,10 @@ describe('Another client’s object', () => {
         walked++
       }
     }
-    expect(walked).toBeGreaterThan(20)
+    expect(walked).toBeGreaterThan(23)
+    expect((await owner.call('GET', `/v1/schedules/${schedule.id}`)).json).toEqual(schedule)
     for (const id of ids.tasks ?? []) expect((await owner.call('GET', `/v1/tasks/${id}`)).json.revision).toBeLessThan(3)
-    for (const list of ['tasks', 'endpoints', 'deliveries', 'events'])
+    for (const list of ['tasks', 'endpoints', 'deliveries', 'events', 'schedules'])
       expect((await other.call('GET', `/v1/${list}`)).json.data).toEqual([])
     // An id that exists is told from one that does not by nothing.
     const told = async (id: string) => ({ ...(await other.call('GET', `/v1/tasks/${id}`)).json, instance: '', requestId: '' })
@@ -52,19 +60,23 @@ test('Every route but the public ones asks for a key, and every one for its scop
   const bare = await kit.newClient({ scopes: ['tasks:read'] })
   const worker = (await kit.admin.call('POST', '/v1/operator-keys', { name: 'w', scopes: ['worker'] })).json.key
   for (const route of routesOf(kit.options)) {
-    const path = route.path.replaceAll(/\{\w+\}/g, 'x')
+    const path = route.path
+      .replace('{type}', 'task.completed')
+      .replace('{file}', 'start.js')
+      .replaceAll(/\{\w+\}/g, 'x')
     const method = route.method.toUpperCase()
     const status = async (call: Client['call']) => (await call(method, path, route.body ? {} : undefined)).status
     expect([route.name, await status(kit.stranger.call)]).toEqual([route.name, route.scope === 'public' ? 200 : 401])
     if (route.scope === 'public') continue
     const refused = await status(bare.call)
     expect([route.name, refused === 403]).toEqual([route.name, route.scope !== 'tasks:read'])
-    expect([route.name, await status(kit.as(worker))]).toEqual([route.name, 403])
+    // What it may call is judged further: no body fits, and nothing is called x.
+    expect([route.name, (await status(kit.as(worker))) === 403]).toEqual([route.name, route.scope !== 'worker'])
   }
 })
 
 test('A clientId that no store could hold is refused, and one of nobody narrows to nothing', async () => {
-  for (const list of ['tasks', 'endpoints', 'deliveries', 'events']) {
+  for (const list of ['tasks', 'endpoints', 'deliveries', 'events', 'schedules']) {
     const answer = await kit.admin.call('GET', `/v1/${list}?clientId=%00`)
     expect([list, answer.status, answer.json.errors?.[0].pointer]).toEqual([list, 422, '#/query/clientId'])
   }
@@ -80,7 +92,7 @@ test('The operator reads and acts on every client’s objects, and owns none', a
   expect(narrowed.json.data.map((item: { id: string }) => item.id)).toEqual([task.id])
   expect((await kit.admin.call('GET', '/v1/tasks')).json.data.length).toBeGreaterThan(1)
   expect((await kit.admin.call('POST', `/v1/tasks/${task.id}/cancel`)).json.status).toBe('canceled')
-  for (const path of ['/v1/tasks', '/v1/tasks/batch', '/v1/endpoints']) {
+  for (const path of ['/v1/tasks', '/v1/tasks/batch', '/v1/endpoints', '/v1/schedules']) {
     const answer = await kit.admin.call('POST', path, LATER)
     expect([answer.status, answer.json.code]).toEqual([403, 'insufficient_scope'])
   }
@@ -149,7 +161,8 @@ describe('Keys', () => {
       name: '',
       hash,
       hint: '',
-      scopes: '["tasks:read"]',
+      scopes: '["tasks:read", "admin"]',
+      taskTypes: null,
       createdAt: 0,
       expiresAt: null,
       revokedAt: null,
@@ -161,7 +174,17 @@ describe('Keys', () => {
       await hold
       return row
     }
-    const gate = createGate({ store: { findKey }, clock: { ...kit.clock, now: () => now }, adminToken: null })
+    const used: string[] = []
+    let tell = (_: string | null): void => {}
+    const store = {
+      findKey,
+      useKey: async (id: string) => used.push(id),
+      onAccess(listener: typeof tell) {
+        tell = listener
+        return () => {}
+      },
+    }
+    const gate = createGate({ store, clock: { ...kit.clock, now: () => now }, adminToken: null })
     await Promise.all(Array.from({ length: 10 }, () => gate.recognize(`Bearer ${key}`, now)))
     await gate.recognize(`Bearer ${key}`, now)
     expect(asked).toBe(1)
@@ -173,16 +196,27 @@ describe('Keys', () => {
       release = resolve
     })
     const late = gate.recognize(`Bearer ${key}`, now)
-    gate.forget({ keyId: 'key_1' })
+    tell('key_1')
+    const later = gate.recognize(`Bearer ${key}`, now)
+    expect(asked, 'whoever comes after the word is not told what was read before it').toBe(4)
     release()
     await late
-    await gate.recognize(`Bearer ${key}`, now)
+    const caller = await later
+    expect(await gate.recognize(`Bearer ${key}`, now)).toBe(caller)
     expect(asked).toBe(4)
+    expect(used, 'of a key whose last use is not known, each question').toEqual(Array(4).fill('key_1'))
+    expect([...caller.scopes], 'a client’s key holds no scope of the operator’s, whatever its row says').toEqual(['tasks:read'])
+    tell(null)
+    await gate.recognize(`Bearer ${key}`, now)
+    expect(asked, 'when words may have been lost, everything is asked anew').toBe(5)
   })
 
   test('are told from mistyped ones without asking the store', async () => {
     const { key } = generateApiKey(kit.clock)
     expect(looksLikeApiKey(key)).toBe(true)
+    // As docs/reference/http.md tells those who scan for keys.
+    expect(key).toMatch(/^rb_[A-Za-z0-9_-]{49}$/)
+    expect(key.slice(-6)).toBe(createHash('sha256').update(key.slice(3, 46)).digest('base64url').slice(0, 6))
     const other = key[10] === 'A' ? 'B' : 'A'
     for (const wrong of [key.slice(0, -1), `${key}A`, key.slice(0, 10) + other + key.slice(11), key.replace('rb_', 'rc_'), ''])
       expect(looksLikeApiKey(wrong)).toBe(false)

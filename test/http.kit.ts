@@ -5,6 +5,7 @@ import { join } from 'node:path'
 import { z } from 'zod'
 import { type Clock, systemClock } from '../src/clock.ts'
 import { type AppOptions, apiRoutes, createApp } from '../src/http/app.ts'
+import { createClaims } from '../src/http/claims.ts'
 import { refusals } from '../src/http/openapi.ts'
 import type { Route } from '../src/http/route.ts'
 import { problem } from '../src/http/shapes.ts'
@@ -41,10 +42,13 @@ export interface Answer {
 export interface Client {
   readonly id: string
   readonly key: string
-  call(method: string, path: string, body?: Body, headers?: Record<string, string>): Promise<Answer>
+  /** `signal` hangs up: a stream is read until then. */
+  call(method: string, path: string, body?: Body, headers?: Record<string, string>, signal?: AbortSignal): Promise<Answer>
 }
 
 export interface Kit {
+  /** Of the database file. */
+  readonly file: string
   readonly store: Store
   readonly clock: Clock
   readonly waits: Waits
@@ -65,10 +69,13 @@ export interface Kit {
 export async function openKit(overrides: Partial<AppOptions> = {}): Promise<Kit> {
   const folder = mkdtempSync(join(tmpdir(), 'ringback-http-'))
   const clock = overrides.clock ?? systemClock()
-  const store = await openStore({ url: `file:${join(folder, 'test.db')}`, clock, publicUrl: () => PUBLIC_URL, retrySchedule: [0, 5, 30] })
+  const file = join(folder, 'test.db')
+  const url = `file:${file}`
+  const store = overrides.store ?? (await openStore({ url, clock, publicUrl: () => PUBLIC_URL, retrySchedule: [0, 5, 30] }))
   // Waits of many seconds take a twentieth of their time.
   const waits = createWaits({ store, clock: { ...clock, after: (ms, wake) => clock.after(ms / 20, wake) } })
   const rules = parseAddressRules({ allowHttp: true, allowLoopback: true })
+  const claims = createClaims({ store, clock, leaseMs: 30_000, onError: (error) => console.error(error) })
   const options: AppOptions = {
     store,
     registry: createRegistry([report, anything]),
@@ -76,7 +83,13 @@ export async function openKit(overrides: Partial<AppOptions> = {}): Promise<Kit>
     publicUrl: () => PUBLIC_URL,
     adminToken: ADMIN,
     sealer: createSealer({ masterKey: Buffer.alloc(32, 7).toString('base64'), clock }),
-    signingKeys: { jwks: () => ({ body: '{"keys":[]}', etag: '"keys"' }) },
+    keepMs: () => 7 * 86_400_000,
+    typicalMs: () => null,
+    signingKeys: {
+      jwks: () => ({ body: '{"keys":[]}', etag: '"keys"' }),
+      load: async () => {},
+      outlook: () => ({ signsFrom: null, leavesAt: null }),
+    },
     judgeCallbackUrl: (url) => judgeUrl(url, rules),
     generateSecret: () => generateSecret(clock),
     secretHint,
@@ -84,8 +97,13 @@ export async function openKit(overrides: Partial<AppOptions> = {}): Promise<Kit>
     bodyLimitBytes: 1024 * 1024,
     corsOrigins: [],
     maxOpenTasks: 2_000_000,
+    mostOfClient: { openTasks: 1_000_000, endpoints: 1_000, schedules: 1_000 },
+    mostStreams: { node: 100, client: 100 },
+    mostWaits: { node: 200, client: 200 },
     health: async () => ({ store: 'ok' }),
     waits,
+    claims,
+    leaseMs: 30_000,
     log: { error: (fields, message) => console.error(message, fields), warn: () => {} },
     ...overrides,
   }
@@ -93,7 +111,7 @@ export async function openKit(overrides: Partial<AppOptions> = {}): Promise<Kit>
   const routes = routesOf(options)
   const as =
     (key: string | null): Client['call'] =>
-    async (method, path, body, headers = {}) => {
+    async (method, path, body, headers = {}, signal) => {
       const text = body === undefined || typeof body === 'string' ? body : JSON.stringify(body)
       const response = await app.request(path, {
         method,
@@ -103,6 +121,7 @@ export async function openKit(overrides: Partial<AppOptions> = {}): Promise<Kit>
           ...headers,
         },
         ...(text === undefined ? {} : { body: text }),
+        ...(signal && { signal }),
       })
       const answer = await response.text()
       checkAnswer(routes, method, path, response, answer)
@@ -121,6 +140,7 @@ export async function openKit(overrides: Partial<AppOptions> = {}): Promise<Kit>
     return task
   }
   return {
+    file,
     store,
     clock,
     waits,
@@ -143,7 +163,8 @@ export async function openKit(overrides: Partial<AppOptions> = {}): Promise<Kit>
     },
     async close() {
       waits.stop()
-      await store.close()
+      await claims.stop()
+      if (!overrides.store) await store.close()
       rmSync(folder, { recursive: true, force: true })
     },
   }
@@ -151,9 +172,22 @@ export async function openKit(overrides: Partial<AppOptions> = {}): Promise<Kit>
 
 /** The table of routes, for what it declares: none of them can be called without its house. */
 export const routesOf = (options: AppOptions): readonly Route[] =>
-  apiRoutes({ ...options, gate: undefined as never, ownership: undefined as never, cursors: undefined as never })
+  apiRoutes({
+    ...options,
+    gate: undefined as never,
+    ownership: undefined as never,
+    cursors: undefined as never,
+    waiting: undefined as never,
+    checkCapacity: undefined as never,
+    streams: undefined as never,
+    waiters: undefined as never,
+  })
 
 const patternOf = (route: Route): RegExp => new RegExp(`^${route.path.replaceAll('.', '\\.').replaceAll(/\{\w+\}/g, '[^/]+')}$`)
+
+/** Headers of every answer, and those that say nothing of the one they stand in. */
+const OF_ALL =
+  /^(content-type|content-length|content-security-policy|referrer-policy|x-content-type-options|x-request-id|x-accel-buffering|cache-control|vary|ratelimit(-policy)?|access-control-.*)$/
 
 /** Every answer of every test is held against what its route declares: the OpenAPI document is made of the same. */
 export function checkAnswer(routes: readonly Route[], method: string, path: string, response: Response, text: string): void {
@@ -163,16 +197,29 @@ export function checkAnswer(routes: readonly Route[], method: string, path: stri
   const route = matching.find((candidate) => candidate.path === pathname) ?? matching[0]
   const answer = route?.answers[response.status]
   const type = response.headers.get('content-type')
-  if (!response.headers.get('x-request-id')) throw new Error(`${method} ${path} answered without X-Request-Id`)
+  for (const name of ['x-request-id', 'cache-control', 'content-security-policy', 'referrer-policy'])
+    if (!response.headers.get(name)) throw new Error(`${method} ${path} answered without ${name}`)
+  if (response.headers.get('x-content-type-options') !== 'nosniff') throw new Error(`${method} ${path} lets its type be guessed`)
+  for (const name of ['server', 'x-powered-by', 'set-cookie'])
+    if (response.headers.has(name)) throw new Error(`${method} ${path} answered with ${name}`)
   if (response.status < 400) {
     if (method === 'OPTIONS') return
+    const declared = (answer?.headers ?? []).map((name) => name.toLowerCase())
+    for (const [name] of response.headers)
+      if (answer && !OF_ALL.test(name) && !declared.includes(name))
+        throw new Error(`${method} ${path} answered ${response.status} with ${name}, which its route does not declare`)
     if (!route || !answer) throw new Error(`${method} ${path} answered ${response.status}, which its route does not declare`)
     if (answer.schema === undefined || method === 'HEAD') {
       if (text !== '') throw new Error(`${method} ${path} answered a body it does not declare: ${text}`)
       return
     }
+    if (type !== null && type === answer.otherwise?.type) {
+      if (type !== 'text/event-stream') return void answer.otherwise.schema.parse(text)
+      for (const [, data] of text.matchAll(/^data: (.*)$/gm)) answer.otherwise.schema.parse(JSON.parse(data!))
+      return
+    }
     if (type !== (answer.type ?? 'application/json')) throw new Error(`${method} ${path} answered ${type}`)
-    answer.schema.parse(JSON.parse(text))
+    answer.schema.parse(/json/.test(type) ? JSON.parse(text) : text)
     return
   }
   if (type !== 'application/problem+json') throw new Error(`${method} ${path} answered ${response.status} as ${type}: ${text}`)

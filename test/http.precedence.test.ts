@@ -48,6 +48,27 @@ describe('Of two faults the one that stands first in the contract is answered:',
     ],
     ['an unknown object before the schema of the body', 'not_found', 'client', 'PATCH', '/v1/endpoints/endpoint_x', '{"no":1}', {}],
     ['an unknown object before its query', 'not_found', 'client', 'GET', '/v1/tasks/task_x?no=1', undefined, {}],
+    ['a missing scope before an unknown schedule', 'insufficient_scope', 'reader', 'GET', '/v1/schedules/schedule_x', undefined, {}],
+    ['a wrong media type before an unknown schedule', 'unsupported_media_type', 'client', 'PATCH', '/v1/schedules/schedule_x', '{', TEXT],
+    [
+      'the syntax of If-Match before an unknown schedule',
+      'malformed_header',
+      'client',
+      'DELETE',
+      '/v1/schedules/schedule_x',
+      undefined,
+      { 'if-match': '7' },
+    ],
+    ['an unknown schedule before the schema of the body', 'not_found', 'client', 'PATCH', '/v1/schedules/schedule_x', '{"no":1}', {}],
+    [
+      'the schema of a schedule before its task type',
+      'validation_failed',
+      'client',
+      'POST',
+      '/v1/schedules',
+      '{"cron":"@daily","type":"no.such","input":1,"no":1}',
+      {},
+    ],
     ['the schema before the task type', 'validation_failed', 'client', 'POST', '/v1/tasks', '{"type":"no.such","input":1,"no":1}', {}],
   ])('%s', async (_, code, who, method, path, body, headers) => {
     const caller = who === 'client' ? client : who === 'reader' ? await kit.newClient({ scopes: ['endpoints:read'] }) : kit.stranger
@@ -58,6 +79,12 @@ describe('Of two faults the one that stands first in the contract is answered:',
   test('an endpoint that has changed before the schema of the change', async () => {
     const { json } = await client.call('POST', '/v1/endpoints', { url: 'https://app.example.net/precedence' })
     const answer = await client.call('PATCH', `/v1/endpoints/${json.id}`, { no: 1 }, { 'if-match': '"99"' })
+    expect(answer.json.code).toBe('precondition_failed')
+  })
+
+  test('a schedule that has changed before the schema of the change', async () => {
+    const { json } = await client.call('POST', '/v1/schedules', { ...REPORT, cron: '@yearly' })
+    const answer = await client.call('PATCH', `/v1/schedules/${json.id}`, { no: 1 }, { 'if-match': '"99"' })
     expect(answer.json.code).toBe('precondition_failed')
   })
 
@@ -77,7 +104,7 @@ describe('Of two faults the one that stands first in the contract is answered:',
   test('a used-up quota after the scope and before the media type', async () => {
     const limited = await openKit({
       admit: (caller) => {
-        if (caller.operator) return { RateLimit: '"write";r=9;t=60' }
+        if (caller.clientId === null) return Promise.resolve(() => ({ RateLimit: '"write";r=9;t=60' }))
         throw new RingbackError('quota_exceeded', 'Too many requests.', { headers: { 'Retry-After': '7' } })
       },
     })
@@ -175,9 +202,6 @@ test('Accept is refused only when it admits neither JSON nor problem documents',
     'application/json;q=0, application/problem+json;q=0, */*',
   ])
     expect([accept, await status(accept)]).toEqual([accept, 406])
-  const { json } = await client.call('POST', '/v1/tasks', { ...REPORT, delaySeconds: 600 })
-  const stream = await client.call('GET', `/v1/tasks/${json.id}/events`, undefined, { accept: 'text/event-stream' })
-  expect(stream.json.code).toBe('not_acceptable')
 })
 
 test('A wrong media type is told what is taken', async () => {
@@ -301,6 +325,24 @@ test('A node that is not ready says which part is not', async () => {
   expect(answer.status).toBe(503)
   expect(answer.json.checks).toEqual({ store: 'ok', dispatcher: 'stale 41 s' })
   await sick.close()
+})
+
+test('However many ask at once whether a node is ready, it looks once', async () => {
+  const { promise, resolve } = Promise.withResolvers<Record<string, string>>()
+  let looks = 0
+  const busy = await openKit({
+    health: () => {
+      looks++
+      return promise
+    },
+  })
+  const asked = Array.from({ length: 20 }, () => busy.stranger.call('GET', '/readyz'))
+  resolve({ store: 'ok' })
+  expect(new Set((await Promise.all(asked)).map(({ status }) => status))).toEqual(new Set([200]))
+  expect(looks).toBe(1)
+  await busy.stranger.call('GET', '/readyz')
+  expect(looks, 'nothing is remembered').toBe(2)
+  await busy.close()
 })
 
 test('Task types show their schemas and limits, never the house’s own', async () => {

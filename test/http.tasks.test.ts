@@ -1,7 +1,8 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { scanJson } from '../src/http/json.ts'
+import { parseJson, scanJson } from '../src/http/json.ts'
 import { estimate, retryAfterSeconds } from '../src/http/taskview.ts'
 import type { Task } from '../src/model.ts'
+import { createRegistry, defineTask } from '../src/task.ts'
 import { type Client, type Kit, openKit, PUBLIC_URL, REPORT } from './http.kit.ts'
 
 let kit: Kit
@@ -9,6 +10,16 @@ beforeAll(async () => {
   kit = await openKit()
 })
 afterAll(() => kit.close())
+
+test('A body of digits is read in the time of any other, and one that holds a number no double can is refused', () => {
+  const body = `[${Array.from({ length: 50_000 }, () => '1'.repeat(299)).join(',')}]`
+  const start = performance.now()
+  parseJson(body)
+  // Looked at from each of its digits it takes seconds.
+  expect(performance.now() - start).toBeLessThan(2_000)
+  for (const number of ['1e400', '-1E+309', '1'.repeat(310), `0.5,${'9'.repeat(400)}`])
+    expect(() => parseJson(`[${number}]`), number).toThrow('beyond the range of a double')
+})
 
 const LATER = { ...REPORT, delaySeconds: 600 }
 const soon = (ms: number): string => new Date(kit.clock.now() + ms).toISOString()
@@ -161,9 +172,27 @@ describe('Creating', () => {
     expect(two).toMatchObject({ value: { traceparent: null, tracestate: null } })
   })
 
+  test('says when to ask again by the estimate that it shows, and by its age while something holds it up', async () => {
+    const registry = createRegistry([defineTask({ type: 'audio.transcribe', where: 'worker' })])
+    const held = await openKit({ registry, typicalMs: () => 400_000 })
+    const { call } = await held.newClient()
+    const { id } = (await call('POST', '/v1/tasks', { type: 'audio.transcribe', input: 1 })).json
+    const look = await call('GET', `/v1/tasks/${id}`)
+    expect(look.json).toMatchObject({ waitingFor: 'noWorker', estimatedCompletionAt: null })
+    expect(Number(look.headers.get('retry-after')), 'a second, and a tenth of its age').toBeLessThan(10)
+    const same = await call('GET', `/v1/tasks/${id}`, undefined, { 'if-none-match': look.headers.get('etag')! })
+    expect(same.status).toBe(304)
+    expect(Number(same.headers.get('retry-after'))).toBeLessThan(10)
+    await held.store.seeTypes(['audio.transcribe'])
+    const free = await call('GET', `/v1/tasks/${id}`)
+    expect(free.json).toMatchObject({ waitingFor: null, estimatedCompletionAt: expect.any(String) })
+    expect(free.headers.get('retry-after'), 'a quarter of what is left, 30 s at most').toBe('30')
+    await held.close()
+  })
+
   test('is refused with 503 over the limit of open tasks, and the count is asked for once for many', async () => {
     let counts = 0
-    const store = { ...kit.store, countOpenTasks: async () => ++counts && 5 }
+    const store = { ...kit.store, countOpenTasks: async () => ({ n: ++counts && 5, next: null }) }
     const full = await openKit({ store, maxOpenTasks: 5 })
     const one = full.as(client.key)
     await one('POST', '/v1/tasks', LATER)
@@ -302,12 +331,23 @@ describe('Reading', () => {
     ).toBe(304)
   })
 
+  const task = { state: 'running', startedAt: 1_000, updatedAt: 11_000, createdAt: 0, progress: 25 } as Task
   test('estimates from the slope of the progress, and never in the past', () => {
-    const task = { state: 'running', startedAt: 1_000, updatedAt: 11_000, createdAt: 0, progress: 25 } as Task
-    expect(estimate(task, 12_000)).toBe(41_000)
-    expect(estimate(task, 60_000)).toBe(60_000)
-    expect(estimate({ ...task, progress: 0 }, 12_000)).toBeNull()
-    expect(estimate({ ...task, state: 'pending' }, 12_000)).toBeNull()
+    expect(estimate(task, 5_000, null, 12_000)).toBe(41_000)
+    expect(estimate(task, 5_000, null, 60_000)).toBe(60_000)
+    expect(estimate({ ...task, progress: 0 }, null, null, 12_000)).toBeNull()
+    expect(estimate({ ...task, state: 'pending' }, null, null, 12_000)).toBeNull()
+  })
+
+  test('estimates from how long runs of the type lately took where nothing was reported, and not while something holds the task', () => {
+    const silent = { ...task, progress: 0 }
+    expect(estimate(silent, 15_000, null, 12_000)).toBe(16_000)
+    expect(estimate(silent, 500, null, 12_000)).toBe(12_000)
+    const pending = { ...task, state: 'pending', startedAt: null, dueAt: 20_000 } as const
+    expect(estimate(pending, 5_000, 'runAt', 12_000)).toBe(25_000)
+    expect(estimate(pending, 5_000, null, 30_000)).toBe(35_000)
+    for (const held of ['paused', 'limit', 'noWorker'] as const) expect(estimate(pending, 5_000, held, 12_000)).toBeNull()
+    expect(estimate({ ...task, state: 'completed' }, 5_000, null, 12_000)).toBeNull()
     expect(retryAfterSeconds(task, 41_000, 11_000)).toBe(8)
     expect(retryAfterSeconds(task, 11_000, 11_000)).toBe(1)
     expect(retryAfterSeconds(task, 1_000_000, 11_000)).toBe(30)

@@ -1,5 +1,8 @@
 import { setImmediate as turn } from 'node:timers/promises'
 import { afterAll, beforeAll, expect, test } from 'vitest'
+import { createApp } from '../src/http/app.ts'
+import type { Caller } from '../src/http/auth.ts'
+import { createSeats } from '../src/http/seats.ts'
 import { createWaits } from '../src/http/waits.ts'
 import { type Client, type Kit, openKit, REPORT } from './http.kit.ts'
 
@@ -55,7 +58,7 @@ test('a read without If-None-Match ends when the task does, not at a mere change
   let hasEnded = false
   const waiting = client.call('GET', `/v1/tasks/${json.id}?wait=60`).then((answer) => [hasEnded, answer.json.status])
   const { id, fence } = await kit.claim(json.id)
-  await kit.store.reportProgress({ id, fence, progress: 50, message: 'half' })
+  await kit.store.reportProgress({ id, fence, progress: 50, message: 'half', told: true })
   await client.call('GET', `/v1/tasks/${id}`)
   hasEnded = true
   await kit.store.settleTask({ id, fence, outcome: { kind: 'complete', result: '1' } })
@@ -100,7 +103,7 @@ test('two hundred calls that wait cost the store a few queries, and the stop ans
     queries++
     return kit.store.findTasks(ids)
   }
-  const waits = createWaits({ store: { onTask: kit.store.onTask, findTasks }, clock: kit.clock })
+  const waits = createWaits({ store: { ...kit.store, findTasks }, clock: kit.clock })
   const all = Array.from({ length: 200 }, () => waits.forTask(json.id, () => false, 60_000, still))
   await client.call('GET', `/v1/tasks/${json.id}`)
   waits.stop()
@@ -120,7 +123,7 @@ test('a caller that hangs up waits no longer', async () => {
 test('a change nobody told of is found by looking again', async () => {
   const { json } = await client.call('POST', '/v1/tasks', LATER)
   const clock = { ...kit.clock, after: (ms: number, wake: () => void) => kit.clock.after(ms / 50, wake) }
-  const deaf = createWaits({ store: { onTask: () => () => {}, findTasks: kit.store.findTasks }, clock })
+  const deaf = createWaits({ store: { ...kit.store, onTask: () => () => {} }, clock })
   const waiting = deaf.forTask(json.id, (task) => task.state === 'canceled', 60_000, still)
   await client.call('POST', `/v1/tasks/${json.id}/cancel`)
   expect((await waiting)?.state).toBe('canceled')
@@ -132,7 +135,7 @@ test('a store that is down does not end a wait early, and the wait goes on when 
   const clock = { ...kit.clock, after: (ms: number, wake: () => void) => kit.clock.after(ms / 50, wake) }
   let failures = 3
   const findTasks = (ids: readonly string[]) => (failures-- > 0 ? Promise.reject(new Error('down')) : kit.store.findTasks(ids))
-  const waits = createWaits({ store: { onTask: () => () => {}, findTasks }, clock })
+  const waits = createWaits({ store: { ...kit.store, onTask: () => () => {}, findTasks }, clock })
   const found = await waits.forTask(json.id, (task) => task.state === 'pending', 60_000, still)
   expect([found?.id, failures]).toEqual([json.id, -1])
   waits.stop()
@@ -148,3 +151,98 @@ test('the feed waits for the next event', async () => {
   await one.call('POST', `/v1/tasks/${json.id}/cancel`)
   expect((await waiting).json.data).toMatchObject([{ type: 'task.canceled', data: { id: json.id } }])
 })
+
+test.each([
+  ['a task', 'forTask', (id: string) => `/v1/tasks/${id}?wait=60`],
+  ['the feed', 'forFeed', () => '/v1/events?wait=60'],
+] as const)('whose key is revoked while it waits for %s is told nothing', async (_what, method, path) => {
+  const other = await kit.newClient()
+  const { json } = await other.call('POST', '/v1/tasks', LATER)
+  const waits = Promise.withResolvers<void>()
+  const watched = {
+    ...kit.waits,
+    [method]: (...of: never[]) => {
+      waits.resolve()
+      return (kit.waits[method] as (...of: never[]) => unknown)(...of)
+    },
+  }
+  const app = createApp({ ...kit.options, waits: watched })
+  const answer = app.request(path(json.id), { headers: { authorization: `Bearer ${other.key}` } })
+  await waits.promise
+  const [{ id }] = (await kit.admin.call('GET', `/v1/clients/${other.id}/keys`)).json.data
+  await kit.admin.call('DELETE', `/v1/clients/${other.id}/keys/${id}`)
+  await kit.admin.call('POST', `/v1/tasks/${json.id}/cancel`)
+  expect((await answer).status).toBe(401)
+})
+
+test('the feed of some types may end a page early, and says where to go on, without waiting there', async () => {
+  const reader = await kit.newClient()
+  const ids: string[] = []
+  for (let i = 0; i < 3; i++) {
+    const { json } = await reader.call('POST', '/v1/tasks', LATER)
+    await reader.call('POST', `/v1/tasks/${json.id}/cancel`)
+    ids.push(json.id)
+  }
+  const findFeedReach = async (_clientId: string, after: number) => (after < 2 ? after + 1 : null)
+  const app = createApp({ ...kit.options, store: { ...kit.store, findFeedReach } })
+  const ask = async (query: string) =>
+    (await (await app.request(`/v1/events?${query}`, { headers: { authorization: `Bearer ${reader.key}` } })).json()) as {
+      data: { data: { id: string } }[]
+      hasMore: boolean
+      nextCursor: string
+    }
+  const seen: string[] = []
+  for (let after = '', hasMore = true; hasMore; ) {
+    const page = await ask(`types=task.canceled&limit=1${after}`)
+    seen.push(...page.data.map(({ data }) => data.id))
+    ;({ hasMore } = page)
+    after = `&after=${page.nextCursor}`
+  }
+  expect(seen).toEqual(ids)
+  const [none, ms] = await timed(ask('types=task.failed&wait=60'))
+  expect([none.data, none.hasMore]).toEqual([[], true])
+  expect(ms).toBeLessThan(2_000)
+  // Without types there is nothing to look past.
+  expect((await ask('limit=10')).hasMore).toBe(false)
+})
+
+test('seats are counted by client and by node, and one that is given back can be taken again', async () => {
+  const seats = createSeats({ node: 3, client: 2 }, 'calls', 'ask later')
+  const [one, two] = ['client_1', 'client_2'].map((clientId) => ({ clientId }) as Caller)
+  const held = Promise.withResolvers<string>()
+  const [first, second] = [seats.hold(one!, () => held.promise), seats.take(one!)]
+  expect(() => seats.take(one!)).toThrow('You have 2 calls open here, as many as there may be: ask later.')
+  const third = seats.take(two!)
+  expect(seats.refusal(two!)).toMatchObject({ status: 503, message: expect.stringContaining('3 calls are open here') })
+  held.resolve('done')
+  expect(await first).toBe('done')
+  const fourth = seats.take(two!)
+  await expect(seats.hold(one!, () => Promise.reject(new Error('failed')))).rejects.toThrow('3 calls are open')
+  for (const giveBack of [second, third, fourth]) giveBack()
+  await expect(seats.hold(one!, () => Promise.reject(new Error('failed')))).rejects.toThrow('failed')
+  for (const _ of [1, 2]) seats.take(one!)
+  expect(seats.refusal(one!)).toMatchObject({ status: 429, code: 'quota_exceeded' })
+})
+
+test.each([
+  ['of its client', 429, 'quota_exceeded', { node: 1, client: 0 }],
+  ['of the node', 503, 'temporary_reduced_capacity', { node: 0, client: 1 }],
+])(
+  'over the number %s a call that would wait is refused, and a submission is taken in and answered at once',
+  async (_, status, code, most) => {
+    const small = await openKit({ mostWaits: most })
+    const one = await small.newClient()
+    const created = await one.call('POST', '/v1/tasks', LATER, { prefer: 'wait=60' })
+    expect([created.status, created.headers.get('preference-applied'), created.json.status]).toEqual([202, null, 'pending'])
+    const path = `/v1/tasks/${created.json.id}`
+    for (const asked of [`${path}?wait=60`, '/v1/events?wait=60']) {
+      const refused = await one.call('GET', asked)
+      expect(refused.json).toMatchObject({ status, code, detail: expect.stringContaining('without ?wait') })
+      expect(refused.headers.get('retry-after')).toBe('10')
+    }
+    const endpoint = await one.call('POST', '/v1/endpoints', { url: 'https://app.example.net/hooks' })
+    expect((await one.call('POST', `/v1/endpoints/${endpoint.json.id}/ping?wait=20`)).status).toBe(202)
+    expect((await one.call('GET', path)).status).toBe(200)
+    await small.close()
+  },
+)

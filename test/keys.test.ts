@@ -28,6 +28,16 @@ function memory() {
       for (const key of keys) if (!taken(key)) rows.push(key)
       return [...rows]
     },
+    async turnKeys({ activate, retire, remove }) {
+      const set = (id: string, state: SigningKeyState): void => {
+        const at = rows.findIndex((row) => row.id === id)
+        rows[at] = { ...rows[at]!, state }
+      }
+      if (retire) set(retire, 'retiring')
+      if (activate) set(activate, 'active')
+      rows.splice(0, rows.length, ...rows.filter(({ id }) => !remove.includes(id)))
+      return [...rows]
+    },
   }
   const kid = (state: SigningKeyState): string | undefined => rows.find((row) => row.state === state)?.id
   const move = (from: SigningKeyState, to: SigningKeyState): void => {
@@ -78,6 +88,7 @@ describe('the first start', () => {
             store: {
               listSigningKeys: order.scheduleFunction(store.listSigningKeys),
               addSigningKeys: order.scheduleFunction(store.addSigningKeys),
+              turnKeys: order.scheduleFunction(store.turnKeys),
             },
             sealer,
             clock: stillClock(),
@@ -136,6 +147,7 @@ describe('a key', () => {
       publishedAt: clock.now(),
       activatedAt: null,
       retiredAt: null,
+      wantedAt: null,
     })
     const place = { table: 'signing_keys', id: key.id, column: 'private_jwk' }
     expect(JSON.parse(sealer.open(key.privateJwk, place))).toMatchObject({ kty, crv, x, y, d: expect.any(String) })
@@ -294,6 +306,7 @@ describe('the plan of rotation', () => {
     publishedAt: 0,
     activatedAt: null,
     retiredAt: null,
+    wantedAt: null,
     ...times,
   })
   const nothing = { activate: null, retire: null, remove: [] }
@@ -306,14 +319,14 @@ describe('the plan of rotation', () => {
   })
 
   test('activates it on demand, once it has been published for 24 hours', () => {
-    const keys = [key('a', 'active', { activatedAt: 0 }), key('b', 'next', { publishedAt: 1_000 })]
-    expect(planKeys(keys, 1_000 + DAY_MS)).toEqual(nothing)
-    expect(planKeys(keys, 1_000 + DAY_MS - 1, true)).toEqual(nothing)
-    expect(planKeys(keys, 1_000 + DAY_MS, true)).toEqual(swap)
+    const keys = (wantedAt: number | null) => [key('a', 'active', { activatedAt: 0 }), key('b', 'next', { publishedAt: 1_000, wantedAt })]
+    expect(planKeys(keys(null), 1_000 + DAY_MS)).toEqual(nothing)
+    expect(planKeys(keys(2_000), 1_000 + DAY_MS - 1)).toEqual(nothing)
+    expect(planKeys(keys(2_000), 1_000 + DAY_MS)).toEqual(swap)
   })
 
   test('never retires the active key without a next one', () => {
-    expect(planKeys([key('a', 'active', { activatedAt: 0 })], 365 * DAY_MS, true)).toEqual(nothing)
+    expect(planKeys([key('a', 'active', { activatedAt: 0 })], 365 * DAY_MS)).toEqual(nothing)
   })
 
   test('removes a key 7 days after it stopped signing, and leaves revoked ones be', () => {

@@ -58,7 +58,7 @@ describe.each(engines)('the table of transitions in %s', (engine) => {
     release: (id) => store.settleTask({ id, fence: 7, outcome: outcomes.release }),
     async fail(id) {
       await store.settleTask({ id, fence: 7, outcome: outcomes.fail })
-      await ground.sql(`update tasks set start_by = 1 where id = '${id}'`)
+      await ground.sql(`update tasks set deadline_at = 1 where id = '${id}'`)
       await store.endOverdue(10, 0)
     },
     requestCancel: (id) => store.cancelTask(id, null),
@@ -74,8 +74,8 @@ describe.each(engines)('the table of transitions in %s', (engine) => {
     await put('tasks', id, from)
     const before = await findTask(store, id)
     await carryOut[verb](id)
-    const { startBy: _, ...task } = await findTask(store, id)
-    const { startBy: __, ...unchanged } = before
+    const { deadlineAt: _, ...task } = await findTask(store, id)
+    const { deadlineAt: __, ...unchanged } = before
     if (to === undefined && !(verb === 'requestCancel' && from === 'pending')) return expect(task).toEqual(unchanged)
     // A request to cancel what does not run yet cancels it.
     expect(task.state).toBe(to ?? 'canceled')
@@ -241,13 +241,20 @@ describe('what an answer means', () => {
 
   test('a 2xx is delivered and shows that the endpoint works', () => {
     for (const status of [200, 201, 202, 204, 299])
-      expect(judged('success', status)).toEqual({ ended: { kind: 'returned', result: null }, succeeded: true, disable: null, holdMs: null })
+      expect(judged('success', status)).toEqual({
+        ended: { kind: 'returned', result: null },
+        signal: 'success',
+        succeeded: true,
+        disable: null,
+        holdMs: null,
+      })
   })
 
   test('410 is final and disables the endpoint', () => {
     const error = { code: 'http_error', message: 'HTTP status 410', details: null }
     expect(judged('http_error', 410, hour)).toEqual({
       ended: { kind: 'threw', error, permanent: true },
+      signal: 'failure',
       succeeded: false,
       disable: 'gone',
       holdMs: null,
@@ -255,8 +262,10 @@ describe('what an answer means', () => {
   })
 
   test('a redirect is a failed attempt, tried again and never followed', () => {
-    expect(judged('redirect', 302, hour)).toMatchObject({
-      ended: { kind: 'threw', error: { code: 'redirect' }, notBeforeMs: null },
+    expect(judged('redirect', 302, hour)).toEqual({
+      ended: { kind: 'threw', error: { code: 'redirect', message: 'HTTP status 302', details: null } },
+      signal: 'neutral',
+      succeeded: null,
       disable: null,
       holdMs: null,
     })
@@ -265,24 +274,32 @@ describe('what an answer means', () => {
   test('429 with Retry-After: the delivery and its whole lane wait as long as asked, and the endpoint is not blamed', () => {
     expect(judged('http_error', 429, 24 * hour)).toMatchObject({
       ended: { kind: 'threw', notBeforeMs: 24 * hour },
+      signal: 'neutral',
       succeeded: null,
       disable: null,
       holdMs: 24 * hour,
     })
-    expect(judged('http_error', 429)).toMatchObject({ ended: { kind: 'threw', notBeforeMs: null }, succeeded: null, holdMs: null })
+    expect(judged('http_error', 429)).toMatchObject({ ended: { notBeforeMs: null }, signal: 'neutral', succeeded: null, holdMs: null })
   })
 
   test('503 with Retry-After: the delivery waits as long as asked, its lane an hour at most', () => {
-    expect(judged('http_error', 503, 5 * hour)).toMatchObject({ ended: { notBeforeMs: 5 * hour }, succeeded: false, holdMs: hour })
+    expect(judged('http_error', 503, 5 * hour)).toMatchObject({
+      ended: { notBeforeMs: 5 * hour },
+      signal: 'neutral',
+      succeeded: false,
+      holdMs: hour,
+    })
     expect(judged('http_error', 503, 1_000)).toMatchObject({ ended: { notBeforeMs: 1_000 }, succeeded: false, holdMs: 1_000 })
-    expect(judged('http_error', 503)).toMatchObject({ ended: { notBeforeMs: null }, succeeded: false, holdMs: null })
+    expect(judged('http_error', 503)).toMatchObject({ signal: 'failure', succeeded: false, holdMs: null })
+    expect(judged('http_error', 503).ended).not.toHaveProperty('notBeforeMs')
   })
 
   test.each([400, 401, 403, 404, 408, 409, 422, 425, 500, 501, 502, 504, 599])(
     '%i is tried again on schedule, and Retry-After does not count',
     (status) => {
       expect(judged('http_error', status, hour)).toEqual({
-        ended: { kind: 'threw', error: { code: 'http_error', message: `HTTP status ${status}`, details: null }, notBeforeMs: null },
+        ended: { kind: 'threw', error: { code: 'http_error', message: `HTTP status ${status}`, details: null } },
+        signal: 'failure',
         succeeded: false,
         disable: null,
         holdMs: null,
@@ -294,6 +311,7 @@ describe('what an answer means', () => {
     const verdict = judgeAnswer({ outcome, httpStatus: null, error: 'what happened' }, null)
     expect(verdict).toMatchObject({
       ended: { kind: 'threw', error: { code: outcome, message: 'what happened' } },
+      signal: outcome === 'timeout' || outcome === 'blocked' ? outcome : 'failure',
       succeeded: false,
       disable: null,
       holdMs: null,
@@ -302,6 +320,6 @@ describe('what an answer means', () => {
   })
 
   test('an attempt cut by our own shutdown gives its try back and says nothing about the endpoint', () => {
-    expect(judged('aborted', null)).toEqual({ ended: { kind: 'interrupted' }, succeeded: null, disable: null, holdMs: null })
+    expect(judged('aborted', null)).toEqual({ ended: { kind: 'interrupted' }, signal: null, succeeded: null, disable: null, holdMs: null })
   })
 })

@@ -92,6 +92,27 @@ test('a secret does not reach the log, wherever it stands', async () => {
   expect(lines[2]).toMatchObject({ endpoints: [{ id: 'endpoint_1', previousSecret: '***' }] })
 })
 
+test('of an error the log shows what it is and where it arose, and not the row that a database quotes', async () => {
+  const row = 'hunter2'
+  const refused = Object.assign(new Error('violates a constraint'), {
+    code: '23514',
+    detail: `Failing row contains (${row}).`,
+    params: [row],
+  })
+  const misread = Object.assign(new Error(`invalid input syntax for type bigint: "${row}"`), { code: '22P02' })
+  const lines = await logged('info', ({ log }) => {
+    log.warn({ err: new Error('not stored', { cause: refused }) }, 'one')
+    log.warn({ trouble: [{ misread }] }, 'two')
+    log.warn(refused)
+  })
+  expect(JSON.stringify(lines)).not.toContain(row)
+  expect(lines[0]).toMatchObject({
+    err: { type: 'Error', message: 'not stored', stack: expect.stringContaining('    at '), cause: { code: '23514' } },
+  })
+  expect(lines[1]).toMatchObject({ trouble: [{ misread: { message: 'invalid input syntax for type bigint', code: '22P02' } }] })
+  expect(lines[2]).toMatchObject({ err: { message: 'violates a constraint' } })
+})
+
 test('lines keep their order and none is lost, also beyond what one write carries', async () => {
   const lines = await logged('info', ({ log }) => {
     for (let i = 0; i < 5000; i++) log.info({ i, text: 'é'.repeat(50) }, 'many')

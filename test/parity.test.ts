@@ -3,7 +3,7 @@ import { getTableColumns, getTableName } from 'drizzle-orm'
 import { getTableConfig as postgresConfig } from 'drizzle-orm/pg-core'
 import { getTableConfig as sqliteConfig } from 'drizzle-orm/sqlite-core'
 import { describe, expect, expectTypeOf, test } from 'vitest'
-import type { Attempt, Client, Delivery, Endpoint, Event, Key, SigningKey, Task } from '../src/model.ts'
+import type { Attempt, AuditEntry, Client, Delivery, Endpoint, Event, Key, SigningKey, Task } from '../src/model.ts'
 import * as postgres from '../src/store/schema.postgres.ts'
 import * as sqlite from '../src/store/schema.sqlite.ts'
 
@@ -25,6 +25,7 @@ describe('the schemas', () => {
     expectTypeOf<Rows['keys']>().toExtend<Key>()
     expectTypeOf<Rows['signingKeys']>().toExtend<SigningKey>()
     expectTypeOf<Rows['clients']>().toExtend<Client>()
+    expectTypeOf<Rows['auditLog']>().toExtend<AuditEntry>()
   })
 
   const pairs = Object.entries(sqlite).map(

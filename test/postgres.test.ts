@@ -9,12 +9,14 @@ import { openPostgres } from '../src/store/postgres.ts'
 import { first, query, type Script } from '../src/store/script.ts'
 import { freshPostgres } from './support/databases.ts'
 import { until } from './support/engine.ts'
+import { openGround } from './support/stores.ts'
+import { addClient, addTask, claimTasks, completed } from './support/work.ts'
 
 const one = function* (): Script<unknown> {
   return yield* first(query(() => sql`select 1 as one`))
 }
 
-test('a connection that breaks in the middle of a transaction fails that transaction, and nothing else', { timeout: 20_000 }, async () => {
+test('a connection that breaks in the middle of a transaction fails that transaction, and nothing else', async () => {
   const { url, drop } = await freshPostgres()
   const driver = await openPostgres(url, systemClock(), () => {})
   const behind = new pg.Client({ connectionString: url })
@@ -34,4 +36,57 @@ test('a connection that breaks in the middle of a transaction fails that transac
   await behind.query(`select pg_terminate_backend(pid) ${sleeping}`)
   await broken
   expect(await driver.write(order.other, one)).toEqual({ one: 1 })
+})
+
+test('a feed reader skips nothing while a transaction that has its place in the feed is still open', async () => {
+  const ground = await openGround('postgres')
+  const { store, sql } = ground
+  const node = await ground.anotherNode()
+  const gate = new pg.Client({ connectionString: ground.url })
+  await gate.connect()
+  onTestFinished(async () => {
+    await gate.end()
+    await ground.close()
+  })
+  const [clientId, other] = [await addClient(store), await addClient(store)]
+  const made = [await addTask(store, { clientId }), await addTask(store, { clientId }), await addTask(store, { clientId: other })]
+  const claimed = new Map((await claimTasks(store)).map((task) => [task.id, task]))
+  const [slow, quick, foreign] = made.map(({ id }) => claimed.get(id)!)
+  // The commit of the first stands still once its event is written and has its place.
+  const LOCK = 4_711
+  await gate.query(`select pg_advisory_lock(${LOCK})`)
+  await sql(
+    `create function hold() returns trigger language plpgsql as $$ begin perform pg_advisory_xact_lock(${LOCK}); return null; end $$`,
+  )
+  await sql(`create trigger hold after insert on events for each row when (new.task_id = '${slow!.id}') execute function hold()`)
+  const waiting = async (kind: string): Promise<boolean> =>
+    (await sql(`select 1 from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock' and ${kind}`)).length === 1
+  const first = store.settleTask(completed(slow!))
+  await until(() => waiting(`wait_event = 'advisory'`))
+  // Another node ends another task of the same client, and one of another client.
+  let isSecondDone = false
+  const second = node.settleTask(completed(quick!)).finally(() => {
+    isSecondDone = true
+  })
+  await until(() => waiting(`wait_event <> 'advisory'`))
+
+  const seen: { readonly seq: number; readonly taskId: string | null }[] = []
+  const read = async (): Promise<void> => {
+    const events = await store.listEvents({ clientId, after: seen.at(-1)?.seq ?? 0, limit: 10 })
+    seen.push(...events.map(({ seq, taskId }) => ({ seq, taskId })))
+  }
+  await read()
+  expect(seen, 'nothing is shown that something may yet come before').toEqual([])
+  expect(isSecondDone).toBe(false)
+  const third = await ground.anotherNode()
+  expect((await third.settleTask(completed(foreign!))).kind, 'nobody else waits for them').toBe('settled')
+  expect(await store.listEvents({ clientId: other, after: 0, limit: 10 })).toHaveLength(1)
+
+  await gate.query(`select pg_advisory_unlock(${LOCK})`)
+  for (const settled of await Promise.all([first, second])) expect(settled.kind).toBe('settled')
+  await read()
+  expect(seen).toEqual([
+    { seq: 1, taskId: slow!.id },
+    { seq: 2, taskId: quick!.id },
+  ])
 })

@@ -1,12 +1,13 @@
 /** The task side, on a real store: how runs end, and what they leave. */
-import { describe, expect, test } from 'vitest'
+import { describe, expect, onTestFinished, test } from 'vitest'
 import { z } from 'zod'
-import { createJanitor } from '../src/janitor.ts'
+import { createJanitor, type Janitor } from '../src/janitor.ts'
+import { RESULT_LIMIT_BYTES } from '../src/lifecycle.ts'
 import { Interrupted } from '../src/pump.ts'
-import { CANCEL_GRACE_MS, RESULT_LIMIT_BYTES } from '../src/scheduler.ts'
-import { defineTask, exponential, Permanent, Postpone, type RunContext, type TaskDefinition } from '../src/task.ts'
+import { CANCEL_GRACE_MS } from '../src/run.ts'
+import { createRegistry, defineTask, exponential, Permanent, Postpone, type RunContext, type TaskDefinition } from '../src/task.ts'
 import { type Engine, LEASE_MS, startEngine, turns, until } from './support/engine.ts'
-import { addClient, addTask, addTasks, findTask } from './support/work.ts'
+import { addClient, addEndpoint, addTask, addTasks, findTask } from './support/work.ts'
 
 const TYPE = 'report.build'
 type Run = (input: unknown, context: RunContext) => unknown
@@ -35,6 +36,27 @@ const never: Run = () => new Promise(() => {})
 const errorOf = async (engine: Engine, id: string) => JSON.parse((await findTask(engine.store, id)).error ?? 'null')
 const add = async (engine: Engine, given: Partial<Parameters<typeof addTask>[1]> = {}): Promise<string> =>
   (await addTask(engine.store, { clientId: await addClient(engine.store), ...given })).id
+
+/** It renews what the engine's node holds. Stopped when the test is over. */
+function openJanitor({ store, clock, pump }: Engine): Janitor {
+  const janitor = createJanitor({
+    store,
+    clock,
+    registry: createRegistry([]),
+    leaseMs: LEASE_MS,
+    graceMs: 15_000,
+    renew: () => pump.renew(),
+    auditKeptMs: 400 * 86_400_000,
+    leastKeptMs: 86_400_000,
+    newsKeptMs: 86_400_000,
+    holdMs: 86_400_000,
+    onError: (error) => {
+      throw error
+    },
+  })
+  onTestFinished(() => janitor.stop())
+  return janitor
+}
 
 describe('a run', () => {
   test('is given its input and its task, and its result is the task’s', async () => {
@@ -211,6 +233,78 @@ describe('time', () => {
     expect(await findTask(engine.store, id)).toMatchObject({ state: 'failed', tries: 2 })
   })
 
+  test('startBy, timeoutSeconds and deadlineAt each run on their own clock', async () => {
+    const engine = await startEngine([define(never, { retry: { tries: 9, delayMs: () => 1_000 } })], { concurrency: 1 })
+    openJanitor(engine).start()
+    const now = engine.clock.now()
+    const all = { maxTries: 9, startBy: now + 20_000, timeoutSeconds: 50, deadlineAt: now + 120_000 }
+    const runs = await add(engine, all)
+    await until(() => engine.pump.running === 1)
+    // No slot is left for these; the last may wait as long as it likes.
+    const late = await add(engine, all)
+    const ended = await add(engine, { ...all, startBy: null })
+    const patient = await add(engine, { ...all, startBy: null, deadlineAt: null })
+    const seen = async () => Promise.all([runs, late, ended, patient].map(async (id) => (await findTask(engine.store, id)).state))
+    await engine.pass(19_000, 1_000)
+    expect(await seen()).toEqual(['running', 'pending', 'pending', 'pending'])
+    // Only who has not started is held to its start.
+    await engine.pass(11_000, 1_000)
+    expect(await seen()).toEqual(['running', 'failed', 'pending', 'pending'])
+    expect(await errorOf(engine, late)).toMatchObject({ code: 'start_expired' })
+    // The timeout counts from the start of the try, and costs that try alone.
+    await engine.pass(20_000, 1_000)
+    await until(() => engine.runs.length > 0)
+    expect(engine.runs[0]).toMatchObject({ outcome: 'pending', errorCode: 'timeout', task: { id: runs } })
+    // The deadline counts from nothing: whoever runs and whoever waits, however many tries are left.
+    await engine.pass(80_000, 1_000)
+    expect((await seen()).slice(0, 3)).toEqual(['failed', 'failed', 'failed'])
+    for (const id of [runs, ended]) expect(await errorOf(engine, id)).toMatchObject({ code: 'deadline_exceeded' })
+    expect(['pending', 'running']).toContain((await findTask(engine.store, patient)).state)
+  })
+
+  test('what began its first try in time is not held to startBy again, when that try was given back', async () => {
+    const engine = await startEngine([define(() => Promise.reject(new Postpone(60)))])
+    const id = await add(engine, { startBy: engine.clock.now() + 20_000 })
+    await until(() => engine.runs.length === 1)
+    expect(await findTask(engine.store, id)).toMatchObject({ state: 'pending', tries: 0 })
+    await engine.pass(30_000, 5_000)
+    expect(await engine.store.endOverdue(100, 0), 'found by no sweep').toBe(0)
+    await engine.pass(31_000, 1_000)
+    await until(() => engine.runs.length === 2)
+    expect(await findTask(engine.store, id), 'and by no claim').toMatchObject({ state: 'pending', tries: 0, error: null })
+  })
+
+  test('one sweep ends whatever is overdue, however much that is', async () => {
+    const engine = await startEngine([define(never)], { concurrency: 1 })
+    await add(engine)
+    await until(() => engine.pump.running === 1)
+    const clientId = await addClient(engine.store)
+    await addTasks(engine.store, 1_200, { clientId, deadlineAt: engine.clock.now() + 1_000 })
+    openJanitor(engine).start()
+    await engine.pass(6_000)
+    await until(async () => (await engine.store.countOpenTasks(null, clientId)).n === 0)
+  })
+
+  test('a retry that could not start before the deadline is not waited for: the task fails now, with what the try failed of', async () => {
+    const engine = await startEngine([
+      define(
+        () => {
+          throw new Error('the printer is on fire')
+        },
+        { retry: { tries: 9, delayMs: () => 10_000 } },
+      ),
+    ])
+    const deadlineAt = engine.clock.now() + 15_000
+    const id = await add(engine, { maxTries: 9, deadlineAt })
+    await until(() => engine.runs.length === 1)
+    expect((await findTask(engine.store, id)).state, 'the first retry still has its time').toBe('pending')
+    await engine.pass(10_000)
+    await until(() => engine.runs.length === 2)
+    expect(await findTask(engine.store, id)).toMatchObject({ state: 'failed', tries: 2 })
+    expect(engine.clock.now()).toBeLessThan(deadlineAt)
+    expect(await errorOf(engine, id)).toMatchObject({ code: 'handler_error', message: 'the printer is on fire' })
+  })
+
   test('a delayed task starts when it is due and nothing asks before, be it a month', async () => {
     const engine = await startEngine([define(() => 'done')])
     const month = 31 * 86_400_000
@@ -307,16 +401,7 @@ describe('leases', () => {
     const last = await add(engine, { maxTries: 1 })
     const types = [{ type: TYPE, concurrency: null }]
     await engine.store.claimTasks({ limit: 10, leaseMs: LEASE_MS, by: 'boot_dead', types })
-    const janitor = createJanitor({
-      store: engine.store,
-      clock: engine.clock,
-      leaseMs: LEASE_MS,
-      graceMs: 15_000,
-      renew: () => engine.pump.renew(),
-      onError: (error) => {
-        throw error
-      },
-    })
+    const janitor = openJanitor(engine)
     expect(await janitor.rescue(null), 'not while its lease lasts').toBe(0)
     expect(await janitor.rescue('boot_0'), 'but at once by the one that owns the store').toBe(2)
     expect(await findTask(engine.store, again)).toMatchObject({ state: 'pending', tries: 1, dueAt: engine.clock.now() })
@@ -331,6 +416,52 @@ describe('leases', () => {
 })
 
 describe('progress', () => {
+  test('is told once a second, the last report among them though nothing follows it', async () => {
+    let report: RunContext['progress']
+    const { run, begun } = waiting(() => 'done')
+    const engine = await startEngine([
+      define((input, context) => {
+        report = context.progress
+        return run(input, context)
+      }),
+    ])
+    const clientId = await addClient(engine.store)
+    await addEndpoint(engine.store, { clientId, events: '["task.progress"]' })
+    await add(engine, { clientId })
+    await begun
+    const told = async (): Promise<number[]> =>
+      (await engine.store.listEvents({ clientId, after: 0, limit: 100 })).map(({ body }) => JSON.parse(body).data.progress)
+    for (let percent = 1; percent <= 25; percent++) {
+      report!(percent)
+      await engine.pass(100)
+    }
+    // At 0 s, 1 s and 2 s; then the last of them, a second after the one before.
+    expect(await told()).toEqual([1, 11, 21])
+    await engine.pass(600)
+    expect(await told()).toEqual([1, 11, 21, 25])
+    await engine.pass(5_000)
+    expect(await told()).toHaveLength(4)
+  })
+
+  test('is not written twice where nobody follows it', async () => {
+    let report: RunContext['progress']
+    const { run, begun } = waiting(() => 'done')
+    const engine = await startEngine([
+      define((input, context) => {
+        report = context.progress
+        return run(input, context)
+      }),
+    ])
+    const id = await add(engine)
+    await begun
+    const { revision } = await findTask(engine.store, id)
+    report!(10)
+    await engine.pass(100)
+    report!(20)
+    await engine.pass(5_000)
+    expect(await findTask(engine.store, id)).toMatchObject({ progress: 20, revision: revision + 2 })
+  })
+
   test('never falls, stays under 100 until the end, and is written at once and then at most every tenth of a second', async () => {
     let report: RunContext['progress']
     const { run, begun } = waiting(() => 'done')
@@ -359,6 +490,7 @@ describe('progress', () => {
     expect(await shown()).toEqual([50, 'a\ufffdb\ufffd'])
     expect((await findTask(engine.store, id)).revision, 'the last of them alone was written').toBe(revision + 1)
     await engine.pass(100)
+    expect((await findTask(engine.store, id)).revision, 'nothing new, nothing written').toBe(revision + 1)
     report!(250, 'x'.repeat(1_000))
     await engine.rest()
     expect(await shown()).toEqual([99.9, 'x'.repeat(500)])

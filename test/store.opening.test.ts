@@ -1,5 +1,5 @@
 /** Opening a store: migrations, its owner, and a disk that is full. */
-import { writeFileSync } from 'node:fs'
+import { statSync, writeFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import Database from 'better-sqlite3'
 import { sql } from 'drizzle-orm'
@@ -14,10 +14,12 @@ import type { Store } from '../src/store/store.ts'
 import { freshPostgres, freshSqlite } from './support/databases.ts'
 import { manualClock } from './support/manual-clock.ts'
 import { startProcess } from './support/process.ts'
+import { openReceiver } from './support/receiver.ts'
 import { type Engine, engines } from './support/stores.ts'
 import { addClient, addTask, findTask } from './support/work.ts'
 
 const HOLDER = new URL('./support/holder.ts', import.meta.url)
+const STARVED = new URL('./support/starved.ts', import.meta.url)
 const FILLER = new URL('./support/filler.ts', import.meta.url)
 
 async function freshUrl(engine: Engine): Promise<string> {
@@ -35,6 +37,11 @@ async function open(url: string, owner = false): Promise<Store> {
   onTestFinished(() => store.close().catch(() => {}))
   return store
 }
+test('A new database file, and those beside it, are for their user alone', async () => {
+  const url = await freshUrl('sqlite')
+  await addClient(await open(url))
+  for (const beside of ['', '-wal', '-shm']) expect(statSync(`${url.slice('file:'.length)}${beside}`).mode & 0o777, beside).toBe(0o600)
+})
 async function run(url: string, text: string): Promise<void> {
   if (url.startsWith('file:')) {
     const db = new Database(url.slice('file:'.length))
@@ -146,6 +153,37 @@ describe('a full disk under SQLite', () => {
     expect(db.pragma('integrity_check', { simple: true })).toBe('ok')
     db.close()
   })
+
+  test.runIf(process.platform === 'linux')(
+    'keeps what ends meanwhile: it is settled once there is room, no try is lost, nothing is sent twice, and readyz says so',
+    async () => {
+      const receiver = await openReceiver()
+      onTestFinished(() => receiver.close())
+      receiver.answer(() => ({ status: 200, afterMs: receiver.arrivals.length === 1 ? 700 : 0 }))
+      const url = await freshUrl('sqlite')
+      const told = await startProcess(STARVED, [url, `${receiver.url}/hooks`]).line()
+      expect(told).toEqual({
+        statuses: [202, 503],
+        full: {
+          status: 503,
+          checks: { store: expect.stringContaining('takes no writes'), scheduler: 'ok', dispatcher: 'ok' },
+          task: 'running',
+        },
+        again: 200,
+        lost: 0,
+        tasks: [
+          { status: 'completed', tries: 1 },
+          { status: 'completed', tries: 1 },
+        ],
+        deliveries: [
+          { status: 'delivered', tries: 1, attempts: 1 },
+          { status: 'delivered', tries: 1, attempts: 1 },
+        ],
+        runs: 2,
+      })
+      expect(receiver.arrivals).toHaveLength(2)
+    },
+  )
 
   test('between two operations of one group: each is done and acknowledged, or not done and refused', async () => {
     const { url, remove } = freshSqlite()

@@ -10,8 +10,9 @@ import { gzipSync } from 'node:zlib'
 import { describe, expect, onTestFinished, test } from 'vitest'
 import { systemClock } from '../src/clock.ts'
 import { type AddressRulesInput, type Listener, parseAddressRules } from '../src/webhook/address.ts'
+import type { Sent } from '../src/webhook/attempt.ts'
 import { type Resolver, systemResolver } from '../src/webhook/resolver.ts'
-import { createTransport, type Sent, type Transport, type TransportOptions } from '../src/webhook/transport.ts'
+import { createTransport, type Transport, type TransportOptions } from '../src/webhook/transport.ts'
 
 /** What arrived at a receiver. */
 interface Arrived {
@@ -116,7 +117,7 @@ describe('an ordinary receiver', () => {
       'Accept-Encoding': 'gzip',
       'webhook-id': 'event_1',
     }
-    const sent = await transportOf().post(call(`http://127.0.0.1:${receiver.port}/hooks?a=1`, hostile))
+    const sent = await transportOf().send(call(`http://127.0.0.1:${receiver.port}/hooks?a=1`, hostile))
     expect(sent).toMatchObject({ outcome: 'success', httpStatus: 200, error: null, responseExcerpt: 'ok', remoteAddress: '127.0.0.1' })
     expect(sent.responseHeaders).toEqual({ 'content-type': 'text/plain', 'content-length': '2' })
     const [arrived] = receiver.requests
@@ -136,7 +137,7 @@ describe('an ordinary receiver', () => {
     const receiver = await receive(ok)
     const transport = transportOf({ resolver: naming({ 'hooks.example.test': ['127.0.0.1'] }) })
     const sent: Sent[] = []
-    for (let i = 0; i < 4; i++) sent.push(await transport.post(call(`http://hooks.example.test:${receiver.port}/`)))
+    for (let i = 0; i < 4; i++) sent.push(await transport.send(call(`http://hooks.example.test:${receiver.port}/`)))
     expect(receiver.connections).toHaveLength(1)
     expect(receiver.requests).toHaveLength(4)
     expect(sent[0]?.timings).toEqual({
@@ -155,9 +156,9 @@ describe('an ordinary receiver', () => {
       if (receiver.requests.length === 1) socket.end()
     })
     const transport = transportOf()
-    expect((await transport.post(call(`http://127.0.0.1:${receiver.port}/`))).outcome).toBe('success')
+    expect((await transport.send(call(`http://127.0.0.1:${receiver.port}/`))).outcome).toBe('success')
     await gone(receiver.connections[0]!)
-    const second = await transport.post(call(`http://127.0.0.1:${receiver.port}/`))
+    const second = await transport.send(call(`http://127.0.0.1:${receiver.port}/`))
     expect(second).toMatchObject({ outcome: 'success', timings: { connectMs: expect.any(Number) } })
     expect(receiver.connections).toHaveLength(2)
   })
@@ -166,8 +167,8 @@ describe('an ordinary receiver', () => {
     const receiver = await receive((socket) => socket.end('HTTP/1.1 200 OK\r\nconnection: close\r\n\r\nbye'))
     const transport = transportOf()
     const sent = [
-      await transport.post(call(`http://127.0.0.1:${receiver.port}/`)),
-      await transport.post(call(`http://127.0.0.1:${receiver.port}/`)),
+      await transport.send(call(`http://127.0.0.1:${receiver.port}/`)),
+      await transport.send(call(`http://127.0.0.1:${receiver.port}/`)),
     ]
     expect(sent.map(({ outcome, responseExcerpt }) => [outcome, responseExcerpt])).toEqual(Array(2).fill(['success', 'bye']))
     expect(receiver.connections).toHaveLength(2)
@@ -180,7 +181,7 @@ describe('an ordinary receiver', () => {
     })
     const transport = transportOf()
     const paths = Array.from({ length: 200 }, (_, i) => `/hooks/${i}`)
-    const sent = await Promise.all(paths.map((path) => transport.post(call(`http://127.0.0.1:${receiver.port}${path}`))))
+    const sent = await Promise.all(paths.map((path) => transport.send(call(`http://127.0.0.1:${receiver.port}${path}`))))
     expect(sent.map(({ responseExcerpt }) => responseExcerpt)).toEqual(paths)
     expect(sent.map(({ outcome }) => outcome)).toEqual(paths.map((path) => (path.endsWith('7') ? 'http_error' : 'success')))
     expect(receiver.connections.length).toBeLessThanOrEqual(200)
@@ -194,7 +195,7 @@ describe('an ordinary receiver', () => {
     [500, 'http_error', 'The endpoint answered 500.'],
   ])('that answers %i makes the attempt a %s', async (status, outcome, error) => {
     const receiver = await receive((socket) => socket.write(`HTTP/1.1 ${status} x\r\ncontent-length: 0\r\nretry-after: 7\r\n\r\n`))
-    const sent = await transportOf().post(call(`http://127.0.0.1:${receiver.port}/`))
+    const sent = await transportOf().send(call(`http://127.0.0.1:${receiver.port}/`))
     expect(sent).toMatchObject({ outcome, httpStatus: status, error, responseExcerpt: null, responseHeaders: { 'retry-after': '7' } })
   })
 
@@ -203,7 +204,7 @@ describe('an ordinary receiver', () => {
       socket.write('HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\nHTTP/1.1 102 Processing\r\n\r\n')
       ok(socket)
     })
-    expect(await transportOf().post(call(`http://127.0.0.1:${receiver.port}/`))).toMatchObject({
+    expect(await transportOf().send(call(`http://127.0.0.1:${receiver.port}/`))).toMatchObject({
       outcome: 'success',
       httpStatus: 200,
       responseExcerpt: 'ok',
@@ -222,8 +223,8 @@ describe('an address that may not be called', () => {
       resolver: { resolve: async () => answers.shift() ?? [] },
     })
     const url = `http://rebinding.example.test:${receiver.port}/`
-    expect((await transport.post(call(url))).outcome).toBe('success')
-    const second = await transport.post(call(url))
+    expect((await transport.send(call(url))).outcome).toBe('success')
+    const second = await transport.send(call(url))
     expect(second).toMatchObject({ outcome: 'blocked', httpStatus: null, remoteAddress: null })
     expect(second.error).toBe('The callback URL, or an address of its host, may not be called from here.')
     expect(receiver.connections).toHaveLength(1)
@@ -234,6 +235,9 @@ describe('an address that may not be called', () => {
     [['127.0.0.1', '127.0.0.2']],
     [['127.0.0.2', '::ffff:127.0.0.1']],
     [['127.0.0.2', 'fe80::1']],
+    [['127.0.0.2', '64:ff9b::7f00:1']],
+    [['127.0.0.2', '64:ff9b::a9fe:a9fe']],
+    [['127.0.0.2', '2002:7f00:1::1']],
     [['127.0.0.2', 'not an address']],
   ])('among others refuses them all: %j', async (addresses) => {
     const receiver = await receive(ok, { host: '0.0.0.0' })
@@ -241,7 +245,7 @@ describe('an address that may not be called', () => {
       rules: { allowLoopback: false, allow: ['127.0.0.2/32'] },
       resolver: naming({ 'mixed.example.test': addresses }),
     })
-    expect((await transport.post(call(`http://mixed.example.test:${receiver.port}/`))).outcome).toBe('blocked')
+    expect((await transport.send(call(`http://mixed.example.test:${receiver.port}/`))).outcome).toBe('blocked')
     expect(receiver.connections).toHaveLength(0)
   })
 
@@ -263,7 +267,7 @@ describe('an address that may not be called', () => {
     '[64:ff9b::7f00:1]',
   ])('is refused however it is spelled: %s', async (host) => {
     const receiver = await receive(ok, { host: '::' })
-    const sent = await transportOf({ rules: { allowLoopback: false } }).post(call(`http://${host}:${receiver.port}/`))
+    const sent = await transportOf({ rules: { allowLoopback: false } }).send(call(`http://${host}:${receiver.port}/`))
     expect(sent).toMatchObject({ outcome: 'blocked', httpStatus: null, remoteAddress: null })
     expect(receiver.connections).toHaveLength(0)
   })
@@ -275,14 +279,14 @@ describe('an address that may not be called', () => {
       { host: '0.0.0.0' },
     )
     const transport = transportOf({ rules: { allowLoopback: false, allow: ['127.0.0.2/32'] } })
-    expect(await transport.post(call(`http://127.0.0.2:${outer.port}/`))).toMatchObject({ outcome: 'redirect', httpStatus: 302 })
+    expect(await transport.send(call(`http://127.0.0.2:${outer.port}/`))).toMatchObject({ outcome: 'redirect', httpStatus: 302 })
     expect([outer.connections.length, inner.connections.length]).toEqual([1, 0])
   })
 
   test.runIf(process.platform === 'linux')('is found out on the connected socket too, before a byte is sent', async () => {
     // Linux takes 0.0.0.0 for the loopback: what is dialled is allowed here, what answers is not.
     const receiver = await receive(ok, { host: '0.0.0.0' })
-    const sent = await transportOf({ rules: { allowLoopback: false, allow: ['0.0.0.0/32'] } }).post(
+    const sent = await transportOf({ rules: { allowLoopback: false, allow: ['0.0.0.0/32'] } }).send(
       call(`http://0.0.0.0:${receiver.port}/`),
     )
     expect(sent).toMatchObject({ outcome: 'blocked', remoteAddress: null })
@@ -295,9 +299,9 @@ describe('an address that may not be called', () => {
     const listeners: Listener[] = []
     const transport = transportOf({ rules: { listeners }, resolver: naming({ 'self.example.test': ['127.0.0.1'] }) })
     const urls = [`http://self.example.test:${closing.port}/`, `http://127.0.0.1:${keeping.port}/`]
-    for (const url of urls) expect((await transport.post(call(url))).outcome).toBe('success')
+    for (const url of urls) expect((await transport.send(call(url))).outcome).toBe('success')
     listeners.push({ address: '127.0.0.1', port: closing.port }, { address: '0.0.0.0', port: keeping.port })
-    for (const url of urls) expect((await transport.post(call(url))).outcome).toBe('blocked')
+    for (const url of urls) expect((await transport.send(call(url))).outcome).toBe('blocked')
     expect([closing.requests.length, keeping.requests.length]).toEqual([1, 1])
   })
 
@@ -313,7 +317,7 @@ describe('an address that may not be called', () => {
         else process.env[name] = before[i]
       })
     })
-    expect((await transportOf().post(call(`http://127.0.0.1:${receiver.port}/`))).outcome).toBe('success')
+    expect((await transportOf().send(call(`http://127.0.0.1:${receiver.port}/`))).outcome).toBe('success')
     expect([proxy.connections.length, receiver.connections.length]).toEqual([0, 1])
   })
 })
@@ -322,7 +326,7 @@ describe('a name', () => {
   test('with addresses out of reach is reached through the one that works', async () => {
     const receiver = await receive(ok)
     const transport = transportOf({ resolver: naming({ 'six.example.test': ['::1', '127.0.0.3', '127.0.0.1'] }) })
-    const sent = await transport.post(call(`http://six.example.test:${receiver.port}/`))
+    const sent = await transport.send(call(`http://six.example.test:${receiver.port}/`))
     expect(sent).toMatchObject({ outcome: 'success', remoteAddress: '127.0.0.1' })
     expect(receiver.requests[0]?.headers.host).toBe(`six.example.test:${receiver.port}`)
   })
@@ -335,7 +339,7 @@ describe('a name', () => {
       rules: { allow: ['100::/64'] },
       resolver: naming({ 'six.example.test': ['100::1', '127.0.0.1'] }),
     })
-    expect(await transport.post(call(`http://six.example.test:${receiver.port}/`))).toMatchObject({
+    expect(await transport.send(call(`http://six.example.test:${receiver.port}/`))).toMatchObject({
       outcome: 'success',
       remoteAddress: '127.0.0.1',
     })
@@ -352,9 +356,9 @@ describe('a name', () => {
     }
     const transport = transportOf({ resolver })
     const url = `http://hooks.example.test:${receiver.port}/`
-    await Promise.all(Array.from({ length: 20 }, () => transport.post(call(url))))
+    await Promise.all(Array.from({ length: 20 }, () => transport.send(call(url))))
     expect(asked).toBe(1)
-    await transport.post(call(url))
+    await transport.send(call(url))
     expect(asked).toBe(2)
   })
 
@@ -366,7 +370,7 @@ describe('a name', () => {
       'The host name could not be resolved (ENOTFOUND).',
     ],
   ])('%s ends the attempt as dns', async (_title, resolver, error) => {
-    expect(await transportOf({ resolver }).post(call('http://nowhere.example.test/'))).toMatchObject({ outcome: 'dns', error })
+    expect(await transportOf({ resolver }).send(call('http://nowhere.example.test/'))).toMatchObject({ outcome: 'dns', error })
   })
 
   test('whose name server is silent ends as dns, and holds up nobody else meanwhile', async () => {
@@ -375,9 +379,9 @@ describe('a name', () => {
     const resolver = systemResolver({ servers: [`127.0.0.1:${port}`], timeoutMs: 300, hostsFile: '/nonexistent' })
     const transport = transportOf({ resolver })
     const ended: string[] = []
-    const hanging = transport.post(call(`http://silent.example.test:${receiver.port}/`)).finally(() => ended.push('silent'))
+    const hanging = transport.send(call(`http://silent.example.test:${receiver.port}/`)).finally(() => ended.push('silent'))
     for (let i = 0; i < 20; i++) {
-      expect((await transport.post(call(`http://ok${i}.example.test:${receiver.port}/`))).outcome).toBe('success')
+      expect((await transport.send(call(`http://ok${i}.example.test:${receiver.port}/`))).outcome).toBe('success')
       ended.push('ok')
     }
     expect(ended).not.toContain('silent')
@@ -386,7 +390,7 @@ describe('a name', () => {
 
   test('that is never answered is given up when connecting has taken too long', async () => {
     const transport = transportOf({ limits: { connectMs: 150 }, resolver: { resolve: () => new Promise(() => {}) } })
-    const sent = await transport.post(call('http://silent.example.test/'))
+    const sent = await transport.send(call('http://silent.example.test/'))
     expect(sent).toMatchObject({ outcome: 'dns', error: 'The name servers did not answer in time.' })
     expect(sent.durationMs).toBeLessThan(500)
   })
@@ -414,7 +418,7 @@ describe('a name', () => {
 describe('a hostile receiver', () => {
   test('that sends a header byte now and then is cut at the deadline', async () => {
     const receiver = await receive((socket) => drip(socket, 'HTTP/1.1 200 OK\r\nx: '))
-    const sent = await transportOf({ limits: { headersMs: 250 } }).post(call(`http://127.0.0.1:${receiver.port}/`))
+    const sent = await transportOf({ limits: { headersMs: 250 } }).send(call(`http://127.0.0.1:${receiver.port}/`))
     expect(sent).toMatchObject({ outcome: 'timeout', httpStatus: null, error: 'The endpoint did not answer in time.' })
     expect(sent.durationMs).toBeGreaterThanOrEqual(250)
     expect(sent.durationMs).toBeLessThan(700)
@@ -422,7 +426,7 @@ describe('a hostile receiver', () => {
 
   test('that sends a body byte now and then is cut at the deadline over all, and a 2xx stays a success', async () => {
     const receiver = await receive((socket) => drip(socket, 'HTTP/1.1 200 OK\r\ncontent-length: 100000\r\n\r\n'))
-    const sent = await transportOf({ limits: { totalMs: 250 } }).post(call(`http://127.0.0.1:${receiver.port}/`))
+    const sent = await transportOf({ limits: { totalMs: 250 } }).send(call(`http://127.0.0.1:${receiver.port}/`))
     expect(sent).toMatchObject({ outcome: 'success', httpStatus: 200 })
     expect(sent.durationMs).toBeGreaterThanOrEqual(250)
     expect(sent.durationMs).toBeLessThan(700)
@@ -431,7 +435,7 @@ describe('a hostile receiver', () => {
 
   test('that sends a body byte now and then after a 500 has answered 500', async () => {
     const receiver = await receive((socket) => drip(socket, 'HTTP/1.1 500 Oops\r\ncontent-length: 100000\r\n\r\n'))
-    expect(failed(await transportOf({ limits: { totalMs: 150 } }).post(call(`http://127.0.0.1:${receiver.port}/`)))).toEqual({
+    expect(failed(await transportOf({ limits: { totalMs: 150 } }).send(call(`http://127.0.0.1:${receiver.port}/`)))).toEqual({
       outcome: 'http_error',
       httpStatus: 500,
     })
@@ -439,9 +443,26 @@ describe('a hostile receiver', () => {
 
   test('that never answers is cut, and its connection closed', async () => {
     const receiver = await receive(silent)
-    const sent = await transportOf({ limits: { headersMs: 100 } }).post(call(`http://127.0.0.1:${receiver.port}/`))
+    const sent = await transportOf({ limits: { headersMs: 100 } }).send(call(`http://127.0.0.1:${receiver.port}/`))
     expect(failed(sent)).toEqual({ outcome: 'timeout', httpStatus: null })
     await gone(receiver.connections[0]!)
+  })
+
+  test('may be given less time than any, and asked without a body', async () => {
+    const receiver = await receive(silent)
+    const asked = {
+      method: 'OPTIONS',
+      url: `http://127.0.0.1:${receiver.port}/`,
+      headers: { 'x-a': '1' },
+      body: null,
+      withinMs: 200,
+    } as const
+    const sent = await transportOf().send(asked)
+    expect(sent).toMatchObject({ outcome: 'timeout', httpStatus: null })
+    expect(sent.durationMs).toBeGreaterThanOrEqual(200)
+    expect(sent.durationMs).toBeLessThan(700)
+    expect(receiver.requests).toMatchObject([{ line: 'OPTIONS / HTTP/1.1', headers: { 'x-a': '1' }, body: '' }])
+    expect(Object.keys(receiver.requests[0]!.headers)).not.toContain('content-length')
   })
 
   test('that hangs on a kept connection is cut too, and other attempts go on', async () => {
@@ -450,11 +471,11 @@ describe('a hostile receiver', () => {
     })
     const transport = transportOf({ limits: { headersMs: 200 } })
     const url = `http://127.0.0.1:${receiver.port}/`
-    await transport.post(call(url))
-    const hanging = transport.post(call(`${url}hang`))
-    expect((await transport.post(call(url))).outcome).toBe('success')
+    await transport.send(call(url))
+    const hanging = transport.send(call(`${url}hang`))
+    expect((await transport.send(call(url))).outcome).toBe('success')
     expect((await hanging).outcome).toBe('timeout')
-    expect((await transport.post(call(url))).outcome).toBe('success')
+    expect((await transport.send(call(url))).outcome).toBe('success')
   })
 
   test('that sends headers without end is cut', async () => {
@@ -462,7 +483,7 @@ describe('a hostile receiver', () => {
       socket.write('HTTP/1.1 200 OK\r\n')
       pour(socket, `x-more: ${'a'.repeat(1000)}\r\n`)
     })
-    const sent = await transportOf().post(call(`http://127.0.0.1:${receiver.port}/`))
+    const sent = await transportOf().send(call(`http://127.0.0.1:${receiver.port}/`))
     expect(sent).toMatchObject({
       outcome: 'http_error',
       httpStatus: null,
@@ -476,14 +497,14 @@ describe('a hostile receiver', () => {
       socket.write('HTTP/1.1 200 ')
       pour(socket, 'a'.repeat(65_536))
     })
-    const sent = await transportOf().post(call(`http://127.0.0.1:${receiver.port}/`))
+    const sent = await transportOf().send(call(`http://127.0.0.1:${receiver.port}/`))
     expect(failed(sent)).toEqual({ outcome: 'http_error', httpStatus: null })
     expect(sent.durationMs).toBeLessThan(2000)
   })
 
   test('that sends interim answers without end is cut', async () => {
     const receiver = await receive((socket) => pour(socket, 'HTTP/1.1 103 Early Hints\r\n\r\n'.repeat(100)))
-    const sent = await transportOf().post(call(`http://127.0.0.1:${receiver.port}/`))
+    const sent = await transportOf().send(call(`http://127.0.0.1:${receiver.port}/`))
     expect(sent).toMatchObject({ outcome: 'http_error', httpStatus: null, error: 'The endpoint sent too many 1xx answers.' })
     await gone(receiver.connections[0]!)
   })
@@ -493,8 +514,8 @@ describe('a hostile receiver', () => {
       socket.write(`HTTP/1.1 200 OK\r\ncontent-length: 0\r\nx: ${'a'.repeat(line.includes('short') ? 400 : 500)}\r\n\r\n`)
     })
     const transport = transportOf({ limits: { headerBytes: 500 } })
-    expect((await transport.post(call(`http://127.0.0.1:${receiver.port}/short`))).outcome).toBe('success')
-    expect((await transport.post(call(`http://127.0.0.1:${receiver.port}/long`))).outcome).toBe('http_error')
+    expect((await transport.send(call(`http://127.0.0.1:${receiver.port}/short`))).outcome).toBe('success')
+    expect((await transport.send(call(`http://127.0.0.1:${receiver.port}/long`))).outcome).toBe('http_error')
   })
 
   test('may send a body of 64 KiB, and is left at the first byte more', async () => {
@@ -505,9 +526,9 @@ describe('a hostile receiver', () => {
       socket.write(Buffer.concat([Buffer.from('HTTP/1.1 200 OK\r\ncontent-length: 65538\r\n\r\n'), Buffer.alloc(65_537)])),
     )
     const transport = transportOf()
-    for (let i = 0; i < 2; i++) expect((await transport.post(call(`http://127.0.0.1:${full.port}/`))).outcome).toBe('success')
+    for (let i = 0; i < 2; i++) expect((await transport.send(call(`http://127.0.0.1:${full.port}/`))).outcome).toBe('success')
     expect(full.connections).toHaveLength(1)
-    expect(await transport.post(call(`http://127.0.0.1:${long.port}/`))).toMatchObject({
+    expect(await transport.send(call(`http://127.0.0.1:${long.port}/`))).toMatchObject({
       outcome: 'success',
       responseExcerpt: '\0'.repeat(4096),
     })
@@ -519,7 +540,7 @@ describe('a hostile receiver', () => {
       socket.write('HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n')
       pour(socket, `3e8\r\n${'b'.repeat(1000)}\r\n`)
     })
-    const sent = await transportOf().post(call(`http://127.0.0.1:${receiver.port}/`))
+    const sent = await transportOf().send(call(`http://127.0.0.1:${receiver.port}/`))
     expect(sent).toMatchObject({ outcome: 'success', httpStatus: 200, responseExcerpt: 'b'.repeat(4096) })
     await gone(receiver.connections[0]!)
   })
@@ -532,10 +553,10 @@ describe('a hostile receiver', () => {
     })
     expect(bomb.length).toBeLessThan(65_536)
     const transport = transportOf()
-    const sent = await transport.post(call(`http://127.0.0.1:${receiver.port}/`))
+    const sent = await transport.send(call(`http://127.0.0.1:${receiver.port}/`))
     expect(sent).toMatchObject({ outcome: 'success', responseExcerpt: null, responseHeaders: { 'content-encoding': 'gzip' } })
     // Inflated, it would have been too long, and a connection with too long a body is not used again.
-    await transport.post(call(`http://127.0.0.1:${receiver.port}/`))
+    await transport.send(call(`http://127.0.0.1:${receiver.port}/`))
     expect(receiver.connections).toHaveLength(1)
     expect(receiver.requests[0]?.headers['accept-encoding']).toBe('identity')
   })
@@ -549,18 +570,18 @@ describe('a hostile receiver', () => {
   ])('that hangs up %s is judged by what it had said', async (_when, said, expected) => {
     for (const leave of ['end', 'resetAndDestroy'] as const) {
       const receiver = await receive((socket) => socket.write(said, () => setImmediate(() => socket[leave]())))
-      expect(failed(await transportOf().post(call(`http://127.0.0.1:${receiver.port}/`)))).toEqual(expected)
+      expect(failed(await transportOf().send(call(`http://127.0.0.1:${receiver.port}/`)))).toEqual(expected)
     }
   })
 
   test('whose 2xx goes on with nonsense has succeeded', async () => {
     const receiver = await receive((socket) => socket.write('HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nthis is no chunk\r\n'))
-    expect(failed(await transportOf().post(call(`http://127.0.0.1:${receiver.port}/`)))).toEqual({ outcome: 'success', httpStatus: 200 })
+    expect(failed(await transportOf().send(call(`http://127.0.0.1:${receiver.port}/`)))).toEqual({ outcome: 'success', httpStatus: 200 })
   })
 
   test('that does not speak HTTP has not answered', async () => {
     const receiver = await receive((socket) => socket.write('SSH-2.0-OpenSSH_9.9\r\n'))
-    expect(failed(await transportOf().post(call(`http://127.0.0.1:${receiver.port}/`)))).toEqual({
+    expect(failed(await transportOf().send(call(`http://127.0.0.1:${receiver.port}/`)))).toEqual({
       outcome: 'http_error',
       httpStatus: null,
     })
@@ -573,8 +594,8 @@ describe('a hostile receiver', () => {
     })
     const transport = transportOf()
     const url = `http://127.0.0.1:${receiver.port}/`
-    await transport.post(call(url))
-    expect((await transport.post(call(url))).responseExcerpt).not.toBe('forged')
+    await transport.send(call(url))
+    expect((await transport.send(call(url))).responseExcerpt).not.toBe('forged')
   })
 
   test('has its headers kept in bounds, its cookies not at all, and a character cut in two left out', async () => {
@@ -585,7 +606,7 @@ describe('a hostile receiver', () => {
         `HTTP/1.1 200 OK\r\nset-cookie: s=1\r\nX-Twice: a\r\nx-twice: b\r\nx-long: ${'l'.repeat(3000)}\r\n${many}content-length: ${Buffer.byteLength(body)}\r\n\r\n${body}`,
       ),
     )
-    const sent = await transportOf().post(call(`http://127.0.0.1:${receiver.port}/`))
+    const sent = await transportOf().send(call(`http://127.0.0.1:${receiver.port}/`))
     expect(Object.keys(sent.responseHeaders)).toHaveLength(64)
     expect(sent.responseHeaders).toMatchObject({ 'x-twice': 'a, b', 'x-long': 'l'.repeat(1024), 'x-0': '0' })
     expect(sent.responseHeaders).not.toHaveProperty('set-cookie')
@@ -598,7 +619,7 @@ describe('TLS', () => {
     const receiver = await receiveTls()
     const transport = transportOf({ ca: certificate, resolver: naming({ 'hooks.example.test': ['127.0.0.1'] }) })
     for (const name of ['hooks.example.test', 'hooks.example.test.']) {
-      const sent = await transport.post(call(`https://${name}:${receiver.port}/hooks`))
+      const sent = await transport.send(call(`https://${name}:${receiver.port}/hooks`))
       expect(sent).toMatchObject({ outcome: 'success', remoteAddress: '127.0.0.1', timings: { tlsMs: expect.any(Number) } })
     }
     expect(receiver.requests.map(({ headers }) => headers.host)).toEqual([
@@ -615,7 +636,7 @@ describe('TLS', () => {
   ])('refuses a certificate %s, and nothing is sent', async (_title, known, host, code) => {
     const receiver = await receiveTls()
     const transport = transportOf({ ...(known === undefined ? {} : { ca: certificate }), resolver: naming({ [host]: ['127.0.0.1'] }) })
-    expect(await transport.post(call(`https://${host}:${receiver.port}/`))).toMatchObject({
+    expect(await transport.send(call(`https://${host}:${receiver.port}/`))).toMatchObject({
       outcome: 'tls',
       httpStatus: null,
       error: `The TLS handshake failed (${code}).`,
@@ -626,12 +647,12 @@ describe('TLS', () => {
   test('is not spoken by a receiver of plain HTTP', async () => {
     const server = createServer((socket) => socket.on('error', () => {}).end('HTTP/1.1 400 Bad Request\r\n\r\n'))
     const receiver = await receive(silent, { server })
-    expect(failed(await transportOf().post(call(`https://127.0.0.1:${receiver.port}/`)))).toEqual({ outcome: 'tls', httpStatus: null })
+    expect(failed(await transportOf().send(call(`https://127.0.0.1:${receiver.port}/`)))).toEqual({ outcome: 'tls', httpStatus: null })
   })
 
   test('that is never finished is cut when connecting has taken too long', async () => {
     const receiver = await receive(silent)
-    const sent = await transportOf({ limits: { connectMs: 150 } }).post(call(`https://127.0.0.1:${receiver.port}/`))
+    const sent = await transportOf({ limits: { connectMs: 150 } }).send(call(`https://127.0.0.1:${receiver.port}/`))
     expect(sent).toMatchObject({
       outcome: 'timeout',
       error: 'No connection could be made in time.',
@@ -645,14 +666,24 @@ describe('TLS', () => {
 describe('an attempt', () => {
   test('nobody listens to ends as connect, without the address in the sentence', async () => {
     const receiver = await receive(ok, { host: '127.0.0.9' })
-    const sent = await transportOf().post(call(`http://127.0.0.8:${receiver.port}/`))
+    const sent = await transportOf().send(call(`http://127.0.0.8:${receiver.port}/`))
     expect(sent).toMatchObject({ outcome: 'connect', error: 'No connection could be made (ECONNREFUSED).', remoteAddress: null })
+  })
+
+  test.each([
+    ['EMFILE', true],
+    ['ENOTFOUND', undefined],
+  ])('that fails with %s is said to be ours where this machine has run out of something', async (code, ours) => {
+    const resolver = { resolve: () => Promise.reject(Object.assign(new Error(code), { code })) }
+    const sent = await transportOf({ resolver }).send(call('http://receiver.example.test/'))
+    expect(sent).toMatchObject({ outcome: 'dns', error: `The host name could not be resolved (${code}).` })
+    expect(sent.ours).toBe(ours)
   })
 
   test('whose signal is aborted ends as aborted and leaves no connection', async () => {
     const receiver = await receive(silent)
     const control = new AbortController()
-    const sending = transportOf().post(call(`http://127.0.0.1:${receiver.port}/`), control.signal)
+    const sending = transportOf().send(call(`http://127.0.0.1:${receiver.port}/`), control.signal)
     while (receiver.requests.length === 0) await new Promise((resolve) => setImmediate(resolve))
     control.abort()
     expect(await sending).toMatchObject({ outcome: 'aborted', httpStatus: null, error: 'The attempt was cut short by this server.' })
@@ -661,7 +692,7 @@ describe('an attempt', () => {
 
   test('whose signal was aborted before sends nothing', async () => {
     const receiver = await receive(ok)
-    expect((await transportOf().post(call(`http://127.0.0.1:${receiver.port}/`), AbortSignal.abort())).outcome).toBe('aborted')
+    expect((await transportOf().send(call(`http://127.0.0.1:${receiver.port}/`), AbortSignal.abort())).outcome).toBe('aborted')
     expect(receiver.connections).toHaveLength(0)
   })
 
@@ -673,11 +704,11 @@ describe('an attempt', () => {
       answer = resolve
     })
     const transport = transportOf({ resolver: { resolve: () => answered } })
-    const sending = transport.post(call(`http://slow.example.test:${receiver.port}/`), control.signal)
+    const sending = transport.send(call(`http://slow.example.test:${receiver.port}/`), control.signal)
     control.abort()
     expect((await sending).outcome).toBe('aborted')
     answer(['127.0.0.1'])
-    expect((await transport.post(call(`http://127.0.0.1:${receiver.port}/`))).outcome).toBe('success')
+    expect((await transport.send(call(`http://127.0.0.1:${receiver.port}/`))).outcome).toBe('success')
     expect(receiver.connections).toHaveLength(1)
   })
 
@@ -686,24 +717,24 @@ describe('an attempt', () => {
     const transport = transportOf()
     const url = `http://127.0.0.1:${receiver.port}/`
     for (const headers of [{ 'x-a': 'b\r\nx-evil: 1' }, { 'x a': 'b' }, { 'x-a': '→' }] as Record<string, string>[]) {
-      const sent = await transport.post(call(url, headers))
+      const sent = await transport.send(call(url, headers))
       expect(sent).toMatchObject({
         outcome: 'connect',
         error: 'The request could not be sent: the name or value of a header is not valid HTTP.',
       })
     }
-    expect((await transport.post(call(url))).outcome).toBe('success')
+    expect((await transport.send(call(url))).outcome).toBe('success')
     expect(receiver.requests).toHaveLength(1)
   })
 
   test('in flight when the transport closes ends as aborted, and later ones are not begun', async () => {
     const receiver = await receive(silent)
     const transport = transportOf()
-    const sending = transport.post(call(`http://127.0.0.1:${receiver.port}/`))
+    const sending = transport.send(call(`http://127.0.0.1:${receiver.port}/`))
     while (receiver.requests.length === 0) await new Promise((resolve) => setImmediate(resolve))
     await transport.close()
     expect((await sending).outcome).toBe('aborted')
-    expect((await transport.post(call(`http://127.0.0.1:${receiver.port}/`))).outcome).toBe('aborted')
+    expect((await transport.send(call(`http://127.0.0.1:${receiver.port}/`))).outcome).toBe('aborted')
     await gone(receiver.connections[0]!)
     expect(receiver.connections).toHaveLength(1)
   })
@@ -712,7 +743,7 @@ describe('an attempt', () => {
     const receiver = await receive(ok)
     const other = await receive(ok)
     const transport = transportOf({ limits: { idleConnections: 2, idleMs: 60_000 } })
-    await Promise.all(Array.from({ length: 6 }, () => transport.post(call(`http://127.0.0.1:${receiver.port}/`))))
+    await Promise.all(Array.from({ length: 6 }, () => transport.send(call(`http://127.0.0.1:${receiver.port}/`))))
     const closed = new Set<Socket>()
     await new Promise<void>((resolve) => {
       for (const socket of receiver.connections) void gone(socket).then(() => closed.add(socket).size === 4 && resolve())
@@ -721,16 +752,16 @@ describe('an attempt', () => {
     expect(kept).toHaveLength(2)
     for (const socket of kept) socket.end()
     await Promise.all(kept.map(gone))
-    for (let i = 0; i < 3; i++) await transport.post(call(`http://127.0.0.1:${other.port}/`))
+    for (let i = 0; i < 3; i++) await transport.send(call(`http://127.0.0.1:${other.port}/`))
     expect(other.connections).toHaveLength(1)
   })
 
   test('leaves an idle connection open only for a while', async () => {
     const receiver = await receive(ok)
     const transport = transportOf({ limits: { idleMs: 100 } })
-    await transport.post(call(`http://127.0.0.1:${receiver.port}/`))
+    await transport.send(call(`http://127.0.0.1:${receiver.port}/`))
     await gone(receiver.connections[0]!)
-    expect((await transport.post(call(`http://127.0.0.1:${receiver.port}/`))).outcome).toBe('success')
+    expect((await transport.send(call(`http://127.0.0.1:${receiver.port}/`))).outcome).toBe('success')
   })
 })
 

@@ -6,8 +6,9 @@ import { getRequestListener, RequestError } from '@hono/node-server'
 import type { Clock } from '../clock.ts'
 import type { Config } from '../config.ts'
 import { RingbackError, StartupError } from '../errors.ts'
-import { problemReply, type Reply } from '../http/problem.ts'
+import { harden, problemReply } from '../http/problem.ts'
 import type { Millis } from '../model.ts'
+import { limitConnections } from './connections.ts'
 
 export type Fetch = (request: Request, bindings?: object) => Response | Promise<Response>
 
@@ -24,11 +25,19 @@ export interface Door {
 }
 
 const LINGER_MS: Millis = 1000
+/** For the headers of a request, from the connection or its first byte; and for all of it. Answers may take as long as they will. */
+const HEADERS_MS: Millis = 20_000
+const REQUEST_MS: Millis = 120_000
+/** How often those who are late are looked for. */
+const LATE_MS: Millis = 5_000
 /** Longer than the idle timeout of usual load balancers (60 s), so that it is they who close a connection, never we under a request. */
 const KEEP_ALIVE_MS: Millis = 65_000
 
 /** @throws StartupError when that address cannot be listened on. */
-export async function openDoor({ host, port }: Pick<Config, 'host' | 'port'>, clock: Pick<Clock, 'bytes'>): Promise<Door> {
+export async function openDoor(
+  { host, port, maxConnections }: Pick<Config, 'host' | 'port' | 'maxConnections'>,
+  clock: Pick<Clock, 'bytes'>,
+): Promise<Door> {
   const opened = Promise.withResolvers<Fetch>()
   // An abandoned door leaves nobody waiting who could mind.
   opened.promise.catch(() => {})
@@ -37,11 +46,17 @@ export async function openDoor({ host, port }: Pick<Config, 'host' | 'port'>, cl
     errorHandler: (error) => refuseUnmade(error, clock),
   })
   // A missing Host is refused by the listener instead, in a problem document.
-  const server = createServer({ requireHostHeader: false }, listener)
+  const timeouts = {
+    headersTimeout: HEADERS_MS,
+    requestTimeout: REQUEST_MS,
+    keepAliveTimeout: KEEP_ALIVE_MS,
+    connectionsCheckingInterval: LATE_MS,
+  }
+  const server = createServer({ requireHostHeader: false, ...timeouts }, listener)
+  limitConnections(server, maxConnections, (socket) => refuseOn(socket, crowded(), clock))
   server.on('clientError', (error: NodeJS.ErrnoException, socket: Socket) => refuseUnparsed(error, socket, clock))
   // An expectation nobody knows may be ignored (RFC 9110 §10.1.1), and then the answer is the app's.
   server.on('checkExpectation', (request, response) => void server.emit('request', request, response))
-  server.keepAliveTimeout = KEEP_ALIVE_MS
   server.listen(port, host)
   await once(server, 'listening').catch((error) => {
     throw refusal(error, host, port)
@@ -83,17 +98,26 @@ function refuseUnmade(error: unknown, clock: Pick<Clock, 'bytes'>): Response {
   return new Response(body, { status, headers })
 }
 
-/** What Node's parser refuses never becomes a request, and is answered on the bare connection, which ends with it. */
+/** What Node's parser refuses never becomes a request. */
 function refuseUnparsed(error: NodeJS.ErrnoException, socket: Socket, clock: Pick<Clock, 'bytes'>): void {
   // Node keeps the answer under way here, and writing into it would corrupt it.
   const answering = '_httpMessage' in socket && socket._httpMessage
   if (!socket.writable || answering || error.code === 'ECONNRESET') return void socket.destroy()
-  const { status, headers, body } = problemOf(unparsed[error.code ?? '']?.() ?? malformed('The request is not HTTP/1.1.'), clock)
-  const head = { ...headers, 'Content-Length': String(Buffer.byteLength(body ?? '')), Connection: 'close' }
+  refuseOn(socket, unparsed[error.code ?? '']?.() ?? malformed('The request is not HTTP/1.1.'), clock)
+}
+
+/** Answers on the bare connection, which ends with it. */
+function refuseOn(socket: Socket, refusal: RingbackError, clock: Pick<Clock, 'bytes'>): void {
+  const { status, headers, body } = problemOf(refusal, clock)
+  const head = { ...headers, 'Content-Length': String(Buffer.byteLength(body)), Connection: 'close' }
   const lines = Object.entries(head).map(([name, value]) => `${name}: ${value}`)
   socket.end([`HTTP/1.1 ${status} ${STATUS_CODES[status]}`, ...lines, '', body].join('\r\n'), () => socket.destroy())
 }
 
+const crowded = (): RingbackError =>
+  new RingbackError('temporary_reduced_capacity', 'As many connections are being answered here as there may be; try again in a second.', {
+    headers: { 'Retry-After': '1' },
+  })
 const malformed = (detail: string): RingbackError => new RingbackError('malformed_header', detail)
 const METHODS = 'DELETE, GET, HEAD, OPTIONS, PATCH, POST'
 const unparsed: Readonly<Record<string, () => RingbackError>> = {
@@ -103,10 +127,12 @@ const unparsed: Readonly<Record<string, () => RingbackError>> = {
   ERR_HTTP_REQUEST_TIMEOUT: () => malformed('The request did not arrive in time.'),
 }
 
-function problemOf(error: RingbackError, clock: Pick<Clock, 'bytes'>): Reply {
+function problemOf(error: RingbackError, clock: Pick<Clock, 'bytes'>): ReturnType<typeof problemReply> {
   const requestId = `request_${Buffer.from(clock.bytes(12)).toString('base64url')}`
   const reply = problemReply(error, { instance: '/', requestId })
-  return { ...reply, headers: { ...reply.headers, 'X-Request-Id': requestId } }
+  const headers = { ...reply.headers, 'X-Request-Id': requestId }
+  harden(headers)
+  return { ...reply, headers }
 }
 
 function refusal(error: NodeJS.ErrnoException, host: string, port: number): StartupError {

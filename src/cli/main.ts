@@ -1,21 +1,34 @@
-/** The command line: `ringback serve` and `ringback migrate`. */
+/** The command line: one file for each command. */
 import { readFileSync } from 'node:fs'
 import { Command, CommanderError } from 'commander'
 import { StartupError } from '../errors.ts'
+import { auditCommand } from './audit.ts'
+import { backupCommand } from './backup.ts'
+import { clientsCommand } from './clients.ts'
+import { keysCommand } from './keys.ts'
 import { migrateCommand } from './migrate.ts'
+import { restoreCommand } from './restore.ts'
 import { serveCommand } from './serve.ts'
 
-/** Runs the command that `args` (without Node and script) name. Resolves with the exit code: 0, or 1 for what its sentence on standard error says. */
+/**
+ * Runs the command that `args` (without Node and script) name. Resolves with the exit code: 0; 1 for what its sentence on standard error says, or
+ * for what an audit found.
+ */
 export async function run(args: readonly string[]): Promise<number> {
+  let code = 0
   const program = new Command('ringback')
     .description('A webhook-first async task platform: a task goes in over HTTP, runs, and rings back with a signed webhook.')
     .version(version())
     .addHelpText('after', '\nSettings come from RINGBACK_* variables; the options above overrule them.')
-  for (const command of [serveCommand(), migrateCommand()]) program.addCommand(command.copyInheritedSettings(program))
+  const audit = auditCommand((ended) => {
+    code = ended
+  })
+  const commands = [serveCommand(), migrateCommand(), clientsCommand(), keysCommand(), audit, backupCommand(), restoreCommand()]
+  for (const command of commands) program.addCommand(command.copyInheritedSettings(program))
   try {
     throwInsteadOfExiting(program)
     await program.parseAsync(args, { from: 'user' })
-    return 0
+    return code
   } catch (error) {
     if (error instanceof CommanderError) return error.exitCode
     if (!(error instanceof StartupError)) throw error

@@ -1,4 +1,5 @@
 /** `ringback serve`: one node, from its settings to the end of its drain. */
+import { pathToFileURL } from 'node:url'
 import { Command } from 'commander'
 import { systemClock } from '../clock.ts'
 import { listeningAt, loadDevelopmentSecrets, parseConfig } from '../config.ts'
@@ -30,7 +31,7 @@ async function serve(options: Options): Promise<void> {
   const { log, close } = openLog({ level: given.logLevel, clock })
   try {
     const config = listeningAt(given, door.port)
-    const ringback = await openRingback({ config, tasks, log, clock, listens: true })
+    const ringback = await openRingback({ config, tasks, log, clock, module: pathToFileURL(config.configFile).href, listens: true })
     try {
       await ringback.start()
       door.admit(ringback.app.fetch)

@@ -2,7 +2,7 @@
 import { existsSync } from 'node:fs'
 import { pathToFileURL } from 'node:url'
 import { StartupError } from '../errors.ts'
-import type { TaskType } from '../task.ts'
+import { isTaskType, type TaskType } from '../task.ts'
 
 /** @throws StartupError when there is no such module, when it cannot be loaded, and when its default export is not `{ tasks: […] }`. */
 export async function loadTaskTypes(path: string): Promise<readonly TaskType[]> {
@@ -19,10 +19,6 @@ export async function loadTaskTypes(path: string): Promise<readonly TaskType[]> 
     if (!isTaskType(task)) throw new StartupError(`tasks[${i}] in ${path} is no task type: make it with defineTask({ … }).`)
   })
   return tasks
-}
-
-function isTaskType(it: unknown): it is TaskType {
-  return typeof it === 'object' && it !== null && 'type' in it && 'run' in it && 'parseInput' in it
 }
 
 function told(error: unknown): string {

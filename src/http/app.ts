@@ -3,25 +3,48 @@ import { type Context, Hono } from 'hono'
 import { SmartRouter } from 'hono/router/smart-router'
 import { TrieRouter } from 'hono/router/trie-router'
 import { RingbackError } from '../errors.ts'
-import { adminRoutes } from './admin.ts'
+import { apiKeyRoutes } from './apikeys.ts'
+import { auditRoute } from './auditlog.ts'
 import { createGate } from './auth.ts'
+import { createCapacity } from './capacity.ts'
+import { clientRoutes } from './clients.ts'
 import { createCursors } from './cursor.ts'
 import { deliveryRoutes } from './deliveries.ts'
 import { endpointRoutes } from './endpoints.ts'
 import { eventRoutes } from './events.ts'
+import { eventSchemaRoutes } from './eventschemas.ts'
 import type { AppOptions, House } from './house.ts'
 import { describeApi } from './openapi.ts'
 import { operationRoutes } from './operations.ts'
 import { createOwnership } from './ownership.ts'
+import { referenceRoutes } from './reference.ts'
 import { Call, type Porch, type Route, refuse, respond, serve } from './route.ts'
 import { TableRouter } from './router.ts'
+import { scheduleRoutes } from './schedules.ts'
+import { createSeats } from './seats.ts'
+import { signingKeyRoutes } from './signingkeys.ts'
 import { taskRoutes } from './tasks.ts'
+import { createWaiting } from './waiting.ts'
+import { workerRoutes } from './worker.ts'
 
 export type { AppOptions } from './house.ts'
 
 /** The API. Mount it, serve it, or call `app.request()`. */
 export function createApp(options: AppOptions): Hono {
-  const house: House = { ...options, gate: createGate(options), cursors: createCursors(options), ownership: createOwnership(options) }
+  const house: House = {
+    ...options,
+    gate: createGate(options),
+    cursors: createCursors(options),
+    ownership: createOwnership(options),
+    waiting: createWaiting(options),
+    checkCapacity: createCapacity(options),
+    streams: createSeats(
+      options.mostStreams,
+      'streams',
+      'close some, or wait for tasks with ?wait, or for all of them at once with GET /v1/events',
+    ),
+    waiters: createSeats(options.mostWaits, 'calls that wait', 'ask without ?wait, or for all of your tasks at once with GET /v1/events'),
+  }
   const routes = apiRoutes(house)
   const porch = createPorch(house)
   const app = new Hono({ router: new SmartRouter({ routers: [new TableRouter(), new TrieRouter()] }) })
@@ -32,18 +55,28 @@ export function createApp(options: AppOptions): Hono {
 
 /** Every route there is, as data. */
 export function apiRoutes(house: House): readonly Route[] {
-  let document: string | null = null
-  const describe = (): string => {
-    document ??= JSON.stringify(describeApi(routes, { version: '1', publicUrl: house.publicUrl() }))
+  let document: { readonly described: object; readonly text: string } | null = null
+  const describe = () => {
+    if (document === null) {
+      const described = describeApi(routes, { version: '1', publicUrl: house.publicUrl() })
+      document = { described, text: JSON.stringify(described) }
+    }
     return document
   }
   const routes: readonly Route[] = [
     ...taskRoutes(house),
+    ...scheduleRoutes(house),
     ...eventRoutes(house),
     ...endpointRoutes(house),
     ...deliveryRoutes(house),
-    ...adminRoutes(house),
-    ...operationRoutes(house, describe),
+    ...clientRoutes(house),
+    ...apiKeyRoutes(house),
+    ...signingKeyRoutes(house),
+    ...workerRoutes(house),
+    auditRoute(house),
+    ...operationRoutes(house, () => describe().text),
+    ...eventSchemaRoutes(house, () => describe().described),
+    ...referenceRoutes(),
   ]
   return routes
 }
@@ -65,7 +98,7 @@ function createPorch(house: House): Porch {
 }
 
 const EXPOSED =
-  'Location, Retry-After, ETag, Link, RateLimit, RateLimit-Policy, Idempotent-Replayed, Preference-Applied, X-Request-Id, WWW-Authenticate'
+  'Location, Retry-After, ETag, Link, RateLimit, RateLimit-Policy, Idempotent-Replayed, Preference-Applied, X-Request-Id, WWW-Authenticate, Allow, Accept, Accept-Patch, Accept-Encoding'
 
 function createCors(origins: readonly string[]): Porch['cors'] {
   if (origins.length === 0) return undefined
@@ -89,7 +122,7 @@ function otherwise(routes: readonly Route[], porch: Porch): (context: Context) =
       return respond({ status: 204, headers: { Allow: allow, ...preflight(call, porch, allow) }, body: null }, call, porch)
     const refusal =
       allow === undefined
-        ? new RingbackError('not_found', 'There is nothing at this path; GET /openapi.json lists what there is.')
+        ? new RingbackError('not_found', 'There is nothing at this path; /docs shows what there is, and /openapi.json lists it.')
         : new RingbackError('method_not_allowed', `${call.request.method} is not offered here; ${allow} are.`, {
             headers: { Allow: allow },
           })

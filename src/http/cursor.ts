@@ -1,9 +1,7 @@
 /** Cursors: a place in a list, authenticated and bound to the list it came from. */
 import { createHmac, timingSafeEqual } from 'node:crypto'
-import type { Clock } from '../clock.ts'
 import { RingbackError } from '../errors.ts'
-import type { Place, Sealer } from '../seal.ts'
-import type { Store } from '../store/store.ts'
+import { type KeepsKeys, keptKey } from './keptkey.ts'
 
 export interface Cursors {
   /** `bound` is what the list was asked for: who asks, the route and its filters. */
@@ -13,28 +11,9 @@ export interface Cursors {
 }
 
 const TAG_BYTES = 16
-const KEY_PLACE: Place = { table: 'settings', id: 'cursorKey', column: 'value' }
 
-/** The key is made once for the installation and kept sealed, so that a cursor written by one node is read by all. */
-export function createCursors(options: {
-  store: Pick<Store, 'keepSetting'>
-  clock: Clock
-  sealer: Pick<Sealer, 'seal' | 'open'>
-}): Cursors {
-  const { store, clock, sealer } = options
-  let key: Promise<Buffer> | null = null
-
-  async function findKey(): Promise<Buffer> {
-    const proposed = sealer.seal(Buffer.from(clock.bytes(32)).toString('base64'), KEY_PLACE)
-    return Buffer.from(sealer.open(await store.keepSetting(KEY_PLACE.id, proposed), KEY_PLACE), 'base64')
-  }
-  function theKey(): Promise<Buffer> {
-    key ??= findKey().catch((error) => {
-      key = null
-      throw error
-    })
-    return key
-  }
+export function createCursors(options: KeepsKeys): Cursors {
+  const theKey = keptKey(options, 'cursorKey')
   const tag = (secret: Buffer, bound: string, payload: string): Buffer =>
     createHmac('sha256', secret)
       .update(JSON.stringify([bound, payload]))

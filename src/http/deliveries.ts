@@ -1,8 +1,10 @@
 /** The delivery routes: what was sent, what came back, and sending it again. */
+
 import { RingbackError } from '../errors.ts'
 import { newId } from '../id.ts'
+import { parsed } from '../legible.ts'
 import { type Attempt, type Delivery, type Endpoint, endpointStatus, type Millis, type Timings } from '../model.ts'
-import type { DeliveryQuery } from '../store/store.ts'
+import type { DeliveryQuery, LaneState } from '../store/store.ts'
 import {
   boundTo,
   defined,
@@ -17,7 +19,8 @@ import {
   shownTimeOrNull,
   startOf,
 } from './house.ts'
-import type { Reply } from './problem.ts'
+import { invalid, type Reply } from './problem.ts'
+import { replayRoute } from './replay.ts'
 import { type Call, type Route, route } from './route.ts'
 import * as shapes from './shapes.ts'
 
@@ -29,6 +32,7 @@ export function deliveryRoutes(house: House): Route[] {
     return delivery
   }
   return [
+    replayRoute(house),
     route(
       {
         ...common,
@@ -36,6 +40,7 @@ export function deliveryRoutes(house: House): Route[] {
         path: '/v1/deliveries',
         name: 'listDeliveries',
         summary: 'List deliveries with their attempts, newest first',
+        description: 'Filters narrow together. `waitingFor` says why an open delivery has not been sent.',
         scope: 'deliveries:read',
         query: shapes.deliveryListQuery,
         answers: { 200: { description: 'A page of deliveries.', schema: shapes.deliveryList, headers: ['Link'] } },
@@ -50,6 +55,7 @@ export function deliveryRoutes(house: House): Route[] {
         path: '/v1/deliveries/{id}',
         name: 'getDelivery',
         summary: 'Read a delivery with its attempts',
+        description: 'What was tried, when, and what came back. The body that was sent is the event’s: the feed has it.',
         scope: 'deliveries:read',
         answers: { 200: { description: 'The delivery.', schema: shapes.delivery } },
       },
@@ -62,6 +68,7 @@ export function deliveryRoutes(house: House): Route[] {
         path: '/v1/deliveries/{id}/redeliver',
         name: 'redeliver',
         summary: 'Send again: an open delivery now, an ended one as a new delivery of the same event and bytes',
+        description: 'The `webhook-id` stays the same, so that a receiver that took it already can tell.',
         scope: 'deliveries:write',
         answers: { 202: { description: 'The delivery that will be sent.', schema: shapes.delivery, headers: ['Location'] } },
         refusals: ['task_expired'],
@@ -69,7 +76,8 @@ export function deliveryRoutes(house: House): Route[] {
       {
         find,
         async handle(call, { found }) {
-          const delivery = await house.store.redeliver(found.id, newId(house.clock, 'delivery'), call.caller.clientId)
+          const delivery = await house.store.redeliver(found.id, newId(house.clock, 'delivery'), call.caller.clientId, call.author)
+          if (!delivery && found.eventType === 'endpoint.verification') throw over()
           if (!delivery) throw (await house.store.findEndpoint(found.endpointId, call.caller.clientId)) ? expired() : homeless()
           return deliveryReply(house, call, delivery, 202)
         },
@@ -78,6 +86,8 @@ export function deliveryRoutes(house: House): Route[] {
   ]
 }
 
+const over = (): RingbackError =>
+  invalid([{ pointer: '#/id', detail: 'names a verification that has ended; begin another with POST /v1/endpoints/{id}/verify' }])
 const homeless = (): RingbackError =>
   new RingbackError('not_found', 'The endpoint was deleted, so this cannot be sent again; the feed at /v1/events has the event.')
 
@@ -108,22 +118,21 @@ export async function deliveryReply(house: House, call: Call, delivery: Delivery
 
 async function showDeliveries(house: House, call: Call, deliveries: readonly Delivery[]): Promise<object[]> {
   if (deliveries.length === 0) return []
-  const endpointIds = [...new Set(deliveries.map(({ endpointId }) => endpointId))]
-  const [attempts, ...endpoints] = await Promise.all([
+  const [attempts, lanes, endpoints] = await Promise.all([
     house.store.listAttempts(deliveries.map(({ id }) => id)),
-    ...endpointIds.map((id) => house.store.findEndpoint(id, call.caller.clientId)),
+    house.store.findLanes([...new Set(deliveries.map(({ laneId }) => laneId))]),
+    house.store.findEndpoints([...new Set(deliveries.map(({ endpointId }) => endpointId))]),
   ])
   const byDelivery = Map.groupBy(attempts, ({ deliveryId }) => deliveryId)
   const now = house.clock.now()
   return deliveries.map((delivery) => {
-    const endpoint = endpoints[endpointIds.indexOf(delivery.endpointId)] ?? null
-    return shownDelivery(delivery, endpoint, byDelivery.get(delivery.id) ?? [], now, call.caller.operator)
+    const endpoint = endpoints.find(({ id }) => id === delivery.endpointId) ?? null
+    const waits = whatItWaitsFor(delivery, endpoint, lanes.find(({ id }) => id === delivery.laneId) ?? null, now)
+    return shownDelivery(delivery, endpoint, byDelivery.get(delivery.id) ?? [], waits, call.caller.operator)
   })
 }
 
-function shownDelivery(delivery: Delivery, endpoint: Endpoint | null, attempts: readonly Attempt[], now: Millis, operator: boolean) {
-  const waitingFor = whatItWaitsFor(delivery, endpoint, now)
-  const isOpen = delivery.state === 'pending'
+function shownDelivery(delivery: Delivery, endpoint: Endpoint | null, attempts: readonly Attempt[], waits: Waits, operator: boolean) {
   return {
     id: delivery.id,
     eventId: delivery.eventId,
@@ -134,9 +143,8 @@ function shownDelivery(delivery: Delivery, endpoint: Endpoint | null, attempts: 
     status: shapes.shownState(delivery.state),
     tries: delivery.tries,
     maxTries: delivery.maxTries,
-    // A held delivery has no time: it goes when the hold ends.
-    nextAttemptAt: isOpen && !waitingFor?.startsWith('endpoint') ? shownTime(Math.max(delivery.dueAt, delivery.retryAfterAt ?? 0)) : null,
-    waitingFor,
+    nextAttemptAt: shownTimeOrNull(waits.until),
+    waitingFor: waits.for,
     canceledReason: delivery.canceledReason,
     deliveredAt: delivery.state === 'completed' ? shownTimeOrNull(delivery.finishedAt) : null,
     trigger: delivery.trigger,
@@ -152,30 +160,57 @@ function shownDelivery(delivery: Delivery, endpoint: Endpoint | null, attempts: 
 const isPast = ({ fence }: Attempt, delivery: Delivery): boolean =>
   delivery.state === 'running' ? fence < delivery.fence : fence <= delivery.fence
 
-function whatItWaitsFor(delivery: Delivery, endpoint: Endpoint | null, now: Millis): string | null {
-  if (delivery.state !== 'pending') return null
-  const status = endpoint === null ? 'active' : endpointStatus(endpoint)
-  if (status === 'disabled') return 'endpointDisabled'
-  if (status === 'pendingVerification') return 'endpointUnverified'
-  if (status === 'paused') return 'endpointPaused'
-  if (delivery.retryAfterAt !== null && delivery.retryAfterAt > now) return 'retryAfter'
-  return delivery.dueAt > now && delivery.tries > 0 ? 'retryBackoff' : null
+interface Waits {
+  readonly for:
+    | 'endpointDisabled'
+    | 'endpointUnverified'
+    | 'endpointPaused'
+    | 'retryAfter'
+    | 'retryBackoff'
+    | 'breaker'
+    | 'rate'
+    | 'inFlight'
+    | null
+  /** Null: not before others make room, or end a hold. */
+  readonly until: Millis | null
+}
+
+function whatItWaitsFor(delivery: Delivery, endpoint: Endpoint | null, lane: LaneState | null, now: Millis): Waits {
+  if (delivery.state !== 'pending') return { for: null, until: null }
+  // Nothing holds a verification but the pace of its lane.
+  const status = endpoint === null || delivery.eventType === 'endpoint.verification' ? 'active' : endpointStatus(endpoint)
+  if (status === 'disabled') return { for: 'endpointDisabled', until: null }
+  if (status === 'pendingVerification') return { for: 'endpointUnverified', until: null }
+  if (status === 'paused') return { for: 'endpointPaused', until: null }
+  const dueAt = Math.max(delivery.dueAt, delivery.retryAfterAt ?? 0)
+  if (dueAt > now)
+    return { for: (delivery.retryAfterAt ?? 0) > now ? 'retryAfter' : delivery.tries > 0 ? 'retryBackoff' : null, until: dueAt }
+  if (lane === null) return { for: null, until: dueAt }
+  if (lane.probeMs > 0) return { for: 'breaker', until: null }
+  if (lane.heldUntil > now) return { for: 'retryAfter', until: lane.heldUntil }
+  if (lane.pacedUntil !== null && lane.pacedUntil > now) return { for: 'rate', until: lane.pacedUntil }
+  return lane.filled ? { for: 'inFlight', until: null } : { for: null, until: dueAt }
 }
 
 /** What a receiver may tell about itself; more is for the operator. */
 const SHOWN_HEADERS: ReadonlySet<string> = new Set(['retry-after', 'content-type', 'date'])
 
 function shownAttempt(attempt: Attempt, number: number, operator: boolean) {
-  const headers = JSON.parse(attempt.responseHeaders) as Record<string, string>
+  const headers = parsed<Record<string, string>>(attempt.responseHeaders, {})
   const shown = operator ? headers : Object.fromEntries(Object.entries(headers).filter(([name]) => SHOWN_HEADERS.has(name.toLowerCase())))
-  const { dnsMs, connectMs, tlsMs, firstByteMs } = JSON.parse(attempt.timings) as Timings
+  const { dnsMs, connectMs, tlsMs, firstByteMs } = parsed<Timings>(attempt.timings, {
+    dnsMs: null,
+    connectMs: null,
+    tlsMs: null,
+    firstByteMs: null,
+  })
   return {
     number,
     startedAt: shownTime(attempt.startedAt),
     durationMs: attempt.durationMs,
     outcome: attempt.outcome,
     httpStatus: attempt.httpStatus,
-    error: attempt.error ?? clockTrouble(attempt, headers),
+    error: clockTrouble(attempt, headers) ?? attempt.error,
     timings: { dnsMs, connectMs, tlsMs, firstByteMs },
     keyId: attempt.keyId,
     retryAfterSeconds: attempt.retryAfterSeconds,

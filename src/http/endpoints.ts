@@ -1,96 +1,26 @@
 /** The endpoint routes: where a client's webhooks go. */
 import { RingbackError } from '../errors.ts'
 import { newId } from '../id.ts'
-import { defaultEvents, type Endpoint, endpointStatus, type Json, type Millis } from '../model.ts'
+import { type Delivery, defaultEvents, type Endpoint, type Json, type Millis } from '../model.ts'
 import type { Place } from '../seal.ts'
-import type { EndpointPatch } from '../store/store.ts'
+import type { EndpointPatch, NewEndpoint } from '../store/store.ts'
 import { deliveryReply } from './deliveries.ts'
-import { checkIfMatch, matches, noneMatch } from './headers.ts'
-import {
-  boundTo,
-  clientOf,
-  empty,
-  type House,
-  idParam,
-  jsonReply,
-  listOwner,
-  notFound,
-  pageReply,
-  shownTime,
-  shownTimeOrNull,
-  startOf,
-} from './house.ts'
+import { change, checkPrecondition, duplicate, endpointReply, findEndpoint, findUnchanged, shownEndpoint, tagOf } from './endpointview.ts'
+import { noneMatch } from './headers.ts'
+import { boundTo, clientOf, empty, type House, listOwner, notFound, pageReply, startOf, tooMany } from './house.ts'
 import { invalid, type Reply } from './problem.ts'
 import { type Call, type Route, route } from './route.ts'
 import * as shapes from './shapes.ts'
+import { verificationRoute } from './verification.ts'
 
 const DEFAULT_IN_FLIGHT = 20
 const EVERY_TYPE = ['*']
 
 export function endpointRoutes(house: House): Route[] {
-  return [...keeping(house), ...switching(house)]
+  return [...keeping(house), ...switching(house), verificationRoute(house)]
 }
 
 const placeOf = (id: string, column: 'secret' | 'previous_secret' | 'headers'): Place => ({ table: 'endpoints', id, column })
-
-/** The endpoint document. `secret` is given by create and rotate only. */
-function shownEndpoint(house: House, endpoint: Endpoint, secret: string | null) {
-  const names = JSON.parse(endpoint.headerNames) as string[]
-  return {
-    id: endpoint.id,
-    url: endpoint.url,
-    status: endpointStatus(endpoint),
-    disabledReason: endpoint.disabledReason,
-    description: endpoint.description,
-    events: JSON.parse(endpoint.events) as string[],
-    taskTypes: JSON.parse(endpoint.taskTypes) as string[],
-    headers: Object.fromEntries(names.map((name) => [name, '***'])),
-    format: endpoint.format,
-    payload: endpoint.payload,
-    maxPerMinute: endpoint.maxPerMinute,
-    maxInFlight: endpoint.maxInFlight,
-    retrySchedule: endpoint.retrySchedule === null ? null : (JSON.parse(endpoint.retrySchedule) as number[]),
-    secret,
-    secretHint: endpoint.secretHint,
-    jwksUrl: `${house.publicUrl()}/.well-known/jwks.json`,
-    audience: endpoint.url,
-    verification: {
-      method: endpoint.verification,
-      lastError: endpoint.verificationError,
-      expiresAt: shownTimeOrNull(endpoint.verificationExpiresAt),
-    },
-    failingSince: shownTimeOrNull(endpoint.failingSince),
-    lastSuccessAt: shownTimeOrNull(endpoint.lastSuccessAt),
-    createdAt: shownTime(endpoint.createdAt),
-    updatedAt: shownTime(endpoint.updatedAt),
-    revision: endpoint.revision,
-  }
-}
-
-const tagOf = (endpoint: Endpoint): string => `"${endpoint.revision}"`
-
-function endpointReply(house: House, endpoint: Endpoint, status = 200, secret: string | null = null): Reply {
-  const cached: Record<string, string> = secret === null ? { 'Cache-Control': 'private, no-cache' } : {}
-  return jsonReply(status, shownEndpoint(house, endpoint, secret), { ...cached, ETag: tagOf(endpoint) })
-}
-
-async function findEndpoint(house: House, call: Call): Promise<Endpoint> {
-  const endpoint = await house.store.findEndpoint(idParam(call, 'endpoint'), call.caller.clientId)
-  if (!endpoint) throw notFound('endpoint')
-  return endpoint
-}
-
-/** The endpoint, if it is still what the caller saw. */
-async function findUnchanged(house: House, call: Call): Promise<Endpoint> {
-  const endpoint = await findEndpoint(house, call)
-  if (!matches(call.header('if-match'), String(endpoint.revision))) throw changedMeanwhile(endpoint)
-  return endpoint
-}
-
-const changedMeanwhile = (endpoint: Pick<Endpoint, 'revision'>): RingbackError =>
-  new RingbackError('precondition_failed', `The endpoint has changed: its revision is ${endpoint.revision} now. Read it again.`)
-
-const checkPrecondition = (call: Call): void => checkIfMatch(call.header('if-match'))
 
 /** @throws RingbackError with a pointer to `#/url` */
 function checkUrl(house: House, url: string): void {
@@ -106,12 +36,6 @@ function checkUrl(house: House, url: string): void {
 const badUrl = (detail: string): RingbackError =>
   new RingbackError('invalid_callback_url', `The callback URL ${detail}.`, { errors: [{ pointer: '#/url', detail }] })
 
-const duplicate = (): RingbackError =>
-  new RingbackError(
-    'endpoint_exists',
-    'You have an endpoint with this URL: change it with PATCH, or give it a new secret with POST /v1/endpoints/{id}/rotate-secret.',
-  )
-
 const unique = (list: readonly string[]): Json => JSON.stringify([...new Set(list)])
 
 async function create(house: House, call: Call, body: shapes.CreateEndpoint): Promise<Reply> {
@@ -120,7 +44,8 @@ async function create(house: House, call: Call, body: shapes.CreateEndpoint): Pr
   const secret = house.generateSecret()
   const method = body.verification ?? house.verificationDefault
   const headers = body.headers ?? {}
-  const endpoint = await house.store.addEndpoint({
+  const most = house.mostOfClient.endpoints
+  const wanted: NewEndpoint = {
     id,
     clientId: clientOf(call),
     url: body.url,
@@ -137,9 +62,11 @@ async function create(house: House, call: Call, body: shapes.CreateEndpoint): Pr
     secretHint: house.secretHint(secret),
     verification: method,
     verified: method === 'none',
-  })
-  if (!endpoint) throw duplicate()
-  const reply = endpointReply(house, endpoint, 201, secret)
+  }
+  const added = await house.store.addEndpoint(wanted, most, call.author)
+  if (added.kind === 'full') throw tooMany(most, 'endpoints')
+  if (added.kind === 'duplicate') throw await duplicate(house, clientOf(call), body.url)
+  const reply = endpointReply(house, added.value, 201, secret)
   reply.headers.Location = `${house.publicUrl()}/v1/endpoints/${id}`
   return reply
 }
@@ -185,27 +112,6 @@ function planPatch(house: House, endpoint: Endpoint, body: shapes.PatchEndpoint)
   }
 }
 
-/** How often a change that another one overtook is made again. */
-const MOST_RETRIES = 5
-
-/**
- * Reads, plans, writes; again when another change came between, unless the caller named the revision it saw.
- * @throws RingbackError `precondition_failed`, `endpoint_exists`, `not_found`
- */
-async function change(house: House, call: Call, found: Endpoint, plan: (endpoint: Endpoint) => EndpointPatch): Promise<Endpoint> {
-  let endpoint = found
-  for (let again = 0; ; again++) {
-    const patch = plan(endpoint)
-    if (Object.keys(patch).length === 0) return endpoint
-    const changed = await house.store.changeEndpoint(endpoint.id, call.caller.clientId, patch, endpoint.revision)
-    if (changed.kind === 'changed') return changed.value
-    if (changed.kind === 'missing') throw notFound('endpoint')
-    if (changed.kind === 'duplicate') throw duplicate()
-    endpoint = await findUnchanged(house, call)
-    if (again === MOST_RETRIES) throw changedMeanwhile(endpoint)
-  }
-}
-
 function keeping(house: House): Route[] {
   const common = { tag: 'Endpoints' } as const
   const one = { description: 'The endpoint.', schema: shapes.endpoint, headers: ['ETag'] }
@@ -234,6 +140,7 @@ function keeping(house: House): Route[] {
         path: '/v1/endpoints',
         name: 'listEndpoints',
         summary: 'List endpoints',
+        description: 'Newest first, without secrets. The operator sees those of every client.',
         scope: 'endpoints:read',
         query: shapes.ownedPageQuery,
         answers: { 200: { description: 'A page of endpoints.', schema: shapes.endpointList, headers: ['Link'] } },
@@ -256,6 +163,7 @@ function keeping(house: House): Route[] {
         path: '/v1/endpoints/{id}',
         name: 'getEndpoint',
         summary: 'Read an endpoint',
+        description: 'Settings and health. `revision`, and the ETag, count settings and status, not health.',
         scope: 'endpoints:read',
         requestHeaders: ['If-None-Match'],
         answers: { 200: one, 304: { description: 'The revision named by If-None-Match is the present one.', headers: ['ETag'] } },
@@ -282,7 +190,7 @@ function keeping(house: House): Route[] {
         takes: ['application/merge-patch+json', 'application/json'],
         requestHeaders: ['If-Match'],
         answers: { 200: one },
-        refusals: [...urlRefusals, 'precondition_failed', 'malformed_header'],
+        refusals: [...urlRefusals, 'precondition_failed'],
       },
       {
         syntax: checkPrecondition,
@@ -300,16 +208,17 @@ function keeping(house: House): Route[] {
         path: '/v1/endpoints/{id}',
         name: 'deleteEndpoint',
         summary: 'Delete an endpoint: its open deliveries are canceled',
+        description: 'What was not delivered to it never will be. The events stay in the feed.',
         scope: 'endpoints:write',
         requestHeaders: ['If-Match'],
         answers: { 204: { description: 'Deleted.' } },
-        refusals: ['precondition_failed', 'malformed_header'],
+        refusals: ['precondition_failed'],
       },
       {
         syntax: checkPrecondition,
         find: (call) => findUnchanged(house, call),
         async handle(call, { found }) {
-          if (!(await house.store.removeEndpoint(found.id, call.caller.clientId))) throw notFound('endpoint')
+          if (!(await house.store.removeEndpoint(found.id, call.caller.clientId, call.author))) throw notFound('endpoint')
           house.ownership.forget(found.id)
           return empty()
         },
@@ -322,7 +231,7 @@ function switching(house: House): Route[] {
   const common = { tag: 'Endpoints', method: 'post', scope: 'endpoints:write' } as const
   const answers = { 200: { description: 'The endpoint.', schema: shapes.endpoint, headers: ['ETag'] } }
   const stages = { syntax: checkPrecondition, find: (call: Call) => findUnchanged(house, call) }
-  const refusals = ['precondition_failed', 'malformed_header'] as const
+  const refusals = ['precondition_failed'] as const
   const ifMatch = ['If-Match']
   return [
     route(
@@ -331,6 +240,7 @@ function switching(house: House): Route[] {
         path: '/v1/endpoints/{id}/pause',
         name: 'pauseEndpoint',
         summary: 'Pause an endpoint: what occurs meanwhile is held',
+        description: 'Held for as long as the installation says (14 days unless it says otherwise). Pausing a paused one changes nothing.',
         requestHeaders: ifMatch,
         answers,
         refusals,
@@ -357,26 +267,11 @@ function switching(house: House): Route[] {
     route(
       {
         ...common,
-        scope: 'admin',
-        path: '/v1/endpoints/{id}/verify',
-        name: 'verifyEndpoint',
-        summary: 'Take an endpoint as verified, on the operator’s word',
-        requestHeaders: ifMatch,
-        answers,
-        refusals,
-      },
-      {
-        ...stages,
-        handle: async (call, { found }) =>
-          endpointReply(house, await change(house, call, found, ({ verifiedAt }) => (verifiedAt === null ? { verified: true } : {}))),
-      },
-    ),
-    route(
-      {
-        ...common,
         path: '/v1/endpoints/{id}/rotate-secret',
         name: 'rotateSecret',
         summary: 'Give an endpoint a new secret; both sign until the overlap ends',
+        description:
+          'The answer is the one place that shows the new secret. `overlapSeconds` is how long the old one signs too: a day when left out.',
         requestHeaders: ifMatch,
         body: shapes.rotateSecret,
         bodyOptional: true,
@@ -398,7 +293,7 @@ function switching(house: House): Route[] {
         ...common,
         path: '/v1/endpoints/{id}/ping',
         name: 'pingEndpoint',
-        summary: 'Send an `endpoint.ping`, one attempt',
+        summary: 'Send an endpoint.ping, one attempt',
         description: 'With `wait` it answers the delivery once it was attempted: status, outcome, timings.',
         query: shapes.waitQuery,
         answers: {
@@ -438,18 +333,14 @@ async function ping(house: House, call: Call, endpoint: Endpoint, waitSeconds: n
     throw new RingbackError('endpoint_not_verified', 'The endpoint is not verified yet; nothing is sent to it before.')
   const deliveryId = newId(house.clock, 'delivery')
   const { id: endpointId, clientId } = endpoint
-  const sent = await house.store.addPing({ endpointId, clientId, eventId: newId(house.clock, 'event'), deliveryId })
+  const wanted = { endpointId, clientId, eventId: newId(house.clock, 'event'), deliveryId }
+  const sent = await house.store.addPing(wanted, call.caller.operator ? call.author : undefined)
   if (!sent) throw notFound('endpoint')
-  const ended =
-    waitSeconds === 0
-      ? null
-      : await house.waits.until(
-          async () => {
-            const delivery = await house.store.findDelivery(deliveryId, clientId)
-            return delivery && delivery.finishedAt !== null ? delivery : null
-          },
-          waitSeconds * 1000,
-          call.request.signal,
-        )
+  const look = async (): Promise<Delivery | null> => {
+    const delivery = await house.store.findDelivery(deliveryId, clientId)
+    return delivery && delivery.finishedAt !== null ? delivery : null
+  }
+  const waits = waitSeconds > 0 && house.waiters.refusal(call.caller) === null
+  const ended = waits ? await house.waiters.hold(call.caller, () => house.waits.until(look, waitSeconds * 1000, call.request.signal)) : null
   return deliveryReply(house, call, ended ?? sent, ended === null ? 202 : 200)
 }

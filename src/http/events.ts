@@ -1,14 +1,19 @@
-/** The feed: the same envelopes that webhooks carry, in commit order, for a receiver that was down. */
+/** Events as they are read: the feed of a client, in commit order, for a receiver that was down; those of one task, as a list or as a stream. */
 import { RingbackError } from '../errors.ts'
+import { isJson } from '../legible.ts'
 import type { Event, EventType, Task } from '../model.ts'
-import { boundTo, type House, idParam, listOwner, listReply, present } from './house.ts'
+import { envelopeJson } from '../representation.ts'
+import { prefersEventStream } from './headers.ts'
+import { boundTo, type House, idParam, judgeAgain, listOwner, listReply, present } from './house.ts'
 import { invalid, type Reply } from './problem.ts'
 import { type Call, type Route, route } from './route.ts'
 import * as shapes from './shapes.ts'
+import { createStreams } from './stream.ts'
 
 export function eventRoutes(house: House): Route[] {
   const common = { tag: 'Events', method: 'get', scope: 'tasks:read' } as const
   const find = async (call: Call): Promise<Task> => present(await house.store.findTask(idParam(call, 'task'), call.caller.clientId), 'task')
+  const stream = createStreams(house)
   const answers = { 200: { description: 'Events in commit order.', schema: shapes.eventList, headers: ['Link'] } }
   return [
     route(
@@ -18,7 +23,7 @@ export function eventRoutes(house: House): Route[] {
         name: 'listEvents',
         summary: 'Read the feed of events',
         description:
-          'Every terminal and endpoint event, others where something subscribes. `nextCursor` is always set: go on with it as `after`, also when there is no more yet.',
+          'Every terminal and endpoint event, others where something subscribes. `nextCursor` is always set: go on with it as `after`, also when there is no more yet. With `types` a page may hold fewer than match, or none: go on while `hasMore` says so.',
         query: shapes.feedQuery,
         answers,
         refusals: ['invalid_cursor'],
@@ -30,14 +35,21 @@ export function eventRoutes(house: House): Route[] {
         ...common,
         path: '/v1/tasks/{id}/events',
         name: 'listTaskEvents',
-        summary: 'List the events of a task',
+        summary: 'List the events of a task, or follow it',
+        description:
+          'With `Accept: text/event-stream` the task is followed until it ends: `id` is the revision, `event` the event type, `data` the envelope. Without `Last-Event-ID` the first frame is `task.snapshot`; the last one is the terminal event itself.',
         query: shapes.taskEventsQuery,
-        answers,
+        requestHeaders: ['Last-Event-ID'],
+        answers: {
+          200: { ...answers[200], otherwise: { type: 'text/event-stream', schema: shapes.streamEvent } },
+          204: { description: 'The task has ended, at the revision named by Last-Event-ID: the stream is over.' },
+        },
         refusals: ['task_expired', 'invalid_cursor'],
       },
       {
         find,
         async handle(call, { query, found }) {
+          if (prefersEventStream(call.header('accept'))) return stream(call, found)
           const bound = boundTo(call, 'taskEvents', { task: found.id })
           const after = await placeOf(house, bound, query.after, found.clientId)
           const asked: Asked = { clientId: found.clientId, taskId: found.id, after, limit: query.limit }
@@ -53,6 +65,8 @@ interface Asked {
   readonly taskId?: string
   readonly types?: readonly EventType[]
   readonly after: number
+  /** Of a look that ends before the feed does, whatever it finds. */
+  readonly upTo?: number
   readonly limit: number
 }
 
@@ -72,14 +86,23 @@ async function readFeed(
     throw invalid([{ pointer: '#/query/clientId', detail: 'is required of the operator: each client has a feed of its own' }])
   const bound = boundTo(call, 'events', { clientId })
   const after = await placeOf(house, bound, query.after, clientId)
-  const asked: Asked = { clientId, after, limit: query.limit, ...(query.types && { types: query.types }) }
+  const upTo = query.types ? await house.store.findFeedReach(clientId, after) : null
+  const asked: Asked = {
+    clientId,
+    after,
+    limit: query.limit,
+    ...(query.types && { types: query.types }),
+    ...(upTo !== null && { upTo }),
+  }
   let events = await readOneMore(house, asked)
-  if (events.length === 0 && query.wait) {
+  if (events.length === 0 && upTo === null && query.wait) {
     const look = async (): Promise<readonly Event[] | null> => {
       const found = await readOneMore(house, asked)
       return found.length > 0 ? found : null
     }
-    events = (await house.waits.until(look, query.wait * 1000, call.request.signal)) ?? []
+    const ms = query.wait * 1000
+    events = (await house.waiters.hold(call.caller, () => house.waits.forFeed(clientId, look, ms, call.request.signal))) ?? []
+    await judgeAgain(house, call, 'tasks:read')
   }
   return feedReply(house, call, bound, asked, events)
 }
@@ -100,18 +123,15 @@ async function placeOf(house: House, bound: string, after: string | undefined, c
 /** One event more than asked for tells that there is more. */
 async function feedReply(house: House, call: Call, bound: string, asked: Asked, found: readonly Event[]): Promise<Reply> {
   const events = fitting(found.slice(0, asked.limit))
-  const last = events.at(-1)?.seq ?? asked.after
+  const isAll = events.length === found.length
+  const last = (isAll ? asked.upTo : undefined) ?? events.at(-1)?.seq ?? asked.after
   const cursor = await house.cursors.write(bound, [last])
-  return listReply(
-    house,
-    call,
-    events.map(({ body }) => body),
-    events.length < found.length,
-    cursor,
-    {},
-    'after',
-  )
+  return listReply(house, call, events.map(shownEvent), !isAll || asked.upTo !== undefined, cursor, {}, 'after')
 }
+
+/** One whose bytes something else has damaged is shown without them: its neighbours are read all the same. */
+const shownEvent = ({ id, type, createdAt, body }: Event): string =>
+  isJson(body) ? body : envelopeJson({ id, type, at: createdAt }, 'null')
 
 const LARGEST_PAGE = 4 * 1024 * 1024
 

@@ -4,11 +4,7 @@ import { RingbackError } from '../errors.ts'
 /** Whether `Accept` (RFC 9110 §12.5.1) admits one of `types`, e.g. `application/json`. No header admits everything. */
 export function admits(accept: string | undefined, types: readonly string[]): boolean {
   if (accept === undefined || accept === '*/*' || accept.trim() === '') return true
-  const ranges = accept.split(',').map((range) => {
-    const [name = '', ...parameters] = range.split(';').map((part) => part.trim().toLowerCase())
-    const q = parameters.find((parameter) => parameter.startsWith('q='))
-    return { name, q: q === undefined ? 1 : Number(q.slice(2)) || 0 }
-  })
+  const ranges = rangesOf(accept)
   return types.some((type) => {
     const family = `${type.slice(0, type.indexOf('/'))}/*`
     // The most specific range decides: "application/json;q=0, */*" refuses JSON.
@@ -18,6 +14,23 @@ export function admits(accept: string | undefined, types: readonly string[]): bo
     }
     return false
   })
+}
+
+function rangesOf(accept: string): { readonly name: string; readonly q: number }[] {
+  return accept.split(',').map((range) => {
+    const [name = '', ...parameters] = range.split(';').map((part) => part.trim().toLowerCase())
+    const q = parameters.find((parameter) => parameter.startsWith('q='))
+    return { name, q: q === undefined ? 1 : Number(q.slice(2)) || 0 }
+  })
+}
+
+const EVENT_STREAM = 'text/event-stream'
+/** Whether `Accept` names the event stream, and nothing of JSON before it: who takes anything gets JSON. */
+export function prefersEventStream(accept: string | undefined): boolean {
+  if (accept === undefined || !accept.toLowerCase().includes(EVENT_STREAM)) return false
+  const ranges = rangesOf(accept)
+  const weight = (name: string): number => ranges.find((range) => range.name === name)?.q ?? 0
+  return weight(EVENT_STREAM) > 0 && weight(EVENT_STREAM) >= weight('application/json')
 }
 
 /** The media type without its parameters, in lower case. */

@@ -1,15 +1,19 @@
 /** What the routes are given: injected once, so that the app is a function of it and of the request. */
 import type { Clock } from '../clock.ts'
 import { RingbackError } from '../errors.ts'
-import type { Scope } from '../model.ts'
+import type { RunRecord } from '../lifecycle.ts'
+import type { Millis, Scope, SigningKey } from '../model.ts'
 import type { Sealer } from '../seal.ts'
 import type { Found, Page, Position, Store } from '../store/store.ts'
-import type { Registry } from '../task.ts'
+import type { Registry, TaskType } from '../task.ts'
 import type { Caller, Gate } from './auth.ts'
+import type { Claims } from './claims.ts'
 import type { Cursors } from './cursor.ts'
 import type { Ownership } from './ownership.ts'
 import { invalid, type Reply } from './problem.ts'
 import type { Call, Log, Porch } from './route.ts'
+import type { MostSeats, Seats } from './seats.ts'
+import type { Waiting } from './waiting.ts'
 import type { Waits } from './waits.ts'
 
 export interface AppOptions {
@@ -21,7 +25,13 @@ export interface AppOptions {
   /** Null: there is no admin token, operators use keys. */
   readonly adminToken: string | null
   readonly sealer: Pick<Sealer, 'seal' | 'open'>
-  readonly signingKeys: { jwks(): { readonly body: string; readonly etag: string } }
+  readonly signingKeys: {
+    jwks(): { readonly body: string; readonly etag: string }
+    /** Reads the keys anew, and does what is due in their lives. */
+    load(): Promise<void>
+    /** When a wanted next key will sign, and when a retiring one will be gone. */
+    outlook(key: SigningKey): { readonly signsFrom: Millis | null; readonly leavesAt: Millis | null }
+  }
   /** @throws RingbackError `invalid_callback_url`, `callback_url_forbidden` */
   readonly judgeCallbackUrl: (url: string) => URL
   /** `whsec_…` */
@@ -33,12 +43,28 @@ export interface AppOptions {
   readonly bodyLimitBytes: number
   /** Origins whose pages may call, or `*`; none: CORS is off. */
   readonly corsOrigins: readonly string[]
+  /** How long a task of that type is kept after its end. */
+  readonly keepMs: (type: string) => Millis
+  /** How long runs of that type lately took; null: nobody knows. */
+  readonly typicalMs: (type: string) => Millis | null
   /** Pending and running tasks over which new ones are refused with 503. */
   readonly maxOpenTasks: number
+  /** What one client may have: over that, more are refused with 429. */
+  readonly mostOfClient: { readonly openTasks: number; readonly endpoints: number; readonly schedules: number }
+  /** Whether as many tasks run on this node as may where that type runs; left out: it runs none. */
+  readonly isFull?: (type: TaskType) => boolean
+  readonly mostStreams: MostSeats
+  /** Calls that wait: for a task, a feed, a ping. */
+  readonly mostWaits: MostSeats
   /** Every part of the node that must work: `ok`, or what is wrong. */
   readonly health: () => Promise<Readonly<Record<string, string>>>
   readonly waits: Waits
-  /** Rate limits; see {@link Porch}. */
+  readonly claims: Claims
+  /** How long a worker's lease lasts. */
+  readonly leaseMs: Millis
+  /** Told of each try of a worker that ended here. */
+  readonly onRun?: (run: RunRecord) => void
+  /** Rate limits; left out: there are none. */
   readonly admit?: Porch['admit']
   readonly log: Log
 }
@@ -47,6 +73,11 @@ export interface House extends AppOptions {
   readonly gate: Gate
   readonly cursors: Cursors
   readonly ownership: Ownership
+  readonly waiting: Waiting
+  /** Refuses new tasks of a client over the limits of open ones. Throws `quota_exceeded`, `temporary_reduced_capacity`. */
+  readonly checkCapacity: (clientId: string, adding: number, now: Millis) => void
+  readonly streams: Seats
+  readonly waiters: Seats
 }
 
 export const JSON_TYPE = 'application/json'
@@ -73,6 +104,10 @@ export function present<T>(found: Found<T>, what: string): T {
 }
 
 export const expired = (): RingbackError => new RingbackError('task_expired', 'The task was erased, by its client or by age.')
+
+/** A client has as many as it may have; what there is stays. */
+export const tooMany = (most: number, what: string): RingbackError =>
+  new RingbackError('quota_exceeded', `You have ${most} ${what}, as many as a client may have here: delete some that you no longer need.`)
 
 const ID = /^[a-z]+_[0-9a-z]{26}$/
 
@@ -169,6 +204,14 @@ export function listReply(
     headers: { 'Content-Type': JSON_TYPE, 'Cache-Control': 'private, no-cache', ...headers, ...link },
     body: `{"data":[${shown.join(',')}],"hasMore":${hasMore},"nextCursor":${JSON.stringify(cursor)}}`,
   }
+}
+
+/**
+ * For who has waited: what is known now is told to nobody whose key was revoked, or whose client was suspended, meanwhile.
+ * @throws RingbackError `unauthenticated`, `insufficient_scope`
+ */
+export async function judgeAgain({ gate, clock }: House, call: Call, scope: Scope): Promise<void> {
+  gate.allow(await gate.recognize(call.header('authorization'), clock.now()), scope, false)
 }
 
 export const OPERATOR: Scope = 'admin'

@@ -1,9 +1,11 @@
 /** Creating tasks: from a body that fits its shape to tasks that may be written. Everything that is refused is refused here, before the 202. */
+import { isUnder } from '../callbackurl.ts'
 import { type Fault, RingbackError } from '../errors.ts'
 import { newId } from '../id.ts'
 import type { Endpoint, Json, Millis } from '../model.ts'
 import type { NewTask } from '../store/store.ts'
 import type { TaskType } from '../task.ts'
+import { listAllEndpoints } from './endpointview.ts'
 import { traceContext } from './headers.ts'
 import type { House } from './house.ts'
 import { DEEPEST, scanJson } from './json.ts'
@@ -16,9 +18,19 @@ type Root = string
 
 /** @throws RingbackError with pointers: whatever of the contract's 422 applies. */
 export function planTask(house: House, call: Call, clientId: string, body: CreateTask): NewTask | Promise<NewTask> {
-  const scanned = scanBody(call, 1)
-  const input = scanned.values.length === 1 ? (scanned.values[0] as Json) : JSON.stringify(body.input)
-  return plan(house, call, clientId, body, input, null, '#')
+  return plan(house, call, clientId, body, inputText(call, body.input), null, '#')
+}
+
+/** @throws RingbackError `validation_failed` for a body that nests too deep for whoever will write it out again. */
+export function checkDepth(call: Call): void {
+  scanBody(call, 0)
+}
+/** The member `input` of the body, as it was written. */
+export const inputText = (call: Call, input: unknown): Json => memberText(call, 'input', input)
+/** A member of the body, as it was written. */
+export function memberText(call: Call, member: string, value: unknown): Json {
+  const { values } = scanBody(call, 1, member)
+  return values.length === 1 ? (values[0] as Json) : JSON.stringify(value)
 }
 
 /** The tasks of a batch: all of them, or every fault of the first ones that have any. */
@@ -41,11 +53,11 @@ export async function planBatch(house: House, call: Call, clientId: string, bodi
 }
 
 /**
- * The inputs as they were written. A value is used only when every object at that level named `input` exactly once, in plain letters;
+ * The inputs, say, as they were written. A value is used only when every object at that level named the member exactly once, in plain letters;
  * the shape has proved that each task has one, so equal counts are proof.
  */
-function scanBody(call: Call, level: number): { values: readonly string[] } {
-  const scanned = scanJson(call.text, 'input', level)
+function scanBody(call: Call, level: number, member = 'input'): { values: readonly string[] } {
+  const scanned = scanJson(call.text, member, level)
   if (scanned.depth > DEEPEST) throw invalid([{ pointer: '#', detail: `nests ${scanned.depth} levels deep; ${DEEPEST} is the most` }])
   return scanned
 }
@@ -89,7 +101,8 @@ function plan(
   )
 }
 
-function typeNamed(house: House, name: string, root: Root): TaskType {
+/** @throws RingbackError `task_type_not_found` */
+export function typeNamed(house: House, name: string, root: Root): TaskType {
   const type = name.startsWith('system.') ? undefined : house.registry.get(name)
   if (type) return type
   throw new RingbackError('task_type_not_found', `There is no task type "${name}"; GET /v1/task-types lists those there are.`, {
@@ -97,7 +110,7 @@ function typeNamed(house: House, name: string, root: Root): TaskType {
   })
 }
 
-function checkInput(type: TaskType, input: unknown, root: Root): Promise<void> | undefined {
+export function checkInput(type: TaskType, input: unknown, root: Root): Promise<void> | undefined {
   try {
     const parsed = type.parseInput(input)
     if (parsed instanceof Promise) return parsed.then(noValue, (error) => rooted(error, root))
@@ -137,10 +150,10 @@ function planTimes(body: CreateTask, now: Millis, root: Root): Pick<NewTask, 'du
 
 const AT_ONCE = { dueAt: null, startBy: null, deadlineAt: null }
 
-type CallbackBody = NonNullable<CreateTask['callback']>
+export type CallbackBody = NonNullable<CreateTask['callback']>
 
 /** The callback as it is kept: a URL of its own is tied to the endpoint it is under. */
-async function planCallback(house: House, clientId: string, body: CallbackBody, root: Root): Promise<Json> {
+export async function planCallback(house: House, clientId: string, body: CallbackBody, root: Root): Promise<Json> {
   const { events, retrySchedule } = body
   const endpointId = await planTarget(house, clientId, body, `${root}/callback`)
   return JSON.stringify({ endpointId, url: body.url, events, retrySchedule })
@@ -160,7 +173,7 @@ async function planTarget(house: House, clientId: string, body: CallbackBody, ro
   if (body.url === undefined) return undefined
   const url = judge(house, body.url, `${root}/url`)
   const candidates = named ? [named] : await listAllEndpoints(house, clientId)
-  const over = candidates.filter((endpoint) => endpoint.verifiedAt !== null && isUnder(url, endpoint.url))
+  const over = candidates.filter((endpoint) => endpoint.verifiedAt !== null && isUnder(url.href, endpoint.url))
   // The longest path is the closest endpoint.
   const [closest] = over.sort((a, b) => new URL(b.url).pathname.length - new URL(a.url).pathname.length)
   if (closest) return closest.id
@@ -177,56 +190,5 @@ function judge(house: House, text: string, pointer: string): URL {
   } catch (error) {
     if (!(error instanceof RingbackError) || error.errors.length > 0) throw error
     throw new RingbackError(error.code, error.message, { errors: [{ pointer, detail: 'cannot be called' }] })
-  }
-}
-
-async function listAllEndpoints(house: House, clientId: string): Promise<Endpoint[]> {
-  const all: Endpoint[] = []
-  let page = await house.store.listEndpoints(clientId, 200, null)
-  for (;;) {
-    all.push(...page.items)
-    if (page.next === null) return all
-    page = await house.store.listEndpoints(clientId, 200, page.next)
-  }
-}
-
-/**
- * Whether `url` has the origin of `base` and its path, or continues it by whole segments. An encoded slash or backslash may mean
- * another path to the receiver than to us, so it is never under anything.
- */
-export function isUnder(url: URL, base: string): boolean {
-  const root = new URL(base)
-  if (url.origin !== root.origin || /%2f|%5c/i.test(url.pathname)) return false
-  const prefix = root.pathname.endsWith('/') ? root.pathname : `${root.pathname}/`
-  return url.pathname === root.pathname || url.pathname.startsWith(prefix)
-}
-
-/** The count of open tasks is looked at this often: a limit in millions needs no exact count. */
-const COUNT_MS: Millis = 1_000
-
-/** Refuses new tasks over the limit with 503. The count is read behind the callers' backs, at most once a second. */
-export function createCapacity(house: Pick<House, 'store' | 'maxOpenTasks'>): (adding: number, now: Millis) => void {
-  let open = 0
-  let countedAt = Number.NEGATIVE_INFINITY
-  let counting = false
-  async function count(): Promise<void> {
-    counting = true
-    try {
-      open = await house.store.countOpenTasks()
-    } catch {
-      // The store is down: adding the task says so.
-    } finally {
-      counting = false
-    }
-  }
-  return (adding, now) => {
-    if (!counting && now - countedAt >= COUNT_MS) {
-      countedAt = now
-      void count()
-    }
-    if (open + adding > house.maxOpenTasks)
-      throw new RingbackError('temporary_reduced_capacity', `${house.maxOpenTasks} tasks are open, which is the limit; try again later.`, {
-        headers: { 'Retry-After': '10' },
-      })
   }
 }

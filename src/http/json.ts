@@ -56,8 +56,24 @@ async function readCounted(request: Request, limitBytes: number): Promise<Uint8A
 const tooLarge = (limitBytes: number): RingbackError =>
   new RingbackError('payload_too_large', `The body is larger than ${limitBytes} bytes; send less, or send a URL to fetch it from.`)
 
-/** Numbers that may be beyond what a double holds: `1e400` would reach the handler as Infinity, and leave as null. */
-const HUGE_EXPONENT = /\d[eE]\+?\d{3}|\d{300}/
+const DIGITS_OF_HUGE = 300
+const HUGE_EXPONENT = /^\+?\d{3}/
+/**
+ * Whether a number may be beyond what a double holds: `1e400` would reach the handler as Infinity, and leave as null. One pass over the
+ * characters: as one regular expression it doubled what reading a body costs.
+ */
+function mayHoldHuge(text: string): boolean {
+  for (let i = 0, digits = 0; i < text.length; i++) {
+    const code = text.charCodeAt(i)
+    if (code >= 48 && code <= 57) {
+      if (++digits === DIGITS_OF_HUGE) return true
+      continue
+    }
+    if (digits > 0 && (code === 101 || code === 69) && HUGE_EXPONENT.test(text.slice(i + 1, i + 5))) return true
+    digits = 0
+  }
+  return false
+}
 function refuseInfinite(_key: string, value: unknown): unknown {
   if (value === Infinity || value === -Infinity)
     throw new RingbackError('malformed_json', 'The body holds a number beyond the range of a double (RFC 8259 §6); send it as text.')
@@ -67,7 +83,7 @@ function refuseInfinite(_key: string, value: unknown): unknown {
 /** @throws RingbackError `malformed_json` */
 export function parseJson(text: string): unknown {
   try {
-    return HUGE_EXPONENT.test(text) ? JSON.parse(text, refuseInfinite) : JSON.parse(text)
+    return mayHoldHuge(text) ? JSON.parse(text, refuseInfinite) : JSON.parse(text)
   } catch (cause) {
     if (cause instanceof RingbackError) throw cause
     // V8's message quotes the body: up to a few characters are the caller's own, and shown to no one else.

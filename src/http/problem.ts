@@ -38,7 +38,21 @@ const titles: Readonly<Record<ErrorCode, string>> = {
 export interface Reply {
   readonly status: number
   readonly headers: Record<string, string>
-  readonly body: string | null
+  readonly body: string | ReadableStream<Uint8Array> | null
+}
+
+/**
+ * What every answer says to a browser that came upon it, unless its route says otherwise: it is what its type says, is kept nowhere, loads
+ * nothing, stands in no frame, and its address is told to nobody.
+ */
+const HARDENED: Readonly<Record<string, string>> = {
+  'Cache-Control': 'no-store',
+  'Content-Security-Policy': "default-src 'none'; frame-ancestors 'none'",
+  'Referrer-Policy': 'no-referrer',
+  'X-Content-Type-Options': 'nosniff',
+}
+export function harden(headers: Record<string, string>): void {
+  for (const name in HARDENED) headers[name] ??= HARDENED[name] as string
 }
 
 export interface Place {
@@ -48,7 +62,11 @@ export interface Place {
 }
 
 /** A refusal as a problem document. `more` holds extension members. */
-export function problemReply(error: RingbackError, place: Place, more: Readonly<Record<string, unknown>> = {}): Reply {
+export function problemReply(
+  error: RingbackError,
+  place: Place,
+  more: Readonly<Record<string, unknown>> = {},
+): Reply & { readonly body: string } {
   const { code, status } = error
   const body = JSON.stringify({
     type: `urn:ringback:problem:${code}`,

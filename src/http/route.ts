@@ -6,13 +6,14 @@ import type { IncomingHttpHeaders } from 'node:http'
 import type { z } from '@hono/zod-openapi'
 import type { Context } from 'hono'
 import type { Clock } from '../clock.ts'
-import { type ErrorCode, RingbackError } from '../errors.ts'
-import type { Millis, Scope } from '../model.ts'
+import { type ErrorCode, RingbackError, shownError } from '../errors.ts'
+import { type Author, actors, type Millis, type Scope } from '../model.ts'
 import type { Caller, Gate } from './auth.ts'
 import { faultsOf } from './faults.ts'
 import { admits, isSaneRequestId, mediaType } from './headers.ts'
 import { parseJson, readText } from './json.ts'
-import { asRefusal, invalid, problemReply, type Reply } from './problem.ts'
+import { asRefusal, harden, invalid, problemReply, type Reply } from './problem.ts'
+import type { Admission, Admit } from './quotas.ts'
 
 export interface Answer {
   readonly description: string
@@ -20,6 +21,8 @@ export interface Answer {
   readonly schema?: z.ZodType
   readonly type?: string
   readonly headers?: readonly string[]
+  /** A second media type of the answer, for who asks for it. */
+  readonly otherwise?: { readonly type: string; readonly schema: z.ZodType }
 }
 
 interface Shape<Query extends z.ZodType, Body extends z.ZodType> {
@@ -39,6 +42,8 @@ interface Shape<Query extends z.ZodType, Body extends z.ZodType> {
   /** Left out: a body is not read. */
   readonly body?: Body
   readonly bodyOptional?: boolean
+  /** The largest body, where that is more than the installation's. */
+  readonly bodyLimitBytes?: number
   /** Media types of the body; `application/json` when left out. */
   readonly takes?: readonly string[]
   readonly requestHeaders?: readonly string[]
@@ -75,8 +80,8 @@ export interface Porch {
   readonly bodyLimitBytes: number
   /** A made-up id for requests that bring none. */
   newRequestId(): string
-  /** Rate limits: headers to add, or throws `quota_exceeded`. Between 403 and 415. */
-  readonly admit?: ((caller: Caller, kind: 'read' | 'write') => Readonly<Record<string, string>> | undefined) | undefined
+  /** Rate limits; left out: there are none. Between 403 and 415. */
+  readonly admit?: Admit | undefined
   /** Headers for a page of another origin; undefined: CORS is off. */
   readonly cors?: ((origin: string | undefined) => Readonly<Record<string, string>>) | undefined
   readonly log: Log
@@ -88,7 +93,7 @@ export interface Log {
   warn(fields: object, message: string): void
 }
 
-const NOBODY: Caller = { clientId: null, keyId: null, operator: false, scopes: new Set(), suspended: false }
+const NOBODY: Caller = { clientId: null, keyId: null, operator: false, scopes: new Set(), taskTypes: null, suspended: false }
 
 /** One request on its way through a route. */
 export class Call {
@@ -128,6 +133,20 @@ export class Call {
     return this.#incoming !== undefined || this.request.body === null
   }
 
+  /** Where the caller, or the proxy before it, is; null: the request came by no socket. */
+  get address(): string | null {
+    return this.context.env?.incoming?.socket?.remoteAddress ?? null
+  }
+
+  /** Who acts, for the audit log. */
+  get author(): Author {
+    return {
+      actor: this.caller.keyId ?? actors.token,
+      requestId: this.requestId,
+      remoteAddress: this.address,
+    }
+  }
+
   /** A parameter of the path, decoded. */
   param(name: string): string {
     return this.context.req.param(name) ?? ''
@@ -141,17 +160,20 @@ export class Call {
 /** The function that serves a route. It never rejects: what is thrown becomes a problem document. */
 export function serve(route: Route, porch: Porch): (context: Context) => Promise<Response> {
   const kind = route.method === 'get' ? 'read' : 'write'
-  const { admit, bodyLimitBytes, gate, log } = porch
+  const { admit, gate, log } = porch
+  const bodyLimitBytes = Math.max(porch.bodyLimitBytes, route.bodyLimitBytes ?? 0)
+  const others = Object.values(route.answers).flatMap(({ otherwise }) => otherwise?.type ?? [])
+  const produced = [...JSON_ANSWERS, ...others]
   return async (context) => {
     const call = new Call(context, porch)
+    let admission: Admission | null = null
     try {
-      let extra: Readonly<Record<string, string>> | undefined
       if (route.scope !== 'public') {
-        const caller = gate.recognize(call.header('authorization'), call.now)
+        const caller = gate.recognize(call.header('authorization'), call.now, call)
         call.caller = caller instanceof Promise ? await caller : caller
         gate.allow(call.caller, route.scope, route.clientOnly === true)
-        extra = admit?.(call.caller, kind)
-        if (!admits(call.header('accept'), JSON_ANSWERS)) throw notAcceptable()
+        if (admit) admission = await admit(call.caller, kind)
+        if (!admits(call.header('accept'), produced)) throw notAcceptable(produced)
       }
       if (route.body && expectsBody(route, call)) {
         call.text = await readText(call.request, call.header('content-length'), bodyLimitBytes)
@@ -166,16 +188,21 @@ export function serve(route: Route, porch: Porch): (context: Context) => Promise
         const answer = route.handle(call, { query, body, found })
         reply = answer instanceof Promise ? await answer : answer
       }
-      if (extra) Object.assign(reply.headers, extra)
+      if (admission) Object.assign(reply.headers, admission(reply.status))
       return respond(reply, call, porch)
     } catch (thrown) {
-      return respond(refuse(thrown, call, log), call, porch)
+      const reply = refuse(thrown, call, log)
+      if (admission) Object.assign(reply.headers, admission(reply.status))
+      return respond(reply, call, porch)
     }
   }
 }
 
 const JSON_ANSWERS = ['application/json', 'application/problem+json']
-const notAcceptable = (): RingbackError => new RingbackError('not_acceptable', 'The answer is application/json; Accept must admit it.')
+const notAcceptable = (produced: readonly string[]): RingbackError => {
+  const types = produced.filter((type) => !type.includes('problem'))
+  return new RingbackError('not_acceptable', `The answer is ${types.join(' or ')}; Accept must admit it.`)
+}
 
 /**
  * Whether a body is to be read: false only where it is optional and absent.
@@ -251,16 +278,19 @@ const twice = (name: string): RingbackError => invalid([{ pointer: `#/query/${na
 export function refuse(thrown: unknown, call: Call, log: Log): Reply {
   const refusal = asRefusal(thrown)
   if (refusal.status >= 500) {
-    const fields = { requestId: call.requestId, method: call.request.method, path: call.path, err: refusal.cause ?? refusal }
+    const fields = { requestId: call.requestId, method: call.request.method, path: call.path, err: loggable(refusal.cause ?? refusal) }
     if (refusal.code === 'internal') log.error(fields, 'a request failed')
     else log.warn(fields, 'a request was refused for lack of capacity')
   }
   return problemReply(refusal, { instance: call.path, requestId: call.requestId })
 }
 
+const loggable = (thrown: unknown): unknown => (thrown instanceof Error ? shownError(thrown) : thrown)
+
 export function respond(reply: Reply, call: Call, porch: Porch): Response {
   const headers = reply.headers
   headers['X-Request-Id'] = call.requestId
+  harden(headers)
   if (porch.cors) {
     const vary = headers.Vary
     Object.assign(headers, porch.cors(call.header('origin')))

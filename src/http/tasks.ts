@@ -3,6 +3,7 @@ import { RingbackError } from '../errors.ts'
 import { fingerprintOf, parseIdempotencyKey } from '../idempotency.ts'
 import { isTerminal, type Millis, type Task } from '../model.ts'
 import type { Idempotency, Submitted, TaskQuery } from '../store/store.ts'
+import { bulkRoutes } from './bulk.ts'
 import { noneMatch, preferredWait } from './headers.ts'
 import {
   boundTo,
@@ -12,22 +13,23 @@ import {
   expired,
   type House,
   idParam,
+  judgeAgain,
   listOwner,
   notFound,
   pageReply,
   present,
   startOf,
 } from './house.ts'
-import { createCapacity, planBatch, planTask } from './intake.ts'
+import { planBatch, planTask } from './intake.ts'
 import type { Reply } from './problem.ts'
 import { type Call, type Route, route } from './route.ts'
 import * as shapes from './shapes.ts'
-import { showTasks, TASK_CACHE, taskHeaders, taskReply, taskTag } from './taskview.ts'
+import { newTaskReply, showTasks, TASK_CACHE, taskReply, taskTag, unchangedReply } from './taskview.ts'
 
 const READ_HEADERS = ['ETag', 'Retry-After', 'Cache-Control', 'Vary']
 
 export function taskRoutes(house: House): Route[] {
-  return [...submitting(house), ...reading(house), ...acting(house)]
+  return [...submitting(house), ...bulkRoutes(house), ...reading(house), ...acting(house)]
 }
 
 /** What the same key may be used for once each. */
@@ -35,7 +37,6 @@ const CREATE = 'POST /v1/tasks'
 const CREATE_BATCH = 'POST /v1/tasks/batch'
 
 function submitting(house: House): Route[] {
-  const checkCapacity = createCapacity(house)
   return [
     route(
       {
@@ -56,7 +57,11 @@ function submitting(house: House): Route[] {
             schema: shapes.task,
             headers: ['Location', ...READ_HEADERS, 'Idempotent-Replayed', 'Preference-Applied'],
           },
-          200: { description: 'The task ended while the call waited.', schema: shapes.task, headers: ['Location', 'ETag'] },
+          200: {
+            description: 'The task ended while the call waited.',
+            schema: shapes.task,
+            headers: ['Location', 'ETag', 'Cache-Control', 'Vary', 'Idempotent-Replayed', 'Preference-Applied'],
+          },
         },
         refusals: [
           'idempotency_key_invalid',
@@ -76,7 +81,7 @@ function submitting(house: House): Route[] {
         async handle(call, { query, body }) {
           const plan = planTask(house, call, clientOf(call), body)
           const planned = plan instanceof Promise ? await plan : plan
-          checkCapacity(1, call.now)
+          house.checkCapacity(clientOf(call), 1, call.now)
           const submitted = await house.store.addTasks({ tasks: [planned], idempotency: idempotencyOf(call, CREATE) })
           const [task] = accepted(submitted)
           const answer = submittedReply(house, call, task as Task, waitOf(call, query.wait))
@@ -93,6 +98,8 @@ function submitting(house: House): Route[] {
         name: 'createTasks',
         tag: 'Tasks',
         summary: 'Submit up to 100 tasks, all or none',
+        description:
+          'Atomic: one bad item refuses them all, with pointers such as `#/tasks/3/input/month`. The items are in the order in which they were given.',
         scope: 'tasks:write',
         clientOnly: true,
         body: shapes.createBatch,
@@ -116,7 +123,7 @@ function submitting(house: House): Route[] {
         replay: (call) => replay(house, call, CREATE_BATCH, (tasks) => batchReply(house, tasks)),
         async handle(call, { body }) {
           const planned = await planBatch(house, call, clientOf(call), body.tasks)
-          checkCapacity(planned.length, call.now)
+          house.checkCapacity(clientOf(call), planned.length, call.now)
           const submitted = await house.store.addTasks({ tasks: planned, idempotency: idempotencyOf(call, CREATE_BATCH) })
           const reply = await batchReply(house, accepted(submitted))
           if (submitted.kind === 'replayed') reply.headers['Idempotent-Replayed'] = 'true'
@@ -180,6 +187,9 @@ function waitOf(call: Call, query: number | undefined): Wait {
 const NO_WAIT: Wait = { seconds: 0, applied: null }
 
 function submittedReply(house: House, call: Call, task: Task, wait: Wait): Reply | Promise<Reply> {
+  // What is on disk is not refused for want of a seat: it is answered as it is.
+  if (wait.seconds > 0 && !isTerminal(task.state) && house.waiters.refusal(call.caller))
+    return waitedReply(house, task, NO_WAIT, house.clock.now())
   if (wait.seconds > 0 && !isTerminal(task.state))
     return waitForTask(house, call, task, wait.seconds, (now) => isTerminal(now.state)).then((last) =>
       waitedReply(house, last, wait, house.clock.now()),
@@ -188,17 +198,17 @@ function submittedReply(house: House, call: Call, task: Task, wait: Wait): Reply
 }
 
 function waitedReply(house: House, task: Task, wait: Wait, now: Millis): Reply | Promise<Reply> {
-  const answer = taskReply(house, task, wait.seconds > 0 && isTerminal(task.state) ? 200 : 202, now)
   const finish = (reply: Reply): Reply => {
     if (wait.applied !== null) reply.headers['Preference-Applied'] = wait.applied
     return located(house, reply, task)
   }
-  return answer instanceof Promise ? answer.then(finish) : finish(answer)
+  if (wait.seconds === 0 && task.state === 'pending' && task.revision === 1) return finish(newTaskReply(house, task, now))
+  return taskReply(house, task, wait.seconds > 0 && isTerminal(task.state) ? 200 : 202, now).then(finish)
 }
 
 /** The task once `enough` holds, or as it is when the time is over. */
 async function waitForTask(house: House, call: Call, task: Task, seconds: number, enough: (task: Task) => boolean): Promise<Task> {
-  const changed = await house.waits.forTask(task.id, enough, seconds * 1000, call.request.signal)
+  const changed = await house.waiters.hold(call.caller, () => house.waits.forTask(task.id, enough, seconds * 1000, call.request.signal))
   return changed ?? present(await house.store.findTask(task.id, call.caller.clientId), 'task')
 }
 
@@ -234,7 +244,7 @@ function reading(house: House): Route[] {
         requestHeaders: ['If-None-Match', 'Prefer'],
         answers: {
           200: { description: 'The task.', schema: shapes.task, headers: [...READ_HEADERS, 'Preference-Applied'] },
-          304: { description: 'The revision named by If-None-Match is the present one.', headers: READ_HEADERS },
+          304: { description: 'The revision named by If-None-Match is the present one.', headers: [...READ_HEADERS, 'Preference-Applied'] },
         },
         refusals: ['task_expired'],
       },
@@ -264,7 +274,7 @@ async function readTask(house: House, call: Call, found: Task, wait: Wait): Prom
   const known = call.header('if-none-match')
   const unchanged = (task: Task): boolean => noneMatch(known, String(task.revision))
   let task = found
-  if (wait.seconds > 0 && !isTerminal(task.state) && (known === undefined || unchanged(task)))
+  if (wait.seconds > 0 && !isTerminal(task.state) && (known === undefined || unchanged(task))) {
     task = await waitForTask(
       house,
       call,
@@ -272,14 +282,12 @@ async function readTask(house: House, call: Call, found: Task, wait: Wait): Prom
       wait.seconds,
       known === undefined ? (now) => isTerminal(now.state) : (now) => !unchanged(now),
     )
-  const reply = unchanged(task)
-    ? { status: 304, headers: withoutType(taskHeaders(task, house.clock.now())), body: null }
-    : await taskReply(house, task, 200)
+    await judgeAgain(house, call, 'tasks:read')
+  }
+  const reply = await (unchanged(task) ? unchangedReply(house, task) : taskReply(house, task, 200))
   if (wait.applied !== null) reply.headers['Preference-Applied'] = wait.applied
   return reply
 }
-
-const withoutType = ({ 'Content-Type': _, ...headers }: Record<string, string>): Record<string, string> => headers
 
 function rawRoute(member: 'input' | 'result', find: (call: Call) => Promise<Task>): Route {
   return route(
@@ -289,6 +297,7 @@ function rawRoute(member: 'input' | 'result', find: (call: Call) => Promise<Task
       name: member === 'input' ? 'getTaskInput' : 'getTaskResult',
       tag: 'Tasks',
       summary: `Read a task's ${member} alone, whatever its size`,
+      description: `The JSON as it ${member === 'input' ? 'was sent' : 'was returned'}: also where the task shows null for it, because it is over 64 KiB.`,
       scope: 'tasks:read',
       requestHeaders: ['If-None-Match'],
       answers: {
@@ -352,7 +361,7 @@ function acting(house: House): Route[] {
         description: 'A pending task is canceled at once; a running one is asked to stop, and whoever settles it first wins.',
         scope: 'tasks:write',
         answers: {
-          200: { description: 'The task is canceled.', schema: shapes.task, headers: ['ETag'] },
+          200: { description: 'The task is canceled.', schema: shapes.task, headers: ['Location', 'ETag'] },
           202: { description: 'The run was asked to stop.', schema: shapes.task, headers: ['Location', 'Retry-After', 'ETag'] },
         },
         refusals: ['task_expired', 'task_not_cancelable'],
@@ -360,7 +369,7 @@ function acting(house: House): Route[] {
       {
         find,
         async handle(call, { found }) {
-          const change = await house.store.cancelTask(found.id, call.caller.clientId)
+          const change = await house.store.cancelTask(found.id, call.caller.clientId, call.author)
           const task = changedTask(change)
           if (change.kind === 'refused')
             throw new RingbackError('task_not_cancelable', `The task is ${task.state}; only a pending or running task can be canceled.`)
@@ -383,7 +392,9 @@ function acting(house: House): Route[] {
       {
         find,
         async handle(call, { found }) {
-          const change = await house.store.redoTask(found.id, call.caller.clientId)
+          if (call.caller.clientId !== null && (found.state === 'failed' || found.state === 'canceled'))
+            house.checkCapacity(call.caller.clientId, 1, call.now)
+          const change = await house.store.redoTask(found.id, call.caller.clientId, call.author)
           const task = changedTask(change)
           if (change.kind === 'refused')
             throw new RingbackError('task_not_retryable', `The task is ${task.state}; only a failed or canceled task can be retried.`)
@@ -406,7 +417,7 @@ function acting(house: House): Route[] {
       {
         find,
         async handle(call, { found }) {
-          const change = await house.store.eraseTask(found.id, call.caller.clientId)
+          const change = await house.store.eraseTask(found.id, call.caller.clientId, call.author)
           if (change.kind === 'missing') throw notFound('task')
           if (change.kind === 'refused')
             throw new RingbackError('task_not_terminal', `The task is ${change.task.state}; cancel it first, or wait until it has ended.`)

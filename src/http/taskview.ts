@@ -1,22 +1,24 @@
 /** What an answer shows of a task beyond its row, and the headers that come with it. */
+import { legible } from '../legible.ts'
 import { isTerminal, type Millis, type Task } from '../model.ts'
 import { type TaskView, taskJson, type WaitingFor } from '../representation.ts'
 import type { CallbackStatus } from '../store/store.ts'
 import { type House, JSON_TYPE } from './house.ts'
 import type { Reply } from './problem.ts'
 
-/** Why a pending task has not started, as far as its row and this node tell. */
-function waitingFor(house: House, task: Task, now: Millis): WaitingFor | null {
-  if (task.state !== 'pending') return null
-  if (task.dueAt > now) return task.tries > 0 ? 'retryBackoff' : 'runAt'
-  return house.registry.get(task.type) === undefined ? 'noWorker' : null
-}
-
-/** From the slope of what the run has reported; never in the past. */
-export function estimate(task: Task, now: Millis): Millis | null {
-  if (task.state !== 'running' || task.startedAt === null || task.progress <= 0) return null
-  const reportedAt = Math.max(task.updatedAt, task.startedAt + 1)
-  return Math.max(now, Math.round(task.startedAt + ((reportedAt - task.startedAt) * 100) / task.progress))
+/**
+ * When a live task will have ended: from the slope of what its run has reported, else from how long runs of its type lately took
+ * (`typicalMs`). Never in the past; null when neither is known, or when nobody can say how long the task will still wait.
+ */
+export function estimate(task: Task, typicalMs: Millis | null, waitingFor: WaitingFor | null, now: Millis): Millis | null {
+  if (task.state === 'running' && task.startedAt !== null && task.progress > 0) {
+    const reportedAt = Math.max(task.updatedAt, task.startedAt + 1)
+    return Math.max(now, Math.round(task.startedAt + ((reportedAt - task.startedAt) * 100) / task.progress))
+  }
+  if (typicalMs === null) return null
+  if (task.state === 'running') return Math.max(now, (task.startedAt ?? now) + typicalMs)
+  const startsByItself = waitingFor === null || waitingFor === 'runAt' || waitingFor === 'retryBackoff'
+  return task.state === 'pending' && startsByItself ? Math.max(now, task.dueAt) + typicalMs : null
 }
 
 /** Whole seconds to wait before asking again: a quarter of what remains, or one and a tenth of the age in seconds; 1 to 30. */
@@ -25,22 +27,27 @@ export function retryAfterSeconds(task: Task, estimatedAt: Millis | null, now: M
   return Math.min(30, Math.max(1, Math.ceil(seconds)))
 }
 
-/** The view of a task; `status` counts only once the task has ended. */
-export function viewOf(house: House, task: Task, status: CallbackStatus | undefined, now: Millis): TaskView {
+/** The view of a task; `status` counts only once the task has ended, `waitingFor` while it is pending. */
+function viewOf(house: House, task: Task, status: CallbackStatus | undefined, now: Millis, waitingFor: WaitingFor | null): TaskView {
   return {
     publicUrl: house.publicUrl(),
     callbackStatus: task.callback === null ? 'none' : isTerminal(task.state) ? (status ?? 'none') : 'pending',
-    waitingFor: waitingFor(house, task, now),
-    estimatedCompletionAt: estimate(task, now),
+    keptMs: house.keepMs(task.type),
+    waitingFor,
+    estimatedCompletionAt: estimate(task, house.typicalMs(task.type), waitingFor, now),
   }
 }
 
 /** Tasks as JSON text, with what became of their callbacks. */
-export async function showTasks(house: House, tasks: readonly Task[]): Promise<string[]> {
+export async function showTasks(
+  house: House,
+  tasks: readonly Task[],
+  now: Millis = house.clock.now(),
+  waits = house.waiting.of(tasks, now),
+): Promise<string[]> {
   const ended = tasks.filter((task) => task.callback !== null && isTerminal(task.state))
-  const statuses = ended.length > 0 ? await house.store.callbackStatuses(ended) : null
-  const now = house.clock.now()
-  return tasks.map((task) => taskJson(task, viewOf(house, task, statuses?.get(task.id), now)))
+  const [statuses, waiting] = await Promise.all([ended.length > 0 ? house.store.callbackStatuses(ended) : null, waits])
+  return tasks.map(legible).map((task) => taskJson(task, viewOf(house, task, statuses?.get(task.id), now, waiting.get(task.id) ?? null)))
 }
 
 /** Every read of a task may be kept, and must be asked for again: what it shows is one caller's, and changes. */
@@ -49,23 +56,41 @@ export const TASK_CACHE = { 'Cache-Control': 'private, no-cache', Vary: 'Authori
 export const taskTag = (task: Task): string => `W/"${task.revision}"`
 
 /** The headers of one task. `Retry-After` only while it lives. */
-export function taskHeaders(task: Task, now: Millis): Record<string, string> {
+function taskHeaders(house: House, task: Task, waitingFor: WaitingFor | null, now: Millis): Record<string, string> {
   const headers: Record<string, string> = {
     'Content-Type': JSON_TYPE,
     'Cache-Control': TASK_CACHE['Cache-Control'],
     Vary: TASK_CACHE.Vary,
     ETag: taskTag(task),
   }
-  if (!isTerminal(task.state)) headers['Retry-After'] = String(retryAfterSeconds(task, estimate(task, now), now))
+  if (!isTerminal(task.state)) {
+    const estimatedAt = estimate(task, house.typicalMs(task.type), waitingFor, now)
+    headers['Retry-After'] = String(retryAfterSeconds(task, estimatedAt, now))
+  }
   return headers
 }
 
-/** One task as an answer: at once while it lives. */
-export function taskReply(house: House, task: Task, status: number, now = house.clock.now()): Reply | Promise<Reply> {
-  if (task.callback === null || !isTerminal(task.state)) return replyWith(house, task, status, undefined, now)
-  return house.store.callbackStatuses([task]).then((statuses) => replyWith(house, task, status, statuses.get(task.id), now))
+/** One task as an answer. */
+export async function taskReply(house: House, task: Task, status: number, now = house.clock.now()): Promise<Reply> {
+  const waits = house.waiting.of([task], now)
+  const [[shown], waiting] = await Promise.all([showTasks(house, [task], now, waits), waits])
+  return { status, headers: taskHeaders(house, task, waiting.get(task.id) ?? null, now), body: shown! }
 }
 
-function replyWith(house: House, task: Task, status: number, callbackStatus: CallbackStatus | undefined, now: Millis): Reply {
-  return { status, headers: taskHeaders(task, now), body: taskJson(task, viewOf(house, task, callbackStatus, now)) }
+/** 304: the task as the caller knows it, and when to ask again. */
+export async function unchangedReply(house: House, task: Task): Promise<Reply> {
+  const now = house.clock.now()
+  const waiting = await house.waiting.of([task], now)
+  const { 'Content-Type': _, ...headers } = taskHeaders(house, task, waiting.get(task.id) ?? null, now)
+  return { status: 304, headers, body: null }
+}
+
+/** A task just taken in as an answer, with what is known of it without another look at the store. */
+export function newTaskReply(house: House, task: Task, now: Millis): Reply {
+  const waitingFor = house.waiting.atFirst(task, now)
+  return {
+    status: 202,
+    headers: taskHeaders(house, task, waitingFor, now),
+    body: taskJson(task, viewOf(house, task, undefined, now, waitingFor)),
+  }
 }

@@ -1,5 +1,8 @@
 /** What carries scripts to a database. */
-import { is, Placeholder, type Query, type SQL } from 'drizzle-orm'
+// Of the library only what renders SQL: its whole takes a second to load, and a hundred megabytes.
+import { CasingCache } from 'drizzle-orm/casing'
+import { is } from 'drizzle-orm/entity'
+import { Placeholder } from 'drizzle-orm/sql/sql'
 import type { Call, Dialect, Script, Statement } from './script.ts'
 
 /** Within one group commit: renewals first, so that a busy store loses no leases; intake last. */
@@ -16,6 +19,8 @@ export interface Driver {
   read<R>(script: Script<R>): Promise<R>
   /** Whether one item of a merged statement is to blame for this error. */
   blames(error: unknown): boolean
+  /** Why the database took nothing when it was last written to, in words for the operator; null: it did. */
+  readonly refusal: string | null
   /** Tells every node, this one included. Repeats are merged. */
   tell(word: string): void
   onTold(listener: (word: string) => void): () => void
@@ -29,8 +34,13 @@ export interface Rendered {
   readonly text: string
   readonly slots: readonly Slot[]
 }
-export function render(dialect: Dialect, renderer: { sqlToQuery(sql: SQL): Query }, statement: Statement): Rendered {
-  const { sql, params } = renderer.sqlToQuery(statement.build(dialect))
+export function render(dialect: Dialect, statement: Statement): Rendered {
+  const { sql, params } = statement.build(dialect).toQuery({
+    casing: new CasingCache(),
+    escapeName: (name) => `"${name.replaceAll('"', '""')}"`,
+    escapeParam: dialect.parameter,
+    escapeString: (text) => `'${text.replaceAll("'", "''")}'`,
+  })
   return { text: sql, slots: params.map((param) => (is(param, Placeholder) ? { name: param.name as string } : { value: param })) }
 }
 /** The value of a call for a name. */

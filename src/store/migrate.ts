@@ -1,31 +1,37 @@
 /** Migrations: the folder drizzle-kit writes, applied in order, once, whoever starts first. A store newer than this program is refused. */
 import { fileURLToPath } from 'node:url'
-import { sql } from 'drizzle-orm'
-import { readMigrationFiles } from 'drizzle-orm/migrator'
+import { type MigrationMeta, readMigrationFiles } from 'drizzle-orm/migrator'
+import { sql } from 'drizzle-orm/sql/sql'
 import { StartupError } from '../errors.ts'
 import { type Driver, order } from './driver.ts'
-import { query, rows, type Script } from './script.ts'
+import { type Dialect, first, query, rows, type Script } from './script.ts'
 
 /** The number of the advisory lock that lets one node migrate at a time: "ringback" has no number of its own, so this is one. */
 const MIGRATION_LOCK = 7_319_640_201
+
+/** Migrations of this program, and which of them the store has. */
+function* compare(dialect: Dialect): Script<{ readonly files: readonly MigrationMeta[]; readonly done: ReadonlySet<string> }> {
+  const folder = fileURLToPath(new URL(`../../migrations/${dialect.name}`, import.meta.url))
+  const files = readMigrationFiles({ migrationsFolder: folder })
+  const done = new Set((yield* rows<{ hash: string }>(query(() => sql`select hash from migrations`))).map(({ hash }) => hash))
+  const known = new Set(files.map(({ hash }) => hash))
+  const foreign = [...done].filter((hash) => !known.has(hash)).length
+  if (foreign > 0)
+    throw new StartupError(
+      `the database was migrated by a newer version of Ringback (${foreign} migration${foreign === 1 ? '' : 's'} unknown to this one); upgrade this node`,
+    )
+  return { files, done }
+}
 
 /**
  * Brings the store up to this program's schema and answers how many migrations were applied.
  * @throws StartupError when the store was migrated by a newer program.
  */
 export function migrate(driver: Driver): Promise<number> {
-  const folder = fileURLToPath(new URL(`../../migrations/${driver.dialect.name}`, import.meta.url))
-  const files = readMigrationFiles({ migrationsFolder: folder })
   return driver.write(order.other, function* (): Script<number> {
     if (driver.dialect.name === 'postgres') yield query(() => sql`select pg_advisory_xact_lock(${MIGRATION_LOCK})`)
     yield query(() => sql`create table if not exists migrations (hash text primary key, made_at bigint not null)`)
-    const done = new Set((yield* rows<{ hash: string }>(query(() => sql`select hash from migrations`))).map(({ hash }) => hash))
-    const known = new Set(files.map(({ hash }) => hash))
-    const foreign = [...done].filter((hash) => !known.has(hash))
-    if (foreign.length > 0)
-      throw new StartupError(
-        `the database was migrated by a newer version of Ringback (${foreign.length} migration${foreign.length === 1 ? '' : 's'} unknown to this one); upgrade this node`,
-      )
+    const { files, done } = yield* compare(driver.dialect)
     let applied = 0
     for (const { hash, folderMillis, sql: statements } of files) {
       if (done.has(hash)) continue
@@ -35,4 +41,33 @@ export function migrate(driver: Driver): Promise<number> {
     }
     return applied
   })
+}
+
+const findMigrations = (dialect: Dialect) =>
+  dialect.name === 'postgres'
+    ? query(() => sql`select to_regclass('migrations') as name`)
+    : query(() => sql`select (select name from sqlite_master where type = 'table' and name = 'migrations') as name`)
+
+/**
+ * How many migrations the store lacks, without touching it.
+ * @throws StartupError when it is no store of Ringback, or was migrated by a newer program.
+ */
+export function countMissing(driver: Pick<Driver, 'dialect' | 'read'>): Promise<number> {
+  return driver.read(
+    (function* (): Script<number> {
+      if ((yield* first<{ name: string | null }>(findMigrations(driver.dialect)))?.name == null)
+        throw new StartupError('this is no database of Ringback: it has no table of migrations')
+      const { files, done } = yield* compare(driver.dialect)
+      return files.filter(({ hash }) => !done.has(hash)).length
+    })(),
+  )
+}
+
+/** @throws StartupError unless the store has this program's schema. */
+export async function checkSchema(driver: Pick<Driver, 'dialect' | 'read'>): Promise<void> {
+  const missing = await countMissing(driver)
+  if (missing > 0)
+    throw new StartupError(
+      `the database has the schema of an older version of Ringback (${missing} migration${missing === 1 ? '' : 's'} behind): run ringback migrate first`,
+    )
 }

@@ -1,27 +1,55 @@
 /** Opens a store: picks the driver by the URL, migrates, and binds each script to a method. */
-import { mkdirSync } from 'node:fs'
+import { closeSync, mkdirSync, openSync } from 'node:fs'
 import { dirname } from 'node:path'
 import { batch } from '../batch.ts'
 import type { Clock } from '../clock.ts'
 import { RingbackError, StartupError } from '../errors.ts'
 import { newId } from '../id.ts'
-import type { Delivery, Endpoint, Task } from '../model.ts'
+import type { Author, Delivery, Endpoint, Millis, Schedule, Task } from '../model.ts'
 import { type Driver, type Order, order } from './driver.ts'
 import { migrate } from './migrate.ts'
 import { openPostgres } from './postgres.ts'
-import { first, type Script } from './script.ts'
+import { first, now, type Script } from './script.ts'
+import * as apikeys from './scripts/apikeys.ts'
+import * as audit from './scripts/audit.ts'
+import * as bulk from './scripts/bulk.ts'
 import * as clients from './scripts/clients.ts'
 import * as deliveries from './scripts/deliveries.ts'
 import * as endpoints from './scripts/endpoints.ts'
+import * as erasure from './scripts/erasure.ts'
+import * as following from './scripts/following.ts'
+import * as health from './scripts/health.ts'
 import * as intake from './scripts/intake.ts'
 import { claim, mend, type Slots } from './scripts/lanes.ts'
 import * as leases from './scripts/leases.ts'
 import * as lists from './scripts/lists.ts'
 import type { View } from './scripts/outbox.ts'
-import { newRound } from './scripts/share.ts'
+import * as queues from './scripts/queues.ts'
+import { useQuotas } from './scripts/quotas.ts'
+import * as replay from './scripts/replay.ts'
+import * as retention from './scripts/retention.ts'
+import * as schedules from './scripts/schedules.ts'
+import * as sealed from './scripts/sealed.ts'
+import { newRound, type Round } from './scripts/share.ts'
+import * as signingkeys from './scripts/signingkeys.ts'
 import * as tasks from './scripts/tasks.ts'
 import { openSqlite, ownSqlite } from './sqlite.ts'
-import type { DeliverySettlement, Found, Intake, Owed, Progress, Settled, Settlement, Starter, Store, Submitted } from './store.ts'
+import type {
+  DeliverySettlement,
+  Found,
+  Intake,
+  Owed,
+  Progress,
+  QuotaUse,
+  QuotaWindow,
+  Settled,
+  Settlement,
+  Starter,
+  Store,
+  Submitted,
+  TaskClaim,
+  Tick,
+} from './store.ts'
 
 export interface StoreOptions {
   /** `file:<path>` or `postgres://…` */
@@ -31,6 +59,10 @@ export interface StoreOptions {
   readonly publicUrl: () => string
   /** The installation's delays before each retry of a delivery, in seconds. */
   readonly retrySchedule: readonly number[]
+  /** How long a task of that type is kept after its end. Left out: a week. */
+  readonly keepMs?: (type: string) => Millis
+  /** Task types with a limit across nodes, whoever runs them. */
+  readonly limitedTypes?: readonly string[]
   /** Owns the store (SQLite): a second owner is refused. */
   readonly owner?: boolean
   /** Told of trouble that repairs itself: a lost connection, say. */
@@ -41,6 +73,11 @@ export interface StoreOptions {
 const MOST_ITEMS = 500
 const MOST_BYTES = 8 * 1024 * 1024
 const MOST_WAITING_INTAKE = 5_000
+
+/** What a script throws over a row that it cannot read. */
+const DECODING = [SyntaxError, RangeError, TypeError]
+/** Sets of task types whose turns are remembered: the nodes' own, and those that workers name. */
+const MOST_ROUNDS = 100
 
 /** What a word about a cancel begins with. */
 const CANCEL = 'cancel:'
@@ -75,8 +112,10 @@ async function connect({ url, clock, owner, onError }: StoreOptions): Promise<{ 
   const file = url.slice('file:'.length)
   try {
     mkdirSync(dirname(file), { recursive: true })
+    // A new one is its user's alone: it holds what clients sent. SQLite gives the files beside it the same mode.
+    closeSync(openSync(file, 'a', 0o600))
   } catch (error) {
-    throw new StartupError(`the folder of the database file "${file}" cannot be made: ${(error as Error).message}`)
+    throw new StartupError(`the database file "${file}" cannot be made: ${(error as Error).message}`)
   }
   const disown = owner ? ownSqlite(file) : () => {}
   try {
@@ -87,11 +126,45 @@ async function connect({ url, clock, owner, onError }: StoreOptions): Promise<{ 
   }
 }
 
-function bind(driver: Driver, { clock, publicUrl, retrySchedule }: StoreOptions, disown: () => void): Store {
-  const view: View = { publicUrl, retrySchedule, newId: (prefix) => newId(clock, prefix), limited: new Set() }
-  const rounds = { task: newRound(), delivery: newRound() }
+const WEEK_MS: Millis = 7 * 86_400_000
+
+/** A store over whatever carries its scripts; `disown` is called when it has closed. */
+export function bind(
+  driver: Driver,
+  { clock, publicUrl, retrySchedule, keepMs = () => WEEK_MS, limitedTypes = [], onError }: Omit<StoreOptions, 'url'>,
+  disown: () => void,
+): Store {
+  const view: View = {
+    publicUrl,
+    retrySchedule,
+    newId: (prefix) => newId(clock, prefix),
+    newChallenge: () => Buffer.from(clock.bytes(32)).toString('base64url'),
+    trouble: (sentence) => onError?.(new Error(sentence)),
+    keepMs,
+    limited: new Set(limitedTypes.map(queues.queueOf)),
+  }
+  const deliveryRound = newRound()
+  const taskRounds = new Map<string, Round>()
+  /** Whose turn it is, for each set of types that is claimed together: else a busy type of a client would cost it its turns of others. */
+  const taskRound = (types: TaskClaim['types']): Round => {
+    const key = types.map(({ type }) => type).join(' ')
+    const round = taskRounds.get(key) ?? newRound()
+    taskRounds.delete(key)
+    taskRounds.set(key, round)
+    if (taskRounds.size > MOST_ROUNDS) for (const oldest of taskRounds.keys()) if (taskRounds.delete(oldest)) break
+    return round
+  }
   const read = driver.read.bind(driver)
   const write = <R>(make: () => Script<R>, place: Order = order.other): Promise<R> => driver.write(place, make).catch(storeDown)
+  let stamped = { at: 0, nth: 0 }
+  /** Entries of one millisecond stand in the order they were made in here. */
+  const newAuditId: audit.NewAuditId = (at) => {
+    stamped = { at, nth: at === stamped.at ? stamped.nth + 1 : 0 }
+    return newId({ stamp: () => stamped, bytes: clock.bytes }, 'audit')
+  }
+  /** An act and its entry in the audit log, in one commit; of whom is not said, nothing is kept. */
+  const acted = <R>(by: Author | undefined, make: () => Script<R>, deed: (answer: R) => audit.Deed | null): Promise<R> =>
+    write(() => (by ? audit.audited(by, make(), deed, newAuditId) : make()))
   const merged = <Item, Answer>(
     place: Order,
     script: (items: readonly Item[]) => Script<readonly Answer[]>,
@@ -135,8 +208,8 @@ function bind(driver: Driver, { clock, publicUrl, retrySchedule }: StoreOptions,
     const add = batch<Item, Answer>(
       {
         run,
-        // A row that holds no JSON where it should is one item's fault too.
-        blames: (error) => error instanceof SyntaxError || driver.blames(error),
+        // A row that holds no JSON, or no time, where it should is one item's fault too.
+        blames: (error) => DECODING.some((kind) => error instanceof kind) || driver.blames(error),
         width: driver.width,
       },
       {
@@ -154,9 +227,14 @@ function bind(driver: Driver, { clock, publicUrl, retrySchedule }: StoreOptions,
   }
 
   const changed = (task: Task): void => driver.tell(task.id)
+  const ended = ({ changed, asked }: Pick<erasure.Stopped, 'changed' | 'asked'>): void => {
+    for (const id of changed) driver.tell(id)
+    for (const id of asked) driver.tell(CANCEL + id)
+  }
+  const taskListeners = new Set<(taskId: string) => void>()
 
   let taskStarter: Starter<Task> | null = null
-  let startedTypes: ReadonlySet<string> = new Set()
+  let startedTypes: intake.RunTypes = new Map()
   let deliveryStarter: Starter<Owed> | null = null
   const addTasks = starting<Intake, Submitted, Task>(
     order.intake,
@@ -182,11 +260,22 @@ function bind(driver: Driver, { clock, publicUrl, retrySchedule }: StoreOptions,
     ({ attempt }) => 600 + (attempt?.responseHeaders.length ?? 0) + (attempt?.responseExcerpt?.length ?? 0),
   )
 
+  const tick = merged<Tick, boolean>(
+    order.intake,
+    (items) => schedules.tick(items, view),
+    ({ times, due }) => 600 + times.length * (due.size + 600),
+  )
+
+  const useQuota = merged<QuotaUse, QuotaWindow>(order.other, useQuotas, () => 100)
+
   return {
     now: () => read(now()),
+    get refusal() {
+      return driver.refusal
+    },
     startTasks(starter, types) {
       taskStarter = starter
-      startedTypes = types
+      startedTypes = new Map(types.map(({ type, concurrency }) => [type, concurrency]))
     },
     startDeliveries(starter) {
       deliveryStarter = starter
@@ -194,7 +283,7 @@ function bind(driver: Driver, { clock, publicUrl, retrySchedule }: StoreOptions,
 
     addTasks,
     findSubmitted: (idempotency) => read(intake.findSubmitted(idempotency)),
-    countOpenTasks: () => read(lists.countOpenTasks()),
+    countOpenTasks: (after, clientId) => read(lists.countOpenTasks(after, clientId)),
     async findTask(id, clientId) {
       return read(
         (function* (): Script<Found<Task>> {
@@ -205,34 +294,53 @@ function bind(driver: Driver, { clock, publicUrl, retrySchedule }: StoreOptions,
       )
     },
     findTasks: (ids) => read(intake.findTasks(ids)),
+    findRevisions: (ids) => read(following.findRevisions(ids)),
+    findEndings: (list) => read(following.findEndings(list)),
     callbackStatuses: (list) => read(lists.callbackStatuses(list)),
     listTasks: (query) => read(lists.listTasks(query)),
-    async cancelTask(id, clientId) {
-      const answer = await write(() => tasks.cancelTask(id, clientId, view))
+    async cancelTask(id, clientId, by) {
+      const cancel = () => tasks.cancelTask(id, clientId, view)
+      const answer = await acted(audit.operator(by, clientId), cancel, audit.ofTask('task.cancel'))
       if (answer.kind === 'changed') {
         changed(answer.task)
         if (answer.task.state === 'running') driver.tell(CANCEL + id)
       }
       return answer
     },
-    async redoTask(id, clientId) {
-      const answer = await write(() => tasks.redoTask(id, clientId))
+    async redoTask(id, clientId, by) {
+      const redo = () => tasks.redoTask(id, clientId)
+      const answer = await acted(audit.operator(by, clientId), redo, audit.ofTask('task.retry'))
       if (answer.kind === 'changed') changed(answer.task)
       return answer
     },
-    eraseTask: (id, clientId) => write(() => tasks.eraseTask(id, clientId)),
+    eraseTask: (id, clientId, by) => acted(audit.operator(by, clientId), () => tasks.eraseTask(id, clientId), audit.ofTask('task.delete')),
+    countBulk: (filter, after) => read(bulk.countBulk(filter, after)),
+    async bulkPage(lease, filter) {
+      const page = await write(() => bulk.bulkPage(lease, filter, view))
+      if (page === null) return null
+      ended(page)
+      return page.checkpoint
+    },
     async claimTasks({ limit, leaseMs, by, types }) {
-      const queues = types.map(({ type, concurrency }) => ({ id: tasks.queueOf(type), cap: concurrency }))
-      for (const { id, cap } of queues) if (cap !== null) view.limited.add(id)
-      const { taken, ...rest } = await write(() => claim(tasks.takingTasks(leaseMs, by, view), queues, limit, rounds.task), order.claim)
+      const wanted = types.map(({ type, concurrency }) => ({ id: queues.queueOf(type), cap: concurrency }))
+      for (const { id, cap } of wanted) if (cap !== null) view.limited.add(id)
+      const round = taskRound(types)
+      const { taken, ...rest } = await write(() => claim(tasks.takingTasks(leaseMs, by, view), wanted, limit, round), order.claim)
       const items = taken.filter((task) => task.state === 'running')
+      // Not told to other nodes: a claim is not worth a NOTIFY.
+      for (const hear of taskListeners) for (const { id } of items) hear(id)
       return { ...rest, items }
     },
+    listQueues: () => read(queues.listQueues()),
+    findHolds: (waiting) => read(lists.findHolds(waiting)),
+    seeTypes: (types) => write(() => queues.seeTypes(types)),
+    pauseType: (type, paused, by) => acted(by, () => queues.pauseQueue(type, paused), audit.ofType(type, paused)),
     async settleTask(settlement) {
       const answer = await settleTask(settlement)
       if (answer.kind === 'settled') changed(answer.value)
       return answer
     },
+    findEnded: (lease, as) => read(leases.findEnded(lease, as)),
     async reportProgress(progress) {
       const answer = await reportProgress(progress)
       if (answer.kind === 'settled') changed(answer.value)
@@ -242,44 +350,112 @@ function bind(driver: Driver, { clock, publicUrl, retrySchedule }: StoreOptions,
     async claimDeliveries({ limit, leaseMs, by }) {
       const queues = [{ id: deliveries.DELIVERIES, cap: null }]
       const { taken, ...rest } = await write(
-        () => claim(deliveries.takingDeliveries(leaseMs, by), queues, limit, rounds.delivery),
+        () => claim(deliveries.takingDeliveries(leaseMs, by, view), queues, limit, deliveryRound),
         order.claim,
       )
-      return { ...rest, items: taken }
+      return { ...rest, items: taken.filter((delivery) => delivery.state === 'running') }
     },
     settleDelivery,
     findDelivery: (id, clientId) => read(first<Delivery>(deliveries.readDelivery({ id, clientId }))),
     listDeliveries: (query) => read(lists.listDeliveries(query)),
     listAttempts: (ids) => read(deliveries.listAttempts(ids)),
-    redeliver: (id, made, clientId) => write(() => deliveries.redeliver(id, made, clientId, view)),
-    addPing: (ping) => write(() => deliveries.addPing(ping, view)),
+    redeliver: (id, made, clientId, by) =>
+      acted(audit.operator(by, clientId), () => deliveries.redeliver(id, made, clientId, view), audit.ofDelivery('delivery.redeliver', id)),
+    countReplay: (filter, after) => read(replay.countReplay(filter, after)),
+    replayPage: (lease, filter) => write(() => replay.replayPage(lease, filter, view)),
+    addPing: (ping, by) => acted(by, () => deliveries.addPing(ping, view), audit.ofDelivery('endpoint.ping', ping.endpointId)),
     listEvents: (query) => read(lists.listEvents(query)),
+    findSeqs: (clientIds) => read(following.findSeqs(clientIds)),
+    findFeedReach: (clientId, after) => read(lists.findFeedReach(clientId, after)),
     findEventSeq: (id, clientId) => read(lists.findEventSeq(id, clientId)),
+
+    findLanes: (ids) => read(lists.findLanes(ids)),
+    tellFailing: (limit) => write(() => health.tellFailing(limit, view)),
+    expireDeliveries: (limit, holdMs) => write(() => health.expireDeliveries(limit, holdMs)),
 
     renew: (kind, held, leaseMs) => write(() => leases.renew(kind, held, leaseMs), order.renewal),
     findExpiredTasks: (limit, boot) => read(leases.findExpired('task', limit, boot)) as Promise<readonly Task[]>,
     findExpiredDeliveries: (limit, boot) => read(leases.findExpired('delivery', limit, boot)) as Promise<readonly Delivery[]>,
     endOverdue: (limit, graceMs) => write(() => tasks.endOverdue(limit, graceMs, view)),
+    ageTasks: (after, limit, leastMs) => write(() => retention.ageTasks(after, limit, keepMs, leastMs)),
+    ageNews: (after, limit, keepMs) => write(() => retention.ageNews(after, limit, keepMs)),
+    forget: (limit) => write(() => retention.forget(limit)),
+    sweepLanes: (after, limit) => write(() => retention.sweepLanes(after, limit)),
     mendLanes: (kind) => write(() => mend(kind)),
 
-    addEndpoint: (endpoint) => write(() => endpoints.addEndpoint(endpoint)),
+    addEndpoint: (endpoint, most, by) =>
+      acted(
+        by,
+        () => endpoints.addEndpoint(endpoint, most, view),
+        (answer) => audit.ofEndpoint('endpoint.create')(answer.kind === 'added' ? answer.value : null),
+      ),
+    findEndpoints: (ids) => read(endpoints.findEndpoints(ids)),
     findEndpoint: (id, clientId) => read(first<Endpoint>(endpoints.readEndpoint({ id, clientId }))),
     listEndpoints: (clientId, limit, after) => read(lists.listEndpoints(clientId, limit, after)),
-    changeEndpoint: (id, clientId, patch, revision) => write(() => endpoints.changeEndpoint(id, clientId, patch, revision)),
-    removeEndpoint: (id, clientId) => write(() => endpoints.removeEndpoint(id, clientId)),
+    changeEndpoint: (id, clientId, patch, revision, by) =>
+      acted(by, () => endpoints.changeEndpoint(id, clientId, patch, revision, view), audit.ofEndpointChange(patch)),
+    async removeEndpoint(id, clientId, by) {
+      const remove = () => endpoints.removeEndpoint(id, clientId)
+      return (await acted(by, remove, audit.ofRemoved('endpoint.delete', id))) !== null
+    },
 
-    addClient: (client) => write(() => clients.addClient(client)),
+    addSchedule: (schedule, most) => write(() => schedules.addSchedule(schedule, most)),
+    findSchedule: (id, clientId) => read(first<Schedule>(schedules.readSchedule({ id, clientId }))),
+    listSchedules: (clientId, limit, after) => read(schedules.listSchedules(clientId, limit, after)),
+    changeSchedule: (id, clientId, patch, seen, by) =>
+      acted(audit.operator(by, clientId), () => schedules.changeSchedule(id, clientId, patch, seen), audit.ofSchedule(patch)),
+    async removeSchedule(id, clientId, by) {
+      const remove = () => schedules.removeSchedule(id, clientId)
+      return (await acted(audit.operator(by, clientId), remove, audit.ofRemoved('schedule.delete', id))) !== null
+    },
+    findDueSchedules: (types, limit, but) => read(schedules.findDueSchedules(types, limit, but)),
+    tick,
+
+    addClient: (client, by) => acted(by, () => clients.addClient(client), audit.ofClient('client.create')),
     findClient: (id) => read(clients.findClient(id)),
     listClients: (limit, after) => read(clients.listClients(limit, after)),
-    changeClient: (id, status) => write(() => clients.changeClient(id, status)),
-    addKey: (key) => write(() => clients.addKey(key)),
-    findKey: (hash) => read(clients.findKey(hash)),
-    listKeys: (clientId) => read(clients.listKeys(clientId)),
-    revokeKey: (id, clientId) => write(() => clients.revokeKey(id, clientId)),
+    changeClient: (id, status, by) =>
+      acted(by, () => clients.changeClient(id, status), audit.ofClient(status === 'active' ? 'client.resume' : 'client.suspend')),
+    async removeClient(id, by) {
+      const remove = () => erasure.removeClient(id, view)
+      const removed = await acted(by, remove, (answer) => audit.ofClient('client.delete')(answer?.client ?? null))
+      if (removed) ended(removed.stopped)
+      return removed?.client ?? null
+    },
+    findDeletedClient: (after) => read(erasure.findDeletedClient(after)),
+    async eraseClient(id, last) {
+      const erase = () => erasure.eraseClient(id, last, view)
+      const erased = await acted(audit.SYSTEM, erase, ({ client }) => audit.ofClient('client.erase')(client))
+      ended(erased)
+      return erased.rest
+    },
+    addKey: (key, by) => acted(by, () => apikeys.addKey(key), audit.ofKey('key.create')),
+    findKey: (hash) => read(apikeys.findKey(hash)),
+    listKeys: (clientId) => read(apikeys.listKeys(clientId)),
+    revokeKey: (id, clientId, by) => acted(by, () => apikeys.revokeKey(id, clientId), audit.ofKey('key.revoke')),
+    rotateKey: (id, clientId, fresh, overlapMs, by) =>
+      acted(
+        by,
+        () => apikeys.rotateKey(id, clientId, fresh, overlapMs),
+        audit.ofKey('key.rotate', { replaces: id, overlapSeconds: overlapMs / 1000 }),
+      ),
+    forgetKeys: (limit, keepMs) => write(() => apikeys.forgetKeys(limit, keepMs)),
+    useKey: merged(order.other, apikeys.useKeys, () => 50),
 
-    listSigningKeys: () => read(clients.listSigningKeys()),
-    addSigningKeys: (keys) => write(() => clients.addSigningKeys(keys)),
+    useQuota,
+
+    listSigningKeys: () => read(signingkeys.listSigningKeys()),
+    addSigningKeys: (keys) => write(() => signingkeys.addSigningKeys(keys)),
+    turnKeys: (turn) => write(() => signingkeys.turnKeys(turn)),
+    wantNextKey: (by) => acted(by, signingkeys.wantNextKey, audit.ofSigningKey('signingKey.rotate', null)),
+    revokeSigningKey: (id, by) => acted(by, () => signingkeys.revokeSigningKey(id), audit.ofSigningKey('signingKey.revoke', id)),
+    findSealed: (prefix, limit) => read(sealed.findSealed(prefix, limit)),
+    erasePreviousSecrets: (limit) => write(() => sealed.erasePreviousSecrets(limit)),
+    replaceSealed: (values) => write(() => sealed.replaceSealed(values)),
+    listAudit: (query) => read(audit.listAudit(query)),
+    forgetAudit: (limit, keepMs) => write(() => audit.forgetAudit(limit, keepMs)),
     keepSetting: (name, value) => write(() => clients.keepSetting(name, value)),
+    swapSetting: (name, known, value) => write(() => clients.swapSetting(name, known, value)),
 
     onWork: (listener) =>
       driver.onTold((word) => {
@@ -290,19 +466,38 @@ function bind(driver: Driver, { clock, publicUrl, retrySchedule }: StoreOptions,
       driver.onTold((word) => {
         if (word.startsWith(CANCEL)) listener(word.slice(CANCEL.length))
       }),
-    onTask: (listener) =>
+    onQueues: (listener) =>
       driver.onTold((word) => {
-        if (word.startsWith('task_')) listener(word)
+        if (word === queues.QUEUES || word === '*') listener()
       }),
+    onSchedules: (listener) =>
+      driver.onTold((word) => {
+        if (word === schedules.SCHEDULES || word === '*') listener()
+      }),
+    onKeys: (listener) =>
+      driver.onTold((word) => {
+        if (word === signingkeys.KEYS || word === '*') listener()
+      }),
+    onAccess: (listener) =>
+      driver.onTold((word) => {
+        if (word === '*') listener(null)
+        else if (word.startsWith(apikeys.ACCESS)) listener(word.slice(apikeys.ACCESS.length))
+      }),
+    onTask(listener) {
+      const forget = driver.onTold((word) => {
+        if (word.startsWith('task_')) listener(word)
+      })
+      taskListeners.add(listener)
+      return () => {
+        taskListeners.delete(listener)
+        forget()
+      }
+    },
     async close() {
       await driver.close()
       disown()
     },
   }
-}
-
-function* now(): Script<number> {
-  return (yield* first<{ now: number }>(deliveries.readNow()))!.now
 }
 
 /** A store that cannot write answers 503: what was not committed is never acknowledged. */

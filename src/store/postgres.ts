@@ -2,7 +2,6 @@
  * PostgreSQL (15 or later): any number of equal nodes. Each script is one transaction; statements that need nothing of each other
  * travel together. LISTEN/NOTIFY only hints; polling repairs what it loses.
  */
-import { PgDialect } from 'drizzle-orm/pg-core'
 import pg from 'pg'
 import type { Clock } from '../clock.ts'
 import { StartupError } from '../errors.ts'
@@ -47,12 +46,12 @@ export async function openPostgres(url: string, clock: Clock, onError: (error: E
     throw new StartupError(`the PostgreSQL server of RINGBACK_DATABASE_URL does not answer: ${error.message}`)
   })
 
-  const renderer = new PgDialect()
+  let refusal: string | null = null
   const known = new Map<Statement, Rendered & { readonly name: string }>()
   const compile = (statement: Statement): Rendered & { readonly name: string } => {
     const found = known.get(statement)
     if (found) return found
-    const compiled = { ...render(postgresDialect, renderer, statement), name: `rb${known.size}` }
+    const compiled = { ...render(postgresDialect, statement), name: `rb${known.size}` }
     if (!statement.fresh) known.set(statement, compiled)
     return compiled
   }
@@ -65,16 +64,16 @@ export async function openPostgres(url: string, clock: Clock, onError: (error: E
     return (await client.query(call.statement.fresh ? { text, values } : { name, text, values })).rows
   }
   /** `sent` gathers what was sent and is not waited for. */
-  const run = async <R>(client: pg.PoolClient, script: Script<R>, tells?: Set<string>, sent?: Promise<unknown>[]): Promise<R> => {
+  const run = async <R>(client: pg.PoolClient, script: Script<R>, tells: Set<string>, sent: Promise<unknown>[]): Promise<R> => {
     const one = (call: Call): Promise<readonly Row[]> => {
-      for (const word of call.tells ?? []) tells?.add(word)
+      for (const word of call.tells ?? []) tells.add(word)
       return execute(client, call)
     }
     let turn = script.next()
     while (!turn.done) {
       const asked: readonly Call[] = Array.isArray(turn.value) ? turn.value : [turn.value]
       const answers = asked.map(one)
-      if (sent && asked.every((call) => call.quiet)) {
+      if (asked.every((call) => call.quiet)) {
         for (const answer of answers) answer.catch(() => {})
         sent.push(...answers)
         turn = script.next([] as never)
@@ -85,12 +84,12 @@ export async function openPostgres(url: string, clock: Clock, onError: (error: E
     }
     return turn.value
   }
-  const once = async <R>(make: () => Script<R>): Promise<R> => {
+  const once = async <R>(begin: string, make: () => Script<R>): Promise<R> => {
     const client = await pool.connect()
     let broken: Error | undefined
     const tells = new Set<string>()
     // Young tables look tiny to the planner, and prepared plans stay: an index is always meant. Sent along with the first statement.
-    const sent: Promise<unknown>[] = [client.query('begin; set local enable_seqscan = off')]
+    const sent: Promise<unknown>[] = [client.query(`${begin}; set local enable_seqscan = off`)]
     sent[0]!.catch(() => {})
     try {
       const value = await run(client, make(), tells, sent)
@@ -145,25 +144,24 @@ export async function openPostgres(url: string, clock: Clock, onError: (error: E
   return {
     dialect: postgresDialect,
     width: 1,
+    get refusal() {
+      return refusal
+    },
     async write<R>(_order: Order, make: () => Script<R>) {
       // What is asked in this turn of the event loop still joins the batch.
       await new Promise((resolve) => setImmediate(resolve))
       for (let repeats = 0; ; repeats++) {
         try {
-          return await once(make)
+          const value = await once('begin', make)
+          refusal = null
+          return value
         } catch (error) {
+          refusal = refusalOf(error) ?? refusal
           if (repeats === MOST_REPEATS || !REPEATED.has((error as { code?: string }).code ?? '')) throw error
         }
       }
     },
-    async read(script) {
-      const client = await pool.connect()
-      try {
-        return await run(client, script)
-      } finally {
-        client.release()
-      }
-    },
+    read: (script) => once('begin isolation level repeatable read read only', () => script),
     blames: (error) => /^2[23]/.test((error as { code?: string }).code ?? ''),
     tell,
     onTold(each) {
@@ -177,6 +175,13 @@ export async function openPostgres(url: string, clock: Clock, onError: (error: E
       await pool.end()
     },
   }
+}
+
+/** What an error says about the server, and not about what was written; null: nothing. Classes 53 and 58: out of room, or of its disk; 25006: a standby. */
+function refusalOf(error: unknown): string | null {
+  const code = String((error as { code?: unknown }).code ?? '')
+  if (code === '53100') return 'takes no writes: the disk is full'
+  return /^(53|58|25006)/.test(code) ? `takes no writes (${code})` : null
 }
 
 /** Hears what other nodes tell, over a connection of its own that is opened again whenever it breaks. `*` means: look at everything. */

@@ -1,8 +1,10 @@
 /** The tables on PostgreSQL. Their rows equal those of `schema.sqlite.ts`; the compiler holds the two together (`test/parity.ts`). */
-import { sql } from 'drizzle-orm'
+
 import { bigint, bigserial, doublePrecision, index, integer, pgTable, primaryKey, text, uniqueIndex } from 'drizzle-orm/pg-core'
+import { sql } from 'drizzle-orm/sql/sql'
 import type {
   AttemptOutcome,
+  AuditAction,
   CanceledReason,
   ClientStatus,
   DisabledReason,
@@ -34,6 +36,8 @@ export const keys = pgTable(
     hash: text('hash').notNull(),
     hint: text('hint').notNull(),
     scopes: text('scopes').notNull(),
+    /** Task types a worker's key may claim, as JSON; null: every type. */
+    taskTypes: text('task_types'),
     createdAt: millis('created_at').notNull(),
     expiresAt: millis('expires_at'),
     revokedAt: millis('revoked_at'),
@@ -90,6 +94,8 @@ export const tasks = pgTable(
     expiresAt: millis('expires_at'),
     traceparent: text('traceparent'),
     tracestate: text('tracestate'),
+    /** How far a resumable task has come, as JSON; its handler's own, and shown to nobody. */
+    checkpoint: text('checkpoint'),
   },
   (t) => [
     index('tasks_pending').on(t.laneId, t.line, t.rank, t.id).where(sql`state = 'pending'`),
@@ -158,9 +164,11 @@ export const deliveries = pgTable(
   (t) => [
     index('deliveries_pending').on(t.laneId, t.line, t.rank, t.id).where(sql`state = 'pending'`),
     index('deliveries_running').on(t.laneId, t.leasedUntil).where(sql`state = 'running'`),
+    index('deliveries_open').on(t.createdAt).where(sql`state = 'pending'`),
     index('deliveries_client').on(t.clientId, t.createdAt, t.id),
     index('deliveries_endpoint').on(t.endpointId, t.createdAt, t.id),
     index('deliveries_task').on(t.taskId),
+    index('deliveries_progress').on(t.taskId).where(sql`state = 'pending' and event_type = 'task.progress'`),
   ],
 )
 
@@ -201,6 +209,8 @@ export const endpoints = pgTable(
     payload: text('payload').$type<EndpointPayload>().notNull(),
     maxPerMinute: integer('max_per_minute'),
     maxInFlight: integer('max_in_flight').notNull(),
+    /** What the receiver allows a minute (`WebHook-Allowed-Rate`). */
+    allowedRate: integer('allowed_rate'),
     retrySchedule: text('retry_schedule'),
     secret: text('secret').notNull(),
     secretHint: text('secret_hint').notNull(),
@@ -208,12 +218,18 @@ export const endpoints = pgTable(
     previousSecretUntil: millis('previous_secret_until'),
     verification: text('verification').$type<'challenge' | 'cloudevents' | 'none'>().notNull(),
     verifiedAt: millis('verified_at'),
+    /** Set once: an endpoint that never proved itself holds its deliveries for a day only. */
+    firstVerifiedAt: millis('first_verified_at'),
+    /** The delivery whose answer is waited for. */
+    verificationDeliveryId: text('verification_delivery_id'),
     verificationError: text('verification_error'),
     verificationExpiresAt: millis('verification_expires_at'),
     pausedAt: millis('paused_at'),
     disabledAt: millis('disabled_at'),
     disabledReason: text('disabled_reason').$type<DisabledReason>(),
     failingSince: millis('failing_since'),
+    /** When `endpoint.failing` told of this episode. */
+    failingToldAt: millis('failing_told_at'),
     lastSuccessAt: millis('last_success_at'),
     deletedAt: millis('deleted_at'),
     createdAt: millis('created_at').notNull(),
@@ -223,6 +239,8 @@ export const endpoints = pgTable(
   (t) => [
     uniqueIndex('endpoints_url').on(t.clientId, t.url).where(sql`deleted_at is null`),
     index('endpoints_client').on(t.clientId, t.createdAt, t.id),
+    index('endpoints_failing').on(t.failingSince).where(sql`failing_since is not null`),
+    index('endpoints_unproven').on(t.createdAt).where(sql`first_verified_at is null and deleted_at is null`),
     index('endpoints_follows').on(t.clientId).where(sql`follows = 1`),
   ],
 )
@@ -239,6 +257,17 @@ export const lanes = pgTable('lanes', {
   heldUntil: millis('held_until').notNull(),
   /** 1: full, without a turn; the settlement that frees a slot leaves one. */
   filled: integer('filled').notNull(),
+  /** What slow start lets run now, never over `cap`; null: the lane has none. */
+  windowSize: integer('window_size'),
+  /** When something of it last succeeded, to the second. */
+  succeededAt: millis('succeeded_at').notNull().default(0),
+  /** Failed attempts in a row. */
+  failures: integer('failures').notNull().default(0),
+  /** The pause between probes while the breaker is tripped; 0: it is not. */
+  probeMs: millis('probe_ms').notNull().default(0),
+  /** Attempts in a row that a forbidden address stopped, and since when. */
+  blocked: integer('blocked').notNull().default(0),
+  blockedSince: millis('blocked_since'),
 })
 
 /** The run queue: which lanes have something to do. */
@@ -261,8 +290,41 @@ export const turns = pgTable(
   ],
 )
 
-/** The gate of a task type that has a limit across nodes: its row is locked while its running tasks are counted. */
-export const queues = pgTable('queues', { id: text('id').primaryKey() })
+/** What nodes share about a task type. The row is locked while the running tasks of a type that has a limit across nodes are counted. */
+export const queues = pgTable('queues', {
+  /** `task/<type>`. */
+  id: text('id').primaryKey(),
+  /** Nothing of the type is claimed while this is set. */
+  pausedAt: millis('paused_at'),
+  /** When a worker last asked for tasks of the type, to some seconds. */
+  workerSeenAt: millis('worker_seen_at'),
+})
+
+/** Recurring tasks. */
+export const schedules = pgTable(
+  'schedules',
+  {
+    id: text('id').primaryKey(),
+    clientId: text('client_id').notNull(),
+    type: text('type').notNull(),
+    cron: text('cron').notNull(),
+    timezone: text('timezone').notNull(),
+    catchUp: text('catch_up').$type<'none' | 'one' | 'all'>().notNull(),
+    /** Of the task each tick makes: everything a task may be given but times, as JSON. */
+    template: text('template').notNull(),
+    pausedAt: millis('paused_at'),
+    /** The next tick; null: there is none. Whoever moves it makes the tick's task in the same commit. */
+    nextAt: millis('next_at'),
+    lastAt: millis('last_at'),
+    createdAt: millis('created_at').notNull(),
+    updatedAt: millis('updated_at').notNull(),
+    revision: integer('revision').notNull(),
+  },
+  (t) => [
+    index('schedules_due').on(t.nextAt).where(sql`next_at is not null and paused_at is null`),
+    index('schedules_client').on(t.clientId, t.createdAt, t.id),
+  ],
+)
 
 export const idempotency = pgTable(
   'idempotency',
@@ -297,8 +359,39 @@ export const signingKeys = pgTable(
     publishedAt: millis('published_at').notNull(),
     activatedAt: millis('activated_at'),
     retiredAt: millis('retired_at'),
+    /** A next key that shall sign as soon as it may: when that was asked for. */
+    wantedAt: millis('wanted_at'),
   },
   (t) => [uniqueIndex('signing_keys_slot').on(t.state).where(sql`state in ('active', 'next')`)],
 )
+
+/** What the operator and those who hold keys did that needed a privilege. Append-only. */
+export const auditLog = pgTable(
+  'audit_log',
+  {
+    id: text('id').primaryKey(),
+    at: millis('at').notNull(),
+    /** The key's id; `admin-token`; `system` for what the platform did by itself. */
+    actor: text('actor').notNull(),
+    /** Such as `key.revoke`. */
+    action: text('action').$type<AuditAction>().notNull(),
+    /** The id of what it was done to. */
+    target: text('target'),
+    /** Whose it is; null: nobody's. */
+    clientId: text('client_id'),
+    /** What else is worth knowing, as JSON; never a secret. */
+    details: text('details').notNull(),
+    requestId: text('request_id'),
+    remoteAddress: text('remote_address'),
+  },
+  (t) => [index('audit_log_client').on(t.clientId, t.id)],
+)
+
+/** What was spent of each rate limit in its present window. */
+export const rateLimits = pgTable('rate_limits', {
+  key: text('key').primaryKey(),
+  points: integer('points').notNull(),
+  expire: millis('expire'),
+})
 
 export const settings = pgTable('settings', { name: text('name').primaryKey(), value: text('value').notNull() })

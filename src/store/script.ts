@@ -2,7 +2,7 @@
  * One body, two databases: a storage operation is a generator that yields SQL and receives rows. better-sqlite3 runs it without
  * a pause, `pg` runs it with await. What differs between the two is named here, and nowhere else.
  */
-import { type SQL, sql } from 'drizzle-orm'
+import { type SQL, sql } from 'drizzle-orm/sql/sql'
 
 /** Rows come back under the names the statement gave them. */
 export type Row = Record<string, unknown>
@@ -31,6 +31,8 @@ export type Columns = Readonly<Record<string, 'text' | 'int8' | 'float8'>>
 /** The holes in which the databases differ. */
 export interface Dialect {
   readonly name: 'sqlite' | 'postgres'
+  /** How the parameter at that place, from 0, is written. */
+  parameter(place: number): string
   /** Epoch milliseconds by the clock that leases live on: the database's own, or the node's where the node owns the store. */
   readonly now: SQL
   /** Claimers pass one another by. A single writer needs no locks. */
@@ -74,6 +76,12 @@ export function* send(calls: readonly Call[]): Script<void> {
   if (calls.length > 0) yield calls.map((call) => ({ ...call, quiet: true }))
 }
 
+const readNow = statement((d) => sql`select ${d.now} as now`)
+/** The store's clock, in epoch milliseconds. As a value it serves an index; PostgreSQL would compare its own with row after row. */
+export function* now(): Script<number> {
+  return (yield* first<{ now: number }>(readNow()))!.now
+}
+
 /** A value bound by name. */
 export const bind = (name: string): SQL => sql`${sql.placeholder(name)}`
 
@@ -92,6 +100,7 @@ export function rowSource(placeholder: string): RowSource | null {
 
 export const sqliteDialect: Dialect = {
   name: 'sqlite',
+  parameter: () => '?',
   now: bind('now'),
   skipLocked: sql``,
   lock: sql``,
@@ -108,6 +117,7 @@ export const sqliteDialect: Dialect = {
 
 export const postgresDialect: Dialect = {
   name: 'postgres',
+  parameter: (place) => `$${place + 1}`,
   now: sql`(extract(epoch from clock_timestamp()) * 1000)::int8`,
   skipLocked: sql`for no key update skip locked`,
   lock: sql`for no key update`,

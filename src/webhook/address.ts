@@ -28,7 +28,7 @@ export interface AddressRules {
   readonly allowHttp: boolean
   /** For development: 127.0.0.0/8, ::1 and `localhost` may be called. */
   readonly allowLoopback: boolean
-  /** Null: every port from 1 on. */
+  /** Null: 80, 443 and every port from 1024 on. The others belong to services that are none of HTTP: mail, names, shells. */
   readonly ports: readonly number[] | null
   /** Refused whatever else is allowed. Whoever opens a listener adds it here. */
   readonly listeners: Listener[]
@@ -89,8 +89,8 @@ export function judgeUrl(text: string, rules: AddressRules): URL {
   const http = url.protocol === 'http:'
   if (http && !rules.allowHttp) throw forbidden(text, 'is plain http: use https')
   const port = url.port === '' ? (http ? 80 : 443) : Number(url.port)
-  if (rules.ports !== null && !rules.ports.includes(port)) {
-    throw forbidden(text, `names port ${port}: ports allowed here are ${rules.ports.join(', ')}`)
+  if (rules.ports === null ? port < 1024 && port !== 80 && port !== 443 : !rules.ports.includes(port)) {
+    throw forbidden(text, `names port ${port}: ports allowed here are ${rules.ports?.join(', ') ?? '80, 443 and those from 1024 on'}`)
   }
   const host = url.hostname
   const literal = literalAddress(host)
@@ -216,17 +216,4 @@ function forbidden(text: string, why: string): RingbackError {
 function sentence(text: string, why: string): string {
   const shown = text.replace(/\/\/[^/?#]*@/, '//***@')
   return `The callback URL "${shown.length > 200 ? `${shown.slice(0, 200)}…` : shown}" ${why}.`
-}
-
-/**
- * Whether a URL lies under a base: the same origin, and its path on whole segments (WHATWG parsing of both, so that `..` and odd
- * spellings are resolved first). An encoded `/` or `\` in the path is refused, since receivers differ in what they make of it.
- */
-export function isUnder(url: string, base: string): boolean {
-  if (!URL.canParse(url) || !URL.canParse(base)) return false
-  const target = new URL(url)
-  const root = new URL(base)
-  if (target.origin !== root.origin || /%2f|%5c/i.test(target.pathname)) return false
-  const prefix = root.pathname.endsWith('/') ? root.pathname : `${root.pathname}/`
-  return target.pathname === root.pathname || target.pathname.startsWith(prefix)
 }

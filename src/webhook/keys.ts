@@ -1,9 +1,10 @@
-/** The life of the keys that sign webhooks: made on the first start, published as a JWKS, sealed at rest, read anew every 30 seconds. */
+/** The life of the keys that sign webhooks: made on the first start, published as a JWKS, sealed at rest, rotated when due, read anew every 30 seconds. */
 import { createHash } from 'node:crypto'
 import { type CryptoKey, calculateJwkThumbprint, exportJWK, generateKeyPair, importJWK, type JWK } from 'jose'
 import type { Clock } from '../clock.ts'
 import type { Millis, SigningKey, SigningKeyState } from '../model.ts'
 import type { Sealer } from '../seal.ts'
+import type { KeyTurn } from '../store/store.ts'
 
 /** What the ring asks of a store. */
 export interface SigningKeyStore {
@@ -13,6 +14,8 @@ export interface SigningKeyStore {
    * two nodes that start at once end with the same active and the same next.
    */
   addSigningKeys(keys: readonly SigningKey[]): Promise<SigningKey[]>
+  /** Does what is due, unless another node did it first; answers every row. */
+  turnKeys(turn: KeyTurn): Promise<SigningKey[]>
 }
 
 export interface ActiveKey {
@@ -28,12 +31,14 @@ export interface Jwks {
 }
 
 export interface KeyRing {
-  /** Reads the keys now, and makes the active and the next one where they are missing. Call it at the start and whenever the keys may have changed. */
+  /** Reads the keys now, does what is due in their lives, and makes the active and the next one where they are missing. Call it at the start and whenever the keys may have changed. */
   load(): Promise<void>
   /** The key to sign with, by a view of the store at most 60 s old. Rejects when no view that young can be had. */
   active(): Promise<ActiveKey>
   /** The published keys: active, next and retiring. Throws when nothing was loaded yet. A view older than 30 s is served and read anew behind it. */
   jwks(): Jwks
+  /** When a wanted next key will sign, and when a retiring one will be gone. */
+  outlook(key: SigningKey): { readonly signsFrom: Millis | null; readonly leavesAt: Millis | null }
   /** A new key, sealed, published from now. It is not stored. */
   generateSigningKey(state: 'active' | 'next'): Promise<SigningKey>
 }
@@ -86,6 +91,8 @@ export function createKeyRing({ store, sealer, clock }: KeyRingOptions): KeyRing
     const read = ++reads
     const readAt = clock.now()
     let keys = await store.listSigningKeys()
+    const turn = planKeys(keys, readAt)
+    if (turn.activate !== null || turn.remove.length > 0) keys = await store.turnKeys(turn)
     const missing = (['active', 'next'] as const).filter((state) => keys.every((key) => key.state !== state))
     if (missing.length > 0) {
       // A wrong master key stops here, at a key it cannot open, instead of making keys nobody trusts.
@@ -130,6 +137,7 @@ export function createKeyRing({ store, sealer, clock }: KeyRingOptions): KeyRing
       publishedAt: now,
       activatedAt: state === 'active' ? now : null,
       retiredAt: null,
+      wantedAt: null,
     }
   }
 
@@ -145,9 +153,16 @@ export function createKeyRing({ store, sealer, clock }: KeyRingOptions): KeyRing
       rereadBehind()
       return view.jwks
     },
+    outlook,
     generateSigningKey,
   }
 }
+
+/** What stands before a key, by the same rules as {@link planKeys}. */
+export const outlook = (key: SigningKey): { readonly signsFrom: Millis | null; readonly leavesAt: Millis | null } => ({
+  signsFrom: key.state === 'next' && key.wantedAt !== null ? Math.max(key.wantedAt, key.publishedAt + LEAD_MS) : null,
+  leavesAt: key.state === 'retiring' && key.retiredAt !== null ? key.retiredAt + RETIRING_MS : null,
+})
 
 const placeOf = (kid: string) => ({ table: 'signing_keys', id: kid, column: 'private_jwk' })
 
@@ -165,24 +180,15 @@ function publish(keys: readonly SigningKey[]): Jwks {
   return { body, etag: `"${createHash('sha256').update(body).digest('base64url').slice(0, 22)}"` }
 }
 
-/** What is due in the keys' lives. A free `next` slot is filled by `load()`. */
-export interface KeyPlan {
-  /** The next key, to become active as `retire` becomes retiring. */
-  readonly activate: string | null
-  readonly retire: string | null
-  /** Retiring keys that leave the JWKS. */
-  readonly remove: readonly string[]
-}
-
 /**
- * Rotation is due when the active key has signed for 90 days, or when `requested`; it waits until the next key has been published for 24 hours.
- * A retiring key is removed 7 days after it stopped signing.
+ * Rotation is due when the active key has signed for 90 days, or when the next one is wanted; it waits until that one has been published for
+ * 24 hours. A retiring key is removed 7 days after it stopped signing. A free slot is filled by `load()`.
  */
-export function planKeys(keys: readonly SigningKey[], now: Millis, requested = false): KeyPlan {
+export function planKeys(keys: readonly SigningKey[], now: Millis): KeyTurn {
   const active = keys.find((key) => key.state === 'active')
   const next = keys.find((key) => key.state === 'next')
-  const wanted = requested || active === undefined || now - (active.activatedAt ?? active.createdAt) >= ROTATION_MS
-  const rotates = wanted && next !== undefined && now - next.publishedAt >= LEAD_MS
+  const wanted = active === undefined || (next?.wantedAt ?? null) !== null || now - (active.activatedAt ?? active.createdAt) >= ROTATION_MS
+  const rotates = wanted && next !== undefined && (active === undefined || now - next.publishedAt >= LEAD_MS)
   return {
     activate: rotates ? next.id : null,
     retire: rotates ? (active?.id ?? null) : null,

@@ -6,10 +6,12 @@ import { Resolver as NameServers } from 'node:dns/promises'
 import { readFile, stat } from 'node:fs/promises'
 import { connect as connectTcp, isIP, type Socket } from 'node:net'
 import { win32 } from 'node:path'
-import { connect as connectTls, createSecureContext, type SecureContext } from 'node:tls'
+import { connect as connectTls, createSecureContext, type SecureContext, type TLSSocket } from 'node:tls'
 import type { Clock } from '../clock.ts'
 import type { AttemptOutcome, Millis } from '../model.ts'
+import type { EgressProxy } from '../settings.ts'
 import { type AddressRules, judgeAddress } from './address.ts'
+import { openTunnel, Refused } from './proxy.ts'
 
 /** Every address of a name, IPv4 and IPv6. Rejects when the name has none or nobody answers. */
 export interface Resolver {
@@ -65,16 +67,21 @@ export interface Waiting {
   begin(step: Step): void
   finish(step: Step, tookMs: Millis): void
   hold(socket: Socket): void
+  /** The vetted address that the connection leads to. */
+  reached(address: string): void
 }
 
 /** Why no answer came: `message` is a sentence clients may read, without any address. */
 export class Failure extends Error {
   override readonly name = 'Failure'
   readonly outcome: AttemptOutcome
+  /** The egress proxy failed, or this machine lacked something, and not the endpoint. */
+  readonly ours: boolean
 
-  constructor(outcome: AttemptOutcome, sentence: string) {
+  constructor(outcome: AttemptOutcome, sentence: string, ours = false) {
     super(sentence)
     this.outcome = outcome
+    this.ours = ours
   }
 }
 
@@ -82,6 +89,9 @@ export const sentences = {
   aborted: 'The attempt was cut short by this server.',
   blocked: 'The callback URL, or an address of its host, may not be called from here.',
 } as const
+
+/** What this machine has run out of: file descriptors, ports, memory (errno(3)). */
+const OUR_OWN = /\((?:EMFILE|ENFILE|ENOBUFS|ENOMEM|EADDRNOTAVAIL)\)/
 
 /** Addresses of a name that are tried, in the order given. All of them are judged. */
 const mostAddresses = 16
@@ -93,6 +103,7 @@ export interface DialerOptions {
   readonly addressMs: Millis
   /** PEM certificates to trust instead of the system's. */
   readonly ca: string | readonly string[] | undefined
+  readonly proxy: EgressProxy | null
 }
 
 /** Opens connections to vetted addresses only. */
@@ -102,25 +113,89 @@ export class Dialer {
   readonly #resolver: Resolver
   readonly #addressMs: Millis
   readonly #secureContext: () => SecureContext
+  readonly #proxy: EgressProxy | null
   readonly #lookups = new Map<string, Promise<readonly string[]>>()
 
-  constructor({ rules, clock, resolver, addressMs, ca }: DialerOptions) {
+  constructor({ rules, clock, resolver, addressMs, ca, proxy }: DialerOptions) {
     this.#rules = rules
     this.#clock = clock
     this.#resolver = resolver
     this.#addressMs = addressMs
     this.#secureContext = trust(ca)
+    this.#proxy = proxy
   }
 
   /** A connection, over TLS if the destination is secure. Rejects with a {@link Failure}. */
   async open(destination: Destination, waiting: Waiting): Promise<Socket> {
     const addresses = this.#vet(await this.#addresses(destination.host, waiting), destination)
+    const tcp =
+      this.#proxy === null
+        ? await this.#direct(destination, addresses, waiting)
+        : await this.#tunnel(this.#proxy, destination, addresses, waiting)
+    return destination.secure ? await this.#secure(destination.host, tcp, waiting) : tcp
+  }
+
+  async #direct(destination: Destination, addresses: readonly string[], waiting: Waiting): Promise<Socket> {
     const tcp = dial(destination, addresses, this.#addressMs)
-    await this.#step('connect', waiting, tcp, reached(tcp, 'connect'), 'No connection could be made')
+    await this.#step('connect', waiting, tcp, connected(tcp, 'connect'), 'No connection could be made')
     // A connection reset at once has no peer any more.
     if (tcp.remoteAddress === undefined) throw new Failure('connect', 'The connection was lost at once.')
     this.#vet([tcp.remoteAddress], destination)
-    return destination.secure ? await this.#secure(destination.host, tcp, waiting) : tcp
+    waiting.reached(tcp.remoteAddress)
+    return tcp
+  }
+
+  /** A tunnel to the first vetted address that the proxy reaches. */
+  async #tunnel(proxy: EgressProxy, { port }: Destination, addresses: readonly string[], waiting: Waiting): Promise<Socket> {
+    const tried = addresses.slice(0, mostAddresses)
+    for (const [i, address] of tried.entries()) {
+      const isLast = i === tried.length - 1
+      let socket: Socket | null = null
+      const hold = (held: Socket): void => {
+        socket = held
+        waiting.hold(held)
+      }
+      const cancel = isLast ? () => {} : this.#clock.after(this.#addressMs, () => socket?.destroy())
+      try {
+        const tunnel = await this.#step(
+          'connect',
+          waiting,
+          null,
+          this.#through(proxy, address, port, waiting, hold),
+          'No connection could be made',
+        )
+        waiting.reached(address)
+        return tunnel
+      } catch (error) {
+        if (waiting.gaveUp || isLast) throw error
+      } finally {
+        cancel()
+      }
+    }
+    throw new Failure('dns', 'The host name has no address.')
+  }
+
+  async #through(proxy: EgressProxy, address: string, port: number, waiting: Waiting, hold: (socket: Socket) => void): Promise<Socket> {
+    const socket = await this.#reach(proxy, waiting, hold).catch((error: unknown) => {
+      throw new Failure('connect', `The egress proxy could not be reached${codeOf(error)}.`, true)
+    })
+    return openTunnel(socket, address, port, proxy).catch((error: unknown) => {
+      throw error instanceof Refused && error.status === 407 ? new Failure('connect', error.message, true) : error
+    })
+  }
+
+  async #reach(proxy: EgressProxy, waiting: Waiting, hold: (socket: Socket) => void): Promise<Socket> {
+    const servers = isIP(proxy.host) === 0 ? await this.#resolve(proxy.host) : [proxy.host]
+    // No connection is begun for whoever gave up meanwhile.
+    if (waiting.gaveUp) throw new Failure('aborted', sentences.aborted)
+    const tcp = dial({ ...proxy, secure: false }, servers, this.#addressMs)
+    hold(tcp)
+    await connected(tcp, 'connect')
+    if (!proxy.secure) return tcp
+    const tls = this.#overTls(proxy.host, tcp)
+    hold(tls)
+    await connected(tls, 'secureConnect')
+    return tls
   }
 
   async #addresses(host: string, waiting: Waiting): Promise<readonly string[]> {
@@ -151,7 +226,13 @@ export class Dialer {
   }
 
   async #secure(host: string, tcp: Socket, waiting: Waiting): Promise<Socket> {
-    const tls = connectTls({
+    const tls = this.#overTls(host, tcp)
+    await this.#step('tls', waiting, tls, connected(tls, 'secureConnect'), 'The TLS handshake failed')
+    return tls
+  }
+
+  #overTls(host: string, tcp: Socket): TLSSocket {
+    return connectTls({
       socket: tcp,
       host,
       // RFC 6066 §3: no IP literals in SNI.
@@ -161,8 +242,6 @@ export class Dialer {
       // Said outright, since an environment variable may turn the default off.
       rejectUnauthorized: true,
     })
-    await this.#step('tls', waiting, tls, reached(tls, 'secureConnect'), 'The TLS handshake failed')
-    return tls
   }
 
   async #step<T>(step: Step, waiting: Waiting, socket: Socket | null, work: Promise<T>, trouble: string): Promise<T> {
@@ -172,7 +251,9 @@ export class Dialer {
     try {
       return await work
     } catch (error) {
-      throw new Failure(step, `${trouble}${codeOf(error)}.`)
+      if (error instanceof Failure) throw error
+      const code = codeOf(error)
+      throw new Failure(step, error instanceof Refused ? error.message : `${trouble}${code}.`, OUR_OWN.test(code))
     } finally {
       if (!waiting.gaveUp) waiting.finish(step, this.#clock.now() - began)
     }
@@ -194,7 +275,7 @@ function dial({ host, port }: Destination, addresses: readonly string[], address
 }
 
 /** Waits for `event`, and rejects when the socket fails or is destroyed first. */
-function reached(socket: Socket, event: 'connect' | 'secureConnect'): Promise<void> {
+function connected(socket: Socket, event: 'connect' | 'secureConnect'): Promise<void> {
   return new Promise((resolve, reject) => {
     socket.once(event, resolve)
     // Stays on: an error before the next owner listens must not be an uncaught one.

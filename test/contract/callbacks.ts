@@ -3,7 +3,18 @@ import { expect, test } from 'vitest'
 import type { Callback, Delivery } from '../../src/model.ts'
 import type { Current } from '../store.contract.ts'
 import { RETRY_SCHEDULE } from '../support/stores.ts'
-import { addClient, addEndpoint, addTask, claimDeliveries, claimOne, completed, delivered, failed, undeliverable } from '../support/work.ts'
+import {
+  addClient,
+  addEndpoint,
+  addTask,
+  claimDeliveries,
+  claimOne,
+  claimTasks,
+  completed,
+  delivered,
+  failed,
+  undeliverable,
+} from '../support/work.ts'
 
 export function callbacks(current: Current): void {
   const owedFor = async (clientId: string): Promise<readonly Delivery[]> =>
@@ -111,7 +122,20 @@ export function callbacks(current: Current): void {
     expect(JSON.parse(bytes(full)).data).toMatchObject({ id, ...held })
     expect(JSON.parse(bytes(thin))).toMatchObject({ id: event!.id, data: { id, status: 'completed', ...bare } })
     const cloudEvent = { specversion: '1.0', id: event!.id, source: 'https://tasks.example', subject: id, type: 'task.completed' }
-    expect(JSON.parse(bytes(cloud))).toMatchObject({ ...cloudEvent, sequence: String(event!.revision), data: { id, ...held } })
+    expect(JSON.parse(bytes(cloud))).toMatchObject({ ...cloudEvent, data: { id, ...held } })
+    expect(Object.keys(JSON.parse(bytes(cloud)))).toEqual([
+      'specversion',
+      'id',
+      'source',
+      'type',
+      'subject',
+      'time',
+      'datacontenttype',
+      'sequence',
+      'data',
+    ])
+    const { sequence, data, time } = JSON.parse(bytes(cloud))
+    expect([sequence, time]).toEqual([String(data.revision), data.finishedAt])
     expect(JSON.parse(bytes(thinCloud))).toMatchObject({ ...cloudEvent, data: { id, ...bare } })
   })
 
@@ -122,7 +146,8 @@ export function callbacks(current: Current): void {
     await addEndpoint(store, { clientId })
     await addTask(store, { clientId })
     const task = await claimOne(store)
-    await store.reportProgress({ ...task, progress: 42, message: 'page 3 of 7' })
+    await store.reportProgress({ ...task, progress: 42, message: 'page 3 of 7', told: true })
+    const [sending] = (await claimDeliveries(store)).filter(({ eventType }) => eventType === 'task.progress')
     await store.settleTask(completed(task))
     const events = await store.listEvents({ clientId, after: 0, limit: 10 })
     expect(events.map(({ type, seq }) => [type, seq])).toEqual([
@@ -134,14 +159,127 @@ export function callbacks(current: Current): void {
     const revisions = events.map(({ revision }) => revision)
     expect(revisions).toEqual([...revisions].sort((a, b) => a - b))
     expect(JSON.parse(events[2]!.body).data).toMatchObject({ progress: 42, progressMessage: 'page 3 of 7' })
-    const owed = (await owedFor(clientId)).filter((delivery) => delivery.endpointId === curious)
+    expect(sending).toMatchObject({ endpointId: curious, maxTries: 1 })
+    const { items: all } = await store.listDeliveries({ clientId, limit: 100, after: null })
+    const owed = all.filter((delivery) => delivery.endpointId === curious)
     expect(owed.map(({ eventType, maxTries }) => [eventType, maxTries]).sort()).toEqual([
       ['task.completed', 4],
       ['task.created', 4],
       ['task.progress', 1],
       ['task.started', 4],
     ])
-    expect(await owedFor(clientId)).toHaveLength(5)
+    expect(all).toHaveLength(5)
+  })
+
+  test('progress is told once a second at most, and what waits is superseded by whatever is newer for the same endpoint', async () => {
+    const { store, pass } = current()
+    const clientId = await addClient(store)
+    const both = await addEndpoint(store, { clientId, events: '["task.progress","task.completed"]' })
+    const only = await addEndpoint(store, { clientId, events: '["task.progress"]' })
+    for (const id of [both, only]) await store.changeEndpoint(id, clientId, { paused: true }, null)
+    await addTask(store, { clientId })
+    const task = await claimOne(store)
+    const report = (progress: number, told = true) => store.reportProgress({ ...task, progress, message: null, told })
+    const waiting = async () => {
+      const { items } = await store.listDeliveries({ clientId, limit: 100, after: null })
+      const of = (endpointId: string, state: string) =>
+        items
+          .filter((item) => item.endpointId === endpointId && item.state === state)
+          .map(({ eventType, canceledReason }) => canceledReason ?? eventType)
+      return { both: of(both, 'pending'), only: of(only, 'pending'), canceled: of(both, 'canceled') }
+    }
+    await report(10)
+    for (const progress of [20, 30, 40]) await report(progress)
+    await report(50, false)
+    expect(
+      (await store.listEvents({ clientId, after: 0, limit: 10 })).map(({ body }) => JSON.parse(body).data.progress),
+      'one a second',
+    ).toEqual([10])
+    await pass(1_000)
+    await report(60)
+    expect(await waiting()).toEqual({ both: ['task.progress'], only: ['task.progress'], canceled: ['superseded'] })
+    await pass(1_000)
+    await store.settleTask(completed(task))
+    expect(await waiting(), 'the end is news for those who hear of it').toEqual({
+      both: ['task.completed'],
+      only: ['task.progress'],
+      canceled: ['superseded', 'superseded'],
+    })
+  })
+
+  test('a paused endpoint receives, once it is resumed, the newest progress alone, and then the end', async () => {
+    const { store, pass } = current()
+    const clientId = await addClient(store)
+    const endpointId = await addEndpoint(store, { clientId, events: '["task.started","task.progress","task.completed"]' })
+    await store.changeEndpoint(endpointId, clientId, { paused: true }, null)
+    await addTask(store, { clientId })
+    const task = await claimOne(store)
+    for (const progress of [10, 20, 30]) {
+      await store.reportProgress({ ...task, progress, message: null, told: true })
+      await pass(1_000)
+    }
+    expect(await claimDeliveries(store)).toEqual([])
+    await store.changeEndpoint(endpointId, clientId, { paused: false }, null)
+    const received: [string, number][] = []
+    const drain = async (): Promise<void> => {
+      for (let owed = await claimDeliveries(store); owed.length > 0; owed = await claimDeliveries(store))
+        for (const one of owed) {
+          received.push([one.eventType, JSON.parse(one.eventBody).data.progress])
+          await store.settleDelivery(delivered(one))
+        }
+    }
+    await drain()
+    await store.settleTask(completed(task))
+    await drain()
+    expect(received.slice(0, 2).sort()).toEqual([
+      ['task.progress', 30],
+      ['task.started', 0],
+    ])
+    expect(received.slice(2)).toEqual([['task.completed', 100]])
+  })
+
+  test('a report of progress that is being sent is left alone by a newer one; sent again by hand, it gets one attempt', async () => {
+    const { store, pass } = current()
+    const clientId = await addClient(store)
+    await addEndpoint(store, { clientId, events: '["task.progress","task.completed"]' })
+    await addTask(store, { clientId })
+    const task = await claimOne(store)
+    const report = (progress: number) => store.reportProgress({ ...task, progress, message: null, told: true })
+    const states = async () => (await owedFor(clientId)).map(({ state, canceledReason }) => canceledReason ?? state).sort()
+    expect(await report(10)).toMatchObject({ kind: 'settled', heard: 'told' })
+    const [sending] = await claimDeliveries(store)
+    expect(await report(20)).toMatchObject({ kind: 'settled', heard: 'early' })
+    await pass(1_000)
+    await report(30)
+    expect(await states()).toEqual(['pending', 'running'])
+    await store.settleTask(completed(task))
+    expect(await states()).toEqual(['pending', 'running', 'superseded'])
+    expect(await store.settleDelivery(delivered(sending!))).toMatchObject({ kind: 'settled', value: { state: 'completed' } })
+    expect(await store.redeliver(sending!.id, 'delivery_progress', clientId)).toMatchObject({ eventType: 'task.progress', maxTries: 1 })
+  })
+
+  test('progress that nobody follows is told to nobody, and the reporter hears so', async () => {
+    const { store } = current()
+    const clientId = await addClient(store)
+    await addEndpoint(store, { clientId })
+    const another = await addClient(store, 'Another')
+    await addEndpoint(store, { clientId: another, events: '["task.progress"]' })
+    await addTask(store, { clientId })
+    await addTask(store, { clientId: another })
+    await addTask(store, { clientId: another, callback: null })
+    const tasks = await claimTasks(store)
+    // One group: each hears of its own.
+    const answers = await Promise.all(tasks.map((task) => store.reportProgress({ ...task, progress: 10, message: null, told: true })))
+    const heard = tasks.map((task, i) => [task.clientId, task.callback, (answers[i] as { heard: string }).heard])
+    expect(heard.sort()).toEqual(
+      [
+        [clientId, '{}', 'nobody'],
+        [another, '{}', 'told'],
+        [another, null, 'nobody'],
+      ].sort(),
+    )
+    expect(await owedFor(clientId)).toEqual([])
+    expect(await owedFor(another)).toHaveLength(1)
   })
 
   test('the status of a callback: none, pending while one is open, else failed if one failed, else delivered', async () => {

@@ -100,7 +100,7 @@ export function claims(current: Current): void {
     expect(await store.settleTask(completed(late))).toEqual({ kind: 'stale' })
     expect(await store.settleTask(failed(late))).toEqual({ kind: 'stale' })
     expect(await store.settleTask(released(late))).toEqual({ kind: 'stale' })
-    expect(await store.reportProgress({ ...late, progress: 50, message: 'late' })).toEqual({ kind: 'stale' })
+    expect(await store.reportProgress({ ...late, progress: 50, message: 'late', told: true })).toEqual({ kind: 'stale' })
     expect(await store.renew('task', [late], 60_000)).toEqual([{ id, kept: false, cancelRequested: false }])
     expect(await findTask(store, id)).toEqual(before)
     expect((await store.settleTask(completed(holder))).kind).toBe('settled')
@@ -133,8 +133,8 @@ export function claims(current: Current): void {
       ['late first', 10],
       ['late last', 20],
     ] as const) {
-      const own = { ...holder, progress, message: 'mine' }
-      const other = { ...late, progress: 99, message: 'late' }
+      const own = { ...holder, progress, message: 'mine', told: true }
+      const other = { ...late, progress: 99, message: 'late', told: true }
       const reports = order === 'late first' ? [other, own] : [own, other]
       const kinds = (await Promise.all(reports.map((report) => store.reportProgress(report)))).map(({ kind }) => kind)
       expect(kinds, order).toEqual(order === 'late first' ? ['stale', 'settled'] : ['settled', 'stale'])
@@ -255,5 +255,18 @@ export function claims(current: Current): void {
       expect(events[0]!.revision).toBe(after.revision)
       expect((await store.listDeliveries({ clientId, taskId: task.id, limit: 10, after: null })).items).toHaveLength(1)
     }
+  })
+
+  test('clients take turns among the types that are claimed together, whatever is claimed beside them', async () => {
+    const { store } = current()
+    const [busy, other] = [await addClient(store), await addClient(store)].sort()
+    for (const clientId of [busy!, other!]) await addTasks(store, 10, { clientId, type: 'shared.type' })
+    await addTasks(store, 10, { clientId: busy!, type: 'own.type' })
+    const served: string[] = []
+    for (let n = 0; n < 10; n++) {
+      served.push((await claimOne(store, { by: 'worker:1' }, ['shared.type'])).clientId)
+      await claimOne(store, { by: 'boot_a' }, ['own.type'])
+    }
+    for (const clientId of [busy, other]) expect(served.filter((id) => id === clientId)).toHaveLength(5)
   })
 }

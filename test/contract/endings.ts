@@ -1,13 +1,14 @@
 /** Every path to an end has exactly one terminal event and the deliveries it owes, in the commit that ends the task. */
 import { expect, onTestFinished, test } from 'vitest'
-import type { State } from '../../src/model.ts'
-import type { Store } from '../../src/store/store.ts'
+import type { State, Task } from '../../src/model.ts'
+import type { Settlement, Store } from '../../src/store/store.ts'
 import type { Current } from '../store.contract.ts'
-import type { Ground } from '../support/stores.ts'
+import type { Engine, Ground } from '../support/stores.ts'
 import {
   addClient,
   addEndpoint,
   addTask,
+  addTasks,
   claimOne,
   claimTasks,
   completed,
@@ -321,21 +322,48 @@ export function endings(current: Current): void {
     await expect(sql(`insert into events (id, seq, ${columns}) select 'event_other', 2, ${columns} from events`)).rejects.toThrow(/unique/i)
   })
 
-  test('one task that cannot be decoded fails alone beside 99 good ones', async () => {
-    const { store, sql } = current()
+  test.each<[string, (ground: Ground, id: string) => Promise<unknown>, (task: Task) => Settlement, Engine[]]>([
+    // As JSON it is six characters that any text may hold: it does not even fail.
+    ['NUL in an error message', async () => {}, (task) => failed(task, { code: 'broken', message: 'a\0b', details: { why: '\0' } }), []],
+    // SQLite holds NUL in text; PostgreSQL does not.
+    ['NUL in what is stored as it is', async () => {}, (task) => completed(task, '"a\0b"'), ['postgres']],
+    [
+      'a conflict',
+      ({ sql }, id) =>
+        sql(
+          `insert into events (id, client_id, task_id, seq, type, terminal, generation, revision, body, created_at)
+           select 'event_before', client_id, id, -1, 'task.failed', 1, generation, revision, '{}', created_at from tasks where id = '${id}'`,
+        ),
+      completed,
+      ['sqlite', 'postgres'],
+    ],
+    [
+      'a row that cannot be decoded',
+      // A time that no calendar has.
+      ({ sql }, id) => sql(`update tasks set created_at = 9000000000000000 where id = '${id}'`),
+      completed,
+      ['sqlite', 'postgres'],
+    ],
+  ])('one bad item in a batch fails alone beside 99 good ones: %s', async (_name, spoil, settle, refusedOn) => {
+    const ground = current()
+    const { store, engine } = ground
     const clientId = await addClient(store)
     await addEndpoint(store, { clientId })
-    await store.addTasks({ tasks: Array.from({ length: 100 }, () => newTask({ clientId })), idempotency: null })
+    await addTasks(store, 100, { clientId })
     const tasks = await claimTasks(store)
     const bad = tasks[42]!
-    await sql(`update tasks set callback = '{broken' where id = '${bad.id}'`)
-    await expectOneRefused(
-      store,
-      tasks.map((task) => () => store.settleTask(completed(task))),
-      42,
-    )
-    expect((await findTask(store, bad.id)).state).toBe('running')
-    expect(await store.listEvents({ clientId, after: 0, limit: 200 })).toHaveLength(99)
+    await spoil(ground, bad.id)
+    const calls = tasks.map((task, i) => () => store.settleTask(i === 42 ? settle(task) : completed(task)))
+    await expectOneRefused(store, calls, refusedOn.includes(engine) ? 42 : null)
+    const states = (await store.findTasks(tasks.map(({ id }) => id))).map(({ id, state }) => (id === bad.id ? 'bad' : state))
+    expect(states.filter((state) => state === 'completed')).toHaveLength(99)
+    const deliveries = await ground.sql(`select task_id from deliveries where task_id <> '${bad.id}'`)
+    expect(deliveries, 'each with what it owes').toHaveLength(99)
+    if (refusedOn.includes(engine))
+      expect(await findTask(store, bad.id), 'nothing of it is half done').toEqual({
+        ...bad,
+        createdAt: (await findTask(store, bad.id)).createdAt,
+      })
   })
 
   test('one report the database cannot hold fails alone beside 99 good ones', async () => {
@@ -343,7 +371,9 @@ export function endings(current: Current): void {
     const clientId = await addClient(store)
     await store.addTasks({ tasks: Array.from({ length: 100 }, () => newTask({ clientId })), idempotency: null })
     const tasks = await claimTasks(store)
-    const reports = tasks.map((task, i) => () => store.reportProgress({ ...task, progress: i / 2, message: i === 42 ? 'a\0b' : 'fine' }))
+    const reports = tasks.map(
+      (task, i) => () => store.reportProgress({ ...task, progress: i / 2, message: i === 42 ? 'a\0b' : 'fine', told: true }),
+    )
     // SQLite holds NUL in text; PostgreSQL does not.
     await expectOneRefused(store, reports, engine === 'postgres' ? 42 : null)
     expect((await findTask(store, tasks[99]!.id)).progress).toBe(49.5)

@@ -11,6 +11,7 @@ import {
   claimTasks,
   completed,
   delivered,
+  MANY,
   newEndpoint,
   undeliverable,
   undelivered,
@@ -47,12 +48,41 @@ export function endpoints(current: Current): void {
     const clientId = await addClient(store)
     const url = 'https://receiver.example/hook'
     const id = await addEndpoint(store, { clientId, url })
-    expect(await store.addEndpoint(newEndpoint({ clientId, url }))).toBeNull()
-    expect(await store.addEndpoint(newEndpoint({ clientId: await addClient(store), url })), 'of another client').not.toBeNull()
+    expect(await store.addEndpoint(newEndpoint({ clientId, url }), MANY)).toEqual({ kind: 'duplicate' })
+    expect((await store.addEndpoint(newEndpoint({ clientId: await addClient(store), url }), MANY)).kind, 'of another client').toBe('added')
     const other = await addEndpoint(store, { clientId })
     expect(await store.changeEndpoint(other, clientId, { url }, null)).toEqual({ kind: 'duplicate' })
     await store.removeEndpoint(id, clientId)
     expect(await store.changeEndpoint(other, clientId, { url }, null)).toMatchObject({ kind: 'changed', value: { url } })
+  })
+
+  test('of many that are added at once on two nodes a client gets as many as it may have, and one more for each that is deleted', async () => {
+    const { store, anotherNode } = current()
+    const nodes = [store, await anotherNode()]
+    const clientId = await addClient(store)
+    const add = (i: number) => nodes[i % 2]!.addEndpoint(newEndpoint({ clientId }), 5)
+    const answers = await Promise.all(Array.from({ length: 16 }, (_, i) => add(i)))
+    expect(answers.filter(({ kind }) => kind === 'added')).toHaveLength(5)
+    expect(answers.filter(({ kind }) => kind === 'full')).toHaveLength(11)
+    const { items } = await store.listEndpoints(clientId, 100, null)
+    expect(items).toHaveLength(5)
+    await store.removeEndpoint(items[0]!.id, clientId)
+    expect([(await add(0)).kind, (await add(1)).kind]).toEqual(['added', 'full'])
+    await addEndpoint(store, { clientId: await addClient(store) })
+  })
+
+  test('a URL is one however it is spelled, also for two who register it at the same time', async () => {
+    const { store } = current()
+    const clientId = await addClient(store)
+    const id = await addEndpoint(store, { clientId, url: 'https://receiver.example/hook' })
+    const spellings = ['HTTPS://Receiver.EXAMPLE:443/hook', 'https://receiver.example./hook', 'https://receiver.example/a/../%68ook']
+    for (const url of spellings) expect(await store.addEndpoint(newEndpoint({ clientId, url }), MANY), url).toEqual({ kind: 'duplicate' })
+    expect(await store.changeEndpoint(id, clientId, { url: spellings[0]! }, null), 'its own').toMatchObject({ kind: 'changed' })
+    const other = await addEndpoint(store, { clientId })
+    expect(await store.changeEndpoint(other, clientId, { url: spellings[1]! }, null)).toEqual({ kind: 'duplicate' })
+    const rivals = ['https://b.example', 'https://b.example/', 'https://b.example:443', 'https://B.example/./']
+    const made = await Promise.all(rivals.map((url) => store.addEndpoint(newEndpoint({ clientId, url }), MANY)))
+    expect(made.filter(({ kind }) => kind === 'added')).toHaveLength(1)
   })
 
   test('what a commit owes that did not see its endpoint deleted, or its event erased, is canceled and not sent', async () => {
@@ -66,6 +96,14 @@ export function endpoints(current: Current): void {
     expect(await claimDeliveries(store)).toEqual([])
     const gone = { state: 'canceled', canceledReason: 'endpointDeleted', tries: 0, leasedBy: null }
     expect((await store.listDeliveries({ clientId, limit: 10, after: null })).items).toMatchObject([gone, gone])
+
+    const left = await addEndpoint(store, { clientId })
+    await owe(clientId, 1)
+    const [sending] = await claimDeliveries(store)
+    await sql(`update endpoints set deleted_at = 1 where id = '${left}'`)
+    const settled = await store.settleDelivery(undelivered(sending!))
+    expect(settled, 'nor is what was being sent tried again').toMatchObject({ kind: 'settled', value: { ...gone, tries: 1 } })
+    expect(await store.listAttempts([sending!.id])).toHaveLength(1)
 
     await addEndpoint(store, { clientId })
     await owe(clientId, 1)
@@ -163,7 +201,7 @@ export function endpoints(current: Current): void {
     expect(await claimDeliveries(store), 'held while disabled').toEqual([])
     const feed = await store.listEvents({ clientId, types: ['endpoint.disabled'], after: 0, limit: 10 })
     expect(feed).toMatchObject([{ type: 'endpoint.disabled', endpointId: id, taskId: null }])
-    expect(JSON.parse(feed[0]!.body).data).toEqual({ endpointId: id, reason: 'gone' })
+    expect(JSON.parse(feed[0]!.body).data).toMatchObject({ endpointId: id, reason: 'gone', failingSince: expect.any(String) })
     await store.changeEndpoint(id, clientId, { disabled: false }, null)
     expect(await claimDeliveries(store), 'sent when enabled again').toHaveLength(2)
   })
@@ -171,7 +209,7 @@ export function endpoints(current: Current): void {
   test('keys are found by their hash with the status of their client, and end when revoked', async () => {
     const { store } = current()
     const clientId = await addClient(store)
-    const key = { id: 'key_1', clientId, name: 'ci', hash: 'h1', hint: 'abcd', scopes: '["tasks:read"]', expiresAt: null }
+    const key = { id: 'key_1', clientId, name: 'ci', hash: 'h1', hint: 'abcd', scopes: '["tasks:read"]', taskTypes: null, expiresAt: null }
     expect(await store.addKey(key)).toMatchObject(key)
     expect(await store.addKey({ ...key, id: 'key_2', hash: 'h2', clientId: 'client_unknown' })).toBeNull()
     const operator = { ...key, id: 'key_3', hash: 'h3', clientId: null, scopes: '["admin"]' }
@@ -187,7 +225,7 @@ export function endpoints(current: Current): void {
     const revoked = await store.revokeKey('key_1', clientId)
     expect(revoked?.revokedAt).not.toBeNull()
     expect(await store.revokeKey('key_1', clientId)).toEqual(revoked)
-    await store.changeClient(clientId, 'deleted')
+    await store.removeClient(clientId)
     expect(await store.findClient(clientId)).toBeNull()
     expect(await store.changeClient(clientId, 'active')).toBeNull()
     expect((await store.listClients(10, null)).items).toEqual([])
@@ -207,6 +245,7 @@ export function endpoints(current: Current): void {
         publishedAt: node,
         activatedAt: null,
         retiredAt: null,
+        wantedAt: null,
       }))
     const seen = await Promise.all(nodes.map((node, i) => node.addSigningKeys(made(i))))
     expect(seen[0]!.map((key) => key.state).sort()).toEqual(['active', 'next'])

@@ -2,7 +2,7 @@
 import { expect, test } from 'vitest'
 import type { Idempotency, Submitted } from '../../src/store/store.ts'
 import type { Current } from '../store.contract.ts'
-import { addClient, addEndpoint, addTask, claimOne, completed, findTask, newTask } from '../support/work.ts'
+import { addClient, addEndpoint, addTask, addTasks, claimOne, claimTasks, completed, findTask, newTask } from '../support/work.ts'
 
 const DAY_MS = 86_400_000
 
@@ -18,6 +18,17 @@ export function intake(current: Current): void {
     current().store.addTasks({ tasks: [newTask({ clientId })], idempotency })
   const countTasks = async (): Promise<number> =>
     Number((await current().sql<{ n: number | string }>('select count(*) as n from tasks'))[0]!.n)
+
+  test('open tasks are counted for all, and for each client alone, whatever their types and keys', async () => {
+    const { store } = current()
+    const [one, two, none] = [await addClient(store), await addClient(store), await addClient(store)]
+    await addTasks(store, 5, { clientId: one })
+    await addTasks(store, 3, { clientId: one, type: 'zz.last', concurrencyKey: '~' })
+    await addTasks(store, 2, { clientId: two, type: '0' })
+    await claimTasks(store, { limit: 4 })
+    const counts = await Promise.all([null, one, two, none].map(async (clientId) => (await store.countOpenTasks(null, clientId)).n))
+    expect(counts).toEqual([10, 8, 2, 0])
+  })
 
   test('what was acknowledged is there, as it was acknowledged', async () => {
     const { store } = current()
@@ -37,7 +48,7 @@ export function intake(current: Current): void {
     expect(await store.findTask(task.id, clientId)).toMatchObject({ kind: 'found' })
     expect(await store.findTask(task.id, await addClient(store)), 'of another client').toEqual({ kind: 'missing' })
     expect(await store.findTasks([task.id, 'task_unknown'])).toMatchObject([{ id: task.id }])
-    expect(await store.countOpenTasks()).toBe(1)
+    expect(await store.countOpenTasks(null, null)).toEqual({ n: 1, next: null })
   })
 
   test('fifty requests at once with one key and one body make one task', async () => {

@@ -1,7 +1,19 @@
 /** Leases: kept by renewing, found when they end. */
 import { expect, test } from 'vitest'
 import type { Current } from '../store.contract.ts'
-import { addClient, addEndpoint, addTask, addTasks, claimDeliveries, claimOne, claimTasks, completed, delivered } from '../support/work.ts'
+import {
+  addClient,
+  addEndpoint,
+  addTask,
+  addTasks,
+  claimDeliveries,
+  claimOne,
+  claimTasks,
+  completed,
+  delivered,
+  released,
+  retried,
+} from '../support/work.ts'
 
 export function leases(current: Current): void {
   test('a renewed lease lasts from its renewal; an unrenewed one ends', async () => {
@@ -62,5 +74,41 @@ export function leases(current: Current): void {
     expect((await store.findExpiredDeliveries(10, null)).map(({ id }) => id)).toEqual([delivery!.id])
     expect(await store.renew('delivery', [{ id: delivery!.id, fence: delivery!.fence + 1 }], 10_000)).toMatchObject([{ kept: false }])
     expect((await store.settleDelivery(delivered(delivery!))).kind).toBe('settled')
+  })
+
+  test('of a worker are found when the try or the task is out of its time, however long they last; those of nodes are not', async () => {
+    const { store, pass } = current()
+    const clientId = await addClient(store)
+    await addTask(store, { clientId, timeoutSeconds: 10 })
+    const late = await claimOne(store, { by: 'worker:17', leaseMs: 600_000 })
+    await addTask(store, { clientId, deadlineAt: (await store.now()) + 10_000 })
+    const overdue = await claimOne(store, { by: 'worker:17', leaseMs: 600_000 })
+    await addTask(store, { clientId, timeoutSeconds: 60 })
+    await claimOne(store, { by: 'worker:17', leaseMs: 600_000 })
+    await addTask(store, { clientId, timeoutSeconds: 10 })
+    await claimOne(store, { by: 'boot_a', leaseMs: 600_000 })
+    await pass(9_000)
+    expect(await store.findExpiredTasks(10, null)).toEqual([])
+    await pass(1_001)
+    expect((await store.findExpiredTasks(10, null)).map(({ id }) => id).sort()).toEqual([late.id, overdue.id].sort())
+  })
+
+  test('how a lease was ended by its holder is known for an hour, by the very word, also while another has the task', async () => {
+    const { store, pass } = current()
+    const { id, clientId } = await addTask(store, { clientId: await addClient(store) })
+    const first = await claimOne(store)
+    expect((await store.settleTask({ ...released(first), as: 'release' })).kind).toBe('settled')
+    const second = await claimOne(store)
+    expect(await store.findEnded(first, 'release')).toMatchObject({ id, state: 'running' })
+    for (const as of ['complete', 'fail'] as const) expect(await store.findEnded(first, as)).toBeNull()
+    expect(await store.findEnded(second, 'release')).toBeNull()
+    await store.settleTask(retried(second))
+    expect(await store.findEnded(second, 'fail'), 'nobody’s word').toBeNull()
+    const third = await claimOne(store)
+    await store.settleTask({ ...completed(third), as: 'complete' })
+    await pass(3_600_001)
+    expect(await store.findEnded(first, 'release')).toBeNull()
+    expect(await store.findEnded(third, 'complete'), 'for as long as the task is there').toMatchObject({ id, clientId })
+    expect(await store.findEnded({ id, fence: third.fence - 1 }, 'complete')).toBeNull()
   })
 }

@@ -1,7 +1,7 @@
 /** Lists by keyset and the feed: complete, stable, in order. */
 import { expect, test } from 'vitest'
-import type { Task } from '../../src/model.ts'
-import type { Page, Position, TaskQuery } from '../../src/store/store.ts'
+import type { Delivery, Task } from '../../src/model.ts'
+import type { DeliveryQuery, Page, Position, TaskQuery } from '../../src/store/store.ts'
 import type { Current } from '../store.contract.ts'
 import { addClient, addEndpoint, addTask, addTasks, claimOne, claimTasks, completed, failed, newTask } from '../support/work.ts'
 
@@ -108,6 +108,32 @@ export function lists(current: Current): void {
     expect((await walk<Task>(tasksOf({ clientId, order: 'asc', type: 'mail.send' })))[0]).toHaveLength(1)
   })
 
+  test('a page of deliveries filtered by what no index knows ends early after much was looked at, and the next one goes on', async () => {
+    const { store, sql, engine } = current()
+    const clientId = await addClient(store)
+    const endpoint = await addEndpoint(store, { clientId })
+    await addTask(store, { clientId })
+    await store.settleTask(completed((await claimTasks(store, { limit: 1 }))[0]!))
+    const deliveriesOf = (query: Partial<DeliveryQuery>) =>
+      walk<Delivery>((after) => store.listDeliveries({ clientId, limit: 10, ...query, after }))
+    const [[needle]] = (await deliveriesOf({})) as [[Delivery]]
+    const columns =
+      'client_id, lane_id, line, rank, due_at, tries, max_tries, fence, event_id, event_type, task_id, endpoint_id, trigger, updated_at'
+    const series =
+      engine === 'postgres'
+        ? `generate_series(1, 10500) s(n)`
+        : `(with recursive s(n) as (select 1 union all select n + 1 from s where n < 10500) select n from s) s`
+    await sql(
+      `insert into deliveries (id, state, created_at, ${columns}) select 'delivery_hay_' || (100000 + s.n), 'completed', created_at + s.n, ${columns} from deliveries, ${series} where id = '${needle.id}'`,
+    )
+    for (const place of [{}, { endpointId: endpoint }, { taskId: needle.taskId! }]) {
+      const pages = await deliveriesOf({ ...place, states: ['pending'] })
+      expect(pages.map((page) => page.map(({ id }) => id))).toEqual([[], [needle.id]])
+      expect((await deliveriesOf({ ...place, limit: 200 })).flat()).toHaveLength(10_501)
+    }
+    expect(await deliveriesOf({ clientId: await addClient(store), endpointId: endpoint, states: ['pending'] })).toEqual([[]])
+  })
+
   test('a page of large tasks ends early, and the next one goes on', async () => {
     const { store } = current()
     const clientId = await addClient(store)
@@ -116,6 +142,28 @@ export function lists(current: Current): void {
     const pages = await walk<Task>(tasksOf({ clientId, limit: 100 }))
     expect(pages.map((page) => page.length)).toEqual([64, 16])
     expect(new Set(pages.flat().map(({ id }) => id)).size).toBe(80)
+  })
+
+  test('a look at a feed goes along ten thousand events, and says how far', async () => {
+    const { store, sql, engine } = current()
+    const clientId = await addClient(store)
+    const { id } = await addTask(store, { clientId })
+    await store.settleTask(completed((await claimTasks(store, { limit: 1 }))[0]!))
+    expect(await store.findFeedReach(clientId, 0)).toBeNull()
+    const series =
+      engine === 'postgres'
+        ? `generate_series(1, 10500) s(n)`
+        : `(with recursive s(n) as (select 1 union all select n + 1 from s where n < 10500) select n from s) s`
+    await sql(
+      `insert into events (id, client_id, endpoint_id, task_id, type, terminal, generation, revision, seq, body, created_at)
+        select 'event_hay_' || (100000 + s.n), client_id, endpoint_id, 'task_hay', 'task.created', 0, 1, 1, 1000 + s.n, body, created_at from events, ${series} where task_id = '${id}'`,
+    )
+    const reach = await store.findFeedReach(clientId, 0)
+    expect(reach).toBe(1_000 + 9_999)
+    const ending = { clientId, types: ['task.completed'] as const, limit: 10 }
+    expect(await store.listEvents({ ...ending, after: 0, upTo: reach! })).toHaveLength(1)
+    expect(await store.findFeedReach(clientId, reach!)).toBeNull()
+    expect(await store.listEvents({ clientId, taskId: id, after: 0, limit: 10 })).toHaveLength(1)
   })
 
   test('a feed is gapless and in commit order, for each client, however many nodes write', async () => {
@@ -143,8 +191,12 @@ export function lists(current: Current): void {
       }
     })()
     await Promise.all(Array.from({ length: 40 }, (_, n) => run(n)))
-    for (let rest = await claimTasks(ground.store); rest.length > 0; rest = await claimTasks(ground.store)) {
+    // A claim may pass by for a moment what another one has just had in its hands.
+    const open = async () => (await ground.sql<{ n: number | string }>(`select count(*) as n from tasks where state <> 'completed'`))[0]!.n
+    while (Number(await open()) > 0) {
+      const rest = await claimTasks(ground.store)
       await Promise.all(rest.map((task) => ground.store.settleTask(completed(task))))
+      if (rest.length === 0) await ground.pass(100)
     }
     done = true
     await reader
@@ -168,6 +220,57 @@ export function lists(current: Current): void {
     expect(await seqs({ types: ['task.failed'] })).toEqual([2, 4])
     expect(await seqs({ taskId: tasks[2]!.id })).toEqual([3])
     expect(await seqs({ after: 1, limit: 2 })).toEqual([2, 3])
+  })
+
+  test('those who follow are told of many at once: revisions, how far feeds have come, and how tasks ended in this generation', async () => {
+    const { store } = current()
+    const [clientId, other] = [await addClient(store), await addClient(store)]
+    const [waiting, ended, again, erased] = await addTasks(store, 4, { clientId })
+    const claimed = new Map((await claimTasks(store)).map((task) => [task.id, task]))
+    await store.settleTask(completed(claimed.get(ended!.id)!))
+    await store.settleTask(failed(claimed.get(again!.id)!))
+    await store.settleTask(completed(claimed.get(erased!.id)!))
+    await store.redoTask(again!.id, null)
+    await store.eraseTask(erased!.id, null)
+    const ids = [waiting!.id, ended!.id, again!.id, erased!.id]
+    expect(await store.findRevisions([...ids, 'task_unknown'])).toEqual(
+      new Map<string, number>([
+        [ids[0]!, 2],
+        [ids[1]!, 3],
+        [ids[2]!, 4],
+      ]),
+    )
+    expect(await store.findSeqs([clientId, other, 'client_unknown'])).toEqual(
+      new Map<string, number>([
+        [clientId, 3],
+        [other, 0],
+      ]),
+    )
+    const events = await store.listEvents({ clientId, after: 0, limit: 10 })
+    const bodyOf = (id: string) => events.find(({ taskId }) => taskId === id)!.body
+    const endings = await store.findEndings(ids.map((id) => ({ id, generation: 1 })))
+    expect(endings).toEqual(
+      new Map<string, string>([
+        [ids[1]!, bodyOf(ids[1]!)],
+        [ids[2]!, bodyOf(ids[2]!)],
+      ]),
+    )
+    expect(await store.findEndings([{ id: ids[2]!, generation: 2 }])).toEqual(new Map())
+    expect([await store.findRevisions([]), await store.findSeqs([]), await store.findEndings([])]).toEqual([
+      new Map(),
+      new Map(),
+      new Map(),
+    ])
+  })
+
+  test('a start is heard of by those who listen on the node that claims', async () => {
+    const { store } = current()
+    const task = await addTask(store, { clientId: await addClient(store) })
+    const heard: string[] = []
+    const forget = store.onTask((id) => heard.push(id))
+    await claimOne(store)
+    expect(heard).toEqual([task.id])
+    forget()
   })
 
   test('deliveries are listed newest first, by endpoint, task, state, type and time', async () => {

@@ -1,6 +1,7 @@
 /** SIGTERM under load: nothing that ended is lost or repeated, nothing that ran is lost, and a try that was cut is not spent. */
 import { afterEach, describe, expect, test } from 'vitest'
-import { drained, proveNothingLost, seededRandom, startLoad } from '../support/load.ts'
+import { openCable } from '../support/cable.ts'
+import { drained, proveNothingLost, proveSound, seededRandom, startLoad } from '../support/load.ts'
 import { openReceiver } from '../support/receiver.ts'
 import { calling, databases, eventually, type Home, newClient, ok, openHome, type Server } from '../support/server.ts'
 
@@ -88,6 +89,7 @@ describe.each(databases)('on %s', (name) => {
     await load.stop()
     await drained(home)
     const proof = await proveNothingLost(home, calling(base, key), load, receiver.arrivals, { givenBack: true })
+    await proveSound(home)
     console.log(`${name}: 4 stops, ${load.repeats} requests repeated, ${JSON.stringify(proof)}`)
     expect(proof.duplicates).toBe(0)
   })
@@ -140,6 +142,44 @@ describe.each(databases)('on %s', (name) => {
     const again = (await receiver.receives(3)).filter(({ event }) => event.data.id === sending)
     expect(again.map(({ headers }) => headers['webhook-attempt'])).toEqual(['1', '1'])
     expect(new Set(again.map(({ id }) => id)).size).toBe(1)
+  })
+
+  test('SIGTERM while the store is down ends the process within the grace, and the next server finishes what ran', async () => {
+    const home = await openHome(name)
+    const receiver = await openReceiver()
+    closing.push(home, receiver)
+    const cable = name === 'PostgreSQL' ? await openCable(home.databaseUrl) : null
+    if (cable) closing.push(cable)
+    const server = await home.start({ ...SETTINGS, ...(cable && { RINGBACK_DATABASE_URL: cable.url }) })
+    const { call, key } = await newClient(await server.listening)
+    await ok(call('POST', '/v1/endpoints', { url: receiver.url }))
+    const create = async (type: string, ms: number) => (await ok(call('POST', '/v1/tasks', { type, input: { ms } }))).json.id as string
+    // One returns within the grace, one heeds its signal after it, one heeds nothing.
+    const ids = [await create('work.nap', 1_500), await create('work.nap', 9_000), await create('work.deaf', 9_000)]
+    await eventually('all of them running', () => home.runs().length === 3)
+    if (cable) cable.cut()
+    else await home.query(`create trigger down before update on tasks begin select raise(abort, 'the disk is gone'); end`)
+
+    const ended = await terminate(server)
+    expect(ended).toMatchObject({ code: 0, signal: null })
+    expect(ended.ms).toBeLessThan(GRACE_SECONDS * 1_000 + AFTER_GRACE_MS)
+    // It could say nothing, and said nothing wrong: they are as they were, until their leases end.
+    const left = await tasksOf(home)
+    for (const task of left) expect(task).toMatchObject({ state: 'running', tries: 1, fence: 1 })
+    expect(await home.query('select id from events')).toEqual([])
+
+    if (!cable) await home.query('drop trigger down')
+    const next = await home.start(SETTINGS)
+    const ask = calling(await next.listening, key, 90_000)
+    for (const id of ids) {
+      await eventually('its end', async () => (await ok(ask('GET', `/v1/tasks/${id}?wait=60`))).json.finishedAt !== null, {
+        withinMs: 120_000,
+      })
+      expect((await ok(ask('GET', `/v1/tasks/${id}`))).json).toMatchObject({ status: 'completed', tries: 2, result: { by: next.pid } })
+    }
+    await drained(home)
+    expect(receiver.arrivals.map(({ event }) => event.data.id).sort()).toEqual([...ids].sort())
+    expect(home.runs()).toHaveLength(6)
   })
 
   test('a second signal ends the process at once, and the next server goes on', async () => {

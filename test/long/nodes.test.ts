@@ -1,5 +1,6 @@
 /** Two servers on one PostgreSQL, and the sudden death of one of them. */
 import { afterEach, describe, expect, test } from 'vitest'
+import { proveSound } from '../support/load.ts'
 import { openReceiver } from '../support/receiver.ts'
 import { calling, eventually, newClient, ok, openHome, type Server } from '../support/server.ts'
 
@@ -51,6 +52,7 @@ describe('of two servers on one PostgreSQL', () => {
     }
     // Those of the server that stayed were left in peace.
     expect(home.runs()).toHaveLength(30 + lost.length)
+    await proveSound(home, { idle: false })
   })
 
   test('together they never send an endpoint more than maxInFlight at once, nor after one has died', async () => {
@@ -86,6 +88,7 @@ describe('of two servers on one PostgreSQL', () => {
     expect(new Set(receiver.arrivals.map(({ id }) => id)).size).toBe(made)
     // It was used to the full, and never beyond.
     expect(receiver.load.most).toBe(3)
+    await proveSound(home)
   })
 
   test('together they run one task at a time of one concurrencyKey, also after one has died', async () => {
@@ -108,5 +111,6 @@ describe('of two servers on one PostgreSQL', () => {
     expect(ended.filter(({ status }) => status !== 'completed')).toEqual([])
     expect(home.runs().length).toBeLessThanOrEqual(41)
     expect(home.runs().at(-1)!.pid).toBe(staying.pid)
+    await proveSound(home)
   })
 })

@@ -36,7 +36,9 @@ describe('the package, installed elsewhere,', () => {
   test('holds what runs, the migrations and the licence, and neither sources nor tests', () => {
     const folders = new Set(packed.map((path) => path.split('/')[0]))
     expect([...folders].filter((it) => !it!.includes('.') && it !== 'LICENSE').sort()).toEqual(['bin', 'dist', 'migrations'])
-    expect(packed).toEqual(expect.arrayContaining(['LICENSE', 'bin/ringback.cjs', 'dist/cli/main.js', 'dist/index.d.ts']))
+    expect(packed).toEqual(
+      expect.arrayContaining(['LICENSE', 'bin/ringback.cjs', 'dist/cli/main.js', 'dist/index.d.ts', 'dist/http/reference/LICENSE']),
+    )
   })
 
   test('tells its version through npx', () => {
@@ -71,7 +73,11 @@ describe('the package, installed elsewhere,', () => {
   })
 
   test('serves the task types of a ringback.config.ts', async () => {
-    const source = `import { defineTask } from 'ringback'\nexport default { tasks: [defineTask({ type: 'demo.echo', run: (input) => input })] }`
+    const source = `import { isMainThread } from 'node:worker_threads'
+      import { defineTask } from 'ringback'
+      const echo = defineTask({ type: 'demo.echo', run: (input) => input })
+      const thread = defineTask({ type: 'demo.thread', where: 'thread', run: () => ({ isMainThread }) })
+      export default { tasks: [echo, thread] }`
     writeFileSync(join(app, 'ringback.config.ts'), source)
     const server = spawn(join(app, 'node_modules', '.bin', 'ringback'), ['serve', '--port', '0'], {
       cwd: app,
@@ -87,6 +93,16 @@ describe('the package, installed elsewhere,', () => {
       }
       const url = /"url":"([^"]+)","env"/.exec(said)?.[1]
       expect((await fetch(`${url}/healthz`)).status).toBe(200)
+      // The files of the API reference come with the package.
+      for (const path of ['docs', 'docs/swagger-ui-bundle.js', 'docs/swagger-ui.css', 'docs/start.js'])
+        expect([path, (await fetch(`${url}/${path}`)).status]).toEqual([path, 200])
+      const headers = {
+        authorization: `Bearer ${readFileSync(join(app, 'data', 'development-key'), 'utf8').trim()}`,
+        'content-type': 'application/json',
+      }
+      const body = JSON.stringify({ type: 'demo.thread', input: null })
+      const ended = await fetch(`${url}/v1/tasks?wait=30`, { method: 'POST', headers, body })
+      expect(await ended.json()).toMatchObject({ status: 'completed', result: { isMainThread: false } })
     } finally {
       server.kill('SIGTERM')
     }

@@ -1,12 +1,14 @@
 /** A scheduler on a SQLite store, both under a clock moved by hand. */
 import Database from 'better-sqlite3'
 import { onTestFinished } from 'vitest'
+import type { RunRecord } from '../../src/lifecycle.ts'
 import type { Millis, Task } from '../../src/model.ts'
 import type { Pump } from '../../src/pump.ts'
-import { createScheduler, type RunRecord } from '../../src/scheduler.ts'
+import { createScheduler } from '../../src/scheduler.ts'
 import { openStore } from '../../src/store/open.ts'
 import type { Store } from '../../src/store/store.ts'
 import { createRegistry, type TaskType } from '../../src/task.ts'
+import type { Threads } from '../../src/threads.ts'
 import { freshSqlite } from './databases.ts'
 import { type ManualClock, manualClock } from './manual-clock.ts'
 
@@ -19,6 +21,8 @@ export interface Engine {
   /** One for each run that ended. */
   readonly runs: readonly RunRecord[]
   readonly errors: readonly unknown[]
+  /** What handlers logged: fields and message of each line. */
+  readonly lines: readonly (readonly unknown[])[]
   /** Changes the database behind the store's back. */
   sql(text: string): void
   /** Another node on the same store. */
@@ -30,13 +34,17 @@ export interface Engine {
 }
 
 /** Starts it; stopped and removed when the test is over. */
-export async function startEngine(types: readonly TaskType[], { concurrency = 10 } = {}): Promise<Engine> {
+export async function startEngine(
+  types: readonly TaskType[],
+  { concurrency = 10, threads }: { concurrency?: number; threads?: Threads } = {},
+): Promise<Engine> {
   const { url, remove } = freshSqlite()
   const clock = manualClock()
   const store = await openStore({ url, clock, publicUrl: () => 'https://tasks.example', retrySchedule: [5], owner: true })
   const behind = new Database(url.slice('file:'.length))
   const runs: RunRecord[] = []
   const errors: unknown[] = []
+  const lines: unknown[][] = []
   const pumps: Pump<Task>[] = []
   const another = (known: readonly TaskType[], most = concurrency): Pump<Task> => {
     const pump = createScheduler({
@@ -48,7 +56,8 @@ export async function startEngine(types: readonly TaskType[], { concurrency = 10
       leaseMs: LEASE_MS,
       onRun: (record) => runs.push(record),
       onError: (error) => errors.push(error),
-      log: { info() {}, warn() {} },
+      log: { info: (...line) => lines.push(line), warn: (...line) => lines.push(line) },
+      ...(threads && { threads }),
     })
     pumps.push(pump)
     return pump
@@ -88,6 +97,7 @@ export async function startEngine(types: readonly TaskType[], { concurrency = 10
     pump,
     runs,
     errors,
+    lines,
     another,
     sql: (text) => void behind.exec(text),
     async pass(ms, stepMs = ms) {

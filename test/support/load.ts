@@ -155,6 +155,15 @@ interface DeliveryRow {
   attempts: number
 }
 
+/** The whole store as `ringback audit` sees it, while its servers go on: everything holds, and with `idle` nothing is owed any more. */
+export async function proveSound(home: Home, { idle = true } = {}): Promise<void> {
+  const { code, stdout, stderr } = await home.command('audit', '--json')
+  expect(stderr).toBe('')
+  const { violations, owed, lapsedLeases } = JSON.parse(stdout)
+  expect({ code, violations: violations.first, lapsedLeases }).toEqual({ code: 0, violations: [], lapsedLeases: 0 })
+  if (idle) expect(owed).toEqual([])
+}
+
 /** What the proof counted. */
 export interface Proof {
   readonly tasks: number

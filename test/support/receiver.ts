@@ -20,6 +20,7 @@ export interface Arrival {
 export interface Reply {
   readonly status: number
   readonly headers?: Readonly<Record<string, string>>
+  readonly body?: string
   readonly afterMs?: number
 }
 export type Answering = (arrival: Arrival) => Reply
@@ -62,11 +63,11 @@ export async function openReceiver(): Promise<Receiver> {
     const arrival = arrived(request.url!, request.method!, request.headers, Buffer.concat(chunks))
     arrivals.push(arrival)
     for (const look of waiting) look()
-    const { status, headers = {}, afterMs = 0 } = how(arrival)
+    const { status, headers = {}, body: said = '', afterMs = 0 } = how(arrival)
     if (afterMs > 0) await sleep(afterMs)
     if (!response.destroyed) {
       arrival.status = status
-      response.writeHead(status, headers).end()
+      response.writeHead(status, headers).end(said)
     }
   })
   server.keepAliveTimeout = 60_000
@@ -79,7 +80,7 @@ export async function openReceiver(): Promise<Receiver> {
     answer(it) {
       how = typeof it === 'function' ? it : () => it
     },
-    receives(count, { path, withinMs = 15_000 } = {}) {
+    receives(count, { path, withinMs = 45_000 } = {}) {
       return new Promise((resolve, reject) => {
         const look = (): void => {
           const found = arrivals.filter((it) => path === undefined || it.path === path)
@@ -143,6 +144,6 @@ function arrived(path: string, method: string, headers: IncomingHttpHeaders, bod
     id: plain['webhook-id'] ?? '',
     at: Date.now(),
     status: null,
-    event: JSON.parse(body.toString('utf8')),
+    event: body.length === 0 ? null : JSON.parse(body.toString('utf8')),
   }
 }

@@ -4,6 +4,7 @@ import { randomBytes } from 'node:crypto'
 import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { text as readAll } from 'node:stream/consumers'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import Database from 'better-sqlite3'
@@ -27,8 +28,10 @@ export interface Home {
   spawn(env?: Readonly<Record<string, string>>): Server
   /** Starts a server and waits until it listens. */
   start(env?: Readonly<Record<string, string>>): Promise<Server>
-  /** Rows of the database itself, past the server. */
+  /** Looks at the database itself, or changes it, past the server. */
   query<Row>(sql: string): Promise<readonly Row[]>
+  /** Runs another command of `ringback` on the same database, as its operator would. */
+  command(...args: readonly string[]): Promise<Ended>
   /** Every start of a handler so far. */
   runs(): readonly Run[]
   /** Kills what still runs and drops everything. */
@@ -41,12 +44,21 @@ export interface Run {
   readonly pid: number
 }
 
+/** How a command ended, and what it said. */
+export interface Ended {
+  readonly code: number | null
+  readonly stdout: string
+  readonly stderr: string
+}
+
 export interface Server {
   readonly pid: number
   /** Where it listens; rejects when it ends before. */
   readonly listening: Promise<string>
   readonly ended: Promise<{ readonly code: number | null; readonly signal: NodeJS.Signals | null }>
   kill(signal: NodeJS.Signals): void
+  /** Whether {@link kill} was called while it ran. */
+  isKilled(): boolean
   /** Everything it has said. */
   said(): string
   /** The lines of its log with that message. */
@@ -60,17 +72,17 @@ export async function openHome(name: DatabaseName): Promise<Home> {
   const ledger = join(folder, 'runs')
   const masterKey = randomBytes(32).toString('base64')
   const servers: Server[] = []
+  const settings = {
+    RINGBACK_CONFIG: taskTypes,
+    RINGBACK_DATABASE_URL: database.url,
+    RINGBACK_MASTER_KEY: masterKey,
+    RINGBACK_ADMIN_TOKEN: ADMIN_TOKEN,
+    RINGBACK_TEST_RUNS: ledger,
+  }
   const home: Home = {
     databaseUrl: database.url,
     spawn(env = {}) {
-      const server = spawnServer(folder, {
-        RINGBACK_CONFIG: taskTypes,
-        RINGBACK_DATABASE_URL: database.url,
-        RINGBACK_MASTER_KEY: masterKey,
-        RINGBACK_ADMIN_TOKEN: ADMIN_TOKEN,
-        RINGBACK_TEST_RUNS: ledger,
-        ...env,
-      })
+      const server = spawnServer(folder, { ...settings, ...env })
       servers.push(server)
       return server
     },
@@ -80,6 +92,7 @@ export async function openHome(name: DatabaseName): Promise<Home> {
       return server
     },
     query: (sql) => query(database.url, sql),
+    command: (...args) => command(folder, settings, args),
     runs: () =>
       existsSync(ledger)
         ? readFileSync(ledger, 'utf8')
@@ -101,15 +114,30 @@ export async function openHome(name: DatabaseName): Promise<Home> {
   return home
 }
 
-function spawnServer(cwd: string, env: Readonly<Record<string, string>>): Server {
+function spawnRingback(cwd: string, env: Readonly<Record<string, string>>, args: readonly string[]) {
   const inherited = Object.entries(process.env).filter(([name]) => !name.startsWith('RINGBACK_'))
-  const child = spawn(process.execPath, [bin, 'serve', '--port', '0'], {
+  return spawn(process.execPath, [bin, ...args], {
     cwd,
     env: { ...Object.fromEntries(inherited), NODE_COMPILE_CACHE: compileCache, ...env },
     stdio: ['ignore', 'pipe', 'pipe'],
   })
+}
+
+async function command(cwd: string, env: Readonly<Record<string, string>>, args: readonly string[]): Promise<Ended> {
+  const child = spawnRingback(cwd, env, args)
+  const [stdout, stderr, code] = await Promise.all([
+    readAll(child.stdout),
+    readAll(child.stderr),
+    new Promise<number | null>((resolve, reject) => child.once('error', reject).once('close', resolve)),
+  ])
+  return { code, stdout, stderr }
+}
+
+function spawnServer(cwd: string, env: Readonly<Record<string, string>>): Server {
+  const child = spawnRingback(cwd, env, ['serve', ...('RINGBACK_PORT' in env ? [] : ['--port', '0'])])
   const chunks: string[] = []
   const said = (): string => chunks.join('')
+  let killed = false
   const ended = new Promise<{ code: number | null; signal: NodeJS.Signals | null }>((resolve, reject) => {
     child.once('error', reject)
     // Not `exit`: what it said last must have been read.
@@ -133,7 +161,10 @@ function spawnServer(cwd: string, env: Readonly<Record<string, string>>): Server
     pid: child.pid!,
     listening,
     ended,
-    kill: (signal) => void child.kill(signal),
+    kill(signal) {
+      killed = child.kill(signal) || killed
+    },
+    isKilled: () => killed,
     said,
     lines: (message) =>
       said()
@@ -145,9 +176,12 @@ function spawnServer(cwd: string, env: Readonly<Record<string, string>>): Server
 
 async function query<Row>(url: string, sql: string): Promise<readonly Row[]> {
   if (url.startsWith('file:')) {
-    const db = new Database(url.slice('file:'.length), { readonly: true })
+    const db = new Database(url.slice('file:'.length))
     try {
-      return db.prepare<[], Row>(sql).all()
+      const statement = db.prepare<[], Row>(sql)
+      if (statement.reader) return statement.all()
+      statement.run()
+      return []
     } finally {
       db.close()
     }
@@ -193,6 +227,12 @@ export async function newClient(base: string): Promise<{ readonly id: string; re
   return { id, key, call: calling(base, key) }
 }
 
+/** A new key for workers of the server at `base`. */
+export async function newWorkerKey(base: string, taskTypes?: readonly string[]): Promise<string> {
+  const body = { name: 'worker', scopes: ['worker'], ...(taskTypes && { taskTypes }) }
+  return (await ok(calling(base, ADMIN_TOKEN)('POST', '/v1/operator-keys', body))).json.key
+}
+
 /** The answer, which must be a good one. */
 export async function ok(answer: Promise<Answer>): Promise<Answer> {
   const given = await answer
@@ -204,7 +244,7 @@ export async function ok(answer: Promise<Answer>): Promise<Answer> {
 export async function eventually<T>(
   what: string,
   look: () => T | null | undefined | false | Promise<T | null | undefined | false>,
-  { withinMs = 15_000, everyMs = 25 } = {},
+  { withinMs = 45_000, everyMs = 25 } = {},
 ): Promise<T> {
   const end = performance.now() + withinMs
   for (;;) {

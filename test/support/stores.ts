@@ -34,7 +34,20 @@ export interface Ground {
 export const RETRY_SCHEDULE = [5, 30, 120]
 const common = { publicUrl: () => 'https://tasks.example', retrySchedule: RETRY_SCHEDULE }
 
-export const openGround = (engine: Engine): Promise<Ground> => (engine === 'sqlite' ? onSqlite() : onPostgres())
+/** `slowStart`: lanes of deliveries begin with two in flight, as they do in life; otherwise they take as many as their cap from the first. */
+export async function openGround(engine: Engine, { slowStart = false } = {}): Promise<Ground> {
+  const ground = await (engine === 'sqlite' ? onSqlite() : onPostgres())
+  if (!slowStart) for (const text of WARM[engine]) await ground.sql(text)
+  return ground
+}
+
+const WARM = {
+  sqlite: ['create trigger warm after insert on lanes begin update lanes set window_size = null where id = new.id; end'],
+  postgres: [
+    'create function warm() returns trigger language plpgsql as $$ begin new.window_size := null; return new; end $$',
+    'create trigger warm before insert on lanes for each row execute function warm()',
+  ],
+} as const
 
 async function onSqlite(): Promise<Ground> {
   const { url, remove } = freshSqlite()
@@ -106,7 +119,7 @@ const EMPTY = Object.values(tables)
 function shift(ms: Millis): string {
   const moments = Object.values(tables).map((table) => {
     const columns = Object.values(getTableColumns(table)).filter(
-      (column) => column.dataType === 'number' && /(_at|_until|_by|_since)$|^(rank|turn)$/.test(column.name),
+      (column) => column.dataType === 'number' && /(_at|_until|_by|_since)$|^(rank|turn|expire)$/.test(column.name),
     )
     const sets = columns.map(({ name }) => `${name} = case when ${name} between 1 and ${FOREVER - 1} then ${name} - ${ms} else ${name} end`)
     return sets.length === 0 ? '' : `update ${getTableName(table)} set ${sets.join(', ')};`

@@ -41,6 +41,19 @@ const nap = defineTask({
   },
 })
 
+const scarce = defineTask({
+  type: 'work.scarce',
+  description: 'As `work.nap`; three at a time on all nodes.',
+  concurrency: 3,
+  input: z.strictObject({ ms: z.number() }),
+  retry: { tries: 100, delayMs: () => 50 },
+  async run({ ms }, { task, signal }) {
+    note(task)
+    await sleep(ms, undefined, { signal })
+    return proof(task)
+  },
+})
+
 const stumble = defineTask({
   type: 'work.stumble',
   description: 'Fails its first `times` tries.',
@@ -58,6 +71,16 @@ const refuse = defineTask({
   run(_, { task }) {
     note(task)
     throw new Permanent('not for us', { code: 'not_for_us', details: { why: 'asked' } })
+  },
+})
+
+const blurt = defineTask({
+  type: 'work.blurt',
+  description: 'Says what it is given wherever a handler can, and fails with it.',
+  input: z.strictObject({ say: z.string() }),
+  run({ say }, { progress }) {
+    progress(50, say)
+    throw new Permanent(say, { code: 'blurted', details: { say } })
   },
 })
 
@@ -94,4 +117,4 @@ const deaf = defineTask({
   },
 })
 
-export default { tasks: [echo, instant, nap, stumble, refuse, steps, fill, deaf] }
+export default { tasks: [echo, instant, nap, scarce, stumble, refuse, blurt, steps, fill, deaf] }

@@ -1,8 +1,9 @@
 /** Clients, endpoints and tasks to test with, all members given. */
 import { systemClock } from '../../src/clock.ts'
+import type { Room } from '../../src/depth.ts'
 import { newId, type Prefix } from '../../src/id.ts'
 import type { Callback, Failure, Task } from '../../src/model.ts'
-import type { Claim, DeliverySettlement, NewEndpoint, NewTask, Owed, Settlement, Store } from '../../src/store/store.ts'
+import type { Added, Claim, DeliverySettlement, NewEndpoint, NewTask, Owed, Settlement, Store } from '../../src/store/store.ts'
 
 const clock = systemClock()
 export const idOf = (prefix: Prefix): string => newId(clock, prefix)
@@ -55,9 +56,15 @@ export async function addClient(store: Store, name = 'Client'): Promise<string> 
   return id
 }
 export async function addEndpoint(store: Store, given: Partial<NewEndpoint> & { clientId: string }): Promise<string> {
-  const endpoint = await store.addEndpoint(newEndpoint(given))
-  if (!endpoint) throw new Error('the endpoint was not added')
-  return endpoint.id
+  return added(await store.addEndpoint(newEndpoint(given), MANY)).id
+}
+/** Room for every task. */
+export const ROOM: Room = { take: async (_, wanted) => wanted, isFull: async () => false }
+/** More than any test gives a client. */
+export const MANY = 1_000_000
+export function added<T>(answer: Added<T>): T {
+  if (answer.kind !== 'added') throw new Error(`it was not added: ${answer.kind}`)
+  return answer.value
 }
 export async function addTask(store: Store, given: Parameters<typeof newTask>[0]): Promise<Task> {
   const submitted = await store.addTasks({ tasks: [newTask(given)], idempotency: null })
@@ -113,7 +120,7 @@ export const retried = ({ id, fence }: Leased, delayMs = 0): Settlement => ({
 
 const attempt = {
   startedAt: 1,
-  durationMs: 5,
+  durationMs: 0,
   httpStatus: 200,
   error: null,
   timings: '{}',
@@ -134,7 +141,7 @@ const sent = (
   fence,
   outcome,
   attempt: { ...attempt, outcome: succeeded ? 'success' : 'http_error', httpStatus: succeeded ? 200 : 500 },
-  endpoint: { id: endpointId, succeeded, disable: null, holdMs: null, ...endpoint },
+  endpoint: { id: endpointId, url: null, signal: succeeded ? 'success' : 'failure', succeeded, disable: null, holdMs: null, ...endpoint },
 })
 export const delivered = (sending: Sending): DeliverySettlement => sent(sending, { kind: 'complete', result: null }, true)
 export const undelivered = (sending: Sending, delayMs = 0, endpoint: Partial<DeliverySettlement['endpoint']> = {}): DeliverySettlement =>

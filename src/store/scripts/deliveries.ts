@@ -1,15 +1,18 @@
 /** Deliveries: claim with what sending takes, settle with the attempt, redeliver. */
-import { sql } from 'drizzle-orm'
+import { sql } from 'drizzle-orm/sql/sql'
 import type { Attempt, Delivery, Endpoint, Event, Millis, Outcome } from '../../model.ts'
 import { cloudEventJson, envelopeJson } from '../../representation.ts'
 import { attemptColumns, deliveryColumns, endpointColumns, updatedDeliveryColumns } from '../columns.ts'
-import { bind, type Call, type Columns, type Dialect, first, rows, type Script, send, statement, together } from '../script.ts'
+import { bind, type Call, type Columns, type Dialect, first, now, rows, type Script, send, statement, together } from '../script.ts'
 import type { DeliverySettlement, Owed, Settled } from '../store.ts'
-import { free, holdLanes, leaveTurns, type Taking, turnsFor } from './lanes.ts'
+import { judgeEndpoints, markHealth } from './health.ts'
+import type { Taking } from './lanes.ts'
 import { byLease, leaseOf } from './leases.ts'
-import { type NewDelivery, owe, type View, write } from './outbox.ts'
-import { FOREVER } from './share.ts'
+import { type NewDelivery, owe, triesOf, type View, write } from './outbox.ts'
+import { freeAndHear } from './rules.ts'
 import { anyone } from './tasks.ts'
+import { leaveTurns, turnsFor } from './turns.ts'
+import { settleVerifications } from './verification.ts'
 
 export const DELIVERIES = 'delivery'
 
@@ -33,9 +36,24 @@ const cancelOrphans = statement(
       finished_at = ${d.now}, updated_at = ${d.now}, leased_until = null, leased_by = null
     from ${d.records('orphans', { delivery_id: 'text', why: 'text' })} v where deliveries.id = v.delivery_id`,
 )
-const isDeleted = ({ endpoint }: Owed): boolean => (endpoint as Endpoint & { deletedAt: Millis | null }).deletedAt !== null
+/** An endpoint that is not there at all is one that something else has removed. */
+const isDeleted = ({ endpoint }: Owed): boolean => {
+  const known = endpoint as (Endpoint & { deletedAt: Millis | null }) | undefined
+  return known === undefined || known.deletedAt !== null
+}
 
-export const takingDeliveries = (leaseMs: Millis, by: string): Taking<Owed> => ({
+const bytesOf = ({ body, eventBody }: Owed): string => body ?? eventBody
+/** Whether all of an event's bytes are there: what was cut short ends otherwise. Every attempt is spared a look at all of them. */
+const isWhole = (bytes: string): boolean => bytes.startsWith('{') && bytes.endsWith('}')
+/** What something else has done to it; null: it was deleted or erased as it should be. */
+function damageOf(each: Owed): string | null {
+  if (each.endpoint === undefined) return `is owed to endpoint ${each.endpointId}, which is not in the store`
+  if (bytesOf(each) !== '' && !isWhole(bytesOf(each))) return `is of event ${each.eventId}, whose bytes are damaged`
+  return null
+}
+
+/** How deliveries are taken by a claim: those that can never be sent end here and come back canceled, the others start. */
+export const takingDeliveries = (leaseMs: Millis, by: string, view: View): Taking<Owed> => ({
   kind: 'delivery',
   ordered: false,
   *take(chosen): Script<readonly Owed[]> {
@@ -43,14 +61,18 @@ export const takingDeliveries = (leaseMs: Millis, by: string): Taking<Owed> => (
     if (taken.length === 0) return []
     const owed = yield* withWhatSendingTakes(taken)
     // Written by a commit that did not see yet that its endpoint was deleted, or its event erased.
-    const orphans = owed.filter((each) => isDeleted(each) || (each.body ?? each.eventBody) === '')
+    const orphans = owed.filter((each) => isDeleted(each) || !isWhole(bytesOf(each)))
     if (orphans.length === 0) return owed
+    for (const each of orphans) {
+      const damage = damageOf(each)
+      if (damage !== null) view.trouble(`Delivery ${each.id} ${damage}: it is canceled.`)
+    }
     yield* send([
       cancelOrphans({
         orphans: orphans.map((each) => ({ delivery_id: each.id, why: isDeleted(each) ? 'endpointDeleted' : 'taskDeleted' })),
       }),
     ])
-    return owed.filter((each) => !orphans.includes(each))
+    return owed.map((each) => (orphans.includes(each) ? { ...each, state: 'canceled' } : each))
   },
 })
 /** Joins deliveries with their event's bytes and their endpoint. */
@@ -62,7 +84,8 @@ export function* withWhatSendingTakes(taken: readonly Delivery[]): Script<readon
   const byEvent = new Map((bodies as { id: string; body: string; traceparent: string | null }[]).map((row) => [row.id, row]))
   const byEndpoint = new Map((endpoints as unknown as Endpoint[]).map((row) => [row.id, row]))
   return taken.map((delivery) => {
-    const { body, traceparent } = byEvent.get(delivery.eventId)!
+    // An event that is gone is one that was erased: what would send it is canceled.
+    const { body, traceparent } = byEvent.get(delivery.eventId) ?? { body: '', traceparent: null }
     return { ...delivery, eventBody: body, traceparent, endpoint: byEndpoint.get(delivery.endpointId)! }
   })
 }
@@ -108,23 +131,6 @@ const insertAttempts = statement(
   (d) => sql`insert into attempts (${attemptNames}) select ${attemptNames} from ${d.records('attempts', ATTEMPT)} v where true
     on conflict (delivery_id, fence) do nothing`,
 )
-/** `lastSuccessAt` is kept to the second, so that a busy endpoint's row is not rewritten with every batch. */
-const markSucceeded = statement(
-  (d) => sql`update endpoints set failing_since = null, last_success_at = ${d.now} where id ${d.anyOf(ids(d, 'endpoints'))}
-    and (failing_since is not null or last_success_at is null or last_success_at < ${d.now} - 1000)`,
-)
-const markFailed = statement(
-  (d) => sql`update endpoints set failing_since = ${d.now} where id ${d.anyOf(ids(d, 'endpoints'))} and failing_since is null`,
-)
-const disableEndpoints = statement(
-  (
-    d,
-  ) => sql`update endpoints set disabled_at = ${d.now}, disabled_reason = v.reason, revision = endpoints.revision + 1, updated_at = ${d.now}
-    from ${d.records('endpoints', { endpoint_id: 'text', reason: 'text' })} v
-    where endpoints.id = v.endpoint_id and endpoints.disabled_at is null and endpoints.deleted_at is null
-    returning endpoints.id as id, endpoints.client_id as "clientId", endpoints.disabled_reason as reason`,
-)
-
 const wishes = {
   complete: 'completed',
   retry: 'pending',
@@ -132,6 +138,15 @@ const wishes = {
   fail: 'failed',
   cancel: 'canceled',
 } as const satisfies Record<Outcome['kind'], Delivery['state']>
+
+/** Who was being sent when its endpoint was deleted is canceled like the rest, not tried again. */
+const cancelUnwanted = statement(
+  (
+    d,
+  ) => sql`update deliveries set state = 'canceled', canceled_reason = 'endpointDeleted', finished_at = ${d.now}, updated_at = ${d.now}, retry_after_at = null
+    where id ${d.anyOf(ids(d, 'waiting'))} and exists (select 1 from endpoints e where e.id = deliveries.endpoint_id and e.deleted_at is not null)
+    returning ${updatedDeliveryColumns}`,
+)
 
 /** Attempt and state in one transaction. The attempt is kept even when the lease was lost: the request did happen. */
 export function* settleDeliveries(settlements: readonly DeliverySettlement[], view: View): Script<readonly Settled<Delivery>[]> {
@@ -147,32 +162,32 @@ export function* settleDeliveries(settlements: readonly DeliverySettlement[], vi
       })),
     }),
     ...attempts(settlements),
-    ...health(settlements),
+    ...markHealth(settlements),
   ])) as unknown as [readonly Delivery[]]
   const ended = byLease(won)
   if (won.length > 0) {
     const now = won[0]!.updatedAt
     const place = (delivery: Delivery) => ({ queue: DELIVERIES, clientId: delivery.clientId, laneId: delivery.laneId })
-    const opened = yield* free(won.map(place), now)
-    const waiting = won.filter((d) => d.state === 'pending').map((d) => ({ ...place(d), line: 1, rank: d.dueAt }))
-    const holds = settlements.flatMap((settlement) => {
-      const { endpoint } = settlement
+    const said = settlements.flatMap((settlement) => {
       const delivery = ended.get(leaseOf(settlement))
-      return endpoint.holdMs === null || !delivery ? [] : [{ ...place(delivery), until: now + endpoint.holdMs }]
+      const { signal, holdMs: askedMs } = settlement.endpoint
+      const tookMs = settlement.attempt?.durationMs ?? 0
+      return delivery && (signal !== null || askedMs !== null) ? [{ ...place(delivery), signal, askedMs, tookMs }] : []
     })
-    yield* send([...holdLanes(longest(holds)), ...leaveTurns([...opened, ...turnsFor(waiting, now)])])
+    const { turns, lanes } = yield* freeAndHear(won.map(place), said, now)
+    const retried = won.filter((d) => d.state === 'pending')
+    const unwanted = retried.length === 0 ? [] : yield* rows<Delivery>(cancelUnwanted({ waiting: retried.map(({ id }) => ({ id })) }))
+    for (const each of unwanted) ended.set(leaseOf(each), each)
+    const waiting = retried.filter((d) => ended.get(leaseOf(d)) === d).map((d) => ({ ...place(d), line: 1, rank: d.dueAt }))
+    yield* send(leaveTurns([...turns, ...turnsFor(waiting, now)]))
+    yield* judgeEndpoints(settlements, lanes, now, view)
+    yield* settleVerifications(settlements, won)
   }
-  yield* disable(settlements, view)
   return settlements.map((settlement) => {
     const lease = leaseOf(settlement)
     const value = ended.get(lease)
     return ended.delete(lease) ? { kind: 'settled', value: value! } : { kind: 'stale' }
   })
-}
-function longest<H extends { laneId: string; until: Millis }>(holds: readonly H[]): readonly H[] {
-  const byLane = new Map<string, H>()
-  for (const hold of holds) if ((byLane.get(hold.laneId)?.until ?? 0) < hold.until) byLane.set(hold.laneId, hold)
-  return [...byLane.values()]
 }
 function attempts(settlements: readonly DeliverySettlement[]): readonly Call[] {
   const made = settlements.flatMap(({ id, fence, attempt }) =>
@@ -198,47 +213,6 @@ function attempts(settlements: readonly DeliverySettlement[]): readonly Call[] {
   )
   return made.length === 0 ? [] : [insertAttempts({ attempts: made })]
 }
-function health(settlements: readonly DeliverySettlement[]): readonly Call[] {
-  const verdicts = new Map<string, boolean>()
-  for (const { endpoint } of settlements) {
-    // One success among the failures of a batch shows that the endpoint works.
-    if (endpoint.succeeded !== null) verdicts.set(endpoint.id, (verdicts.get(endpoint.id) ?? false) || endpoint.succeeded)
-  }
-  const list = (wanted: boolean) => [...verdicts].filter(([, succeeded]) => succeeded === wanted).map(([id]) => ({ id }))
-  const good = list(true)
-  const bad = list(false)
-  return [...(good.length > 0 ? [markSucceeded({ endpoints: good })] : []), ...(bad.length > 0 ? [markFailed({ endpoints: bad })] : [])]
-}
-function* disable(settlements: readonly DeliverySettlement[], view: View): Script<void> {
-  const wanted = settlements.filter(({ endpoint }) => endpoint.disable !== null)
-  if (wanted.length === 0) return
-  const reasons = new Map(wanted.map(({ endpoint }) => [endpoint.id, endpoint.disable]))
-  const disabled = yield* rows<{ id: string; clientId: string; reason: string }>(
-    disableEndpoints({ endpoints: [...reasons].map(([endpoint_id, reason]) => ({ endpoint_id, reason })) }),
-  )
-  yield* send(holdLanes(disabled.map(({ id, clientId }) => ({ queue: DELIVERIES, clientId, laneId: id, until: FOREVER }))))
-  const at = (yield* first<{ now: Millis }>(readNow()))!.now
-  yield* write(
-    disabled.map(({ id, clientId, reason }) => {
-      const event = { id: view.newId('event'), type: 'endpoint.disabled' as const, at }
-      const body = envelopeJson(event, JSON.stringify({ endpointId: id, reason }))
-      return {
-        id: event.id,
-        client_id: clientId,
-        task_id: null,
-        endpoint_id: id,
-        type: event.type,
-        terminal: 0 as const,
-        generation: 0,
-        revision: 0,
-        body,
-        created_at: at,
-      }
-    }),
-    [],
-  )
-}
-export const readNow = statement((d) => sql`select ${d.now} as now`)
 
 // Redeliver, ping.
 
@@ -249,9 +223,14 @@ const makeDue = statement(
   (d) => sql`update deliveries set line = 1, rank = ${d.now}, due_at = ${d.now}, retry_after_at = null, updated_at = ${d.now}
     where id = ${bind('id')} and state = 'pending' returning ${deliveryColumns}`,
 )
-const readEvent = statement(() => sql`select id, body from events where id = ${bind('id')}`)
+/** Locked: what tells of no task ages out by itself, and not while it is owed once more. */
+const readEvent = statement((d) => sql`select id, body from events where id = ${bind('id')} ${d.lock}`)
+/** Those of these events that are still there, and now stay until the commit. */
+export const keepEvents = statement((d) => sql`select id from events where id ${d.anyOf(ids(d, 'events'))} order by id ${d.lock}`)
+/** Tasks that stay while something of theirs is owed once more: retention passes locked ones by. Those that are gone are left out. */
+export const keepTasks = statement((d) => sql`select id from tasks where id ${d.anyOf(ids(d, 'tasks'))} order by id ${d.lock}`)
 
-/** Open: due now. Ended: a new delivery of the same event and bytes, with its full budget of tries. */
+/** Open: due now. Ended: a new delivery of the same event and bytes, with its full budget of tries; a verification that ended is begun anew elsewhere. */
 export function* redeliver(id: string, newId: string, clientId: string | null, view: View): Script<Delivery | null> {
   const known = yield* first<Delivery>(readDelivery({ id, clientId }))
   if (!known) return null
@@ -263,10 +242,12 @@ export function* redeliver(id: string, newId: string, clientId: string | null, v
     )
     return due
   }
+  if (known.eventType === 'endpoint.verification') return null
+  if (known.taskId !== null && !(yield* first(keepTasks({ tasks: [{ id: known.taskId }] })))) return null
   const event = yield* first<Pick<Event, 'body'>>(readEvent({ id: known.eventId }))
   const endpoint = yield* first<Endpoint & { deletedAt: Millis | null }>(readEndpoints({ endpoints: [{ id: known.endpointId }] }))
   if (!event || event.body === '' || !endpoint || endpoint.deletedAt !== null) return null
-  const now = (yield* first<{ now: Millis }>(readNow()))!.now
+  const at = yield* now()
   const schedule = known.retrySchedule ?? endpoint.retrySchedule
   const made: NewDelivery = {
     id: newId,
@@ -279,24 +260,24 @@ export function* redeliver(id: string, newId: string, clientId: string | null, v
     body: known.body,
     retry_schedule: schedule,
     trigger: 'redelivery',
-    max_tries: (schedule ? (JSON.parse(schedule) as number[]) : view.retrySchedule).length + 1,
-    created_at: now,
+    max_tries: triesOf(known.eventType, schedule, view),
+    created_at: at,
   }
   yield* send(owe([made]))
   return yield* first<Delivery>(readDelivery({ id: newId, clientId: null }))
 }
 
-/** An `endpoint.ping` for this endpoint alone, with one attempt. Null: there is no such endpoint. */
+/** An `endpoint.ping` for this endpoint alone, with one attempt. Null: the client has no such endpoint. */
 export function* addPing(
   ping: { endpointId: string; clientId: string; eventId: string; deliveryId: string },
   view: View,
 ): Script<Delivery | null> {
-  const now = (yield* first<{ now: Millis }>(readNow()))!.now
-  const endpoint = yield* first<Endpoint>(readEndpoints({ endpoints: [{ id: ping.endpointId }] }))
-  if (!endpoint) return null
-  const event = { id: ping.eventId, type: 'endpoint.ping' as const, at: now }
+  const at = yield* now()
+  const endpoint = yield* first<Endpoint & { deletedAt: Millis | null }>(readEndpoints({ endpoints: [{ id: ping.endpointId }] }))
+  if (!endpoint || endpoint.clientId !== ping.clientId || endpoint.deletedAt !== null) return null
+  const event = { id: ping.eventId, type: 'endpoint.ping' as const, at }
   const data = JSON.stringify({ endpointId: ping.endpointId })
-  const place = { client_id: ping.clientId, task_id: null, endpoint_id: ping.endpointId, created_at: now }
+  const place = { client_id: ping.clientId, task_id: null, endpoint_id: ping.endpointId, created_at: at }
   yield* write(
     [
       {
@@ -318,7 +299,7 @@ export function* addPing(
         url: null,
         body:
           endpoint.format === 'cloudevents'
-            ? cloudEventJson({ ...event, source: view.publicUrl(), subject: null, sequence: 0 }, data)
+            ? cloudEventJson({ ...event, source: view.publicUrl(), subject: null, sequence: null }, data)
             : null,
         retry_schedule: null,
         trigger: 'ping',

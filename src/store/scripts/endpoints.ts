@@ -1,17 +1,32 @@
 /** Endpoints: settings, status and the rule of their lane change together. */
-import { sql } from 'drizzle-orm'
-import { defaultEvents, type Endpoint, type EventType, endpointStatus, type Millis } from '../../model.ts'
+import { type SQL, sql } from 'drizzle-orm/sql/sql'
+import { canonicalUrl } from '../../callbackurl.ts'
+import { COLD_WINDOW, gateOf } from '../../health.ts'
+import { defaultEvents, type Endpoint, type EventType } from '../../model.ts'
 import { endpointColumns } from '../columns.ts'
-import { bind, first, query, type Script, send, statement, together } from '../script.ts'
-import type { Changed, EndpointPatch, NewEndpoint } from '../store.ts'
+import { bind, type Dialect, first, now, query, rows, type Script, send, statement } from '../script.ts'
+import type { Added, Changed, EndpointPatch, NewEndpoint } from '../store.ts'
+import { lockClient } from './clients.ts'
 import { DELIVERIES } from './deliveries.ts'
-import { addLanes, changeLane } from './lanes.ts'
+import { regulate } from './health.ts'
+import { laneOf, type View } from './outbox.ts'
+import { addLanes, changeLane, paceOf } from './rules.ts'
 import { FOREVER } from './share.ts'
 import { anyone } from './tasks.ts'
+import { leaveTurns } from './turns.ts'
+import { endVerification, startVerification } from './verification.ts'
 
 export const readEndpoint = statement(
   (d) => sql`select ${endpointColumns} from endpoints where id = ${bind('id')} and client_id = ${anyone(d)} and deleted_at is null`,
 )
+const readMany = statement(
+  (d) =>
+    sql`select ${endpointColumns} from endpoints where id ${d.anyOf(sql`select v.id from ${d.records('endpoints', { id: 'text' })} v`)}`,
+)
+/** Those of these ids that there are, deleted ones too: where something was sent is told after the end. */
+export function* findEndpoints(ids: readonly string[]): Script<readonly Endpoint[]> {
+  return ids.length === 0 ? [] : yield* rows<Endpoint>(readMany({ endpoints: ids.map((id) => ({ id })) }))
+}
 const NEW = {
   id: 'text',
   client_id: 'text',
@@ -33,18 +48,16 @@ const NEW = {
 } as const
 const newNames = sql.raw(Object.keys(NEW).join(', '))
 const insertEndpoint = statement(
-  (d) => sql`insert into endpoints (${newNames}, verified_at, created_at, updated_at, revision)
-    select ${newNames}, case when ${bind('verified')} = 1 then ${d.now} else null end, ${d.now}, ${d.now}, 1 from ${d.records('endpoints', NEW)} v where true
+  (d) => sql`insert into endpoints (${newNames}, verified_at, first_verified_at, created_at, updated_at, revision)
+    select ${newNames}, case when ${bind('verified')} = 1 then ${d.now} else null end, case when ${bind('verified')} = 1 then ${d.now} else null end, ${d.now}, ${d.now}, 1 from ${d.records('endpoints', NEW)} v where true
     on conflict (client_id, url) where deleted_at is null do nothing returning ${endpointColumns}`,
 )
 /** Whether these event types hold some that are no endings. */
 const follows = (events: string): 0 | 1 =>
   (JSON.parse(events) as EventType[]).some((type) => !(defaultEvents as readonly EventType[]).includes(type)) ? 1 : 0
-const paceOf = (maxPerMinute: number | null): Millis | null => (maxPerMinute === null ? null : Math.ceil(60_000 / maxPerMinute))
-const heldUntil = (endpoint: Endpoint): Millis => (endpointStatus(endpoint) === 'active' ? 0 : FOREVER)
 
-/** Null: the client has an endpoint with that URL. */
-export function* addEndpoint(endpoint: NewEndpoint): Script<Endpoint | null> {
+/** At most `most` of a client, however many are added at once. */
+export function* addEndpoint(endpoint: NewEndpoint, most: number, view: View): Script<Added<Endpoint>> {
   const row = {
     id: endpoint.id,
     client_id: endpoint.clientId,
@@ -64,11 +77,17 @@ export function* addEndpoint(endpoint: NewEndpoint): Script<Endpoint | null> {
     secret_hint: endpoint.secretHint,
     verification: endpoint.verification,
   }
+  const known = yield* urlsOf(endpoint.clientId)
+  if (known.length >= most) return { kind: 'full' }
+  if (hasUrl(known, endpoint.url, endpoint.id)) return { kind: 'duplicate' }
   const made = yield* first<Endpoint>(insertEndpoint({ endpoints: [row], verified: endpoint.verified ? 1 : 0 }))
-  if (!made) return null
-  yield* send(addLanes([{ id: made.id, cap: made.maxInFlight, paceMs: paceOf(made.maxPerMinute), heldUntil: heldUntil(made) }]))
-  return made
+  if (!made) return { kind: 'duplicate' }
+  const heldUntil = gateOf(made) === 'open' ? 0 : FOREVER
+  yield* send(addLanes([{ id: made.id, cap: made.maxInFlight, paceMs: paceOf(made), heldUntil, windowSize: COLD_WINDOW }]))
+  return { kind: 'added', value: mustProve(made) ? yield* startVerification(made, view) : made }
 }
+
+const mustProve = ({ verifiedAt, verification }: Endpoint): boolean => verifiedAt === null && verification !== 'none'
 
 const plain = {
   url: 'url',
@@ -88,10 +107,17 @@ const plain = {
   previousSecretUntil: 'previous_secret_until',
 } as const satisfies Partial<Record<keyof EndpointPatch, string>>
 
-const takenBy = statement(
-  () =>
-    sql`select id from endpoints where client_id = ${bind('clientId')} and url = ${bind('url')} and id <> ${bind('id')} and deleted_at is null`,
-)
+const readUrls = statement(() => sql`select id, url from endpoints where client_id = ${bind('clientId')} and deleted_at is null`)
+/** The endpoints of a client: until the commit nobody else gives it one, or one of them another URL. */
+function* urlsOf(clientId: string): Script<readonly Pick<Endpoint, 'id' | 'url'>[]> {
+  yield* send([lockClient({ id: clientId })])
+  return yield* rows<Pick<Endpoint, 'id' | 'url'>>(readUrls({ clientId }))
+}
+/** Whether another endpoint than `id` has that URL, however it is spelled. */
+function hasUrl(known: readonly Pick<Endpoint, 'id' | 'url'>[], url: string, id: string): boolean {
+  const wanted = canonicalUrl(url)
+  return known.some((other) => other.id !== id && canonicalUrl(other.url) === wanted)
+}
 const lockEndpoint = statement(
   (d) =>
     sql`select ${endpointColumns} from endpoints where id = ${bind('id')} and client_id = ${anyone(d)} and deleted_at is null ${d.lock}`,
@@ -103,11 +129,12 @@ export function* changeEndpoint(
   clientId: string | null,
   patch: EndpointPatch,
   revision: number | null,
+  view: View,
 ): Script<Changed<Endpoint>> {
   const known = yield* first<Endpoint>(lockEndpoint({ id, clientId }))
   if (!known) return { kind: 'missing' }
   if (revision !== null && known.revision !== revision) return { kind: 'stale' }
-  if (patch.url !== undefined && (yield* first(takenBy({ id, clientId: known.clientId, url: patch.url })))) return { kind: 'duplicate' }
+  if (patch.url !== undefined && hasUrl(yield* urlsOf(known.clientId), patch.url, id)) return { kind: 'duplicate' }
   const changed = yield* first<Endpoint>(
     query((d) => {
       const sets = Object.entries(plain).flatMap(([member, column]) => {
@@ -116,12 +143,21 @@ export function* changeEndpoint(
       })
       if (patch.events !== undefined) sets.push(sql`follows = ${follows(patch.events)}`)
       if (patch.paused !== undefined) sets.push(patch.paused ? sql`paused_at = coalesce(paused_at, ${d.now})` : sql`paused_at = null`)
-      if (patch.verified !== undefined) sets.push(patch.verified ? sql`verified_at = ${d.now}` : sql`verified_at = null`)
+      // An episode of failure ends with the address it was of, and with the pause in which nothing was tried.
+      if (patch.disabled !== undefined ? patch.disabled === false : (patch.url ?? known.url) !== known.url || patch.paused === false)
+        sets.push(sql`failing_since = null, failing_told_at = null`)
+      if (patch.verified !== undefined)
+        sets.push(
+          patch.verified
+            ? sql`verified_at = ${d.now}, first_verified_at = coalesce(first_verified_at, ${d.now}), verification_delivery_id = null,
+                verification_error = null, verification_expires_at = null`
+            : sql`verified_at = null`,
+        )
       if (patch.disabled !== undefined)
         sets.push(
           patch.disabled
             ? sql`disabled_at = ${d.now}, disabled_reason = ${patch.disabled}`
-            : sql`disabled_at = null, disabled_reason = null, failing_since = null`,
+            : sql`disabled_at = null, disabled_reason = null`,
         )
       return sql`update endpoints set ${sql.join([...sets, sql`revision = revision + 1`, sql`updated_at = ${d.now}`], sql`, `)}
         where id = ${id} returning ${endpointColumns}`
@@ -129,33 +165,46 @@ export function* changeEndpoint(
   )
   const value = changed!
   const place = { queue: DELIVERIES, clientId: value.clientId, laneId: value.id }
-  const rule = { cap: value.maxInFlight, paceMs: paceOf(value.maxPerMinute) }
-  // What a receiver asked to wait stays, unless the endpoint's status is what changes.
-  const hold = endpointStatus(known) === endpointStatus(value) ? {} : { heldUntil: heldUntil(value) }
-  yield* send(changeLane(place, { ...rule, ...hold }, value.updatedAt))
-  return { kind: 'changed', value }
+  yield* changeLane(place, (rule) => ({ ...rule, cap: value.maxInFlight, paceMs: paceOf(value) }), value.updatedAt)
+  // What a receiver asked to wait stays, unless what its status lets through is what changes.
+  if (gateOf(known) !== gateOf(value)) yield* regulate(value, value.updatedAt)
+  if (patch.verified === true) yield* endVerification({ ...known, updatedAt: value.updatedAt })
+  const begins = patch.verified === false && mustProve(value)
+  return { kind: 'changed', value: begins ? yield* startVerification(value, view) : value }
 }
 
 const removeEndpointRow = statement(
   (
     d,
-  ) => sql`update endpoints set deleted_at = ${d.now}, updated_at = ${d.now}, headers = null, previous_secret = null, revision = revision + 1
+  ) => sql`update endpoints set deleted_at = ${d.now}, updated_at = ${d.now}, headers = null, secret = '', previous_secret = null, revision = revision + 1
     where id = ${bind('id')} and client_id = ${anyone(d)} and deleted_at is null returning client_id as "clientId"`,
 )
-const cancelDeliveries = statement(
-  (
-    d,
-  ) => sql`update deliveries set fence = fence + 1, state = 'canceled', canceled_reason = 'endpointDeleted', finished_at = ${d.now}, updated_at = ${d.now},
+/** Deliveries canceled in the commit that deletes their endpoint; claims cancel the rest, batch by batch. */
+const CANCELED_AT_ONCE = 10_000
+
+// In the order of the lane's own index, lest the planner walk along everything that is open.
+const pendingOf = sql`x.lane_id = ${bind('id')} and x.state = 'pending' order by x.line, x.rank, x.id`
+const canceling = (d: Dialect, chosen: SQL): SQL =>
+  sql`update deliveries set fence = fence + 1, state = 'canceled', canceled_reason = 'endpointDeleted', finished_at = ${d.now}, updated_at = ${d.now},
       leased_until = null, leased_by = null
-    where lane_id = ${bind('id')} and state in ('pending', 'running')`,
-)
+    where state in ('pending', 'running') and id ${d.anyOf(sql`select x.id from deliveries x where ${chosen}`)}`
+const cancelRunning = statement((d) => canceling(d, sql`x.lane_id = ${bind('id')} and x.state = 'running'`))
+const cancelPending = statement((d) => canceling(d, sql`${pendingOf} limit ${bind('limit')}`))
+const readRest = statement(() => sql`select x.id from deliveries x where ${pendingOf} limit 1`)
 const dropLane = statement(() => sql`delete from lanes where id = ${bind('id')}`)
 const dropTurns = statement(() => sql`delete from turns where lane_id = ${bind('id')}`)
 
-/** Deletes an endpoint; its open deliveries become canceled. False: there is none such. */
-export function* removeEndpoint(id: string, clientId: string | null): Script<boolean> {
+/** Deletes an endpoint; its open deliveries become canceled. Answers whose it was; null: there is none such. */
+export function* removeEndpoint(id: string, clientId: string | null): Script<string | null> {
   const removed = yield* first<{ clientId: string }>(removeEndpointRow({ id, clientId }))
-  if (!removed) return false
-  yield* together([cancelDeliveries({ id }), dropTurns({ id }), dropLane({ id })])
-  return true
+  if (!removed) return null
+  const lanes = [id, laneOf(id, 'endpoint.verification')].map((lane) => ({ id: lane }))
+  yield* send(
+    lanes.flatMap((lane) => [cancelRunning(lane), cancelPending({ ...lane, limit: CANCELED_AT_ONCE }), dropTurns(lane), dropLane(lane)]),
+  )
+  if (yield* first(readRest({ id }))) {
+    const at = yield* now()
+    yield* send(leaveTurns([{ queue: DELIVERIES, clientId: removed.clientId, laneId: id, turn: at, alarmAt: null }]))
+  }
+  return removed.clientId
 }

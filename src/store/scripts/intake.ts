@@ -1,12 +1,15 @@
 /** Tasks come in: the task, its lane's turn and its idempotency key in one commit. A merged statement is total: a conflict is a row of the answer. */
-import { sql } from 'drizzle-orm'
+import { sql } from 'drizzle-orm/sql/sql'
 import type { Millis, Task } from '../../model.ts'
 import { taskColumns } from '../columns.ts'
 import { bind, type Call, type Columns, first, rows, type Script, send, statement, together } from '../script.ts'
 import type { Idempotency, Intake, NewTask, Submitted } from '../store.ts'
-import { addLanes, leaveTurns, type Slots, somethingWaits, turnsFor } from './lanes.ts'
+import type { Slots } from './lanes.ts'
 import type { View } from './outbox.ts'
-import { announce, KEY_CONCURRENCY, laneOf, queueOf } from './tasks.ts'
+import { findGates, queueOf } from './queues.ts'
+import { addLanes, KEY_CONCURRENCY } from './rules.ts'
+import { announce, laneOf } from './tasks.ts'
+import { leaveTurns, turnsFor } from './turns.ts'
 
 /** How long an idempotency key is kept. */
 export const IDEMPOTENCY_MS: Millis = 86_400_000
@@ -28,6 +31,7 @@ const TASK: Columns = {
   priority: 'int8',
   concurrency_key: 'text',
   batch_id: 'text',
+  schedule_id: 'text',
   traceparent: 'text',
   tracestate: 'text',
 }
@@ -90,7 +94,7 @@ export function* addTasks(
   intakes: readonly Intake[],
   view: View,
   slots: Slots | null,
-  types: ReadonlySet<string>,
+  types: RunTypes,
 ): Script<{ readonly answers: readonly Submitted[]; readonly started: readonly Task[] }> {
   const fresh = yield* claimKeys(intakes)
   const tasks = intakes.flatMap((intake) => (fresh(intake) ? intake.tasks : []))
@@ -127,7 +131,7 @@ function* insert(
   tasks: readonly NewTask[],
   view: View,
   slots: Slots | null,
-  types: ReadonlySet<string>,
+  types: RunTypes,
 ): Script<{ written: readonly Task[]; started: readonly Task[] }> {
   const placed = tasks.map((task) => ({ ...task, laneId: laneOf(task) }))
   const keyed = [...new Set(placed.filter((task) => task.concurrencyKey !== null).map((task) => task.laneId))]
@@ -151,6 +155,7 @@ function* insert(
         priority: task.priority,
         concurrency_key: task.concurrencyKey,
         batch_id: task.batchId,
+        schedule_id: task.scheduleId ?? null,
         traceparent: task.traceparent,
         tracestate: task.tracestate,
       })),
@@ -165,7 +170,7 @@ function* insert(
   const now = Math.max(...[...stamps.values()].map((stamp) => stamp.createdAt))
   const written = placed.map((task): Task => {
     const { dueAt, createdAt } = stamps.get(task.id)!
-    return { ...task, ...UNTOUCHED, dueAt, createdAt, updatedAt: createdAt }
+    return { ...task, ...UNTOUCHED, scheduleId: task.scheduleId ?? null, dueAt, createdAt, updatedAt: createdAt }
   })
   const started = written
     .filter(({ id }) => starting.has(id))
@@ -201,16 +206,25 @@ function* insert(
   return { written, started }
 }
 
-/** Tasks that may start in the commit that adds them: due now, under no limit of their own, and nobody waiting. */
+/** Task types the pump that lent the slots runs, with their limits across nodes; null: none. */
+export type RunTypes = ReadonlyMap<string, number | null>
+/** Tasks that may start in the commit that adds them: due now, under no limit of their own, not paused, and nobody waiting whom the pump could take. */
 function* chooseStarting(
   tasks: readonly (NewTask & { laneId: string })[],
   slots: Slots | null,
-  types: ReadonlySet<string>,
+  types: RunTypes,
 ): Script<ReadonlySet<string>> {
   if (!slots || slots.count === 0) return new Set()
-  const able = tasks.filter((task) => task.dueAt === null && task.concurrencyKey === null && types.has(task.type))
-  if (able.length === 0 || (yield* first(somethingWaits('task')))) return new Set()
-  return new Set(able.slice(0, slots.count).map(({ id }) => id))
+  const able = tasks.filter((task) => task.dueAt === null && task.concurrencyKey === null && types.get(task.type) === null)
+  if (able.length === 0) return new Set()
+  const { waiting, paused } = yield* findGates()
+  for (const type of waiting) if (types.has(type) && !paused.has(type)) return new Set()
+  return new Set(
+    able
+      .filter(({ type }) => !paused.has(type))
+      .slice(0, slots.count)
+      .map(({ id }) => id),
+  )
 }
 
 const UNTOUCHED = {
@@ -226,11 +240,9 @@ const UNTOUCHED = {
   lastError: null,
   progress: 0,
   progressMessage: null,
-  scheduleId: null,
   startedAt: null,
   finishedAt: null,
   cancelRequestedAt: null,
-  expiresAt: null,
 } as const satisfies Partial<Task>
 
 function labels(tasks: readonly Task[]): readonly Call[] {

@@ -8,99 +8,15 @@
  * A full lane leaves no turn: it is marked filled, and the settlement that frees a slot leaves one. A held lane leaves an alarm at most.
  * So lanes that can give nothing cost a claim nothing, whatever waits in them.
  */
-import { sql } from 'drizzle-orm'
+import { sql } from 'drizzle-orm/sql/sql'
+import { limitOf } from '../../health.ts'
 import type { Kind, Millis, Work } from '../../model.ts'
-import { bind, type Call, type Columns, type Dialect, rows, type Script, send, statement, together, type Values } from '../script.ts'
-import {
-  clientsIn,
-  FOREVER,
-  type Line,
-  type Looked,
-  mostTurns,
-  plan,
-  type Round,
-  type Rule,
-  type Seen,
-  share,
-  sift,
-  type Want,
-} from './share.ts'
+import { bind, type Columns, type Dialect, rows, type Script, send, statement, together } from '../script.ts'
+import { addLanes, KEY_CONCURRENCY, lockLanes } from './rules.ts'
+import { clientsIn, type Line, type Looked, mostTurns, plan, type Round, type Rule, type Seen, share, sift, type Want } from './share.ts'
+import { keepTurns, type Turn } from './turns.ts'
 
-/** What a lane's place in the run queue is made of. */
-export interface Turn {
-  readonly queue: string
-  readonly clientId: string
-  readonly laneId: string
-  /** Null: not in line before `alarmAt`. */
-  readonly turn: number | null
-  readonly alarmAt: Millis | null
-  /** Its alarm goes off so late that the pumps' own polling learns of it in time. */
-  readonly late?: boolean
-}
-/** Longer than a pump goes without looking. */
-const LATE_MS: Millis = 20_000
-
-const TURN: Columns = { queue: 'text', client_id: 'text', lane_id: 'text', turn: 'int8', alarm_at: 'int8' }
-const insertTurns = statement(
-  (d) => sql`insert into turns (queue, client_id, lane_id, turn, alarm_at)
-    select v.queue, v.client_id, v.lane_id, v.turn, v.alarm_at from ${d.records('turns', TURN)} v`,
-)
-/** Turns, and the word to the pumps that there is something to claim, or to wait for. */
-export const leaveTurns = (turns: readonly Turn[]): readonly Call[] => {
-  const tells = [...new Set(turns.filter(({ late }) => !late).map(({ queue }) => kindOf(queue)))]
-  return keepTurns(turns).map((call) => ({ ...call, tells }))
-}
-/** Turns of lanes that the very pump which claims them knows of. */
-const keepTurns = (turns: readonly Turn[]): readonly Call[] =>
-  turns.length === 0
-    ? []
-    : [
-        insertTurns({
-          turns: turns.map((t) => ({ queue: t.queue, client_id: t.clientId, lane_id: t.laneId, turn: t.turn, alarm_at: t.alarmAt })),
-        }),
-      ]
-const kindOf = (queue: string): Kind => (queue.startsWith('task/') ? 'task' : 'delivery')
-
-/** A row that has become claimable, now or at its rank. */
-export interface Ready {
-  readonly queue: string
-  readonly clientId: string
-  readonly laneId: string
-  readonly line: number
-  readonly rank: Millis
-}
-/** One turn a lane, where its first row stands. */
-export function turnsFor(ready: readonly Ready[], now: Millis): readonly Turn[] {
-  const first = new Map<string, Ready>()
-  for (const row of ready) {
-    const known = first.get(row.laneId)
-    if (!known || standing(row, now) < standing(known, now)) first.set(row.laneId, row)
-  }
-  return [...first.values()].map((row) => {
-    const due = row.line === 0 || row.rank <= now
-    return {
-      queue: row.queue,
-      clientId: row.clientId,
-      laneId: row.laneId,
-      turn: due ? row.rank : null,
-      alarmAt: due ? null : row.rank,
-      late: !due && row.rank > now + LATE_MS,
-    }
-  })
-}
-const standing = (row: Ready, now: Millis): number => (row.line === 0 || row.rank <= now ? row.rank - FOREVER : row.rank)
-
-const insertLanes = statement(
-  (d) => sql`insert into lanes (id, cap, pace_ms, paced_at, held_until, filled)
-    select v.id, v.cap, v.pace_ms, 0, v.held_until, 0 from ${d.records('lanes', { id: 'text', cap: 'int8', pace_ms: 'int8', held_until: 'int8' })} v
-    where true order by v.id on conflict (id) do nothing`,
-)
-export const addLanes = (
-  lanes: readonly { id: string; cap: number | null; paceMs?: Millis | null; heldUntil?: Millis }[],
-): readonly Call[] =>
-  lanes.length === 0
-    ? []
-    : [insertLanes({ lanes: lanes.map((l) => ({ id: l.id, cap: l.cap, pace_ms: l.paceMs ?? null, held_until: l.heldUntil ?? 0 })) })]
+const ids = (d: Dialect, name: string) => sql`select v.id from ${d.records(name, { id: 'text' })} v`
 
 // Looking: locks nothing, writes nothing.
 
@@ -110,16 +26,18 @@ const looking = (table: 'tasks' | 'deliveries') =>
     (d) => sql`with recursive line(queue, client_id, n) as (
         select q.id, (select min(t.client_id) from turns t where t.queue = q.id and t.client_id > q.since and t.turn is not null), 1
         from ${d.records('queues', QUEUE)} q
-        where q.cap is null or q.cap > (select count(*) from ${sql.raw(table)} r where r.state = 'running' and ${queueIs(table, sql`q.id`)})
+        where not exists (select 1 from queues g where g.id = q.id and g.paused_at is not null)
+          and (q.cap is null or q.cap > (select count(*) from ${sql.raw(table)} r where r.state = 'running' and ${queueIs(table, sql`q.id`)}))
         union all
         select l.queue, (select min(t.client_id) from turns t where t.queue = l.queue and t.client_id > l.client_id and t.turn is not null), l.n + 1
         from line l where l.client_id is not null and l.n < ${bind('limit')})
       select t.seq as seq, t.lane_id as "laneId", t.queue as queue, t.client_id as "clientId", t.turn as turn,
-        l.id as known, l.cap as cap, l.filled as filled, l.held_until as "heldUntil", null as "alarmAt", null as now
+        l.id as known, l.cap as cap, l.filled as filled, l.held_until as "heldUntil", l.window_size as "windowSize", l.succeeded_at as "succeededAt",
+        l.probe_ms as "probeMs", null as "alarmAt", null as now
       from line c join turns t on t.seq ${d.anyOf(sql`select x.seq from turns x where x.queue = c.queue and x.client_id = c.client_id and x.turn is not null
           order by x.turn, x.seq limit ${bind('depth')}`)}
         left join lanes l on l.id = t.lane_id
-      union all select null, null, null, null, null, null, null, null, null,
+      union all select null, null, null, null, null, null, null, null, null, null, null, null,
         (select min(a.alarm_at) from turns a where a.alarm_at is not null), ${d.now}`,
   )
 /** A task's queue is its type; all deliveries stand in one. */
@@ -139,24 +57,40 @@ const sweepTurns = statement(
       sql`select x.seq from turns x where x.seq ${d.anyOf(sql`select v.seq from ${d.records('stale', { seq: 'int8' })} v`)} ${d.skipLocked}`,
     )}`,
 )
+/** More than that pile up only while nobody looks, say in a paused type. Those left are eaten by the next visits. */
+const MOST_EATEN = 5_000
+/** Each task added to a full lane leaves a turn: while nobody looks they pile up, and would stand before the other lanes of their client. */
+const sweepLanes = statement(
+  (d) =>
+    sql`delete from turns where seq ${d.anyOf(
+      sql`select x.seq from turns x where x.turn is not null and x.lane_id ${d.anyOf(
+        // Locked and judged anew: whoever opens the lane later leaves its turn later.
+        sql`select l.id from lanes l where l.id ${d.anyOf(ids(d, 'lanes'))} and (l.filled = 1 or l.held_until > ${d.now}) order by l.id ${d.skipLocked}`,
+      )} limit ${sql.raw(String(MOST_EATEN))} ${d.skipLocked}`,
+    )}`,
+)
 
 /** A lane that somebody else visits or settles is looked at again this soon: its turn stands. */
 const BUSY_MS: Millis = 4
 
+/** A row that somebody was changing is looked for again this soon. */
+const MISSED_MS: Millis = 1_000
+
+/** A lane of a concurrency key was made with its first task, and may have been removed since as idle. */
+const isKeyed = ({ queue, clientId, laneId }: Want): boolean =>
+  queue !== 'delivery' && laneId.startsWith(`${clientId}/${queue.slice('task/'.length)}/`)
+
 // Visiting: locks the lanes' rules, eats their turns, counts, reads the heads, takes, leaves turns.
 
-const ids = (d: Dialect, name: string) => sql`select v.id from ${d.records(name, { id: 'text' })} v`
-const lockLanes = statement(
-  (d) => sql`select id, cap, pace_ms as "paceMs", paced_at as "pacedAt", held_until as "heldUntil", filled from lanes
-    where id ${d.anyOf(ids(d, 'lanes'))} order by id ${d.skipLocked}`,
-)
 const addGates = statement(
   (d) => sql`insert into queues (id) select v.id from ${d.records('gates', { id: 'text' })} v where true on conflict (id) do nothing`,
 )
 const lockGates = statement((d) => sql`select id from queues where id ${d.anyOf(ids(d, 'gates'))} order by id ${d.skipLocked}`)
 const eatTurns = statement(
   (d) =>
-    sql`delete from turns where seq ${d.anyOf(sql`select x.seq from turns x where x.lane_id ${d.anyOf(ids(d, 'lanes'))} ${d.skipLocked}`)}`,
+    sql`delete from turns where seq ${d.anyOf(
+      sql`select x.seq from turns x where x.lane_id ${d.anyOf(ids(d, 'lanes'))} limit ${sql.raw(String(MOST_EATEN))} ${d.skipLocked}`,
+    )}`,
 )
 const counting = (table: 'tasks' | 'deliveries') =>
   statement(
@@ -164,7 +98,8 @@ const counting = (table: 'tasks' | 'deliveries') =>
       sql`select lane_id as id, count(*) as n from ${sql.raw(table)} where state = 'running' and lane_id ${d.anyOf(ids(d, 'lanes'))} group by lane_id`,
   )
 const countLanes = { task: counting('tasks'), delivery: counting('deliveries') }
-const countTypes = statement(() => sql`select 'task/' || type as id, count(*) as n from tasks where state = 'running' group by type`)
+/** How many run of each queue, on all nodes. */
+export const countTypes = statement(() => sql`select 'task/' || type as id, count(*) as n from tasks where state = 'running' group by type`)
 const heading = (table: 'tasks' | 'deliveries') =>
   statement((d) => {
     const head = (line: string) =>
@@ -229,7 +164,7 @@ export function* claim<Taken extends Row>(
     looked = { ...begun, seen: [...begun.seen, ...looked.seen.filter((row) => !known.has(row.seq))] }
   }
   const { lanes, stale } = sift(looked.seen, looked.now)
-  if (stale.length > 0) yield sweepTurns({ stale: stale.map((seq) => ({ seq })) })
+  if (stale.length > 0) yield* sweep(stale)
   const wants = share(lanes, looked.seen, limit, wide, round)
   const nextInMs = looked.alarmAt === null ? null : Math.max(0, looked.alarmAt - looked.now)
   if (wants.length === 0) return { taken: [], nextInMs, more: stale.length > 0 }
@@ -238,6 +173,12 @@ export function* claim<Taken extends Row>(
   // Lanes that were seen and got nothing, or that a look could not show, are claimable still.
   const beyond = wants.length < lanes.length || clientsIn(looked.seen) >= wide || mostTurns(looked.seen) >= depth
   return { taken, more: more || beyond, nextInMs: alarms.length === 0 ? null : Math.max(0, Math.min(...alarms) - looked.now) }
+}
+
+function* sweep(stale: readonly Seen[]): Script<void> {
+  const lanes = Map.groupBy(stale, ({ laneId }) => laneId)
+  const piled = [...lanes].filter(([, turns]) => turns.length > 1).map(([id]) => ({ id }))
+  yield* send([sweepTurns({ stale: stale.map(({ seq }) => ({ seq })) }), ...(piled.length > 0 ? [sweepLanes({ lanes: piled })] : [])])
 }
 
 function* visit<Taken extends Row>(
@@ -250,7 +191,10 @@ function* visit<Taken extends Row>(
   const caps = new Map(queues.map((q) => [q.id, q.cap]))
   const gates = [...new Set(wants.map((w) => w.queue))].filter((id) => caps.get(id) != null).map((id) => ({ id }))
   const unknown = wants.filter((w) => !w.known)
-  yield* send([...addLanes(unknown.map((w) => ({ id: w.laneId, cap: null }))), ...(gates.length > 0 ? [addGates({ gates })] : [])])
+  yield* send([
+    ...addLanes(unknown.map((w) => ({ id: w.laneId, cap: isKeyed(w) ? KEY_CONCURRENCY : null }))),
+    ...(gates.length > 0 ? [addGates({ gates })] : []),
+  ])
   const locked = yield* together([
     lockLanes({ lanes: wants.map((w) => ({ id: w.laneId })) }),
     ...(gates.length > 0 ? [lockGates({ gates })] : []),
@@ -304,7 +248,10 @@ function* visit<Taken extends Row>(
     for (const [laneId, heads] of standing) if (heads.some(({ id }) => chosen.includes(id) && !got.has(id))) missed.add(laneId)
   for (const { queue, clientId, laneId } of mine) {
     if (ended.has(laneId)) turns.push({ queue, clientId, laneId, turn: now, alarmAt: null })
-    else if (missed.has(laneId)) turns.push({ queue, clientId, laneId, turn: null, alarmAt: now + 1000 })
+    else if (missed.has(laneId)) {
+      turns.push({ queue, clientId, laneId, turn: null, alarmAt: now + MISSED_MS })
+      alarmAt = Math.min(alarmAt ?? Infinity, now + MISSED_MS)
+    }
   }
   const full = filled.filter(({ id }) => !ended.has(id) && !missed.has(id))
   yield* send([
@@ -323,29 +270,25 @@ export interface Slots {
   readonly leaseMs: Millis
   readonly count: number
 }
-const inLine = statement(
-  () => sql`select 1 as one from turns where queue >= ${bind('from')} and queue < ${bind('to')} and turn is not null limit 1`,
-)
-const ranges = { task: { from: 'task/', to: 'task0' }, delivery: { from: 'delivery', to: 'delivery0' } } as const satisfies Record<
-  Kind,
-  Values
->
-/** Whether anything of that kind stands in line: then nothing new may start before it. */
-export const somethingWaits = (kind: Kind): Call => inLine(ranges[kind])
+/** While a delivery stands in line nothing new may start before it. */
+const deliveryInLine = statement(() => sql`select 1 as one from turns where queue = 'delivery' and turn is not null limit 1`)
 
-/** How many rows of each lane may start now, under its rule and `slots`; lanes that are thereby full are marked so. */
-export function* admit(kind: Kind, wanted: ReadonlyMap<string, number>, slots: number, now: Millis): Script<ReadonlyMap<string, number>> {
+/** How many deliveries of each lane may start now, under its rule and `slots`; lanes that are thereby full are marked so. */
+export function* admit(wanted: ReadonlyMap<string, number>, slots: number, now: Millis): Script<ReadonlyMap<string, number>> {
   const lanes = [...wanted.keys()].map((id) => ({ id }))
-  const [waits, locked] = yield* together([somethingWaits(kind), lockLanes({ lanes })])
-  const rules = (locked as unknown as Rule[]).filter((rule) => rule.heldUntil <= now && rule.filled === 0 && rule.paceMs === null)
+  const [waits, locked] = yield* together([deliveryInLine(), lockLanes({ lanes })])
+  const rules = (locked as unknown as Rule[]).filter(
+    (rule) => rule.heldUntil <= now && rule.filled === 0 && rule.paceMs === null && rule.probeMs === 0,
+  )
   if (waits!.length > 0 || rules.length === 0) return new Map()
-  const counts = yield* rows<{ id: string; n: number }>(countLanes[kind]({ lanes: rules.map(({ id }) => ({ id })) }))
+  const counts = yield* rows<{ id: string; n: number }>(countLanes.delivery({ lanes: rules.map(({ id }) => ({ id })) }))
   const running = new Map(counts.map(({ id, n }) => [id, n]))
   const admitted = new Map<string, number>()
   const filled: { id: string }[] = []
   let left = slots
-  for (const { id, cap } of rules) {
-    const room = cap === null ? Infinity : cap - (running.get(id) ?? 0)
+  for (const known of rules) {
+    const { id } = known
+    const room = (limitOf(known, now) ?? Infinity) - (running.get(id) ?? 0)
     const n = Math.max(0, Math.min(wanted.get(id)!, room, left))
     left -= n
     admitted.set(id, n)
@@ -355,83 +298,23 @@ export function* admit(kind: Kind, wanted: ReadonlyMap<string, number>, slots: n
   return admitted
 }
 
-// Freeing, holding, mending.
+// Mending.
 
-const lockCapped = statement(
-  (d) => sql`select id, filled from lanes where id ${d.anyOf(ids(d, 'lanes'))} and cap is not null order by id ${d.lock}`,
-)
 const clearFilled = statement((d) => sql`update lanes set filled = 0 where id ${d.anyOf(ids(d, 'lanes'))}`)
-
-/** After rows left `running`: full lanes among theirs are open again and get a turn. */
-export function* free(left: readonly Omit<Ready, 'line' | 'rank'>[], now: Millis): Script<readonly Turn[]> {
-  const byLane = new Map(left.map((row) => [row.laneId, row]))
-  if (byLane.size === 0) return []
-  // Locked before it is read: a visit that counted our row as running must have said `filled` by then.
-  const locked = yield* rows<{ id: string; filled: number }>(lockCapped({ lanes: [...byLane.keys()].map((id) => ({ id })) }))
-  const opened = locked.filter((lane) => lane.filled === 1)
-  if (opened.length === 0) return []
-  yield clearFilled({ lanes: opened.map(({ id }) => ({ id })) })
-  return opened.map(({ id }) => {
-    const { queue, clientId, laneId } = byLane.get(id)!
-    return { queue, clientId, laneId, turn: now, alarmAt: null }
-  })
-}
-
-const setRule = statement(
-  (d) => sql`update lanes set cap = coalesce(v.cap, lanes.cap), pace_ms = case when v.repace = 1 then v.pace_ms else lanes.pace_ms end,
-      held_until = coalesce(v.held_until, lanes.held_until), filled = 0
-    from ${d.records('lanes', { lane_id: 'text', cap: 'int8', repace: 'int8', pace_ms: 'int8', held_until: 'int8' })} v where lanes.id = v.lane_id`,
-)
-const holdLonger = statement(
-  (d) => sql`update lanes set held_until = v.until from ${d.records('lanes', { lane_id: 'text', until: 'int8' })} v
-    where lanes.id = v.lane_id and lanes.held_until < v.until`,
-)
-/** Changes a lane's rule and has it looked at again. Members left out stay. */
-export const changeLane = (
-  place: Omit<Ready, 'line' | 'rank'>,
-  rule: { cap?: number; paceMs?: Millis | null; heldUntil?: Millis },
-  now: Millis,
-): readonly Call[] => [
-  setRule({
-    lanes: [
-      {
-        lane_id: place.laneId,
-        cap: rule.cap ?? null,
-        repace: rule.paceMs === undefined ? 0 : 1,
-        pace_ms: rule.paceMs ?? null,
-        held_until: rule.heldUntil ?? null,
-      },
-    ],
-  }),
-  ...leaveTurns([{ queue: place.queue, clientId: place.clientId, laneId: place.laneId, turn: now, alarmAt: null }]),
-]
-/** Nothing of these lanes is claimed before `until`; never shortens a hold. */
-export const holdLanes = (holds: readonly (Omit<Ready, 'line' | 'rank'> & { until: Millis })[]): readonly Call[] =>
-  holds.length === 0
-    ? []
-    : [
-        holdLonger({ lanes: holds.map(({ laneId, until }) => ({ lane_id: laneId, until })) }),
-        ...leaveTurns(
-          holds
-            .filter(({ until }) => until < FOREVER)
-            .map(({ queue, clientId, laneId, until }) => ({ queue, clientId, laneId, turn: null, alarmAt: until })),
-        ),
-      ]
-
-const mending = (table: 'tasks' | 'deliveries') =>
-  statement((d) => {
-    const queue = table === 'tasks' ? sql`'task/' || w.type` : sql`'delivery'`
-    return sql`with recursive lane(id) as (
+/** A turn for each lane that has rows and none, and is neither held nor full. In a sound store there is no such lane. */
+export const strandedIn = (d: Dialect, table: 'tasks' | 'deliveries') => {
+  const queue = table === 'tasks' ? sql`'task/' || w.type` : sql`'delivery'`
+  return sql`with recursive lane(id) as (
         select min(lane_id) from ${sql.raw(table)} where state = 'pending'
         union all select (select min(p.lane_id) from ${sql.raw(table)} p where p.state = 'pending' and p.lane_id > lane.id) from lane where lane.id is not null)
-      insert into turns (queue, client_id, lane_id, turn, alarm_at)
       select ${queue}, w.client_id, w.lane_id, ${d.now}, null
       from lane join ${sql.raw(table)} w on w.id = (select p.id from ${sql.raw(table)} p where p.lane_id = lane.id and p.state = 'pending' order by p.line, p.rank limit 1)
         left join lanes l on l.id = lane.id
       where not exists (select 1 from turns t where t.lane_id = lane.id)
-        and (l.id is null or l.held_until <= ${d.now} and (l.filled = 0 or not exists (select 1 from ${sql.raw(table)} r where r.lane_id = lane.id and r.state = 'running')))
-      returning lane_id as id`
-  })
+        and (l.id is null or l.held_until <= ${d.now} and (l.filled = 0 or not exists (select 1 from ${sql.raw(table)} r where r.lane_id = lane.id and r.state = 'running')))`
+}
+const mending = (table: 'tasks' | 'deliveries') =>
+  statement((d) => sql`insert into turns (queue, client_id, lane_id, turn, alarm_at) ${strandedIn(d, table)} returning lane_id as id`)
 const mendTurns = { task: mending('tasks'), delivery: mending('deliveries') }
 
 /** A turn for every lane that has rows and none, and is neither held nor full: a lost turn costs seconds, not work. */

@@ -1,9 +1,9 @@
 /** Leases of both tables of work: renewed by whoever holds them, found by the janitor when they have ended. */
-import { sql } from 'drizzle-orm'
-import type { Delivery, Kind, Millis, Task } from '../../model.ts'
+import { sql } from 'drizzle-orm/sql/sql'
+import { type Delivery, type Kind, type Millis, type Task, WORKER } from '../../model.ts'
 import { deliveryColumns, taskColumns } from '../columns.ts'
-import { bind, rows, type Script, statement } from '../script.ts'
-import type { Held, Renewal } from '../store.ts'
+import { bind, first, rows, type Script, send, statement } from '../script.ts'
+import type { Held, LeaseEnd, Renewal } from '../store.ts'
 
 const tables = { task: 'tasks', delivery: 'deliveries' } as const
 
@@ -41,12 +41,43 @@ export function* renew(kind: Kind, held: readonly Held[], leaseMs: Millis): Scri
   return held.map(({ id }) => ({ id, kept: byId.has(id), cancelRequested: byId.get(id)?.cancelRequestedAt != null }))
 }
 
+/** How long it is known how a lease was ended by its holder. */
+const REMEMBERED_MS: Millis = 3_600_000
+const remember = statement(
+  (d) => sql`insert into idempotency (client_id, scope, key, fingerprint, task_ids, expires_at)
+    select v.client_id, 'lease', v.key, v.fingerprint, '[]', ${d.now} + ${bind('keepMs')}
+    from ${d.records('ended', { client_id: 'text', key: 'text', fingerprint: 'text' })} v
+    where true order by v.client_id, v.key on conflict (client_id, scope, key) do nothing`,
+)
+/** Keeps how leases were ended by their holders. A result that was taken is not kept: its task shows under which fence it completed. */
+export function* rememberEnds(ended: readonly (Held & { readonly clientId: string; readonly as: LeaseEnd })[]): Script<void> {
+  if (ended.length === 0) return
+  const rows = ended.map((each) => ({ client_id: each.clientId, key: leaseOf(each), fingerprint: each.as }))
+  yield* send([remember({ ended: rows, keepMs: REMEMBERED_MS })])
+}
+const readEnded = statement(
+  (d) => sql`select ${taskColumns} from tasks where id = ${bind('id')}
+    and (state = 'completed' and fence = ${bind('fence')} and 'complete' = ${bind('as')}
+      or exists (select 1 from idempotency i where i.client_id = tasks.client_id and i.scope = 'lease' and i.key = ${bind('lease')}
+        and i.fingerprint = ${bind('as')} and i.expires_at > ${d.now}))`,
+)
+/** The task as it is now, if the holder of that lease ended it so. */
+export function* findEnded(lease: Held, as: LeaseEnd): Script<Task | null> {
+  return yield* first<Task>(readEnded({ id: lease.id, fence: lease.fence, lease: leaseOf(lease), as }))
+}
+
 const expiring = (kind: Kind) =>
   statement((d) => {
     const columns = kind === 'task' ? taskColumns : deliveryColumns
-    // Workers over HTTP keep their leases over a restart of the node: theirs begin with "worker:".
+    const byWorker = sql.raw(`like '${WORKER}%'`)
+    // A worker's own times are kept here: it may renew its lease for as long as it likes.
+    const late =
+      kind === 'task'
+        ? sql`or leased_by ${byWorker} and (started_at + timeout_seconds * 1000 <= ${d.now} or deadline_at <= ${d.now})`
+        : sql``
+    // Workers over HTTP keep their leases over a restart of the node.
     return sql`select ${columns} from ${sql.raw(tables[kind])} where state = 'running'
-      and (leased_until <= ${d.now} or leased_by <> coalesce(${bind('boot')}, leased_by) and leased_by not like 'worker:%') limit ${bind('limit')}`
+      and (leased_until <= ${d.now} or leased_by <> coalesce(${bind('boot')}, leased_by) and leased_by not ${byWorker} ${late}) limit ${bind('limit')}`
   })
 const expired = { task: expiring('task'), delivery: expiring('delivery') }
 

@@ -1,9 +1,12 @@
 /** What is read and not changed: lists by keyset, the feed, states of callbacks. Texts vary with the filters, so they are rendered at each call. */
-import { type SQL, sql } from 'drizzle-orm'
+import { type SQL, sql } from 'drizzle-orm/sql/sql'
 import { type Delivery, type Endpoint, type Event, type EventType, isTerminal, type Task } from '../../model.ts'
 import { deliveryColumns, endpointColumns, eventColumns, taskColumns } from '../columns.ts'
-import { bind, type Dialect, first, query, rows, type Script, statement } from '../script.ts'
-import type { CallbackStatus, DeliveryQuery, Page, Position, TaskQuery } from '../store.ts'
+import { bind, type Dialect, first, query, rows, type Script, statement, together } from '../script.ts'
+import type { CallbackStatus, DeliveryQuery, Holds, LaneState, OpenMark, Page, Position, TaskQuery } from '../store.ts'
+import { countTypes } from './lanes.ts'
+import { type QueueRow, readQueues, shownQueue, typeOf } from './queues.ts'
+import { FOREVER } from './share.ts'
 
 const every = (conditions: readonly SQL[]): SQL => (conditions.length === 0 ? sql`true` : sql.join([...conditions], sql` and `))
 
@@ -20,38 +23,43 @@ const MOST_SCANNED = 10_000
 /** Characters of inputs and results in one page before it ends early. */
 const MOST_CHARACTERS = 4 * 1024 * 1024
 
-/** Tasks of a client by time of creation. A page may end early, after much was scanned or gathered; `next` says where to go on. */
-export function* listTasks(q: TaskQuery): Script<Page<Task>> {
+export const isIn = (column: SQL, values: readonly string[]): SQL =>
+  sql`${column} in (${sql.join(
+    values.map((value) => sql`${value}`),
+    sql`, `,
+  )})`
+
+/**
+ * Ids of tasks and when they were made, in order, within what an index serves: client, time, batch or one member of the metadata. What is scanned
+ * is bounded before it is filtered, so that where a scan ended is known even if nothing passed.
+ */
+export function scan(q: Omit<TaskQuery, 'limit' | 'states' | 'type'>, most: number): SQL {
   const direction = q.order === 'asc' ? sql.raw('asc') : sql.raw('desc')
   const beyond = q.order === 'asc' ? sql.raw('>') : sql.raw('<')
-  const filters: SQL[] = []
-  if (q.states)
-    filters.push(
-      sql`x.state in (${sql.join(
-        q.states.map((state) => sql`${state}`),
-        sql`, `,
-      )})`,
-    )
-  if (q.type !== undefined) filters.push(sql`x.type = ${q.type}`)
-  if (q.batchId !== undefined) filters.push(sql`x.batch_id = ${q.batchId}`)
-  const bounds = (table: SQL): SQL[] => {
+  const within = (table: SQL, id: SQL): SQL[] => {
     const place: SQL[] = []
     if (q.clientId !== null) place.push(sql`${table}.client_id = ${q.clientId}`)
     if (q.createdAfter !== undefined) place.push(sql`${table}.created_at > ${q.createdAfter}`)
     if (q.createdBefore !== undefined) place.push(sql`${table}.created_at < ${q.createdBefore}`)
+    if (q.after) place.push(sql`(${table}.created_at, ${id}) ${beyond} (${q.after.at}, ${q.after.id})`)
     return place
   }
-  const after = (table: SQL, id: SQL): SQL[] =>
-    q.after ? [sql`(${table}.created_at, ${id}) ${beyond} (${q.after.at}, ${q.after.id})`] : []
-  // What is scanned is bounded before it is filtered, and where the scan ended is known even if nothing passed.
-  const scanned = q.metadata
-    ? sql`select l.task_id as id, l.created_at from labels l where l.name = ${q.metadata.key} and l.value = ${q.metadata.value}
-        and ${every([...bounds(sql`l`), ...after(sql`l`, sql`l.task_id`)])} order by l.created_at ${direction}, l.task_id ${direction} limit ${MOST_SCANNED}`
-    : sql`select t.id, t.created_at from tasks t where ${every([
-        ...bounds(sql`t`),
-        ...after(sql`t`, sql`t.id`),
-        ...(q.batchId === undefined ? [] : [sql`t.batch_id = ${q.batchId}`]),
-      ])} order by t.created_at ${direction}, t.id ${direction} limit ${MOST_SCANNED}`
+  if (q.metadata)
+    return sql`select l.task_id as id, l.created_at from labels l where l.name = ${q.metadata.key} and l.value = ${q.metadata.value}
+      and ${every(within(sql`l`, sql`l.task_id`))} order by l.created_at ${direction}, l.task_id ${direction} limit ${most}`
+  const batch = q.batchId === undefined ? [] : [sql`t.batch_id = ${q.batchId}`]
+  return sql`select t.id, t.created_at from tasks t where ${every([...within(sql`t`, sql`t.id`), ...batch])}
+    order by t.created_at ${direction}, t.id ${direction} limit ${most}`
+}
+
+/** Tasks of a client by time of creation. A page may end early, after much was scanned or gathered; `next` says where to go on. */
+export function* listTasks(q: TaskQuery): Script<Page<Task>> {
+  const direction = q.order === 'asc' ? sql.raw('asc') : sql.raw('desc')
+  const filters: SQL[] = []
+  if (q.states) filters.push(isIn(sql`x.state`, q.states))
+  if (q.type !== undefined) filters.push(sql`x.type = ${q.type}`)
+  if (q.batchId !== undefined) filters.push(sql`x.batch_id = ${q.batchId}`)
+  const scanned = scan(q, MOST_SCANNED)
   const found = yield* rows<Task>(
     query(
       () => sql`with scanned as (${scanned})
@@ -79,28 +87,38 @@ export function* listTasks(q: TaskQuery): Script<Page<Task>> {
   return { items: found, next: end && end.n === MOST_SCANNED ? { at: end.at, id: end.id } : null }
 }
 
+/** Newest first. A page may end early, after much was looked at; `next` says where to go on. */
 export function* listDeliveries(q: DeliveryQuery): Script<Page<Delivery>> {
-  const filters: SQL[] = []
-  if (q.clientId !== null) filters.push(sql`client_id = ${q.clientId}`)
-  if (q.endpointId !== undefined) filters.push(sql`endpoint_id = ${q.endpointId}`)
-  if (q.taskId !== undefined) filters.push(sql`task_id = ${q.taskId}`)
-  if (q.eventType !== undefined) filters.push(sql`event_type = ${q.eventType}`)
-  if (q.since !== undefined) filters.push(sql`created_at >= ${q.since}`)
-  if (q.until !== undefined) filters.push(sql`created_at < ${q.until}`)
-  if (q.states)
-    filters.push(
-      sql`state in (${sql.join(
-        q.states.map((state) => sql`${state}`),
-        sql`, `,
-      )})`,
-    )
-  if (q.after) filters.push(sql`(created_at, id) < (${q.after.at}, ${q.after.id})`)
+  const place: SQL[] = []
+  // An endpoint's deliveries, and a task's, stand in an index of their own, and it is that one which is to be walked along.
+  const narrow = q.endpointId !== undefined || q.taskId !== undefined
+  if (q.clientId !== null) place.push(narrow ? sql`client_id || '' = ${q.clientId}` : sql`client_id = ${q.clientId}`)
+  if (q.endpointId !== undefined) place.push(sql`endpoint_id = ${q.endpointId}`)
+  if (q.taskId !== undefined) place.push(sql`task_id = ${q.taskId}`)
+  if (q.since !== undefined) place.push(sql`created_at >= ${q.since}`)
+  if (q.until !== undefined) place.push(sql`created_at < ${q.until}`)
+  if (q.after) place.push(sql`(created_at, id) < (${q.after.at}, ${q.after.id})`)
+  const wanted: SQL[] = []
+  if (q.eventType !== undefined) wanted.push(sql`x.event_type = ${q.eventType}`)
+  if (q.states) wanted.push(isIn(sql`x.state`, q.states))
+  const most = wanted.length === 0 ? q.limit + 1 : MOST_SCANNED
   const found = yield* rows<Delivery>(
     query(
-      () => sql`select ${deliveryColumns} from deliveries where ${every(filters)} order by created_at desc, id desc limit ${q.limit + 1}`,
+      () => sql`with scanned as (select id, created_at from deliveries where ${every(place)} order by created_at desc, id desc limit ${most})
+        select ${deliveryColumns} from deliveries where id in (
+          select s.id from scanned s join deliveries x on x.id = s.id where ${every(wanted)}
+          order by s.created_at desc, s.id desc limit ${q.limit + 1})
+        order by created_at desc, id desc`,
     ),
   )
-  return page(found, q.limit, at)
+  if (wanted.length === 0 || found.length > q.limit) return page(found, q.limit, at)
+  const next = yield* first<Position>(
+    query(
+      () => sql`select created_at as at, id from deliveries where ${every(place)} order by created_at desc, id desc
+        limit 1 offset ${MOST_SCANNED - 1}`,
+    ),
+  )
+  return { items: found, next }
 }
 
 export function* listEndpoints(clientId: string | null, limit: number, after: Position | null): Script<Page<Endpoint>> {
@@ -119,11 +137,16 @@ export function* listEvents(q: {
   taskId?: string
   types?: readonly EventType[]
   after: number
+  upTo?: number
   limit: number
 }): Script<readonly Event[]> {
   const filters = [sql`seq > ${q.after}`, sql`body <> ''`]
-  if (q.clientId !== null) filters.push(sql`client_id = ${q.clientId}`)
-  if (q.taskId !== undefined) filters.push(sql`task_id = ${q.taskId}`)
+  if (q.upTo !== undefined) filters.push(sql`seq <= ${q.upTo}`)
+  // Of one task by the indexes of what ends it and of the rest, and by no other: its client's whole feed would be walked along.
+  if (q.clientId !== null) filters.push(q.taskId === undefined ? sql`client_id = ${q.clientId}` : sql`client_id || '' = ${q.clientId}`)
+  if (q.taskId !== undefined)
+    filters.push(sql`id in (select e.id from events e where e.task_id = ${q.taskId} and e.terminal = 1
+      union all select e.id from events e where e.task_id = ${q.taskId} and e.terminal = 0)`)
   if (q.types)
     filters.push(
       sql`type in (${sql.join(
@@ -134,6 +157,14 @@ export function* listEvents(q: {
   return yield* rows<Event>(
     query(() => sql`select ${eventColumns} from events where ${every(filters)} order by client_id, seq limit ${q.limit}`),
   )
+}
+const readReach = statement(
+  () =>
+    sql`select seq from events where client_id = ${bind('clientId')} and seq > ${bind('after')} order by seq limit 1 offset ${sql.raw(String(MOST_SCANNED - 1))}`,
+)
+/** How far one filtered look at a feed goes that begins there; null: to its end. */
+export function* findFeedReach(clientId: string, after: number): Script<number | null> {
+  return (yield* first<{ seq: number }>(readReach({ clientId, after })))?.seq ?? null
 }
 const readSeq = statement(() => sql`select seq from events where id = ${bind('id')} and (client_id = ${bind('clientId')})`)
 /** Where an event stands in its client's feed; null: it is not there. */
@@ -171,9 +202,53 @@ export function* callbackStatuses(tasks: readonly Task[]): Script<ReadonlyMap<st
   return statuses
 }
 
-const countOpen = statement(
-  () => sql`select (select count(*) from tasks where state = 'pending') + (select count(*) from tasks where state = 'running') as n`,
+/** Rows one portion of a count walks along: some milliseconds. */
+const PORTION = 10_000
+const behindMark = sql`state = 'pending' and (lane_id, line, rank, id) > (${bind('laneId')}, ${bind('line')}, ${bind('rank')}, ${bind('id')})`
+/** The lanes of a client stand together: what stands behind `/` is `0`. */
+const beforeEnd = sql`lane_id < ${bind('end')}`
+const counting = (pending: SQL, running: SQL) => ({
+  readMark: statement(
+    () => sql`select lane_id as "laneId", line as line, rank as rank, id as id from tasks where ${pending}
+      order by lane_id, line, rank, id limit 1 offset ${sql.raw(String(PORTION - 1))}`,
+  ),
+  countPending: statement(() => sql`select count(*) as n from tasks where ${pending}`),
+  countRunning: statement(() => sql`select count(*) as n from tasks where state = 'running' and ${running}`),
+})
+const ofAll = counting(behindMark, sql`true`)
+const ofClient = counting(sql`${behindMark} and ${beforeEnd}`, sql`lane_id >= ${bind('begin')} and ${beforeEnd}`)
+const BEGINNING = { line: 0, rank: -FOREVER, id: '' }
+/** A portion of the open tasks, of a client or of all; the running ones are in the last. */
+export function* countOpenTasks(
+  after: OpenMark | null,
+  clientId: string | null,
+): Script<{ readonly n: number; readonly next: OpenMark | null }> {
+  const { readMark, countPending, countRunning } = clientId === null ? ofAll : ofClient
+  const [begin, end] = clientId === null ? ['', ''] : [`${clientId}/`, `${clientId}0`]
+  const { laneId, line, rank, id } = after ?? { laneId: begin, ...BEGINNING }
+  const place = { laneId, line, rank, id, begin, end }
+  const next = yield* first<OpenMark>(readMark(place))
+  if (next) return { n: PORTION, next }
+  const [pending, running] = yield* together([countPending(place), countRunning(place)])
+  return { n: [pending, running].reduce((sum, found) => sum + (found as { n: number }[])[0]!.n, 0), next: null }
+}
+
+const readLanes = statement(
+  (d) => sql`select id, held_until as "heldUntil", probe_ms as "probeMs", filled, paced_at + pace_ms as "pacedUntil" from lanes
+    where id ${d.anyOf(sql`select v.id from ${d.records('lanes', { id: 'text' })} v`)}`,
 )
-export function* countOpenTasks(): Script<number> {
-  return (yield* first<{ n: number }>(countOpen()))!.n
+export function* findLanes(ids: readonly string[]): Script<readonly LaneState[]> {
+  const found = yield* rows<Omit<LaneState, 'filled'> & { filled: number }>(readLanes({ lanes: ids.map((id) => ({ id })) }))
+  return found.map((lane) => ({ ...lane, filled: lane.filled === 1 }))
+}
+
+/** What may hold these tasks up, read together: paused types, full lanes, and how many run of each type. */
+export function* findHolds(tasks: readonly Pick<Task, 'type' | 'laneId'>[]): Script<Holds> {
+  const lanes = [...new Set(tasks.map(({ laneId }) => laneId))].map((id) => ({ id }))
+  const [rules, queues, running] = yield* together([readLanes({ lanes }), readQueues(), countTypes()])
+  return {
+    queues: new Map((queues as unknown as QueueRow[]).map((row) => [typeOf(row.id), shownQueue(row)])),
+    filled: new Set((rules as unknown as { id: string; filled: number }[]).filter(({ filled }) => filled === 1).map(({ id }) => id)),
+    running: new Map((running as unknown as { id: string; n: number }[]).map(({ id, n }) => [typeOf(id), n])),
+  }
 }

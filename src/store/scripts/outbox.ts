@@ -2,10 +2,12 @@
  * The outbox: events and the deliveries they owe, written by the script that changes the task, in its transaction. There is no other.
  * Bodies are rendered here, from the row the change returned, so that the bytes are fixed with the fact.
  */
-import { sql } from 'drizzle-orm'
+import { sql } from 'drizzle-orm/sql/sql'
+import { legible, parsed } from '../../legible.ts'
 import {
   type Callback,
   type Delivery,
+  defaultEvents,
   type Endpoint,
   type EventType,
   isTerminal,
@@ -16,16 +18,23 @@ import {
 } from '../../model.ts'
 import { cloudEventJson, envelopeJson, taskJson } from '../../representation.ts'
 import { endpointColumns } from '../columns.ts'
-import { bind, type Call, type Columns, rows, type Script, send, statement } from '../script.ts'
+import { bind, type Call, type Columns, rows, type Script, send, statement, together } from '../script.ts'
 import type { Owed } from '../store.ts'
-import { admit, leaveTurns, type Slots, turnsFor } from './lanes.ts'
+import { admit, type Slots } from './lanes.ts'
+import { leaveTurns, turnsFor } from './turns.ts'
 
 /** What rendering takes that no table holds. */
 export interface View {
   readonly publicUrl: () => string
   /** The installation's delays before each retry, in seconds. */
   readonly retrySchedule: readonly number[]
-  readonly newId: (prefix: 'event' | 'delivery') => string
+  readonly newId: (prefix: 'task' | 'event' | 'delivery') => string
+  /** 43 characters that nobody can guess. */
+  readonly newChallenge: () => string
+  /** Told of rows that something else has damaged. */
+  readonly trouble: (sentence: string) => void
+  /** How long a task of that type is kept after its end. */
+  readonly keepMs: (type: string) => Millis
   /** Queues of task types that have a limit across nodes, as far as this node has claimed them. */
   readonly limited: Set<string>
 }
@@ -44,9 +53,15 @@ const terminalType: Partial<Record<Task['state'], EventType>> = {
 /** The fact that a task's state is, when it ended. */
 export const ending = (task: Task): Fact => ({ task, type: terminalType[task.state]!, at: task.finishedAt ?? task.updatedAt })
 
-const readListeners = statement(
+/** Every endpoint of these clients that is not deleted. */
+export const readListeners = statement(
   (d) => sql`select ${endpointColumns} from endpoints
     where client_id ${d.anyOf(sql`select v.id from ${d.records('clients', { id: 'text' })} v`)} and deleted_at is null`,
+)
+/** Those that tasks name: whoever names one does not pay for the others of its client. */
+const readNamed = statement(
+  (d) => sql`select ${endpointColumns} from endpoints where id ${d.anyOf(sql`select v.id from ${d.records('endpoints', { id: 'text' })} v`)}
+    and deleted_at is null`,
 )
 const countEvents = statement(
   (d) => sql`update clients set seq = clients.seq + v.n from ${d.records('clients', { client_id: 'text', n: 'int8' })} v
@@ -72,8 +87,14 @@ const EVENT: Columns = {
 }
 const eventNames = sql.raw(Object.keys(EVENT).join(', '))
 const insertEvents = statement((d) => sql`insert into events (${eventNames}) select ${eventNames} from ${d.records('events', EVENT)} v`)
+/** The lane a delivery waits in: its endpoint's; what asks the endpoint for a proof does not wait with what is held until it comes. */
+export const laneOf = (endpointId: string, type: EventType): string =>
+  type === 'endpoint.verification' ? `${endpointId}/verify` : endpointId
+const laneOfNew = ({ endpoint_id, event_type }: NewDelivery): string => laneOf(endpoint_id, event_type)
+
 const DELIVERY: Columns = {
   id: 'text',
+  lane_id: 'text',
   client_id: 'text',
   endpoint_id: 'text',
   event_id: 'text',
@@ -93,10 +114,8 @@ const deliveryNames = sql.raw(
     .join(', '),
 )
 const insertDeliveries = statement(
-  (
-    d,
-  ) => sql`insert into deliveries (${deliveryNames}, lane_id, state, line, rank, due_at, tries, fence, updated_at, leased_until, leased_by)
-    select ${deliveryNames}, endpoint_id, case when start = 1 then 'running' else 'pending' end, 0, created_at, created_at, start, start, created_at,
+  (d) => sql`insert into deliveries (${deliveryNames}, state, line, rank, due_at, tries, fence, updated_at, leased_until, leased_by)
+    select ${deliveryNames}, case when start = 1 then 'running' else 'pending' end, 0, created_at, created_at, start, start, created_at,
       case when start = 1 then ${d.now} + ${bind('leaseMs')} end, case when start = 1 then ${d.name === 'postgres' ? sql`${bind('by')}::text` : bind('by')} end
     from ${d.records('deliveries', DELIVERY)} v`,
 )
@@ -135,20 +154,21 @@ export interface NewEvent {
  */
 export function* emit(facts: readonly Fact[], view: View, slots: Slots | null = null): Script<readonly Owed[]> {
   if (facts.length === 0) return []
-  const heard = facts.some(({ task }) => task.callback !== null)
-  const clientIds = [...new Set(facts.map(({ task }) => task.clientId))]
-  const listeners = heard ? yield* rows<Endpoint>(readListeners({ clients: clientIds.map((id) => ({ id })) })) : []
+  const listeners = yield* readWhoListens(facts)
   const judge = subscriptions(listeners)
   const events: NewEvent[] = []
   const deliveries: NewDelivery[] = []
+  const newer: { task_id: string; endpoint_id: string }[] = []
   for (const fact of facts) {
     const owed = judge(fact)
     const terminal = isTerminal(fact.task.state)
     if (!terminal && owed.length === 0) continue
     const id = view.newId('event')
     const event = { id, type: fact.type, at: fact.at }
-    const shown = { publicUrl: view.publicUrl(), callbackStatus: null }
-    const full = taskJson(fact.task, shown)
+    const shown = { publicUrl: view.publicUrl(), callbackStatus: null, keptMs: view.keepMs(fact.task.type) }
+    const task = legible(fact.task)
+    if (task !== fact.task) view.trouble(`Task ${task.id} holds what is not JSON: its events are written without it.`)
+    const full = taskJson(task, shown)
     events.push({
       id,
       client_id: fact.task.clientId,
@@ -161,8 +181,9 @@ export function* emit(facts: readonly Fact[], view: View, slots: Slots | null = 
       body: envelopeJson(event, full),
       created_at: fact.at,
     })
-    for (const { listener, callback } of owed) {
-      const data = listener.payload === 'thin' ? taskJson(fact.task, { ...shown, thin: true }) : full
+    for (const { listener, callback, hearsProgress } of owed) {
+      if (hearsProgress && fact.type !== 'task.created') newer.push({ task_id: fact.task.id, endpoint_id: listener.id })
+      const data = listener.payload === 'thin' ? taskJson(task, { ...shown, thin: true }) : full
       const source = { source: shown.publicUrl, subject: fact.task.id, sequence: fact.task.revision, traceparent: fact.task.traceparent }
       const schedule = callback.retrySchedule ? JSON.stringify(callback.retrySchedule) : listener.retrySchedule
       deliveries.push({
@@ -181,14 +202,53 @@ export function* emit(facts: readonly Fact[], view: View, slots: Slots | null = 
               : null,
         retry_schedule: schedule,
         trigger: 'event',
-        // Progress is news only once: a newer report follows anyway.
-        max_tries: fact.type === 'task.progress' ? 1 : (schedule ? (JSON.parse(schedule) as number[]) : view.retrySchedule).length + 1,
+        max_tries: triesOf(fact.type, schedule, view),
         created_at: fact.at,
       })
     }
   }
+  if (newer.length > 0) yield* send([supersede({ newer })])
   return yield* record(events, deliveries, new Map(listeners.map((listener) => [listener.id, listener])), facts, slots)
 }
+
+/** Progress is news only once, for a newer report follows anyway; a ping asks how the endpoint is now. */
+const ONCE: ReadonlySet<EventType> = new Set(['task.progress', 'endpoint.ping'])
+/** The whole budget of a delivery of such an event. */
+export const triesOf = (type: EventType, schedule: Json | null, { retrySchedule }: View): number =>
+  ONCE.has(type) ? 1 : parsed(schedule, retrySchedule).length + 1
+const NEWER: Columns = { task_id: 'text', endpoint_id: 'text' }
+/** Progress that waits is old news once something newer of its task is owed to the same endpoint. */
+const supersede = statement(
+  (
+    d,
+  ) => sql`update deliveries set state = 'canceled', canceled_reason = 'superseded', fence = deliveries.fence + 1, finished_at = ${d.now}, updated_at = ${d.now}
+    from ${d.records('newer', NEWER)} v
+    where deliveries.task_id = v.task_id and deliveries.endpoint_id = v.endpoint_id and deliveries.event_type = 'task.progress' and deliveries.state = 'pending'
+      ${d.inOrder(
+        sql`deliveries.task_id`,
+        sql`select k.task_id from deliveries k where k.task_id ${d.anyOf(sql`select y.task_id from ${d.records('newer', NEWER)} y`)}
+          and k.event_type = 'task.progress' and k.state = 'pending' order by k.id ${d.lock}`,
+      )}`,
+)
+
+function* readWhoListens(facts: readonly Fact[]): Script<readonly Endpoint[]> {
+  const clients = new Set<string>()
+  const named = new Set<string>()
+  for (const { task } of facts) {
+    if (task.callback === null) continue
+    const { endpointId } = callbackOf(task.callback)
+    if (endpointId === undefined) clients.add(task.clientId)
+    else named.add(endpointId)
+  }
+  const ids = (of: ReadonlySet<string>) => [...of].map((id) => ({ id }))
+  const found = (yield* together([
+    ...(clients.size > 0 ? [readListeners({ clients: ids(clients) })] : []),
+    ...(named.size > 0 ? [readNamed({ endpoints: ids(named) })] : []),
+  ])) as unknown as readonly (readonly Endpoint[])[]
+  return found.length === 1 ? found[0]! : [...new Map(found.flat().map((listener) => [listener.id, listener])).values()]
+}
+/** One that cannot be read is nobody's in particular: every endpoint of the client that subscribes. */
+const callbackOf = (callback: Json): Callback => (callback === '{}' ? {} : parsed(callback, {}))
 
 /** Writes events in the order given, each with its place in the client's feed, and deliveries: started, or with their turns. */
 function* record(
@@ -241,7 +301,7 @@ export const owe = (
     ? []
     : [
         insertDeliveries({
-          deliveries: deliveries.map((made) => ({ ...made, start: starting.has(made.id) ? 1 : 0 })),
+          deliveries: deliveries.map((made) => ({ ...made, lane_id: laneOfNew(made), start: starting.has(made.id) ? 1 : 0 })),
           leaseMs: slots?.leaseMs ?? 0,
           by: slots?.by ?? '',
         }),
@@ -249,7 +309,7 @@ export const owe = (
           turnsFor(
             deliveries
               .filter(({ id }) => !starting.has(id))
-              .map((d) => ({ queue: 'delivery', clientId: d.client_id, laneId: d.endpoint_id, line: 0, rank: d.created_at })),
+              .map((d) => ({ queue: 'delivery', clientId: d.client_id, laneId: laneOfNew(d), line: 0, rank: d.created_at })),
             0,
           ),
         ),
@@ -260,7 +320,7 @@ function* chooseStarting(deliveries: readonly NewDelivery[], slots: Slots | null
   if (!slots || slots.count === 0 || deliveries.length === 0) return new Set()
   const wanted = new Map<string, number>()
   for (const { endpoint_id } of deliveries) wanted.set(endpoint_id, (wanted.get(endpoint_id) ?? 0) + 1)
-  const admitted = new Map(yield* admit('delivery', wanted, slots.count, deliveries[0]!.created_at))
+  const admitted = new Map(yield* admit(wanted, slots.count, deliveries[0]!.created_at))
   const starting = new Set<string>()
   for (const { id, endpoint_id } of deliveries) {
     const left = admitted.get(endpoint_id) ?? 0
@@ -297,18 +357,24 @@ const running = (made: NewDelivery, { by, leaseMs }: Slots): Delivery => ({
   finishedAt: null,
 })
 
-/** Who is owed a fact: the endpoint the task names, else every endpoint of its client that subscribes, whatever its status. */
-function subscriptions(listeners: readonly Endpoint[]): (fact: Fact) => readonly { listener: Endpoint; callback: Callback }[] {
+/** Who of the listeners is owed a fact: the endpoint the task names, else every endpoint of its client that subscribes, whatever its status. */
+export function subscriptions(
+  listeners: readonly Endpoint[],
+): (fact: Fact) => readonly { listener: Endpoint; callback: Callback; hearsProgress: boolean }[] {
   const byClient = new Map<string, { listener: Endpoint; events: ReadonlySet<string>; types: ReadonlySet<string> }[]>()
   for (const listener of listeners) {
-    const known = { listener, events: new Set<string>(JSON.parse(listener.events)), types: new Set<string>(JSON.parse(listener.taskTypes)) }
+    const known = {
+      listener,
+      events: new Set<string>(parsed(listener.events, [...defaultEvents])),
+      types: new Set<string>(parsed(listener.taskTypes, ['*'])),
+    }
     const own = byClient.get(listener.clientId)
     if (own) own.push(known)
     else byClient.set(listener.clientId, [known])
   }
   return ({ task, type }) => {
     if (task.callback === null) return []
-    const callback: Callback = task.callback === '{}' ? {} : JSON.parse(task.callback)
+    const callback = callbackOf(task.callback)
     if (callback.events && !callback.events.includes(type)) return []
     return (byClient.get(task.clientId) ?? [])
       .filter(({ listener, events, types }) => {
@@ -316,6 +382,6 @@ function subscriptions(listeners: readonly Endpoint[]): (fact: Fact) => readonly
         if (callback.endpointId !== undefined) return listener.id === callback.endpointId
         return types.has(task.type) || (types.has('*') && !task.type.startsWith('system.'))
       })
-      .map(({ listener }) => ({ listener, callback }))
+      .map(({ listener, events }) => ({ listener, callback, hearsProgress: events.has('task.progress') }))
   }
 }

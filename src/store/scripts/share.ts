@@ -1,4 +1,5 @@
 /** Who gets the free slots: pure, on what a look saw. */
+import { type Health, limitOf } from '../../health.ts'
 import type { Millis } from '../../model.ts'
 
 /** A turn in line, with its lane's rule. */
@@ -13,6 +14,9 @@ export interface Seen {
   readonly cap: number | null
   readonly filled: number | null
   readonly heldUntil: Millis | null
+  readonly windowSize: number | null
+  readonly succeededAt: Millis | null
+  readonly probeMs: Millis | null
   /** Only on the last row. */
   readonly alarmAt: Millis | null
   readonly now: Millis | null
@@ -27,7 +31,8 @@ export interface Want {
   readonly laneId: string
   readonly queue: string
   readonly clientId: string
-  readonly cap: number | null
+  /** How many of it may run at once now; null: any number. */
+  readonly most: number | null
   readonly known: boolean
   readonly turn: number
   readonly want: number
@@ -44,12 +49,12 @@ export interface Round {
 export const newRound = (): Round => ({ since: '', last: '', clock: 0 })
 
 /** What was seen → lanes worth a visit, and turns not worth keeping: their lane is full or held, and whoever opens it leaves another. */
-export function sift(seen: readonly Seen[], now: Millis): { lanes: readonly Want[]; stale: readonly number[] } {
+export function sift(seen: readonly Seen[], now: Millis): { lanes: readonly Want[]; stale: readonly Seen[] } {
   const lanes = new Map<string, Want>()
-  const stale: number[] = []
+  const stale: Seen[] = []
   for (const row of seen) {
     if (row.filled === 1 || (row.heldUntil ?? 0) > now) {
-      stale.push(row.seq)
+      stale.push(row)
       continue
     }
     const lane = lanes.get(row.laneId)
@@ -58,7 +63,7 @@ export function sift(seen: readonly Seen[], now: Millis): { lanes: readonly Want
         laneId: row.laneId,
         queue: row.queue,
         clientId: row.clientId,
-        cap: row.cap,
+        most: limitOf({ cap: row.cap, windowSize: row.windowSize, succeededAt: row.succeededAt ?? 0, probeMs: row.probeMs ?? 0 }, now),
         known: row.known !== null,
         turn: row.turn,
         want: 0,
@@ -98,7 +103,7 @@ export function share(lanes: readonly Want[], seen: readonly Seen[], limit: numb
     lanes: byClient
       .get(id)!
       .sort((a, b) => a.turn - b.turn || (a.laneId < b.laneId ? -1 : 1))
-      .map((lane) => ({ lane, want: 0, most: lane.cap ?? Infinity })),
+      .map((lane) => ({ lane, want: 0, most: lane.most ?? Infinity })),
   }))
   const all = circle
   let open = circle
@@ -134,13 +139,12 @@ function nextOpen<L extends { want: number; most: number }>(client: { at: number
 /** Held until somebody ends the hold: no alarm. */
 export const FOREVER: Millis = 8_000_000_000_000_000
 
-/** What a lane allows. */
-export interface Rule {
+/** What a lane allows, and what it remembers. */
+export interface Rule extends Health {
   readonly id: string
   readonly cap: number | null
   readonly paceMs: Millis | null
   readonly pacedAt: Millis
-  readonly heldUntil: Millis
   readonly filled: number
 }
 /** A row at the head of a lane. */
@@ -160,14 +164,20 @@ export interface Plan {
   readonly rank: Millis
 }
 
+/** What a lane may catch up on when nobody looked in time: of less, lanes with a fast pace would lose what each look comes late by. */
+export const SAVED_MS: Millis = 500
+/** A lane with a fast pace is looked at this often, for several rows at a time. */
+const PACED_LOOK_MS: Millis = 20
+
 /** One lane: its rule, what runs, what waits → what to take, and when to look again. First tries and others alternate. */
 export function plan(want: number, rule: Rule, running: number, heads: readonly Line[], gate: number, now: Millis): Plan {
   const by = (a: Line, b: Line): number => a.rank - b.rank || (a.id < b.id ? -1 : 1)
   const firsts = heads.filter((row) => row.line === 0).sort(by)
   const others = heads.filter((row) => row.line !== 0).sort(by)
   const held = rule.heldUntil > now
-  const free = rule.cap === null ? Infinity : rule.cap - running
-  const since = rule.paceMs === null ? 0 : Math.max(rule.pacedAt, now - rule.paceMs)
+  const limit = limitOf(rule, now)
+  const free = limit === null ? Infinity : limit - running
+  const since = rule.paceMs === null ? 0 : Math.max(rule.pacedAt, now - Math.max(rule.paceMs, SAVED_MS))
   const pace = rule.paceMs === null ? Infinity : Math.floor((now - since) / rule.paceMs)
   const room = held ? 0 : Math.max(0, Math.min(want, free, pace, gate))
   const take: string[] = []
@@ -176,24 +186,29 @@ export function plan(want: number, rule: Rule, running: number, heads: readonly 
   while (take.length < room) {
     const first = firsts[i]
     const other = others[j] && others[j]!.rank <= now ? others[j] : undefined
-    const chosen = first && (i <= j || !other) ? first : other
+    // A probe is the longest due, so that an old delivery is not overtaken for as long as the endpoint is down.
+    const turn = rule.probeMs > 0 && first && other ? first.rank <= other.rank : i <= j
+    const chosen = first && (turn || !other) ? first : other
     if (!chosen) break
     if (chosen === first) i++
     else j++
     take.push(chosen.id)
   }
   const pacedAt = rule.paceMs !== null && take.length > 0 ? since + take.length * rule.paceMs : null
-  const filled = take.length > 0 && take.length >= free
+  // Whatever filled it, those that run will settle, and the settlement sees the mark.
+  const filled = take.length >= free && running + take.length > 0
   const due = Math.min(firsts[i] ? now : Infinity, others[j]?.rank ?? Infinity)
   const rank = Math.min(firsts[i]?.rank ?? Infinity, others[j]?.rank ?? Infinity)
   const waits = (): 'now' | Millis | null => {
-    if (filled || due === Infinity || (held && rule.heldUntil >= FOREVER)) return null
+    if (due === Infinity || (held && rule.heldUntil >= FOREVER)) return null
+    // A settlement that frees a slot while the lane is held leaves a turn that the next look sweeps: only this alarm ends the hold.
+    if (held) return Math.max(due, rule.heldUntil)
+    if (filled) return null
     const at = Math.max(
       due,
-      held ? rule.heldUntil : 0,
-      rule.paceMs !== null && take.length >= pace ? (pacedAt ?? since) + rule.paceMs : 0,
-      // Full, but not by us: its cap was lowered, or its mark was lost. Asked again.
-      free <= 0 ? now + 1000 : 0,
+      rule.paceMs !== null && take.length >= pace
+        ? Math.max((pacedAt ?? since) + rule.paceMs, now + Math.min(rule.paceMs, PACED_LOOK_MS))
+        : 0,
       // The type is full across nodes.
       gate <= take.length ? now + 100 : 0,
     )

@@ -1,21 +1,19 @@
 /** Tasks leave and enter their states here: intake, claim, settle, progress, cancel, redo, erase. */
-import { type SQL, sql } from 'drizzle-orm'
+import { type SQL, sql } from 'drizzle-orm/sql/sql'
 import { isTerminal, type Millis, type Outcome, type Task } from '../../model.ts'
 import { taskColumns, updatedTaskColumns } from '../columns.ts'
 import { bind, type Columns, type Dialect, first, rows, type Script, send, statement, together } from '../script.ts'
-import type { Owed, Progress, Settled, Settlement, TaskChange } from '../store.ts'
-import { free, leaveTurns, type Ready, type Slots, type Taking, turnsFor } from './lanes.ts'
-import { byLease, leaseOf } from './leases.ts'
+import type { Owed, Progress, Reported, Settled, Settlement, TaskChange } from '../store.ts'
+import type { Slots, Taking } from './lanes.ts'
+import { byLease, leaseOf, rememberEnds } from './leases.ts'
 import { emit, ending, type Fact, type View } from './outbox.ts'
-
-/** Running at once for one client, type and `concurrencyKey`. */
-export const KEY_CONCURRENCY = 1
-/** How long an erased object answers 410. */
-export const TOMBSTONE_MS = 7 * 86_400_000
+import { queueOf } from './queues.ts'
+import { TOMBSTONE_MS } from './retention.ts'
+import { free } from './rules.ts'
+import { leaveTurns, type Ready, turnsFor } from './turns.ts'
 
 export const laneOf = (task: { clientId: string; type: string; concurrencyKey: string | null }): string =>
   task.concurrencyKey === null ? `${task.clientId}/${task.type}` : `${task.clientId}/${task.type}/${task.concurrencyKey}`
-export const queueOf = (type: string): string => `task/${type}`
 const ready = (task: Pick<Task, 'type' | 'clientId' | 'laneId'>, line: number, rank: Millis): Ready => ({
   queue: queueOf(task.type),
   clientId: task.clientId,
@@ -36,7 +34,9 @@ const takeTasks = statement(
     where id ${d.anyOf(sql`select x.id from tasks x where x.id ${d.anyOf(ids(d))} and coalesce(x.state, '') = 'pending' ${d.skipLocked}`)}
     returning ${taskColumns}`,
 )
-const readFollowers = statement((d) => sql`select id from endpoints where client_id ${d.anyOf(ids(d))} and follows = 1 limit 1`)
+const readFollowers = statement(
+  (d) => sql`select distinct client_id as id from endpoints where client_id ${d.anyOf(ids(d))} and follows = 1`,
+)
 
 /** How tasks are taken by a claim: those that came too late end here and come back failed, the others start. */
 export const takingTasks = (leaseMs: Millis, by: string, view: View): Taking<Task> => ({
@@ -54,11 +54,11 @@ export const takingTasks = (leaseMs: Millis, by: string, view: View): Taking<Tas
     return taken.map((task) => (late.includes(task) ? { ...task, state: 'failed' } : task))
   },
 })
-/** Why a task may not start any more. */
+/** Why a task that was just claimed may not start any more. What began its first try in time is not held to that again, though the try was given back. */
 const lateness = (task: Task, now: Millis): 'start_expired' | 'deadline_exceeded' | null =>
   task.deadlineAt !== null && task.deadlineAt <= now
     ? 'deadline_exceeded'
-    : task.startBy !== null && task.startBy <= now && task.tries <= 1
+    : task.startBy !== null && task.startBy <= now && task.fence <= 1
       ? 'start_expired'
       : null
 const lateFailure = (task: Task, now: Millis): Outcome => {
@@ -81,17 +81,21 @@ function* endLate(late: readonly Task[], now: Millis, view: View): Script<void> 
 }
 
 /** Facts that are no ending are worth rendering only where somebody subscribes to them. */
-export function* announce(
-  news: readonly { tasks: readonly Task[]; type: 'task.created' | 'task.started' | 'task.progress' }[],
-  view: View,
-): Script<void> {
+export function* announce(news: readonly { tasks: readonly Task[]; type: 'task.created' | 'task.started' }[], view: View): Script<void> {
   const heard = news.flatMap(({ tasks, type }) =>
     tasks.filter((task) => task.callback !== null).map((task): Fact => ({ task, type, at: task.updatedAt })),
   )
-  if (heard.length === 0) return
-  const clientIds = [...new Set(heard.map(({ task }) => task.clientId))]
-  const one = yield* first(readFollowers({ ids: clientIds.map((id) => ({ id })) }))
-  if (one !== null) yield* emit(heard, view)
+  const clients = yield* followers(heard.map(({ task }) => task))
+  yield* emit(
+    heard.filter(({ task }) => clients.has(task.clientId)),
+    view,
+  )
+}
+/** Those of their clients that have an endpoint which hears of more than endings. */
+function* followers(tasks: readonly Task[]): Script<ReadonlySet<string>> {
+  const clientIds = new Set(tasks.filter(({ callback }) => callback !== null).map(({ clientId }) => clientId))
+  if (clientIds.size === 0) return clientIds
+  return new Set((yield* rows<{ id: string }>(readFollowers({ ids: [...clientIds].map((id) => ({ id })) }))).map(({ id }) => id))
 }
 
 // Settle.
@@ -163,11 +167,16 @@ export function* settleTasks(
   const started = yield* afterwards(won, view, slots)
   // A cancel moved the fence on.
   const held = byLease(won.map((task) => ({ id: task.id, fence: task.state === 'canceled' ? task.fence - 1 : task.fence, task })))
+  const told: Parameters<typeof rememberEnds>[0][number][] = []
   const answers = settlements.map((settlement): Settled<Task> => {
     const lease = leaseOf(settlement)
     const value = held.get(lease)?.task
-    return held.delete(lease) ? { kind: 'settled', value: value! } : { kind: 'stale' }
+    if (!held.delete(lease)) return { kind: 'stale' }
+    const { id, fence, as } = settlement
+    if (as !== undefined && value!.state !== 'completed') told.push({ id, fence, clientId: value!.clientId, as })
+    return { kind: 'settled', value: value! }
   })
+  yield* rememberEnds(told)
   return { answers, started }
 }
 /** What follows when tasks left `running`, or `pending` for good: slots open, turns are left, endings are recorded. */
@@ -198,19 +207,54 @@ const updateProgress = statement(
       ${d.inOrder(sql`tasks.id`, sql`select k.id from tasks k where k.id ${d.anyOf(sql`select y.task_id from ${d.records('reports', REPORT)} y`)} order by k.id ${d.lock}`)}
     returning ${updatedTaskColumns}`,
 )
+/** Webhooks of one task's progress are this far apart, whoever reports. */
+const PROGRESS_EVERY_MS: Millis = 1_000
+// What the clients were owed in the last second is little, however many reports a long task has made: coalesce keeps the planner off those.
+const readLastProgress = statement(
+  (
+    d,
+  ) => sql`select distinct w.task_id as id from deliveries w where w.client_id ${d.anyOf(sql`select v.id from ${d.records('clients', { id: 'text' })} v`)}
+    and w.created_at > ${bind('since')} and w.event_type = 'task.progress' and w.trigger = 'event' and coalesce(w.task_id, '') ${d.anyOf(ids(d))}`,
+)
+/** Tells those who subscribe, of each task once a second. */
+function* tellProgress(tasks: readonly Task[], view: View): Script<ReadonlyMap<string, Reported['heard']>> {
+  const clients = yield* followers(tasks)
+  const followed = tasks.filter((task) => task.callback !== null && clients.has(task.clientId))
+  if (followed.length === 0) return new Map()
+  const since = followed[0]!.updatedAt - PROGRESS_EVERY_MS
+  const lately = yield* rows<{ id: string }>(
+    readLastProgress({
+      clients: [...new Set(followed.map(({ clientId }) => clientId))].map((id) => ({ id })),
+      ids: followed.map(({ id }) => ({ id })),
+      since,
+    }),
+  )
+  const early = new Set(lately.map(({ id }) => id))
+  yield* emit(
+    followed.filter(({ id }) => !early.has(id)).map((task) => ({ task, type: 'task.progress', at: task.updatedAt })),
+    view,
+  )
+  return new Map(followed.map(({ id }) => [id, early.has(id) ? 'early' : 'told']))
+}
 /** Reports of running tasks, the last one of each. Progress never falls within one try. */
-export function* reportProgress(reports: readonly Progress[], view: View): Script<readonly Settled<Task>[]> {
+export function* reportProgress(reports: readonly Progress[], view: View): Script<readonly (Reported | { readonly kind: 'stale' })[]> {
   const last = new Map(reports.map((report) => [leaseOf(report), report]))
-  const told = yield* rows<Task>(
+  const written = yield* rows<Task>(
     updateProgress({
       reports: [...last.values()].map((r) => ({ task_id: r.id, at_fence: r.fence, progress: r.progress, message: r.message })),
     }),
   )
-  yield* announce([{ tasks: told, type: 'task.progress' }], view)
-  const held = byLease(told)
+  const loud = new Set(reports.filter((report) => report.told).map(leaseOf))
+  const heard = yield* tellProgress(
+    written.filter((task) => loud.has(leaseOf(task))),
+    view,
+  )
+  const held = byLease(written)
   return reports.map((report) => {
-    const task = held.get(leaseOf(report))
-    return task ? { kind: 'settled', value: task } : { kind: 'stale' }
+    const lease = leaseOf(report)
+    const task = held.get(lease)
+    if (!task) return { kind: 'stale' }
+    return { kind: 'settled', value: task, heard: loud.has(lease) ? (heard.get(task.id) ?? 'nobody') : 'early' }
   })
 }
 
@@ -231,15 +275,23 @@ const cancel = statement(
       finished_at = case when state = 'pending' then ${d.now} else finished_at end,
       state = case when state = 'pending' then 'canceled' else state end,
       revision = revision + 1, updated_at = ${d.now}
-    where id = ${bind('id')} and client_id = ${anyone(d)} and (state = 'pending' or state = 'running' and cancel_requested_at is null)
+    where id ${d.anyOf(ids(d))} and client_id = ${anyone(d)} and (state = 'pending' or state = 'running' and cancel_requested_at is null)
     returning ${taskColumns}`,
 )
 /** Pending: canceled now. Running: asked to end; the first settlement wins. */
 export function* cancelTask(id: string, clientId: string | null, view: View): Script<TaskChange> {
-  const changed = yield* first<Task>(cancel({ id, clientId }))
+  const [changed] = yield* cancelTasks([id], clientId, view)
   if (!changed) return yield* unchanged(id, clientId, (task) => task.state === 'canceled' || task.state === 'running')
-  if (changed.state === 'canceled') yield* afterwards([changed], view)
   return { kind: 'changed', task: changed }
+}
+/** Those of the tasks that could be canceled, or asked to end. */
+export function* cancelTasks(chosen: readonly string[], clientId: string | null, view: View): Script<readonly Task[]> {
+  const changed = yield* rows<Task>(cancel({ ids: chosen.map((id) => ({ id })), clientId }))
+  yield* afterwards(
+    changed.filter(({ state }) => state === 'canceled'),
+    view,
+  )
+  return changed
 }
 function* unchanged(id: string, clientId: string | null, fine: (task: Task) => boolean): Script<TaskChange> {
   const task = yield* first<Task>(readTask({ id, clientId }))
@@ -252,15 +304,31 @@ const redo = statement(
     d,
   ) => sql`update tasks set state = 'pending', generation = generation + 1, revision = revision + 1, tries = 0, progress = 0, progress_message = null,
       result = null, error = null, last_error = null, started_at = null, finished_at = null, cancel_requested_at = null, start_by = null, deadline_at = null,
-      due_at = ${d.now}, line = 0, rank = ${d.now} - priority * 1000, updated_at = ${d.now}, expires_at = null
-    where id = ${bind('id')} and client_id = ${anyone(d)} and state in ('failed', 'canceled') returning ${taskColumns}`,
+      due_at = ${d.now}, line = 0, rank = ${d.now} - priority * 1000, updated_at = ${d.now}
+    where id ${d.anyOf(ids(d))} and client_id = ${anyone(d)} and state in ('failed', 'canceled')
+    returning id, client_id as "clientId", lane_id as "laneId", type, rank, updated_at as "updatedAt"`,
 )
 /** A new generation of a task that failed or was canceled. */
 export function* redoTask(id: string, clientId: string | null): Script<TaskChange> {
-  const task = yield* first<Task>(redo({ id, clientId }))
-  if (!task) return yield* unchanged(id, clientId, () => false)
-  yield* send(leaveTurns(turnsFor([ready(task, 0, task.dueAt)], task.updatedAt)))
-  return { kind: 'changed', task }
+  const [redone] = yield* redoTasks([id], clientId)
+  if (redone === undefined) return yield* unchanged(id, clientId, () => false)
+  return { kind: 'changed', task: (yield* first<Task>(readTask({ id, clientId })))! }
+}
+/** The ids of those of the tasks that begin anew. */
+export function* redoTasks(chosen: readonly string[], clientId: string | null): Script<readonly string[]> {
+  const redone = yield* rows<Pick<Task, 'id' | 'type' | 'clientId' | 'laneId' | 'updatedAt'> & { rank: Millis }>(
+    redo({ ids: chosen.map((id) => ({ id })), clientId }),
+  )
+  if (redone.length === 0) return []
+  yield* send(
+    leaveTurns(
+      turnsFor(
+        redone.map((task) => ready(task, 0, task.rank)),
+        redone[0]!.updatedAt,
+      ),
+    ),
+  )
+  return redone.map(({ id }) => id)
 }
 
 const removeTask = statement(
@@ -300,7 +368,7 @@ export function* eraseTask(id: string, clientId: string | null): Script<TaskChan
 const readOverdue = statement(
   (d) =>
     sql`select ${taskColumns} from tasks where id ${d.anyOf(sql`
-      select id from (select id from tasks where state = 'pending' and start_by is not null and start_by <= ${d.now} and tries = 0 order by start_by limit ${bind('limit')}) a
+      select id from (select id from tasks where state = 'pending' and start_by is not null and start_by <= ${d.now} and fence = 0 order by start_by limit ${bind('limit')}) a
       union select id from (select id from tasks where state in ('pending', 'running') and deadline_at is not null and deadline_at <= ${d.now} - case when state = 'running' then ${bind('graceMs')} else 0 end order by deadline_at limit ${bind('limit')}) b
       union select id from (select id from tasks where state = 'running' and cancel_requested_at <= ${d.now} - ${bind('graceMs')} limit ${bind('limit')}) c`)}`,
 )
@@ -322,7 +390,7 @@ export function* endOverdue(limit: number, graceMs: Millis, view: View): Script<
       if (fence === undefined) return []
       const canceled = task.state === 'running' && task.cancelRequestedAt !== null
       // The earlier of its times has passed; the later one perhaps not.
-      const now = Math.min(task.deadlineAt ?? Infinity, (task.tries === 0 ? task.startBy : null) ?? Infinity)
+      const now = Math.min(task.deadlineAt ?? Infinity, (task.fence === 0 ? task.startBy : null) ?? Infinity)
       return [
         {
           id: task.id,

@@ -1,0 +1,3 @@
+module ringback-receiver
+
+go 1.22

@@ -1,0 +1,3 @@
+module ringback-worker
+
+go 1.22

@@ -1,0 +1,1 @@
+CREATE INDEX `deliveries_progress` ON `deliveries` (`task_id`) WHERE state = 'pending' and event_type = 'task.progress';

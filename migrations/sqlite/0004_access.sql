@@ -1,0 +1,18 @@
+CREATE TABLE `audit_log` (
+	`id` text PRIMARY KEY NOT NULL,
+	`at` integer NOT NULL,
+	`actor` text NOT NULL,
+	`action` text NOT NULL,
+	`target` text,
+	`client_id` text,
+	`details` text NOT NULL,
+	`request_id` text,
+	`remote_address` text
+);
+--> statement-breakpoint
+CREATE INDEX `audit_log_client` ON `audit_log` (`client_id`,`id`);--> statement-breakpoint
+CREATE TABLE `rate_limits` (
+	`key` text PRIMARY KEY NOT NULL,
+	`points` integer NOT NULL,
+	`expire` integer
+);

@@ -1,0 +1,80 @@
+/** The task types `system.cancel` and `system.retry`: what a filter matches is canceled, or begins anew. */
+import type { Room } from './depth.ts'
+import type { State } from './model.ts'
+import type { BulkCheckpoint, BulkFilter, Held, Store } from './store/store.ts'
+import { Postpone, type TaskType } from './task.ts'
+import { walkType } from './walk.ts'
+
+export const BULK_CANCEL = 'system.cancel'
+export const BULK_RETRY = 'system.retry'
+
+/** What such a task's input holds: the filter as it was asked, with its end fixed, so that it never meets tasks made after it. */
+export interface BulkInput {
+  readonly states: readonly State[]
+  readonly type: string | null
+  readonly metadata: Readonly<Record<string, string>> | null
+  /** RFC 3339, as the other. Neither moment itself counts. */
+  readonly createdAfter: string | null
+  readonly createdBefore: string
+}
+export function bulkFilterOf(clientId: string, { states, type, metadata, createdAfter, createdBefore }: BulkInput): BulkFilter {
+  const [member] = Object.entries(metadata ?? {})
+  return {
+    clientId,
+    states,
+    createdBefore: Date.parse(createdBefore),
+    ...(type === null ? {} : { type }),
+    ...(member === undefined ? {} : { metadata: { key: member[0], value: member[1] } }),
+    ...(createdAfter === null ? {} : { createdAfter: Date.parse(createdAfter) }),
+  }
+}
+
+type Page = (lease: Held, clientId: string, input: BulkInput) => Promise<BulkCheckpoint | null>
+const bulkType = (
+  page: Page,
+  type: string,
+  description: string,
+  told: (changed: BulkCheckpoint) => string,
+  result: (changed: BulkCheckpoint) => unknown,
+): TaskType =>
+  walkType<BulkInput, BulkCheckpoint>({
+    type,
+    description,
+    page,
+    span: ({ createdAfter, createdBefore }) => ({
+      since: createdAfter === null ? 0 : Date.parse(createdAfter),
+      until: Date.parse(createdBefore),
+    }),
+    told,
+    result,
+  })
+
+/** What one page begins anew, at most. */
+const MOST_CHANGED = 500
+/** A walk that has no room looks again so much later. */
+const NO_ROOM_SECONDS = 10
+
+export const bulkTypes = (store: Pick<Store, 'bulkPage'>, room: Room): readonly TaskType[] => {
+  const page: Page = (lease, clientId, input) => store.bulkPage(lease, bulkFilterOf(clientId, input))
+  /** What begins anew is open again. */
+  const whileThereIsRoom: Page = async (lease, clientId, input) => {
+    if ((await room.take(clientId, MOST_CHANGED)) === 0) throw new Postpone(NO_ROOM_SECONDS)
+    return page(lease, clientId, input)
+  }
+  return [
+    bulkType(
+      page,
+      BULK_CANCEL,
+      'Cancels tasks.',
+      ({ changed }) => `${changed} canceled or asked to end`,
+      ({ changed, asked }) => ({ canceled: changed - asked, requested: asked }),
+    ),
+    bulkType(
+      whileThereIsRoom,
+      BULK_RETRY,
+      'Runs tasks again.',
+      ({ changed }) => `${changed} begun anew`,
+      ({ changed }) => ({ retried: changed }),
+    ),
+  ]
+}

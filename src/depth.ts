@@ -1,0 +1,74 @@
+/** How many tasks are open: counted in portions with pauses between them, so that nothing else waits for it. */
+import type { Clock } from './clock.ts'
+import type { Millis } from './model.ts'
+import type { OpenMark, Store } from './store/store.ts'
+
+/** Between two portions: a million open tasks are counted within some seconds, a few milliseconds at a time. */
+const BREATH_MS: Millis = 10
+
+/** Pending and running tasks of a client, or of all for null: right but for what came and went while it counted. */
+export async function countOpen(store: Pick<Store, 'countOpenTasks'>, clock: Clock, clientId: string | null = null): Promise<number> {
+  let counted = 0
+  for (let after: OpenMark | null = null; ; ) {
+    const portion: { n: number; next: OpenMark | null } = await store.countOpenTasks(after, clientId)
+    counted += portion.n
+    after = portion.next
+    if (after === null) return counted
+    await new Promise<void>((resolve) => {
+      clock.after(BREATH_MS, resolve)
+    })
+  }
+}
+
+/** Room for tasks that no request asks for: those of ticks, and those that a walk begins anew. Whoever opens them waits while there is none. */
+export interface Room {
+  /** Up to so many more of the client's may be opened now; they count as open from here on. Right but for what is under way while it counts. */
+  take(clientId: string, wanted: number): Promise<number>
+  /** Whether there is none for anybody. */
+  isFull(): Promise<boolean>
+}
+export interface RoomOptions {
+  readonly store: Pick<Store, 'countOpenTasks'>
+  readonly clock: Clock
+  readonly maxOpenTasks: number
+  readonly maxOpenTasksPerClient: number
+}
+/** How long a count is believed. */
+export const COUNT_MS: Millis = 10_000
+
+interface Count {
+  readonly at: Millis
+  readonly open: Promise<number>
+  taken: number
+}
+export function createRoom({ store, clock, maxOpenTasks, maxOpenTasksPerClient }: RoomOptions): Room {
+  const counts = new Map<string | null, Count>()
+  const countOf = (clientId: string | null): Count => {
+    const now = clock.now()
+    for (const [id, { at }] of counts) if (now - at >= COUNT_MS) counts.delete(id)
+    const known = counts.get(clientId)
+    if (known) return known
+    const fresh: Count = { at: now, open: countOpen(store, clock, clientId), taken: 0 }
+    counts.set(clientId, fresh)
+    // What could not be counted is counted anew by the next who asks.
+    fresh.open.catch(() => counts.delete(clientId))
+    return fresh
+  }
+  return {
+    async take(clientId, wanted) {
+      const all = countOf(null)
+      const open = await all.open
+      // As long as all together have no more than one may have, nobody has to be counted alone.
+      const own = open + all.taken + wanted > maxOpenTasksPerClient ? countOf(clientId) : all
+      const ownOpen = await own.open
+      const left = Math.min(maxOpenTasks - open - all.taken, maxOpenTasksPerClient - ownOpen - own.taken)
+      const granted = Math.max(0, Math.min(wanted, left))
+      for (const count of new Set([all, own, counts.get(clientId) ?? all])) count.taken += granted
+      return granted
+    },
+    async isFull() {
+      const all = countOf(null)
+      return (await all.open) + all.taken >= maxOpenTasks
+    },
+  }
+}

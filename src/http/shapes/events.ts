@@ -1,0 +1,45 @@
+/** The shapes of events: what webhooks carry, the feed lists and a stream sends. */
+import { z } from '@hono/zod-openapi'
+import { type DisabledReason, endpointEventTypes, taskEventTypes } from '../../model.ts'
+import { clientId, cursor, id, listOf, pageOf, present, time, wait, wholeNumber } from './common.ts'
+import { task } from './tasks.ts'
+
+export const EVENT_TYPES = [...taskEventTypes, ...endpointEventTypes] as const
+
+export const taskEvent = z
+  .strictObject({ type: z.enum(taskEventTypes), timestamp: time, id: id('event').nullable(), data: task.nullable() })
+  .openapi('TaskEvent', { description: 'What a webhook carries, the feed lists and a stream sends: the same bytes everywhere.' })
+export const anyEvent = z
+  .strictObject({ type: z.enum(EVENT_TYPES), timestamp: time, id: id('event').nullable(), data: present })
+  .openapi('Event')
+
+export const DISABLED_REASONS = ['gone', 'failing', 'forbiddenAddress'] as const satisfies readonly DisabledReason[]
+const trouble = (reason: z.ZodType) =>
+  z.strictObject({ endpointId: id('endpoint'), url: z.string(), reason, failingSince: time.nullable() })
+const envelope = (type: (typeof endpointEventTypes)[number], data: z.ZodType) =>
+  z.strictObject({ type: z.literal(type), timestamp: time, id: id('event'), data })
+/** What webhooks about endpoints carry, by event type. */
+export const endpointEvents = {
+  'endpoint.verification': envelope(
+    'endpoint.verification',
+    z.strictObject({ endpointId: id('endpoint'), challenge: z.string(), expiresAt: time }),
+  ),
+  'endpoint.ping': envelope('endpoint.ping', z.strictObject({ endpointId: id('endpoint') })),
+  'endpoint.failing': envelope('endpoint.failing', trouble(z.null())),
+  'endpoint.disabled': envelope('endpoint.disabled', trouble(z.enum(DISABLED_REASONS))),
+} satisfies Record<(typeof endpointEventTypes)[number], z.ZodType>
+export const streamEvent = z
+  .strictObject({ type: z.enum([...taskEventTypes, 'task.snapshot']), timestamp: time, id: id('event').nullable(), data: task })
+  .openapi('StreamEvent', {
+    description: '`data` of a frame of the stream. `id` is null but in the last frame, which is the terminal event itself.',
+  })
+export const eventList = pageOf(anyEvent).openapi('EventList')
+
+export const feedQuery = z.strictObject({
+  after: cursor.optional().openapi({ description: 'An event’s id, or `nextCursor`.' }),
+  types: listOf(EVENT_TYPES).optional(),
+  limit: wholeNumber(1, 200).default(100),
+  wait: wait.optional(),
+  clientId: clientId.optional(),
+})
+export const taskEventsQuery = z.strictObject({ after: cursor.optional(), limit: wholeNumber(1, 200).default(100) })

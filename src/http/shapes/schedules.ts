@@ -1,0 +1,94 @@
+/** The shapes of tasks that recur. */
+import { z } from '@hono/zod-openapi'
+import { LONGEST_PATTERN } from '../../cron.ts'
+import { id, pageOf, present, text, time, timeOrNull } from './common.ts'
+import { createCallback, createTask, metadata, retrySchedule } from './tasks.ts'
+
+const cron = text(LONGEST_PATTERN, 1).openapi({
+  description:
+    'Five fields (minute, hour, day of month, month, day of week), six with seconds first, or a nickname such as `@daily`. At most once a second.',
+  example: '30 6 * * 1-5',
+})
+const timezone = text(100, 1).openapi({ description: 'An IANA name.', example: 'Europe/Berlin' })
+const CATCH_UP = ['none', 'one', 'all'] as const
+const catchUp = z.enum(CATCH_UP).openapi({
+  description: 'What becomes of ticks that an outage missed: left out, one task for all of them, or one each.',
+})
+const templateMembers = {
+  timeoutSeconds: createTask.shape.timeoutSeconds,
+  maxTries: createTask.shape.maxTries,
+  priority: createTask.shape.priority,
+  concurrencyKey: createTask.shape.concurrencyKey,
+}
+
+export const createSchedule = z
+  .strictObject({
+    cron,
+    timezone: timezone.nullish(),
+    catchUp: catchUp.nullish(),
+    paused: z.boolean().nullish(),
+    type: createTask.shape.type,
+    input: createTask.shape.input,
+    callback: createCallback.nullish(),
+    metadata: metadata.nullish(),
+    ...templateMembers,
+  })
+  .openapi('CreateSchedule')
+export type CreateSchedule = z.output<typeof createSchedule>
+
+/** A merge patch (RFC 7396): `input`, `metadata` and `callback` are merged, and null takes a member away. */
+export const patchSchedule = z
+  .strictObject({
+    cron: cron.optional(),
+    timezone: timezone.nullish(),
+    catchUp: catchUp.nullish(),
+    paused: z.boolean().nullish(),
+    input: z
+      .unknown()
+      .refine((value) => value !== null, 'cannot be taken away, which is what null means in a merge patch')
+      .optional(),
+    callback: z
+      .strictObject({
+        endpointId: z.string().max(100).nullable().optional(),
+        url: z.string().nullable().optional(),
+        events: createCallback.shape.events.nullable(),
+        retrySchedule: retrySchedule.nullable().optional(),
+      })
+      .nullish(),
+    metadata: z.record(text(100, 1), text(500).nullable()).nullish(),
+    ...templateMembers,
+  })
+  .openapi('PatchSchedule')
+export type PatchSchedule = z.output<typeof patchSchedule>
+
+export const schedule = z
+  .strictObject({
+    id: id('schedule'),
+    type: z.string(),
+    cron: z.string(),
+    timezone: z.string(),
+    catchUp: z.enum(CATCH_UP),
+    paused: z.boolean(),
+    input: present,
+    metadata: z.record(z.string(), z.string()),
+    callback: z
+      .strictObject({
+        endpointId: z.string().nullable(),
+        url: z.string().nullable(),
+        events: z.array(z.string()).nullable(),
+        retrySchedule: z.array(z.number()).nullable(),
+      })
+      .nullable(),
+    timeoutSeconds: z.int().nullable(),
+    maxTries: z.int().nullable(),
+    priority: z.int(),
+    concurrencyKey: z.string().nullable(),
+    nextAt: timeOrNull.openapi({ description: 'Null: it is paused.' }),
+    lastAt: timeOrNull.openapi({ description: 'The latest tick that made a task.' }),
+    upcoming: z.array(time).max(5).openapi({ description: 'The next five ticks, `nextAt` first.' }),
+    createdAt: time,
+    updatedAt: time,
+    revision: z.int(),
+  })
+  .openapi('Schedule')
+export const scheduleList = pageOf(schedule).openapi('ScheduleList')

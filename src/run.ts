@@ -1,0 +1,100 @@
+/** One try of a task from its input to how it ended, in whatever thread. Nothing here knows the store. */
+import { type Ended, RESULT_LIMIT_BYTES, tooLarge } from './lifecycle.ts'
+import type { Json, Millis, Task } from './model.ts'
+import { Interrupted } from './pump.ts'
+import { Permanent, Postpone, type RunContext, readInput, type TaskType } from './task.ts'
+
+/** After a client asked to cancel, how long the handler may still return a result. */
+export const CANCEL_GRACE_MS = 10_000
+/** After the node began to shut down, the same. */
+const SHUTDOWN_GRACE_MS = 1_000
+
+/** A run's own reasons to stop, beside the pump's. */
+export class Expired extends Error {
+  readonly code: 'timeout' | 'deadline_exceeded'
+  constructor(code: 'timeout' | 'deadline_exceeded', message: string) {
+    super(message)
+    this.code = code
+  }
+}
+
+/** What a handler is told of its task, as plain data: it can be sent to another thread. */
+export interface Try {
+  readonly input: Json
+  readonly metadata: Json
+  readonly task: Omit<RunContext['task'], 'metadata'>
+}
+export const tryOf = (task: Task): Try => ({
+  input: task.input,
+  metadata: task.metadata,
+  task: {
+    id: task.id,
+    type: task.type,
+    clientId: task.clientId,
+    try: task.tries,
+    maxTries: task.maxTries,
+    generation: task.generation,
+    fence: task.fence,
+    deadlineAt: task.deadlineAt,
+    traceparent: task.traceparent,
+    tracestate: task.tracestate,
+  },
+})
+
+/** Parses the input, runs the handler, judges what it gave or threw. Never throws. */
+export async function runTry(given: Try, type: TaskType, context: Omit<RunContext, 'task'>): Promise<Ended> {
+  const { signal } = context
+  try {
+    const input = await readInput(given, type)
+    if (input.kind === 'rejected') return { kind: 'threw', permanent: true, error: input.error }
+    const metadata = given.metadata === '{}' ? {} : JSON.parse(given.metadata)
+    return serialise(await type.run(input.value, { ...context, task: { ...given.task, metadata } }))
+  } catch (error) {
+    if (signal.aborted && !(error instanceof Permanent)) return judgeReason(signal.reason)
+    return judgeError(error)
+  }
+}
+
+function serialise(result: unknown): Ended {
+  const text: Json | undefined = JSON.stringify(result ?? null)
+  if (text === undefined)
+    return judgeError(new Permanent(`The handler returned a ${typeof result}, which JSON cannot hold.`, { code: 'handler_error' }))
+  if (text.length > RESULT_LIMIT_BYTES / 4 && Buffer.byteLength(text) > RESULT_LIMIT_BYTES) return tooLarge
+  return { kind: 'returned', result: text }
+}
+
+/** How a try ended whose signal fired, unless it returned a result in time. */
+export function judgeReason(reason: unknown): Ended {
+  if (reason instanceof Expired)
+    return {
+      kind: 'threw',
+      permanent: reason.code === 'deadline_exceeded',
+      error: { code: reason.code, message: reason.message, details: null },
+    }
+  if (reason instanceof Interrupted && reason.why === 'canceled') return { kind: 'canceled' }
+  return { kind: 'interrupted' }
+}
+
+/** How long a handler may still return a result after its signal fired: none is heeded once a try has timed out, or is not ours any more. */
+export function graceOf(reason: unknown): Millis {
+  if (!(reason instanceof Interrupted) || reason.why === 'leaseLost') return 0
+  return reason.why === 'canceled' ? CANCEL_GRACE_MS : SHUTDOWN_GRACE_MS
+}
+
+const OWN_CODE = /^[a-z0-9_.]{1,64}$/
+const MOST_MESSAGE = 2_000
+/** How a try ended that threw. */
+export function judgeError(error: unknown): Ended {
+  if (error instanceof Postpone) return { kind: 'postponed', delayMs: Math.max(0, Math.round(error.delaySeconds * 1000)) }
+  const message = (error instanceof Error ? error.message : String(error)).slice(0, MOST_MESSAGE).toWellFormed()
+  if (!(error instanceof Permanent)) return { kind: 'threw', error: { code: 'handler_error', message, details: null } }
+  const code = OWN_CODE.test(error.code) ? error.code : 'handler_error'
+  return { kind: 'threw', permanent: true, error: { code, message, details: sendable(error.details) } }
+}
+function sendable(details: unknown): unknown {
+  try {
+    return JSON.parse(JSON.stringify(details ?? null))
+  } catch {
+    return null
+  }
+}

@@ -1,0 +1,181 @@
+/** Walks a whole store, portion by portion, and says what does not hold and what is owed to whom. It writes nothing, and servers may go on beside it. */
+import type { Clock } from '../clock.ts'
+import type { Millis } from '../model.ts'
+import type { Driver } from './driver.ts'
+import { checkSchema } from './migrate.ts'
+import { openPostgres } from './postgres.ts'
+import type { Script } from './script.ts'
+import * as places from './scripts/places.ts'
+import * as proofs from './scripts/proofs.ts'
+import { readSqlite } from './sqlite.ts'
+
+export { type Check, checks } from './scripts/proofs.ts'
+
+/** What is owed to one endpoint. */
+export interface Debt {
+  readonly endpointId: string
+  readonly clientId: string
+  /** Null: the endpoint is not there. */
+  readonly url: string | null
+  /** Open deliveries. */
+  readonly open: number
+  readonly oldestAt: Millis
+  /** Why they are open, and how many for each reason. */
+  readonly reasons: Readonly<Partial<Record<places.WhyOpen, number>>>
+}
+export interface AuditReport {
+  /** Rows looked at. */
+  readonly counts: Readonly<
+    Record<
+      | 'tasks'
+      | 'liveTasks'
+      | 'endedGenerations'
+      | 'events'
+      | 'deliveries'
+      | 'openDeliveries'
+      | 'attempts'
+      | 'clients'
+      | 'endpoints'
+      | 'schedules'
+      | 'lanes'
+      | 'turns'
+      | 'labels'
+      | 'idempotencyKeys'
+      | 'tombstones',
+      number
+    >
+  >
+  /** Everything found, though only the first ones are told. */
+  readonly violations: {
+    readonly total: number
+    readonly byCheck: Readonly<Record<proofs.Check, number>>
+    readonly first: readonly proofs.Violation[]
+  }
+  /** Leases that have ended while no server was there to take the work back: the next one does. */
+  readonly lapsedLeases: number
+  /** To whom most is owed first. */
+  readonly owed: readonly Debt[]
+}
+
+export interface AuditOptions {
+  /** `file:<path>` or `postgres://…` */
+  readonly url: string
+  readonly clock: Clock
+  /** How long after its end a lease has been found by every node that looks. */
+  readonly sweptWithinMs: Millis
+  /** How long news of endpoints is kept. */
+  readonly keptMs: Millis
+  /** Violations told one by one. */
+  readonly limit: number
+}
+
+/** @throws StartupError when the store cannot be opened, or its schema is not this program's. */
+export async function auditStore({ url, clock, ...options }: AuditOptions): Promise<AuditReport> {
+  const driver = url.startsWith('file:') ? readSqlite(url.slice('file:'.length), clock) : await openPostgres(url, clock, () => {})
+  try {
+    await checkSchema(driver)
+    return await walkStore(driver, options)
+  } finally {
+    await driver.close()
+  }
+}
+
+/** Endpoints asked for at once. */
+const CREDITORS = 500
+
+/** The walk itself, whatever carries it. */
+export async function walkStore(
+  driver: Pick<Driver, 'read'>,
+  { sweptWithinMs, keptMs, limit }: Omit<AuditOptions, 'url' | 'clock'>,
+): Promise<AuditReport> {
+  const sweeps = { withinMs: sweptWithinMs }
+  const first: proofs.Violation[] = []
+  const byCheck = Object.fromEntries(Object.keys(proofs.checks).map((check) => [check, 0])) as Record<proofs.Check, number>
+  /** Every portion in turn; answers how many rows there were. */
+  const along = async <Mark, P extends proofs.Portion<Mark>>(
+    start: NoInfer<Mark>,
+    portion: (after: Mark) => Script<P>,
+    see: (portion: P) => void = () => {},
+  ): Promise<number> => {
+    let looked = 0
+    for (let after = start; ; ) {
+      const found: P = await driver.read(portion(after))
+      looked += found.looked
+      for (const violation of found.violations) {
+        byCheck[violation.check]++
+        if (first.length < limit) first.push(violation)
+      }
+      see(found)
+      if (found.next === null) return looked
+      after = found.next
+    }
+  }
+  const seen = { live: 0, generations: 0, lapsed: 0 }
+  const debts = new Map<string, { clientId: string; open: number; oldestAt: Millis; reasons: Partial<Record<places.WhyOpen, number>> }>()
+  const counts = {
+    tasks: await along(
+      '',
+      (after: string) => proofs.auditTasks(after, sweeps),
+      (page) => {
+        seen.live += page.live
+        seen.generations += page.generations
+        seen.lapsed += page.lapsed
+      },
+    ),
+    events: await along('', proofs.auditEvents),
+    deliveries: await along(
+      '',
+      (after: string) => proofs.auditDeliveries(after, sweeps),
+      (page) => {
+        seen.lapsed += page.lapsed
+        for (const open of page.open) {
+          const debt = debts.get(open.endpointId) ?? { clientId: open.clientId, open: 0, oldestAt: open.createdAt, reasons: {} }
+          debt.open++
+          debt.oldestAt = Math.min(debt.oldestAt, open.createdAt)
+          debt.reasons[open.reason] = (debt.reasons[open.reason] ?? 0) + 1
+          debts.set(open.endpointId, debt)
+        }
+      },
+    ),
+    attempts: await along(null, places.auditAttempts),
+    clients: await along('', (after: string) => places.auditClients(after, keptMs)),
+    endpoints: await along('', places.auditEndpoints),
+    schedules: await along('', places.auditSchedules),
+    lanes: await along('', places.auditLanes),
+    turns: await along(0, places.auditPlaces),
+    labels: await along(null, places.auditLabels),
+    idempotencyKeys: await along(null, places.auditKeys),
+    tombstones: await along('', places.auditTombstones),
+  }
+  await along(null, (after: places.FeedMark | null) => places.auditFeeds(after, keptMs))
+  await along(null, () => places.auditTurns())
+
+  const owed: Debt[] = []
+  const ids = [...debts.keys()]
+  for (let i = 0; i < ids.length; i += CREDITORS) {
+    const some = ids.slice(i, i + CREDITORS)
+    const creditors = new Map((await driver.read(places.findCreditors(some))).map((creditor) => [creditor.id, creditor]))
+    for (const endpointId of some) {
+      const { reasons, ...debt } = debts.get(endpointId)!
+      const { url = null, hold = null } = creditors.get(endpointId) ?? {}
+      owed.push({ endpointId, ...debt, url, reasons: hold === null ? reasons : held(reasons, hold) })
+    }
+  }
+  return {
+    counts: {
+      ...counts,
+      liveTasks: seen.live,
+      endedGenerations: seen.generations,
+      openDeliveries: owed.reduce((sum, { open }) => sum + open, 0),
+    },
+    violations: { total: Object.values(byCheck).reduce((sum, n) => sum + n, 0), byCheck, first },
+    lapsedLeases: seen.lapsed,
+    owed: owed.sort((a, b) => b.open - a.open),
+  }
+}
+
+/** Whatever is not on its way waits for what holds the endpoint. */
+function held({ sending, ...others }: Debt['reasons'], hold: places.HoldReason): Debt['reasons'] {
+  const waiting = Object.values(others).reduce((sum, n) => sum + n, 0)
+  return { ...(sending !== undefined && { sending }), ...(waiting > 0 && { [hold]: waiting }) }
+}

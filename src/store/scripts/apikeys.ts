@@ -1,0 +1,117 @@
+/** API keys: made, looked up, rotated, revoked. What ends one tells the other nodes, which remember keys for some seconds. */
+import { type SQL, sql } from 'drizzle-orm/sql/sql'
+import type { ClientStatus, Key, Millis } from '../../model.ts'
+import { keyColumns } from '../columns.ts'
+import { bind, type Call, type Dialect, first, rows, type Script, statement } from '../script.ts'
+import type { NewKey } from '../store.ts'
+
+/** The word that a key, or all keys of a client, may not mean any more what they did; its id follows. */
+export const ACCESS = 'access:'
+export const telling = (call: Call, id: string): Call => ({ ...call, tells: [ACCESS + id] })
+
+const KEY = {
+  id: 'text',
+  client_id: 'text',
+  name: 'text',
+  hash: 'text',
+  hint: 'text',
+  scopes: 'text',
+  task_types: 'text',
+  expires_at: 'int8',
+} as const
+const keyNames = sql.raw(Object.keys(KEY).join(', '))
+const insertKey = statement(
+  (d) => sql`insert into keys (${keyNames}, created_at) select ${keyNames}, ${d.now} from ${d.records('keys', KEY)} v
+    where v.client_id is null or exists (select 1 from clients c where c.id = v.client_id and c.status in ('active', 'suspended')) returning ${keyColumns}`,
+)
+/** Null: there is no such client. */
+export function* addKey(key: NewKey): Script<Key | null> {
+  const { id, clientId: client_id, name, hash, hint, scopes, taskTypes: task_types, expiresAt: expires_at } = key
+  return yield* first<Key>(insertKey({ keys: [{ id, client_id, name, hash, hint, scopes, task_types, expires_at }] }))
+}
+
+const ofKey = sql.raw(
+  ['id', 'clientId', 'name', 'hash', 'hint', 'scopes', 'taskTypes', 'createdAt', 'expiresAt', 'revokedAt', 'lastUsedAt']
+    .map((member) => `k.${member.replaceAll(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`)} as "${member}"`)
+    .join(', '),
+)
+const readKey = statement(
+  () =>
+    sql`select ${ofKey}, c.status as "clientStatus" from keys k left join clients c on c.id = k.client_id where k.hash = ${bind('hash')}`,
+)
+export function* findKey(hash: string): Script<(Key & { clientStatus: ClientStatus | null }) | null> {
+  return yield* first<Key & { clientStatus: ClientStatus | null }>(readKey({ hash }))
+}
+
+/** A client's keys; the operator's for null: never both. */
+const owned = (d: Dialect): SQL =>
+  d.name === 'postgres' ? sql`client_id is not distinct from ${bind('clientId')}` : sql`client_id is ${bind('clientId')}`
+const readKeys = statement((d) => sql`select ${keyColumns} from keys where ${owned(d)} order by created_at, id`)
+export function* listKeys(clientId: string | null): Script<readonly Key[]> {
+  return yield* rows<Key>(readKeys({ clientId }))
+}
+
+const revoke = statement(
+  (d) => sql`update keys set revoked_at = coalesce(revoked_at, ${d.now}) where id = ${bind('id')} and ${owned(d)} returning ${keyColumns}`,
+)
+export function* revokeKey(id: string, clientId: string | null): Script<Key | null> {
+  return yield* first<Key>(telling(revoke({ id, clientId }), id))
+}
+
+const lockLive = statement(
+  (d) => sql`select ${keyColumns} from keys where id = ${bind('id')} and ${owned(d)} and revoked_at is null
+    and (expires_at is null or expires_at > ${d.now}) ${d.lock}`,
+)
+const shorten = statement(
+  (
+    d,
+  ) => sql`update keys set expires_at = case when expires_at < ${d.now} + ${bind('overlapMs')} then expires_at else ${d.now} + ${bind('overlapMs')} end
+    where id = ${bind('id')}`,
+)
+/** The last moment that RFC 3339 can write. */
+const LATEST: Millis = Date.UTC(9999, 11, 31, 23, 59, 59, 999)
+/** A key in the place of another, which ends after the overlap: it may do the same, and is to live as long as that one was. Null: that one has ended. */
+export function* rotateKey(
+  id: string,
+  clientId: string | null,
+  fresh: Pick<Key, 'id' | 'hash' | 'hint'>,
+  overlapMs: Millis,
+): Script<Key | null> {
+  const known = yield* first<Key>(lockLive({ id, clientId }))
+  if (!known) return null
+  const { name, scopes, taskTypes } = known
+  const added = yield* addKey({ ...fresh, clientId, name, scopes, taskTypes, expiresAt: null })
+  if (!added) return null
+  yield telling(shorten({ id, overlapMs }), id)
+  if (known.expiresAt === null) return added
+  const at = Math.min(LATEST, added.createdAt + known.expiresAt - known.createdAt)
+  return yield* first<Key>(expire({ id: added.id, at }))
+}
+const expire = statement(() => sql`update keys set expires_at = ${bind('at')} where id = ${bind('id')} returning ${keyColumns}`)
+
+// Few are there at all, so that no index is paid for: a key is written far more often than this is asked.
+const forget = statement(
+  (d) =>
+    sql`delete from keys where id ${d.anyOf(
+      sql`select x.id from keys x where coalesce(x.revoked_at, x.expires_at) <= ${d.now} - ${bind('keepMs')} limit ${bind('limit')} ${d.skipLocked}`,
+    )} returning id`,
+)
+/** Forgets keys that were revoked or expired longer ago than that; answers how many. */
+export function* forgetKeys(limit: number, keepMs: Millis): Script<number> {
+  return (yield* rows(forget({ keepMs, limit }))).length
+}
+
+/** A use is written once in so long. */
+const USED_EVERY_MS: Millis = 60_000
+// Who is being written by another node has been used; and nobody waits for anybody.
+const use = statement(
+  (d) =>
+    sql`update keys set last_used_at = ${d.now} where id ${d.anyOf(
+      sql`select x.id from keys x where x.id ${d.anyOf(sql`select v.id from ${d.records('keys', { id: 'text' })} v`)}
+      and coalesce(x.last_used_at, 0) <= ${d.now} - ${USED_EVERY_MS} ${d.skipLocked}`,
+    )}`,
+)
+export function* useKeys(ids: readonly string[]): Script<readonly null[]> {
+  yield use({ keys: [...new Set(ids)].map((id) => ({ id })) })
+  return ids.map(() => null)
+}

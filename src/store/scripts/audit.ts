@@ -1,0 +1,154 @@
+/** The audit log: an entry is written in the transaction of the act it tells of, so that neither stands without the other. */
+import { type SQL, sql } from 'drizzle-orm/sql/sql'
+import { firstIdAt } from '../../id.ts'
+import {
+  type AuditAction,
+  type AuditEntry,
+  type Author,
+  actors,
+  type Client,
+  type Delivery,
+  type Endpoint,
+  type Key,
+  type Millis,
+  type Schedule,
+} from '../../model.ts'
+import { auditColumns } from '../columns.ts'
+import { bind, first, now, query, rows, type Script, send, statement } from '../script.ts'
+import type { AuditQuery, Changed, EndpointPatch, Page, Position, SchedulePatch, TaskChange } from '../store.ts'
+
+/** What was done, to what, of whose. */
+export interface Deed {
+  readonly action: AuditAction
+  readonly target: string | null
+  readonly clientId: string | null
+  readonly details?: object
+}
+
+/** What the platform does by itself. */
+export const SYSTEM: Author = { actor: actors.system, requestId: null, remoteAddress: null }
+
+/** An id with that time of the store's clock in it. */
+export type NewAuditId = (at: Millis) => string
+
+const append = statement(
+  () => sql`insert into audit_log (id, at, actor, action, target, client_id, details, request_id, remote_address)
+    values (${bind('id')}, ${bind('at')}, ${bind('actor')}, ${bind('action')}, ${bind('target')}, ${bind('clientId')}, ${bind('details')}, ${bind('requestId')}, ${bind('remoteAddress')})`,
+)
+/** Its id holds the time of the entry, by the store's clock: the log has one order. */
+function* record({ actor, requestId, remoteAddress }: Author, deed: Deed, newId: NewAuditId): Script<void> {
+  const at = yield* now()
+  const { action, target, clientId, details = {} } = deed
+  const id = newId(at)
+  yield* send([append({ id, at, actor, action, target, clientId, details: JSON.stringify(details), requestId, remoteAddress })])
+}
+/** A script and the entry its answer gives. Null: nothing was done, and nothing is kept. */
+export function* audited<R>(by: Author, script: Script<R>, deed: (answer: R) => Deed | null, newId: NewAuditId): Script<R> {
+  const answer = yield* script
+  const done = deed(answer)
+  if (done) yield* record(by, done, newId)
+  return answer
+}
+
+// What is kept of each act: from its answer.
+
+type Telling<R> = (answer: R) => Deed | null
+/** The operator, whose acts on clients' own things are kept; what a client does to them itself, it does every day. */
+export const operator = (by: Author | undefined, clientId: string | null): Author | undefined => (clientId === null ? by : undefined)
+
+export const ofClient =
+  (action: AuditAction): Telling<Client | null> =>
+  (client) =>
+    client && { action, target: client.id, clientId: client.id, details: client.name === '' ? {} : { name: client.name } }
+export const ofKey =
+  (action: AuditAction, details: object = {}): Telling<Key | null> =>
+  (key) =>
+    key && { action, target: key.id, clientId: key.clientId, details: { name: key.name, scopes: JSON.parse(key.scopes), ...details } }
+export const ofTask =
+  (action: AuditAction): Telling<TaskChange> =>
+  (change) =>
+    change.kind !== 'changed'
+      ? null
+      : { action, target: change.task.id, clientId: change.task.clientId, details: { type: change.task.type } }
+export const ofType = (type: string, paused: boolean) => (): Deed => ({
+  action: paused ? 'taskType.pause' : 'taskType.resume',
+  target: type,
+  clientId: null,
+})
+export const ofDelivery =
+  (action: AuditAction, target: string): Telling<Delivery | null> =>
+  (sent) =>
+    sent && { action, target, clientId: sent.clientId, details: { deliveryId: sent.id, endpointId: sent.endpointId } }
+export const ofSchedule =
+  (patch: SchedulePatch): Telling<Changed<Schedule>> =>
+  (changed) =>
+    changed.kind !== 'changed'
+      ? null
+      : { action: 'schedule.change', target: changed.value.id, clientId: changed.value.clientId, details: { members: Object.keys(patch) } }
+export const ofSigningKey =
+  (action: AuditAction, target: string | null): Telling<unknown> =>
+  (keys) =>
+    keys === null ? null : { action, target, clientId: null }
+
+/** Of a URL only where it leads: what stands behind may be a token. */
+export const ofEndpoint =
+  (action: AuditAction): Telling<Endpoint | null> =>
+  (endpoint) =>
+    endpoint && { action, target: endpoint.id, clientId: endpoint.clientId, details: { origin: new URL(endpoint.url).origin } }
+export const ofEndpointChange =
+  (patch: EndpointPatch): Telling<Changed<Endpoint>> =>
+  (changed) => {
+    if (changed.kind !== 'changed') return null
+    const deed = ofEndpoint(actionOf(patch))(changed.value)!
+    return deed.action === 'endpoint.change' ? { ...deed, details: { ...deed.details, members: Object.keys(patch) } } : deed
+  }
+const actionOf = ({ url, secret, paused, disabled, verified }: EndpointPatch): AuditAction => {
+  if (url !== undefined) return 'endpoint.change'
+  if (secret !== undefined) return 'endpoint.rotateSecret'
+  if (paused === true) return 'endpoint.pause'
+  if (paused === false || disabled === false) return 'endpoint.resume'
+  return verified === undefined ? 'endpoint.change' : 'endpoint.verify'
+}
+/** The answer is whose it was. */
+export const ofRemoved =
+  (action: AuditAction, target: string): Telling<string | null> =>
+  (clientId) =>
+    clientId === null ? null : { action, target, clientId }
+
+/** Rows one page looks at, whether they match or not: a filter nothing matches ends early, and says where to go on. */
+const SCANNED = 10_000
+
+/** Newest first. */
+export function* listAudit({ clientId, actor, action, since, until, limit, after }: AuditQuery): Script<Page<AuditEntry>> {
+  const place = [
+    ...(clientId === undefined ? [] : [sql`client_id = ${clientId}`]),
+    ...(since === undefined ? [] : [sql`id >= ${firstIdAt('audit', since)}`]),
+    ...(until === undefined ? [] : [sql`id < ${firstIdAt('audit', until)}`]),
+    ...(after === null ? [] : [sql`id < ${after.id}`]),
+  ]
+  const wanted = [...(actor === undefined ? [] : [sql`actor = ${actor}`]), ...(action === undefined ? [] : [sql`action = ${action}`])]
+  const scanned = sql`select * from audit_log where ${every(place)} order by id desc limit ${wanted.length === 0 ? limit + 1 : SCANNED}`
+  const found = yield* rows<AuditEntry>(
+    query(() => sql`select ${auditColumns} from (${scanned}) scanned where ${every(wanted)} order by id desc limit ${limit + 1}`),
+  )
+  const items = found.slice(0, limit)
+  if (found.length > limit) return { items, next: { at: items.at(-1)!.at, id: items.at(-1)!.id } }
+  if (wanted.length === 0) return { items, next: null }
+  const next = yield* first<Position>(
+    query(() => sql`select at, id from audit_log where ${every(place)} order by id desc limit 1 offset ${SCANNED - 1}`),
+  )
+  return { items, next }
+}
+const every = (conditions: readonly SQL[]): SQL => (conditions.length === 0 ? sql`true` : sql.join([...conditions], sql` and `))
+
+const forget = statement(
+  (d) =>
+    sql`delete from audit_log where id ${d.anyOf(
+      sql`select x.id from audit_log x where x.id < ${bind('floor')} order by x.id limit ${bind('limit')} ${d.skipLocked}`,
+    )} returning id`,
+)
+/** Forgets entries older than that; answers how many. */
+export function* forgetAudit(limit: number, keepMs: Millis): Script<number> {
+  const at = yield* now()
+  return (yield* rows(forget({ floor: firstIdAt('audit', at - keepMs), limit }))).length
+}

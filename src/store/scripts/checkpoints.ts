@@ -1,0 +1,21 @@
+/** How far a walk along a client's rows has come: kept with the task that walks, in the commit of each page. */
+import { sql } from 'drizzle-orm/sql/sql'
+import type { Json } from '../../model.ts'
+import { bind, type Call, first, type Script, statement } from '../script.ts'
+import type { Held, Walked } from '../store.ts'
+
+const readCheckpoint = statement(
+  () => sql`select checkpoint from tasks where id = ${bind('id')} and fence = ${bind('fence')} and state = 'running'`,
+)
+const lockCheckpoint = statement(
+  (d) => sql`select checkpoint from tasks where id = ${bind('id')} and fence = ${bind('fence')} and state = 'running' ${d.lock}`,
+)
+const writeCheckpoint = statement(() => sql`update tasks set checkpoint = ${bind('checkpoint')} where id = ${bind('id')}`)
+
+/** What a walk kept last, or `start`. Null: the task is not this claim's any more. With `lock`, nobody else takes it before the commit. */
+export function* resume<C extends Walked>({ id, fence }: Held, start: C, { lock }: { lock: boolean }): Script<C | null> {
+  const held = yield* first<{ checkpoint: Json | null }>((lock ? lockCheckpoint : readCheckpoint)({ id, fence }))
+  if (!held) return null
+  return held.checkpoint === null ? start : (JSON.parse(held.checkpoint) as C)
+}
+export const keepCheckpoint = ({ id }: Held, checkpoint: Walked): Call => writeCheckpoint({ id, checkpoint: JSON.stringify(checkpoint) })

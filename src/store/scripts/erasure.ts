@@ -1,0 +1,157 @@
+/** A client is deleted: its keys go and its work stops in one commit, then everything of it is erased, a page a commit. */
+import { type SQL, sql } from 'drizzle-orm/sql/sql'
+import type { Client } from '../../model.ts'
+import { bind, type Call, type Columns, type Dialect, first, type Row, rows, type Script, send, statement } from '../script.ts'
+import { telling } from './apikeys.ts'
+import { clientColumns, IS_THERE } from './clients.ts'
+import { removeEndpoint } from './endpoints.ts'
+import type { View } from './outbox.ts'
+import { dropQuotas } from './quotas.ts'
+import { cancelTasks } from './tasks.ts'
+
+/** What one commit removes: endpoints, each with up to 10,000 deliveries to be canceled, and rows of every other kind. */
+const MOST_ENDPOINTS = 10
+const MOST_ROWS = 500
+/** Bytes of inputs in one commit: each cancel is told with its input. */
+const MOST_BYTES = 8 * 1024 * 1024
+
+const setDeleted = statement(
+  () => sql`update clients set status = 'deleted' where id = ${bind('id')} and ${IS_THERE} returning ${clientColumns}`,
+)
+const dropKeys = statement(() => sql`delete from keys where client_id = ${bind('id')}`)
+const dropSchedules = statement(() => sql`delete from schedules where client_id = ${bind('id')}`)
+
+/** From here on nothing of the client is found, and no key of it works; what is left of it {@link eraseClient} erases. Null: there is none such. */
+export function* removeClient(id: string, view: View): Script<{ readonly client: Client; readonly stopped: Stopped } | null> {
+  const client = yield* first<Client>(telling(setDeleted({ id }), id))
+  if (!client) return null
+  return { client, stopped: yield* stop(id, view) }
+}
+
+/** Tasks that were canceled or asked to end, for those who wait on them. */
+export interface Stopped {
+  readonly changed: readonly string[]
+  readonly asked: readonly string[]
+  readonly left: boolean
+}
+const readEndpoints = statement(
+  () => sql`select id from endpoints where client_id = ${bind('id')} and deleted_at is null order by created_at, id limit ${bind('limit')}`,
+)
+// By the lanes, which begin with the client's id: what has ended stands in none of these indexes.
+const inLanes = sql`lane_id >= ${bind('from')} and lane_id < ${bind('to')}`
+const readOpen = statement(
+  () => sql`select id, octet_length(input) as bytes from (
+      select * from (select id, input from tasks where state = 'pending' and ${inLanes} order by lane_id, line, rank, id limit ${bind('limit')}) p
+      union all
+      select * from (select id, input from tasks where state = 'running' and ${inLanes} and cancel_requested_at is null limit ${bind('limit')}) q) x`,
+)
+const lanesOf = (id: string) => ({ from: `${id}/`, to: `${id}0` })
+/** Endpoints first, so that nothing is sent any more; then open tasks, each with its terminal event. */
+function* stop(id: string, view: View): Script<Stopped> {
+  yield* send([dropKeys({ id }), dropSchedules({ id })])
+  const endpoints = yield* rows<{ id: string }>(readEndpoints({ id, limit: MOST_ENDPOINTS }))
+  for (const endpoint of endpoints) yield* removeEndpoint(endpoint.id, id)
+  const open = yield* rows<{ id: string; bytes: number }>(readOpen({ ...lanesOf(id), limit: MOST_ROWS }))
+  const chosen: string[] = []
+  let size = 0
+  for (const task of open.slice(0, MOST_ROWS)) {
+    size += task.bytes
+    if (chosen.length > 0 && size > MOST_BYTES) break
+    chosen.push(task.id)
+  }
+  const changed = chosen.length === 0 ? [] : yield* cancelTasks(chosen, id, view)
+  return {
+    changed: changed.map((task) => task.id),
+    asked: changed.filter(({ state }) => state === 'running').map((task) => task.id),
+    left: endpoints.length === MOST_ENDPOINTS || open.length > chosen.length || open.length >= MOST_ROWS,
+  }
+}
+
+const readDeleted = statement(() => sql`select id from clients where status = 'deleted' and id > ${bind('after')} order by id limit 1`)
+/** The next client of which something may be left. */
+export function* findDeletedClient(after: string): Script<string | null> {
+  return (yield* first<{ id: string }>(readDeleted({ after })))?.id ?? null
+}
+
+/** Removes rows of a client, a page of them, along an index that begins with the client. */
+const removing = (table: string, key: string, order: string, columns: Columns, which = '1 = 1') => ({
+  read: statement((d: Dialect) => {
+    const where = sql`client_id = ${bind('id')} and ${sql.raw(which)}`
+    return sql`select ${sql.raw(key)} from ${sql.raw(table)} where ${where} order by ${sql.raw(order)} limit ${bind('limit')} ${d.skipLocked}`
+  }),
+  remove: statement((d: Dialect): SQL => {
+    const names = sql.raw(key)
+    return sql`delete from ${sql.raw(table)} where (${names}) in (select ${names} from ${d.records('gone', columns)} v)`
+  }),
+})
+const TASKS = removing('tasks', 'id', 'created_at, id', { id: 'text' }, `state not in ('pending', 'running')`)
+const REST = [
+  removing('events', 'id', 'seq', { id: 'text' }),
+  removing('labels', 'client_id, name, value, created_at, task_id', 'name, value, created_at, task_id', {
+    client_id: 'text',
+    name: 'text',
+    value: 'text',
+    created_at: 'int8',
+    task_id: 'text',
+  }),
+  removing('idempotency', 'client_id, scope, key', 'scope, key', { client_id: 'text', scope: 'text', key: 'text' }),
+]
+const DELIVERIES = removing('deliveries', 'id', 'created_at, id', { id: 'text' }, `state <> 'running'`)
+const removeAttempts = statement(
+  (d) => sql`delete from attempts where delivery_id ${d.anyOf(sql`select v.id from ${d.records('gone', { id: 'text' })} v`)}`,
+)
+const removeEndpoints = statement(
+  (d) =>
+    sql`delete from endpoints where id ${d.anyOf(
+      sql`select e.id from endpoints e where e.client_id = ${bind('id')} and e.deleted_at is not null limit ${bind('limit')}`,
+    )} returning id`,
+)
+const readOwed = statement(() => sql`select id from deliveries where client_id = ${bind('id')} limit 1`)
+const anything = ['tasks', 'deliveries', 'endpoints', 'events', 'labels', 'idempotency', 'schedules', 'keys']
+const readLeft = statement(
+  () =>
+    sql`select ${sql.join(
+      anything.map((table) => sql`exists (select 1 from ${sql.raw(table)} where client_id = ${bind('id')})`),
+      sql` or `,
+    )} as rest`,
+)
+const dropLanes = statement(() => sql`delete from lanes where id >= ${bind('from')} and id < ${bind('to')}`)
+const setErased = statement(
+  () => sql`update clients set status = 'erased', name = '' where id = ${bind('id')} and status = 'deleted' returning ${clientColumns}`,
+)
+
+export interface Erased extends Stopped {
+  /** `more`: go on at once. `open`: what is left has not ended yet. `nothing`: it is all gone, or was before. */
+  readonly rest: 'more' | 'open' | 'nothing'
+  /** Set once: the commit that found nothing left, and marked the client so. */
+  readonly client: Client | null
+}
+/**
+ * Stops and erases the next page of what a deleted client had, in one commit. With `last` a client of whom nothing is left is marked erased,
+ * and never looked at again.
+ */
+export function* eraseClient(id: string, last: boolean, view: View): Script<Erased> {
+  const stopped = yield* stop(id, view)
+  const at = (rest: Erased['rest'], client: Client | null = null): Erased => ({ ...stopped, rest, client })
+  if (stopped.left) return at('more')
+  // What sends a delivery looks at its event and its endpoint: these go after it.
+  const deliveries = yield* removePage(DELIVERIES, id, (gone) => [removeAttempts({ gone })])
+  if (deliveries === MOST_ROWS) return at('more')
+  if (yield* first(readOwed({ id }))) return at('open')
+  let most = yield* removePage(TASKS, id)
+  for (const kind of REST) most = Math.max(most, yield* removePage(kind, id))
+  most = Math.max(most, (yield* rows(removeEndpoints({ id, limit: MOST_ROWS }))).length)
+  if (most === MOST_ROWS) return at('more')
+  if ((yield* first<{ rest: number | boolean }>(readLeft({ id })))!.rest) return at('open')
+  yield* send([dropLanes(lanesOf(id)), dropQuotas({ quotas: ['read', 'write'].map((kind) => ({ key: `${kind}:${id}` })) })])
+  return at('nothing', last ? yield* first<Client>(setErased({ id })) : null)
+}
+function* removePage(
+  { read, remove }: ReturnType<typeof removing>,
+  id: string,
+  before: (gone: readonly Row[]) => readonly Call[] = () => [],
+): Script<number> {
+  const gone = yield* rows<Row>(read({ id, limit: MOST_ROWS }))
+  if (gone.length > 0) yield* send([...before(gone), remove({ gone })])
+  return gone.length
+}

@@ -1,0 +1,200 @@
+/** What attempts mean for their endpoints: episodes of failure, disabling, enabling again, and who is told. Holds end here too. */
+import { sql } from 'drizzle-orm/sql/sql'
+import { COLD_WINDOW, DISABLED_PROBE_MS, gateOf, isForbidden } from '../../health.ts'
+import { type Endpoint, type EventType, endpointStatus, type Millis } from '../../model.ts'
+import { cloudEventJson, envelopeJson } from '../../representation.ts'
+import { endpointColumns } from '../columns.ts'
+import { bind, type Call, type Columns, type Dialect, now, rows, type Script, send, statement } from '../script.ts'
+import type { DeliverySettlement } from '../store.ts'
+import { type NewDelivery, type NewEvent, owe, readListeners, triesOf, type View, write } from './outbox.ts'
+import { changeLane } from './rules.ts'
+import { FOREVER, type Rule } from './share.ts'
+
+const DAY_MS: Millis = 86_400_000
+/** An episode of failure is told after this, and disables the endpoint after that. */
+const TOLD_AFTER_MS: Millis = DAY_MS
+const DISABLED_AFTER_MS: Millis = 5 * DAY_MS
+/** An endpoint that never proved itself holds for this long. */
+const UNPROVEN_HOLD_MS: Millis = DAY_MS
+
+const ids = (d: Dialect, name: string) => sql`select v.id from ${d.records(name, { id: 'text' })} v`
+/** `lastSuccessAt` is kept to the second, so that a busy endpoint's row is not rewritten with every batch. */
+const markSucceeded = statement(
+  (
+    d,
+  ) => sql`update endpoints set failing_since = null, failing_told_at = null, last_success_at = ${d.now} where id ${d.anyOf(ids(d, 'endpoints'))}
+    and (failing_since is not null or last_success_at is null or last_success_at < ${d.now} - 1000)`,
+)
+const markFailed = statement(
+  (d) => sql`update endpoints set failing_since = ${d.now} from ${d.records('endpoints', { endpoint_id: 'text', at_url: 'text' })} v
+    where endpoints.id = v.endpoint_id and (v.at_url is null or endpoints.url = v.at_url) and endpoints.failing_since is null`,
+)
+
+/** The endpoints' own record of whether they work. */
+export function markHealth(settlements: readonly DeliverySettlement[]): readonly Call[] {
+  const verdicts = new Map<string, { readonly url: string | null; readonly works: boolean }>()
+  for (const { endpoint } of settlements) {
+    if (endpoint.succeeded === null) continue
+    // One success among the failures of a batch shows that the endpoint works.
+    const works = endpoint.succeeded || verdicts.get(endpoint.id)?.works === true
+    verdicts.set(endpoint.id, { url: endpoint.url, works })
+  }
+  const good = [...verdicts].filter(([, { works }]) => works).map(([id]) => ({ id }))
+  // What failed at an address it has moved from says nothing about where it is now.
+  const bad = [...verdicts].filter(([, { works }]) => !works).map(([id, { url }]) => ({ endpoint_id: id, at_url: url }))
+  return [...(good.length > 0 ? [markSucceeded({ endpoints: good })] : []), ...(bad.length > 0 ? [markFailed({ endpoints: bad })] : [])]
+}
+
+const disableEndpoints = statement(
+  (
+    d,
+  ) => sql`update endpoints set disabled_at = ${d.now}, disabled_reason = v.reason, revision = endpoints.revision + 1, updated_at = ${d.now}
+    from ${d.records('endpoints', { endpoint_id: 'text', at_url: 'text', reason: 'text' })} v
+    where endpoints.id = v.endpoint_id and (v.at_url is null or endpoints.url = v.at_url) and endpoints.deleted_at is null
+      and (endpoints.disabled_at is null or endpoints.disabled_reason = 'failing' and v.reason <> 'failing')
+      and (v.reason <> 'failing' or endpoints.failing_since <= ${d.now} - ${sql.raw(String(DISABLED_AFTER_MS))})
+    returning ${endpointColumns}`,
+)
+const enableEndpoints = statement(
+  (d) => sql`update endpoints set disabled_at = null, disabled_reason = null, revision = revision + 1, updated_at = ${d.now}
+    where id ${d.anyOf(ids(d, 'endpoints'))} and disabled_reason = 'failing' and deleted_at is null returning ${endpointColumns}`,
+)
+
+/** Disables the endpoints whose attempts ask for it, and enables those a probe found well. `lanes` are theirs, before and after. */
+export function* judgeEndpoints(
+  settlements: readonly DeliverySettlement[],
+  lanes: readonly { readonly before: Rule; readonly after: Rule }[],
+  at: Millis,
+  view: View,
+): Script<void> {
+  const well = lanes.filter(({ before, after }) => before.probeMs >= DISABLED_PROBE_MS && after.probeMs === 0)
+  if (well.length > 0)
+    for (const endpoint of yield* rows<Endpoint>(enableEndpoints({ endpoints: well.map(({ after }) => ({ id: after.id })) })))
+      yield* regulate(endpoint, at)
+  const forbidden = new Set(lanes.filter(({ after }) => isForbidden(after, at)).map(({ after }) => after.id))
+  const reasons = new Map<string, { readonly url: string | null; readonly reason: string }>()
+  for (const { endpoint } of settlements) {
+    const reason = endpoint.disable ?? (forbidden.has(endpoint.id) ? 'forbiddenAddress' : endpoint.succeeded === false ? 'failing' : null)
+    if (reason !== null && reasons.get(endpoint.id)?.reason !== 'gone') reasons.set(endpoint.id, { url: endpoint.url, reason })
+  }
+  if (reasons.size === 0) return
+  const disabled = yield* rows<Endpoint>(
+    disableEndpoints({ endpoints: [...reasons].map(([endpoint_id, { url, reason }]) => ({ endpoint_id, at_url: url, reason })) }),
+  )
+  for (const endpoint of disabled) yield* regulate(endpoint, at)
+  yield* tellOthers(disabled, 'endpoint.disabled', at, view)
+}
+
+/** Brings the lane in line with what the endpoint's status lets through; one that opens begins slowly, and forgets what failed. */
+export function* regulate(endpoint: Endpoint, at: Millis): Script<void> {
+  const calm = { failures: 0, probeMs: 0, blocked: 0, blockedSince: null }
+  const rules = {
+    open: { ...calm, heldUntil: 0 },
+    probing: { ...calm, probeMs: DISABLED_PROBE_MS, heldUntil: at + DISABLED_PROBE_MS },
+    shut: { heldUntil: FOREVER },
+  }
+  const rule = rules[gateOf(endpoint)]
+  const place = { queue: 'delivery', clientId: endpoint.clientId, laneId: endpoint.id }
+  yield* changeLane(place, (known) => ({ ...known, ...rule, windowSize: known.windowSize && COLD_WINDOW }), at)
+}
+
+const takeFailing = statement(
+  (d) =>
+    sql`update endpoints set failing_told_at = ${d.now} where failing_told_at is null and id ${d.anyOf(
+      sql`select x.id from endpoints x where x.failing_since <= ${bind('since')} and x.failing_told_at is null
+      and x.disabled_at is null and x.paused_at is null and x.deleted_at is null order by x.failing_since limit ${bind('limit')} ${d.skipLocked}`,
+    )} returning ${endpointColumns}`,
+)
+/** Tells of endpoints that have failed for a day, once an episode; answers how many there were. */
+export function* tellFailing(limit: number, view: View): Script<number> {
+  const at = yield* now()
+  const failing = yield* rows<Endpoint>(takeFailing({ limit, since: at - TOLD_AFTER_MS }))
+  yield* tellOthers(failing, 'endpoint.failing', at, view)
+  return failing.length
+}
+
+/** An event about each of these endpoints: in the client's feed, and to its other active endpoints, whatever they subscribe to. */
+function* tellOthers(about: readonly Endpoint[], type: EventType, at: Millis, view: View): Script<void> {
+  if (about.length === 0) return
+  const clients = [...new Set(about.map(({ clientId }) => clientId))]
+  const all = yield* rows<Endpoint>(readListeners({ clients: clients.map((id) => ({ id })) }))
+  const events: NewEvent[] = []
+  const deliveries: NewDelivery[] = []
+  for (const endpoint of about) {
+    const event = { id: view.newId('event'), type, at }
+    const { id: endpointId, url, disabledReason: reason, failingSince } = endpoint
+    const since = failingSince === null ? null : new Date(failingSince).toISOString()
+    const data = JSON.stringify({ endpointId, url, reason, failingSince: since })
+    const facts = { task_id: null, client_id: endpoint.clientId, created_at: at }
+    events.push({
+      ...facts,
+      id: event.id,
+      endpoint_id: endpointId,
+      type,
+      terminal: 0,
+      generation: 0,
+      revision: 0,
+      body: envelopeJson(event, data),
+    })
+    for (const other of all) {
+      if (other.clientId !== endpoint.clientId || other.id === endpointId || endpointStatus(other) !== 'active') continue
+      const envelope = { ...event, source: view.publicUrl(), subject: endpointId, sequence: null }
+      deliveries.push({
+        ...facts,
+        id: view.newId('delivery'),
+        endpoint_id: other.id,
+        event_id: event.id,
+        event_type: type,
+        url: null,
+        body: other.format === 'cloudevents' ? cloudEventJson(envelope, data) : null,
+        retry_schedule: other.retrySchedule,
+        trigger: 'event',
+        max_tries: triesOf(type, other.retrySchedule, view),
+      })
+    }
+  }
+  yield* write(events, owe(deliveries))
+}
+
+// Holds end.
+
+const EXPIRED: Columns = { delivery_id: 'text', fence: 'int8' }
+const expiring = (stale: (d: Dialect) => ReturnType<typeof sql>) =>
+  statement(
+    (
+      d,
+    ) => sql`update deliveries set state = 'failed', fence = fence + 1, finished_at = ${d.now}, updated_at = ${d.now}, retry_after_at = null
+      where state = 'pending' and id ${d.anyOf(stale(d))} returning id as "delivery_id", fence`,
+  )
+const expireOld = expiring(
+  (d) => sql`select x.id from deliveries x where x.state = 'pending' and x.created_at <= ${bind('before')}
+    order by x.created_at limit ${bind('limit')} ${d.skipLocked}`,
+)
+const expireUnproven = expiring(
+  (d) => sql`select x.id from endpoints e cross join deliveries x
+    where e.first_verified_at is null and e.deleted_at is null
+      and x.lane_id = e.id and x.state = 'pending' and x.line in (0, 1) and x.rank <= ${bind('before')} limit ${bind('limit')} ${d.skipLocked}`,
+)
+const recordExpired = statement(
+  (d) => sql`insert into attempts (delivery_id, fence, started_at, duration_ms, outcome, error, timings, response_headers)
+    select v.delivery_id, v.fence, ${d.now}, 0, 'expired', ${bind('error')}, ${bind('timings')}, '{}' from ${d.records('expired', EXPIRED)} v where true
+    on conflict (delivery_id, fence) do nothing`,
+)
+
+/** Fails deliveries still open after `holdMs`, or after a day where the endpoint never proved itself; answers how many. */
+export function* expireDeliveries(limit: number, holdMs: Millis): Script<number> {
+  const at = yield* now()
+  const timings = '{"dnsMs":null,"connectMs":null,"tlsMs":null,"firstByteMs":null}'
+  const days = Math.round(holdMs / DAY_MS)
+  const ended = [
+    { call: expireOld({ limit, before: at - holdMs }), error: `It could not be delivered for ${days} ${days === 1 ? 'day' : 'days'}.` },
+    { call: expireUnproven({ limit, before: at - UNPROVEN_HOLD_MS }), error: 'The endpoint was not verified within a day.' },
+  ]
+  let count = 0
+  for (const { call, error } of ended) {
+    const expired = yield* rows<{ delivery_id: string; fence: number }>(call)
+    if (expired.length > 0) yield* send([recordExpired({ expired, error, timings })])
+    count += expired.length
+  }
+  return count
+}

@@ -1,0 +1,330 @@
+/** What an audit looks at beside tasks, events and deliveries: the places these are found by. Lanes and turns, feeds, labels, remembered keys, tombstones. */
+import { sql } from 'drizzle-orm/sql/sql'
+import { gateOf } from '../../health.ts'
+import { isJson } from '../../legible.ts'
+import type { Endpoint, Millis } from '../../model.ts'
+import { bind, now, rows, type Script, statement, together } from '../script.ts'
+import { strandedIn } from './lanes.ts'
+import { type Check, end, fates, idsOf, named, type OpenReason, type Portion, spared, type Violation } from './proofs.ts'
+import { TOMBSTONE_MS } from './retention.ts'
+import { FOREVER } from './share.ts'
+
+const PAGE = 2_000
+const limit = sql.raw(`limit ${PAGE}`)
+
+// Lanes and turns.
+
+const stranded = { task: statement((d) => strandedIn(d, 'tasks')), delivery: statement((d) => strandedIn(d, 'deliveries')) }
+/** Lanes that have something to do and no turn: nobody would ever look at them, were they not mended. */
+export function* auditTurns(): Script<Portion<never>> {
+  const [tasks, deliveries] = (yield* together([stranded.task(), stranded.delivery()])) as unknown as { lane_id: string }[][]
+  const violations = [...tasks!, ...deliveries!].map(
+    ({ lane_id }): Violation => ({
+      check: 'lanes',
+      sentence: `Lane ${lane_id} has something to do and no turn.`,
+    }),
+  )
+  return { looked: 0, violations, next: null }
+}
+
+const readTurns = statement(
+  () => sql`select seq, queue, client_id as "clientId", lane_id as "laneId", turn, alarm_at as "alarmAt" from turns
+    where seq > ${bind('after')} order by seq ${limit}`,
+)
+export function* auditPlaces(after: number): Script<Portion<number>> {
+  const page = yield* rows<{ seq: number; queue: string; clientId: string; laneId: string; turn: Millis | null; alarmAt: Millis | null }>(
+    readTurns({ after }),
+  )
+  const violations: Violation[] = []
+  for (const { seq, queue, clientId, laneId, turn, alarmAt } of page) {
+    const lane = queue === 'delivery' ? 'endpoint_' : `${clientId}/${queue.slice('task/'.length)}`
+    if (!laneId.startsWith(lane))
+      violations.push({ check: 'lanes', sentence: `Turn ${seq} of ${clientId} in queue ${queue} is for lane ${laneId}.` })
+    if (turn === null && alarmAt === null)
+      violations.push({ check: 'lanes', sentence: `Turn ${seq} of lane ${laneId} is for no time at all.` })
+  }
+  return { looked: page.length, violations, next: end(page, PAGE, ({ seq }) => seq) }
+}
+
+const readLanes = statement(
+  () => sql`select id, cap, held_until as "heldUntil", filled from lanes where id > ${bind('after')} order by id ${limit}`,
+)
+const countRunning = statement(
+  (d) => sql`select lane_id as id, count(*) as n from tasks where state = 'running' and lane_id ${d.anyOf(idsOf(d))} group by lane_id
+    union all select lane_id, count(*) from deliveries where state = 'running' and lane_id ${d.anyOf(idsOf(d))} group by lane_id`,
+)
+export function* auditLanes(after: string): Script<Portion<string>> {
+  const page = yield* rows<{ id: string; cap: number | null; heldUntil: Millis; filled: number }>(readLanes({ after }))
+  if (page.length === 0) return { looked: 0, violations: [], next: null }
+  const counted = yield* rows<{ id: string; n: number }>(countRunning({ ids: page.map(({ id }) => ({ id })) }))
+  const running = new Map(counted.map(({ id, n }) => [id, n]))
+  const violations: Violation[] = []
+  for (const { id, cap, filled } of page) {
+    const n = running.get(id) ?? 0
+    if (filled === 1 && n === 0) violations.push({ check: 'lanes', sentence: `Lane ${id} is marked full, and nothing of it runs.` })
+    // What an endpoint takes at once may have been lowered while more ran.
+    if (cap !== null && n > cap && !id.startsWith('endpoint_'))
+      violations.push({ check: 'lanes', sentence: `Lane ${id} lets ${cap} run at once, and ${n} run.` })
+  }
+  return { looked: page.length, violations, next: end(page, PAGE, ({ id }) => id) }
+}
+
+const readEndpoints = statement(
+  () => sql`select e.id as id, e.verified_at as "verifiedAt", e.paused_at as "pausedAt", e.disabled_at as "disabledAt", e.disabled_reason as "disabledReason",
+      e.max_in_flight as "maxInFlight", e.events as events, e.task_types as "taskTypes", l.cap as cap, l.held_until as "heldUntil", c.id as owner
+    from endpoints e left join lanes l on l.id = e.id left join clients c on c.id = e.client_id
+    where e.id > ${bind('after')} and e.deleted_at is null order by e.id ${limit}`,
+)
+type AuditedEndpoint = Pick<
+  Endpoint,
+  'id' | 'verifiedAt' | 'pausedAt' | 'disabledAt' | 'disabledReason' | 'maxInFlight' | 'events' | 'taskTypes'
+> & {
+  readonly cap: number | null
+  readonly heldUntil: Millis | null
+  readonly owner: string | null
+}
+export function* auditEndpoints(after: string): Script<Portion<string>> {
+  const page = yield* rows<AuditedEndpoint>(readEndpoints({ after }))
+  const violations: Violation[] = []
+  for (const endpoint of page) {
+    const { id, cap, heldUntil, maxInFlight, owner, events, taskTypes } = endpoint
+    const must = (holds: boolean, check: Check, sentence: string): void =>
+      void (holds || violations.push({ check, sentence: `Endpoint ${id} ${sentence}` }))
+    must(owner !== null, 'traces', 'belongs to a client that is not there.')
+    must(isJson(events) && isJson(taskTypes), 'rows', 'subscribes to what is not JSON.')
+    if (heldUntil === null) {
+      must(false, 'lanes', 'has no lane.')
+      continue
+    }
+    const shut = gateOf(endpoint) === 'shut'
+    must(
+      shut === heldUntil >= FOREVER,
+      'lanes',
+      shut ? 'is sent nothing, and its lane is open.' : 'is sent to, and its lane is held for good.',
+    )
+    must(cap === maxInFlight, 'lanes', `takes ${maxInFlight} at once, and its lane ${cap}.`)
+  }
+  return { looked: page.length, violations, next: end(page, PAGE, ({ id }) => id) }
+}
+
+const readSchedules = statement(
+  () => sql`select s.id as id, s.template as template, s.paused_at as "pausedAt", s.next_at as "nextAt", c.id as owner
+    from schedules s left join clients c on c.id = s.client_id where s.id > ${bind('after')} order by s.id ${limit}`,
+)
+export function* auditSchedules(after: string): Script<Portion<string>> {
+  const page = yield* rows<{ id: string; template: string; pausedAt: Millis | null; nextAt: Millis | null; owner: string | null }>(
+    readSchedules({ after }),
+  )
+  const violations: Violation[] = []
+  for (const { id, template, pausedAt, nextAt, owner } of page) {
+    if (!isJson(template)) violations.push({ check: 'rows', sentence: `Schedule ${id} makes tasks of what is not JSON.` })
+    if (pausedAt !== null && nextAt !== null)
+      violations.push({ check: 'rows', sentence: `Schedule ${id} is paused, and its next tick has a time.` })
+    if (owner === null) violations.push({ check: 'traces', sentence: `Schedule ${id} belongs to a client that is not there.` })
+  }
+  return { looked: page.length, violations, next: end(page, PAGE, ({ id }) => id) }
+}
+
+// Feeds.
+
+/** A place in a client's feed that a walk has come to. */
+export interface FeedMark {
+  readonly clientId: string
+  readonly seq: number
+  readonly createdAt: Millis
+}
+const readFeed = statement(
+  () => sql`select client_id as "clientId", seq, created_at as "createdAt" from events
+    where (client_id, seq) > (${bind('clientId')}, ${bind('seq')}) order by client_id, seq ${limit}`,
+)
+const readClients = statement((d) => sql`select id, created_at as "createdAt", seq from clients where id ${d.anyOf(idsOf(d))}`)
+const readCounts = statement(
+  () => sql`select c.id as id, c.created_at as "createdAt", c.seq as seq, coalesce((select max(e.seq) from events e where e.client_id = c.id), 0) as last,
+      (select e.created_at from events e where e.client_id = c.id order by e.seq desc limit 1) as "lastAt"
+    from clients c where c.id > ${bind('after')} and c.status in ('active', 'suspended') order by c.id ${limit}`,
+)
+const readAged = statement((d) => sql`select client_id as id from tombstones where client_id ${d.anyOf(idsOf(d))} group by client_id`)
+/** Events are numbered a moment after the time they bear. */
+const SLACK_MS: Millis = 3_600_000
+
+interface Gap extends FeedMark {
+  readonly upTo: number
+}
+/**
+ * Of these gaps, those that nothing explains. News of endpoints goes when it is older than `keptMs`; a task that ages out leaves a tombstone for a
+ * week: a gap behind an event younger than both is one of a client who has some.
+ */
+function* unexplained(gaps: readonly Gap[], keptMs: Millis): Script<readonly Violation[]> {
+  const at = yield* now()
+  const young = gaps.filter(({ createdAt }) => createdAt > at - Math.min(keptMs, TOMBSTONE_MS) + SLACK_MS)
+  if (young.length === 0) return []
+  const aged = new Set((yield* rows<{ id: string }>(readAged({ ids: named(young.map(({ clientId }) => clientId)) }))).map(({ id }) => id))
+  return young
+    .filter(({ clientId }) => !aged.has(clientId))
+    .map(({ clientId, seq, upTo }) => ({
+      check: 'feeds',
+      sentence: `The feed of ${clientId} goes on with ${upTo} after ${seq}, and nothing of it has aged out.`,
+    }))
+}
+
+/** `keptMs`: how long news of endpoints is kept. */
+export function* auditFeeds(after: FeedMark | null, keptMs: Millis): Script<Portion<FeedMark>> {
+  const page = yield* rows<FeedMark>(readFeed({ clientId: after?.clientId ?? '', seq: after?.seq ?? 0 }))
+  const clients = new Map(
+    (yield* rows<{ id: string; createdAt: Millis; seq: number }>(readClients({ ids: named(page.map(({ clientId }) => clientId)) }))).map(
+      (c) => [c.id, c],
+    ),
+  )
+  const gaps: Gap[] = []
+  const violations: Violation[] = []
+  let before = after
+  for (const mark of yield* spared(page)) {
+    const client = clients.get(mark.clientId)
+    if (!client) violations.push({ check: 'feeds', sentence: `Event ${mark.seq} is in the feed of ${mark.clientId}, which is not there.` })
+    else {
+      if (mark.seq > client.seq)
+        violations.push({ check: 'feeds', sentence: `The feed of ${client.id} has event ${mark.seq}, and has counted ${client.seq}.` })
+      const last = before?.clientId === client.id ? before : { clientId: client.id, seq: 0, createdAt: client.createdAt }
+      if (mark.seq > last.seq + 1) gaps.push({ ...last, upTo: mark.seq })
+    }
+    before = mark
+  }
+  violations.push(...(yield* unexplained(gaps, keptMs)))
+  return { looked: page.length, violations, next: end(page, PAGE, (last) => last) }
+}
+
+/** The ends of the feeds: the last event of each is the one its client counted last. */
+export function* auditClients(after: string, keptMs: Millis): Script<Portion<string>> {
+  const page = yield* rows<{ id: string; createdAt: Millis; seq: number; last: number; lastAt: Millis | null }>(readCounts({ after }))
+  const short = page
+    .filter(({ seq, last }) => last < seq)
+    .map(({ id, createdAt, seq, last, lastAt }): Gap => ({ clientId: id, seq: last, createdAt: lastAt ?? createdAt, upTo: seq + 1 }))
+  return { looked: page.length, violations: yield* unexplained(short, keptMs), next: end(page, PAGE, ({ id }) => id) }
+}
+
+// What names tasks and deliveries.
+
+export interface LabelMark {
+  readonly clientId: string
+  readonly name: string
+  readonly value: string
+  readonly createdAt: Millis
+  readonly taskId: string
+}
+const readLabels = statement(
+  () => sql`select client_id as "clientId", name, value, created_at as "createdAt", task_id as "taskId" from labels
+    where (client_id, name, value, created_at, task_id) > (${bind('clientId')}, ${bind('name')}, ${bind('value')}, ${bind('createdAt')}, ${bind('taskId')})
+    order by client_id, name, value, created_at, task_id ${limit}`,
+)
+export function* auditLabels(after: LabelMark | null): Script<Portion<LabelMark>> {
+  const page = yield* rows<LabelMark>(readLabels({ ...(after ?? { clientId: '', name: '', value: '', createdAt: 0, taskId: '' }) }))
+  const { there } = yield* fates(page.map(({ taskId }) => taskId))
+  const violations = (yield* spared(page))
+    .filter(({ taskId }) => !there.has(taskId))
+    .map(
+      ({ name, taskId }): Violation => ({
+        check: 'traces',
+        sentence: `Label ${JSON.stringify(name)} names task ${taskId}, which is not there.`,
+      }),
+    )
+  return { looked: page.length, violations, next: end(page, PAGE, (last) => last) }
+}
+
+export interface AttemptMark {
+  readonly deliveryId: string
+  readonly fence: number
+}
+const readAttempts = statement(
+  () => sql`select delivery_id as "deliveryId", fence from attempts where (delivery_id, fence) > (${bind('deliveryId')}, ${bind('fence')})
+    order by delivery_id, fence ${limit}`,
+)
+const readDeliveries = statement((d) => sql`select id from deliveries where id ${d.anyOf(idsOf(d))}`)
+export function* auditAttempts(after: AttemptMark | null): Script<Portion<AttemptMark>> {
+  const page = yield* rows<AttemptMark>(readAttempts({ deliveryId: after?.deliveryId ?? '', fence: after?.fence ?? 0 }))
+  const known = new Set(
+    (yield* rows<{ id: string }>(readDeliveries({ ids: named(page.map(({ deliveryId }) => deliveryId)) }))).map(({ id }) => id),
+  )
+  const violations = page
+    .filter(({ deliveryId }) => !known.has(deliveryId))
+    .map(
+      ({ deliveryId, fence }): Violation => ({
+        check: 'traces',
+        sentence: `Attempt ${fence} is of delivery ${deliveryId}, which is not there.`,
+      }),
+    )
+  return { looked: page.length, violations, next: end(page, PAGE, (last) => last) }
+}
+
+export interface KeyMark {
+  readonly clientId: string
+  readonly scope: string
+  readonly key: string
+}
+const readKeys = statement(
+  (
+    d,
+  ) => sql`select client_id as "clientId", scope, key, task_ids as "taskIds", case when expires_at > ${d.now} then 1 else 0 end as valid from idempotency
+    where (client_id, scope, key) > (${bind('clientId')}, ${bind('scope')}, ${bind('key')}) order by client_id, scope, key ${limit}`,
+)
+export function* auditKeys(after: KeyMark | null): Script<Portion<KeyMark>> {
+  const page = yield* rows<KeyMark & { taskIds: string; valid: number }>(readKeys({ ...(after ?? { clientId: '', scope: '', key: '' }) }))
+  const named = page.map((row) => ({ ...row, tasks: isJson(row.taskIds) ? (JSON.parse(row.taskIds) as string[]) : null }))
+  const { there, erased } = yield* fates(named.flatMap(({ tasks }) => tasks ?? []))
+  const violations = (yield* spared(named))
+    .filter(({ valid }) => valid === 1)
+    .flatMap(({ key, clientId, tasks }): Violation[] => {
+      const it = `Idempotency key ${JSON.stringify(key)} of ${clientId}`
+      if (tasks === null) return [{ check: 'traces', sentence: `${it} names tasks in what is not JSON.` }]
+      return tasks
+        .filter((id) => !there.has(id) && !erased.has(id))
+        .map((id): Violation => ({ check: 'traces', sentence: `${it} made task ${id}, which is not there and was not erased.` }))
+    })
+  return { looked: page.length, violations, next: end(page, PAGE, ({ clientId, scope, key }) => ({ clientId, scope, key })) }
+}
+
+const readStones = statement(() => sql`select id from tombstones where id > ${bind('after')} order by id ${limit}`)
+export function* auditTombstones(after: string): Script<Portion<string>> {
+  const page = yield* rows<{ id: string }>(readStones({ after }))
+  const { there } = yield* fates(page.map(({ id }) => id))
+  const violations = page
+    .filter(({ id }) => there.has(id))
+    .map(({ id }): Violation => ({ check: 'traces', sentence: `Task ${id} has a tombstone, and is there.` }))
+  return { looked: page.length, violations, next: end(page, PAGE, ({ id }) => id) }
+}
+
+// What is owed to whom.
+
+/** Why an endpoint is sent nothing, or little. */
+export type HoldReason = 'endpointDeleted' | 'endpointDisabled' | 'endpointUnverified' | 'endpointPaused' | 'breaker'
+export interface Creditor {
+  readonly id: string
+  readonly clientId: string
+  readonly url: string
+  readonly hold: HoldReason | null
+}
+const readCreditors = statement(
+  (
+    d,
+  ) => sql`select e.id as id, e.client_id as "clientId", e.url as url, e.deleted_at as "deletedAt", e.disabled_at as "disabledAt", e.verified_at as "verifiedAt",
+      e.paused_at as "pausedAt", coalesce(l.probe_ms, 0) as "probeMs"
+    from endpoints e left join lanes l on l.id = e.id where e.id ${d.anyOf(idsOf(d))}`,
+)
+type CreditorRow = Omit<Creditor, 'hold'> &
+  Pick<Endpoint, 'disabledAt' | 'verifiedAt' | 'pausedAt'> & { readonly deletedAt: Millis | null; readonly probeMs: Millis }
+/** The endpoints of these ids, and what holds them up. */
+export function* findCreditors(ids: readonly string[]): Script<readonly Creditor[]> {
+  return (yield* rows<CreditorRow>(readCreditors({ ids: ids.map((id) => ({ id })) }))).map(({ id, clientId, url, ...row }) => ({
+    id,
+    clientId,
+    url,
+    hold: holdOf(row),
+  }))
+}
+function holdOf({ deletedAt, disabledAt, verifiedAt, pausedAt, probeMs }: Omit<CreditorRow, 'id' | 'clientId' | 'url'>): HoldReason | null {
+  if (deletedAt !== null) return 'endpointDeleted'
+  if (disabledAt !== null) return 'endpointDisabled'
+  if (verifiedAt === null) return 'endpointUnverified'
+  if (pausedAt !== null) return 'endpointPaused'
+  return probeMs > 0 ? 'breaker' : null
+}
+export type WhyOpen = OpenReason | HoldReason

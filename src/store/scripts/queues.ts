@@ -1,0 +1,60 @@
+/** What nodes share about task types: which are paused, and when somebody was last there to run them. */
+import { sql } from 'drizzle-orm/sql/sql'
+import type { Millis } from '../../model.ts'
+import { bind, first, rows, type Script, send, statement } from '../script.ts'
+import type { QueueState } from '../store.ts'
+
+/** Every task type's queue, and what stands before and behind them. */
+const PREFIX = 'task/'
+export const queueOf = (type: string): string => PREFIX + type
+export const typeOf = (queue: string): string => queue.slice(PREFIX.length)
+/** Said to every node when a type was paused or resumed. */
+export const QUEUES = 'queues'
+
+export type QueueRow = { id: string; pausedAt: Millis | null; workerSeenAt: Millis | null }
+export const shownQueue = ({ id, ...state }: QueueRow): QueueState => ({ type: typeOf(id), ...state })
+const columns = sql.raw('id, paused_at as "pausedAt", worker_seen_at as "workerSeenAt"')
+
+export const readQueues = statement(() => sql`select ${columns} from queues where id >= 'task/' and id < 'task0' order by id`)
+/** Of types that nobody ever said anything about, nothing. */
+export function* listQueues(): Script<readonly QueueState[]> {
+  return (yield* rows<QueueRow>(readQueues())).map(shownQueue)
+}
+
+const pause = statement(
+  (d) => sql`insert into queues (id, paused_at) values (${bind('id')}, ${d.now})
+    on conflict (id) do update set paused_at = coalesce(queues.paused_at, excluded.paused_at) returning ${columns}`,
+)
+const resume = statement(
+  () => sql`insert into queues (id) values (${bind('id')}) on conflict (id) do update set paused_at = null returning ${columns}`,
+)
+/** Nothing of a paused type is claimed; its turns stay in line, so that resuming it is only a word to the pumps. */
+export function* pauseQueue(type: string, paused: boolean): Script<QueueState> {
+  const change = paused ? pause : resume
+  const row = yield* first<QueueRow>({ ...change({ id: queueOf(type) }), tells: paused ? [QUEUES] : [QUEUES, 'task'] })
+  return shownQueue(row!)
+}
+
+const see = statement(
+  (d) => sql`insert into queues (id, worker_seen_at) select v.id, ${d.now} from ${d.records('queues', { id: 'text' })} v
+    where true order by v.id on conflict (id) do update set worker_seen_at = excluded.worker_seen_at`,
+)
+/** Somebody who runs these types is here. */
+export function* seeTypes(types: readonly string[]): Script<void> {
+  if (types.length > 0) yield* send([see({ queues: types.map((type) => ({ id: queueOf(type) })) })])
+}
+
+const readGates = statement(
+  () => sql`with recursive line(queue) as (
+      select min(queue) from turns where queue >= 'task/' and queue < 'task0' and turn is not null
+      union all select (select min(t.queue) from turns t where t.queue > line.queue and t.queue < 'task0' and t.turn is not null)
+      from line where line.queue is not null)
+    select queue as id, 1 as waits, 0 as paused from line where queue is not null
+    union all select id, 0, 1 from queues where paused_at is not null and id >= 'task/' and id < 'task0'`,
+)
+/** Which types have something in line, and which are paused: what may start without a claim depends on both. */
+export function* findGates(): Script<{ readonly waiting: ReadonlySet<string>; readonly paused: ReadonlySet<string> }> {
+  const found = yield* rows<{ id: string; waits: number; paused: number }>(readGates())
+  const of = (member: 'waits' | 'paused') => new Set(found.filter((row) => row[member] === 1).map(({ id }) => typeOf(id)))
+  return { waiting: of('waits'), paused: of('paused') }
+}

@@ -1,0 +1,84 @@
+/** What was used of quotas that count requests: windows of fixed length, shared by all nodes. Losing them in a crash costs a window. */
+import { sql } from 'drizzle-orm/sql/sql'
+import type { Millis } from '../../model.ts'
+import { bind, type Call, type Script, send, statement, together } from '../script.ts'
+import type { QuotaUse, QuotaWindow } from '../store.ts'
+
+/** A window is over when a new one, begun now, would end a whole window later: one reading of the clock judges both columns. */
+const use = statement(
+  (d) => sql`insert into rate_limits (key, points, expire)
+    select v.key, v.points, ${d.now} + ${bind('windowMs')} from ${d.records('uses', { key: 'text', points: 'int8' })} v where true order by v.key
+    on conflict (key) do update set
+      points = case when rate_limits.expire + ${bind('windowMs')} <= excluded.expire then excluded.points else rate_limits.points + excluded.points end,
+      expire = case when rate_limits.expire + ${bind('windowMs')} <= excluded.expire then excluded.expire else rate_limits.expire end
+    returning key, points, expire, expire - ${d.now} as "leftMs"`,
+)
+/** Whatever a call touches is locked in one order, so that nodes wait for each other and never in a circle. */
+const lock = statement(
+  (d) =>
+    sql`select key from rate_limits where key ${d.anyOf(sql`select v.key from ${d.records('locked', { key: 'text' })} v`)} order by key ${d.lock}`,
+)
+const trim = statement(
+  (d) => sql`update rate_limits set points = v.most from ${d.records('over', { key: 'text', most: 'int8' })} v
+    where rate_limits.key = v.key and rate_limits.points > v.most`,
+)
+const giveBack = statement(
+  (
+    d,
+  ) => sql`update rate_limits set points = rate_limits.points - v.points from ${d.records('back', { key: 'text', points: 'int8', expire: 'int8' })} v
+    where rate_limits.key = v.key and rate_limits.expire = v.expire and rate_limits.points >= v.points`,
+)
+/** The window is worth no wait for the disk: what a crash of the server forgets is at most the last moment of it. */
+const hurry = statement((d) => (d.name === 'postgres' ? sql`set local synchronous_commit = off` : sql`select 1`))
+
+/**
+ * Takes one of each quota that is asked for, or finds it used up: `used` is then over the limit, and was not counted. Whoever asks for the
+ * same one in the same call is served in order. What is given back is given to its own window alone.
+ */
+export function* useQuotas(uses: readonly QuotaUse[]): Script<readonly QuotaWindow[]> {
+  const groups = new Map<string, QuotaUse[]>()
+  for (const one of uses) if (one.back === null) groups.set(one.key, [...(groups.get(one.key) ?? []), one])
+  const returned = uses.flatMap(({ key, back }) => (back === null ? [] : [{ key, points: 1, expire: back }]))
+  const early: Call[] = [hurry(), lock({ locked: [...new Set(uses.map(({ key }) => key))].map((key) => ({ key })) })]
+  if (returned.length > 0) early.push(giveBack({ back: merged(returned) }))
+  yield* send(early)
+
+  const byWindow = Map.groupBy(groups.values(), ([first]) => first!.windowMs)
+  const calls = [...byWindow].map(([windowMs, those]) =>
+    use({ windowMs, uses: those.map((group) => ({ key: group[0]!.key, points: group.length })) }),
+  )
+  const found = (yield* together(calls)).flat() as unknown as (Counted & { key: string })[]
+  const counts = new Map(found.map((row) => [row.key, row]))
+  const over = [...groups.values()].filter((group) => counts.get(group[0]!.key)!.points > group[0]!.limit)
+  if (over.length > 0) yield* send([trim({ over: over.map(([first]) => ({ key: first!.key, most: first!.limit })) })])
+
+  const served = new Map<string, number>()
+  return uses.map(({ key, back }) => {
+    if (back !== null) return NOTHING
+    const { points, expire, leftMs } = counts.get(key)!
+    const turn = (served.get(key) ?? 0) + 1
+    served.set(key, turn)
+    return { used: points - groups.get(key)!.length + turn, expire, leftMs }
+  })
+}
+interface Counted {
+  readonly points: number
+  readonly expire: Millis
+  readonly leftMs: Millis
+}
+const NOTHING: QuotaWindow = { used: 0, expire: 0, leftMs: 0 }
+
+/** A row is updated once by a statement, whatever stands beside it twice. */
+function merged(back: readonly { key: string; points: number; expire: Millis }[]): typeof back {
+  const sums = new Map<string, { key: string; points: number; expire: Millis }>()
+  for (const one of back) {
+    const name = `${one.key} ${one.expire}`
+    sums.set(name, { ...one, points: (sums.get(name)?.points ?? 0) + one.points })
+  }
+  return [...sums.values()]
+}
+
+/** Of a client that was deleted. */
+export const dropQuotas = statement(
+  (d) => sql`delete from rate_limits where key ${d.anyOf(sql`select v.key from ${d.records('quotas', { key: 'text' })} v`)}`,
+)

@@ -1,0 +1,151 @@
+/** Replay: what was owed before is owed once more, page by page, each page with the mark of how far it came, in one commit. */
+import { type SQL, sql } from 'drizzle-orm/sql/sql'
+import type { Endpoint, EventType, Json, Millis, State } from '../../model.ts'
+import { bind, type Columns, type Dialect, now, query, rows, type Script, send, statement, together } from '../script.ts'
+import type { Held, Position, ReplayCheckpoint, ReplayFilter } from '../store.ts'
+import { keepCheckpoint, resume } from './checkpoints.ts'
+import { DELIVERIES, keepEvents, keepTasks } from './deliveries.ts'
+import { readListeners, triesOf, type View } from './outbox.ts'
+import { leaveTurns, turnsFor } from './turns.ts'
+
+/** Rows that one page looks at, whether they match or not. */
+const SCANNED = 1_000
+
+interface Candidate {
+  readonly id: string
+  readonly createdAt: Millis
+  readonly endpointId: string
+  readonly laneId: string
+  /** Of the latest delivery of the same event to the same endpoint. */
+  readonly state: State
+  readonly taskId: string | null
+  readonly eventId: string
+  readonly eventType: EventType
+  readonly retrySchedule: Json | null
+  /** 1: no later delivery of the filter's time brought the same event to the same endpoint. */
+  readonly latest: number
+  /** 1: the event's bytes are there. */
+  readonly whole: number
+  readonly canceledReason: string | null
+}
+
+/** Deliveries of the filter's time and place, oldest first, with what judging them takes. */
+function scan({ clientId, endpointId, since, until, asOf }: ReplayFilter, after: Position | null): ReturnType<typeof query> {
+  const start = Math.max(since ?? 0, 0)
+  const conditions: SQL[] = [sql`x.client_id = ${clientId}`, sql`x.created_at >= ${start}`, sql`x.created_at < ${until}`]
+  if (endpointId !== null) conditions.push(sql`x.endpoint_id = ${endpointId}`)
+  if (after) conditions.push(sql`(x.created_at, x.id) > (${after.at}, ${after.id})`)
+  // What brought the same event to the same endpoint, found by the task, or for events of no task by the endpoint.
+  const others = (chosen: (y: SQL) => SQL): SQL => {
+    const byEndpoint = sql`y.endpoint_id = p.endpoint_id and y.created_at >= p.created_at and y.event_id = p.event_id`
+    // The joined text keeps planners off the index of the endpoint, where a mountain may stand.
+    const byTask = sql`y.task_id = p.task_id and y.event_id = p.event_id and y.endpoint_id || '' = p.endpoint_id`
+    return sql`case when p.task_id is null then (${chosen(byEndpoint)}) else (${chosen(byTask)}) end`
+  }
+  const latestState = others(
+    (same) =>
+      sql`select y.state from deliveries y where ${same} and (y.created_at < ${asOf} or y.id = p.id) order by y.created_at desc, y.id desc limit 1`,
+  )
+  const later = others(
+    (same) =>
+      sql`select count(*) from deliveries y where ${same} and y.created_at < ${until} and (y.created_at, y.id) > (p.created_at, p.id)`,
+  )
+  return query(
+    () => sql`select p.id as id, p.created_at as "createdAt", p.endpoint_id as "endpointId", p.lane_id as "laneId", ${latestState} as state,
+        p.task_id as "taskId", p.event_id as "eventId", p.event_type as "eventType", p.retry_schedule as "retrySchedule", p.canceled_reason as "canceledReason",
+        case when e.body = '' then 0 else 1 end as whole,
+        case when ${later} = 0 then 1 else 0 end as latest
+      from (select * from deliveries x where ${sql.join(conditions, sql` and `)} order by x.created_at, x.id limit ${SCANNED}) p
+        join events e on e.id = p.event_id order by p.created_at, p.id`,
+  )
+}
+
+interface Sorted {
+  readonly matched: readonly Candidate[]
+  /** Matched, but their bytes were erased. */
+  readonly skipped: number
+  /** Where the next page starts; null: this was the last. */
+  readonly next: Position | null
+}
+function sort(found: readonly Candidate[], { states, eventTypes }: ReplayFilter): Sorted {
+  const last = found.at(-1)
+  const wanted = found.filter(
+    ({ state, eventType, latest, canceledReason }) =>
+      latest === 1 &&
+      states.includes(state) &&
+      canceledReason !== 'superseded' &&
+      eventType !== 'endpoint.verification' &&
+      eventType !== 'endpoint.ping' &&
+      (eventTypes === null || eventTypes.includes(eventType)),
+  )
+  const matched = wanted.filter(({ whole }) => whole === 1)
+  const next = found.length === SCANNED && last ? { at: last.createdAt, id: last.id } : null
+  return { matched, skipped: wanted.length - matched.length, next }
+}
+
+/** How many a page of the filter matches, and where the next one starts. */
+export function* countReplay(
+  filter: ReplayFilter,
+  after: Position | null,
+): Script<{ readonly matched: number; readonly next: Position | null }> {
+  const { matched, skipped, next } = sort(yield* rows<Candidate>(scan(filter, after)), filter)
+  return { matched: matched.length + skipped, next }
+}
+
+/** What these deliveries tell of, as far as it is still there, and now stays until the commit: their tasks, or events of no task. */
+function* kept(matched: readonly Candidate[]): Script<ReadonlySet<string>> {
+  const named = (ids: readonly (string | null)[]) => [...new Set(ids)].flatMap((id) => (id === null ? [] : [{ id }]))
+  const tasks = named(matched.map(({ taskId }) => taskId))
+  const events = named(matched.map(({ taskId, eventId }) => (taskId === null ? eventId : null)))
+  const found = yield* together([
+    ...(tasks.length > 0 ? [keepTasks({ tasks })] : []),
+    ...(events.length > 0 ? [keepEvents({ events })] : []),
+  ])
+  return new Set((found as unknown as { id: string }[][]).flat().map(({ id }) => id))
+}
+
+const COPY: Columns = { new_id: 'text', from_id: 'text', most: 'int8' }
+const copied = sql.raw('client_id, lane_id, endpoint_id, event_id, event_type, task_id, url, body, retry_schedule')
+const copyDeliveries = statement(
+  // Behind what is due for the first time: these stand with the later tries.
+  (
+    d: Dialect,
+  ) => sql`insert into deliveries (id, ${copied}, trigger, max_tries, created_at, state, line, rank, due_at, tries, fence, updated_at)
+    select v.new_id, ${sql.raw('x.client_id, x.lane_id, x.endpoint_id, x.event_id, x.event_type, x.task_id, x.url, x.body, x.retry_schedule')},
+      'replay', v.most, ${bind('at')}, 'pending', 1, ${bind('at')}, ${bind('at')}, 0, 0, ${bind('at')}
+    from ${d.records('copies', COPY)} v join deliveries x on x.id = v.from_id`,
+)
+
+/**
+ * One page of a replay, and the mark of how far it came, in one commit: whoever goes on after a crash repeats nothing and leaves out nothing.
+ * Null: the task is not this claim's any more; nothing was written.
+ */
+export function* replayPage(lease: Held, filter: ReplayFilter, view: View): Script<ReplayCheckpoint | null> {
+  const before = yield* resume<ReplayCheckpoint>(lease, { after: null, done: false, replayed: 0, skipped: 0 }, { lock: true })
+  if (before === null || before.done) return before
+  const { matched, skipped, next } = sort(yield* rows<Candidate>(scan(filter, before.after)), filter)
+  const endpoints = new Map(
+    (yield* rows<Endpoint>(readListeners({ clients: [{ id: filter.clientId }] }))).map((endpoint) => [endpoint.id, endpoint]),
+  )
+  const whole = yield* kept(matched)
+  // Of an endpoint that was deleted nothing can be sent.
+  const going = matched.filter(({ endpointId, taskId, eventId }) => endpoints.has(endpointId) && whole.has(taskId ?? eventId))
+  const checkpoint: ReplayCheckpoint = {
+    after: next,
+    done: next === null,
+    replayed: before.replayed + going.length,
+    skipped: before.skipped + skipped + matched.length - going.length,
+  }
+  const at = yield* now()
+  const mostOf = ({ eventType, endpointId, retrySchedule }: Candidate): number =>
+    triesOf(eventType, retrySchedule ?? endpoints.get(endpointId)!.retrySchedule, view)
+  const lanes = going.map(({ laneId }) => ({ queue: DELIVERIES, clientId: filter.clientId, laneId, line: 1, rank: at }))
+  yield* send([
+    ...(going.length > 0
+      ? [copyDeliveries({ at, copies: going.map((one) => ({ new_id: view.newId('delivery'), from_id: one.id, most: mostOf(one) })) })]
+      : []),
+    keepCheckpoint(lease, checkpoint),
+    ...leaveTurns(turnsFor(lanes, at)),
+  ])
+  return checkpoint
+}

@@ -1,0 +1,192 @@
+/** What has served its time goes: ended tasks with everything of theirs, news of endpoints, deleted endpoints, remembered keys, and the memory of what was erased. */
+import { sql } from 'drizzle-orm/sql/sql'
+import { isTerminal, type Millis, type State } from '../../model.ts'
+import { bind, type Columns, type Dialect, now, rows, type Script, send, statement } from '../script.ts'
+import type { Aged } from '../store.ts'
+
+/** How long a task that is gone still answers 410. */
+export const TOMBSTONE_MS: Millis = 7 * 86_400_000
+
+const ids = (d: Dialect, name: string) => sql`select v.id from ${d.records(name, { id: 'text' })} v`
+
+// Tasks are walked in the order they were made, which is that of their ids: no index of its own is paid for by every task.
+const walk = statement(
+  () =>
+    sql`select id, type, state, finished_at as "finishedAt", created_at as "createdAt" from tasks where id > ${bind('after')} order by id limit ${bind('limit')}`,
+)
+const lockEnded = statement(
+  (
+    d,
+  ) => sql`select t.id as id, t.client_id as "clientId" from tasks t where t.id ${d.anyOf(ids(d, 'ids'))} and t.state in ('completed', 'failed', 'canceled')
+    and t.finished_at <= ${bind('now')} and not exists (select 1 from deliveries o where o.task_id = t.id and o.state in ('pending', 'running')) ${d.skipLocked}`,
+)
+const removeTasks = statement((d) => sql`delete from tasks where id ${d.anyOf(ids(d, 'ids'))}`)
+/** Rows one statement removes. */
+const MOST_REMOVED = 500
+/** Rows of a task's that one transaction removes, about: its deliveries, with all their attempts. */
+const MOST_TRACES = 5_000
+const most = sql.raw(`limit ${MOST_REMOVED}`)
+const removeLabels = statement(
+  (d) => sql`delete from labels where (client_id, name, value, created_at, task_id) in (
+    select l.client_id, l.name, l.value, l.created_at, l.task_id from labels l where l.task_id ${d.anyOf(ids(d, 'ids'))} ${most}) returning name as id`,
+)
+const removeAttempts = statement(
+  (d) => sql`delete from attempts where (delivery_id, fence) in (select a.delivery_id, a.fence from attempts a
+    where a.delivery_id ${d.anyOf(sql`select o.id from deliveries o where o.task_id ${d.anyOf(ids(d, 'ids'))}`)} ${most}) returning delivery_id as id`,
+)
+const removeDeliveries = statement(
+  (d) =>
+    sql`delete from deliveries where id ${d.anyOf(sql`select o.id from deliveries o where o.task_id ${d.anyOf(ids(d, 'ids'))} ${most}`)} returning id`,
+)
+const removeEndings = statement(
+  (d) =>
+    sql`delete from events where id ${d.anyOf(sql`select e.id from events e where e.terminal = 1 and e.task_id ${d.anyOf(ids(d, 'ids'))} ${most}`)} returning id`,
+)
+const removeNews = statement(
+  (d) =>
+    sql`delete from events where id ${d.anyOf(sql`select e.id from events e where e.terminal = 0 and e.task_id ${d.anyOf(ids(d, 'ids'))} ${most}`)} returning id`,
+)
+const TOMBSTONE: Columns = { id: 'text', client_id: 'text' }
+const addTombstones = statement(
+  (
+    d,
+  ) => sql`insert into tombstones (id, client_id, expires_at) select v.id, v.client_id, ${bind('until')} from ${d.records('stones', TOMBSTONE)} v where true
+    on conflict (id) do nothing`,
+)
+/** Removes everything that names these tasks but the tasks themselves, attempts before the deliveries they are found by. */
+function* removeTraces(of: readonly { id: string }[]): Script<void> {
+  for (const remove of [removeAttempts, removeDeliveries, removeEndings, removeNews, removeLabels])
+    while ((yield* rows(remove({ ids: of }))).length === MOST_REMOVED);
+}
+const weigh = statement(
+  (d) => sql`select task_id as id, count(*) + sum(tries) as n from deliveries where task_id ${d.anyOf(ids(d, 'ids'))} group by task_id`,
+)
+/** As many of these tasks, in their order, as one transaction removes; one at least. */
+function* bounded<T extends { readonly id: string }>(of: readonly T[]): Script<readonly T[]> {
+  const weights = new Map(
+    (yield* rows<{ id: string; n: number | string }>(weigh({ ids: of.map(({ id }) => ({ id })) }))).map(({ id, n }) => [id, Number(n)]),
+  )
+  let some = 0
+  for (let sum = 0; some < of.length; some++) {
+    sum += 1 + (weights.get(of[some]!.id) ?? 0)
+    if (sum > MOST_TRACES && some > 0) break
+  }
+  return of.slice(0, some)
+}
+
+/**
+ * Looks at the tasks made after `after`, oldest first, and removes those that ended longer ago than their type is kept and that owe nobody
+ * anything. `next` is where to go on; null: the rest is too young, begin anew.
+ */
+export function* ageTasks(after: string, limit: number, keepMs: (type: string) => Millis, leastMs: Millis): Script<Aged> {
+  const at = yield* now()
+  const seen = yield* rows<{ id: string; type: string; state: State; finishedAt: Millis | null; createdAt: Millis }>(walk({ after, limit }))
+  const due = seen.filter(({ type, state, finishedAt }) => isTerminal(state) && finishedAt !== null && finishedAt + keepMs(type) <= at)
+  const last = seen.at(-1)
+  const behind = seen.length === limit && last && last.createdAt + leastMs <= at ? last.id : null
+  if (due.length === 0) return { removed: 0, next: behind }
+  const some = yield* bounded(due)
+  // What is too much for one transaction is left to the next.
+  const next = some.length < due.length ? some.at(-1)!.id : behind
+  // Whoever is changing one of them now, or retried it meanwhile, keeps it.
+  const ended = yield* rows<{ id: string; clientId: string }>(lockEnded({ ids: some.map(({ id }) => ({ id })), now: at - leastMs }))
+  const gone = ended.map(({ id }) => ({ id }))
+  if (gone.length > 0) {
+    yield* removeTraces(gone)
+    yield* send([
+      addTombstones({ stones: ended.map(({ id, clientId }) => ({ id, client_id: clientId })), until: at + TOMBSTONE_MS }),
+      removeTasks({ ids: gone }),
+    ])
+  }
+  return { removed: gone.length, next }
+}
+
+// News of endpoints is of no task: pings, proofs of ownership, what was told of those that fail.
+const endedNews = statement(
+  (d) =>
+    sql`select id from deliveries where task_id is null and state in ('completed', 'failed', 'canceled') and finished_at <= ${bind('before')}
+      limit ${bind('limit')} ${d.skipLocked}`,
+)
+const removeAttemptsOf = statement((d) => sql`delete from attempts where delivery_id ${d.anyOf(ids(d, 'ids'))}`)
+const removeDeliveriesById = statement((d) => sql`delete from deliveries where id ${d.anyOf(ids(d, 'ids'))}`)
+// The joined text keeps planners from walking along the events of all tasks in the order of their ids.
+// Locked, lest one is owed once more meanwhile.
+const oldNews = statement(
+  (d) =>
+    sql`select id from events where task_id is null and terminal = 0 and created_at <= ${bind('before')} and id || '' > ${bind('after')}
+      order by id || '' limit ${bind('limit')} ${d.skipLocked}`,
+)
+const stillOwed = statement(
+  (d) => sql`select distinct event_id as id from deliveries where task_id is null and event_id ${d.anyOf(ids(d, 'ids'))}`,
+)
+const removeEvents = statement((d) => sql`delete from events where id ${d.anyOf(ids(d, 'ids'))}`)
+const removeEndpoints = statement(
+  (d) =>
+    sql`delete from endpoints where id ${d.anyOf(
+      sql`select e.id from endpoints e where e.deleted_at <= ${bind('before')} and not exists (select 1 from deliveries x where x.endpoint_id = e.id)
+      limit ${bind('limit')}`,
+    )} returning id`,
+)
+
+/**
+ * Removes news of endpoints after `after` that is older than `keepMs` and owed to nobody any more, with its deliveries and attempts, and endpoints
+ * deleted as long ago of which nothing is left. `next` is where to go on; null: nothing more is due.
+ */
+export function* ageNews(after: string, limit: number, keepMs: Millis): Script<Aged> {
+  const before = (yield* now()) - keepMs
+  const ended = yield* rows<{ id: string }>(endedNews({ before, limit }))
+  if (ended.length > 0) yield* send([removeAttemptsOf({ ids: ended }), removeDeliveriesById({ ids: ended })])
+  // Deliveries first: an event whose last one goes with this batch is met by a later one.
+  if (ended.length === limit) return { removed: ended.length, next: after }
+  const old = yield* rows<{ id: string }>(oldNews({ before, after, limit }))
+  const owed = new Set((yield* rows<{ id: string }>(stillOwed({ ids: old }))).map(({ id }) => id))
+  const free = old.filter(({ id }) => !owed.has(id))
+  if (free.length > 0) yield* send([removeEvents({ ids: free })])
+  const next = old.length === limit ? old.at(-1)!.id : null
+  const gone = next === null ? yield* rows(removeEndpoints({ before, limit })) : []
+  return { removed: ended.length + free.length + gone.length, next }
+}
+
+const forgetKeys = statement(
+  (d) => sql`delete from idempotency where expires_at <= ${bind('now')} and (client_id, scope, key) in (
+    select x.client_id, x.scope, x.key from idempotency x where x.expires_at <= ${bind('now')} order by x.expires_at limit ${bind('limit')} ${d.skipLocked})
+    returning key`,
+)
+const readStones = statement(
+  (d) => sql`select id from tombstones where expires_at <= ${bind('now')} order by expires_at limit ${bind('limit')} ${d.skipLocked}`,
+)
+const liftStones = statement((d) => sql`delete from tombstones where id ${d.anyOf(ids(d, 'ids'))}`)
+/** Forgets idempotency keys and tombstones whose time is over, with what an erased task left. True: there may be more. */
+export function* forget(limit: number): Script<boolean> {
+  const at = yield* now()
+  const keys = yield* rows(forgetKeys({ now: at, limit }))
+  const over = yield* rows<{ id: string }>(readStones({ now: at, limit }))
+  const stones = over.length === 0 ? over : yield* bounded(over)
+  if (stones.length > 0) {
+    yield* removeTraces(stones)
+    yield* send([liftStones({ ids: stones.map(({ id }) => ({ id })) })])
+  }
+  return keys.length === limit || over.length === limit || stones.length < over.length
+}
+
+// Lanes of keys that nobody uses any more.
+
+const readKeyLanes = statement(
+  (d) =>
+    sql`select l.id as id from lanes l where l.id > ${bind('after')} and l.cap is not null and l.id like 'client%' order by l.id limit ${bind('limit')} ${d.skipLocked}`,
+)
+const removeIdle = statement(
+  (d) => sql`delete from lanes where id ${d.anyOf(ids(d, 'ids'))} and not exists (select 1 from turns t where t.lane_id = lanes.id)
+    and not exists (select 1 from tasks w where w.lane_id = lanes.id and w.state = 'pending')
+    and not exists (select 1 from tasks w where w.lane_id = lanes.id and w.state = 'running')`,
+)
+/**
+ * Removes the lanes of concurrency keys among the next `limit` after `after` that have nothing to do; answers where to go on, null: that was all.
+ * Claims lock the lanes they visit, and are passed by; a lane that gets a task in this very moment is made again by the claim of it.
+ */
+export function* sweepLanes(after: string, limit: number): Script<string | null> {
+  const page = yield* rows<{ id: string }>(readKeyLanes({ after, limit }))
+  if (page.length === 0) return null
+  yield* send([removeIdle({ ids: page.map(({ id }) => ({ id })) })])
+  return page.length < limit ? null : page.at(-1)!.id
+}

@@ -1,0 +1,148 @@
+/** The rules of lanes: made with their endpoint, changed with it, and by what its attempts say. */
+import { sql } from 'drizzle-orm/sql/sql'
+import { heard } from '../../health.ts'
+import type { Endpoint, Millis, Signal } from '../../model.ts'
+import { type Call, type Columns, type Dialect, rows, type Script, send, statement } from '../script.ts'
+import { FOREVER, type Rule, SAVED_MS } from './share.ts'
+import { leaveTurns, type Place, type Turn } from './turns.ts'
+
+/** Running at once for one client, type and `concurrencyKey`. */
+export const KEY_CONCURRENCY = 1
+
+const insertLanes = statement(
+  (d) => sql`insert into lanes (id, cap, pace_ms, paced_at, held_until, filled, window_size)
+    select v.id, v.cap, v.pace_ms, 0, v.held_until, 0, v.window_size
+    from ${d.records('lanes', { id: 'text', cap: 'int8', pace_ms: 'int8', held_until: 'int8', window_size: 'int8' })} v
+    where true order by v.id on conflict (id) do nothing`,
+)
+/** `windowSize`: where slow start begins; left out, the lane takes as many as its cap from the first. */
+export const addLanes = (
+  lanes: readonly { id: string; cap: number | null; paceMs?: Millis | null; heldUntil?: Millis; windowSize?: number }[],
+): readonly Call[] =>
+  lanes.length === 0
+    ? []
+    : [
+        insertLanes({
+          lanes: lanes.map(({ id, cap, paceMs, heldUntil, windowSize }) => ({
+            id,
+            cap,
+            pace_ms: paceMs ?? null,
+            held_until: heldUntil ?? 0,
+            window_size: windowSize ?? null,
+          })),
+        }),
+      ]
+
+/** Milliseconds between attempts, on the average: what its owner set and what its receiver allows. With what a fast lane may catch up on, no minute holds more. */
+export function paceOf({ maxPerMinute, allowedRate }: Pick<Endpoint, 'maxPerMinute' | 'allowedRate'>): Millis | null {
+  const rate = Math.min(maxPerMinute ?? Infinity, allowedRate ?? Infinity)
+  if (rate === Infinity) return null
+  const paceMs = Math.ceil(60_000 / rate)
+  return paceMs < SAVED_MS ? Math.ceil((60_000 + SAVED_MS) / rate) : paceMs
+}
+
+const ids = (d: Dialect, name: string) => sql`select v.id from ${d.records(name, { id: 'text' })} v`
+const rule = sql.raw(`id, cap, pace_ms as "paceMs", paced_at as "pacedAt", held_until as "heldUntil", filled, window_size as "windowSize",
+  succeeded_at as "succeededAt", failures, probe_ms as "probeMs", blocked, blocked_since as "blockedSince"`)
+/** Claimers pass locked lanes by. */
+export const lockLanes = statement(
+  (d) => sql`select ${rule} from lanes
+    where id ${d.anyOf(ids(d, 'lanes'))} order by id ${d.skipLocked}`,
+)
+const lockCapped = statement(
+  (d) => sql`select ${rule} from lanes where id ${d.anyOf(ids(d, 'lanes'))} and cap is not null order by id ${d.lock}`,
+)
+const RULE: Columns = {
+  lane_id: 'text',
+  cap: 'int8',
+  pace_ms: 'int8',
+  held_until: 'int8',
+  window_size: 'int8',
+  succeeded_at: 'int8',
+  failures: 'int8',
+  probe_ms: 'int8',
+  blocked: 'int8',
+  blocked_since: 'int8',
+}
+const ruleSets = sql.raw(
+  Object.keys(RULE)
+    .slice(1)
+    .map((name) => `${name} = v.${name}`)
+    .join(', '),
+)
+const keepLanes = statement(
+  (d) => sql`update lanes set filled = 0, ${ruleSets} from ${d.records('lanes', RULE)} v where lanes.id = v.lane_id`,
+)
+/** Writes rules, open to be looked at. */
+const keep = (rules: readonly Rule[]): readonly Call[] =>
+  rules.length === 0
+    ? []
+    : [
+        keepLanes({
+          lanes: rules.map((rule) => ({
+            lane_id: rule.id,
+            cap: rule.cap,
+            pace_ms: rule.paceMs,
+            held_until: rule.heldUntil,
+            window_size: rule.windowSize,
+            succeeded_at: rule.succeededAt,
+            failures: rule.failures,
+            probe_ms: rule.probeMs,
+            blocked: rule.blocked,
+            blocked_since: rule.blockedSince,
+          })),
+        }),
+      ]
+
+/** What was learned of the endpoint whose lane this is. */
+export interface Heard extends Place {
+  readonly signal: Signal | null
+  /** How long the receiver asked to wait; null: it did not. */
+  readonly askedMs: Millis | null
+  /** How long the attempt lasted. */
+  readonly tookMs: Millis
+}
+
+/** After rows left `running`: full lanes among theirs are open again and get a turn. */
+export function* free(left: readonly Place[], now: Millis): Script<readonly Turn[]> {
+  return (yield* freeAndHear(left, [], now)).turns
+}
+
+/**
+ * As `free`, and the lanes learn what the attempts said: breaker, slow start, the receiver's own pause. `before` and `after` are the lanes
+ * that were heard of.
+ */
+export function* freeAndHear(
+  left: readonly Place[],
+  said: readonly Heard[],
+  now: Millis,
+): Script<{ readonly turns: readonly Turn[]; readonly lanes: readonly { readonly before: Rule; readonly after: Rule }[] }> {
+  const places = new Map([...said, ...left].map((row) => [row.laneId, row]))
+  if (places.size === 0) return { turns: [], lanes: [] }
+  // Locked before it is read: a visit that counted our row as running must have said `filled` by then.
+  const locked = yield* rows<Rule>(lockCapped({ lanes: [...places.keys()].map((id) => ({ id })) }))
+  const freed = new Set(left.map(({ laneId }) => laneId))
+  const heardOf = Map.groupBy(said, ({ laneId }) => laneId)
+  const lanes = locked.map((before) => ({ before, after: heard(before, heardOf.get(before.id) ?? [], now) }))
+  const changed = lanes.filter(({ before, after }) => differs(before, after) || (before.filled === 1 && freed.has(before.id)))
+  yield* send(keep(changed.map(({ after }) => after)))
+  const turns = changed.flatMap(({ before, after }): Turn[] => {
+    const { queue, clientId, laneId } = places.get(after.id)!
+    const opened = before.filled === 1 ? [{ queue, clientId, laneId, turn: now, alarmAt: null }] : []
+    const held = after.heldUntil > before.heldUntil && after.heldUntil < FOREVER
+    return held ? [...opened, { queue, clientId, laneId, turn: null, alarmAt: after.heldUntil }] : opened
+  })
+  return { turns, lanes }
+}
+const differs = (before: Rule, after: Rule): boolean =>
+  before !== after && (Object.keys(after) as (keyof Rule)[]).some((name) => before[name] !== after[name])
+
+/** Changes the rule of a lane and has it looked at again. */
+export function* changeLane(place: Place, change: (rule: Rule) => Rule, now: Millis): Script<void> {
+  const [known] = yield* rows<Rule>(lockCapped({ lanes: [{ id: place.laneId }] }))
+  if (!known) return
+  const rule = change(known)
+  const held = rule.heldUntil > now
+  const turns = held && rule.heldUntil >= FOREVER ? [] : [{ ...place, turn: held ? null : now, alarmAt: held ? rule.heldUntil : null }]
+  yield* send([...keep([rule]), ...leaveTurns(turns)])
+}

@@ -1,0 +1,165 @@
+/** Recurring tasks: a tick moves its schedule on and makes its task in one commit, so that no tick is made twice, and none is lost. */
+import { sql } from 'drizzle-orm/sql/sql'
+import type { Millis, Schedule, TaskTemplate } from '../../model.ts'
+import { scheduleColumns } from '../columns.ts'
+import { bind, type Columns, first, now, query, rows, type Script, send, statement } from '../script.ts'
+import type { Added, Changed, DueSchedule, NewSchedule, NewTask, Page, Position, SchedulePatch, Tick } from '../store.ts'
+import { lockClient } from './clients.ts'
+import { addTasks } from './intake.ts'
+import type { View } from './outbox.ts'
+import { anyone } from './tasks.ts'
+
+/** The word that a next tick may have come nearer. */
+export const SCHEDULES = 'schedule'
+
+const NEW = {
+  id: 'text',
+  client_id: 'text',
+  type: 'text',
+  cron: 'text',
+  timezone: 'text',
+  catch_up: 'text',
+  template: 'text',
+  next_at: 'int8',
+} as const
+const newNames = sql.raw(Object.keys(NEW).join(', '))
+const insertSchedule = statement(
+  (d) => sql`insert into schedules (${newNames}, paused_at, created_at, updated_at, revision)
+    select ${newNames}, case when ${bind('paused')} = 1 then ${d.now} else null end, ${d.now}, ${d.now}, 1
+    from ${d.records('schedules', NEW)} v returning ${scheduleColumns}`,
+)
+const countSchedules = statement(() => sql`select count(*) as n from schedules where client_id = ${bind('clientId')}`)
+/** At most `most` of a client, however many are added at once. */
+export function* addSchedule(schedule: NewSchedule, most: number): Script<Added<Schedule>> {
+  const { clientId } = schedule
+  yield* send([lockClient({ id: clientId })])
+  if ((yield* first<{ n: number }>(countSchedules({ clientId })))!.n >= most) return { kind: 'full' }
+  const { id, type, cron, timezone, catchUp: catch_up, template, nextAt: next_at } = schedule
+  const row = { id, client_id: clientId, type, cron, timezone, catch_up, template, next_at }
+  const made = yield* first<Schedule>({ ...insertSchedule({ schedules: [row], paused: schedule.paused ? 1 : 0 }), tells: [SCHEDULES] })
+  return { kind: 'added', value: made! }
+}
+
+export const readSchedule = statement(
+  (d) => sql`select ${scheduleColumns} from schedules where id = ${bind('id')} and client_id = ${anyone(d)}`,
+)
+const lockSchedule = statement(
+  (d) => sql`select ${scheduleColumns} from schedules where id = ${bind('id')} and client_id = ${anyone(d)} ${d.lock}`,
+)
+
+export function* listSchedules(clientId: string | null, limit: number, after: Position | null): Script<Page<Schedule>> {
+  const own = clientId === null ? sql`true` : sql`client_id = ${clientId}`
+  const beyond = after ? sql`(created_at, id) > (${after.at}, ${after.id})` : sql`true`
+  const found = yield* rows<Schedule>(
+    query(() => sql`select ${scheduleColumns} from schedules where ${own} and ${beyond} order by created_at, id limit ${limit + 1}`),
+  )
+  const items = found.slice(0, limit)
+  const last = items.at(-1)
+  return { items, next: found.length > limit && last ? { at: last.createdAt, id: last.id } : null }
+}
+
+const plain = { cron: 'cron', timezone: 'timezone', catchUp: 'catch_up', template: 'template', nextAt: 'next_at' } as const
+
+/** A patch that moves the next tick was planned on the one it saw: a tick made meanwhile would otherwise be planned again. */
+export function* changeSchedule(
+  id: string,
+  clientId: string | null,
+  patch: SchedulePatch,
+  seen: Pick<Schedule, 'revision' | 'nextAt'>,
+): Script<Changed<Schedule>> {
+  const known = yield* first<Schedule>(lockSchedule({ id, clientId }))
+  if (!known) return { kind: 'missing' }
+  if (known.revision !== seen.revision || (patch.nextAt !== undefined && known.nextAt !== seen.nextAt)) return { kind: 'stale' }
+  const changed = yield* first<Schedule>({
+    ...query((d) => {
+      const sets = Object.entries(plain).flatMap(([member, column]) => {
+        const value = patch[member as keyof typeof plain]
+        return value === undefined ? [] : [sql`${sql.raw(column)} = ${value}`]
+      })
+      if (patch.paused !== undefined) sets.push(patch.paused ? sql`paused_at = coalesce(paused_at, ${d.now})` : sql`paused_at = null`)
+      return sql`update schedules set ${sql.join([...sets, sql`revision = revision + 1`, sql`updated_at = ${d.now}`], sql`, `)}
+        where id = ${id} returning ${scheduleColumns}`
+    }),
+    tells: [SCHEDULES],
+  })
+  return { kind: 'changed', value: changed! }
+}
+
+const removeRow = statement(
+  (d) => sql`delete from schedules where id = ${bind('id')} and client_id = ${anyone(d)} returning client_id as "clientId"`,
+)
+/** Answers whose it was; null: there is none such. */
+export function* removeSchedule(id: string, clientId: string | null): Script<string | null> {
+  return (yield* first<{ clientId: string }>(removeRow({ id, clientId })))?.clientId ?? null
+}
+
+// The status as a value: a join would let the planner begin with the clients, and walk along everything that is planned.
+const readDue = statement(
+  (
+    d,
+  ) => sql`select s.id as "id", s.client_id as "clientId", s.type as "type", s.cron as "cron", s.timezone as "timezone", s.catch_up as "catchUp", s.next_at as "nextAt",
+      s.revision as "revision", length(s.template) as "size"
+    from schedules s where s.next_at is not null and s.paused_at is null
+      and s.type ${d.anyOf(sql`select v.type from ${d.records('types', { type: 'text' })} v`)}
+      and (select c.status from clients c where c.id = s.client_id) = 'active'
+      and s.client_id not in (select x.id from ${d.records('but', { id: 'text' })} x)
+    order by s.next_at limit ${bind('limit')}`,
+)
+/** One look tells what is due and when to look again. */
+export function* findDueSchedules(
+  types: readonly string[],
+  limit: number,
+  but: readonly string[] = [],
+): Script<{ now: Millis; items: readonly DueSchedule[] }> {
+  const items = yield* rows<DueSchedule>(readDue({ types: types.map((type) => ({ type })), but: but.map((id) => ({ id })), limit }))
+  return { now: yield* now(), items }
+}
+
+const TICK: Columns = { schedule_id: 'text', known_at: 'int8', known_revision: 'int8', upcoming_at: 'int8', latest_at: 'int8' }
+const moveOn = statement(
+  (d) => sql`update schedules set next_at = v.upcoming_at, last_at = coalesce(v.latest_at, schedules.last_at)
+    from ${d.records('ticks', TICK)} v
+    where schedules.id = v.schedule_id and schedules.next_at = v.known_at and schedules.revision = v.known_revision and schedules.paused_at is null
+      ${d.inOrder(sql`schedules.id`, sql`select k.id from schedules k where k.id ${d.anyOf(sql`select y.schedule_id from ${d.records('ticks', TICK)} y`)} order by k.id ${d.lock}`)}
+    returning schedules.id as "id", schedules.client_id as "clientId", schedules.type as "type", schedules.template as "template"`,
+)
+type Moved = Pick<Schedule, 'id' | 'clientId' | 'type' | 'template'>
+
+/** The next tick is compared and set: of many nodes one wins, and its commit holds the tasks. */
+export function* tick(ticks: readonly Tick[], view: View): Script<readonly boolean[]> {
+  const distinct = new Map(ticks.map((one) => [one.due.id, one]))
+  const moved = yield* rows<Moved>(
+    moveOn({
+      ticks: [...distinct.values()].map(({ due, times, nextAt }) => ({
+        schedule_id: due.id,
+        known_at: due.nextAt,
+        known_revision: due.revision,
+        upcoming_at: nextAt,
+        latest_at: times.at(-1) ?? null,
+      })),
+    }),
+  )
+  const tasks = moved.flatMap((schedule) => tasksOf(schedule, distinct.get(schedule.id)!, view))
+  if (tasks.length > 0) yield* addTasks([{ tasks, idempotency: null }], view, null, new Map())
+  const won = new Set(moved.map(({ id }) => id))
+  return ticks.map((one) => won.has(one.due.id) && distinct.get(one.due.id) === one)
+}
+
+function tasksOf({ id: scheduleId, clientId, type, template }: Moved, tick: Tick, view: View): readonly NewTask[] {
+  const { timeoutSeconds, maxTries, ...rest } = JSON.parse(template) as TaskTemplate
+  return tick.times.map((dueAt) => ({
+    ...rest,
+    id: view.newId('task'),
+    clientId,
+    type,
+    dueAt,
+    startBy: null,
+    deadlineAt: null,
+    timeoutSeconds: timeoutSeconds ?? tick.timeoutSeconds,
+    maxTries: maxTries ?? tick.maxTries,
+    batchId: null,
+    scheduleId,
+    traceparent: null,
+    tracestate: null,
+  }))
+}

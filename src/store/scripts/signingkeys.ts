@@ -1,0 +1,113 @@
+/** The keys that sign webhooks: made, rotated, revoked. Each change tells the other nodes. */
+import { sql } from 'drizzle-orm/sql/sql'
+import type { SigningKey, SigningKeyState } from '../../model.ts'
+import { signingKeyColumns } from '../columns.ts'
+import { bind, first, rows, type Script, send, statement } from '../script.ts'
+import type { KeyTurn } from '../store.ts'
+
+/** The word that the keys have changed. */
+export const KEYS = 'keys'
+
+const readSigningKeys = statement(
+  () => sql`select ${signingKeyColumns} from signing_keys
+    order by case state when 'active' then 0 when 'next' then 1 when 'retiring' then 2 else 3 end, created_at, id`,
+)
+export function* listSigningKeys(): Script<SigningKey[]> {
+  return [...(yield* rows<SigningKey>(readSigningKeys()))]
+}
+const SIGNING = {
+  id: 'text',
+  state: 'text',
+  alg: 'text',
+  public_jwk: 'text',
+  private_jwk: 'text',
+  created_at: 'int8',
+  published_at: 'int8',
+  activated_at: 'int8',
+  retired_at: 'int8',
+  wanted_at: 'int8',
+} as const
+const signingNames = sql.raw(Object.keys(SIGNING).join(', '))
+const insertSigningKeys = statement(
+  (d) =>
+    sql`insert into signing_keys (${signingNames}) select ${signingNames} from ${d.records('keys', SIGNING)} v where true order by v.state on conflict do nothing`,
+)
+/** Adds those whose slot (one active, one next) is free; answers all there are. Nodes that start at once end with one of each. */
+export function* addSigningKeys(keys: readonly SigningKey[]): Script<SigningKey[]> {
+  yield insertSigningKeys({
+    keys: keys.map((key) => ({
+      id: key.id,
+      state: key.state,
+      alg: key.alg,
+      public_jwk: key.publicJwk,
+      private_jwk: key.privateJwk,
+      created_at: key.createdAt,
+      published_at: key.publishedAt,
+      activated_at: key.activatedAt,
+      retired_at: key.retiredAt,
+      wanted_at: key.wantedAt,
+    })),
+  })
+  return yield* listSigningKeys()
+}
+
+/** Locked in the order in which a revocation takes them. */
+const hold = statement(
+  (d) => sql`select id, state from signing_keys where id = ${bind('retire')} or id = ${bind('activate')} order by state ${d.lock}`,
+)
+const retire = statement(
+  (d) => sql`update signing_keys set state = 'retiring', retired_at = ${d.now} where id = ${bind('id')} and state = 'active'`,
+)
+const activate = statement(
+  (d) =>
+    sql`update signing_keys set state = 'active', activated_at = ${d.now}, wanted_at = null where id = ${bind('id')} and state = 'next'
+      and not exists (select 1 from signing_keys a where a.state = 'active')`,
+)
+const remove = statement(
+  (d) =>
+    sql`delete from signing_keys where state = 'retiring' and id ${d.anyOf(sql`select v.id from ${d.records('keys', { id: 'text' })} v`)}`,
+)
+const told = statement((d) => sql`select ${d.now} as now`)
+const tell = () => ({ ...told(), tells: [KEYS] })
+
+/** Does what is due, unless another node did it first; answers all keys there are. */
+export function* turnKeys(turn: KeyTurn): Script<SigningKey[]> {
+  if (turn.activate !== null) {
+    const held = yield* rows<Pick<SigningKey, 'id' | 'state'>>(hold({ retire: turn.retire, activate: turn.activate }))
+    const is = (id: string, state: SigningKeyState): boolean => held.some((key) => key.id === id && key.state === state)
+    // Both or neither: whoever finds one of them changed came late, and no key retires without one that takes over.
+    if (is(turn.activate, 'next') && (turn.retire === null || is(turn.retire, 'active'))) {
+      if (turn.retire !== null) yield retire({ id: turn.retire })
+      yield activate({ id: turn.activate })
+    }
+  }
+  if (turn.remove.length > 0) yield remove({ keys: turn.remove.map((id) => ({ id })) })
+  yield* send([tell()])
+  return yield* listSigningKeys()
+}
+
+const want = statement((d) => sql`update signing_keys set wanted_at = coalesce(wanted_at, ${d.now}) where state = 'next'`)
+/** The next key shall sign as soon as it may. */
+export function* wantNextKey(): Script<SigningKey[]> {
+  yield want()
+  yield* send([tell()])
+  return yield* listSigningKeys()
+}
+
+const revoke = statement(
+  (d) => sql`update signing_keys set state = 'revoked', private_jwk = '', retired_at = coalesce(retired_at, ${d.now}), wanted_at = null
+    where id = ${bind('id')} and state <> 'revoked' returning id`,
+)
+const readKey = statement(() => sql`select ${signingKeyColumns} from signing_keys where id = ${bind('id')}`)
+const promote = statement(
+  (d) => sql`update signing_keys set state = 'active', activated_at = ${d.now}, wanted_at = null where state = 'next'
+    and not exists (select 1 from signing_keys a where a.state = 'active')`,
+)
+/** Out of the published set, and its private part erased; if it was the active one, the next signs at once. Null: there is none such. */
+export function* revokeSigningKey(id: string): Script<SigningKey[] | null> {
+  yield revoke({ id })
+  if (!(yield* first(readKey({ id })))) return null
+  yield promote()
+  yield* send([tell()])
+  return yield* listSigningKeys()
+}

@@ -1,0 +1,104 @@
+/**
+ * Ownership: a verification is a delivery like any other, in a lane of its own, so that it is durable, paced, retried and logged. Its answer
+ * counts while it is the one that the endpoint names. The challenge stands in the delivery's bytes alone: whoever reads the feed by a key
+ * must not learn what only the receiver may know.
+ */
+import { sql } from 'drizzle-orm/sql/sql'
+import type { Delivery, Endpoint, Json, Millis } from '../../model.ts'
+import { cloudEventJson, envelopeJson } from '../../representation.ts'
+import { endpointColumns } from '../columns.ts'
+import { bind, first, type Script, send, statement } from '../script.ts'
+import type { DeliverySettlement } from '../store.ts'
+import { regulate } from './health.ts'
+import { laneOf, owe, type View, write } from './outbox.ts'
+import { addLanes, changeLane, paceOf } from './rules.ts'
+
+const TYPE = 'endpoint.verification'
+/** An endpoint that has not proved itself is asked at most once in this. */
+const PACE_MS: Millis = 60_000
+/** Seconds before the second and the third try. */
+const SCHEDULE = [60, 600]
+const VALID_MS: Millis = 86_400_000
+
+const cancelOpen = statement(
+  (
+    d,
+  ) => sql`update deliveries set fence = fence + 1, state = 'canceled', canceled_reason = 'superseded', finished_at = ${d.now}, updated_at = ${d.now},
+      leased_until = null, leased_by = null
+    where id = ${bind('id')} and state in ('pending', 'running')`,
+)
+const nameVerification = statement(
+  () => sql`update endpoints set verification_delivery_id = ${bind('deliveryId')}, verification_error = null, verification_expires_at = ${bind('expiresAt')}
+    where id = ${bind('id')} returning ${endpointColumns}`,
+)
+
+/** Begins a verification in the transaction that asks for it; an earlier one counts no more. `endpoint` is as it was written just now. */
+export function* startVerification(endpoint: Endpoint, view: View): Script<Endpoint> {
+  yield* endVerification(endpoint)
+  const { id: endpointId, clientId, updatedAt: at } = endpoint
+  const expiresAt = at + VALID_MS
+  const challenge = endpoint.verification === 'challenge' ? view.newChallenge() : null
+  const event = { id: view.newId('event'), type: TYPE, at } as const
+  const data = (shown: string | null): Json =>
+    JSON.stringify({ endpointId, challenge: shown, expiresAt: new Date(expiresAt).toISOString() })
+  const envelope = { ...event, source: view.publicUrl(), subject: endpointId, sequence: null }
+  const bytes = endpoint.format === 'cloudevents' ? cloudEventJson(envelope, data(challenge)) : envelopeJson(event, data(challenge))
+  const facts = { client_id: clientId, endpoint_id: endpointId, task_id: null, created_at: at }
+  const made = {
+    ...facts,
+    id: view.newId('delivery'),
+    event_id: event.id,
+    event_type: TYPE,
+    url: null,
+    // The handshake of CloudEvents has no body.
+    body: challenge === null ? null : bytes,
+    retry_schedule: JSON.stringify(SCHEDULE),
+    trigger: 'event',
+    max_tries: SCHEDULE.length + 1,
+  } as const
+  yield* send(addLanes([{ id: laneOf(endpointId, TYPE), cap: 1, paceMs: PACE_MS }]))
+  yield* write(
+    [{ ...facts, id: event.id, type: TYPE, terminal: 0, generation: 0, revision: 0, body: envelopeJson(event, data(null)) }],
+    owe([made]),
+  )
+  return (yield* first<Endpoint>(nameVerification({ id: endpointId, deliveryId: made.id, expiresAt })))!
+}
+
+/** Cancels what is open of the verification an endpoint names: an answer that still comes is a late one. */
+export function* endVerification({ id, clientId, verificationDeliveryId, updatedAt }: Endpoint): Script<void> {
+  if (verificationDeliveryId === null) return
+  yield* send([cancelOpen({ id: verificationDeliveryId })])
+  // Its slot is free again.
+  yield* changeLane({ queue: 'delivery', clientId, laneId: laneOf(id, TYPE) }, (rule) => rule, updatedAt)
+}
+
+const markVerified = statement(
+  (
+    d,
+  ) => sql`update endpoints set verified_at = ${d.now}, first_verified_at = coalesce(first_verified_at, ${d.now}), allowed_rate = ${bind('allowedRate')},
+      verification_delivery_id = null, verification_error = null, verification_expires_at = null, revision = revision + 1, updated_at = ${d.now}
+    where verification_delivery_id = ${bind('deliveryId')} and id = ${bind('id')} and deleted_at is null returning ${endpointColumns}`,
+)
+const markUnverified = statement(
+  () => sql`update endpoints set verification_error = ${bind('error')}
+    where verification_delivery_id = ${bind('deliveryId')} and id = ${bind('id')} and deleted_at is null`,
+)
+
+/**
+ * What verifications that were attempted mean for their endpoints. One is delivered only by a proof: then the endpoint is verified, and what
+ * was held for it goes out at the rate its receiver allows. `won` are the deliveries whose settlement counted.
+ */
+export function* settleVerifications(settlements: readonly DeliverySettlement[], won: readonly Delivery[]): Script<void> {
+  for (const delivery of won) {
+    if (delivery.eventType !== TYPE) continue
+    const { id: deliveryId, endpointId: id, fence } = delivery
+    const { outcome, attempt, endpoint } = settlements.find((each) => each.id === deliveryId && each.fence === fence)!
+    if (outcome.kind === 'complete') {
+      const verified = yield* first<Endpoint>(markVerified({ id, deliveryId, allowedRate: endpoint.allowedRate ?? null }))
+      if (!verified) continue
+      const place = { queue: 'delivery', clientId: verified.clientId, laneId: id }
+      yield* changeLane(place, (rule) => ({ ...rule, paceMs: paceOf(verified) }), verified.updatedAt)
+      yield* regulate(verified, verified.updatedAt)
+    } else if (attempt !== null && outcome.kind !== 'release') yield* send([markUnverified({ id, deliveryId, error: attempt.error })])
+  }
+}

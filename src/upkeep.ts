@@ -1,0 +1,67 @@
+/** What an operator does with a store, beside running servers or without any: prove it, copy it, put a copy back. */
+import { existsSync } from 'node:fs'
+import { join, resolve } from 'node:path'
+import { systemClock } from './clock.ts'
+import { type Config, loadDevelopmentSecrets } from './config.ts'
+import { StartupError } from './errors.ts'
+import type { Millis } from './model.ts'
+import { createSealer } from './seal.ts'
+import { type AuditReport, auditStore } from './store/audit.ts'
+import { type Copied, copyStore, restoreStore } from './store/copies.ts'
+
+export { type AuditReport, checks } from './store/audit.ts'
+
+/** Beyond a lease, how long a node may take to find that it has ended. */
+const SWEEP_MS: Millis = 60_000
+
+/**
+ * Looks at the whole store and says what does not hold, `limit` of it one by one, and what is owed to whom. Servers may go on meanwhile.
+ * @throws StartupError when the store cannot be read, or has another schema.
+ */
+export function audit(
+  { database, leaseMs, retentionMs }: Pick<Config, 'database' | 'leaseMs' | 'retentionMs'>,
+  limit: number,
+): Promise<AuditReport> {
+  const url = database.kind === 'sqlite' ? `file:${database.path}` : database.url
+  return auditStore({ url, clock: systemClock(), sweptWithinMs: leaseMs + SWEEP_MS, keptMs: retentionMs, limit })
+}
+
+/**
+ * Copies a SQLite store to the file `to`, beside a running server too.
+ * @throws StartupError when the store is on PostgreSQL, cannot be read, or `to` is there and may not be replaced.
+ */
+export function backup({ database }: Pick<Config, 'database'>, to: string, replace: boolean): Promise<Copied> {
+  if (database.kind !== 'sqlite')
+    throw new StartupError('ringback backup copies SQLite databases: of PostgreSQL, make copies with pg_dump or the server’s own tools')
+  return copyStore(database.path, resolve(to), { replace, clock: systemClock() })
+}
+
+/**
+ * Puts a copy where the SQLite store is to be. Answers the copy and where it is now.
+ * @throws StartupError when a server owns the store, the copy is not sound, newer than this program or sealed with another master key, or a store is
+ * there and may not be replaced.
+ */
+export async function restore(config: Config, from: string, replace: boolean): Promise<Copied & { readonly path: string }> {
+  const { database, dataFolder } = config
+  if (database.kind !== 'sqlite')
+    throw new StartupError(
+      'ringback restore puts SQLite databases back: to PostgreSQL, bring copies back with pg_restore or the server’s own tools',
+    )
+  const copy = await restoreStore(resolve(from), database.path, {
+    replace,
+    clock: systemClock(),
+    accept({ canary }) {
+      if (canary !== null) keyOf(config, join(dataFolder, 'master-key')).checkCanary(canary)
+    },
+  })
+  return { ...copy, path: database.path }
+}
+
+/** None is made here: what the copy holds was sealed with one that there is. */
+function keyOf(config: Config, path: string): ReturnType<typeof createSealer> {
+  if (config.masterKey === null && !existsSync(path))
+    throw new StartupError(`The copy is sealed with a master key, and there is none here: put it into ${path}, or set RINGBACK_MASTER_KEY.`)
+  const clock = systemClock()
+  const { masterKey, masterKeyPrevious } = loadDevelopmentSecrets(config, clock)
+  return createSealer({ masterKey, clock, ...(masterKeyPrevious !== null && { previousMasterKey: masterKeyPrevious }) })
+}

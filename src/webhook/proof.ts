@@ -1,0 +1,67 @@
+/** Who owns an endpoint: what an answer to a verification proves. Pure. */
+import type { Millis } from '../model.ts'
+import type { Sent } from './attempt.ts'
+
+export type Proof =
+  /** `allowedRate`: requests a minute that the receiver allows; null: it named no bound. */
+  | { readonly kind: 'proved'; readonly allowedRate: number | null }
+  /** `error` is a sentence for the owner: why, and how to mend it. */
+  | { readonly kind: 'unproved'; readonly error: string }
+
+/** A verification is answered within this, or not at all. */
+export const PROOF_WITHIN_MS: Millis = 10_000
+
+const unproved = (error: string): Proof => ({ kind: 'unproved', error })
+/** Far above what any lane does: a bound for the column, not for the receiver. */
+const HIGHEST_RATE = 1_000_000
+
+/** Whatever is no answer of the status asked for: a redirect, a refusal, silence. */
+const unanswered = (sent: Sent, wanted: string): Proof =>
+  unproved(sent.outcome === 'success' ? `The endpoint answered ${sent.httpStatus}, and not ${wanted}.` : (sent.error ?? 'No answer came.'))
+
+/**
+ * The receiver shows that it read the challenge: a 200 with JSON that has it as its own member `challenge`, or with it alone as text/plain.
+ * A copy of the request is no proof, since there it stands under `data`.
+ */
+export function judgeChallenge(sent: Sent, challenge: string): Proof {
+  if (sent.outcome !== 'success' || sent.httpStatus !== 200) return unanswered(sent, '200')
+  const encoding = sent.responseHeaders['content-encoding']?.trim().toLowerCase() ?? 'identity'
+  if (encoding !== 'identity')
+    return unproved('The endpoint encoded its answer, though only "identity" was asked for: answer the challenge without Content-Encoding.')
+  const text = sent.responseExcerpt?.trim() ?? ''
+  const isText = /^text\/plain\s*(;|$)/i.test(sent.responseHeaders['content-type'] ?? '')
+  if ((isText && text === challenge) || topLevelChallenge(text) === challenge) return { kind: 'proved', allowedRate: null }
+  return unproved('The endpoint answered 200 without the challenge: answer {"challenge": "…"} with the value that came in data.challenge.')
+}
+
+function topLevelChallenge(text: string): unknown {
+  try {
+    const value: unknown = JSON.parse(text)
+    return typeof value === 'object' && value !== null && Object.hasOwn(value, 'challenge')
+      ? (value as { challenge: unknown }).challenge
+      : null
+  } catch {
+    return null
+  }
+}
+
+/** What the handshake asks with: the sending host, and the rate it would like (HTTP 1.1 Web Hooks for CloudEvents 1.0.2, §4.1). */
+export function consentHeaders(origin: string, requestRate: number | null): Readonly<Record<string, string>> {
+  return { 'webhook-request-origin': origin, ...(requestRate !== null && { 'webhook-request-rate': String(requestRate) }) }
+}
+
+/** Any 2xx that names our origin, or every one, consents; a bare 2xx does not (§4.2). */
+export function judgeConsent(sent: Sent, origin: string): Proof {
+  if (sent.outcome !== 'success') return unanswered(sent, '2xx')
+  const allowed = sent.responseHeaders['webhook-allowed-origin']?.trim()
+  if (allowed === undefined || allowed === '')
+    return unproved(
+      `The endpoint answered ${sent.httpStatus} without WebHook-Allowed-Origin: answer OPTIONS with that header set to "${origin}".`,
+    )
+  if (allowed !== '*' && allowed.toLowerCase() !== origin.toLowerCase())
+    return unproved(`The endpoint's WebHook-Allowed-Origin names another origin than "${origin}".`)
+  const rate = sent.responseHeaders['webhook-allowed-rate']?.trim()
+  if (rate === undefined || rate === '*') return { kind: 'proved', allowedRate: null }
+  if (!/^0*[1-9]\d*$/.test(rate)) return unproved("The endpoint's WebHook-Allowed-Rate is neither a positive whole number nor *.")
+  return { kind: 'proved', allowedRate: Math.min(Number(rate), HIGHEST_RATE) }
+}

@@ -1,0 +1,49 @@
+/** What every run of the simulation shares: an empty database and a key. */
+import type { ActiveKey } from '../../src/webhook/keys.ts'
+import { emptyDatabase } from './database.ts'
+import { type Ground, type Outcome, simulate } from './simulate.ts'
+
+/**
+ * ECDSA runs on threads of its own and ends when it likes; a run in which every promise follows from the seed cannot wait for that. Webhooks are
+ * therefore signed with zeros until `restore` is called: what a signature says is tested elsewhere.
+ */
+export async function openSimulations(): Promise<{ readonly ground: Ground; restore(): void }> {
+  const { privateKey } = (await crypto.subtle.generateKey({ name: 'ECDSA', namedCurve: 'P-256' }, false, ['sign', 'verify'])) as {
+    privateKey: ActiveKey['privateKey']
+  }
+  const { sign } = crypto.subtle
+  crypto.subtle.sign = async () => new ArrayBuffer(64)
+  return {
+    ground: { empty: await emptyDatabase(), key: { kid: 'simulated', privateKey } },
+    restore() {
+      crypto.subtle.sign = sign
+    },
+  }
+}
+
+/** Lines of the trace a failure shows: those that name what the violation names, and the last ones. */
+const SHOWN = 25
+/** A failure as whoever mends it wants to read it. */
+function report({ seed, violation, trace }: Outcome): string {
+  const named = [...(violation ?? '').matchAll(/(?:task|delivery)-\d+/g)].map(([name]) => name)
+  const about = trace.filter((line) => named.some((name) => line.split(' ').includes(name)))
+  const shown = [...new Set([...about.slice(-SHOWN), ...trace.slice(-SHOWN)])].sort((a, b) => Number.parseFloat(a) - Number.parseFloat(b))
+  return [`seed ${seed}: ${violation}`, `SEED=${seed} npx vitest run test/simulation`, ...shown].join('\n  ')
+}
+
+/** Runs under each seed, or under SEED alone; the first violation is thrown with its seed and what led there. */
+export async function holdUnder(
+  ground: Ground,
+  count: number,
+): Promise<{ readonly tasks: number; readonly webhooks: number; readonly deaths: number }> {
+  const given = process.env.SEED
+  const seeds = given === undefined ? Array.from({ length: count }, (_, i) => i + 1) : [Number(given)]
+  const all = { tasks: 0, webhooks: 0, deaths: 0 }
+  for (const seed of seeds) {
+    const outcome = await simulate(seed, ground)
+    if (given !== undefined) console.log(outcome.trace.join('\n'))
+    if (outcome.violation !== null) throw new Error(report(outcome))
+    for (const name of ['tasks', 'webhooks', 'deaths'] as const) all[name] += outcome[name]
+  }
+  return all
+}

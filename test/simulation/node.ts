@@ -1,0 +1,139 @@
+/** A node: a machine on which the product's own scheduler, dispatcher and janitor are started, stopped, stalled and killed. */
+import { createDispatcher } from '../../src/dispatcher.ts'
+import { newId } from '../../src/id.ts'
+import { createJanitor } from '../../src/janitor.ts'
+import type { Millis } from '../../src/model.ts'
+import { CANCEL_GRACE_MS } from '../../src/run.ts'
+import { createScheduler } from '../../src/scheduler.ts'
+import type { Sealer } from '../../src/seal.ts'
+import { bind } from '../../src/store/open.ts'
+import type { Store } from '../../src/store/store.ts'
+import { createRegistry } from '../../src/task.ts'
+import type { ActiveKey } from '../../src/webhook/keys.ts'
+import type { Transport } from '../../src/webhook/transport.ts'
+import { isStoreFailure, type Shared, type Weather } from './database.ts'
+import { createLife, type Life, type Machine } from './machine.ts'
+import { taskTypes } from './tasktypes.ts'
+import type { World } from './world.ts'
+
+/** The delays before the retries of a delivery, in seconds. */
+export const RETRY_SCHEDULE = [1, 5, 20, 60]
+/** What the janitor gives a cancel beyond the handler's own grace. */
+export const OVERDUE_GRACE_MS: Millis = CANCEL_GRACE_MS + 5_000
+const PUBLIC_URL = 'https://tasks.example'
+const SHUTDOWN_MS: Millis = 25_000
+
+export interface Setup {
+  readonly world: World
+  readonly shared: Shared
+  readonly leaseMs: Millis
+  readonly concurrency: number
+  readonly dispatchConcurrency: number
+  /** How long ended tasks are kept. */
+  readonly keepMs: Millis
+  /** How long a delivery may stay open. */
+  readonly holdMs: Millis
+  readonly sealer: Sealer
+  readonly key: ActiveKey
+  /** One node owns the store: at its start it takes back at once what an earlier one had leased. */
+  readonly alone: boolean
+  readonly weather: () => Weather
+  readonly transport: (life: Life) => Transport
+}
+
+/** One process from its start to its end. */
+export interface Boot {
+  readonly name: string
+  readonly life: Life
+  readonly store: Store
+  /** Slots of its pumps that are neither used nor lent. */
+  freeSlots(): { readonly tasks: number; readonly deliveries: number }
+  /** Resolves when it has drained; it is dead then. */
+  stop(): Promise<void>
+}
+
+export function startBoot(setup: Setup, machine: Machine, name: string): Boot {
+  const { world, shared, leaseMs, weather } = setup
+  const life = createLife(world, machine)
+  const { clock } = life
+  const publicUrl = (): string => PUBLIC_URL
+  const onError = (error: unknown): void => {
+    if (!isStoreFailure(error)) world.violated(`${name} met an error nobody caused: ${(error as Error)?.stack ?? error}`)
+  }
+  const keepMs = (): Millis => setup.keepMs
+  const bound = bind(shared.driver(name, life, weather), { clock, publicUrl, retrySchedule: RETRY_SCHEDULE, keepMs }, () => {})
+  const store: Store = {
+    ...bound,
+    async mendLanes(kind) {
+      const mended = await bound.mendLanes(kind)
+      if (mended > 0) world.violated(`the turns of ${mended} lanes of ${kind}s were lost`)
+      return mended
+    },
+  }
+  const boot = newId(clock, 'boot')
+  const common = { store, clock, boot, leaseMs, onError }
+  const log = { info() {}, warn() {} }
+  const registry = createRegistry(taskTypes(clock, (run) => shared.auditor.started(name, run)))
+  const scheduler = createScheduler({
+    ...common,
+    registry,
+    concurrency: setup.concurrency,
+    onRun: () => {},
+    log,
+  })
+  const dispatcher = createDispatcher({
+    ...common,
+    transport: setup.transport(life),
+    keys: { active: async () => setup.key },
+    sealer: setup.sealer,
+    publicUrl,
+    retrySchedule: RETRY_SCHEDULE,
+    excerpts: false,
+    concurrency: setup.dispatchConcurrency,
+    onAttempt: () => {},
+  })
+  const janitor = createJanitor({
+    ...common,
+    graceMs: OVERDUE_GRACE_MS,
+    renew: () => Promise.all([scheduler.renew(), dispatcher.renew()]),
+    registry,
+    holdMs: setup.holdMs,
+    auditKeptMs: 400 * 86_400_000,
+    leastKeptMs: setup.keepMs,
+    newsKeptMs: setup.keepMs,
+  })
+  store.onWork((kind) => (kind === 'task' ? scheduler : dispatcher).wake())
+  store.onCancelRequest((id) => scheduler.interrupt(id, 'canceled'))
+  const start = async (): Promise<void> => {
+    await janitor.rescue(setup.alone ? boot : null)
+    scheduler.start()
+    dispatcher.start()
+    janitor.start()
+  }
+  // A process whose store fails it at the start ends, and is started again by whoever keeps it.
+  const again = (): void => {
+    start().catch((error) => {
+      onError(error)
+      clock.after(1_000, again)
+    })
+  }
+  again()
+
+  const countFree = (pump: typeof scheduler | typeof dispatcher): number => {
+    const free = pump.reserve(Infinity)
+    pump.release(free)
+    return free
+  }
+  return {
+    name,
+    life,
+    store,
+    freeSlots: () => ({ tasks: countFree(scheduler), deliveries: countFree(dispatcher) }),
+    async stop() {
+      janitor.stop()
+      await Promise.all([scheduler.stop(SHUTDOWN_MS), dispatcher.stop(SHUTDOWN_MS)])
+      await store.close()
+      life.alive = false
+    },
+  }
+}

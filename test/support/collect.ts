@@ -1,0 +1,150 @@
+/** Which tests there are, read from their sources: nothing is run, and no database is asked. */
+import { readFileSync } from 'node:fs'
+import { dirname, join, relative } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { parseSync } from '@swc/core'
+import type { Engine } from './stores.ts'
+
+const ROOT = fileURLToPath(new URL('../..', import.meta.url))
+
+export interface Collected {
+  /** Where it is written: that of a contract is not where it is run from. */
+  readonly file: string
+  /** Its titles from the outermost in, as they are written, joined by " > ". */
+  readonly name: string
+  /** Databases it is run on. */
+  readonly on: ReadonlySet<Engine>
+  /** Never run. */
+  readonly skipped: boolean
+  /** Run where a condition holds. */
+  readonly conditional: boolean
+}
+
+/** Nodes of swc, as far as they are looked at. */
+// biome-ignore lint/suspicious/noExplicitAny: a tree of a hundred kinds of nodes, of which five are told apart
+type Node = any
+interface Source {
+  readonly path: string
+  readonly module: Node
+  /** Name → where it is imported from, and as what. */
+  readonly imports: ReadonlyMap<string, { readonly from: string; readonly as: string }>
+}
+interface Around {
+  readonly titles: readonly string[]
+  readonly on: ReadonlySet<Engine>
+  readonly skipped: boolean
+  readonly conditional: boolean
+}
+const SPEAKS = new Set(['describe', 'test', 'it'])
+/** Lists of both databases, and where they are from. */
+const BOTH: Readonly<Record<string, string>> = { engines: 'test/support/stores.ts', databases: 'test/support/server.ts' }
+const ENGINES = new Set<Engine>(['sqlite', 'postgres'])
+
+/** The tests of these files, those of contracts they call included. A test that two files run is one. */
+export function collectTests(files: readonly string[]): readonly Collected[] {
+  const sources = new Map<string, Source>()
+  const open = (path: string): Source => {
+    const known = sources.get(path)
+    if (known) return known
+    const module = parseSync(readFileSync(join(ROOT, path), 'utf8'), { syntax: 'typescript', target: 'es2022' })
+    const imports = new Map<string, { from: string; as: string }>()
+    for (const item of module.body as Node[])
+      if (item.type === 'ImportDeclaration' && item.source.value.startsWith('.'))
+        for (const { local, imported } of item.specifiers)
+          imports.set(local.value, { from: relative(ROOT, join(ROOT, dirname(path), item.source.value)), as: (imported ?? local).value })
+    const source = { path, module, imports }
+    sources.set(path, source)
+    return source
+  }
+  const found = new Map<string, Collected[]>()
+  const record = (source: Source, around: Around): void => {
+    const { titles, ...how } = around
+    const name = titles.join(' > ')
+    const key = `${source.path} ${name}`
+    found.set(key, [...(found.get(key) ?? []), { file: source.path, name, ...how }])
+  }
+
+  const visit = (node: Node, source: Source, around: Around): void => {
+    if (node === null || typeof node !== 'object') return
+    if (Array.isArray(node)) {
+      for (const each of node) visit(each, source, around)
+      return
+    }
+    if (node.type === 'CallExpression') {
+      const said = spoken(node.callee, source)
+      const [title] = node.arguments
+      if (said && title && !said.open) {
+        const inner: Around = {
+          titles: [...around.titles, textOf(title.expression)],
+          on: said.on.size > 0 ? said.on : around.on,
+          skipped: around.skipped || said.skipped,
+          conditional: around.conditional || said.conditional,
+        }
+        if (said.root === 'describe') visit(node.arguments.slice(1), source, inner)
+        else record(source, inner)
+        return
+      }
+      const called = node.callee.type === 'Identifier' ? source.imports.get(node.callee.value) : undefined
+      if (called && /^test\/(contract\/|store\.contract)/.test(called.from)) {
+        const given = node.arguments.map(({ expression }: Node) => expression.value)
+        const on = new Set<Engine>(given.filter((value: unknown) => ENGINES.has(value as Engine)))
+        const other = open(called.from)
+        const made = (other.module.body as Node[]).find(({ declaration }) => declaration?.identifier?.value === called.as)
+        if (!made) throw new Error(`${called.from} exports no function ${called.as}, which ${source.path} calls`)
+        // What is written there is known by its titles there.
+        visit(made.declaration.body, other, { ...around, titles: [], on: on.size > 0 ? on : around.on })
+        return
+      }
+    }
+    for (const each of Object.values(node)) visit(each, source, around)
+  }
+
+  for (const file of files) visit(open(file).module.body, open(file), { titles: [], on: new Set(), skipped: false, conditional: false })
+  return [...found.values()].map((same) => ({
+    ...same[0]!,
+    on: new Set(same.flatMap(({ on, skipped }) => (skipped ? [] : [...on]))),
+    skipped: same.every(({ skipped }) => skipped),
+    conditional: same.some(({ conditional }) => conditional),
+  }))
+}
+
+/** What `describe.skip`, `test.each(engines)`, `test.runIf(…)` say; null: it is something else. `open`: a title is still to come. */
+function spoken(
+  callee: Node,
+  source: Source,
+): { readonly root: string; on: Set<Engine>; skipped: boolean; conditional: boolean; open: boolean } | null {
+  const said = { root: '', on: new Set<Engine>(), skipped: false, conditional: false, open: false }
+  for (let at = callee; ; ) {
+    if (at.type === 'Identifier') {
+      said.root = at.value
+      return SPEAKS.has(said.root) ? said : null
+    }
+    if (at.type === 'MemberExpression') {
+      const { value } = at.property
+      if (value === 'skip' || value === 'todo') said.skipped = true
+      if (value === 'runIf' || value === 'skipIf') said.conditional = true
+      if (at === callee && ['each', 'for', 'runIf', 'skipIf'].includes(value)) said.open = true
+      at = at.object
+    } else if (at.type === 'CallExpression') {
+      if (['each', 'for'].includes(at.callee.property?.value))
+        for (const each of listed(at.arguments[0]?.expression, source)) said.on.add(each)
+      at = at.callee
+    } else return null
+  }
+}
+function listed(list: Node, { imports }: Source): readonly Engine[] {
+  const from = list?.type === 'Identifier' ? imports.get(list.value) : undefined
+  return from && BOTH[from.as] === from.from ? [...ENGINES] : []
+}
+
+/** A title as it is written; of what a template computes, the name. */
+function textOf(title: Node): string {
+  if (title.type === 'StringLiteral') return title.value
+  if (title.type !== 'TemplateLiteral') return '…'
+  return title.quasis
+    .map(({ cooked }: Node, i: number) => {
+      const expression = title.expressions[i]
+      return `${cooked}${expression ? `\${${expression.type === 'Identifier' ? expression.value : '…'}}` : ''}`
+    })
+    .join('')
+}

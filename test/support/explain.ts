@@ -1,0 +1,58 @@
+/** What the statements of a script visit, by the plans of the databases themselves. */
+import { sql } from 'drizzle-orm'
+import type { Driver } from '../../src/store/driver.ts'
+import { type Call, query, type Script } from '../../src/store/script.ts'
+
+export interface Visit {
+  readonly text: string
+  /** PostgreSQL: rows read from tables and indexes. */
+  readonly rows: number
+  /** SQLite: tables or indexes read from end to end. */
+  readonly scans: readonly string[]
+}
+
+/** The same script, each of its statements explained before it runs. */
+export function* explained<R>(script: Script<R>, { dialect }: Driver, visits: Visit[]): Script<R> {
+  let turn = script.next()
+  while (!turn.done) {
+    const asked = turn.value
+    const answers: unknown[] = []
+    for (const call of Array.isArray(asked) ? (asked as readonly Call[]) : [asked as Call]) {
+      const text = (analyze: string) => query((d) => sql`explain ${sql.raw(analyze)} ${call.statement.build(d)}`, call.values)
+      if (dialect.name === 'sqlite') visits.push({ ...planned((yield text('query plan')) as never), rows: 0 })
+      else {
+        // It is carried out to be measured, and undone.
+        yield query(() => sql`savepoint measured`)
+        const [answer] = (yield text('(analyze, format json, timing off, costs off)')) as unknown as [{ 'QUERY PLAN': [{ Plan: Plan }] }]
+        yield query(() => sql`rollback to measured`)
+        const { Plan: plan } = answer['QUERY PLAN'][0]
+        visits.push({ text: JSON.stringify(plan), rows: visited(plan), scans: [] })
+      }
+      answers.push(yield call)
+    }
+    turn = script.next((Array.isArray(asked) ? answers : answers[0]) as never)
+  }
+  return turn.value
+}
+
+interface Plan {
+  readonly 'Relation Name'?: string
+  readonly 'Index Name'?: string
+  readonly 'Actual Rows': number
+  readonly 'Actual Loops': number
+  readonly 'Rows Removed by Filter'?: number
+  readonly 'Rows Removed by Index Recheck'?: number
+  readonly Plans?: readonly Plan[]
+}
+function visited(plan: Plan): number {
+  const read = plan['Actual Rows'] + (plan['Rows Removed by Filter'] ?? 0) + (plan['Rows Removed by Index Recheck'] ?? 0)
+  const own = plan['Relation Name'] || plan['Index Name'] ? read * plan['Actual Loops'] : 0
+  return (plan.Plans ?? []).reduce((sum, each) => sum + visited(each), own)
+}
+function planned(rows: readonly { detail: string }[]): Pick<Visit, 'text' | 'scans'> {
+  const text = rows.map(({ detail }) => detail).join('\n')
+  // What runs is few: the indexes of what runs and of endpoints not proven may be read whole, as may the endpoints, rows of parameters and what was read before.
+  const small = /CONSTANT ROW|VALUES CLAUSE|_running|_unproven|^SCAN (endpoints|v|q|p|c|l|n|j|k|y|h0|h1|line|lane|\(subquery)/
+  const scans = rows.map(({ detail }) => detail).filter((detail) => detail.startsWith('SCAN ') && !small.test(detail))
+  return { text, scans }
+}

@@ -1,0 +1,38 @@
+/** Nodes that run tasks: a real scheduler each, on stores that share one database. Under the clock of the system. */
+import { onTestFinished } from 'vitest'
+import { systemClock } from '../../src/clock.ts'
+import type { Task } from '../../src/model.ts'
+import type { Pump } from '../../src/pump.ts'
+import { createScheduler } from '../../src/scheduler.ts'
+import type { Store } from '../../src/store/store.ts'
+import { createRegistry, type TaskType } from '../../src/task.ts'
+
+/** Starts it; stopped when the test is over. An error of its store fails the test, unless somebody asks for those. */
+export function startNode(
+  store: Store,
+  boot: string,
+  types: readonly TaskType[],
+  concurrency = 10,
+  onError: (error: unknown) => void = (error) => {
+    throw error
+  },
+): Pump<Task> {
+  const pump = createScheduler({
+    store,
+    registry: createRegistry(types),
+    clock: systemClock(),
+    boot,
+    concurrency,
+    leaseMs: 30_000,
+    onRun() {},
+    onError,
+    log: { info() {}, warn() {} },
+  })
+  const deaf = [store.onWork((kind) => kind === 'task' && pump.wake()), store.onCancelRequest((id) => pump.interrupt(id, 'canceled'))]
+  pump.start()
+  onTestFinished(async () => {
+    for (const stop of deaf) stop()
+    await pump.stop(0)
+  })
+  return pump
+}
