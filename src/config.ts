@@ -261,20 +261,34 @@ export function loadDevelopmentSecrets(config: Config, clock: Pick<Clock, 'bytes
 }
 
 /** What the file at `path` holds; made of `make()` when there is none. Never seen half written, never replaced, and safe on disk before it is used. */
-export function keepOnce(path: string, make: () => string, clock: Pick<Clock, 'bytes'>): string {
+function keepOnce(path: string, make: () => string, clock: Pick<Clock, 'bytes'>): string {
   const present = readIfThere(path)
   if (present !== null) return present
-  const folder = dirname(path)
-  mkdirSync(folder, { recursive: true })
-  const draft = `${path}.${Buffer.from(clock.bytes(6)).toString('hex')}`
+  const draft = draftOf(path, clock)
   try {
     writeSafely(draft, make())
     claimName(draft, path)
   } finally {
     rmSync(draft, { force: true })
   }
-  syncFolder(folder)
+  syncFolder(dirname(path))
   return readFileSync(path, 'utf8')
+}
+
+/** Leaves `text` in the file at `path`, in place of what was there: whoever reads it sees all of the old or all of the new. */
+export function keepInPlace(path: string, text: string, clock: Pick<Clock, 'bytes'>): void {
+  const draft = draftOf(path, clock)
+  try {
+    writeSafely(draft, text)
+    renameSync(draft, path)
+  } finally {
+    rmSync(draft, { force: true })
+  }
+}
+
+function draftOf(path: string, clock: Pick<Clock, 'bytes'>): string {
+  mkdirSync(dirname(path), { recursive: true })
+  return `${path}.${Buffer.from(clock.bytes(6)).toString('hex')}`
 }
 
 /** Renames `draft` to `path` unless somebody else was faster. `rename` alone would replace a key that another process has begun to use. */
@@ -290,7 +304,7 @@ function claimName(draft: string, path: string): void {
   }
 }
 
-function readIfThere(path: string): string | null {
+export function readIfThere(path: string): string | null {
   try {
     return readFileSync(path, 'utf8')
   } catch (error) {

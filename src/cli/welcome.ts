@@ -1,8 +1,7 @@
 /** What a developer is told at the start: the address, a key, and lines to paste. */
-import { existsSync, readFileSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import type { Clock } from '../clock.ts'
-import { keepOnce, type SecuredConfig } from '../config.ts'
+import { keepInPlace, readIfThere, type SecuredConfig } from '../config.ts'
 import type { Fetch } from './door.ts'
 
 const CLIENT = 'development'
@@ -13,7 +12,7 @@ const CLIENT = 'development'
  */
 export async function developmentKey(fetch: Fetch, config: SecuredConfig, clock: Pick<Clock, 'bytes'>): Promise<string> {
   const path = join(config.dataFolder, 'development-key')
-  const kept = existsSync(path) ? readFileSync(path, 'utf8').trim() : ''
+  const kept = readIfThere(path)?.trim() ?? ''
   if (kept !== '' && (await call(fetch, kept, 'GET', '/v1/tasks?limit=1')).status === 200) return kept
   const operator = async <T>(method: string, route: string, body?: object): Promise<T> => {
     const response = await call(fetch, config.adminToken, method, route, body)
@@ -23,9 +22,9 @@ export async function developmentKey(fetch: Fetch, config: SecuredConfig, clock:
   const { data } = await operator<{ data: readonly { id: string; name: string }[] }>('GET', '/v1/clients?limit=200')
   const client = data.find(({ name }) => name === CLIENT) ?? (await operator<{ id: string }>('POST', '/v1/clients', { name: CLIENT }))
   const { key } = await operator<{ key: string }>('POST', `/v1/clients/${client.id}/keys`, { name: CLIENT })
-  // What was kept belongs to another database.
-  rmSync(path, { force: true })
-  return keepOnce(path, () => key, clock).trim()
+  // What was kept belongs to another database. Of servers that start here at once each has a key that is good, and the last one's is kept.
+  keepInPlace(path, key, clock)
+  return key
 }
 
 function call(fetch: Fetch, token: string, method: string, route: string, body?: object): Response | Promise<Response> {
