@@ -97,7 +97,8 @@ What must hold, a sentence each, and the test that shows it. The list is kept in
 its test is gone, renamed or skipped, and when it is not run on the databases the sentence is about. Tests under \`test/long/\` are run by
 \`npm run test:long\`, the others by \`npm test\`.
 
-Besides, a simulation (\`test/simulation/\`) runs the engine of many nodes in virtual time, with crashes, stalls, clocks that disagree, lost words and a
+Besides, a simulation (\`test/simulation/\`) runs the engine of many nodes, and workers that call their API,
+in virtual time, with crashes, stalls, clocks that disagree, lost words and a
 store that is slow, fails and answers late. It judges every commit against these sentences, under a thousand seeds in the long suite. A failure
 prints its seed and how to repeat it, and \`test/simulation/simulation.test.ts\` plants faults to see that they are found.
 

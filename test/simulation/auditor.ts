@@ -5,10 +5,11 @@
 import type Database from 'better-sqlite3'
 import { transitions } from '../../src/lifecycle.ts'
 import { isTerminal, type Millis, type State } from '../../src/model.ts'
+import type { Held } from '../../src/store/store.ts'
 import type { World } from './world.ts'
 
 const TASK =
-  'id, client_id, lane_id, type, concurrency_key, state, fence, tries, max_tries, generation, revision, progress, result, error, last_error, cancel_requested_at, callback'
+  'id, client_id, lane_id, type, concurrency_key, state, fence, tries, max_tries, generation, revision, progress, result, error, last_error, cancel_requested_at, callback, started_at, timeout_seconds, deadline_at'
 export interface TaskRow {
   readonly id: string
   readonly client_id: string
@@ -27,6 +28,9 @@ export interface TaskRow {
   readonly last_error: string | null
   readonly cancel_requested_at: Millis | null
   readonly callback: string | null
+  readonly started_at: Millis | null
+  readonly timeout_seconds: number
+  readonly deadline_at: Millis | null
 }
 const DELIVERY = 'id, lane_id, endpoint_id, event_id, event_type, task_id, state, fence, tries, max_tries, trigger, canceled_reason'
 export interface DeliveryRow {
@@ -81,8 +85,12 @@ export interface Auditor {
   /** The transaction that ran has committed, or was undone. */
   committed(who: string): void
   undone(): void
-  /** A handler begins. */
+  /** A handler begins, here or at a worker. */
   started(who: string, run: { readonly id: string; readonly fence: number; readonly generation: number; readonly try: number }): void
+  /** Whether the task runs under that lease. */
+  holds(lease: Held): boolean
+  /** Whether a running task's own times are over. */
+  isLate(id: string, now: Millis): boolean
   /** A receiver took a webhook: it answers 2xx. */
   took(eventId: string, endpointId: string): void
   /** The name a row has in the trace. */
@@ -164,6 +172,7 @@ export function audit(db: Database.Database, world: World, caps: ReadonlyMap<str
   const must = (holds: boolean, sentence: () => string): void => {
     if (!holds) world.violated(sentence())
   }
+  const holds = ({ id, fence }: Held): boolean => tasks.get(id)?.state === 'running' && tasks.get(id)!.fence === fence
   const isOpen = (state: State | undefined): number => (state === 'pending' || state === 'running' ? 1 : 0)
   const isRunning = (state: State | undefined): number => (state === 'running' ? 1 : 0)
   const ways = new Set(Object.values(transitions).flatMap((way) => Object.entries(way).map(([from, to]) => `${from} ${to}`)))
@@ -302,6 +311,11 @@ export function audit(db: Database.Database, world: World, caps: ReadonlyMap<str
     name,
     open: () => ({ ...opened }),
     isRemoved: (clientId, seq) => gone.has(feeds.get(clientId)![seq - 1]!),
+    holds,
+    isLate(id, now) {
+      const { started_at, timeout_seconds, deadline_at } = tasks.get(id)!
+      return (started_at ?? Infinity) + timeout_seconds * 1000 <= now || (deadline_at ?? Infinity) <= now
+    },
     calm() {
       calm = new Set()
     },
@@ -357,6 +371,8 @@ export function audit(db: Database.Database, world: World, caps: ReadonlyMap<str
       const lease = `${run.id} ${run.fence}`
       must(!runs.has(lease), () => `${it} was handed out twice under fence ${run.fence}`)
       runs.add(lease)
+      // What a worker hears of after it was given back is no try.
+      if (!holds(run)) return
       const one = `${run.id} ${run.generation} ${run.try}`
       must(!tried.has(one), () => `try ${run.try} of ${it} was handed out twice`)
       tried.add(one)

@@ -23,6 +23,8 @@ export interface Clients {
   readonly acknowledged: ReadonlySet<string>
 }
 
+/** Each as often as it stands here. */
+const TYPES = ['work.plain', 'work.plain', 'work.plain', 'work.plain', 'work.scarce', 'pulled.plain', 'pulled.plain', 'pulled.scarce']
 const ANSWER_WITHIN_MS: Millis = 10_000
 const AGAIN_MS: Millis = 700
 
@@ -95,7 +97,7 @@ export function createClients({ world, setup, auditor, life, receivers, someBoot
       newTask({
         id: newId(clock, 'task'),
         clientId: client.id,
-        type: world.chance(0.2) ? 'work.scarce' : 'work.plain',
+        type: world.pick(TYPES),
         input: JSON.stringify(plan()),
         callback: world.chance(0.9) ? {} : null,
         concurrencyKey: world.chance(0.25) ? world.pick(['one', 'two']) : null,

@@ -8,6 +8,7 @@ import { type Driver, render } from '../../src/store/driver.ts'
 import { migrate } from '../../src/store/migrate.ts'
 import { type Call, type Script, type Statement, sqliteDialect } from '../../src/store/script.ts'
 import { connect } from '../../src/store/sqlite.ts'
+import type { Store } from '../../src/store/store.ts'
 import { type Auditor, audit } from './auditor.ts'
 import type { Life } from './machine.ts'
 import type { World } from './world.ts'
@@ -33,10 +34,15 @@ export interface Sabotage {
   text?(sql: string): string
   /** Leaves calls out of a transaction; those it answers true of are carried out by another one, later. */
   late?(sql: string, first: string): 'never' | 'later' | null
+  /** What the routes are given for a store. */
+  store?(store: Store): Store
+  /** What counts as the lease that a worker presents, where `newest` is the one its task was handed out with last. */
+  lease?(presented: string, newest: string): string
 }
 
 class StoreFailure extends Error {
   override readonly name = 'StoreFailure'
+  readonly code = 'ECONNRESET'
 }
 export const isStoreFailure = (error: unknown): boolean =>
   error instanceof StoreFailure || (error instanceof Error && error.cause instanceof StoreFailure)

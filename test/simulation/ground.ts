@@ -35,14 +35,20 @@ function report({ seed, violation, trace }: Outcome): string {
 export async function holdUnder(
   ground: Ground,
   count: number,
-): Promise<{ readonly tasks: number; readonly webhooks: number; readonly deaths: number }> {
+): Promise<{
+  readonly tasks: number
+  readonly webhooks: number
+  readonly deaths: number
+  readonly answered: ReadonlyMap<string, number>
+}> {
   const given = process.env.SEED
   const seeds = given === undefined ? Array.from({ length: count }, (_, i) => i + 1) : [Number(given)]
-  const all = { tasks: 0, webhooks: 0, deaths: 0 }
+  const all = { tasks: 0, webhooks: 0, deaths: 0, answered: new Map<string, number>() }
   for (const seed of seeds) {
     const outcome = await simulate(seed, ground)
     if (given !== undefined) console.log(outcome.trace.join('\n'))
     if (outcome.violation !== null) throw new Error(report(outcome))
+    for (const [what, times] of outcome.answered) all.answered.set(what, (all.answered.get(what) ?? 0) + times)
     for (const name of ['tasks', 'webhooks', 'deaths'] as const) all[name] += outcome[name]
   }
   return all

@@ -1,5 +1,8 @@
-/** A node: a machine on which the product's own scheduler, dispatcher and janitor are started, stopped, stalled and killed. */
+/** A node: a machine on which the product's own scheduler, dispatcher, janitor and API are started, stopped, stalled and killed. */
 import { createDispatcher } from '../../src/dispatcher.ts'
+import { createApp } from '../../src/http/app.ts'
+import { createClaims } from '../../src/http/claims.ts'
+import { createWaits } from '../../src/http/waits.ts'
 import { newId } from '../../src/id.ts'
 import { createJanitor } from '../../src/janitor.ts'
 import type { Millis } from '../../src/model.ts'
@@ -11,7 +14,7 @@ import type { Store } from '../../src/store/store.ts'
 import { createRegistry } from '../../src/task.ts'
 import type { ActiveKey } from '../../src/webhook/keys.ts'
 import type { Transport } from '../../src/webhook/transport.ts'
-import { isStoreFailure, type Shared, type Weather } from './database.ts'
+import { isStoreFailure, type Sabotage, type Shared, type Weather } from './database.ts'
 import { createLife, type Life, type Machine } from './machine.ts'
 import { taskTypes } from './tasktypes.ts'
 import type { World } from './world.ts'
@@ -20,8 +23,26 @@ import type { World } from './world.ts'
 export const RETRY_SCHEDULE = [1, 5, 20, 60]
 /** What the janitor gives a cancel beyond the handler's own grace. */
 export const OVERDUE_GRACE_MS: Millis = CANCEL_GRACE_MS + 5_000
-const PUBLIC_URL = 'https://tasks.example'
+export const PUBLIC_URL = 'https://tasks.example'
 const SHUTDOWN_MS: Millis = 25_000
+
+const unreached = (): never => {
+  throw new Error('a worker’s call went farther than it should')
+}
+/** What routes are given that workers do not call. */
+const UNREACHED = {
+  signingKeys: { jwks: unreached, load: unreached, outlook: unreached },
+  judgeCallbackUrl: unreached,
+  generateSecret: unreached,
+  secretHint: unreached,
+  verificationDefault: 'none',
+  typicalMs: unreached,
+  maxOpenTasks: 0,
+  mostOfClient: { openTasks: 0, endpoints: 0, schedules: 0 },
+  mostStreams: { node: 0, client: 0 },
+  mostWaits: { node: 0, client: 0 },
+  health: unreached,
+} as const
 
 export interface Setup {
   readonly world: World
@@ -39,6 +60,7 @@ export interface Setup {
   readonly alone: boolean
   readonly weather: () => Weather
   readonly transport: (life: Life) => Transport
+  readonly sabotage: Sabotage | null
 }
 
 /** One process from its start to its end. */
@@ -46,6 +68,10 @@ export interface Boot {
   readonly name: string
   readonly life: Life
   readonly store: Store
+  /** Whether it takes requests. */
+  serves(): boolean
+  /** A request, through its routes. */
+  fetch(request: Request): Response | Promise<Response>
   /** Slots of its pumps that are neither used nor lent. */
   freeSlots(): { readonly tasks: number; readonly deliveries: number }
   /** Resolves when it has drained; it is dead then. */
@@ -102,6 +128,28 @@ export function startBoot(setup: Setup, machine: Machine, name: string): Boot {
     leastKeptMs: setup.keepMs,
     newsKeptMs: setup.keepMs,
   })
+  const waits = createWaits({ store, clock })
+  const claims = createClaims({ store, clock, leaseMs, onError })
+  const app = createApp({
+    store: setup.sabotage?.store?.(store) ?? store,
+    registry,
+    clock,
+    publicUrl,
+    adminToken: null,
+    sealer: setup.sealer,
+    keepMs,
+    leaseMs,
+    waits,
+    claims,
+    bodyLimitBytes: 1024 * 1024,
+    corsOrigins: [],
+    log: {
+      error: (fields, message) => world.violated(`${name}: ${message}: ${JSON.stringify(fields)}`),
+      warn() {},
+    },
+    ...UNREACHED,
+  })
+  let isStopping = false
   store.onWork((kind) => (kind === 'task' ? scheduler : dispatcher).wake())
   store.onCancelRequest((id) => scheduler.interrupt(id, 'canceled'))
   const start = async (): Promise<void> => {
@@ -129,9 +177,15 @@ export function startBoot(setup: Setup, machine: Machine, name: string): Boot {
     life,
     store,
     freeSlots: () => ({ tasks: countFree(scheduler), deliveries: countFree(dispatcher) }),
+    serves: () => life.alive && !isStopping,
+    fetch: (request) => app.fetch(request),
     async stop() {
+      isStopping = true
+      waits.stop()
+      const claimed = claims.stop()
       janitor.stop()
       await Promise.all([scheduler.stop(SHUTDOWN_MS), dispatcher.stop(SHUTDOWN_MS)])
+      await claimed
       await store.close()
       life.alive = false
     },

@@ -12,6 +12,7 @@ import { createLife, createMachine, type Machine } from './machine.ts'
 import { type Boot, OVERDUE_GRACE_MS, type Setup, startBoot } from './node.ts'
 import { createReceivers, type Moods } from './receivers.ts'
 import { LIMITS } from './tasktypes.ts'
+import { createWorkers, type Ways } from './workers.ts'
 import { createWorld, Violation, type World } from './world.ts'
 
 /** What every run shares, since making it takes time. */
@@ -29,9 +30,12 @@ export interface Outcome {
   readonly webhooks: number
   readonly deaths: number
   readonly virtualMs: Millis
+  /** How often which call of a worker was answered with which status: `complete 409`. */
+  readonly answered: ReadonlyMap<string, number>
 }
 
 const CALM: Weather = { storeMs: 2, refuses: 0, losesAnswers: 0, lags: 0, lagMs: 0, losesWords: 0 }
+const SURE: Ways = { losesRequests: 0, losesAnswers: 0, repeats: 0, forgets: 0 }
 const KIND: Moods = { fails: 0, refuses: 0, isSlow: 0, losesAnswers: 0, throttles: 0 }
 /** In which everything has to end once nothing fails any more. */
 const DRAIN_MS: Millis = 1_800_000
@@ -70,6 +74,8 @@ export async function simulate(seed: number, { empty, key }: Ground, sabotage: S
     ? KIND
     : { fails: rare(0.3), refuses: rare(0.2), isSlow: chance(0.5) ? between(0.2, 0.8) : 0, losesAnswers: rare(0.15), throttles: rare(0.1) }
 
+  const ways: Ways = isQuiet ? SURE : { losesRequests: rare(0.1), losesAnswers: rare(0.15), repeats: rare(0.3), forgets: rare(0.2) }
+
   let faults = true
   let deaths = 0
   const machineOf = (skewMs: Millis): Machine => createMachine(world, skewMs)
@@ -107,6 +113,7 @@ export async function simulate(seed: number, { empty, key }: Ground, sabotage: S
     alone,
     weather: () => (faults ? stormy : CALM),
     transport: (life) => receivers.transport(life),
+    sabotage,
   }
   const start = (node: Node): void => {
     node.boots++
@@ -114,16 +121,26 @@ export async function simulate(seed: number, { empty, key }: Ground, sabotage: S
     world.note(name, 'starts')
     node.boot = startBoot(setup, node.machine, name)
   }
+  const someBoot = (): Boot | null => {
+    const up = nodes.flatMap(({ boot }) => (boot?.life.alive ? boot : []))
+    return up.length === 0 ? null : pick(up)
+  }
+  const workers = createWorkers({
+    world,
+    auditor,
+    leaseMs,
+    now: databaseNow,
+    ways: () => (faults ? ways : SURE),
+    someBoot,
+    sabotage,
+  })
   const clients = createClients({
     world,
     setup: () => setup,
     auditor,
     life: clientLife,
     receivers,
-    someBoot: () => {
-      const up = nodes.flatMap(({ boot }) => (boot?.life.alive ? boot : []))
-      return up.length === 0 ? null : pick(up)
-    },
+    someBoot,
     moody: !isQuiet,
     keeps,
   })
@@ -173,14 +190,18 @@ export async function simulate(seed: number, { empty, key }: Ground, sabotage: S
     for (const node of nodes) start(node)
     let opened = false
     faults = false
-    void clients.open().then(() => {
+    void Promise.all([clients.open(), workers.open(nodes[0]!.boot!.store)]).then(() => {
       opened = true
     })
     await world.pass(60_000, () => opened)
+    workers.start()
 
     faults = true
     clients.load(whole(20, 45), faultMs)
-    if (!isQuiet) for (const node of nodes) world.after(between(1_000, 20_000), null, () => trouble(node))
+    if (!isQuiet) {
+      for (const node of nodes) world.after(between(1_000, 20_000), null, () => trouble(node))
+      workers.trouble(() => faults)
+    }
     for (let i = 0; i < 4; i++) {
       await world.pass(faultMs / 4)
       await holdsNow()
@@ -188,7 +209,7 @@ export async function simulate(seed: number, { empty, key }: Ground, sabotage: S
 
     faults = false
     world.note('world', 'nothing fails any more')
-    const up = (): boolean => nodes.every(({ boot }) => boot?.life.alive && boot.life.stalledUntil <= world.now())
+    const up = (): boolean => nodes.every(({ boot }) => boot?.life.alive && boot.life.stalledUntil <= world.now()) && workers.up()
     await world.pass(120_000, up)
     // What was begun before has been found lost by then.
     await world.pass(2 * leaseMs + 10_000)
@@ -231,6 +252,7 @@ export async function simulate(seed: number, { empty, key }: Ground, sabotage: S
     webhooks: receivers.arrivals,
     deaths,
     virtualMs: world.now(),
+    answered: workers.answered,
   }
 }
 

@@ -7,7 +7,7 @@ import { type Outcome, simulate } from './simulate.ts'
 const { ground, restore } = await openSimulations()
 afterAll(restore)
 
-describe('nodes that crash, stall and disagree about the time, on a store that fails and is slow', () => {
+describe('nodes and workers that crash, stall and disagree about the time, on a store that fails and is slow', () => {
   test('hand every try out once, lose nothing, end every generation once and deliver it, and never exceed a limit', async () => {
     const { tasks, webhooks } = await holdUnder(ground, 16)
     expect(tasks).toBeGreaterThan(0)
@@ -29,7 +29,7 @@ describe('nodes that crash, stall and disagree about the time, on a store that f
 const planted: Record<string, { readonly sabotage: Sabotage; readonly found: RegExp }> = {
   'a settlement no longer presents its fence': {
     sabotage: { text: (sql) => (isSettlement(sql) ? sql.replace('tasks.fence = v.at_fence and ', '') : sql) },
-    found: /was settled by what said|is tried|was handed out twice/,
+    found: /was settled by what said|is tried|was handed out twice|there are still open/,
   },
   'an attempt no longer presents its fence': {
     sabotage: {
@@ -72,7 +72,27 @@ const planted: Record<string, { readonly sabotage: Sabotage; readonly found: Reg
   },
   'leases are not renewed': {
     sabotage: { text: (sql) => sql.replace(/^(update tasks set leased_until = .* where) (tasks\.id = v\.work_id)/s, '$1 false and $2') },
-    found: /was taken from a node that lives|there are still open/,
+    found: /was taken from a node that lives|there are still open|was refused, and its lease holds/,
+  },
+  'a lease token of an earlier try is accepted': {
+    sabotage: { lease: (_presented, newest) => newest },
+    found: /was settled by what said|kept a lease that was lost|and its lease was lost/,
+  },
+  'it is forgotten how a worker ended its lease': {
+    sabotage: { late: (sql, first) => (isSettlement(first) && sql.startsWith('insert into idempotency') ? 'never' : null) },
+    found: /had been taken, and was refused when it was said again/,
+  },
+  'the time of a worker’s try is not kept': {
+    sabotage: {
+      store: (store) => ({
+        ...store,
+        async findTask(id, clientId) {
+          const found = await store.findTask(id, clientId)
+          return found.kind === 'found' ? { kind: 'found', value: { ...found.value, timeoutSeconds: 1e6, deadlineAt: null } } : found
+        },
+      }),
+    },
+    found: /was taken after the try’s own time/,
   },
   'nobody looks for leases that have ended': {
     sabotage: { text: (sql) => sql.replace(/where state = 'running'\s+and \(leased_until <=/, 'where false and (leased_until <=') },
@@ -83,13 +103,25 @@ const isSettlement = (sql: string): boolean => sql.startsWith('update tasks set 
 const isClaim = (sql: string): boolean => sql.startsWith(`update tasks set state = 'running'`) && sql.includes('leased_by')
 
 /** The same sabotage, which says whether it has ever changed anything. */
-function watched({ text, late }: Sabotage, tried: { ever: boolean }): Sabotage {
+function watched({ text, late, store, lease }: Sabotage, tried: { ever: boolean }): Sabotage {
   return {
     ...(text && {
       text(sql) {
         const other = text(sql)
         tried.ever ||= other !== sql
         return other
+      },
+    }),
+    ...(store && {
+      store(given) {
+        tried.ever = true
+        return store(given)
+      },
+    }),
+    ...(lease && {
+      lease(presented, newest) {
+        tried.ever = true
+        return lease(presented, newest)
       },
     }),
     ...(late && {
@@ -113,8 +145,8 @@ describe('the simulation finds out when', () => {
     let seed = first
     do {
       outcome = await simulate(seed, ground, watched(sabotage, tried))
-      expect(tried.ever, 'the statement it is about has changed: it plants nothing any more').toBe(true)
     } while (outcome.violation === null && ++seed < first + MOST_SEEDS)
+    expect(tried.ever, 'the statement it is about has changed: it plants nothing any more').toBe(true)
     expect(outcome.violation, `seeds ${first} to ${seed}`).not.toBeNull()
     console.log(`seed ${seed}: ${outcome.violation!.slice(0, 200)}\n  SEED=${seed} npx vitest run test/simulation -t '${name}'`)
     expect(outcome.violation).toMatch(found)

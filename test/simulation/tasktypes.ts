@@ -1,4 +1,4 @@
-/** What simulated nodes run. A handler does what its input says, by the clock of its process. */
+/** What simulated nodes and workers run. A handler does what its input says, by the clock of its process. */
 import type { Clock } from '../../src/clock.ts'
 import type { Millis } from '../../src/model.ts'
 import { defineTask, Permanent, Postpone, type RunContext, type TaskType } from '../../src/task.ts'
@@ -15,16 +15,20 @@ export interface Plan {
 }
 
 /** Type → how many of it may run at once. */
-export const LIMITS: ReadonlyMap<string, number> = new Map([['work.scarce', 2]])
+export const LIMITS: ReadonlyMap<string, number> = new Map([
+  ['work.scarce', 2],
+  ['pulled.scarce', 2],
+])
 const TYPES = ['work.plain', 'work.scarce'] as const
+/** Those that workers over HTTP run. */
+export const PULLED: readonly string[] = ['pulled.plain', 'pulled.scarce']
+const retry = { tries: 3, delayMs: (tries: number, random: number) => Math.round(500 * 4 ** tries * (0.5 + random / 2)) }
 
 export function taskTypes(clock: Clock, started: (run: RunContext['task']) => void): readonly TaskType[] {
-  return TYPES.map((type) => {
-    const concurrency = LIMITS.get(type)
-    return defineTask({
-      type,
-      retry: { tries: 3, delayMs: (tries, random) => Math.round(500 * 4 ** tries * (0.5 + random / 2)) },
-      ...(concurrency !== undefined && { concurrency }),
+  const common = (type: string) => ({ type, retry, ...(LIMITS.has(type) && { concurrency: LIMITS.get(type)! }) })
+  const run = TYPES.map((type) =>
+    defineTask({
+      ...common(type),
       async run(input: unknown, { task, signal, progress }) {
         started(task)
         const plan = input as Plan
@@ -40,12 +44,13 @@ export function taskTypes(clock: Clock, started: (run: RunContext['task']) => vo
         if (ending === 'postpones' && clock.random() < 0.7) throw new Postpone(3)
         return { fence: task.fence, try: task.try }
       },
-    })
-  })
+    }),
+  )
+  return [...run, ...PULLED.map((type) => defineTask({ ...common(type), where: 'worker' }))]
 }
 
 /** Whether it was cut short. */
-function nap(clock: Clock, ms: Millis, signal: AbortSignal | null): Promise<boolean> {
+export function nap(clock: Clock, ms: Millis, signal: AbortSignal | null): Promise<boolean> {
   return new Promise((resolve) => {
     if (signal?.aborted) return resolve(true)
     const cancel = clock.after(ms, () => resolve(false))
