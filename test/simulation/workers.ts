@@ -10,7 +10,7 @@ import type { Auditor } from './auditor.ts'
 import type { Sabotage } from './database.ts'
 import { createLife, createMachine, type Life, type Machine } from './machine.ts'
 import { type Boot, PUBLIC_URL } from './node.ts'
-import { LIMITS, nap, type Plan, PULLED } from './tasktypes.ts'
+import { nap, type Plan, PULLED } from './tasktypes.ts'
 import type { World } from './world.ts'
 
 /** How the network and the programs of workers fare. */
