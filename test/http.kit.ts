@@ -97,7 +97,7 @@ export async function openKit(overrides: Partial<AppOptions> = {}): Promise<Kit>
     bodyLimitBytes: 1024 * 1024,
     corsOrigins: [],
     maxOpenTasks: 2_000_000,
-    mostOfClient: { openTasks: 1_000_000, endpoints: 1_000, schedules: 1_000 },
+    mostOfClient: { openTasks: 1_000_000, endpoints: 1_000, schedules: 1_000, keys: 1_000 },
     mostStreams: { node: 100, client: 100 },
     mostWaits: { node: 200, client: 200 },
     health: async () => ({ store: 'ok' }),

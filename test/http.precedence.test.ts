@@ -152,6 +152,12 @@ test('405 lists the methods, HEAD among them; a path of no route is 404 for ever
   expect(wrong.headers.get('allow')).toBe('GET, HEAD, OPTIONS, POST')
   expect((await kit.stranger.call('HEAD', '/v1/tasks/batch')).headers.get('allow')).toBeNull()
   expect((await kit.stranger.call('PUT', '/v1/tasks/batch')).headers.get('allow')).toBe('OPTIONS, POST')
+  for (const [method, path] of [
+    ['GET', '/v1/tasks/batch'],
+    ['DELETE', '/v1/tasks/cancel'],
+    ['GET', '/v1/deliveries/replay'],
+  ] as const)
+    expect((await kit.stranger.call(method, path)).status, `${method} ${path} names no object`).toBe(405)
   expect((await kit.stranger.call('DELETE', '/v1/tasks/task_x/cancel')).headers.get('allow')).toBe('OPTIONS, POST')
   for (const path of ['/', '/v1', '/v1/tasks/', '/v2/tasks', '/v1/tasks/task_x/no'])
     for (const method of ['GET', 'POST', 'DELETE', 'OPTIONS']) expect((await kit.stranger.call(method, path)).status).toBe(404)
