@@ -309,6 +309,8 @@ test('CORS is off by default; a listed origin may call, read the useful headers 
   expect(asked.headers.get('access-control-allow-headers')).toContain('Idempotency-Key')
   const refused = await open.stranger.call('GET', '/v1/tasks', undefined, { origin: 'https://app.example' })
   expect(refused.headers.get('access-control-allow-origin')).toBe('https://app.example')
+  const keys = await open.stranger.call('GET', '/.well-known/jwks.json', undefined, { origin: 'https://app.example' })
+  expect(keys.headers.get('access-control-allow-origin'), 'for every page, as caches keep it').toBe('*')
   await open.close()
 })
 
@@ -316,6 +318,7 @@ test('Anyone may ask for health, keys and the document', async () => {
   expect((await kit.stranger.call('GET', '/healthz')).json).toEqual({ status: 'ok' })
   expect((await kit.stranger.call('GET', '/readyz')).json).toEqual({ status: 'ok', checks: { store: 'ok' } })
   const jwks = await kit.stranger.call('GET', '/.well-known/jwks.json', undefined, { accept: 'text/html', 'if-none-match': '"keys"' })
+  for (const path of ['/.well-known/jwks.json?v=2', '/healthz?probe=1']) expect((await kit.stranger.call('GET', path)).status, path).toBe(200)
   expect(jwks.status).toBe(200)
   expect(Object.fromEntries(jwks.headers)).toMatchObject({
     'content-type': 'application/jwk-set+json',

@@ -293,8 +293,10 @@ export function respond(reply: Reply, call: Call, porch: Porch): Response {
   headers['X-Request-Id'] = call.requestId
   harden(headers)
   if (porch.cors) {
-    const vary = headers.Vary
+    const { Vary: vary, 'Access-Control-Allow-Origin': anybody } = headers
     Object.assign(headers, porch.cors(call.header('origin')))
+    // What every page may read is kept by shared caches: it says so to each.
+    if (anybody !== undefined) headers['Access-Control-Allow-Origin'] = anybody
     if (vary !== undefined) headers.Vary = `${vary}, Origin`
   }
   return new Response(reply.body, { status: reply.status, headers })
