@@ -66,6 +66,7 @@ export interface Config {
   readonly maxOpenTasksPerClient: number
   readonly maxEndpointsPerClient: number
   readonly maxSchedulesPerClient: number
+  readonly maxKeysPerClient: number
   /** Deliveries in flight at once from this node. */
   readonly dispatchConcurrency: number
   /** How long a shutdown lets running work finish. */

@@ -86,10 +86,18 @@ const MOST_MESSAGE = 2_000
 /** How a try ended that threw. */
 export function judgeError(error: unknown): Ended {
   if (error instanceof Postpone) return { kind: 'postponed', delayMs: Math.max(0, Math.round(error.delaySeconds * 1000)) }
-  const message = (error instanceof Error ? error.message : String(error)).slice(0, MOST_MESSAGE).toWellFormed()
+  const message = messageOf(error).slice(0, MOST_MESSAGE).toWellFormed()
   if (!(error instanceof Permanent)) return { kind: 'threw', error: { code: 'handler_error', message, details: null } }
   const code = OWN_CODE.test(error.code) ? error.code : 'handler_error'
   return { kind: 'threw', permanent: true, error: { code, message, details: sendable(error.details) } }
+}
+/** Handlers throw anything: what has no text, or throws when asked for it, too. */
+function messageOf(error: unknown): string {
+  try {
+    return String(error instanceof Error ? error.message : error)
+  } catch {
+    return 'The handler threw what cannot be told as text.'
+  }
 }
 function sendable(details: unknown): unknown {
   try {

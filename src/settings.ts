@@ -64,6 +64,7 @@ export interface Options {
   readonly maxOpenTasksPerClient?: number | undefined
   readonly maxEndpointsPerClient?: number | undefined
   readonly maxSchedulesPerClient?: number | undefined
+  readonly maxKeysPerClient?: number | undefined
   readonly dispatchConcurrency?: number | undefined
   readonly shutdownSeconds?: number | undefined
   readonly bodyLimitBytes?: number | undefined
@@ -271,6 +272,12 @@ export const settings = {
     variable: 'RINGBACK_MAX_SCHEDULES_PER_CLIENT',
     fallback: '1000',
     meaning: 'Schedules that one client may have, 1 to 1,000,000.',
+    parse: wholeNumber(1, 1_000_000),
+  }),
+  maxKeysPerClient: setting({
+    variable: 'RINGBACK_MAX_KEYS_PER_CLIENT',
+    fallback: '1000',
+    meaning: 'Keys that work which one client may have, 1 to 1,000,000.',
     parse: wholeNumber(1, 1_000_000),
   }),
   dispatchConcurrency: setting({

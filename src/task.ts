@@ -43,8 +43,9 @@ export interface RunContext {
   readonly log: { info(fields: object, message?: string): void; warn(fields: object, message?: string): void }
 }
 
-/** Delays in milliseconds before the second, third… try; the last repeats. */
+/** How often, and in how many milliseconds after a failed try the next one begins; a policy that throws waits as `exponential()` does. */
 export interface RetryPolicy {
+  /** 1 to 100. */
   readonly tries: number
   delayMs(triesSpent: number, random: number): Millis
 }
@@ -154,7 +155,7 @@ export function defineTask<const Type extends string, Input = unknown, Result = 
     resultJsonSchema: result ? (jsonSchema(type, 'result', result) ?? {}) : null,
     timeoutSeconds,
     retentionSeconds,
-    retry: definition.retry ?? exponential(),
+    retry: policyOf(type, definition.retry ?? exponential()),
     concurrency,
     module,
     parseInput: parser('input', input),
@@ -162,6 +163,23 @@ export function defineTask<const Type extends string, Input = unknown, Result = 
     run(value: unknown, context: RunContext) {
       if (!run) throw new Error(`a task of type "${type}", which workers run, was started here`)
       return run.call(definition, value as Input, context)
+    },
+  })
+}
+
+/** The policy as it is called everywhere: apart from its object, and never throwing, since a try that broke must be judged all the same. */
+function policyOf(type: string, policy: RetryPolicy): RetryPolicy {
+  const { tries } = policy
+  if (!(Number.isInteger(tries) && tries >= 1 && tries <= 100))
+    throw new StartupError(`task type "${type}" has a retry policy with tries ${tries}; it must be a whole number from 1 to 100`)
+  return Object.freeze({
+    tries,
+    delayMs(spent: number, random: number) {
+      try {
+        return policy.delayMs(spent, random)
+      } catch {
+        return exponential().delayMs(spent, random)
+      }
     },
   })
 }

@@ -32,12 +32,13 @@ function ringback(args: readonly string[], env: Record<string, string> = {}): { 
   return spawnSync(process.execPath, [bin, ...args], { cwd: folder, env: environment(env), encoding: 'utf8' })
 }
 
-/** Two task types: one answers, one begins by saying so and then never ends, whatever its signal says. */
+/** Three task types: one answers, one leaves a rejected promise behind, one begins by saying so and then never ends, whatever its signal says. */
 function writeTaskTypes(): void {
   const source = `
     import { defineTask } from ${JSON.stringify(new URL('../src/task.ts', import.meta.url).href)}
     export default { tasks: [
       defineTask({ type: 'demo.echo', run: (input) => input }),
+      defineTask({ type: 'test.litter', run: () => { Promise.reject(new Error('left behind')); return 'done' } }),
       defineTask({ type: 'test.hang', run: () => { process.stdout.write('hanging\\n'); return new Promise(() => setInterval(() => {}, 1000)) } }),
     ] }`
   writeFileSync(join(folder, 'ringback.config.ts'), source)
@@ -259,6 +260,15 @@ describe('serve', () => {
       .map((line): unknown => JSON.parse(line))
     expect(answers).toHaveLength(3)
     for (const answer of answers) expect(answer).not.toHaveProperty('code')
+  })
+
+  test('outlives a promise that a handler left behind, and says so', async () => {
+    const { process, url, says } = await start()
+    const headers = { authorization: `Bearer ${await key(says)}`, 'content-type': 'application/json' }
+    const answer = await fetch(`${url}/v1/tasks?wait=10`, { method: 'POST', headers, body: '{"type":"test.litter","input":null}' })
+    expect(await answer.json()).toMatchObject({ status: 'completed', result: 'done', tries: 1 })
+    expect(await says('a promise was rejected, and nobody awaited it')).toContain('left behind')
+    expect(process.exitCode).toBeNull()
   })
 
   test('drains once, and ends at once with a second signal', async () => {

@@ -64,6 +64,7 @@ describe('without any setting', () => {
       maxOpenTasksPerClient: 1_000_000,
       maxEndpointsPerClient: 1_000,
       maxSchedulesPerClient: 1_000,
+      maxKeysPerClient: 1_000,
       dispatchConcurrency: 1024,
       shutdownMs: 25_000,
       bodyLimitBytes: 1_048_576,

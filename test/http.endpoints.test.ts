@@ -435,7 +435,7 @@ describe('The feed', () => {
 })
 
 test('A client that has as many endpoints or schedules as it may have is refused another, and told what to do', async () => {
-  const small = await openKit({ mostOfClient: { openTasks: 1_000, endpoints: 2, schedules: 1 } })
+  const small = await openKit({ mostOfClient: { openTasks: 1_000, endpoints: 2, schedules: 1, keys: 1_000 } })
   const one = await small.newClient()
   const add = (by: Client, name: string) => by.call('POST', '/v1/endpoints', { url: `https://app.example.net/${name}` })
   const { json } = await add(one, 'a')
@@ -455,5 +455,28 @@ test('A client that has as many endpoints or schedules as it may have is refused
   expect([made.status, (await recur()).json.code]).toEqual([201, 'quota_exceeded'])
   await one.call('DELETE', `/v1/schedules/${made.json.id}`)
   expect((await recur()).status).toBe(201)
+  await small.close()
+})
+
+test('A client that has as many keys that work as it may have is given another once one was revoked, and can have one rotated at once', async () => {
+  const small = await openKit({ mostOfClient: { openTasks: 1_000, endpoints: 1, schedules: 1, keys: 2 } })
+  const { json: client } = await small.admin.call('POST', '/v1/clients', { name: 'Acme' })
+  const keys = `/v1/clients/${client.id}/keys`
+  const add = () => small.admin.call('POST', keys, {})
+  const { json: first } = await add()
+  const { json: second } = await add()
+  const refused = await add()
+  expect(refused.json).toMatchObject({
+    status: 429,
+    code: 'quota_exceeded',
+    detail: expect.stringMatching(/has 2 keys that work.*revoke some/),
+  })
+  expect(refused.headers.get('retry-after'), 'time alone helps nothing').toBeNull()
+  expect((await small.admin.call('POST', `${keys}/${second.id}/rotate`, { overlapSeconds: 60 })).json.code).toBe('quota_exceeded')
+  expect((await small.admin.call('POST', `${keys}/${second.id}/rotate`, { overlapSeconds: 0 })).status).toBe(201)
+  await small.admin.call('DELETE', `${keys}/${first.id}`)
+  expect([(await add()).status, (await add()).status]).toEqual([201, 429])
+  const worker = { name: 'w', scopes: ['worker'] }
+  for (let made = 0; made < 3; made++) expect((await small.admin.call('POST', '/v1/operator-keys', worker)).status).toBe(201)
   await small.close()
 })

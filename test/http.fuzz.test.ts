@@ -21,7 +21,7 @@ let document: Node
 beforeAll(async () => {
   kit = await openKit({
     log: { error: () => {}, warn: () => {} },
-    mostOfClient: { openTasks: 500, endpoints: 2, schedules: 1 },
+    mostOfClient: { openTasks: 500, endpoints: 2, schedules: 1, keys: 1_000 },
     mostStreams: { node: 3, client: 2 },
   })
   document = (await kit.admin.call('GET', '/openapi.json')).json

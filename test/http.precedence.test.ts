@@ -150,8 +150,14 @@ test('405 lists the methods, HEAD among them; a path of no route is 404 for ever
   const wrong = await kit.stranger.call('PUT', '/v1/tasks')
   expect(wrong.status).toBe(405)
   expect(wrong.headers.get('allow')).toBe('GET, HEAD, OPTIONS, POST')
-  expect((await kit.stranger.call('HEAD', '/v1/tasks/batch')).headers.get('allow')).toBeNull()
+  expect((await kit.stranger.call('HEAD', '/v1/tasks/batch')).headers.get('allow')).toBe('OPTIONS, POST')
   expect((await kit.stranger.call('PUT', '/v1/tasks/batch')).headers.get('allow')).toBe('OPTIONS, POST')
+  for (const [method, path] of [
+    ['GET', '/v1/tasks/batch'],
+    ['DELETE', '/v1/tasks/cancel'],
+    ['GET', '/v1/deliveries/replay'],
+  ] as const)
+    expect((await kit.stranger.call(method, path)).status, `${method} ${path} names no object`).toBe(405)
   expect((await kit.stranger.call('DELETE', '/v1/tasks/task_x/cancel')).headers.get('allow')).toBe('OPTIONS, POST')
   for (const path of ['/', '/v1', '/v1/tasks/', '/v2/tasks', '/v1/tasks/task_x/no'])
     for (const method of ['GET', 'POST', 'DELETE', 'OPTIONS']) expect((await kit.stranger.call(method, path)).status).toBe(404)
@@ -303,6 +309,8 @@ test('CORS is off by default; a listed origin may call, read the useful headers 
   expect(asked.headers.get('access-control-allow-headers')).toContain('Idempotency-Key')
   const refused = await open.stranger.call('GET', '/v1/tasks', undefined, { origin: 'https://app.example' })
   expect(refused.headers.get('access-control-allow-origin')).toBe('https://app.example')
+  const keys = await open.stranger.call('GET', '/.well-known/jwks.json', undefined, { origin: 'https://app.example' })
+  expect(keys.headers.get('access-control-allow-origin'), 'for every page, as caches keep it').toBe('*')
   await open.close()
 })
 
@@ -310,6 +318,8 @@ test('Anyone may ask for health, keys and the document', async () => {
   expect((await kit.stranger.call('GET', '/healthz')).json).toEqual({ status: 'ok' })
   expect((await kit.stranger.call('GET', '/readyz')).json).toEqual({ status: 'ok', checks: { store: 'ok' } })
   const jwks = await kit.stranger.call('GET', '/.well-known/jwks.json', undefined, { accept: 'text/html', 'if-none-match': '"keys"' })
+  for (const path of ['/.well-known/jwks.json?v=2', '/healthz?probe=1'])
+    expect((await kit.stranger.call('GET', path)).status, path).toBe(200)
   expect(jwks.status).toBe(200)
   expect(Object.fromEntries(jwks.headers)).toMatchObject({
     'content-type': 'application/jwk-set+json',

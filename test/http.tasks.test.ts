@@ -63,6 +63,8 @@ describe('Creating', () => {
     expect((await client.call('GET', `/v1/tasks/${made.id}/input`)).json).toEqual({ a: 2 })
     const escaped = await client.call('POST', '/v1/tasks', '{"type":"anything","\\u0069nput":3}')
     expect(escaped.json.input).toBe(3)
+    const twice = await client.call('POST', '/v1/tasks', '{"type":"anything","input":4,"\\u0069nput":5}')
+    expect((await client.call('GET', `/v1/tasks/${twice.json.id}/input`)).text, 'what was checked is what is kept').toBe('5')
   })
 
   test('takes whatever the contract allows and shows it again', async () => {

@@ -71,9 +71,14 @@ describe.each(engines)('keys on %s', (engine) => {
     await ground.pass(89 * DAY)
     await ringAt(sealer)
     expect(await idOf('next')).toBe(next)
+    const retired = await idOf('active')
     await ground.pass(2 * DAY)
-    await ringAt(sealer)
+    await Promise.all([ringAt(sealer), ringAt(sealer)])
     expect(await idOf('active')).toBe(next)
+    const { items } = await store.listAudit({ action: 'signingKey.rotate', limit: 10, after: null })
+    expect(items.map(({ actor, target, details }) => ({ actor, target, details: JSON.parse(details) }))).toEqual([
+      { actor: 'system', target: next, details: { retired } },
+    ])
   })
 
   test('a revoked key is gone from the published set at once, its private part erased, and the next one signs however young it is', async () => {

@@ -176,7 +176,21 @@ describe('a run', () => {
   })
 
   test('that throws what is no error, or what cannot be stored, is judged all the same', async () => {
-    const thrown: unknown[] = ['text', undefined, new Error('a\0b\ud800'), new Error('x'.repeat(10_000))]
+    const unreadable = Object.defineProperty(new Error(), 'message', {
+      get() {
+        throw new Error('not to be read')
+      },
+    })
+    const odd = Object.assign(new Error(), { message: 404 })
+    const thrown: unknown[] = [
+      'text',
+      undefined,
+      new Error('a\0b\ud800'),
+      new Error('x'.repeat(10_000)),
+      Object.create(null),
+      unreadable,
+      odd,
+    ]
     const engine = await startEngine([
       define((input) => {
         throw thrown[input as number]
@@ -188,6 +202,35 @@ describe('a run', () => {
     const messages = await Promise.all(ids.map(async (id) => (await errorOf(engine, id)).message as string))
     expect(messages.slice(0, 3)).toEqual(['text', 'undefined', 'a\0b\ufffd'])
     expect(messages[3]!.length).toBeLessThanOrEqual(2_000)
+    const untold = 'The handler threw what cannot be told as text.'
+    expect(messages.slice(4)).toEqual([untold, untold, '404'])
+  })
+
+  test('waits as its policy says, which may be an object with members of its own, and as the default says where the policy throws', async () => {
+    class Steady {
+      readonly tries = 2
+      readonly pauseMs = 700
+      delayMs(): number {
+        return this.pauseMs
+      }
+    }
+    const delayMs = (): never => {
+      throw new Error('the policy broke')
+    }
+    for (const [retry, least, most] of [
+      [new Steady(), 700, 700],
+      [{ tries: 2, delayMs }, 1_000, 2_000],
+    ] as const) {
+      const engine = await startEngine([define(() => Promise.reject(new Error('it broke')), { retry })])
+      const id = await add(engine, { maxTries: 2 })
+      await until(() => engine.runs.length === 1)
+      const { state, dueAt, lastError } = await findTask(engine.store, id)
+      expect([state, JSON.parse(lastError!).message]).toEqual(['pending', 'it broke'])
+      expect(dueAt - engine.clock.now()).toBeGreaterThanOrEqual(least)
+      expect(dueAt - engine.clock.now()).toBeLessThanOrEqual(most)
+    }
+    for (const tries of [0, 1.5, 101, Number.NaN])
+      expect(() => define(never, { retry: exponential({ tries }) })).toThrow(`tries ${tries}; it must be a whole number from 1 to 100`)
   })
 })
 

@@ -30,6 +30,8 @@ async function serve(options: Options): Promise<void> {
   const door = await openDoor(given, clock)
   const { log, close } = openLog({ level: given.logLevel, clock })
   try {
+    // A promise that a handler left behind must not end the node, and with it everybody's tasks.
+    process.on('unhandledRejection', (error) => log.error({ err: error }, 'a promise was rejected, and nobody awaited it'))
     const config = listeningAt(given, door.port)
     const ringback = await openRingback({ config, tasks, log, clock, module: pathToFileURL(config.configFile).href, listens: true })
     try {

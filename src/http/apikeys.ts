@@ -1,5 +1,6 @@
 /** API keys, for the operator: those of clients, and those of operators and workers, which no client ever holds. */
 import { generateApiKey } from '../apikey.ts'
+import { RingbackError } from '../errors.ts'
 import { newId } from '../id.ts'
 import { type Client, clientScopes, type Key, type Millis } from '../model.ts'
 import { findClient } from './clients.ts'
@@ -177,9 +178,27 @@ interface KeyWish {
 
 const unique = (list: readonly string[]): string => JSON.stringify([...new Set(list)])
 
+/**
+ * Before one more is made for a client; of an operator’s own there may be as many as it wants.
+ * @throws RingbackError `quota_exceeded`
+ */
+async function checkRoom(house: House, clientId: string | null): Promise<void> {
+  if (clientId === null) return
+  const now = house.clock.now()
+  const most = house.mostOfClient.keys
+  const keys = await house.store.listKeys(clientId)
+  const live = keys.filter(({ revokedAt, expiresAt }) => revokedAt === null && (expiresAt === null || expiresAt > now))
+  if (live.length >= most)
+    throw new RingbackError(
+      'quota_exceeded',
+      `The client has ${live.length} keys that work, and may have ${most} here: revoke some that it no longer needs.`,
+    )
+}
+
 async function addKey(house: House, call: Call, clientId: string | null, wish: KeyWish): Promise<Reply> {
   const { name, scopes, taskTypes, expiresAt } = wish
   if (expiresAt !== null && expiresAt <= house.clock.now()) throw invalid([{ pointer: '#/expiresAt', detail: 'has passed' }])
+  await checkRoom(house, clientId)
   const { key, hash, hint } = generateApiKey(house.clock)
   const fresh = { id: newId(house.clock, 'key'), clientId, name, hash, hint, expiresAt }
   const wanted = { ...fresh, scopes: unique(scopes), taskTypes: taskTypes === null ? null : unique(taskTypes) }
@@ -189,6 +208,8 @@ async function addKey(house: House, call: Call, clientId: string | null, wish: K
 }
 
 async function rotate(house: House, call: Call, old: Key, overlapSeconds = 86_400): Promise<Reply> {
+  // Without an overlap there are as many as before.
+  if (overlapSeconds > 0) await checkRoom(house, old.clientId)
   const { key, hash, hint } = generateApiKey(house.clock)
   const fresh = { id: newId(house.clock, 'key'), hash, hint }
   const added = await house.store.rotateKey(old.id, old.clientId, fresh, overlapSeconds * 1000, call.author)

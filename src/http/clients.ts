@@ -56,7 +56,7 @@ export function clientRoutes(house: House): Route[] {
         path: '/v1/clients',
         name: 'listClients',
         summary: 'List clients',
-        description: 'Newest first. Deleted ones are left out.',
+        description: 'Oldest first. Deleted ones are left out.',
         query: shapes.pageQuery,
         answers: { 200: { description: 'A page of clients.', schema: shapes.clientList, headers: ['Link'] } },
         refusals: ['invalid_cursor'],

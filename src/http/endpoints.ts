@@ -140,7 +140,7 @@ function keeping(house: House): Route[] {
         path: '/v1/endpoints',
         name: 'listEndpoints',
         summary: 'List endpoints',
-        description: 'Newest first, without secrets. The operator sees those of every client.',
+        description: 'Oldest first, without secrets. The operator sees those of every client.',
         scope: 'endpoints:read',
         query: shapes.ownedPageQuery,
         answers: { 200: { description: 'A page of endpoints.', schema: shapes.endpointList, headers: ['Link'] } },

@@ -50,7 +50,7 @@ export interface AppOptions {
   /** Pending and running tasks over which new ones are refused with 503. */
   readonly maxOpenTasks: number
   /** What one client may have: over that, more are refused with 429. */
-  readonly mostOfClient: { readonly openTasks: number; readonly endpoints: number; readonly schedules: number }
+  readonly mostOfClient: { readonly openTasks: number; readonly endpoints: number; readonly schedules: number; readonly keys: number }
   /** Whether as many tasks run on this node as may where that type runs; left out: it runs none. */
   readonly isFull?: (type: TaskType) => boolean
   readonly mostStreams: MostSeats

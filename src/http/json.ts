@@ -95,7 +95,7 @@ export function parseJson(text: string): unknown {
 export interface Scanned {
   /** Objects and arrays within each other at the deepest place. */
   readonly depth: number
-  /** The raw values of the members called `member` in objects at depth `level`, in order. Keys written with escapes are not seen. */
+  /** The raw values of the members called `member`, however it is spelled, in objects at depth `level`, in order. */
   readonly values: readonly string[]
 }
 
@@ -115,7 +115,7 @@ export function scanJson(text: string, member: string, level: number): Scanned {
     switch (text.charCodeAt(i)) {
       case QUOTE: {
         const close = closingQuote(text, i)
-        if (depth === level && start < 0 && close - i - 1 === member.length && text.startsWith(member, i + 1)) {
+        if (depth === level && start < 0 && isSpelled(text, i, close, member)) {
           const next = skipSpace(text, close + 1)
           if (text.charCodeAt(next) === COLON) start = next + 1
         }
@@ -138,6 +138,15 @@ export function scanJson(text: string, member: string, level: number): Scanned {
     }
   }
   return { depth: deepest, values }
+}
+
+/** A name may be written with escapes: one that was not seen would let another value be checked than the one that is kept. */
+function isSpelled(text: string, open: number, close: number, word: string): boolean {
+  const length = close - open - 1
+  if (length === word.length) return text.startsWith(word, open + 1)
+  // An escape takes two to six characters for one.
+  if (length < word.length || length > word.length * 6) return false
+  return text.slice(open, close).includes('\\') && JSON.parse(text.slice(open, close + 1)) === word
 }
 
 function closingQuote(text: string, open: number): number {

@@ -61,6 +61,10 @@ export interface Place {
   readonly requestId: string
 }
 
+/** The path comes decoded, and `instance` is a URI reference (RFC 9457 §3.1.5). */
+const encoded = (path: string): string =>
+  path.replaceAll(/[^\x21-\x7e]|["<>\\^`{|}]/gu, (character) => encodeURIComponent(character.toWellFormed()))
+
 /** A refusal as a problem document. `more` holds extension members. */
 export function problemReply(
   error: RingbackError,
@@ -73,7 +77,7 @@ export function problemReply(
     title: titles[code],
     status,
     detail: error.message,
-    instance: place.instance,
+    instance: encoded(place.instance),
     code,
     requestId: place.requestId,
     errors: error.errors,

@@ -183,7 +183,8 @@ export function serve(route: Route, porch: Porch): (context: Context) => Promise
       let reply = route.replay && call.idempotencyKey !== null ? await route.replay(call) : null
       if (reply === null) {
         const found = route.find ? await route.find(call) : undefined
-        const query = checkQuery(route, call.request.url)
+        // Probes and caches add parameters of their own to what anyone may ask, and the key set must be answered always.
+        const query = route.scope === 'public' ? undefined : checkQuery(route, call.request.url)
         const body = route.body && call.json !== undefined ? check(route.body, call.json, '#') : undefined
         const answer = route.handle(call, { query, body, found })
         reply = answer instanceof Promise ? await answer : answer
@@ -216,7 +217,7 @@ function expectsBody(route: Route, call: Call): boolean {
     if (type === undefined || !takes.includes(mediaType(type))) throw unsupported(route, takes, type)
   }
   const encoding = call.header('content-encoding')
-  if (encoding !== undefined && encoding !== 'identity')
+  if (encoding !== undefined && encoding.toLowerCase() !== 'identity')
     throw new RingbackError('unsupported_media_type', `Content-Encoding "${encoding}" is not taken; send the body as it is.`, {
       headers: { 'Accept-Encoding': 'identity' },
     })
@@ -292,8 +293,10 @@ export function respond(reply: Reply, call: Call, porch: Porch): Response {
   headers['X-Request-Id'] = call.requestId
   harden(headers)
   if (porch.cors) {
-    const vary = headers.Vary
+    const { Vary: vary, 'Access-Control-Allow-Origin': anybody } = headers
     Object.assign(headers, porch.cors(call.header('origin')))
+    // What every page may read is kept by shared caches: it says so to each.
+    if (anybody !== undefined) headers['Access-Control-Allow-Origin'] = anybody
     if (vary !== undefined) headers.Vary = `${vary}, Origin`
   }
   return new Response(reply.body, { status: reply.status, headers })

@@ -35,6 +35,8 @@ export class TableRouter<T> implements Router<T> {
   match(method: string, path: string): Result<T> {
     const plain = this.#plain.get(method)?.get(path)
     if (plain) return [plain.map((handler): [T, Params] => [handler, NO_PARAMS])]
+    // Of a path that other methods take, GET /v1/tasks/batch for one, it is the method that is wrong.
+    for (const paths of this.#plain.values()) if (paths.has(path)) return NOTHING
     for (const { pattern, names, handlers } of this.#patterns.get(method) ?? []) {
       const found = pattern.exec(path)
       if (!found) continue

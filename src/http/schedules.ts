@@ -61,7 +61,7 @@ export function scheduleRoutes(house: House): Route[] {
         path: '/v1/schedules',
         name: 'listSchedules',
         summary: 'List schedules',
-        description: 'Newest first. The operator sees those of every client.',
+        description: 'Oldest first. The operator sees those of every client.',
         scope: 'tasks:read',
         query: shapes.ownedPageQuery,
         answers: { 200: { description: 'A page of schedules.', schema: shapes.scheduleList, headers: ['Link'] } },

@@ -446,7 +446,7 @@ export function bind(
 
     listSigningKeys: () => read(signingkeys.listSigningKeys()),
     addSigningKeys: (keys) => write(() => signingkeys.addSigningKeys(keys)),
-    turnKeys: (turn) => write(() => signingkeys.turnKeys(turn)),
+    turnKeys: async (turn) => (await acted(audit.SYSTEM, () => signingkeys.turnKeys(turn), audit.ofKeyTurn(turn))).keys,
     wantNextKey: (by) => acted(by, signingkeys.wantNextKey, audit.ofSigningKey('signingKey.rotate', null)),
     revokeSigningKey: (id, by) => acted(by, () => signingkeys.revokeSigningKey(id), audit.ofSigningKey('signingKey.revoke', id)),
     findSealed: (prefix, limit) => read(sealed.findSealed(prefix, limit)),

@@ -5,7 +5,7 @@
 import pg from 'pg'
 import type { Clock } from '../clock.ts'
 import { StartupError } from '../errors.ts'
-import { type Driver, type Order, type Rendered, render, valueFor } from './driver.ts'
+import { type Driver, type Order, order, type Rendered, render, valueFor } from './driver.ts'
 import { type Call, postgresDialect, type Row, type Script, type Statement } from './script.ts'
 
 const CHANNEL = 'ringback'
@@ -16,6 +16,11 @@ const MOST_PAYLOAD = 7_500
 /** Serialization failure and deadlock: the transaction is repeated. */
 const REPEATED = new Set(['40001', '40P01'])
 const MOST_REPEATS = 8
+/**
+ * What locks lanes goes one transaction after another on a node. Side by side they would wait for each other in the database, and
+ * pass each other's lanes by, so that deliveries whose lane has room stand in line for a claim.
+ */
+const LANE_LOCKING: ReadonlySet<Order> = new Set([order.settlement, order.claim])
 
 /** A server that swallows packets is given up after this. */
 const QUERY_TIMEOUT_MS = 60_000
@@ -110,6 +115,14 @@ export async function openPostgres(url: string, clock: Clock, onError: (error: E
     }
   }
 
+  let lanesFree: Promise<unknown> = Promise.resolve()
+  const turn = <R>(place: Order, make: () => Script<R>): Promise<R> => {
+    if (!LANE_LOCKING.has(place)) return once('begin', make)
+    const done = lanesFree.then(() => once('begin', make))
+    lanesFree = done.catch(() => {})
+    return done
+  }
+
   const listeners = new Set<(word: string) => void>()
   // A node hears its own words at once, and not again from the server.
   const self = Buffer.from(clock.bytes(9)).toString('base64url')
@@ -147,12 +160,12 @@ export async function openPostgres(url: string, clock: Clock, onError: (error: E
     get refusal() {
       return refusal
     },
-    async write<R>(_order: Order, make: () => Script<R>) {
+    async write<R>(place: Order, make: () => Script<R>) {
       // What is asked in this turn of the event loop still joins the batch.
       await new Promise((resolve) => setImmediate(resolve))
       for (let repeats = 0; ; repeats++) {
         try {
-          const value = await once('begin', make)
+          const value = await turn(place, make)
           refusal = null
           return value
         } catch (error) {

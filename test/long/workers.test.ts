@@ -92,7 +92,7 @@ function startWorker(
   url: string,
   key: string,
 ): Worker {
-  const env = { ...process.env, RINGBACK_URL: url, RINGBACK_WORKER_KEY: key }
+  const env = { ...process.env, WORKER_PLATFORM: url, WORKER_KEY: key }
   const child = spawn(command, args, { cwd: join(examples, 'python'), env, stdio: ['ignore', 'pipe', 'inherit'] })
   const closed = once(child, 'close')
   const lines: string[] = []

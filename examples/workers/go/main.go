@@ -33,8 +33,8 @@ const (
 )
 
 var (
-	base = strings.TrimSuffix(env("RINGBACK_URL", "http://127.0.0.1:8484"), "/")
-	key  = os.Getenv("RINGBACK_WORKER_KEY")
+	base = strings.TrimSuffix(env("WORKER_PLATFORM", "http://127.0.0.1:8484"), "/")
+	key  = os.Getenv("WORKER_KEY")
 )
 
 func env(name, fallback string) string {

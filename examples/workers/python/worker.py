@@ -11,8 +11,8 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 
-BASE = os.environ.get("RINGBACK_URL", "http://127.0.0.1:8484").rstrip("/")
-KEY = os.environ["RINGBACK_WORKER_KEY"]
+BASE = os.environ.get("WORKER_PLATFORM", "http://127.0.0.1:8484").rstrip("/")
+KEY = os.environ["WORKER_KEY"]
 TYPE = "texts.duplicates"
 WAIT_SECONDS = 30
 

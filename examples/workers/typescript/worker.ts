@@ -2,8 +2,8 @@
 import { X509Certificate } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
 
-const BASE = (process.env.RINGBACK_URL ?? 'http://127.0.0.1:8484').replace(/\/$/, '')
-const KEY = process.env.RINGBACK_WORKER_KEY
+const BASE = (process.env.WORKER_PLATFORM ?? 'http://127.0.0.1:8484').replace(/\/$/, '')
+const KEY = process.env.WORKER_KEY
 const TYPE = 'certificate.inspect'
 const CONCURRENCY = 4
 

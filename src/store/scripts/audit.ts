@@ -15,7 +15,7 @@ import {
 } from '../../model.ts'
 import { auditColumns } from '../columns.ts'
 import { bind, first, now, query, rows, type Script, send, statement } from '../script.ts'
-import type { AuditQuery, Changed, EndpointPatch, Page, Position, SchedulePatch, TaskChange } from '../store.ts'
+import type { AuditQuery, Changed, EndpointPatch, KeyTurn, Page, Position, SchedulePatch, TaskChange } from '../store.ts'
 
 /** What was done, to what, of whose. */
 export interface Deed {
@@ -89,6 +89,11 @@ export const ofSigningKey =
   (action: AuditAction, target: string | null): Telling<unknown> =>
   (keys) =>
     keys === null ? null : { action, target, clientId: null }
+
+export const ofKeyTurn =
+  ({ activate, retire }: KeyTurn): Telling<{ readonly turned: boolean }> =>
+  ({ turned }) =>
+    turned ? { action: 'signingKey.rotate', target: activate, clientId: null, details: retire === null ? {} : { retired: retire } } : null
 
 /** Of a URL only where it leads: what stands behind may be a token. */
 export const ofEndpoint =

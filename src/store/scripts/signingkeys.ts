@@ -70,8 +70,9 @@ const remove = statement(
 const told = statement((d) => sql`select ${d.now} as now`)
 const tell = () => ({ ...told(), tells: [KEYS] })
 
-/** Does what is due, unless another node did it first; answers all keys there are. */
-export function* turnKeys(turn: KeyTurn): Script<SigningKey[]> {
+/** Does what is due, unless another node did it first; answers all keys there are, and whether the next one took over. */
+export function* turnKeys(turn: KeyTurn): Script<{ readonly keys: SigningKey[]; readonly turned: boolean }> {
+  let turned = false
   if (turn.activate !== null) {
     const held = yield* rows<Pick<SigningKey, 'id' | 'state'>>(hold({ retire: turn.retire, activate: turn.activate }))
     const is = (id: string, state: SigningKeyState): boolean => held.some((key) => key.id === id && key.state === state)
@@ -79,11 +80,12 @@ export function* turnKeys(turn: KeyTurn): Script<SigningKey[]> {
     if (is(turn.activate, 'next') && (turn.retire === null || is(turn.retire, 'active'))) {
       if (turn.retire !== null) yield retire({ id: turn.retire })
       yield activate({ id: turn.activate })
+      turned = true
     }
   }
   if (turn.remove.length > 0) yield remove({ keys: turn.remove.map((id) => ({ id })) })
   yield* send([tell()])
-  return yield* listSigningKeys()
+  return { keys: yield* listSigningKeys(), turned }
 }
 
 const want = statement((d) => sql`update signing_keys set wanted_at = coalesce(wanted_at, ${d.now}) where state = 'next'`)
