@@ -32,12 +32,15 @@ function ringback(args: readonly string[], env: Record<string, string> = {}): { 
   return spawnSync(process.execPath, [bin, ...args], { cwd: folder, env: environment(env), encoding: 'utf8' })
 }
 
-/** Three task types: one answers, one leaves a rejected promise behind, one begins by saying so and then never ends, whatever its signal says. */
+/** Task types in a folder where nothing is installed: one answers, two give up for good, one leaves a rejected promise behind, one begins by saying so and then never ends, whatever its signal says. */
 function writeTaskTypes(): void {
   const source = `
-    import { defineTask } from ${JSON.stringify(new URL('../src/task.ts', import.meta.url).href)}
+    import { defineTask, Permanent } from 'ringback'
+    const run = () => { throw new Permanent('never', { code: 'test_never' }) }
     export default { tasks: [
       defineTask({ type: 'demo.echo', run: (input) => input }),
+      defineTask({ type: 'test.never', run }),
+      defineTask({ type: 'test.never.thread', run, where: 'thread', module: import.meta.url }),
       defineTask({ type: 'test.litter', run: () => { Promise.reject(new Error('left behind')); return 'done' } }),
       defineTask({ type: 'test.hang', run: () => { process.stdout.write('hanging\\n'); return new Promise(() => setInterval(() => {}, 1000)) } }),
     ] }`
@@ -260,6 +263,15 @@ describe('serve', () => {
       .map((line): unknown => JSON.parse(line))
     expect(answers).toHaveLength(3)
     for (const answer of answers) expect(answer).not.toHaveProperty('code')
+  })
+
+  test('means itself by what task types import from "ringback", wherever they lie: what they throw is known, also in threads', async () => {
+    const { url, says } = await start()
+    const headers = { authorization: `Bearer ${await key(says)}`, 'content-type': 'application/json' }
+    for (const type of ['test.never', 'test.never.thread']) {
+      const answer = await fetch(`${url}/v1/tasks?wait=10`, { method: 'POST', headers, body: JSON.stringify({ type, input: null }) })
+      expect(await answer.json()).toMatchObject({ status: 'failed', tries: 1, error: { code: 'test_never', message: 'never' } })
+    }
   })
 
   test('outlives a promise that a handler left behind, and says so', async () => {

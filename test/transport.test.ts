@@ -107,6 +107,24 @@ const call = (url: string, headers: Readonly<Record<string, string>> = {}) => ({
 const failed = (sent: Sent) => ({ outcome: sent.outcome, httpStatus: sent.httpStatus })
 
 describe('an ordinary receiver', () => {
+  test.each(['in one piece with the answer', 'before the answer'])(
+    'may send a 100 that nobody asked for, %s, on each request',
+    async (how) => {
+      const interim = 'HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 100 Continue\r\n\r\n'
+      const answer = 'HTTP/1.1 200 OK\r\ncontent-length: 24\r\n\r\nHTTP/1.1 100 Continue\r\n\n'
+      const receiver = await receive((socket) => {
+        if (how !== 'before the answer') socket.write(interim + answer)
+        else socket.write(interim, () => setImmediate(() => socket.write(answer)))
+      })
+      const transport = transportOf()
+      for (let i = 0; i < 2; i++) {
+        const sent = await transport.send(call(`http://127.0.0.1:${receiver.port}/`))
+        expect(sent).toMatchObject({ outcome: 'success', httpStatus: 200, responseExcerpt: 'HTTP/1.1 100 Continue\r\n\n' })
+      }
+      expect(receiver.connections).toHaveLength(1)
+    },
+  )
+
   test('gets the bytes given, with the host it is known by and nothing of the caller in the framing', async () => {
     const receiver = await receive(ok)
     const hostile = {
@@ -503,9 +521,20 @@ describe('a hostile receiver', () => {
   })
 
   test('that sends interim answers without end is cut', async () => {
-    const receiver = await receive((socket) => pour(socket, 'HTTP/1.1 103 Early Hints\r\n\r\n'.repeat(100)))
+    for (const interim of ['103 Early Hints', '100 Continue']) {
+      const receiver = await receive((socket) => pour(socket, `HTTP/1.1 ${interim}\r\n\r\n`.repeat(100)))
+      const sent = await transportOf().send(call(`http://127.0.0.1:${receiver.port}/`))
+      expect(sent).toMatchObject({ outcome: 'http_error', httpStatus: null, error: 'The endpoint sent too many 1xx answers.' })
+      await gone(receiver.connections[0]!)
+    }
+  })
+
+  test('that upgrades to what nobody asked for has sent no acceptable answer', async () => {
+    const receiver = await receive((socket) =>
+      socket.write('HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: x\r\n\r\n'),
+    )
     const sent = await transportOf().send(call(`http://127.0.0.1:${receiver.port}/`))
-    expect(sent).toMatchObject({ outcome: 'http_error', httpStatus: null, error: 'The endpoint sent too many 1xx answers.' })
+    expect(failed(sent)).toEqual({ outcome: 'http_error', httpStatus: null })
     await gone(receiver.connections[0]!)
   })
 

@@ -22,6 +22,11 @@ const MOST_REPEATS = 8
  */
 const LANE_LOCKING: ReadonlySet<Order> = new Set([order.settlement, order.claim])
 
+/**
+ * A node that stands still amid a transaction, its process stopped or its machine paused, keeps what it locked no longer than this:
+ * the server ends its session. Statements of a transaction follow each other in milliseconds.
+ */
+const MOST_STILL_MS = 10_000
 /** A server that swallows packets is given up after this. */
 const QUERY_TIMEOUT_MS = 60_000
 
@@ -94,7 +99,9 @@ export async function openPostgres(url: string, clock: Clock, onError: (error: E
     let broken: Error | undefined
     const tells = new Set<string>()
     // Young tables look tiny to the planner, and prepared plans stay: an index is always meant. Sent along with the first statement.
-    const sent: Promise<unknown>[] = [client.query(`${begin}; set local enable_seqscan = off`)]
+    const sent: Promise<unknown>[] = [
+      client.query(`${begin}; set local enable_seqscan = off; set local idle_in_transaction_session_timeout = ${MOST_STILL_MS}`),
+    ]
     sent[0]!.catch(() => {})
     try {
       const value = await run(client, make(), tells, sent)

@@ -5,6 +5,7 @@ import type { Ended } from '../lifecycle.ts'
 import type { Millis } from '../model.ts'
 import { Interrupted, type Interruption } from '../pump.ts'
 import { Expired, judgeError, runTry, type Try } from '../run.ts'
+import { meanThisCopy } from '../self.ts'
 import { isTaskType, type RunContext, type TaskType } from '../task.ts'
 
 /** What a thread is told to do. */
@@ -22,6 +23,8 @@ export type Word =
 
 /** Reports are sent this far apart: a loop that reports each of its rounds must not flood the node. */
 const REPORT_EVERY_MS: Millis = 50
+
+meanThisCopy()
 
 /** Answers how a run ended; of a look, which types the module does not export. */
 export default async function obey(order: Order): Promise<Ended | readonly string[]> {

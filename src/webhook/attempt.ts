@@ -115,6 +115,11 @@ export class Attempt implements Dispatcher.DispatchHandler {
     this.#dueAt = this.deadline
   }
 
+  /** Whether no final status has come yet. */
+  get awaitsAnswer(): boolean {
+    return this.#phase !== 'ended' && this.#status === null
+  }
+
   start(line: Carrier): void {
     this.#line = line
     line.attempt = this
@@ -264,6 +269,8 @@ function keptHeaders(headers: Record<string, string | string[] | undefined>, lim
 function classify(error: Error): [AttemptOutcome, string] {
   const code = codeOf(error)
   if (/ERR_(SSL|TLS)/.test(code)) return ['tls', `The TLS connection failed${code}.`]
+  // An upgrade that nobody asked for.
+  if (error instanceof errors.SocketError && error.message === 'bad upgrade') return ['http_error', 'The answer was not acceptable HTTP.']
   if (error instanceof errors.HTTPParserError || /UND_ERR_(HEADERS_OVERFLOW|RES_)/.test(code))
     return ['http_error', `The answer was not acceptable HTTP${code}.`]
   if (/UND_ERR_INVALID_ARG/.test(code))

@@ -252,10 +252,30 @@ class Line implements Waiting, Carrier {
   async #open(): Promise<Socket> {
     this.attempt?.allow(this.#all.limits.connectMs)
     const socket = await this.#all.dialer.open(this.target, this)
+    admitContinue(socket, () => this.attempt?.awaitsAnswer ?? false)
     this.connected = true
     this.attempt?.enter('wait')
     this.attempt?.allow(this.#all.limits.headersMs)
     return socket
+  }
+}
+
+/**
+ * A 100 that nobody asked for is discarded (RFC 9110 §15.2.1), but undici ends the connection over it. Written as another 1xx it passes, and is
+ * counted and dropped like all of them. It is looked for where an answer begins, so never in a body.
+ */
+function admitContinue(socket: Socket, awaitsAnswer: () => boolean): void {
+  const read = socket.read.bind(socket)
+  socket.read = (size?: number) => {
+    const chunk: unknown = read(size)
+    if (!Buffer.isBuffer(chunk) || !awaitsAnswer()) return chunk
+    for (let at = 0; /^HTTP\/1\.[01] 1\d\d/.test(chunk.toString('latin1', at, at + 12)); ) {
+      if (chunk.toString('latin1', at + 9, at + 12) === '100') chunk.write('102', at + 9, 'latin1')
+      const end = chunk.indexOf('\r\n\r\n', at)
+      if (end < 0) break
+      at = end + 4
+    }
+    return chunk
   }
 }
 

@@ -55,6 +55,32 @@ describe('of two servers on one PostgreSQL', () => {
     await proveSound(home, { idle: false })
   })
 
+  test('one is stopped amid a transaction: within ten seconds or so its locks are gone, and the other ends everything meanwhile', async () => {
+    const { home, dying, call } = await openTwo()
+    const amid = async (): Promise<boolean> => {
+      const [{ n } = { n: 0 }] = await home.query<{ n: string }>(
+        "select count(*) as n from pg_stat_activity where datname = current_database() and state = 'idle in transaction' and state_change < now() - interval '20 milliseconds'",
+      )
+      return Number(n) > 0
+    }
+    await eventually('stopped amid a transaction', async () => {
+      dying.kill('SIGCONT')
+      await ok(call('POST', '/v1/tasks/batch', { tasks: Array.from({ length: 100 }, () => ({ type: 'demo.echo', input: null })) }))
+      dying.kill('SIGSTOP')
+      // The other ends its own within a few milliseconds.
+      return eventually('only the stopped one is left', amid, { withinMs: 200 }).catch(() => false)
+    })
+    expect(await amid()).toBe(true)
+    await eventually('its session has ended', async () => !(await amid()), { withinMs: 20_000 })
+    await eventually(
+      'everything has ended',
+      async () => (await home.query("select id from tasks where state in ('pending', 'running') limit 1")).length === 0,
+      { withinMs: 30_000, everyMs: 200 },
+    )
+    dying.kill('SIGCONT')
+    await proveSound(home, { idle: false })
+  })
+
   test('together they never send an endpoint more than maxInFlight at once, nor after one has died', async () => {
     const { home, receiver, dying, staying, call } = await openTwo()
     receiver.answer({ status: 200, afterMs: 40 })

@@ -70,10 +70,11 @@ const ends: Record<string, () => unknown> = {
   function: () => () => 1,
   nothing: () => undefined,
   exit: () => process.exit(3),
+  // Long after the answer has left, also on a machine that is busy.
   later: () => {
     setTimeout(() => {
       throw new Error('left behind')
-    }, 10)
+    }, 500)
   },
   uncaught: () => new Promise(() => setImmediate(() => Promise.reject(new Error('nobody caught this')))),
   memory: () => {
