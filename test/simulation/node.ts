@@ -38,7 +38,7 @@ const UNREACHED = {
   verificationDefault: 'none',
   typicalMs: unreached,
   maxOpenTasks: 0,
-  mostOfClient: { openTasks: 0, endpoints: 0, schedules: 0 },
+  mostOfClient: { openTasks: 0, endpoints: 0, schedules: 0, keys: 0 },
   mostStreams: { node: 0, client: 0 },
   mostWaits: { node: 0, client: 0 },
   health: unreached,
