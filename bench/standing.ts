@@ -15,8 +15,9 @@ export async function measureStart(_bench: Bench, running: RunningProduct): Prom
 /** Thirty seconds in which nobody asks for anything. Transactions are what PostgreSQL counts; SQLite counts none. */
 export async function measureIdle(bench: Bench, running: RunningProduct): Promise<Figures> {
   await runTasks(bench, running, 500, 1e9)
-  // The last of what the tasks have left to be done, and the last look of those who have just been busy.
-  await sleepMs(5_000)
+  // The last of what the tasks have left to be done, and the last look of those who have just been busy. PostgreSQL's processes also tell
+  // what they committed up to ten seconds late: sooner, the transactions of the load would be counted as those of an idle node.
+  await sleepMs(15_000)
   const transactions = async (): Promise<number | null> => {
     if (running.storePid === null) return null
     const [row] = await running.query<{ n: string }>(

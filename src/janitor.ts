@@ -1,7 +1,7 @@
 /** Settles on behalf of the dead: leases that ended, deadlines nobody enforces, turns that were lost. Idempotent and fenced, so every node may do it. */
 import type { Clock } from './clock.ts'
 import { type Delays, decide, isWorkers, judgeTimes } from './lifecycle.ts'
-import type { Attempt, Millis, Outcome, Task } from './model.ts'
+import type { Attempt, Delivery, Millis, Outcome, Task } from './model.ts'
 import type { Store } from './store/store.ts'
 import { exponential, type Registry } from './task.ts'
 
@@ -70,16 +70,14 @@ export function createJanitor(options: JanitorOptions): Janitor {
     const message = isWorkers(task) ? 'The worker that ran the task was lost.' : 'The node that ran the task was lost.'
     return decide(task, { kind: 'threw', error: { code: 'worker_lost', message, details: null } }, AT_ONCE, clock)
   }
-  const rescueTasks = async (boot: string | null): Promise<number> => {
-    const expired = await store.findExpiredTasks(BATCH, boot)
+  const rescueTasks = async (expired: readonly Task[]): Promise<number> => {
     const now = expired.some(isWorkers) ? await store.now() : 0
     const settled = await Promise.all(
       expired.map((task) => store.settleTask({ id: task.id, fence: task.fence, outcome: judgeExpired(task, now) })),
     )
     return settled.filter(({ kind }) => kind === 'settled').length
   }
-  const rescueDeliveries = async (boot: string | null): Promise<number> => {
-    const expired = await store.findExpiredDeliveries(BATCH, boot)
+  const rescueDeliveries = async (expired: readonly Delivery[]): Promise<number> => {
     const message = 'the node that sent it was lost'
     const settled = await Promise.all(
       expired.map((delivery) => {
@@ -97,7 +95,10 @@ export function createJanitor(options: JanitorOptions): Janitor {
   }
   const rescue = async (boot: string | null): Promise<number> => {
     let all = 0
-    for (let found = -1; found !== 0; all += found) found = (await rescueTasks(boot)) + (await rescueDeliveries(boot))
+    for (let found = -1; found !== 0; all += found) {
+      const { tasks, deliveries } = await store.findExpired(BATCH, boot)
+      found = (await rescueTasks(tasks)) + (await rescueDeliveries(deliveries))
+    }
     return all
   }
 

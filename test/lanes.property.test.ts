@@ -96,9 +96,9 @@ async function world(ground: Ground) {
     await store.endOverdue(100, 5_000)
     const clock = { now: () => 0, random: () => 0 }
     const ended = { kind: 'threw', error: { code: 'worker_lost', message: 'lost', details: null } } as const
-    for (const task of await store.findExpiredTasks(100, null))
+    for (const task of (await store.findExpired(100, null)).tasks)
       await store.settleTask({ id: task.id, fence: task.fence, outcome: decide({ ...task, deadlineAt: null }, ended, () => 0, clock) })
-    for (const delivery of await store.findExpiredDeliveries(100, null)) {
+    for (const delivery of (await store.findExpired(100, null)).deliveries) {
       const outcome = decide(delivery, ended, () => 0, clock)
       await store.settleDelivery({ ...undelivered(delivery), outcome, attempt: null })
     }

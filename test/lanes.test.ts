@@ -218,7 +218,7 @@ describe.each(engines)('lanes on %s', (engine) => {
     await claimOne(store, { leaseMs: 1_000 })
     expect(await claimTasks(store)).toEqual([])
     await ground.pass(1_001)
-    const [lost] = await store.findExpiredTasks(10, null)
+    const [lost] = (await store.findExpired(10, null)).tasks
     await store.settleTask(retried(lost!))
     await ground.pass(1)
     expect(await claimTasks(store)).toHaveLength(1)

@@ -421,7 +421,7 @@ describe('leases', () => {
     await begun
     for (let i = 0; i < 12; i++) {
       await engine.pass(10_000)
-      expect(await engine.store.findExpiredTasks(10, null)).toEqual([])
+      expect((await engine.store.findExpired(10, null)).tasks).toEqual([])
     }
   })
 

@@ -57,9 +57,9 @@ describe.each(engines)('on %s', (engine) => {
       // Every other one is held by a node that is killed here; the rest ends well.
       const dead = items.filter((_, i) => (i + round) % 2 === 0)
       await Promise.all(items.filter((task) => !dead.includes(task)).map((task) => store.settleTask(completed(task))))
-      expect(await store.findExpiredTasks(100, null), 'not before their lease ends').toEqual([])
+      expect((await store.findExpired(100, null)).tasks, 'not before their lease ends').toEqual([])
       await ground.pass(LEASE_MS + 1)
-      const expired = await store.findExpiredTasks(100, null)
+      const expired = (await store.findExpired(100, null)).tasks
       expect(expired.map(({ id }) => id).sort()).toEqual(dead.map(({ id }) => id).sort())
       await Promise.all(expired.map((task) => store.settleTask(retried(task))))
       expect(await running('scarce.one')).toBe(0)

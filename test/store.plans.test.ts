@@ -126,7 +126,7 @@ describe.each(engines)(`with ${BACKLOG.toLocaleString('en-US')} rows in the lane
       expectFew(claimed.visits)
       const [task] = claimed.answer.taken
       expectFew((await measure(() => renew('task', [task!], 30_000))).visits)
-      expectFew((await measure(() => findExpired('task', 10, 'boot_a'))).visits)
+      expectFew((await measure(() => findExpired(10, 'boot_a'))).visits)
       const settled = await measure(() => settleTasks([completed(task!)], view))
       expectFew(settled.visits)
       expect((await store.findTasks([id]))[0]!.state).toBe('completed')

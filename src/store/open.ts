@@ -8,7 +8,6 @@ import { newId } from '../id.ts'
 import type { Author, Delivery, Endpoint, Millis, Schedule, Task } from '../model.ts'
 import { type Driver, type Order, order } from './driver.ts'
 import { migrate } from './migrate.ts'
-import { openPostgres } from './postgres.ts'
 import { first, now, type Script } from './script.ts'
 import * as apikeys from './scripts/apikeys.ts'
 import * as audit from './scripts/audit.ts'
@@ -33,7 +32,6 @@ import * as sealed from './scripts/sealed.ts'
 import { newRound, type Round } from './scripts/share.ts'
 import * as signingkeys from './scripts/signingkeys.ts'
 import * as tasks from './scripts/tasks.ts'
-import { openSqlite, ownSqlite } from './sqlite.ts'
 import type {
   DeliverySettlement,
   Found,
@@ -107,7 +105,11 @@ export async function migrateStore(options: Pick<StoreOptions, 'url' | 'clock'>)
 }
 
 async function connect({ url, clock, owner, onError }: StoreOptions): Promise<{ driver: Driver; disown: () => void }> {
-  if (/^postgres(ql)?:\/\//.test(url)) return { driver: await openPostgres(url, clock, onError ?? (() => {})), disown: () => {} }
+  // Of the two drivers only the one that is used is loaded.
+  if (/^postgres(ql)?:\/\//.test(url)) {
+    const { openPostgres } = await import('./postgres.ts')
+    return { driver: await openPostgres(url, clock, onError ?? (() => {})), disown: () => {} }
+  }
   if (!url.startsWith('file:')) throw new StartupError(`the database URL "${url}" is neither file:<path> nor postgres://…`)
   const file = url.slice('file:'.length)
   try {
@@ -117,6 +119,7 @@ async function connect({ url, clock, owner, onError }: StoreOptions): Promise<{ 
   } catch (error) {
     throw new StartupError(`the database file "${file}" cannot be made: ${(error as Error).message}`)
   }
+  const { openSqlite, ownSqlite } = await import('./sqlite.ts')
   const disown = owner ? ownSqlite(file) : () => {}
   try {
     return { driver: openSqlite(file, clock), disown }
@@ -374,8 +377,7 @@ export function bind(
     expireDeliveries: (limit, holdMs) => write(() => health.expireDeliveries(limit, holdMs)),
 
     renew: (kind, held, leaseMs) => write(() => leases.renew(kind, held, leaseMs), order.renewal),
-    findExpiredTasks: (limit, boot) => read(leases.findExpired('task', limit, boot)) as Promise<readonly Task[]>,
-    findExpiredDeliveries: (limit, boot) => read(leases.findExpired('delivery', limit, boot)) as Promise<readonly Delivery[]>,
+    findExpired: (limit, boot) => read(leases.findExpired(limit, boot)),
     endOverdue: (limit, graceMs) => write(() => tasks.endOverdue(limit, graceMs, view)),
     ageTasks: (after, limit, leastMs) => write(() => retention.ageTasks(after, limit, keepMs, leastMs)),
     ageNews: (after, limit, keepMs) => write(() => retention.ageNews(after, limit, keepMs)),

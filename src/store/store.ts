@@ -260,6 +260,11 @@ export interface Starter<W> {
   start(items: readonly W[]): void
 }
 
+export interface Expired {
+  readonly tasks: readonly Task[]
+  readonly deliveries: readonly Delivery[]
+}
+
 /** The one door out of `running`. `fence` must still be the task's. */
 export interface Settlement {
   readonly id: string
@@ -499,9 +504,8 @@ export interface Store {
   expireDeliveries(limit: number, holdMs: Millis): Promise<number>
 
   renew(kind: Kind, held: readonly Held[], leaseMs: Millis): Promise<readonly Renewal[]>
-  /** Running work whose lease has ended, or that another boot than `boot` holds (null: by lease alone). */
-  findExpiredTasks(limit: number, boot: string | null): Promise<readonly Task[]>
-  findExpiredDeliveries(limit: number, boot: string | null): Promise<readonly Delivery[]>
+  /** Running work whose lease has ended, or that another boot than `boot` holds (null: by lease alone); of each kind up to `limit`. */
+  findExpired(limit: number, boot: string | null): Promise<Expired>
   /** Pending tasks past `startBy` or `deadlineAt`, and running ones whose cancel was asked for over `graceMs` ago: ended by the script. */
   endOverdue(limit: number, graceMs: Millis): Promise<number>
   /**

@@ -90,7 +90,7 @@ export function claims(current: Current): void {
     const { id } = await addTask(store, { clientId: await addClient(store) })
     const late = await claimOne(store, { leaseMs: 1_000 })
     await pass(1_001)
-    const expired = await store.findExpiredTasks(10, null)
+    const expired = (await store.findExpired(10, null)).tasks
     expect(expired.map((task) => task.id)).toEqual([id])
     expect((await store.settleTask(retried(expired[0]!))).kind).toBe('settled')
     await pass(1)

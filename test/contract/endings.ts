@@ -154,7 +154,7 @@ const paths: readonly Path[] = [
       await claimOne(store, { leaseMs: 1_000 })
       await store.cancelTask(id, null)
       await pass(1_001)
-      const [expired] = await store.findExpiredTasks(10, null)
+      const [expired] = (await store.findExpired(10, null)).tasks
       return () => store.settleTask(retried(expired!))
     },
   },
@@ -165,7 +165,7 @@ const paths: readonly Path[] = [
     async lead({ store, pass }) {
       await claimOne(store, { leaseMs: 1_000 })
       await pass(1_001)
-      const [expired] = await store.findExpiredTasks(10, null)
+      const [expired] = (await store.findExpired(10, null)).tasks
       return () => store.settleTask(failed(expired!, settling('worker_lost')))
     },
   },

@@ -2,8 +2,8 @@
 import { sql } from 'drizzle-orm/sql/sql'
 import { type Delivery, type Kind, type Millis, type Task, WORKER } from '../../model.ts'
 import { deliveryColumns, taskColumns } from '../columns.ts'
-import { bind, first, rows, type Script, send, statement } from '../script.ts'
-import type { Held, LeaseEnd, Renewal } from '../store.ts'
+import { bind, first, rows, type Script, send, statement, together } from '../script.ts'
+import type { Expired, Held, LeaseEnd, Renewal } from '../store.ts'
 
 const tables = { task: 'tasks', delivery: 'deliveries' } as const
 
@@ -82,6 +82,7 @@ const expiring = (kind: Kind) =>
 const expired = { task: expiring('task'), delivery: expiring('delivery') }
 
 /** Running work whose lease has ended, or that another boot than `boot` holds (null: by lease alone). */
-export function* findExpired(kind: Kind, limit: number, boot: string | null): Script<readonly Task[] | readonly Delivery[]> {
-  return yield* rows<never>(expired[kind]({ limit, boot }))
+export function* findExpired(limit: number, boot: string | null): Script<Expired> {
+  const [tasks, deliveries] = yield* together([expired.task({ limit, boot }), expired.delivery({ limit, boot })])
+  return { tasks: tasks as unknown as readonly Task[], deliveries: deliveries as unknown as readonly Delivery[] }
 }
