@@ -76,7 +76,7 @@ const planted: Record<string, { readonly sabotage: Sabotage; readonly found: Reg
   },
   'a lease token of an earlier try is accepted': {
     sabotage: { lease: (_presented, newest) => newest },
-    found: /was settled by what said|kept a lease that was lost|and its lease was lost/,
+    found: /was settled by what said|kept a lease that was lost|and its lease was lost|was taken, and the result is/,
   },
   'it is forgotten how a worker ended its lease': {
     sabotage: { late: (sql, first) => (isSettlement(first) && sql.startsWith('insert into idempotency') ? 'never' : null) },
