@@ -3,11 +3,24 @@
  * that nobody works for, whether it says nothing, sends its request byte by byte, does not read its answer, or is merely kept: the one of its
  * own address that has been so for longest is cut, else the one of all. So a crowd that comes again and again displaces itself.
  */
-import type { IncomingMessage, Server } from 'node:http'
+import type { IncomingMessage, Server, ServerResponse } from 'node:http'
 import type { Socket } from 'node:net'
 
 /** Of answers that are ready and not taken, on all connections: over it, who does not read gives way, as above. */
 const MOST_UNREAD_BYTES = 256 * 1024 * 1024
+
+/** One that is open. */
+interface Visitor {
+  readonly socket: Socket
+  /** Where it comes from. */
+  readonly address: string
+  /** Requests whose answer is not written yet: more than one where they are sent ahead. */
+  answers: number
+  /** The last of those. */
+  request: IncomingMessage | null
+  /** What of an answer waits for its reader. */
+  unreadBytes: number
+}
 
 /** `refuse` is given those who come while all are being worked for. */
 export function limitConnections(
@@ -16,102 +29,89 @@ export function limitConnections(
   refuse: (socket: Socket) => void,
   mostUnreadBytes = MOST_UNREAD_BYTES,
 ): void {
-  /** Where each open one comes from. */
-  const open = new Map<Socket, string>()
-  /** Those whose next byte is waited for, the one that has been for longest first: all of them, and of each address. */
-  const idle = new Set<Socket>()
-  const idleAt = new Map<string, Set<Socket>>()
-  /** Requests that came whole and are being answered: more than one where they are sent ahead. */
-  const busy = new Map<Socket, number>()
-  /** What of an answer waits for its reader, in bytes; the one that has waited for longest first. */
-  const unread = new Map<Socket, number>()
+  const open = new Map<Socket, Visitor>()
+  /** Those whose next byte may be waited for, the one that has been for longest first: all of them, and of each address. */
+  const idle = new Set<Visitor>()
+  const idleAt = new Map<string, Set<Visitor>>()
+  /** Those who have not taken their answer, the one that has not for longest first. */
+  const unread = new Set<Visitor>()
   let unreadBytes = 0
 
-  const rest = (socket: Socket): void => {
-    const address = open.get(socket)
-    if (address === undefined) return
-    idle.add(socket)
-    const same = idleAt.get(address) ?? new Set()
-    idleAt.set(address, same.add(socket))
+  /** It said something, or was answered: the last in line now. */
+  const rest = (visitor: Visitor): void => {
+    idle.delete(visitor)
+    idle.add(visitor)
+    const same = idleAt.get(visitor.address)
+    if (same === undefined) return void idleAt.set(visitor.address, new Set([visitor]))
+    same.delete(visitor)
+    same.add(visitor)
   }
-  const wake = (socket: Socket): void => {
-    const address = open.get(socket) ?? ''
-    const same = idleAt.get(address)
-    idle.delete(socket)
-    if (same?.delete(socket) && same.size === 0) idleAt.delete(address)
+  const wake = (visitor: Visitor): void => {
+    const same = idleAt.get(visitor.address)
+    idle.delete(visitor)
+    if (same?.delete(visitor) && same.size === 0) idleAt.delete(visitor.address)
   }
-  const read = (socket: Socket): void => {
-    unreadBytes -= unread.get(socket) ?? 0
-    unread.delete(socket)
+  /** Of those, who has waited for longest; whoever is being worked for leaves the line, and comes back with the answer. */
+  const longest = (line: Iterable<Visitor>): Visitor | undefined => {
+    for (const visitor of line) {
+      if (!isBusy(visitor)) return visitor
+      wake(visitor)
+    }
+    return undefined
   }
-  const forget = (socket: Socket): void => {
-    wake(socket)
-    read(socket)
-    busy.delete(socket)
-    open.delete(socket)
+  const read = (visitor: Visitor): void => {
+    unreadBytes -= visitor.unreadBytes
+    visitor.unreadBytes = 0
+    unread.delete(visitor)
   }
-  const cut = (socket: Socket): void => {
-    forget(socket)
-    socket.destroy()
+  const forget = (visitor: Visitor): void => {
+    wake(visitor)
+    read(visitor)
+    open.delete(visitor.socket)
   }
-  /** An answer is written: what the system did not take of it waits for its reader. */
-  const handOver = (socket: Socket): void => {
-    read(socket)
-    const bytes = socket.writableLength
+  const cut = (visitor: Visitor): void => {
+    forget(visitor)
+    visitor.socket.destroy()
+  }
+  /** All of an answer is written, and nobody works for it any more: what the system did not take of it waits for its reader. */
+  const answered = (visitor: Visitor, response: ServerResponse): void => {
+    if (--visitor.answers === 0) visitor.request = null
+    if (!open.has(visitor.socket)) return
+    rest(visitor)
+    read(visitor)
+    const bytes = visitor.socket.writableLength
     if (bytes === 0) return
-    unread.set(socket, bytes)
+    response.once('finish', () => read(visitor))
+    visitor.unreadBytes = bytes
+    unread.add(visitor)
     unreadBytes += bytes
     while (unreadBytes > mostUnreadBytes && unread.size > 1) {
-      const others = [...unread.keys()].filter((other) => other !== socket)
-      cut(others.find((other) => open.get(other) === open.get(socket)) ?? others[0]!)
+      const others = [...unread].filter((other) => other !== visitor)
+      cut(others.find(({ address }) => address === visitor.address) ?? others[0]!)
     }
   }
 
   server.on('connection', (socket: Socket) => {
     const address = socket.remoteAddress ?? ''
     if (open.size >= most) {
-      const [longest] = idleAt.get(address) ?? idle
-      if (longest === undefined) return refuse(socket)
-      cut(longest)
+      const weakest = longest(idleAt.get(address) ?? []) ?? longest(idle)
+      if (weakest === undefined) return refuse(socket)
+      cut(weakest)
     }
-    open.set(socket, address)
-    socket.once('close', () => forget(socket))
-    rest(socket)
+    const visitor: Visitor = { socket, address, answers: 0, request: null, unreadBytes: 0 }
+    open.set(socket, visitor)
+    socket.once('close', () => forget(visitor))
+    rest(visitor)
   })
   server.prependListener('request', (request, response) => {
-    const { socket } = request
-    let begun = false
-    let over = false
-    const begin = (): void => {
-      begun = true
-      busy.set(socket, (busy.get(socket) ?? 0) + 1)
-      wake(socket)
-    }
-    if (!hasBody(request)) begin()
-    else if (idle.has(socket)) {
-      // It said something, and is waited for anew.
-      wake(socket)
-      rest(socket)
-      request.once('end', begin)
-    }
-    const end = (): void => {
-      request.removeListener('end', begin)
-      if (over || !begun) return
-      over = true
-      const left = (busy.get(socket) ?? 1) - 1
-      if (left > 0) return void busy.set(socket, left)
-      busy.delete(socket)
-      rest(socket)
-    }
-    // All of the answer is written, and nobody works for it any more: whoever does not read it is waited for.
-    response.once('prefinish', () => {
-      end()
-      if (open.has(socket)) handOver(socket)
-    })
-    response.once('finish', () => read(socket))
-    response.once('close', end)
+    const visitor = open.get(request.socket)
+    if (visitor === undefined) return
+    visitor.request = request
+    visitor.answers++
+    rest(visitor)
+    response.on('prefinish', () => answered(visitor, response))
   })
 }
 
-const hasBody = ({ headers }: IncomingMessage): boolean =>
-  headers['transfer-encoding'] !== undefined || Number(headers['content-length'] ?? 0) > 0
+/** Whether a request of it has come whole, and is being answered. */
+const isBusy = ({ answers, request }: Visitor): boolean => answers > 1 || (answers === 1 && request?.complete === true)
