@@ -1,5 +1,5 @@
 /** TypeIDs: a prefix that says what a thing is, and a base-32 UUIDv7, so that ids sort by the time they were made. Never a "." in one. */
-import { TypeID } from 'typeid-js'
+import { fromUUIDBytes } from 'typeid-js'
 import type { Clock } from './clock.ts'
 import type { Millis } from './model.ts'
 
@@ -30,5 +30,5 @@ function idOf(prefix: Prefix, ms: Millis, nth: number, chance: Uint8Array): stri
   bytes[7] = nth
   bytes.set(chance, 8)
   bytes[8] = 0x80 | (bytes[8]! & 0x3f)
-  return TypeID.fromUUIDBytes(prefix, bytes).toString()
+  return fromUUIDBytes(prefix, bytes)
 }
