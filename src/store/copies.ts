@@ -15,11 +15,10 @@ import {
 } from 'node:fs'
 import { dirname } from 'node:path'
 import Database from 'better-sqlite3'
-import { sql } from 'drizzle-orm/sql/sql'
 import type { Clock } from '../clock.ts'
 import { StartupError } from '../errors.ts'
 import { countMissing } from './migrate.ts'
-import { rows, statement } from './script.ts'
+import { rows, sql, statement } from './script.ts'
 import { ownSqlite, readSqlite } from './sqlite.ts'
 
 export interface Copied {

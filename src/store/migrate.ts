@@ -1,10 +1,9 @@
 /** Migrations: the folder drizzle-kit writes, applied in order, once, whoever starts first. A store newer than this program is refused. */
 import { fileURLToPath } from 'node:url'
 import { type MigrationMeta, readMigrationFiles } from 'drizzle-orm/migrator'
-import { sql } from 'drizzle-orm/sql/sql'
 import { StartupError } from '../errors.ts'
 import { type Driver, order } from './driver.ts'
-import { type Dialect, first, query, rows, type Script, send } from './script.ts'
+import { type Dialect, first, query, rows, type Script, send, sql } from './script.ts'
 
 /** The number of the advisory lock that lets one node migrate at a time: "ringback" has no number of its own, so this is one. */
 const MIGRATION_LOCK = 7_319_640_201

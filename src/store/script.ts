@@ -4,6 +4,9 @@
  */
 import { type SQL, sql } from 'drizzle-orm/sql/sql'
 
+// Scripts write their SQL with this, and with nothing else of drizzle-orm: each import of it costs a start the reading of all its exports.
+export { type SQL, sql }
+
 /** Rows come back under the names the statement gave them. */
 export type Row = Record<string, unknown>
 /** One statement to run. An array of them runs in order; on PostgreSQL they travel together. */

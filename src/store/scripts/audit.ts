@@ -1,5 +1,4 @@
 /** The audit log: an entry is written in the transaction of the act it tells of, so that neither stands without the other. */
-import { type SQL, sql } from 'drizzle-orm/sql/sql'
 import { firstIdAt } from '../../id.ts'
 import {
   type AuditAction,
@@ -14,7 +13,7 @@ import {
   type Schedule,
 } from '../../model.ts'
 import { auditColumns } from '../columns.ts'
-import { bind, first, now, query, rows, type Script, send, statement } from '../script.ts'
+import { bind, first, now, query, rows, type Script, type SQL, send, sql, statement } from '../script.ts'
 import type { AuditQuery, Changed, EndpointPatch, KeyTurn, Page, Position, SchedulePatch, TaskChange } from '../store.ts'
 
 /** What was done, to what, of whose. */

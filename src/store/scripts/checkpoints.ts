@@ -1,7 +1,6 @@
 /** How far a walk along a client's rows has come: kept with the task that walks, in the commit of each page. */
-import { sql } from 'drizzle-orm/sql/sql'
 import type { Json } from '../../model.ts'
-import { bind, type Call, first, type Script, statement } from '../script.ts'
+import { bind, type Call, first, type Script, sql, statement } from '../script.ts'
 import type { Held, Walked } from '../store.ts'
 
 const readCheckpoint = statement(

@@ -1,7 +1,6 @@
 /** Clients, and the installation's own settings. */
-import { sql } from 'drizzle-orm/sql/sql'
 import type { Client } from '../../model.ts'
-import { bind, first, query, rows, type Script, statement } from '../script.ts'
+import { bind, first, query, rows, type Script, sql, statement } from '../script.ts'
 import type { Page, Position } from '../store.ts'
 import { telling } from './apikeys.ts'
 

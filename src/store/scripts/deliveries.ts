@@ -1,9 +1,8 @@
 /** Deliveries: claim with what sending takes, settle with the attempt, redeliver. */
-import { sql } from 'drizzle-orm/sql/sql'
 import type { Attempt, Delivery, Endpoint, Event, Millis, Outcome } from '../../model.ts'
 import { cloudEventJson, envelopeJson } from '../../representation.ts'
 import { attemptColumns, deliveryColumns, endpointColumns, updatedDeliveryColumns } from '../columns.ts'
-import { bind, type Call, type Columns, type Dialect, first, now, rows, type Script, send, statement, together } from '../script.ts'
+import { bind, type Call, type Columns, type Dialect, first, now, rows, type Script, send, sql, statement, together } from '../script.ts'
 import type { DeliverySettlement, Owed, Settled } from '../store.ts'
 import { judgeEndpoints, markHealth } from './health.ts'
 import type { Taking } from './lanes.ts'

@@ -1,10 +1,9 @@
 /** Endpoints: settings, status and the rule of their lane change together. */
-import { type SQL, sql } from 'drizzle-orm/sql/sql'
 import { canonicalUrl } from '../../callbackurl.ts'
 import { COLD_WINDOW, gateOf } from '../../health.ts'
 import { defaultEvents, type Endpoint, type EventType } from '../../model.ts'
 import { endpointColumns } from '../columns.ts'
-import { bind, type Dialect, first, now, query, rows, type Script, send, statement } from '../script.ts'
+import { bind, type Dialect, first, now, query, rows, type Script, type SQL, send, sql, statement } from '../script.ts'
 import type { Added, Changed, EndpointPatch, NewEndpoint } from '../store.ts'
 import { lockClient } from './clients.ts'
 import { DELIVERIES } from './deliveries.ts'

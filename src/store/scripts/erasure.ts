@@ -1,7 +1,19 @@
 /** A client is deleted: its keys go and its work stops in one commit, then everything of it is erased, a page a commit. */
-import { type SQL, sql } from 'drizzle-orm/sql/sql'
 import type { Client } from '../../model.ts'
-import { bind, type Call, type Columns, type Dialect, first, type Row, rows, type Script, send, statement } from '../script.ts'
+import {
+  bind,
+  type Call,
+  type Columns,
+  type Dialect,
+  first,
+  type Row,
+  rows,
+  type Script,
+  type SQL,
+  send,
+  sql,
+  statement,
+} from '../script.ts'
 import { telling } from './apikeys.ts'
 import { clientColumns, IS_THERE } from './clients.ts'
 import { removeEndpoint } from './endpoints.ts'

@@ -1,7 +1,6 @@
 /** What those who follow tasks and feeds are told by: how far something has come, and how it ended. Each for many at once. */
-import { sql } from 'drizzle-orm/sql/sql'
 import type { Json, Task } from '../../model.ts'
-import { type Dialect, rows, type Script, statement } from '../script.ts'
+import { type Dialect, rows, type Script, sql, statement } from '../script.ts'
 
 const ids = (d: Dialect) => d.anyOf(sql`select v.id from ${d.records('ids', { id: 'text' })} v`)
 const named = (of: readonly string[]) => ({ ids: of.map((id) => ({ id })) })

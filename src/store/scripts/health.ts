@@ -1,10 +1,9 @@
 /** What attempts mean for their endpoints: episodes of failure, disabling, enabling again, and who is told. Holds end here too. */
-import { sql } from 'drizzle-orm/sql/sql'
 import { COLD_WINDOW, DISABLED_PROBE_MS, gateOf, isForbidden } from '../../health.ts'
 import { type Endpoint, type EventType, endpointStatus, type Millis } from '../../model.ts'
 import { cloudEventJson, envelopeJson } from '../../representation.ts'
 import { endpointColumns } from '../columns.ts'
-import { bind, type Call, type Columns, type Dialect, now, rows, type Script, send, statement } from '../script.ts'
+import { bind, type Call, type Columns, type Dialect, now, rows, type Script, send, sql, statement } from '../script.ts'
 import type { DeliverySettlement } from '../store.ts'
 import { type NewDelivery, type NewEvent, owe, readListeners, triesOf, type View, write } from './outbox.ts'
 import { changeLane } from './rules.ts'

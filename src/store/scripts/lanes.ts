@@ -8,10 +8,9 @@
  * A full lane leaves no turn: it is marked filled, and the settlement that frees a slot leaves one. A held lane leaves an alarm at most.
  * So lanes that can give nothing cost a claim nothing, whatever waits in them.
  */
-import { sql } from 'drizzle-orm/sql/sql'
 import { limitOf } from '../../health.ts'
 import type { Kind, Millis, Work } from '../../model.ts'
-import { bind, type Columns, type Dialect, rows, type Script, send, statement, together } from '../script.ts'
+import { bind, type Columns, type Dialect, rows, type Script, send, sql, statement, together } from '../script.ts'
 import { addLanes, KEY_CONCURRENCY, lockLanes } from './rules.ts'
 import { clientsIn, type Line, type Looked, mostTurns, plan, type Round, type Rule, type Seen, share, sift, type Want } from './share.ts'
 import { keepTurns, type Turn } from './turns.ts'

@@ -1,8 +1,7 @@
 /** Leases of both tables of work: renewed by whoever holds them, found by the janitor when they have ended. */
-import { sql } from 'drizzle-orm/sql/sql'
 import { type Delivery, type Kind, type Millis, type Task, WORKER } from '../../model.ts'
 import { deliveryColumns, taskColumns } from '../columns.ts'
-import { bind, first, rows, type Script, send, statement, together } from '../script.ts'
+import { bind, first, rows, type Script, send, sql, statement, together } from '../script.ts'
 import type { Expired, Held, LeaseEnd, Renewal } from '../store.ts'
 
 const tables = { task: 'tasks', delivery: 'deliveries' } as const

@@ -2,7 +2,6 @@
  * The outbox: events and the deliveries they owe, written by the script that changes the task, in its transaction. There is no other.
  * Bodies are rendered here, from the row the change returned, so that the bytes are fixed with the fact.
  */
-import { sql } from 'drizzle-orm/sql/sql'
 import { legible, parsed } from '../../legible.ts'
 import {
   type Callback,
@@ -18,7 +17,7 @@ import {
 } from '../../model.ts'
 import { cloudEventJson, envelopeJson, taskJson } from '../../representation.ts'
 import { endpointColumns } from '../columns.ts'
-import { bind, type Call, type Columns, rows, type Script, send, statement, together } from '../script.ts'
+import { bind, type Call, type Columns, rows, type Script, send, sql, statement, together } from '../script.ts'
 import type { Owed } from '../store.ts'
 import { admit, type Slots } from './lanes.ts'
 import { leaveTurns, turnsFor } from './turns.ts'

@@ -1,9 +1,8 @@
 /** What an audit looks at beside tasks, events and deliveries: the places these are found by. Lanes and turns, feeds, labels, remembered keys, tombstones. */
-import { sql } from 'drizzle-orm/sql/sql'
 import { gateOf } from '../../health.ts'
 import { isJson } from '../../legible.ts'
 import type { Endpoint, Millis } from '../../model.ts'
-import { bind, now, rows, type Script, statement, together } from '../script.ts'
+import { bind, now, rows, type Script, sql, statement, together } from '../script.ts'
 import { strandedIn } from './lanes.ts'
 import { type Check, end, fates, idsOf, named, type OpenReason, type Portion, spared, type Violation } from './proofs.ts'
 import { TOMBSTONE_MS } from './retention.ts'

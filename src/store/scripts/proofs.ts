@@ -2,7 +2,6 @@
  * What holds for tasks, their events and the deliveries these owe, looked at page by page in the order of keys. Each page is one consistent
  * look, and every rule can be judged within it, so that servers may go on meanwhile.
  */
-import { type SQL, sql } from 'drizzle-orm/sql/sql'
 import { isJson } from '../../legible.ts'
 import {
   type CanceledReason,
@@ -16,7 +15,7 @@ import {
   type Task,
   type Trigger,
 } from '../../model.ts'
-import { bind, type Dialect, now, rows, type Script, statement, together } from '../script.ts'
+import { bind, type Dialect, now, rows, type Script, type SQL, sql, statement, together } from '../script.ts'
 import { ending, readListeners, subscriptions } from './outbox.ts'
 import { laneOf } from './tasks.ts'
 

@@ -1,7 +1,6 @@
 /** What nodes share about task types: which are paused, and when somebody was last there to run them. */
-import { sql } from 'drizzle-orm/sql/sql'
 import type { Millis } from '../../model.ts'
-import { bind, first, rows, type Script, send, statement } from '../script.ts'
+import { bind, first, rows, type Script, send, sql, statement } from '../script.ts'
 import type { QueueState } from '../store.ts'
 
 /** Every task type's queue, and what stands before and behind them. */

@@ -1,7 +1,6 @@
 /** What was used of quotas that count requests: windows of fixed length, shared by all nodes. Losing them in a crash costs a window. */
-import { sql } from 'drizzle-orm/sql/sql'
 import type { Millis } from '../../model.ts'
-import { bind, type Call, type Script, send, statement, together } from '../script.ts'
+import { bind, type Call, type Script, send, sql, statement, together } from '../script.ts'
 import type { QuotaUse, QuotaWindow } from '../store.ts'
 
 /** A window is over when a new one, begun now, would end a whole window later: one reading of the clock judges both columns. */

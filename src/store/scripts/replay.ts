@@ -1,7 +1,6 @@
 /** Replay: what was owed before is owed once more, page by page, each page with the mark of how far it came, in one commit. */
-import { type SQL, sql } from 'drizzle-orm/sql/sql'
 import type { Endpoint, EventType, Json, Millis, State } from '../../model.ts'
-import { bind, type Columns, type Dialect, now, query, rows, type Script, send, statement, together } from '../script.ts'
+import { bind, type Columns, type Dialect, now, query, rows, type Script, type SQL, send, sql, statement, together } from '../script.ts'
 import type { Held, Position, ReplayCheckpoint, ReplayFilter } from '../store.ts'
 import { keepCheckpoint, resume } from './checkpoints.ts'
 import { DELIVERIES, keepEvents, keepTasks } from './deliveries.ts'

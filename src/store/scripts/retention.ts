@@ -1,7 +1,6 @@
 /** What has served its time goes: ended tasks with everything of theirs, news of endpoints, deleted endpoints, remembered keys, and the memory of what was erased. */
-import { sql } from 'drizzle-orm/sql/sql'
 import { isTerminal, type Millis, type State } from '../../model.ts'
-import { bind, type Columns, type Dialect, now, rows, type Script, send, statement } from '../script.ts'
+import { bind, type Columns, type Dialect, now, rows, type Script, send, sql, statement } from '../script.ts'
 import type { Aged } from '../store.ts'
 
 /** How long a task that is gone still answers 410. */

@@ -1,8 +1,7 @@
 /** The rules of lanes: made with their endpoint, changed with it, and by what its attempts say. */
-import { sql } from 'drizzle-orm/sql/sql'
 import { heard } from '../../health.ts'
 import type { Endpoint, Millis, Signal } from '../../model.ts'
-import { type Call, type Columns, type Dialect, rows, type Script, send, statement } from '../script.ts'
+import { type Call, type Columns, type Dialect, rows, type Script, send, sql, statement } from '../script.ts'
 import { FOREVER, type Rule, SAVED_MS } from './share.ts'
 import { leaveTurns, type Place, type Turn } from './turns.ts'
 

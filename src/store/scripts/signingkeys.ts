@@ -1,8 +1,7 @@
 /** The keys that sign webhooks: made, rotated, revoked. Each change tells the other nodes. */
-import { sql } from 'drizzle-orm/sql/sql'
 import type { SigningKey, SigningKeyState } from '../../model.ts'
 import { signingKeyColumns } from '../columns.ts'
-import { bind, first, rows, type Script, send, statement } from '../script.ts'
+import { bind, first, rows, type Script, send, sql, statement } from '../script.ts'
 import type { KeyTurn } from '../store.ts'
 
 /** The word that the keys have changed. */

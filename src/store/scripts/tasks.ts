@@ -1,8 +1,7 @@
 /** Tasks leave and enter their states here: intake, claim, settle, progress, cancel, redo, erase. */
-import { type SQL, sql } from 'drizzle-orm/sql/sql'
 import { isTerminal, type Millis, type Outcome, type Task } from '../../model.ts'
 import { taskColumns, updatedTaskColumns } from '../columns.ts'
-import { bind, type Columns, type Dialect, first, rows, type Script, send, statement, together } from '../script.ts'
+import { bind, type Columns, type Dialect, first, rows, type Script, type SQL, send, sql, statement, together } from '../script.ts'
 import type { Owed, Progress, Reported, Settled, Settlement, TaskChange } from '../store.ts'
 import type { Slots, Taking } from './lanes.ts'
 import { byLease, leaseOf, rememberEnds } from './leases.ts'

@@ -1,7 +1,6 @@
 /** Turns: the run queue. Whoever makes a lane claimable leaves one in the same commit. */
-import { sql } from 'drizzle-orm/sql/sql'
 import type { Kind, Millis } from '../../model.ts'
-import { type Call, type Columns, statement } from '../script.ts'
+import { type Call, type Columns, sql, statement } from '../script.ts'
 import { FOREVER } from './share.ts'
 
 /** What a lane's place in the run queue is made of. */

@@ -3,11 +3,10 @@
  * counts while it is the one that the endpoint names. The challenge stands in the delivery's bytes alone: whoever reads the feed by a key
  * must not learn what only the receiver may know.
  */
-import { sql } from 'drizzle-orm/sql/sql'
 import type { Delivery, Endpoint, Json, Millis } from '../../model.ts'
 import { cloudEventJson, envelopeJson } from '../../representation.ts'
 import { endpointColumns } from '../columns.ts'
-import { bind, first, type Script, send, statement } from '../script.ts'
+import { bind, first, type Script, send, sql, statement } from '../script.ts'
 import type { DeliverySettlement } from '../store.ts'
 import { regulate } from './health.ts'
 import { laneOf, owe, type View, write } from './outbox.ts'
