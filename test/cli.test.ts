@@ -202,11 +202,13 @@ describe('serve', () => {
   })
 
   /** A server in development on a free port, and a way to wait for what it says. */
-  async function start(): Promise<{ process: ChildProcess; url: string; says(text: string): Promise<string> }> {
+  async function start(
+    env: Record<string, string> = {},
+  ): Promise<{ process: ChildProcess; url: string; says(text: string): Promise<string> }> {
     writeTaskTypes()
     const child = spawn(process.execPath, [bin, 'serve', '--port', '0'], {
       cwd: folder,
-      env: environment({}),
+      env: environment(env),
       stdio: ['ignore', 'pipe', 'pipe'],
     })
     server = child
@@ -272,6 +274,15 @@ describe('serve', () => {
       const answer = await fetch(`${url}/v1/tasks?wait=10`, { method: 'POST', headers, body: JSON.stringify({ type, input: null }) })
       expect(await answer.json()).toMatchObject({ status: 'failed', tries: 1, error: { code: 'test_never', message: 'never' } })
     }
+  })
+
+  test.skipIf(!existsSync('/proc/self/cmdline')).each([
+    [['--max-semi-space-size=16'], {}],
+    [[], { NODE_OPTIONS: '--max-semi-space-size=32' }],
+  ])('keeps what is young in little memory, unless a size is given: %j with %j', async (flags, env) => {
+    const { process } = await start(env)
+    const words = readFileSync(`/proc/${process.pid}/cmdline`, 'utf8').split('\0')
+    expect(words.slice(1, words.indexOf(bin))).toEqual(flags)
   })
 
   test('outlives a promise that a handler left behind, and says so', async () => {
