@@ -16,8 +16,8 @@ if (major < 22 || (major === 22 && minor < 19)) {
   process.exit(1)
 }
 
-// V8 grows the space for what is young to 96 MiB in a server that makes much and keeps little. Half of that costs it some 3 % of its speed and
-// saves 60 MiB. The flag is heard at the start of a process alone, so this one becomes another: same pid, same streams. Whoever sets a size
+// V8 grows the space for what is young to 96 MiB in a server that makes much and keeps little. Half of that costs it some 3 % of its speed
+// and saves 60 MiB. The flag is heard at the start of a process alone, so this one becomes another: same pid, same streams. Whoever sets a size
 // of their own keeps it, and so does a process whose parent talks to it by a channel, which would not live through that.
 var LEAN = '--max-semi-space-size=16'
 var given = process.execArgv.concat(process.env.NODE_OPTIONS || '').join(' ')
@@ -30,6 +30,10 @@ if (
 ) {
   process.execve(process.execPath, [process.execPath, LEAN].concat(process.execArgv, process.argv.slice(1)), process.env)
 }
+
+// What Node compiles of all these modules is kept beside them for the next start, which takes a third less: as safe as the modules, where the
+// directory for everybody's temporary files is not. Where nothing may be written there, every start is a first one.
+require('node:module').enableCompileCache(path.join(__dirname, '..', 'node_modules', '.cache', 'ringback'))
 
 // A clone has the sources, and its dist may be stale; a package has dist alone.
 var source = path.join(__dirname, '..', 'src', 'cli', 'main.ts')
