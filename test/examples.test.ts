@@ -15,6 +15,7 @@ import { primes } from '../examples/tasks/primes.ts'
 import { createClient } from '../src/client.ts'
 import { Permanent, type RunContext } from '../src/index.ts'
 import { createReceiver } from '../src/receiver.ts'
+import { freePort } from './support/ports.ts'
 
 const root = fileURLToPath(new URL('..', import.meta.url))
 const read = (path: string): string => readFileSync(join(root, path), 'utf8')
@@ -73,16 +74,6 @@ async function listen(server: Server): Promise<number> {
   return (server.address() as AddressInfo).port
 }
 
-async function freePort(): Promise<number> {
-  const server = createServer()
-  server.listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  const { port } = server.address() as AddressInfo
-  server.close()
-  await once(server, 'close')
-  return port
-}
-
 function folderOf(name: string): string {
   const folder = mkdtempSync(join(tmpdir(), `ringback-${name}-`))
   endings.push(() => rmSync(folder, { recursive: true, force: true }))
@@ -104,7 +95,7 @@ describe('the tour', () => {
     expect(said).toMatch(/^Everything held, in [\d.]+ s\.$/m)
     expect(code).toBe(0)
     expect(readdirSync(temporary)).toEqual([])
-  }, 60_000)
+  }, 120_000)
 })
 
 describe.each(['hono', 'node-http'])('the platform mounted in %s', (name) => {
@@ -432,7 +423,9 @@ describe('the tutorial', () => {
     expect(json(waited!)).toMatchObject([{ status: 'completed', progress: 100, result: { slept: 2 } }])
     expect(json(endpoint!)).toMatchObject([{ status: 'active', url: `http://127.0.0.1:${ports[9000]}/hooks` }])
     expect(json(profiled!)).toMatchObject([{ status: 'completed', result: { rows: 3201 } }])
-    expect(json(deliveries!)).toMatchObject([{ data: [{ eventType: 'task.completed', attempts: [{ outcome: 'connect' }] }] }])
+    expect(json(deliveries!)).toMatchObject([
+      { data: [{ eventType: 'task.completed', attempts: expect.arrayContaining([expect.objectContaining({ outcome: 'connect' })]) }] },
+    ])
     expect(json(redelivered!)).toMatchObject([{ eventType: 'task.completed' }])
     expect(forged).toBe('401')
     expect(json(greeted!)).toMatchObject([
