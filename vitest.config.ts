@@ -14,6 +14,7 @@ export default defineConfig(({ mode }) => {
       // Bounds for what hangs, not for what is slow on a busy machine.
       testTimeout: long ? 300_000 : 60_000,
       hookTimeout: long ? 300_000 : 60_000,
+      expect: { poll: { timeout: 30_000 } },
     },
   }
 })
