@@ -89,7 +89,8 @@ describe.each(databases)('on %s', (name) => {
     const walk = (await ok(first('POST', '/v1/tasks/cancel', { type: 'work.nap' }))).json
     const canceled = () => count(home, `select count(*) as n from tasks where state = 'canceled'`)
     let kills = 0
-    for (let seen = 0; kills < 3; kills++) {
+    // On a busy machine it may be done before the last of them.
+    for (let seen = 0; kills < 3 && seen < TASKS; kills++) {
       seen = await eventually(
         'some more pages',
         async () => {
