@@ -132,7 +132,7 @@ describe.each(['hono', 'node-http'])('the platform mounted in %s', (name) => {
 
     app.process.kill('SIGTERM')
     expect(await app.ended).toBe(0)
-  }, 60_000)
+  }, 120_000)
 })
 
 describe('dataset.profile', () => {
@@ -383,7 +383,7 @@ describe('the documentation', () => {
     const { stdout, status } = spawnSync(process.execPath, compiler, { encoding: 'utf8' })
     expect([stdout, status]).toEqual(['', 0])
     expect(files).toHaveLength(10)
-  }, 60_000)
+  }, 120_000)
 
   test('of mounting shows the examples as they are', () => {
     for (const name of ['hono.ts', 'node-http.ts']) {
@@ -435,7 +435,7 @@ describe('the tutorial', () => {
     expect(receiver!.said()).toMatch(/^task_\w+ \(dataset\.profile\) is completed, attempt [23]$/m)
     expect(receiver!.said()).toContain('refused: The request has no webhook-jws header')
     await receiver!.says(String(json(greeted!)[0]!.id))
-  }, 90_000)
+  }, 120_000)
 })
 
 describe('the how-to', () => {
@@ -478,7 +478,7 @@ describe('the how-to', () => {
     const failed = await client.wait(await client.submit('shop.refund', { orderId: 'B-1', cents: 1 }))
     expect(failed).toMatchObject({ status: 'failed', tries: 1, error: { code: 'refund_refused', details: { why: 'unknown order' } } })
     expect(await client.run('shop.checksum', { text: 'A-17', rounds: 2 })).toMatch(/^[0-9a-f]{64}$/)
-  }, 60_000)
+  }, 120_000)
 
   test('about following a task: the program runs to its end, and the curl lines are answered', async () => {
     const page = 'docs/how-to/follow-a-task.md'
@@ -499,7 +499,7 @@ describe('the how-to', () => {
     expect(changed).toMatchObject({ id: ended!.id, type: 'demo.sleep' })
     expect(ended).toMatchObject({ status: 'completed' })
     expect(result).toEqual({ slept: 1 })
-  }, 60_000)
+  }, 120_000)
 
   test('about schedules: one is made, paused, changed and deleted', async () => {
     const page = 'docs/how-to/run-on-a-schedule.md'
@@ -513,7 +513,7 @@ describe('the how-to', () => {
     const [paused, resumed] = json(await paste(rest!))
     expect(paused).toMatchObject({ id: made!.id, paused: true, nextAt: null })
     expect(resumed).toMatchObject({ id: made!.id, paused: false, cron: '0 7 * * 1-5', revision: 3 })
-  }, 60_000)
+  }, 120_000)
 
   test('about workers: a key is made, a task is claimed, kept and completed', async () => {
     const page = 'docs/how-to/write-a-worker.md'
@@ -544,5 +544,5 @@ describe('the how-to', () => {
     expect(await client.get(task.id)).toMatchObject({ status: 'running', progress: 40, progressMessage: 'minute 4 of 10' })
     expect(json(await paste(complete!))).toEqual([{ status: 'completed' }])
     expect((await client.get(task.id)).result).toEqual({ text: 'Good morning.' })
-  }, 60_000)
+  }, 120_000)
 })

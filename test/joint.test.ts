@@ -6,14 +6,14 @@ import { readFrames } from './support/frames.ts'
 import { type Arrival, openReceiver, type Receiver } from './support/receiver.ts'
 import { type Call, databases, eventually, type Home, newClient, ok, openHome } from './support/server.ts'
 
-describe.concurrent.each(databases)('on %s', { timeout: 60_000 }, (name) => {
+describe.concurrent.each(databases)('on %s', { timeout: 120_000 }, (name) => {
   let home: Home
   let url: string
   const receivers: Receiver[] = []
   beforeAll(async () => {
     home = await openHome(name)
     url = await (await home.start()).listening
-  }, 60_000)
+  }, 120_000)
   afterAll(async () => {
     await Promise.all(receivers.map((receiver) => receiver.close()))
     await home.close()

@@ -248,7 +248,7 @@ async function world(ground: Ground) {
 }
 
 test('whatever happens in whatever order: nothing is lost, limits hold, fences grow, every generation ends once, feeds are gapless', {
-  timeout: 60_000,
+  timeout: 120_000,
 }, async () => {
   const ground = await openGround('sqlite')
   try {

@@ -9,7 +9,7 @@ import { type Answer, type Call, databases, eventually, type Home, newClient, ok
 /** How far the clocks of a node, its database and this test may differ within some seconds. */
 const SKEW_MS = 50
 
-describe.concurrent.each(databases)('on %s', { timeout: 60_000 }, (name) => {
+describe.concurrent.each(databases)('on %s', { timeout: 120_000 }, (name) => {
   let home: Home
   let server: Server
   let url: string
@@ -18,7 +18,7 @@ describe.concurrent.each(databases)('on %s', { timeout: 60_000 }, (name) => {
     home = await openHome(name)
     server = await home.start()
     url = await server.listening
-  }, 60_000)
+  }, 120_000)
   afterAll(async () => {
     await Promise.all(receivers.map((receiver) => receiver.close()))
     await home.close()

@@ -244,7 +244,7 @@ describe('a platform with types that run in threads', () => {
     } finally {
       await ringback.stop()
     }
-  }, 60_000)
+  }, 120_000)
 
   test.each<[string, () => TaskType, string]>([
     [

@@ -15,7 +15,7 @@ const bin = fileURLToPath(new URL('../../bin/ringback.cjs', import.meta.url))
 const newKey = (): string => randomBytes(32).toString('base64')
 const RESEALED = 'everything is sealed with the present master key: the previous one may be dropped'
 
-describe.each(databases)('on %s', { timeout: 60_000 }, (database) => {
+describe.each(databases)('on %s', { timeout: 120_000 }, (database) => {
   let home: Home
   let receiver: Receiver
   beforeEach(async () => {
