@@ -67,7 +67,8 @@ export function verification(current: Current): void {
     const after = await endpoint(id)
     expect(after).toMatchObject({ verificationDeliveryId: null, verificationError: null, verificationExpiresAt: null, revision: 2 })
     expect(after.verifiedAt).not.toBeNull()
-    expect(after.firstVerifiedAt).toBe(after.verifiedAt)
+    // The clock of PostgreSQL is read for each of them.
+    expect(Math.abs(after.firstVerifiedAt! - after.verifiedAt!)).toBeLessThan(1_000)
     expect((await claimDeliveries(current().store)).map(({ eventType }) => eventType)).toEqual(Array(3).fill('task.completed'))
   })
 
