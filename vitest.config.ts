@@ -12,8 +12,9 @@ export default defineConfig(({ mode }) => {
       // Files wait for sockets, processes and clocks more than they compute: more of them at once than there are cores.
       ...(long ? {} : { maxWorkers: 3 }),
       // Bounds for what hangs, not for what is slow on a busy machine.
-      testTimeout: long ? 300_000 : 60_000,
-      hookTimeout: long ? 300_000 : 60_000,
+      testTimeout: long ? 300_000 : 120_000,
+      hookTimeout: long ? 300_000 : 120_000,
+      expect: { poll: { timeout: 30_000 } },
     },
   }
 })

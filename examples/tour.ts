@@ -44,7 +44,7 @@ const since = (start: number): string => `${((performance.now() - start) / 1000)
 /** The platform runs as a process of its own, as it would for anybody. */
 const platform = await startPlatform({ databaseUrl: process.env.RINGBACK_DATABASE_URL ?? '' })
 /** Of everything that follows: nothing here should take longer. */
-const end = AbortSignal.timeout(20_000)
+const end = AbortSignal.timeout(60_000)
 const arrived = Promise.withResolvers<Arrival>()
 const receiving = createServer(async (request, response) => {
   const body = Buffer.from(await buffer(request))

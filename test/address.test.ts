@@ -1,8 +1,8 @@
 import { readFileSync } from 'node:fs'
-import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { RingbackError } from '../src/errors.ts'
 import { type AddressRulesInput, judgeAddress, judgeUrl, type Listener, parseAddressRules } from '../src/webhook/address.ts'
+import { fc } from './support/chance.ts'
 
 interface AddressVector {
   readonly address: string

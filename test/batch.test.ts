@@ -1,7 +1,8 @@
 /** Many callers, one commit: every item is answered once, whatever goes wrong, and nothing waits on a timer. */
-import fc from 'fast-check'
+
 import { afterEach, describe, expect, test, vi } from 'vitest'
 import { batch, type Carrier, type Limits } from '../src/batch.ts'
+import { fc } from './support/chance.ts'
 
 class Poison extends Error {}
 class Down extends Error {}

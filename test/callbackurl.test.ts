@@ -1,7 +1,8 @@
 /** When two callback URLs are one, and when one lies under another. */
-import fc from 'fast-check'
+
 import { describe, expect, test } from 'vitest'
 import { canonicalUrl, isUnder } from '../src/callbackurl.ts'
+import { fc } from './support/chance.ts'
 
 describe('two callback URLs are one', () => {
   test.each([

@@ -141,7 +141,9 @@ test('The clock of a PostgreSQL server that is set forward and back by an hour m
     ticker.wake()
     await vi.waitFor(async () => expect(await ticks()).toHaveLength(count), { timeout: 45_000, interval: 20 })
     ticker.wake()
-    await vi.waitFor(async () => expect((await store.findSchedule(id, clientId))!.nextAt!).toBeGreaterThan(await store.now()))
+    await vi.waitFor(async () => expect((await store.findSchedule(id, clientId))!.nextAt!).toBeGreaterThan(await store.now()), {
+      timeout: 45_000,
+    })
     expect(await ticks()).toHaveLength(count)
   }
   await look(0)

@@ -117,6 +117,14 @@ describe('a timer', () => {
     expect(vi.getTimerCount()).toBe(0)
   })
 
+  test('does not lose the millisecond in which it was armed', () => {
+    vi.useRealTimers()
+    const timers = vi.spyOn(globalThis, 'setTimeout')
+    for (let i = 0; i < 100; i++) systemClock().after(250, () => {})()
+    expect(new Set(timers.mock.calls.map(([, ms]) => ms))).toEqual(new Set([250]))
+    timers.mockRestore()
+  })
+
   test('of no time, or of less, wakes at once and not before it is armed', () => {
     let woken = 0
     for (const ms of [0, -5]) clock.after(ms, () => woken++)

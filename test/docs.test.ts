@@ -294,7 +294,7 @@ describe('examples', () => {
     } finally {
       rmSync(folder, { recursive: true })
     }
-  }, 60_000)
+  }, 120_000)
 })
 
 describe('a platform', () => {

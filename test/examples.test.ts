@@ -15,6 +15,7 @@ import { primes } from '../examples/tasks/primes.ts'
 import { createClient } from '../src/client.ts'
 import { Permanent, type RunContext } from '../src/index.ts'
 import { createReceiver } from '../src/receiver.ts'
+import { freePort } from './support/ports.ts'
 
 const root = fileURLToPath(new URL('..', import.meta.url))
 const read = (path: string): string => readFileSync(join(root, path), 'utf8')
@@ -73,16 +74,6 @@ async function listen(server: Server): Promise<number> {
   return (server.address() as AddressInfo).port
 }
 
-async function freePort(): Promise<number> {
-  const server = createServer()
-  server.listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  const { port } = server.address() as AddressInfo
-  server.close()
-  await once(server, 'close')
-  return port
-}
-
 function folderOf(name: string): string {
   const folder = mkdtempSync(join(tmpdir(), `ringback-${name}-`))
   endings.push(() => rmSync(folder, { recursive: true, force: true }))
@@ -104,7 +95,7 @@ describe('the tour', () => {
     expect(said).toMatch(/^Everything held, in [\d.]+ s\.$/m)
     expect(code).toBe(0)
     expect(readdirSync(temporary)).toEqual([])
-  }, 60_000)
+  }, 120_000)
 })
 
 describe.each(['hono', 'node-http'])('the platform mounted in %s', (name) => {
@@ -141,7 +132,7 @@ describe.each(['hono', 'node-http'])('the platform mounted in %s', (name) => {
 
     app.process.kill('SIGTERM')
     expect(await app.ended).toBe(0)
-  }, 60_000)
+  }, 120_000)
 })
 
 describe('dataset.profile', () => {
@@ -392,7 +383,7 @@ describe('the documentation', () => {
     const { stdout, status } = spawnSync(process.execPath, compiler, { encoding: 'utf8' })
     expect([stdout, status]).toEqual(['', 0])
     expect(files).toHaveLength(10)
-  }, 60_000)
+  }, 120_000)
 
   test('of mounting shows the examples as they are', () => {
     for (const name of ['hono.ts', 'node-http.ts']) {
@@ -432,7 +423,9 @@ describe('the tutorial', () => {
     expect(json(waited!)).toMatchObject([{ status: 'completed', progress: 100, result: { slept: 2 } }])
     expect(json(endpoint!)).toMatchObject([{ status: 'active', url: `http://127.0.0.1:${ports[9000]}/hooks` }])
     expect(json(profiled!)).toMatchObject([{ status: 'completed', result: { rows: 3201 } }])
-    expect(json(deliveries!)).toMatchObject([{ data: [{ eventType: 'task.completed', attempts: [{ outcome: 'connect' }] }] }])
+    expect(json(deliveries!)).toMatchObject([
+      { data: [{ eventType: 'task.completed', attempts: expect.arrayContaining([expect.objectContaining({ outcome: 'connect' })]) }] },
+    ])
     expect(json(redelivered!)).toMatchObject([{ eventType: 'task.completed' }])
     expect(forged).toBe('401')
     expect(json(greeted!)).toMatchObject([
@@ -442,7 +435,7 @@ describe('the tutorial', () => {
     expect(receiver!.said()).toMatch(/^task_\w+ \(dataset\.profile\) is completed, attempt [23]$/m)
     expect(receiver!.said()).toContain('refused: The request has no webhook-jws header')
     await receiver!.says(String(json(greeted!)[0]!.id))
-  }, 90_000)
+  }, 120_000)
 })
 
 describe('the how-to', () => {
@@ -485,7 +478,7 @@ describe('the how-to', () => {
     const failed = await client.wait(await client.submit('shop.refund', { orderId: 'B-1', cents: 1 }))
     expect(failed).toMatchObject({ status: 'failed', tries: 1, error: { code: 'refund_refused', details: { why: 'unknown order' } } })
     expect(await client.run('shop.checksum', { text: 'A-17', rounds: 2 })).toMatch(/^[0-9a-f]{64}$/)
-  }, 60_000)
+  }, 120_000)
 
   test('about following a task: the program runs to its end, and the curl lines are answered', async () => {
     const page = 'docs/how-to/follow-a-task.md'
@@ -506,7 +499,7 @@ describe('the how-to', () => {
     expect(changed).toMatchObject({ id: ended!.id, type: 'demo.sleep' })
     expect(ended).toMatchObject({ status: 'completed' })
     expect(result).toEqual({ slept: 1 })
-  }, 60_000)
+  }, 120_000)
 
   test('about schedules: one is made, paused, changed and deleted', async () => {
     const page = 'docs/how-to/run-on-a-schedule.md'
@@ -520,7 +513,7 @@ describe('the how-to', () => {
     const [paused, resumed] = json(await paste(rest!))
     expect(paused).toMatchObject({ id: made!.id, paused: true, nextAt: null })
     expect(resumed).toMatchObject({ id: made!.id, paused: false, cron: '0 7 * * 1-5', revision: 3 })
-  }, 60_000)
+  }, 120_000)
 
   test('about workers: a key is made, a task is claimed, kept and completed', async () => {
     const page = 'docs/how-to/write-a-worker.md'
@@ -551,5 +544,5 @@ describe('the how-to', () => {
     expect(await client.get(task.id)).toMatchObject({ status: 'running', progress: 40, progressMessage: 'minute 4 of 10' })
     expect(json(await paste(complete!))).toEqual([{ status: 'completed' }])
     expect((await client.get(task.id)).result).toEqual({ text: 'Good morning.' })
-  }, 60_000)
+  }, 120_000)
 })

@@ -87,9 +87,9 @@ describe.each(engines)('endpoints that fail, on %s', (engine) => {
     await owe(clientId, 30)
     expect(await failAll()).toBe(10)
     for (const pause of [5_000, 10_000, 20_000, 40_000, 60_000, 60_000]) {
-      await ground.pass(pause - 500)
+      await ground.pass(pause - 3_000)
       expect(await claimDeliveries(store), `closed for ${pause} ms`).toEqual([])
-      await ground.pass(600)
+      await ground.pass(3_100)
       const probe = await claimDeliveries(store)
       expect(probe, 'one probe').toHaveLength(1)
       expect(await claimDeliveries(store), 'and no second beside it').toEqual([])
@@ -155,9 +155,9 @@ describe.each(engines)('endpoints that fail, on %s', (engine) => {
     await owe(clientId, 1)
     await fail((await claimDeliveries(store))[0]!)
     const since = (await endpoint(bad)).failingSince!
-    await ground.pass(DAY - 2_000)
+    await ground.pass(DAY - 10_000)
     expect(await store.tellFailing(10)).toBe(0)
-    await ground.pass(3_000)
+    await ground.pass(11_000)
     expect(await store.tellFailing(10)).toBe(1)
     expect(await store.tellFailing(10), 'once').toBe(0)
     const [event] = await store.listEvents({ clientId, types: ['endpoint.failing'], after: 0, limit: 10 })
@@ -204,9 +204,9 @@ describe.each(engines)('endpoints that fail, on %s', (engine) => {
     await store.settleDelivery(delivered(told[0]!))
 
     for (let hour = 0; hour < 3; hour++) {
-      await ground.pass(HOUR - 1_000)
+      await ground.pass(HOUR - 10_000)
       expect(await claimDeliveries(store), 'one probe an hour').toEqual([])
-      await ground.pass(1_100)
+      await ground.pass(10_100)
       const sending = await claimDeliveries(store)
       expect(sending).toHaveLength(1)
       if (hour < 2) await fail(sending[0]!)

@@ -1,8 +1,9 @@
 /** The health of a lane: slow start, breaker, probes, the receiver's own pause. Pure. */
-import fc from 'fast-check'
+
 import { describe, expect, test } from 'vitest'
 import { DISABLED_PROBE_MS, gateOf, type Health, heard, isForbidden, limitOf } from '../src/health.ts'
 import type { Millis, Signal } from '../src/model.ts'
+import { fc } from './support/chance.ts'
 
 type Lane = Health & { readonly cap: number | null }
 const NOW = 1_800_000_000_000

@@ -5,9 +5,9 @@
  */
 import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
-import fc from 'fast-check'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { ADMIN, type Answer, type Client, type Kit, openKit, routesOf } from './http.kit.ts'
+import { fc } from './support/chance.ts'
 
 const REQUESTS = Number(process.env.RINGBACK_TEST_FUZZ ?? 1_500)
 /** Clients are suspended and deleted by some of the requests. */

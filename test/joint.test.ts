@@ -6,14 +6,14 @@ import { readFrames } from './support/frames.ts'
 import { type Arrival, openReceiver, type Receiver } from './support/receiver.ts'
 import { type Call, databases, eventually, type Home, newClient, ok, openHome } from './support/server.ts'
 
-describe.concurrent.each(databases)('on %s', { timeout: 60_000 }, (name) => {
+describe.concurrent.each(databases)('on %s', { timeout: 120_000 }, (name) => {
   let home: Home
   let url: string
   const receivers: Receiver[] = []
   beforeAll(async () => {
     home = await openHome(name)
     url = await (await home.start()).listening
-  }, 60_000)
+  }, 120_000)
   afterAll(async () => {
     await Promise.all(receivers.map((receiver) => receiver.close()))
     await home.close()
@@ -123,7 +123,7 @@ describe.concurrent.each(databases)('on %s', { timeout: 60_000 }, (name) => {
       i % 5 === 0 ? { type: 'work.refuse', input: null } : { type: 'work.instant', input: i },
     )
     await ok(call('POST', '/v1/tasks/batch', { tasks }))
-    await receiver.receives(90, { withinMs: 40_000 })
+    await receiver.receives(90)
     await Promise.all(asking)
     expect(seen).toHaveLength(90)
     expect(seen.filter(({ told, shown, ended }) => shown < told || !ended)).toEqual([])

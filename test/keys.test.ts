@@ -1,11 +1,11 @@
 import { createHash, randomBytes } from 'node:crypto'
-import fc from 'fast-check'
 import { base64url, createLocalJWKSet, FlattenedSign, flattenedVerify, type JSONWebKeySet } from 'jose'
 import { describe, expect, test } from 'vitest'
 import { systemClock } from '../src/clock.ts'
 import type { Millis, SigningKey, SigningKeyState } from '../src/model.ts'
 import { createSealer, type Sealer } from '../src/seal.ts'
 import { createKeyRing, type KeyRing, planKeys, type SigningKeyStore } from '../src/webhook/keys.ts'
+import { fc } from './support/chance.ts'
 
 const DAY_MS = 86_400_000
 const newSealer = (): Sealer => createSealer({ masterKey: randomBytes(32).toString('base64'), clock: systemClock() })

@@ -449,6 +449,7 @@ describe.each(engines)('lanes on %s', (engine) => {
     const clientId = await addClient(store)
     await addEndpoint(store, { clientId, maxPerMinute: 60 })
     await owe(clientId, 8)
+    const since = await store.now()
     const first = await store.claimDeliveries(claim())
     expect(first.items).toHaveLength(1)
     expect(first.nextInMs).toBeGreaterThan(500)
@@ -463,9 +464,11 @@ describe.each(engines)('lanes on %s', (engine) => {
       perSecond.push(taken)
     }
     const total = perSecond.reduce((a, b) => a + b)
-    expect(Math.max(...perSecond)).toBeLessThanOrEqual(engine === 'sqlite' ? 1 : 2)
+    // On PostgreSQL passing moves the rows, and time goes on by itself besides.
+    const besidesMs = engine === 'sqlite' ? 0 : (await store.now()) - since
+    expect(Math.max(...perSecond)).toBeLessThanOrEqual(engine === 'sqlite' ? 1 : 2 + besidesMs / 1_000)
     expect(total).toBeGreaterThanOrEqual(4)
-    expect(total).toBeLessThanOrEqual(6)
+    expect(total).toBeLessThanOrEqual(5 + besidesMs / 1_000)
     await ground.pass(60_000)
     expect(await claimDeliveries(store), 'an idle minute is not saved up').toHaveLength(1)
   })

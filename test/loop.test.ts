@@ -17,7 +17,7 @@ const WARM = 10
 /** From then to the end a heap grows by some tenths of a megabyte; platforms that were kept would be 300 KiB each. */
 const MOST_GROWTH_BYTES = 800_000
 
-test.each(engines)('start and stop in a loop leak no file, timer, listener or memory, on %s', { timeout: 60_000 }, async (engine) => {
+test.each(engines)('start and stop in a loop leak no file, timer, listener or memory, on %s', { timeout: 120_000 }, async (engine) => {
   const database = engine === 'sqlite' ? freshSqlite() : await freshPostgres()
   const receiver = await openReceiver()
   onTestFinished(async () => {

@@ -89,7 +89,7 @@ describe.each(engines)('a paused type on %s', (engine) => {
     const resumedAt = performance.now()
     await store.pauseType('slow.type', false)
     await end(waiting.map(({ id }) => id))
-    expect(performance.now() - resumedAt, 'at once, not by polling').toBeLessThan(5_000)
+    expect(performance.now() - resumedAt, 'at once, not by polling').toBeLessThan(10_000)
     expect(new Set(ran).size).toBe(11)
   })
 

@@ -10,7 +10,7 @@ import { first, query, type Script } from '../src/store/script.ts'
 import { freshPostgres } from './support/databases.ts'
 import { until } from './support/engine.ts'
 import { openGround } from './support/stores.ts'
-import { addClient, addTask, claimTasks, completed } from './support/work.ts'
+import { addClient, addEndpoint, addTask, claimTasks, completed } from './support/work.ts'
 
 const one = function* (): Script<unknown> {
   return yield* first(query(() => sql`select 1 as one`))
@@ -90,3 +90,31 @@ test('a feed reader skips nothing while a transaction that has its place in the 
     { seq: 2, taskId: quick!.id },
   ])
 })
+
+test('a page of deliveries takes no minute where PostgreSQL looked at the table while most of its rows were being written', async () => {
+  const ground = await openGround('postgres')
+  const { store, sql } = ground
+  const writer = new pg.Client({ connectionString: ground.url })
+  await writer.connect()
+  onTestFinished(async () => {
+    await writer.end()
+    await ground.close()
+  })
+  const clientId = await addClient(store)
+  const endpointId = await addEndpoint(store, { clientId })
+  await addTask(store, { clientId })
+  await store.settleTask(completed((await claimTasks(store, { limit: 1 }))[0]!))
+  const columns =
+    'client_id, lane_id, line, rank, due_at, tries, max_tries, fence, event_id, event_type, task_id, endpoint_id, trigger, updated_at'
+  await writer.query('begin')
+  await writer.query(`insert into deliveries (id, state, created_at, ${columns})
+    select 'delivery_hay_' || n, 'completed', created_at + n, ${columns} from deliveries, generate_series(100001, 110500) s(n)`)
+  await sql('analyze deliveries')
+  await writer.query('commit')
+  const wanted = { clientId, states: ['pending'], limit: 10 } as const
+  for (const place of [{}, { endpointId }]) {
+    const { items, next } = await store.listDeliveries({ ...wanted, ...place, after: null })
+    expect([items, next]).toEqual([[], expect.anything()])
+    expect((await store.listDeliveries({ ...wanted, ...place, after: next })).items).toHaveLength(1)
+  }
+}, 20_000)

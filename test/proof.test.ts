@@ -1,10 +1,10 @@
-import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { judgeVerification } from '../src/lifecycle.ts'
 import type { AttemptOutcome } from '../src/model.ts'
 import { cloudEventJson, envelopeJson } from '../src/representation.ts'
 import type { Sent } from '../src/webhook/attempt.ts'
 import { judgeChallenge, judgeConsent } from '../src/webhook/proof.ts'
+import { fc } from './support/chance.ts'
 
 const CHALLENGE = 'q7Tn0mYw3cV9xKJ2bR5sLhD8fGzA1eUoP4iWtE6yXvM'
 const ORIGIN = 'tasks.example.com'

@@ -131,12 +131,12 @@ describe('the core', () => {
   })
 
   test('answers 503 when the keys or the memory cannot be read, without calling the handler', async () => {
-    const nowhere = createServer()
-    nowhere.listen(0, '127.0.0.1')
-    await once(nowhere, 'listening')
-    const { port } = nowhere.address() as AddressInfo
-    nowhere.close()
-    const lost = createReceiver({ issuer, audience, jwksUrl: `http://127.0.0.1:${port}/keys`, onError: () => {} })
+    // Held at another address: nobody can come to listen at this one meanwhile.
+    const elsewhere = createServer().listen(0, '127.0.0.9')
+    endings.push(() => elsewhere.close())
+    await once(elsewhere, 'listening')
+    const { port } = elsewhere.address() as AddressInfo
+    const lost = createReceiver({ issuer, audience, jwksUrl: `http://127.0.0.8:${port}/keys`, onError: () => {} })
     expect((await lost.answer(post(genuine), fail)).status).toBe(503)
     const { receiver } = receiverWith({ seen: { claim: fail, commit: () => {}, release: () => {} } })
     expect((await receiver.answer(post(genuine), fail)).status).toBe(503)

@@ -20,7 +20,7 @@ const endings: (() => unknown)[] = []
 beforeAll(async () => {
   home = await openHome('SQLite')
   url = await (await home.start()).listening
-}, 60_000)
+}, 120_000)
 afterAll(async () => {
   for (const end of endings) await end()
   await home.close()

@@ -16,6 +16,13 @@ afterEach(async () => {
   for (const end of endings.splice(0).reverse()) await end()
 })
 
+function openPool(url: string, max = 10): pg.Pool {
+  const pool = new pg.Pool({ connectionString: url, max })
+  // The pool ends before its sockets do: dropping the database may still cut one.
+  pool.on('error', () => {})
+  return pool
+}
+
 const memories: Record<string, () => Promise<SeenIds>> = {
   'in this process': async () => memorySeen(),
   'in SQLite': async () => {
@@ -27,9 +34,7 @@ const memories: Record<string, () => Promise<SeenIds>> = {
   },
   'in PostgreSQL': async () => {
     const { url, drop } = await freshPostgres()
-    const pool = new pg.Pool({ connectionString: url, max: 8 })
-    // The pool ends before its sockets do: dropping the database may still cut one.
-    pool.on('error', () => {})
+    const pool = openPool(url, 8)
     endings.push(drop, () => pool.end())
     await pool.query(TABLE)
     return sqlSeen(async (sql, values) => (await pool.query(sql, values)).rows)
@@ -104,7 +109,7 @@ test('a memory in this process keeps no more ids than it is told, and forgets th
 
 test('a table in a schema of its own is used, and a name that is more than a name is refused', async () => {
   const { url, drop } = await freshPostgres()
-  const pool = new pg.Pool({ connectionString: url })
+  const pool = openPool(url)
   endings.push(drop, () => pool.end())
   await pool.query(`create schema mine; ${TABLE.replace('webhooks_seen', 'mine.ids')}`)
   const seen = sqlSeen(async (sql, values) => (await pool.query(sql, values)).rows, { table: 'mine.ids' })
@@ -144,7 +149,7 @@ describe('without a memory, the statement of the how-to applies the highest revi
 
   test('in PostgreSQL', async () => {
     const { url, drop } = await freshPostgres()
-    const pool = new pg.Pool({ connectionString: url })
+    const pool = openPool(url)
     endings.push(drop, () => pool.end())
     await pool.query(TASKS)
     const changed: (number | null)[] = []

@@ -1,10 +1,10 @@
 import { randomBytes } from 'node:crypto'
 import { inspect } from 'node:util'
-import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { systemClock } from '../src/clock.ts'
 import { StartupError } from '../src/errors.ts'
 import { createSealer, parseMasterKey } from '../src/seal.ts'
+import { fc } from './support/chance.ts'
 
 const clock = systemClock()
 const newKey = (): string => randomBytes(32).toString('base64')

@@ -191,7 +191,7 @@ describe.each(databases)('on %s', (name) => {
     }
     said = servers.map((server) => server.said()).join('\n')
     stolen = await steal(home, name)
-  }, 60_000)
+  }, 180_000)
   afterAll(async () => {
     await receiver.close()
     await home.close()
@@ -203,7 +203,8 @@ describe.each(databases)('on %s', (name) => {
       expect(said.includes(`"msg":"${line}"`), line).toBe(true)
     // With another master key it is not served at all.
     expect(said.includes('The master key does not fit this store')).toBe(true)
-    expect(said.match(/rb_\w{8,}|whsec_\w+/g)).toBeNull()
+    // At the beginning of a word: within a fingerprint it may stand by chance.
+    expect(said.match(/(?<![\w-])rb_\w{8,}|whsec_\w+/g)).toBeNull()
     expect(found({ ...sealedOrNever, ...data, ...made }, said)).toEqual([])
   })
 

@@ -24,7 +24,7 @@ async function opened(engine: Engine): Promise<Store> {
 /** How far the clocks of a node, its store and this test may differ within these seconds. */
 const SKEW_MS = 50
 
-describe.each(engines)('on %s', { timeout: 40_000 }, (engine) => {
+describe.each(engines)('on %s', { timeout: 120_000 }, (engine) => {
   test('a settlement that the store refuses is repeated: a success does not become a failure', async () => {
     const ground = await openGround(engine)
     onTestFinished(() => ground.close())

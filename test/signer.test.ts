@@ -1,12 +1,12 @@
 import { createPrivateKey } from 'node:crypto'
 import { readFileSync } from 'node:fs'
-import fc from 'fast-check'
 import { base64url, type CryptoKey, calculateJwkThumbprint, createLocalJWKSet, flattenedVerify, importJWK, type JWK } from 'jose'
 import { Webhook } from 'standardwebhooks'
 import { beforeAll, describe, expect, test } from 'vitest'
 import { systemClock } from '../src/clock.ts'
 import { createReceiver, verifyStandardWebhook } from '../src/receiver.ts'
 import { generateSecret, type SignerKey, secretBytes, secretHint, secretKey, signWebhook } from '../src/webhook/signer.ts'
+import { fc } from './support/chance.ts'
 
 const clock = systemClock()
 const { jwks } = JSON.parse(readFileSync(new URL('vectors/webhooks.json', import.meta.url), 'utf8')) as { jwks: { keys: JWK[] } }

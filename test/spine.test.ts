@@ -6,7 +6,10 @@ import { createReceiver } from '../src/receiver.ts'
 import { type Arrival, openReceiver, type Receiver } from './support/receiver.ts'
 import { type Answer, type Call, databases, eventually, type Home, newClient, ok, openHome, type Server } from './support/server.ts'
 
-describe.concurrent.each(databases)('on %s', { timeout: 60_000 }, (name) => {
+/** How far the clocks of a node, its database and this test may differ within some seconds. */
+const SKEW_MS = 50
+
+describe.concurrent.each(databases)('on %s', { timeout: 120_000 }, (name) => {
   let home: Home
   let server: Server
   let url: string
@@ -15,7 +18,7 @@ describe.concurrent.each(databases)('on %s', { timeout: 60_000 }, (name) => {
     home = await openHome(name)
     server = await home.start()
     url = await server.listening
-  }, 60_000)
+  }, 120_000)
   afterAll(async () => {
     await Promise.all(receivers.map((receiver) => receiver.close()))
     await home.close()
@@ -56,9 +59,9 @@ describe.concurrent.each(databases)('on %s', { timeout: 60_000 }, (name) => {
       expectSameEvent(await receiver.receives(2, { withinMs: 30_000 }))
       const { attempts } = await delivery(call, `taskId=${task.id}`, 'delivered')
       const waited = Date.parse(attempts[1].startedAt) - Date.parse(attempts[0].startedAt) - attempts[0].durationMs
-      expect(waited).toBeGreaterThanOrEqual(5_000)
-      // 6 s, and what a busy machine takes to notice.
-      expect(waited).toBeLessThan(8_000)
+      expect(waited).toBeGreaterThanOrEqual(5_000 - SKEW_MS)
+      // 6 s, and what a busy machine takes to notice; a poll comes after 13 s at the soonest.
+      expect(waited).toBeLessThan(12_000)
     } finally {
       await quiet.close()
     }
@@ -163,7 +166,7 @@ describe.concurrent.each(databases)('on %s', { timeout: 60_000 }, (name) => {
 
   test('a receiver that was down for three attempts gets the same id and bytes, freshly signed', async () => {
     const { call, receiver } = await meet()
-    const endpoint = await register(call, receiver.url, { retrySchedule: [0.3, 0.3, 1, 1, 1, 1] })
+    const endpoint = await register(call, receiver.url, { retrySchedule: [0.3, 0.3, ...Array(10).fill(1)] })
     await receiver.shut()
     const task = await submit(call, 'demo.echo', { hello: 'world' })
     await eventually('three failed attempts', async () => (await deliveriesOf(call, `taskId=${task.id}`))[0]?.attempts.length >= 3)
@@ -207,7 +210,7 @@ describe.concurrent.each(databases)('on %s', { timeout: 60_000 }, (name) => {
     expect(held).toMatchObject({ waitingFor: 'retryAfter', attempts: [{ retryAfterSeconds: 2, httpStatus: status }] })
     await submit(call, 'demo.echo')
     const arrivals = await receiver.receives(3)
-    for (const later of arrivals.slice(1)) expect(later.at - arrivals[0]!.at).toBeGreaterThanOrEqual(2_000)
+    for (const later of arrivals.slice(1)) expect(later.at - arrivals[0]!.at).toBeGreaterThanOrEqual(2_000 - SKEW_MS)
   })
 
   test('410 disables the endpoint and ends the delivery; later events are held', async () => {
@@ -340,7 +343,7 @@ describe.concurrent.each(databases)('on %s', { timeout: 60_000 }, (name) => {
     const [arrival] = await receiver.receives(1)
     expect(arrival!.event).toMatchObject({ type: 'task.failed', data: { id: task.id, tries: 1, error: { code: 'timeout' } } })
     const { startedAt, finishedAt } = arrival!.event.data
-    expect(Date.parse(finishedAt) - Date.parse(startedAt)).toBeGreaterThanOrEqual(1_000)
+    expect(Date.parse(finishedAt) - Date.parse(startedAt)).toBeGreaterThanOrEqual(1_000 - SKEW_MS)
   })
 
   test('a failed try is told, and tried again', async () => {
@@ -429,7 +432,7 @@ describe.concurrent.each(databases)('on %s', { timeout: 60_000 }, (name) => {
 
   test('who polls sees progress rise and never fall', async () => {
     const { call } = await meet()
-    const task = await submit(call, 'work.steps', { count: 8, ms: 150 })
+    const task = await submit(call, 'work.steps', { count: 20, ms: 150 })
     const seen: { progress: number; progressMessage: string | null; revision: number }[] = []
     for (let status = ''; status !== 'completed'; status = (seen.at(-1) as unknown as { status: string }).status) {
       const answer = await call('GET', `/v1/tasks/${task.id}?wait=10`, undefined, { 'if-none-match': `W/"${seen.at(-1)?.revision ?? 1}"` })
@@ -439,7 +442,7 @@ describe.concurrent.each(databases)('on %s', { timeout: 60_000 }, (name) => {
     expect(progress).toEqual([...progress].sort((a, b) => a - b))
     expect(new Set(progress).size).toBeGreaterThan(3)
     expect(progress.at(-1)).toBe(100)
-    expect(seen.find((it) => it.progress === 50)?.progressMessage ?? 'step 4 of 8').toBe('step 4 of 8')
+    expect(seen.find((it) => it.progress === 50)?.progressMessage ?? 'step 10 of 20').toBe('step 10 of 20')
   })
 
   test('the feed holds the same envelopes as the webhooks, in one order that grows', async () => {

@@ -159,7 +159,7 @@ describe('a full disk under SQLite', () => {
     async () => {
       const receiver = await openReceiver()
       onTestFinished(() => receiver.close())
-      receiver.answer(() => ({ status: 200, afterMs: receiver.arrivals.length === 1 ? 700 : 0 }))
+      receiver.answer(() => ({ status: 200, afterMs: receiver.arrivals.length === 1 ? 2_000 : 0 }))
       const url = await freshUrl('sqlite')
       const told = await startProcess(STARVED, [url, `${receiver.url}/hooks`]).line()
       expect(told).toEqual({

@@ -22,7 +22,7 @@ import { openSqlite } from '../src/store/sqlite.ts'
 import type { OpenMark } from '../src/store/store.ts'
 import { explained, type Visit } from './support/explain.ts'
 import { manualClock } from './support/manual-clock.ts'
-import { engines, type Ground, openGround } from './support/stores.ts'
+import { engines, type Ground, keepFromLearning, openGround } from './support/stores.ts'
 import {
   addClient,
   addEndpoint,
@@ -64,6 +64,7 @@ describe.each(engines)(`with ${BACKLOG.toLocaleString('en-US')} rows in the lane
         ? openSqlite(ground.url.slice('file:'.length), manualClock())
         : await openPostgres(ground.url, systemClock(), () => {})
     const { store } = ground
+    await keepFromLearning(ground)
     const busy = await addClient(store)
     // A task's lane that is full, with one running and a mountain behind it; and an endpoint that is paused.
     await addTask(store, { clientId: busy, concurrencyKey: 'a', callback: null })

@@ -203,7 +203,7 @@ describe('a platform with types that run in threads', () => {
       adminToken: 'the-operator-of-this-test',
       logLevel: 'silent',
       threads: 1,
-      leaseSeconds: 1,
+      leaseSeconds: 2,
       shutdownSeconds: 0,
     })
   }
@@ -232,20 +232,19 @@ describe('a platform with types that run in threads', () => {
       const read = () => call('GET', `/v1/tasks/${task.id}`, key)
       await until(async () => (await read()).progress > 0)
       // Two leases long: a node that could not renew would lose the task, and start it again.
-      const endAt = performance.now() + 2_000
-      let slowest = 0
+      const endAt = performance.now() + 4_000
+      let answers = 0
       while (performance.now() < endAt) {
-        const askedAt = performance.now()
         expect(await read()).toMatchObject({ status: 'running', tries: 1 })
-        slowest = Math.max(slowest, performance.now() - askedAt)
+        answers++
         await new Promise((resolve) => setTimeout(resolve, 20))
       }
       // A blocked loop would have answered nothing in all that time.
-      expect(slowest).toBeLessThan(1_000)
+      expect(answers).toBeGreaterThan(10)
     } finally {
       await ringback.stop()
     }
-  }, 60_000)
+  }, 120_000)
 
   test.each<[string, () => TaskType, string]>([
     [

@@ -134,7 +134,7 @@ test('A worker that waits at one node is handed at once what comes in at another
   const submitted = performance.now()
   const [task] = (await claim).json.tasks
   // Polling would take up to 15 s.
-  expect(performance.now() - submitted).toBeLessThan(5_000)
+  expect(performance.now() - submitted).toBeLessThan(10_000)
   expect(task.id).toBe(id)
   const call = calling(nodes[2].url, worker)
   const cancel = await client('POST', `/v1/tasks/${id}/cancel`)

@@ -19,6 +19,8 @@ export async function run(args: readonly string[]): Promise<number> {
   const program = new Command('ringback')
     .description('A webhook-first async task platform: a task goes in over HTTP, runs, and rings back with a signed webhook.')
     .version(version())
+    // What follows a command is that command's: the id of a key may begin with -V.
+    .enablePositionalOptions()
     .addHelpText('after', '\nSettings come from RINGBACK_* variables; the options above overrule them.')
   const audit = auditCommand((ended) => {
     code = ended

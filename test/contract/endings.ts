@@ -106,10 +106,10 @@ const paths: readonly Path[] = [
     name: 'past its deadline and its grace while running',
     state: 'failed',
     code: 'deadline_exceeded',
-    endsBy: 1_000,
+    endsBy: 10_000,
     async lead({ store, pass }) {
       await claimOne(store)
-      await pass(11_001)
+      await pass(20_001)
       return () => store.endOverdue(100, 10_000)
     },
   },
@@ -273,7 +273,7 @@ export function endings(current: Current): void {
     const { id } = await addTask(store, { clientId: await addClient(store) })
     await claimOne(store)
     await store.cancelTask(id, null)
-    await pass(9_000)
+    await pass(5_000)
     expect(await store.endOverdue(10, 10_000)).toBe(0)
     expect((await findTask(store, id)).state).toBe('running')
   })
@@ -281,9 +281,9 @@ export function endings(current: Current): void {
   test('the start-by time no longer counts once a try has started', async () => {
     const ground = current()
     const { store, pass } = ground
-    const id = await add(ground, { startsBy: 1_000 }, await addClient(store))
+    const id = await add(ground, { startsBy: 10_000 }, await addClient(store))
     await store.settleTask(retried(await claimOne(store)))
-    await pass(2_000)
+    await pass(11_000)
     expect(await store.endOverdue(10, 0)).toBe(0)
     expect((await claimOne(store)).id).toBe(id)
   })

@@ -281,7 +281,7 @@ export function lists(current: Current): void {
     const settle = async (fate: typeof completed | typeof failed): Promise<string> => {
       const { id } = await addTask(store, { clientId })
       await store.settleTask(fate(await claimOne(store)))
-      await pass(1_000)
+      await pass(10_000)
       return id
     }
     const first = await settle(completed)
@@ -293,8 +293,8 @@ export function lists(current: Current): void {
     expect(await list({ taskId: first })).toHaveLength(2)
     expect(await list({ eventType: 'task.failed', endpointId: one })).toMatchObject([{ taskId: second }])
     expect(await list({ states: ['completed'] })).toEqual([])
-    expect(await list({ since: now - 1_500 })).toHaveLength(2)
-    expect(await list({ until: now - 1_500 })).toHaveLength(2)
+    expect(await list({ since: now - 15_000 })).toHaveLength(2)
+    expect(await list({ until: now - 15_000 })).toHaveLength(2)
     expect(await list({ clientId: await addClient(store) })).toEqual([])
     const pages = await walk((after) => store.listDeliveries({ clientId, limit: 3, after }))
     expect(pages.map((page) => page.length)).toEqual([3, 1])

@@ -59,7 +59,7 @@ export function verification(current: Current): void {
     expect(before).toMatchObject({ verifiedAt: null, verificationDeliveryId: asked.id, revision: 1 })
     const valid = before.verificationExpiresAt! - before.createdAt
     expect(valid).toBeGreaterThanOrEqual(86_400_000)
-    expect(valid, 'the clock of the database may have gone on within the commit').toBeLessThan(86_401_000)
+    expect(valid, 'the clock of the database may have gone on within the commit').toBeLessThan(86_460_000)
     await current().pass(MINUTE)
     expect(await claimDeliveries(current().store), 'held').toEqual([])
 
@@ -67,7 +67,8 @@ export function verification(current: Current): void {
     const after = await endpoint(id)
     expect(after).toMatchObject({ verificationDeliveryId: null, verificationError: null, verificationExpiresAt: null, revision: 2 })
     expect(after.verifiedAt).not.toBeNull()
-    expect(after.firstVerifiedAt).toBe(after.verifiedAt)
+    // The clock of PostgreSQL is read for each of them.
+    expect(Math.abs(after.firstVerifiedAt! - after.verifiedAt!)).toBeLessThan(1_000)
     expect((await claimDeliveries(current().store)).map(({ eventType }) => eventType)).toEqual(Array(3).fill('task.completed'))
   })
 

@@ -29,7 +29,7 @@ test('a key revoked on one of two servers is refused by the other within 5 s, an
   expect(await refusedAfter(client.key, () => ok(operator('POST', `${keys}/${id}/rotate`, { overlapSeconds: 0 })))).toBeLessThan(5_000)
   const { id: fresh, key } = rotated.json
   expect(await refusedAfter(key, () => ok(operator('DELETE', `${keys}/${fresh}`)))).toBeLessThan(5_000)
-}, 60_000)
+}, 120_000)
 
 test.each(databases)(
   'a client deleted with thousands of tasks is erased whole, though the server is killed amid it, on %s',
@@ -41,7 +41,7 @@ test.each(databases)(
     const [leaves, stays] = [await newClient(base), await newClient(base)]
     const waiting = Array.from({ length: 100 }, () => ({ type: 'demo.echo', input: 'x', metadata: { a: 'b' }, delaySeconds: 3_600 }))
     for (const { call } of [leaves, stays]) await ok(call('POST', '/v1/endpoints', { url: 'http://127.0.0.1:9009/hooks' }))
-    await Promise.all(Array.from({ length: 30 }, () => ok(leaves.call('POST', '/v1/tasks/batch', { tasks: waiting }))))
+    await Promise.all(Array.from({ length: 60 }, () => ok(leaves.call('POST', '/v1/tasks/batch', { tasks: waiting }))))
     await ok(stays.call('POST', '/v1/tasks/batch', { tasks: waiting }))
     await ok(calling(base, OPERATOR)('DELETE', `/v1/clients/${leaves.id}`))
     expect((await leaves.call('GET', '/v1/tasks')).status).toBe(401)
@@ -49,7 +49,7 @@ test.each(databases)(
       Number((await home.query<{ n: number }>(`select count(*) as n from ${table} where client_id = '${of}'`))[0]!.n)
     const pending = () => home.query<{ n: number }>(`select id from tasks where client_id = '${leaves.id}' and state = 'pending'`)
     // One page was done with the deletion itself; a few more are on their way when it dies.
-    await eventually('a page of the janitor', async () => (await pending()).length < 2_500, { withinMs: 30_000, everyMs: 2 })
+    await eventually('a page of the janitor', async () => (await pending()).length < 5_500, { withinMs: 30_000, everyMs: 2 })
     first.kill('SIGKILL')
     await first.ended
     const left = await count('tasks', leaves.id)

@@ -5,7 +5,7 @@ import { createReceiver } from '../../src/receiver.ts'
 import { points } from '../support/deaths.ts'
 import { drained, moody, proveNothingLost, proveSound, type Random, seededRandom, startLoad } from '../support/load.ts'
 import { type Arrival, openReceiver, type Receiver } from '../support/receiver.ts'
-import { calling, databases, type Home, newClient, ok, openHome, type Server } from '../support/server.ts'
+import { calling, databases, type Home, linesOf, newClient, ok, openHome, type Server } from '../support/server.ts'
 
 const KILLS = Number(process.env.RINGBACK_TEST_KILLS ?? 200)
 const PUBLIC_URL = 'https://tasks.example.com'
@@ -113,7 +113,7 @@ async function prepare(cluster: Cluster, receiver: Receiver): Promise<{ key: str
 }
 
 /** What a server sent just before its death is read a moment after it. */
-const READ_AFTER_MS = 250
+const READ_AFTER_MS = 500
 /** A webhook that was taken comes again only when somebody died in between. */
 function expectRepeatsByDeathsOnly(arrivals: readonly Arrival[], deaths: readonly number[]): void {
   const last = new Map<string, number>()
@@ -218,7 +218,7 @@ function createCluster(home: Home, size: number, random: Random): Cluster {
     troubles() {
       const counts: Record<string, number> = {}
       for (const server of all)
-        for (const line of server.said().split('\n')) {
+        for (const line of linesOf(server.said())) {
           const parsed = line.startsWith('{') && line.endsWith('}') ? JSON.parse(line) : null
           if (parsed === null || parsed.level === 'info') continue
           const said = `${parsed.msg}: ${parsed.err?.message ?? ''}`

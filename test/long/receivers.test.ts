@@ -10,6 +10,7 @@ import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import { afterAll, beforeAll, describe, expect, type TestContext, test } from 'vitest'
+import { freePort } from '../support/ports.ts'
 import { eventually, type Home, newClient, ok, openHome } from '../support/server.ts'
 import { makeVectors } from '../vectors/generate.ts'
 
@@ -217,13 +218,4 @@ async function serveKeys({ onTestFinished }: TestContext, answer: () => { readon
     server.close()
   })
   return { url: `http://127.0.0.1:${(server.address() as AddressInfo).port}/keys`, fetches: () => fetches }
-}
-
-async function freePort(): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  const { port } = server.address() as AddressInfo
-  server.close()
-  await once(server, 'close')
-  return port
 }

@@ -89,7 +89,8 @@ describe.each(databases)('on %s', (name) => {
     const walk = (await ok(first('POST', '/v1/tasks/cancel', { type: 'work.nap' }))).json
     const canceled = () => count(home, `select count(*) as n from tasks where state = 'canceled'`)
     let kills = 0
-    for (let seen = 0; kills < 3; kills++) {
+    // On a busy machine it may be done before the last of them.
+    for (let seen = 0; kills < 3 && seen < TASKS; kills++) {
       seen = await eventually(
         'some more pages',
         async () => {
@@ -156,7 +157,7 @@ describe.each(databases)('on %s', (name) => {
     const behind = await several()
     const [before, after] = [alone, behind].map((waits) => `median ${waits[7]} ms, worst ${waits[14]} ms`)
     console.log(`${name}: the wait of the one alone: ${before}; behind 100,000 of another: ${after}; a round is ${MS} ms of ${SLOTS} slots`)
-    expect(behind[7], 'half of them within a round').toBeLessThanOrEqual(MS + 50)
+    expect(behind[7], 'half of them within a round').toBeLessThanOrEqual(alone[7]! + MS + 50)
     expect(await count(home, `select count(*) as n from tasks where state = 'pending'`)).toBeGreaterThan(50_000)
   })
 })

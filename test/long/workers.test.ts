@@ -11,6 +11,7 @@ import { rootCertificates } from 'node:tls'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import { afterAll, beforeAll, describe, expect, type TestContext, test } from 'vitest'
+import { freePort } from '../support/ports.ts'
 import { type Call, databases, eventually, type Home, newClient, newWorkerKey, ok, openHome } from '../support/server.ts'
 
 const run = promisify(execFile)
@@ -253,7 +254,8 @@ describe.each(databases)('a worker in Python on %s', (database) => {
     if (missing !== undefined) context.skip(missing)
     const own = await openHome(database)
     context.onTestFinished(() => own.close())
-    const node = await own.start({ ...settings, RINGBACK_LEASE_SECONDS: '30' })
+    const again = { ...settings, RINGBACK_LEASE_SECONDS: '30', RINGBACK_PORT: String(await freePort()) }
+    const node = await own.start(again)
     const base = await node.listening
     const client = await newClient(base)
     const id = await submit(client.call, python.type, long())
@@ -261,7 +263,7 @@ describe.each(databases)('a worker in Python on %s', (database) => {
     await worker.says(new RegExp(`^claimed ${id} try 1`))
     node.kill('SIGKILL')
     await node.ended
-    await own.start({ ...settings, RINGBACK_LEASE_SECONDS: '30', RINGBACK_PORT: new URL(base).port })
+    await own.start(again)
     expect(await worker.says(new RegExp(`^ended ${id}`))).toBe(`ended ${id} completed`)
     expect(await read(client.call, id)).toMatchObject({ status: 'completed', tries: 1 })
   })

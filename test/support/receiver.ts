@@ -2,6 +2,7 @@
 import { once } from 'node:events'
 import { createServer, type IncomingHttpHeaders, type Server } from 'node:http'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { anyPort } from './ports.ts'
 
 /** A request that has arrived whole. */
 export interface Arrival {
@@ -39,10 +40,6 @@ export interface Receiver {
   open(): Promise<void>
   close(): Promise<void>
 }
-
-/** Ports that no outgoing connection takes by chance, so that a shut receiver finds its own free again. */
-const FIRST_PORT = 20_000
-const PORTS = 12_000
 
 export async function openReceiver(): Promise<Receiver> {
   const arrivals: Arrival[] = []
@@ -124,7 +121,8 @@ async function listen(server: Server, port: number): Promise<void> {
 
 async function listenSomewhere(server: Server): Promise<number> {
   for (;;) {
-    const port = FIRST_PORT + Math.floor(Math.random() * PORTS)
+    // So that a shut receiver finds its own free again.
+    const port = anyPort()
     try {
       await listen(server, port)
       return port

@@ -147,7 +147,7 @@ function spawnServer(cwd: string, env: Readonly<Record<string, string>>): Server
     let unread = ''
     const look = (chunk: string): void => {
       unread += chunk
-      const line = unread.split('\n').find((it) => it.includes('"msg":"listening"') && it.endsWith('}'))
+      const line = linesOf(unread).find((it) => it.includes('"msg":"listening"') && it.endsWith('}'))
       if (line === undefined) return
       child.stdout.removeListener('data', look)
       resolve(`http://127.0.0.1:${(JSON.parse(line) as { port: number }).port}`)
@@ -167,12 +167,14 @@ function spawnServer(cwd: string, env: Readonly<Record<string, string>>): Server
     isKilled: () => killed,
     said,
     lines: (message) =>
-      said()
-        .split('\n')
+      linesOf(said())
         .filter((line) => line.endsWith('}') && line.includes(`"msg":${JSON.stringify(message)}`))
         .map((line) => JSON.parse(line)),
   }
 }
+
+/** Those that have ended: one that is cut off may look whole. */
+export const linesOf = (text: string): readonly string[] => text.split('\n').slice(0, -1)
 
 async function query<Row>(url: string, sql: string): Promise<readonly Row[]> {
   if (url.startsWith('file:')) {

@@ -51,6 +51,13 @@ export function scan(q: Omit<TaskQuery, 'limit' | 'states' | 'type'>, most: numb
     order by t.created_at ${direction}, t.id ${direction} limit ${most}`
 }
 
+/**
+ * Whether the row that was scanned passes, looked up by its id. Not as a join: what PostgreSQL knows of a table may be older than ten thousand of
+ * its rows, and by what it knew it compared each of them with each that was scanned.
+ */
+const each = (table: 'tasks' | 'deliveries', filters: readonly SQL[]): SQL =>
+  sql`(select 1 from ${sql.raw(table)} x where ${every([sql`x.id = s.id`, ...filters])}) = 1`
+
 /** Tasks of a client by time of creation. A page may end early, after much was scanned or gathered; `next` says where to go on. */
 export function* listTasks(q: TaskQuery): Script<Page<Task>> {
   const direction = q.order === 'asc' ? sql.raw('asc') : sql.raw('desc')
@@ -61,10 +68,10 @@ export function* listTasks(q: TaskQuery): Script<Page<Task>> {
   const scanned = scan(q, MOST_SCANNED)
   const found = yield* rows<Task>(
     query(
-      () => sql`with scanned as (${scanned})
-        select ${taskColumns} from tasks where id in (
-          select s.id from scanned s join tasks x on x.id = s.id where ${every(filters)}
+      () => sql`with scanned as (${scanned}), fitting as materialized (
+          select s.id from scanned s where ${each('tasks', filters)}
           order by s.created_at ${direction}, s.id ${direction} limit ${q.limit + 1})
+        select ${taskColumns} from tasks where id in (select id from fitting)
         order by created_at ${direction}, id ${direction}`,
     ),
   )
@@ -103,10 +110,10 @@ export function* listDeliveries(q: DeliveryQuery): Script<Page<Delivery>> {
   const most = wanted.length === 0 ? q.limit + 1 : MOST_SCANNED
   const found = yield* rows<Delivery>(
     query(
-      () => sql`with scanned as (select id, created_at from deliveries where ${every(place)} order by created_at desc, id desc limit ${most})
-        select ${deliveryColumns} from deliveries where id in (
-          select s.id from scanned s join deliveries x on x.id = s.id where ${every(wanted)}
+      () => sql`with scanned as (select id, created_at from deliveries where ${every(place)} order by created_at desc, id desc limit ${most}), fitting as materialized (
+          select s.id from scanned s where ${each('deliveries', wanted)}
           order by s.created_at desc, s.id desc limit ${q.limit + 1})
+        select ${deliveryColumns} from deliveries where id in (select id from fitting)
         order by created_at desc, id desc`,
     ),
   )
