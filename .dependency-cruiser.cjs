@@ -9,7 +9,7 @@ try {
 
 /** From the ground up. A file may import from its own layer and from those before it. */
 const layers = [
-  ['words', '^src/(model|errors|clock)\\.ts$|^src/store/store\\.ts$'],
+  ['words', '^src/(model|errors|clock)\\.ts$|^src/store/(store|terms)\\.ts$'],
   [
     'rules',
     '^src/(lifecycle|health|task|batch|config|cron|settings|id|seal|representation|replay|bulk|walk|depth|durations|apikey|idempotency|callbackurl|legible|self)\\.ts$',
