@@ -12,7 +12,7 @@ const layers = [
   ['words', '^src/(model|errors|clock)\\.ts$|^src/store/(store|terms)\\.ts$'],
   [
     'rules',
-    '^src/(lifecycle|health|task|batch|config|cron|settings|id|seal|representation|replay|bulk|walk|depth|durations|apikey|idempotency|callbackurl|legible|self)\\.ts$',
+    '^src/(lifecycle|health|task|batch|config|cron|settings|id|seal|representation|replay|bulk|walk|depth|durations|apikey|idempotency|callbackurl|legible|self|slots)\\.ts$',
   ],
   ['storage, webhooks, log', '^src/(store/(?!(store|terms)\\.ts)|webhook/|receiver/|client/|(observe|receiver|client)\\.ts$)'],
   ['pump', '^src/((pump|run|threads|reseal)\\.ts$|threads/)'],

@@ -8,6 +8,7 @@ import type { Attempt, Endpoint, Millis } from './model.ts'
 import { Interrupted, lender, Pump, type Source, settleSurely } from './pump.ts'
 import { challengeOf } from './representation.ts'
 import type { Sealer } from './seal.ts'
+import { Slots } from './slots.ts'
 import type { DeliverySettlement, Owed, Store } from './store/store.ts'
 import type { Sent } from './webhook/attempt.ts'
 import type { KeyRing } from './webhook/keys.ts'
@@ -44,7 +45,7 @@ export function createDispatcher(options: DispatcherOptions): Pump<Owed> {
   const { store, boot, leaseMs, clock } = options
   const attempt = attempts(options)
   const source: Source<Owed> = {
-    claim: (limit) => store.claimDeliveries({ limit, leaseMs, by: boot }),
+    claim: (limit, allot) => store.claimDeliveries({ limit, leaseMs, by: boot, allot }),
     renew: (held) => store.renew('delivery', held, leaseMs),
     async work(delivery, signal) {
       const attempted = await attempt(delivery, signal).catch((error: unknown): Attempted => {
@@ -59,7 +60,7 @@ export function createDispatcher(options: DispatcherOptions): Pump<Owed> {
       options.onAttempt({ delivery, sent, outcome: outcome.kind, nextDelayMs: 'delayMs' in outcome ? outcome.delayMs : null })
     },
   }
-  const pump = new Pump(source, { concurrency: options.concurrency, leaseMs, clock, onError: options.onError })
+  const pump = new Pump(source, { concurrency: options.concurrency, slots: new Slots(), leaseMs, clock, onError: options.onError })
   store.startDeliveries(lender(pump, boot, leaseMs))
   return pump
 }

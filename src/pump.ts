@@ -8,10 +8,11 @@
  */
 import type { Clock } from './clock.ts'
 import type { Millis, Work } from './model.ts'
-import type { Claimed, Held, Renewal, Settled, Starter } from './store/store.ts'
+import { type Slots, unshared } from './slots.ts'
+import type { Allotment, Claimed, Held, Refusal, Renewal, Settled, Starter } from './store/store.ts'
 
 export interface Source<W extends Work> {
-  claim(limit: number): Promise<Claimed<W>>
+  claim(limit: number, allot: () => Allotment): Promise<Claimed<W>>
   /** Works one item up to its settlement. Rejecting means: it stays leased, and the lease will end. */
   work(item: W, signal: AbortSignal): Promise<void>
   renew(held: readonly Held[]): Promise<readonly Renewal[]>
@@ -20,6 +21,8 @@ export interface Source<W extends Work> {
 export interface PumpOptions {
   /** At once on this node. */
   readonly concurrency: number
+  /** Who may hold how many of them. Left out: whoever comes. */
+  readonly slots?: Slots
   readonly leaseMs: Millis
   readonly clock: Clock
   readonly onError: (error: unknown) => void
@@ -61,6 +64,8 @@ export class Pump<W extends Work> {
   /** Somebody asked while a claim ran, or slots were the limit: claim again. */
   #again = false
   #hungry = false
+  /** Those in line whom the last claim passed by. */
+  #refused: readonly Refusal[] = []
   #cancelTimer = (): void => {}
   #cancelRenewal = (): void => {}
   #emptied: () => void = () => {}
@@ -92,8 +97,12 @@ export class Pump<W extends Work> {
   release(slots: number): void {
     this.#lent -= slots
     // Who asked while all free slots were lent was turned away.
-    if (slots > 0 && this.#hungry) this.wake()
+    if (slots > 0 && this.#awaited) this.wake()
     this.#emptied()
+  }
+  /** Shares out what is free and what was `lent`. */
+  allot(lent: number): Allotment {
+    return this.#options.slots?.allot(this.#free + lent) ?? unshared
   }
   /** Runs what the store started with lent slots. */
   run(items: readonly W[]): void {
@@ -101,6 +110,13 @@ export class Pump<W extends Work> {
   }
   get #free(): number {
     return this.#options.concurrency - this.#held.size - this.#lent
+  }
+  /** Whether somebody waits for a slot that has come free. */
+  get #awaited(): boolean {
+    return this.#hungry || this.#opens
+  }
+  get #opens(): boolean {
+    return this.#refused.length > 0 && this.#options.slots!.opens(this.#refused, this.#free)
   }
 
   start(): void {
@@ -165,11 +181,13 @@ export class Pump<W extends Work> {
           break
         }
         this.#lent += free
-        const claimed = await this.#source.claim(free).finally(() => (this.#lent -= free))
+        const claimed = await this.#source.claim(free, () => this.allot(free)).finally(() => (this.#lent -= free))
         this.lastClaimAt = this.#options.clock.now()
         nextInMs = claimed.nextInMs
         for (const item of claimed.items) this.#run(item)
-        if (claimed.more) this.#again = true
+        this.#refused = claimed.refused ?? []
+        // Slots may have come free for them since the claim was made.
+        if (claimed.more || this.#opens) this.#again = true
       }
     } catch (error) {
       this.#options.onError(error)
@@ -187,19 +205,21 @@ export class Pump<W extends Work> {
     const running: Running = { fence: item.fence, abort: new AbortController() }
     this.interrupt(item.id, 'leaseLost')
     this.#held.set(item.id, running)
+    this.#options.slots?.take(item)
     this.#source.work(item, running.abort.signal).then(
-      () => this.#ended(item.id, running),
+      () => this.#ended(item, running),
       (error) => {
         this.#options.onError(error)
-        this.#ended(item.id, running)
+        this.#ended(item, running)
       },
     )
   }
 
-  #ended(id: string, running: Running): void {
+  #ended(item: W, running: Running): void {
     // A row given back and claimed anew runs under another fence: its entry is not ours.
-    if (this.#held.get(id) === running) this.#held.delete(id)
-    if (this.#hungry) this.wake()
+    if (this.#held.get(item.id) === running) this.#held.delete(item.id)
+    this.#options.slots?.give(item)
+    if (this.#awaited) this.wake()
     this.#emptied()
   }
 
@@ -234,6 +254,7 @@ export const lender = <W extends Work>(pump: Pump<W>, by: string, leaseMs: Milli
   leaseMs,
   reserve: (most) => pump.reserve(most),
   release: (slots) => pump.release(slots),
+  allot: (lent) => pump.allot(lent),
   start: (items) => pump.run(items),
 })
 

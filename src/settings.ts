@@ -283,7 +283,7 @@ export const settings = {
   dispatchConcurrency: setting({
     variable: 'RINGBACK_DISPATCH_CONCURRENCY',
     fallback: '1024',
-    meaning: 'Deliveries in flight at once from this node, 1 to 16,384.',
+    meaning: 'Deliveries in flight at once from this node, 1 to 16,384; of more than one, a client has three quarters at most.',
     parse: wholeNumber(1, 16_384),
   }),
   shutdownSeconds: setting({

@@ -114,3 +114,19 @@ test('a delivery that waits for the breaker says so, and arrives when a probe fi
   await platform.until(async () => (await delivery()).status === 'delivered')
   expect(receiver.arrivals).toHaveLength(11)
 })
+
+test('one client’s receivers that answer late do not keep another client’s webhook waiting, though there would be enough of them for every slot', async () => {
+  receiver.answer(({ path }) => ({ status: 200, ...(path.startsWith('/late') && { afterMs: 8_000 }) }))
+  const platform = await openPlatform({ dispatchConcurrency: 8 })
+  for (let i = 0; i < 10; i++) await platform.call('POST', '/v1/endpoints', { url: `${receiver.url}/late/${i}` })
+  for (let i = 0; i < 3; i++) await platform.call('POST', '/v1/tasks', { type: 'echo', input: {} })
+  await platform.until(() => receiver.load.now >= 6)
+  const other = await platform.newClient()
+  await other('POST', '/v1/endpoints', { url: `${receiver.url}/hooks` })
+  await other('POST', '/v1/tasks', { type: 'echo', input: {} })
+  await receiver.receives(1, { path: '/hooks' })
+  const late = receiver.arrivals.filter(({ path }) => path.startsWith('/late'))
+  expect(late.map(({ status }) => status)).toEqual(Array(6).fill(null))
+  // And what waits of the first goes on as those that began end.
+  await platform.until(() => receiver.arrivals.length > 8)
+})

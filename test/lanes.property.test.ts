@@ -3,6 +3,7 @@
 import { expect, test } from 'vitest'
 import { decide } from '../src/lifecycle.ts'
 import type { Task } from '../src/model.ts'
+import { Slots } from '../src/slots.ts'
 import type { Owed } from '../src/store/store.ts'
 import { fc } from './support/chance.ts'
 import { type Ground, openGround } from './support/stores.ts'
@@ -27,6 +28,8 @@ const TYPES = [
 ] as const
 const CAP = 2
 const LEASE_MS = 10_000
+/** Slots for deliveries: few enough that clients and endpoints are refused. */
+const SLOTS = 5
 
 const nat = (max: number) => fc.nat({ max })
 const action = fc.oneof(
@@ -80,6 +83,8 @@ async function world(ground: Ground) {
   ]
   const held: Task[] = []
   const sending: Owed[] = []
+  const slots = new Slots()
+  const allot = () => slots.allot(SLOTS - sending.length)
   const made: string[] = []
   const erased = new Set<string>()
   const deliveries = async () => sql<{ id: string }>('select id from deliveries order by id')
@@ -147,14 +152,18 @@ async function world(ground: Ground) {
       if (id && (await store.eraseTask(id, null)).kind === 'changed') erased.add(id)
     },
     async send({ limit }) {
-      const { items } = await store.claimDeliveries(claim({ limit, leaseMs: LEASE_MS }))
-      expect(items.length).toBeLessThanOrEqual(limit)
+      const free = Math.min(limit, SLOTS - sending.length)
+      if (free === 0) return
+      const { items } = await store.claimDeliveries(claim({ limit: free, leaseMs: LEASE_MS, allot }))
+      expect(items.length).toBeLessThanOrEqual(free)
       sending.push(...items)
+      for (const item of items) slots.take(item)
     },
     async answer({ which, how }) {
       const owed = pick(sending, which)
       if (!owed) return
       sending.splice(sending.indexOf(owed), 1)
+      slots.give(owed)
       const last = (how === 2 || how === 3) && owed.tries >= owed.maxTries
       await store.settleDelivery(last ? undeliverable(owed) : answers[how]!(owed))
     },

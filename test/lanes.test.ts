@@ -204,7 +204,7 @@ describe.each(engines)('lanes on %s', (engine) => {
     await owe(clientId, 5)
     const [first, second] = await claimDeliveries(store)
     expect(await count('select count(*) as n from turns')).toBe(0)
-    expect(await store.claimDeliveries(claim())).toEqual({ items: [], nextInMs: null, more: false })
+    expect(await store.claimDeliveries(claim())).toEqual({ items: [], nextInMs: null, more: false, refused: [] })
     await store.settleDelivery(delivered(first!))
     expect(await claimDeliveries(store)).toHaveLength(1)
     await store.settleDelivery(undelivered(second!, 3_600_000))

@@ -2,6 +2,7 @@
 import { describe, expect, onTestFinished, test } from 'vitest'
 import type { Work } from '../src/model.ts'
 import { type Interrupted, Pump, type Source } from '../src/pump.ts'
+import { Slots } from '../src/slots.ts'
 import type { Claimed, Held, Renewal } from '../src/store/store.ts'
 import { turns, until } from './support/engine.ts'
 import { type ManualClock, manualClock } from './support/manual-clock.ts'
@@ -39,14 +40,16 @@ function source(
   }
   return { made, limits, renewals, running }
 }
-const items = (...ids: string[]): Work[] => ids.map((id) => ({ id, fence: 1 }) as Work)
+/** All of one client, each of the lane its id begins with. */
+const items = (...ids: string[]): Work[] => ids.map((id) => ({ id, fence: 1, clientId: 'client_a', laneId: id[0] }) as Work)
 
-function start(given: Parameters<typeof source>[0] & { concurrency?: number } = {}) {
+function start(given: Parameters<typeof source>[0] & { concurrency?: number; slots?: Slots } = {}) {
   const clock: ManualClock = manualClock()
   const errors: unknown[] = []
   const parts = source(given)
   const pump = new Pump(parts.made, {
     concurrency: given.concurrency ?? 10,
+    ...(given.slots && { slots: given.slots }),
     leaseMs: LEASE_MS,
     clock,
     onError: (error) => errors.push(error),
@@ -242,6 +245,62 @@ describe('a pump', () => {
     expect(limits).toHaveLength(1)
     pump.release(2)
     await until(() => limits.length === 2)
+  })
+
+  describe('whose slots are apportioned', () => {
+    const refused = [{ clientId: 'client_a', laneId: null }]
+
+    test('does not ask in vain for whom it refuses, and asks as soon as one of them may have a slot', async () => {
+      const { limits, running } = start({
+        concurrency: 8,
+        slots: new Slots(),
+        claims: [() => ({ items: items('a', 'b', 'c', 'd', 'e', 'f'), refused }), () => ({ items: items('g'), refused })],
+      })
+      await until(() => running.size === 6)
+      await turns(5)
+      expect(limits).toEqual([8])
+      running.get('a')!.end()
+      await until(() => running.has('g'))
+      await turns(5)
+      expect(limits).toEqual([8, 3])
+    })
+
+    test('asks for them too when slots that were lent come back', async () => {
+      const { pump, limits, running } = start({
+        concurrency: 8,
+        slots: new Slots(),
+        claims: [() => ({ items: items('a', 'b', 'c') }), () => ({ items: items('d'), refused })],
+      })
+      await until(() => running.size === 3)
+      await turns(3)
+      expect(pump.reserve(3)).toBe(3)
+      pump.wake()
+      await until(() => running.size === 4)
+      await turns(3)
+      expect(limits).toEqual([8, 2])
+      pump.release(3)
+      await until(() => limits.length === 3)
+    })
+
+    test('asks again when a slot came free for them while it asked', async () => {
+      const end: (() => void)[] = []
+      const { limits, running } = start({
+        concurrency: 8,
+        slots: new Slots(),
+        claims: [
+          () => ({ items: items('a', 'b', 'c', 'd', 'e', 'f'), more: true }),
+          () => {
+            for (const each of end) each()
+            return { refused }
+          },
+        ],
+      })
+      await until(() => running.size === 6)
+      end.push(running.get('a')!.end)
+      await until(() => limits.length === 3)
+      await turns(5)
+      expect(limits).toEqual([8, 2, 3])
+    })
   })
 
   test('is well while it is full', async () => {

@@ -303,6 +303,11 @@ export const webhooks: readonly Group[] = [
         'health.store.test',
         'endpoints that fail, on %s > 200 lanes that hang hold two slots each before any breaker has closed, and leave the rest to the others',
       ),
+      single('sqlite', 'the slots are the node’s own')(
+        'Receivers of one client that answer well, but late, leave the others their slots.',
+        'dispatch.test',
+        'one client’s receivers that answer late do not keep another client’s webhook waiting, though there would be enough of them for every slot',
+      ),
       both(
         'A probe spends one try.',
         'health.store.test',

@@ -9,7 +9,7 @@ import { DELIVERIES, settleDeliveries, takingDeliveries } from '../src/store/scr
 import { changeEndpoint, addEndpoint as insertEndpoint, removeEndpoint } from '../src/store/scripts/endpoints.ts'
 import { eraseClient, removeClient } from '../src/store/scripts/erasure.ts'
 import { expireDeliveries, tellFailing } from '../src/store/scripts/health.ts'
-import { claim, mend } from '../src/store/scripts/lanes.ts'
+import { admit, claim, mend, type Slots } from '../src/store/scripts/lanes.ts'
 import { findExpired, renew } from '../src/store/scripts/leases.ts'
 import { countOpenTasks } from '../src/store/scripts/lists.ts'
 import { queueOf } from '../src/store/scripts/queues.ts'
@@ -19,7 +19,7 @@ import { findDueSchedules, tick } from '../src/store/scripts/schedules.ts'
 import { newRound } from '../src/store/scripts/share.ts'
 import { reportProgress, settleTasks, takingTasks } from '../src/store/scripts/tasks.ts'
 import { openSqlite } from '../src/store/sqlite.ts'
-import type { OpenMark } from '../src/store/store.ts'
+import type { Allotment, OpenMark } from '../src/store/store.ts'
 import { explained, type Visit } from './support/explain.ts'
 import { manualClock } from './support/manual-clock.ts'
 import { engines, type Ground, keepFromLearning, openGround } from './support/stores.ts'
@@ -47,6 +47,10 @@ describe.each(engines)(`with ${BACKLOG.toLocaleString('en-US')} rows in the lane
   let driver: Driver
   let quiet: string
   let mountain: string
+  const many =
+    engine === 'postgres'
+      ? `generate_series(1, ${BACKLOG}) s(n)`
+      : `(with recursive s(n) as (select 1 union all select n + 1 from s where n < ${BACKLOG}) select n from s) s`
   const view = {
     publicUrl: () => '',
     retrySchedule: [5],
@@ -73,10 +77,6 @@ describe.each(engines)(`with ${BACKLOG.toLocaleString('en-US')} rows in the lane
     await addTask(store, { clientId: busy, type: 'other.type' })
     await store.settleTask(completed(await claimOne(store, {}, ['other.type'])))
     await store.changeEndpoint(endpointId, busy, { paused: true }, null)
-    const many =
-      engine === 'postgres'
-        ? `generate_series(1, ${BACKLOG}) s(n)`
-        : `(with recursive s(n) as (select 1 union all select n + 1 from s where n < ${BACKLOG}) select n from s) s`
     const copy = async (table: string, columns: string) =>
       ground.sql(
         `insert into ${table} (id, ${columns}) select 'copy_' || (1000000 + s.n), ${columns} from ${table}, ${many} where state = 'pending' and id not like 'copy%'`,
@@ -138,6 +138,33 @@ describe.each(engines)(`with ${BACKLOG.toLocaleString('en-US')} rows in the lane
       expectFew((await measure(() => settleDeliveries([delivered(sending.answer.taken[0]!)], view))).visits)
     },
   )
+
+  test('where slots refuse clients and endpoints, a claim and a start pass by what these have in line, however much', async () => {
+    const { store } = ground
+    const [one, other] = [await addClient(store), await addClient(store)]
+    const [well, slow] = [await addEndpoint(store, { clientId: one }), await addEndpoint(store, { clientId: one })]
+    await ground.sql(`insert into turns (queue, client_id, lane_id, turn) select 'delivery', '${other}', 'lane_other', s.n from ${many}`)
+    await ground.sql(`insert into turns (queue, client_id, lane_id, turn) values ('delivery', '${one}', '${slow}', 1)`)
+    const refused = [
+      { clientId: other, laneId: null },
+      { clientId: 'client_without_work', laneId: null },
+      { clientId: one, laneId: slow },
+    ]
+    const allotment: Allotment = { refused, take: (_clientId, _laneId, n) => n }
+    const slots: Slots = { by: 'boot_a', leaseMs: 30_000, count: 5, allot: () => allotment }
+    const started = await measure(() => admit(new Map([[well, { clientId: one, n: 1 }]]), slots, Date.now()))
+    expect([...started.answer]).toEqual([[well, 1]])
+    expectFew(started.visits)
+    const { id } = await addTask(store, { clientId: one, callback: { endpointId: well } })
+    await store.settleTask(completed(await claimOne(store)))
+    const queues = [{ id: DELIVERIES, cap: null }]
+    const claimed = await measure(() => claim(takingDeliveries(30_000, 'boot_a', view), queues, 10, newRound(), allotment))
+    expect(claimed.answer.taken.map(({ taskId }) => taskId)).toEqual([id])
+    expect(claimed.answer).toMatchObject({ more: false, refused: [refused[0], refused[2]] })
+    expectFew(claimed.visits)
+    await store.settleDelivery(delivered(claimed.answer.taken[0]!))
+    await ground.sql(`delete from turns where client_id in ('${one}', '${other}')`)
+  })
 
   test('the end of another client, and the erasing of what it had, visit none of them', async () => {
     const { store } = ground

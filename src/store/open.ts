@@ -77,6 +77,11 @@ const DECODING = [SyntaxError, RangeError, TypeError]
 /** Sets of task types whose turns are remembered: the nodes' own, and those that workers name. */
 const MOST_ROUNDS = 100
 
+function lentBy<W>(lender: Starter<W>, most: number): Slots {
+  const count = lender.reserve(most)
+  return { by: lender.by, leaseMs: lender.leaseMs, count, allot: () => lender.allot(count) }
+}
+
 /** What a word about a cancel begins with. */
 const CANCEL = 'cancel:'
 
@@ -191,7 +196,7 @@ export function bind(
         try {
           const { answers, started } = await driver.write(place, () => {
             const items = take()
-            if (lender) slots ??= { by: lender.by, leaseMs: lender.leaseMs, count: lender.reserve(items.length) }
+            if (lender) slots ??= lentBy(lender, items.length)
             return script(items, slots)
           })
           lender?.start(started)
@@ -350,10 +355,10 @@ export function bind(
       return answer
     },
 
-    async claimDeliveries({ limit, leaseMs, by }) {
+    async claimDeliveries({ limit, leaseMs, by, allot }) {
       const queues = [{ id: deliveries.DELIVERIES, cap: null }]
       const { taken, ...rest } = await write(
-        () => claim(deliveries.takingDeliveries(leaseMs, by, view), queues, limit, deliveryRound),
+        () => claim(deliveries.takingDeliveries(leaseMs, by, view), queues, limit, deliveryRound, allot?.()),
         order.claim,
       )
       return { ...rest, items: taken.filter((delivery) => delivery.state === 'running') }

@@ -46,6 +46,11 @@ export interface Dialect {
   records(name: string, columns: Columns): SQL
   /** Members of a subquery, in the form that keeps the planner on the index of what stands before it. */
   anyOf(query: SQL): SQL
+  /**
+   * Joins to each row of what stands before it the rows of a table that `rest` picks for it, as `name`; in `rest` they are called x. However few rows the
+   * planner believes the table to hold, it is not read from end to end.
+   */
+  joinEach(table: string, name: string, key: string, rest: SQL): SQL
   /** What `update … from` adds on PostgreSQL so that its rows are locked in id order before it starts. */
   inOrder(column: SQL, query: SQL): SQL
 }
@@ -115,6 +120,8 @@ export const sqliteDialect: Dialect = {
     return sql`(select ${picked} from (values ${bind(`${ROW_SOURCE}${name}:${names.join(',')}`)}) where column1 is not null)`
   },
   anyOf: (subquery) => sql`in (${subquery})`,
+  joinEach: (table, name, key, rest) =>
+    sql`join ${sql.raw(`${table} ${name} on ${name}.${key} in (select x.${key} from ${table} x`)} ${rest})`,
   inOrder: () => sql``,
 }
 
@@ -129,5 +136,6 @@ export const postgresDialect: Dialect = {
     return sql`(select * from json_to_recordset(${bind(name)}::json) as j(${sql.raw(typed.join(', '))}))`
   },
   anyOf: (subquery) => sql`= any(array(${subquery}))`,
+  joinEach: (table, name, _key, rest) => sql`cross join lateral (select x.* from ${sql.raw(`${table} x`)} ${rest}) ${sql.raw(name)}`,
   inOrder: (column, subquery) => sql`and ${column} = any(array(${subquery}))`,
 }

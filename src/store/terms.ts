@@ -199,6 +199,20 @@ export interface Claim {
   readonly leaseMs: Millis
   /** The boot that claims. */
   readonly by: string
+  /** How its slots are shared out, asked each time the script runs. Left out: whoever comes. */
+  readonly allot?: () => Allotment
+}
+/** The free slots of a node, as one run of a script shares them out: see `slots.ts`. */
+export interface Allotment {
+  /** Those who get none. */
+  readonly refused: readonly Refusal[]
+  /** Takes up to `n` slots for a lane; answers how many. */
+  take(clientId: string, laneId: string, n: number): number
+}
+/** A client that gets no slot; with a lane: that gets none for it. */
+export interface Refusal {
+  readonly clientId: string
+  readonly laneId: string | null
 }
 /** Task types this node runs, and their limits across nodes (null: none). */
 export interface TaskClaim extends Claim {
@@ -226,6 +240,8 @@ export interface Claimed<W> {
   readonly nextInMs: Millis | null
   /** More was claimable than the limit allowed, or lanes were busy: claim again as soon as a slot is free. */
   readonly more: boolean
+  /** Those in line who were refused a slot: claim again as soon as one of them may have it. Left out: nobody. */
+  readonly refused?: readonly Refusal[]
 }
 /** A delivery with what sending it takes. */
 export interface Owed extends Delivery {
@@ -245,6 +261,8 @@ export interface Starter<W> {
   /** Takes up to `most` free slots. Each is used by `start` or given back by `release`. */
   reserve(most: number): number
   release(slots: number): void
+  /** How what is free, with the slots lent, is shared out. */
+  allot(lent: number): Allotment
   start(items: readonly W[]): void
 }
 

@@ -6,11 +6,14 @@
  * 3. Slots are counted under the lane's row lock, by a statement that starts after the lock was got.
  *
  * A full lane leaves no turn: it is marked filled, and the settlement that frees a slot leaves one. A held lane leaves an alarm at most.
- * So lanes that can give nothing cost a claim nothing, whatever waits in them.
+ * So lanes that can give nothing cost a claim nothing, whatever waits in them. What this node's slots refuse keeps its turns, for other nodes
+ * and for later, and is passed by: a client at the cost of one row.
  */
 import { limitOf } from '../../health.ts'
 import type { Kind, Millis, Work } from '../../model.ts'
+import { unshared } from '../../slots.ts'
 import { bind, type Columns, type Dialect, rows, type Script, send, sql, statement, together } from '../script.ts'
+import type { Allotment, Claimed, Refusal } from '../store.ts'
 import { addLanes, KEY_CONCURRENCY, lockLanes } from './rules.ts'
 import { clientsIn, type Line, type Looked, mostTurns, plan, type Round, type Rule, type Seen, share, sift, type Want } from './share.ts'
 import { keepTurns, type Turn } from './turns.ts'
@@ -20,29 +23,41 @@ const ids = (d: Dialect, name: string) => sql`select v.id from ${d.records(name,
 // Looking: locks nothing, writes nothing.
 
 const QUEUE: Columns = { id: 'text', cap: 'int8', since: 'text' }
-const looking = (table: 'tasks' | 'deliveries') =>
-  statement(
-    (d) => sql`with recursive line(queue, client_id, n) as (
-        select q.id, (select min(t.client_id) from turns t where t.queue = q.id and t.client_id > q.since and t.turn is not null), 1
+/** `past`: passes by the turns of refused `clients`, each at the cost of one row, and of refused `lanes`. */
+const looking = (table: 'tasks' | 'deliveries', past = false) =>
+  statement((d) => {
+    const passed = past ? sql`passed_clients(id) as (${ids(d, 'clients')}), passed_lanes(id) as (${ids(d, 'lanes')}),` : sql``
+    const step = past ? sql`case when l.client_id in (select id from passed_clients) then 0 else 1 end` : sql`1`
+    return sql`with recursive ${passed} line(queue, client_id, n) as (
+        select q.id, (select min(t.client_id) from turns t where t.queue = q.id and t.client_id > q.since and t.turn is not null), 0
         from ${d.records('queues', QUEUE)} q
         where not exists (select 1 from queues g where g.id = q.id and g.paused_at is not null)
           and (q.cap is null or q.cap > (select count(*) from ${sql.raw(table)} r where r.state = 'running' and ${queueIs(table, sql`q.id`)}))
         union all
-        select l.queue, (select min(t.client_id) from turns t where t.queue = l.queue and t.client_id > l.client_id and t.turn is not null), l.n + 1
-        from line l where l.client_id is not null and l.n < ${bind('limit')})
+        select l.queue, (select min(t.client_id) from turns t where t.queue = l.queue and t.client_id > l.client_id and t.turn is not null),
+          l.n + ${step}
+        from line l where l.client_id is not null and l.n + ${step} < ${bind('limit')})
       select t.seq as seq, t.lane_id as "laneId", t.queue as queue, t.client_id as "clientId", t.turn as turn,
         l.id as known, l.cap as cap, l.filled as filled, l.held_until as "heldUntil", l.window_size as "windowSize", l.succeeded_at as "succeededAt",
         l.probe_ms as "probeMs", null as "alarmAt", null as now
-      from line c join turns t on t.seq ${d.anyOf(sql`select x.seq from turns x where x.queue = c.queue and x.client_id = c.client_id and x.turn is not null
-          order by x.turn, x.seq limit ${bind('depth')}`)}
+      from ${past ? sql`(select * from line where client_id not in (select id from passed_clients))` : sql`line`} c
+        ${d.joinEach(
+          'turns',
+          't',
+          'seq',
+          sql`where x.queue = c.queue and x.client_id = c.client_id and x.turn is not null
+            ${past ? sql`and x.lane_id not in (select id from passed_lanes)` : sql``} order by x.turn, x.seq limit ${bind('depth')}`,
+        )}
         left join lanes l on l.id = t.lane_id
       union all select null, null, null, null, null, null, null, null, null, null, null, null,
-        (select min(a.alarm_at) from turns a where a.alarm_at is not null), ${d.now}`,
-  )
+        (select min(a.alarm_at) from turns a where a.alarm_at is not null), ${d.now}`
+  })
 /** A task's queue is its type; all deliveries stand in one. */
 const queueIs = (table: 'tasks' | 'deliveries', queue: ReturnType<typeof sql>) =>
   table === 'tasks' ? sql`'task/' || r.type = ${queue}` : sql`true`
 const look = { task: looking('tasks'), delivery: looking('deliveries') }
+/** Of slots for tasks nobody is refused any: who runs when is the matter of their types. */
+const lookPast = looking('deliveries', true)
 
 const ringAlarms = statement(
   (d) =>
@@ -68,6 +83,19 @@ const sweepLanes = statement(
       )} limit ${sql.raw(String(MOST_EATEN))} ${d.skipLocked}`,
     )}`,
 )
+
+const standingClients = statement(
+  (d) => sql`select v.id as "clientId" from ${d.records('clients', { id: 'text' })} v
+    where (select 1 from turns t where t.queue = 'delivery' and t.client_id = v.id and t.turn is not null limit 1) is not null`,
+)
+const countTurns = statement(
+  (
+    d,
+  ) => sql`select v.id as "laneId", (select count(*) from (select 1 from turns t where t.lane_id = v.id and t.turn is not null limit ${bind('most')}) h0) as n
+    from ${d.records('lanes', { id: 'text' })} v`,
+)
+/** Of one refused lane: each look passes them by one after another. */
+const MOST_PILED = 8
 
 /** A lane that somebody else visits or settles is looked at again this soon: its turn stands. */
 const BUSY_MS: Millis = 4
@@ -136,17 +164,14 @@ export function* claim<Taken extends Row>(
   queues: readonly Queue[],
   limit: number,
   round: Round,
-): Script<{ readonly taken: readonly Taken[]; readonly nextInMs: Millis | null; readonly more: boolean }> {
+  allotment: Allotment = unshared,
+): Script<Pick<Claimed<Taken>, 'nextInMs' | 'more'> & { readonly taken: readonly Taken[]; readonly refused: readonly Refusal[] }> {
+  const anyRefused = allotment.refused.length > 0
   const wide = Math.max(limit, 16)
   const depth = Math.max(4, Math.ceil(wide / 4))
   const ask = function* (): Script<Looked> {
-    const found = yield* rows<Seen>(
-      look[taking.kind]({
-        queues: queues.map((q) => ({ ...q, since: round.since })),
-        limit: wide,
-        depth,
-      }),
-    )
+    const asked = { queues: queues.map((q) => ({ ...q, since: round.since })), limit: wide, depth }
+    const found = yield* rows<Seen>(anyRefused ? lookPast({ ...asked, ...passedBy(allotment.refused) }) : look[taking.kind](asked))
     const tail = found.at(-1)!
     return { seen: found.slice(0, -1), alarmAt: tail.alarmAt, now: tail.now! }
   }
@@ -164,14 +189,43 @@ export function* claim<Taken extends Row>(
   }
   const { lanes, stale } = sift(looked.seen, looked.now)
   if (stale.length > 0) yield* sweep(stale)
-  const wants = share(lanes, looked.seen, limit, wide, round)
+  const refused = anyRefused ? yield* findStanding(allotment.refused, looked.now, round) : []
+  const wants = share(lanes, looked.seen, limit, wide, round, allotment)
   const nextInMs = looked.alarmAt === null ? null : Math.max(0, looked.alarmAt - looked.now)
-  if (wants.length === 0) return { taken: [], nextInMs, more: stale.length > 0 }
+  // None though there are lanes: what runs began since those who are refused were listed.
+  if (wants.length === 0) return { taken: [], nextInMs, more: stale.length > 0, refused: [...refused, ...lanes] }
   const { taken, more, alarmAt } = yield* visit(taking, wants, queues, looked.now, round)
   const alarms = [alarmAt, looked.alarmAt].filter((at) => at !== null)
   // Lanes that were seen and got nothing, or that a look could not show, are claimable still.
   const beyond = wants.length < lanes.length || clientsIn(looked.seen) >= wide || mostTurns(looked.seen) >= depth
-  return { taken, more: more || beyond, nextInMs: alarms.length === 0 ? null : Math.max(0, Math.min(...alarms) - looked.now) }
+  return { taken, refused, more: more || beyond, nextInMs: alarms.length === 0 ? null : Math.max(0, Math.min(...alarms) - looked.now) }
+}
+
+const passedBy = (refused: readonly Refusal[]) => ({
+  clients: refused.filter(({ laneId }) => laneId === null).map(({ clientId }) => ({ id: clientId })),
+  lanes: refused.flatMap(({ laneId }) => (laneId === null ? [] : [{ id: laneId }])),
+})
+
+/** Those refused who stand in line. Where turns of a refused lane have piled up, one is left in their place, as by a visit. */
+function* findStanding(refused: readonly Refusal[], now: Millis, round: Round): Script<readonly Refusal[]> {
+  const { clients, lanes } = passedBy(refused)
+  const [standing, counts] = yield* together([standingClients({ clients }), countTurns({ lanes, most: MOST_PILED + 1 })])
+  const turnsOf = new Map((counts as { laneId: string; n: number }[]).map(({ laneId, n }) => [laneId, n]))
+  const inLine = refused.filter(({ laneId }) => laneId !== null && turnsOf.get(laneId)! > 0)
+  const piled = inLine.filter(({ laneId }) => turnsOf.get(laneId!)! > MOST_PILED).map(({ laneId }) => ({ id: laneId! }))
+  if (piled.length > 0) {
+    const locked = new Set((yield* rows<Rule>(lockLanes({ lanes: piled }))).map(({ id }) => id))
+    round.clock = Math.max(now, round.clock + 1)
+    yield* send([
+      eatTurns({ lanes: piled.filter(({ id }) => locked.has(id)) }),
+      ...keepTurns(
+        inLine
+          .filter(({ laneId }) => locked.has(laneId!))
+          .map(({ clientId, laneId }) => ({ queue: 'delivery', clientId, laneId: laneId!, turn: round.clock, alarmAt: null })),
+      ),
+    ])
+  }
+  return [...(standing as { clientId: string }[]).map(({ clientId }) => ({ clientId, laneId: null })), ...inLine]
 }
 
 function* sweep(stale: readonly Seen[]): Script<void> {
@@ -268,14 +322,37 @@ export interface Slots {
   readonly by: string
   readonly leaseMs: Millis
   readonly count: number
+  readonly allot: () => Allotment
 }
 /** While a delivery stands in line nothing new may start before it. */
 const deliveryInLine = statement(() => sql`select 1 as one from turns where queue = 'delivery' and turn is not null limit 1`)
+/** As `deliveryInLine`, but for those refused: of `some` at least one lane is. */
+const othersInLine = statement(
+  (d) => sql`with recursive line(client_id) as (
+      select min(t.client_id) from turns t where t.queue = 'delivery' and t.turn is not null
+      union all
+      select (select min(t.client_id) from turns t where t.queue = 'delivery' and t.client_id > l.client_id and t.turn is not null)
+      from line l where l.client_id in (${ids(d, 'some')}))
+    select 1 as one from line c where c.client_id not in (${ids(d, 'clients')})
+      and (select 1 from turns x where x.queue = 'delivery' and x.client_id = c.client_id and x.turn is not null
+        and x.lane_id not in (${ids(d, 'lanes')}) limit 1) is not null limit 1`,
+)
 
-/** How many deliveries of each lane may start now, under its rule and `slots`; lanes that are thereby full are marked so. */
-export function* admit(wanted: ReadonlyMap<string, number>, slots: number, now: Millis): Script<ReadonlyMap<string, number>> {
+/** How many deliveries of a lane are to start. */
+export interface Wanted {
+  readonly clientId: string
+  readonly n: number
+}
+/** How many deliveries of each lane may start now, under its rule and of the slots lent; lanes that are thereby full are marked so. */
+export function* admit(wanted: ReadonlyMap<string, Wanted>, slots: Slots, now: Millis): Script<ReadonlyMap<string, number>> {
   const lanes = [...wanted.keys()].map((id) => ({ id }))
-  const [waits, locked] = yield* together([deliveryInLine(), lockLanes({ lanes })])
+  const allotment = slots.allot()
+  const { refused } = allotment
+  const some = [...new Set(refused.map(({ clientId }) => clientId))].map((id) => ({ id }))
+  const [waits, locked] = yield* together([
+    refused.length === 0 ? deliveryInLine() : othersInLine({ ...passedBy(refused), some }),
+    lockLanes({ lanes }),
+  ])
   const rules = (locked as unknown as Rule[]).filter(
     (rule) => rule.heldUntil <= now && rule.filled === 0 && rule.paceMs === null && rule.probeMs === 0,
   )
@@ -284,11 +361,12 @@ export function* admit(wanted: ReadonlyMap<string, number>, slots: number, now: 
   const running = new Map(counts.map(({ id, n }) => [id, n]))
   const admitted = new Map<string, number>()
   const filled: { id: string }[] = []
-  let left = slots
+  let left = slots.count
   for (const known of rules) {
     const { id } = known
     const room = (limitOf(known, now) ?? Infinity) - (running.get(id) ?? 0)
-    const n = Math.max(0, Math.min(wanted.get(id)!, room, left))
+    const { clientId, n: asked } = wanted.get(id)!
+    const n = allotment.take(clientId, id, Math.max(0, Math.min(asked, room, left)))
     left -= n
     admitted.set(id, n)
     if (n > 0 && n >= room) filled.push({ id })

@@ -19,7 +19,7 @@ import { cloudEventJson, envelopeJson, taskJson } from '../../representation.ts'
 import { endpointColumns } from '../columns.ts'
 import { bind, type Call, type Columns, rows, type Script, send, sql, statement, together } from '../script.ts'
 import type { Owed } from '../store.ts'
-import { admit, type Slots } from './lanes.ts'
+import { admit, type Slots, type Wanted } from './lanes.ts'
 import { leaveTurns, turnsFor } from './turns.ts'
 
 /** What rendering takes that no table holds. */
@@ -317,9 +317,10 @@ export const owe = (
 /** Deliveries that may start in the commit that owes them: their lane has room, and nothing stands in line. */
 function* chooseStarting(deliveries: readonly NewDelivery[], slots: Slots | null): Script<ReadonlySet<string>> {
   if (!slots || slots.count === 0 || deliveries.length === 0) return new Set()
-  const wanted = new Map<string, number>()
-  for (const { endpoint_id } of deliveries) wanted.set(endpoint_id, (wanted.get(endpoint_id) ?? 0) + 1)
-  const admitted = new Map(yield* admit(wanted, slots.count, deliveries[0]!.created_at))
+  const wanted = new Map<string, Wanted>()
+  for (const { endpoint_id, client_id } of deliveries)
+    wanted.set(endpoint_id, { clientId: client_id, n: (wanted.get(endpoint_id)?.n ?? 0) + 1 })
+  const admitted = new Map(yield* admit(wanted, slots, deliveries[0]!.created_at))
   const starting = new Set<string>()
   for (const { id, endpoint_id } of deliveries) {
     const left = admitted.get(endpoint_id) ?? 0

@@ -1,6 +1,7 @@
 /** Who gets the free slots: pure, on what a look saw. */
 import { type Health, limitOf } from '../../health.ts'
 import type { Millis } from '../../model.ts'
+import type { Allotment } from '../store.ts'
 
 /** A turn in line, with its lane's rule. */
 export interface Seen {
@@ -83,9 +84,16 @@ export function mostTurns(seen: readonly Seen[]): number {
 
 /**
  * Shares `limit` slots: clients take turns, and within a client its lanes, the one that stands first beginning. When a look showed
- * as many clients as it can (`wide`), the next one goes on behind the last client served.
+ * as many clients as it can (`wide`), the next one goes on behind the last client served. No lane gets more than the allotment lets it have.
  */
-export function share(lanes: readonly Want[], seen: readonly Seen[], limit: number, wide: number, round: Round): readonly Want[] {
+export function share(
+  lanes: readonly Want[],
+  seen: readonly Seen[],
+  limit: number,
+  wide: number,
+  round: Round,
+  allotment: Allotment,
+): readonly Want[] {
   const byClient = new Map<string, Want[]>()
   for (const lane of lanes) {
     const own = byClient.get(lane.clientId)
@@ -114,7 +122,7 @@ export function share(lanes: readonly Want[], seen: readonly Seen[], limit: numb
         still.push(client)
         continue
       }
-      const lane = nextOpen(client)
+      const lane = nextOpen(client, allotment)
       if (!lane) continue
       lane.want++
       left--
@@ -127,11 +135,14 @@ export function share(lanes: readonly Want[], seen: readonly Seen[], limit: numb
   return all.flatMap((client) => client.lanes.filter(({ want }) => want > 0).map(({ lane, want }) => ({ ...lane, want })))
 }
 
-function nextOpen<L extends { want: number; most: number }>(client: { at: number; lanes: L[] }): L | null {
+function nextOpen<L extends { lane: Want; want: number; most: number }>(
+  client: { id: string; at: number; lanes: L[] },
+  allotment: Allotment,
+): L | null {
   for (let tried = 0; tried < client.lanes.length; tried++) {
     const lane = client.lanes[client.at]!
     client.at = (client.at + 1) % client.lanes.length
-    if (lane.want < lane.most) return lane
+    if (lane.want < lane.most && allotment.take(client.id, lane.lane.laneId, 1) > 0) return lane
   }
   return null
 }
