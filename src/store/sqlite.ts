@@ -111,9 +111,10 @@ function preparer(db: Database.Database, clock: Pick<Clock, 'now'>): (call: Call
     for (const slot of compiled.slots) {
       if ('rows' in slot) {
         const records = valueFor(call, slot.rows) as readonly Record<string, unknown>[]
-        const padded = 2 ** Math.ceil(Math.log2(Math.max(1, records.length)))
-        // At most one bit a row source: the sizes together name the text.
-        size = size * 65_536 + padded
+        const doublings = Math.ceil(Math.log2(Math.max(1, records.length)))
+        const padded = 2 ** doublings
+        // The sizes together name the text, and a double is exact for ten of them: no list is longer than 2^15 (see MOST_PARAMETERS).
+        size = size * 32 + doublings
         for (const record of records) for (const column of slot.columns) bound.push(record[column])
         for (let nulls = (padded - records.length) * slot.columns.length; nulls > 0; nulls--) bound.push(null)
       } else if ('name' in slot) bound.push(slot.name === 'now' ? clock.now() : valueFor(call, slot.name))
