@@ -44,10 +44,21 @@ export interface Dialect {
   readonly lock: SQL
   /** The records bound as `name`, as a row source. */
   records(name: string, columns: Columns): SQL
+  /** The place of a row, for tables whose key has many columns: what finds rows by it finds them by nothing else. Within one statement only, for it may move. */
+  readonly rowId: SQL
   /** Members of a subquery, in the form that keeps the planner on the index of what stands before it. */
   anyOf(query: SQL): SQL
   /** What `update … from` adds on PostgreSQL so that its rows are locked in id order before it starts. */
   inOrder(column: SQL, query: SQL): SQL
+  /** What `update … from` adds on PostgreSQL so that its rows are found by that column, whatever is known of the table. */
+  among(column: SQL, query: SQL): SQL
+  /**
+   * Joins the rows of a table that fit, looked up for each row before them. PostgreSQL plans a plain join by what it knows of the table, which
+   * may be older than most of its rows: then it compares each with each, or reads the table from end to end.
+   */
+  join(table: string, alias: string, on: SQL): SQL
+  /** The same, and rows before them that none fits. */
+  leftJoin(table: string, alias: string, on: SQL): SQL
 }
 
 /** A statement with its text fixed once. The answer makes a call of it: values by name, arrays as records. */
@@ -114,8 +125,12 @@ export const sqliteDialect: Dialect = {
     const picked = sql.raw(names.map((column, i) => `column${i + 1} as ${column}`).join(', '))
     return sql`(select ${picked} from (values ${bind(`${ROW_SOURCE}${name}:${names.join(',')}`)}) where column1 is not null)`
   },
+  rowId: sql.raw('rowid'),
   anyOf: (subquery) => sql`in (${subquery})`,
   inOrder: () => sql``,
+  among: () => sql``,
+  join: (table, alias, on) => sql`join ${sql.raw(`${table} ${alias}`)} on ${on}`,
+  leftJoin: (table, alias, on) => sql`left join ${sql.raw(`${table} ${alias}`)} on ${on}`,
 }
 
 export const postgresDialect: Dialect = {
@@ -128,6 +143,13 @@ export const postgresDialect: Dialect = {
     const typed = Object.entries(columns).map(([column, type]) => `${column} ${type}`)
     return sql`(select * from json_to_recordset(${bind(name)}::json) as j(${sql.raw(typed.join(', '))}))`
   },
+  rowId: sql.raw('ctid'),
   anyOf: (subquery) => sql`= any(array(${subquery}))`,
   inOrder: (column, subquery) => sql`and ${column} = any(array(${subquery}))`,
+  among: (column, subquery) => sql`and ${column} = any(array(${subquery}))`,
+  // The offset keeps the planner from making a plain join of it.
+  join: (table, alias, on) =>
+    sql`cross join lateral (select * from ${sql.raw(`${table} ${alias}`)} where ${on} offset 0) ${sql.raw(alias)}`,
+  leftJoin: (table, alias, on) =>
+    sql`left join lateral (select * from ${sql.raw(`${table} ${alias}`)} where ${on} offset 0) ${sql.raw(alias)} on true`,
 }
