@@ -1,6 +1,7 @@
 /** What a claim visits: as little as if the backlog of others were not there. By the plans of the databases themselves. */
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { systemClock } from '../src/clock.ts'
+import type { Task } from '../src/model.ts'
 import { type Driver, order } from '../src/store/driver.ts'
 import { openPostgres } from '../src/store/postgres.ts'
 import type { Script } from '../src/store/script.ts'
@@ -8,21 +9,22 @@ import { countBulk } from '../src/store/scripts/bulk.ts'
 import { DELIVERIES, settleDeliveries, takingDeliveries } from '../src/store/scripts/deliveries.ts'
 import { changeEndpoint, addEndpoint as insertEndpoint, removeEndpoint } from '../src/store/scripts/endpoints.ts'
 import { eraseClient, removeClient } from '../src/store/scripts/erasure.ts'
+import { findEndings } from '../src/store/scripts/following.ts'
 import { expireDeliveries, tellFailing } from '../src/store/scripts/health.ts'
 import { admit, claim, mend, type Slots } from '../src/store/scripts/lanes.ts'
 import { findExpired, renew } from '../src/store/scripts/leases.ts'
-import { countOpenTasks } from '../src/store/scripts/lists.ts'
+import { callbackStatuses, countOpenTasks } from '../src/store/scripts/lists.ts'
 import { queueOf } from '../src/store/scripts/queues.ts'
 import { countReplay } from '../src/store/scripts/replay.ts'
-import { ageNews } from '../src/store/scripts/retention.ts'
+import { ageNews, sweepLanes } from '../src/store/scripts/retention.ts'
 import { findDueSchedules, tick } from '../src/store/scripts/schedules.ts'
 import { newRound } from '../src/store/scripts/share.ts'
-import { reportProgress, settleTasks, takingTasks } from '../src/store/scripts/tasks.ts'
+import { endOverdue, eraseTask, reportProgress, settleTasks, takingTasks } from '../src/store/scripts/tasks.ts'
 import { openSqlite } from '../src/store/sqlite.ts'
 import type { Allotment, OpenMark } from '../src/store/store.ts'
 import { explained, type Visit } from './support/explain.ts'
 import { manualClock } from './support/manual-clock.ts'
-import { engines, type Ground, keepFromLearning, openGround } from './support/stores.ts'
+import { engines, type Ground, keepFromLearning, lookAmid, openGround } from './support/stores.ts'
 import {
   addClient,
   addEndpoint,
@@ -39,10 +41,24 @@ import {
 
 /** A million where there is time: the copying takes half a minute. */
 const BACKLOG = Number(process.env.RINGBACK_TEST_BACKLOG ?? 200_000)
+const backlog = BACKLOG.toLocaleString('en-US')
 /** Rows any one statement may visit: some for each slot it fills, whatever waits elsewhere. */
 const MOST_VISITED = 200
 
-describe.each(engines)(`with ${BACKLOG.toLocaleString('en-US')} rows in the lanes of others, on %s`, (engine) => {
+const view = {
+  publicUrl: () => '',
+  retrySchedule: [5],
+  newId: idOf,
+  newChallenge: () => '',
+  trouble: () => {},
+  limited: new Set<string>(),
+  keepMs: () => 7 * 86_400_000,
+}
+
+/** When PostgreSQL looked at its tables, by which it plans: if at all, after a test; or while all but one of their rows were being written. */
+const looks = [...engines.map((engine) => [engine, 'later'] as const), ['postgres', 'amid'] as const]
+
+describe.each(looks)(`with ${backlog} rows in the lanes of others, on %s, which looks at them %s`, (engine, look) => {
   let ground: Ground
   let driver: Driver
   let quiet: string
@@ -51,15 +67,6 @@ describe.each(engines)(`with ${BACKLOG.toLocaleString('en-US')} rows in the lane
     engine === 'postgres'
       ? `generate_series(1, ${BACKLOG}) s(n)`
       : `(with recursive s(n) as (select 1 union all select n + 1 from s where n < ${BACKLOG}) select n from s) s`
-  const view = {
-    publicUrl: () => '',
-    retrySchedule: [5],
-    newId: idOf,
-    newChallenge: () => '',
-    trouble: () => {},
-    limited: new Set<string>(),
-    keepMs: () => 7 * 86_400_000,
-  }
 
   beforeAll(async () => {
     ground = await openGround(engine)
@@ -90,6 +97,7 @@ describe.each(engines)(`with ${BACKLOG.toLocaleString('en-US')} rows in the lane
       'client_id, lane_id, state, line, rank, due_at, tries, max_tries, fence, event_id, event_type, task_id, endpoint_id, trigger, created_at, updated_at',
     )
     await claimTasks(store)
+    if (look === 'amid') await lookAmid(ground)
     quiet = await addClient(store)
     await addEndpoint(store, { clientId: quiet })
   }, 300_000)
@@ -115,7 +123,7 @@ describe.each(engines)(`with ${BACKLOG.toLocaleString('en-US')} rows in the lane
   }
 
   // SQLite looks at its tables only when told to, which nobody does.
-  test.each(engine === 'sqlite' ? ['as loaded'] : ['as loaded', 'as the database has come to know it'])(
+  test.each(engine === 'sqlite' || look === 'amid' ? ['as loaded'] : ['as loaded', 'as the database has come to know it'])(
     'claims and settlements of another’s work visit none of them: %s',
     async (state) => {
       if (state !== 'as loaded') await ground.sql('analyze')
@@ -287,8 +295,6 @@ describe.each(engines)(`with ${BACKLOG.toLocaleString('en-US')} rows in the lane
         Array.from({ length: 250 }, (_, n) => store.addSchedule({ ...given, id: idOf('schedule'), nextAt: nextAt + made + n }, MANY)),
       )
     const schedule = added(await store.addSchedule({ ...given, id: idOf('schedule'), nextAt: nextAt - 7_200_000 }, MANY))
-    // What PostgreSQL does by itself within a minute; before, it takes the table for a tiny one and sorts it.
-    if (engine === 'postgres') await ground.sql('analyze schedules')
     const found = await measure(() => findDueSchedules(['report.build', 'other.type'], 10))
     expect(found.answer.items.map(({ id }) => id)[0]).toBe(schedule.id)
     expectFew(found.visits)
@@ -349,4 +355,88 @@ describe.each(engines)(`with ${BACKLOG.toLocaleString('en-US')} rows in the lane
       expect(await fastest(() => mend('delivery'))).toBeLessThan(5)
     },
   )
+})
+
+/** Lanes, tasks, events and deliveries that PostgreSQL takes for one each. */
+const MANY_LANES = 3_000
+
+describe.each([['as new'], ['amid']])(`with ${MANY_LANES} lanes on a PostgreSQL that knows them %s`, (look) => {
+  let ground: Ground
+  let driver: Driver
+  let clientId: string
+  let endpointId: string
+
+  beforeAll(async () => {
+    ground = await openGround('postgres')
+    driver = await openPostgres(ground.url, systemClock(), () => {})
+    await keepFromLearning(ground)
+    const { store, sql } = ground
+    clientId = await addClient(store)
+    endpointId = await addEndpoint(store, { clientId })
+    await addTask(store, { clientId, metadata: '{"order":"A"}' })
+    await store.settleTask(completed(await claimOne(store)))
+    const copy = (table: string, given: Record<string, string>, columns: string) =>
+      sql(`insert into ${table} (${Object.keys(given)}, ${columns}) select ${Object.values(given)}, ${columns}
+        from (select * from ${table} limit 1) x, generate_series(100001, ${100_000 + MANY_LANES}) s(n)`)
+    const work = 'line, rank, due_at, tries, max_tries, fence, updated_at, finished_at'
+    const task = 'client_id, type, generation, revision, input, result, progress, metadata, priority, callback, timeout_seconds'
+    // What has ended, with what told of it; and as many lanes with one that waits in each.
+    await copy('tasks', { id: `'task_' || n`, created_at: 'created_at + n' }, `${task}, lane_id, state, ${work}`)
+    await copy(
+      'events',
+      { id: `'event_' || n`, task_id: `'task_' || n`, seq: 'n' },
+      'client_id, type, terminal, generation, revision, body, created_at',
+    )
+    await copy('labels', { task_id: `'task_' || n`, created_at: 'created_at + n' }, 'client_id, name, value')
+    const delivery = 'client_id, endpoint_id, event_type, trigger'
+    const told = { event_id: `'event_' || n`, task_id: `'task_' || n`, created_at: 'created_at + n' }
+    await copy('deliveries', { ...told, id: `'delivery_' || n`, state: `'completed'` }, `${delivery}, lane_id, ${work}`)
+    const waits = { lane_id: `client_id || '/report.build/' || n`, state: `'pending'` }
+    await copy('tasks', { ...waits, id: `'task_w_' || n`, created_at: 'created_at + n' }, `${task}, ${work}`)
+    await sql(`insert into lanes (id, cap, paced_at, held_until, filled) select lane_id, 1, 0, 0, 0 from tasks where id like 'task_w_%'`)
+    await sql(
+      `insert into turns (queue, client_id, lane_id, turn) select 'task/' || type, client_id, lane_id, rank from tasks where id like 'task_w_%'`,
+    )
+    if (look === 'amid') await lookAmid(ground)
+  }, 60_000)
+  afterAll(async () => {
+    await driver.close()
+    await ground.close()
+  })
+
+  const page = { since: null, until: 8e12, asOf: 8e12, states: ['completed'], eventTypes: null } as const
+  const ids = Array.from(
+    { length: 200 },
+    (_, n) => ({ id: `task_${100_001 + n}`, generation: 1, callback: '{}', state: 'completed' }) as Task,
+  )
+  /** Rows each statement may visit: about as many as it is asked about, whatever else there is. */
+  const asked: readonly (readonly [string, number, () => Script<unknown>])[] = [
+    ['the search for lost turns', MANY_LANES * 8, () => mend('task')],
+    [
+      'a claim of some lanes',
+      500,
+      () => claim(takingTasks(30_000, 'boot_a', view), [{ id: queueOf('report.build'), cap: null }], 10, newRound()),
+    ],
+    ['a sweep of idle lanes', 2_000, () => sweepLanes('', 100)],
+    ['a page of a replay', 8_000, () => countReplay({ ...page, clientId, endpointId }, null)],
+    ['a page of a change in bulk', 7_000, () => countBulk({ clientId, states: ['failed'], createdBefore: 8e12 }, null)],
+    [
+      'a page of what has a label',
+      7_000,
+      () => countBulk({ clientId, states: ['failed'], createdBefore: 8e12, metadata: { key: 'order', value: 'A' } }, null),
+    ],
+    ['the endings of some tasks', 500, () => findEndings(ids)],
+    ['what became of their callbacks', 1_000, () => callbackStatuses(ids)],
+    ['the erasing of a task', 50, () => eraseTask('task_100007', clientId)],
+    ['tasks past their time', 50, () => endOverdue(100, 1_000, view)],
+  ]
+  test.each(asked)('%s visits what it is asked about', async (_, most, script) => {
+    const visits: Visit[] = []
+    await driver.write(order.other, () => {
+      visits.length = 0
+      return explained(script(), driver, visits)
+    })
+    expect(visits.length).toBeGreaterThan(0)
+    for (const { text, rows } of visits) expect(rows, text).toBeLessThanOrEqual(most)
+  })
 })

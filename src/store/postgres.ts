@@ -98,9 +98,13 @@ export async function openPostgres(url: string, clock: Clock, onError: (error: E
     const client = await pool.connect()
     let broken: Error | undefined
     const tells = new Set<string>()
-    // Young tables look tiny to the planner, and prepared plans stay: an index is always meant. Sent along with the first statement.
+    // Young tables look tiny to the planner, and prepared plans stay: an index is always meant, and to be walked along in its order as far as
+    // is asked for. What is gathered of it and sorted then costs nothing where a row is expected, and seconds where a million are. Sent along
+    // with the first statement.
     const sent: Promise<unknown>[] = [
-      client.query(`${begin}; set local enable_seqscan = off; set local idle_in_transaction_session_timeout = ${MOST_STILL_MS}`),
+      client.query(
+        `${begin}; set local enable_seqscan = off; set local enable_bitmapscan = off; set local idle_in_transaction_session_timeout = ${MOST_STILL_MS}`,
+      ),
     ]
     sent[0]!.catch(() => {})
     try {

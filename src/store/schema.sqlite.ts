@@ -168,11 +168,13 @@ export const deliveries = sqliteTable(
   (t) => [
     index('deliveries_pending').on(t.laneId, t.line, t.rank, t.id).where(sql`state = 'pending'`),
     index('deliveries_running').on(t.laneId, t.leasedUntil).where(sql`state = 'running'`),
-    index('deliveries_open').on(t.createdAt).where(sql`state = 'pending'`),
+    // By age, and for nothing else: were it not for its second part, what is asked of a lane's pending ones might be planned along this one.
+    index('deliveries_open').on(t.createdAt).where(sql`state = 'pending' and created_at > 0`),
     index('deliveries_client').on(t.clientId, t.createdAt, t.id),
     index('deliveries_endpoint').on(t.endpointId, t.createdAt, t.id),
     index('deliveries_task').on(t.taskId),
-    index('deliveries_progress').on(t.taskId).where(sql`state = 'pending' and event_type = 'task.progress'`),
+    // The joined text sets it apart from the index of everything that waits.
+    index('deliveries_progress').on(t.taskId).where(sql`event_type = 'task.progress' and state || '' = 'pending'`),
   ],
 )
 

@@ -44,15 +44,22 @@ export interface Dialect {
   readonly lock: SQL
   /** The records bound as `name`, as a row source. */
   records(name: string, columns: Columns): SQL
+  /** The place of a row, for tables whose key has many columns: what finds rows by it finds them by nothing else. Within one statement only, for it may move. */
+  readonly rowId: SQL
   /** Members of a subquery, in the form that keeps the planner on the index of what stands before it. */
   anyOf(query: SQL): SQL
   /**
-   * Joins to each row of what stands before it the rows of a table that `rest` picks for it, as `name`; in `rest` they are called x. However few rows the
-   * planner believes the table to hold, it is not read from end to end.
+   * What `update … from` adds on PostgreSQL so that its rows are found by that column, whatever is known of the table; and locked in the order
+   * of the query, where that locks them.
    */
-  joinEach(table: string, name: string, key: string, rest: SQL): SQL
-  /** What `update … from` adds on PostgreSQL so that its rows are locked in id order before it starts. */
-  inOrder(column: SQL, query: SQL): SQL
+  among(column: SQL, query: SQL): SQL
+  /**
+   * Joins the rows of a table that fit, looked up for each row before them. PostgreSQL plans a plain join by what it knows of the table, which
+   * may be older than most of its rows: then it compares each with each, or reads the table from end to end.
+   */
+  join(table: string, alias: string, on: SQL): SQL
+  /** The same, and rows before them that none fits. */
+  leftJoin(table: string, alias: string, on: SQL): SQL
 }
 
 /** A statement with its text fixed once. The answer makes a call of it: values by name, arrays as records. */
@@ -119,10 +126,11 @@ export const sqliteDialect: Dialect = {
     const picked = sql.raw(names.map((column, i) => `column${i + 1} as ${column}`).join(', '))
     return sql`(select ${picked} from (values ${bind(`${ROW_SOURCE}${name}:${names.join(',')}`)}) where column1 is not null)`
   },
+  rowId: sql.raw('rowid'),
   anyOf: (subquery) => sql`in (${subquery})`,
-  joinEach: (table, name, key, rest) =>
-    sql`join ${sql.raw(`${table} ${name} on ${name}.${key} in (select x.${key} from ${table} x`)} ${rest})`,
-  inOrder: () => sql``,
+  among: () => sql``,
+  join: (table, alias, on) => sql`join ${sql.raw(`${table} ${alias}`)} on ${on}`,
+  leftJoin: (table, alias, on) => sql`left join ${sql.raw(`${table} ${alias}`)} on ${on}`,
 }
 
 export const postgresDialect: Dialect = {
@@ -135,7 +143,12 @@ export const postgresDialect: Dialect = {
     const typed = Object.entries(columns).map(([column, type]) => `${column} ${type}`)
     return sql`(select * from json_to_recordset(${bind(name)}::json) as j(${sql.raw(typed.join(', '))}))`
   },
+  rowId: sql.raw('ctid'),
   anyOf: (subquery) => sql`= any(array(${subquery}))`,
-  joinEach: (table, name, _key, rest) => sql`cross join lateral (select x.* from ${sql.raw(`${table} x`)} ${rest}) ${sql.raw(name)}`,
-  inOrder: (column, subquery) => sql`and ${column} = any(array(${subquery}))`,
+  among: (column, subquery) => sql`and ${column} = any(array(${subquery}))`,
+  // The offset keeps the planner from making a plain join of it.
+  join: (table, alias, on) =>
+    sql`cross join lateral (select * from ${sql.raw(`${table} ${alias}`)} where ${on} offset 0) ${sql.raw(alias)}`,
+  leftJoin: (table, alias, on) =>
+    sql`left join lateral (select * from ${sql.raw(`${table} ${alias}`)} where ${on} offset 0) ${sql.raw(alias)} on true`,
 }

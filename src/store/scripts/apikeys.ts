@@ -21,7 +21,7 @@ const KEY = {
 const keyNames = sql.raw(Object.keys(KEY).join(', '))
 const insertKey = statement(
   (d) => sql`insert into keys (${keyNames}, created_at) select ${keyNames}, ${d.now} from ${d.records('keys', KEY)} v
-    where v.client_id is null or exists (select 1 from clients c where c.id = v.client_id and c.status in ('active', 'suspended')) returning ${keyColumns}`,
+    where v.client_id is null or (select c.status from clients c where c.id = v.client_id) in ('active', 'suspended') returning ${keyColumns}`,
 )
 /** Null: there is no such client. */
 export function* addKey(key: NewKey): Script<Key | null> {
@@ -36,7 +36,7 @@ const ofKey = sql.raw(
 )
 const readKey = statement(
   () =>
-    sql`select ${ofKey}, c.status as "clientStatus" from keys k left join clients c on c.id = k.client_id where k.hash = ${bind('hash')}`,
+    sql`select ${ofKey}, (select c.status from clients c where c.id = k.client_id) as "clientStatus" from keys k where k.hash = ${bind('hash')}`,
 )
 export function* findKey(hash: string): Script<(Key & { clientStatus: ClientStatus | null }) | null> {
   return yield* first<Key & { clientStatus: ClientStatus | null }>(readKey({ hash }))

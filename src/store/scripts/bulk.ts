@@ -29,9 +29,9 @@ function scanning({ states, type, ...place }: BulkFilter, after: Position | null
     ...(type === undefined ? [] : [sql`x.type = ${type}`]),
   ]
   return query(
-    () => sql`with scanned as (${scan({ ...place, order: 'asc', after }, SCANNED)})
+    (d) => sql`with scanned as (${scan({ ...place, order: 'asc', after }, SCANNED)})
       select p.id as id, p.created_at as "createdAt", case when ${sql.join(conditions, sql` and `)} then octet_length(x.input) end as bytes
-      from scanned p left join tasks x on x.id = p.id order by p.created_at, p.id`,
+      from scanned p ${d.leftJoin('tasks', 'x', sql`x.id = p.id`)} order by p.created_at, p.id`,
   )
 }
 

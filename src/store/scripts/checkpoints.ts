@@ -4,10 +4,11 @@ import { bind, type Call, first, type Script, sql, statement } from '../script.t
 import type { Held, Walked } from '../store.ts'
 
 const readCheckpoint = statement(
-  () => sql`select checkpoint from tasks where id = ${bind('id')} and fence = ${bind('fence')} and state = 'running'`,
+  () => sql`select checkpoint from tasks where id = ${bind('id')} and fence = ${bind('fence')} and coalesce(state, '') = 'running'`,
 )
 const lockCheckpoint = statement(
-  (d) => sql`select checkpoint from tasks where id = ${bind('id')} and fence = ${bind('fence')} and state = 'running' ${d.lock}`,
+  (d) =>
+    sql`select checkpoint from tasks where id = ${bind('id')} and fence = ${bind('fence')} and coalesce(state, '') = 'running' ${d.lock}`,
 )
 const writeCheckpoint = statement(() => sql`update tasks set checkpoint = ${bind('checkpoint')} where id = ${bind('id')}`)
 

@@ -25,15 +25,19 @@ const takeDeliveries = statement(
     returning ${deliveryColumns}`,
 )
 const readBodies = statement(
-  (d) => sql`select e.id as id, e.body as body, t.traceparent as traceparent from events e left join tasks t on t.id = e.task_id
+  (
+    d,
+  ) => sql`select e.id as id, e.body as body, t.traceparent as traceparent from events e ${d.leftJoin('tasks', 't', sql`t.id = e.task_id`)}
     where e.id ${d.anyOf(ids(d, 'events'))}`,
 )
 const readEndpoints = statement((d) => sql`select ${endpointColumns} from endpoints where id ${d.anyOf(ids(d, 'endpoints'))}`)
 
+const ORPHAN: Columns = { delivery_id: 'text', why: 'text' }
 const cancelOrphans = statement(
   (d) => sql`update deliveries set fence = deliveries.fence + 1, tries = deliveries.tries - 1, state = 'canceled', canceled_reason = v.why,
       finished_at = ${d.now}, updated_at = ${d.now}, leased_until = null, leased_by = null
-    from ${d.records('orphans', { delivery_id: 'text', why: 'text' })} v where deliveries.id = v.delivery_id`,
+    from ${d.records('orphans', ORPHAN)} v where deliveries.id = v.delivery_id
+      ${d.among(sql`deliveries.id`, sql`select y.delivery_id from ${d.records('orphans', ORPHAN)} y`)}`,
 )
 /** An endpoint that is not there at all is one that something else has removed. */
 const isDeleted = ({ endpoint }: Owed): boolean => {
@@ -101,8 +105,8 @@ const updateDeliveries = statement(
       retry_after_at = case when v.hold_ms is null then null else ${d.now} + v.hold_ms end,
       finished_at = case when v.wish = 'pending' then null else ${d.now} end
     from ${d.records('settlements', SETTLEMENT)} v
-    where deliveries.id = v.delivery_id and deliveries.fence = v.at_fence and deliveries.state = 'running'
-      ${d.inOrder(
+    where deliveries.id = v.delivery_id and deliveries.fence = v.at_fence and coalesce(deliveries.state, '') = 'running'
+      ${d.among(
         sql`deliveries.id`,
         sql`select k.id from deliveries k where k.id ${d.anyOf(
           sql`select y.delivery_id from ${d.records('settlements', SETTLEMENT)} y`,
@@ -143,7 +147,7 @@ const cancelUnwanted = statement(
   (
     d,
   ) => sql`update deliveries set state = 'canceled', canceled_reason = 'endpointDeleted', finished_at = ${d.now}, updated_at = ${d.now}, retry_after_at = null
-    where id ${d.anyOf(ids(d, 'waiting'))} and exists (select 1 from endpoints e where e.id = deliveries.endpoint_id and e.deleted_at is not null)
+    where id ${d.anyOf(ids(d, 'waiting'))} and (select e.deleted_at from endpoints e where e.id = deliveries.endpoint_id) is not null
     returning ${updatedDeliveryColumns}`,
 )
 
@@ -220,7 +224,7 @@ export const readDelivery = statement(
 )
 const makeDue = statement(
   (d) => sql`update deliveries set line = 1, rank = ${d.now}, due_at = ${d.now}, retry_after_at = null, updated_at = ${d.now}
-    where id = ${bind('id')} and state = 'pending' returning ${deliveryColumns}`,
+    where id = ${bind('id')} and coalesce(state, '') = 'pending' returning ${deliveryColumns}`,
 )
 /** Locked: what tells of no task ages out by itself, and not while it is owed once more. */
 const readEvent = statement((d) => sql`select id, body from events where id = ${bind('id')} ${d.lock}`)

@@ -16,7 +16,8 @@ import { leaveTurns } from './turns.ts'
 import { endVerification, startVerification } from './verification.ts'
 
 export const readEndpoint = statement(
-  (d) => sql`select ${endpointColumns} from endpoints where id = ${bind('id')} and client_id = ${anyone(d)} and deleted_at is null`,
+  (d) =>
+    sql`select ${endpointColumns} from endpoints where id = ${bind('id')} and client_id = ${anyone(d)} and coalesce(deleted_at, 0) = 0`,
 )
 const readMany = statement(
   (d) =>
@@ -119,7 +120,7 @@ function hasUrl(known: readonly Pick<Endpoint, 'id' | 'url'>[], url: string, id:
 }
 const lockEndpoint = statement(
   (d) =>
-    sql`select ${endpointColumns} from endpoints where id = ${bind('id')} and client_id = ${anyone(d)} and deleted_at is null ${d.lock}`,
+    sql`select ${endpointColumns} from endpoints where id = ${bind('id')} and client_id = ${anyone(d)} and coalesce(deleted_at, 0) = 0 ${d.lock}`,
 )
 
 /** Changes settings or status; the lane's cap, pace and hold follow in the same commit, and it is looked at again. */
@@ -176,7 +177,7 @@ const removeEndpointRow = statement(
   (
     d,
   ) => sql`update endpoints set deleted_at = ${d.now}, updated_at = ${d.now}, headers = null, secret = '', previous_secret = null, revision = revision + 1
-    where id = ${bind('id')} and client_id = ${anyone(d)} and deleted_at is null returning client_id as "clientId"`,
+    where id = ${bind('id')} and client_id = ${anyone(d)} and coalesce(deleted_at, 0) = 0 returning client_id as "clientId"`,
 )
 /** Deliveries canceled in the commit that deletes their endpoint; claims cancel the rest, batch by batch. */
 const CANCELED_AT_ONCE = 10_000
@@ -186,7 +187,7 @@ const pendingOf = sql`x.lane_id = ${bind('id')} and x.state = 'pending' order by
 const canceling = (d: Dialect, chosen: SQL): SQL =>
   sql`update deliveries set fence = fence + 1, state = 'canceled', canceled_reason = 'endpointDeleted', finished_at = ${d.now}, updated_at = ${d.now},
       leased_until = null, leased_by = null
-    where state in ('pending', 'running') and id ${d.anyOf(sql`select x.id from deliveries x where ${chosen}`)}`
+    where coalesce(state, '') in ('pending', 'running') and id ${d.anyOf(sql`select x.id from deliveries x where ${chosen}`)}`
 const cancelRunning = statement((d) => canceling(d, sql`x.lane_id = ${bind('id')} and x.state = 'running'`))
 const cancelPending = statement((d) => canceling(d, sql`${pendingOf} limit ${bind('limit')}`))
 const readRest = statement(() => sql`select x.id from deliveries x where ${pendingOf} limit 1`)

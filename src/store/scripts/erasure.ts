@@ -1,19 +1,6 @@
 /** A client is deleted: its keys go and its work stops in one commit, then everything of it is erased, a page a commit. */
 import type { Client } from '../../model.ts'
-import {
-  bind,
-  type Call,
-  type Columns,
-  type Dialect,
-  first,
-  type Row,
-  rows,
-  type Script,
-  type SQL,
-  send,
-  sql,
-  statement,
-} from '../script.ts'
+import { bind, first, rows, type Script, send, sql, statement } from '../script.ts'
 import { telling } from './apikeys.ts'
 import { clientColumns, IS_THERE } from './clients.ts'
 import { removeEndpoint } from './endpoints.ts'
@@ -86,29 +73,27 @@ export function* findDeletedClient(after: string): Script<string | null> {
 }
 
 /** Removes rows of a client, a page of them, along an index that begins with the client. */
-const removing = (table: string, key: string, order: string, columns: Columns, which = '1 = 1') => ({
-  read: statement((d: Dialect) => {
-    const where = sql`client_id = ${bind('id')} and ${sql.raw(which)}`
-    return sql`select ${sql.raw(key)} from ${sql.raw(table)} where ${where} order by ${sql.raw(order)} limit ${bind('limit')} ${d.skipLocked}`
-  }),
-  remove: statement((d: Dialect): SQL => {
-    const names = sql.raw(key)
-    return sql`delete from ${sql.raw(table)} where (${names}) in (select ${names} from ${d.records('gone', columns)} v)`
-  }),
-})
-const TASKS = removing('tasks', 'id', 'created_at, id', { id: 'text' }, `state not in ('pending', 'running')`)
-const REST = [
-  removing('events', 'id', 'seq', { id: 'text' }),
-  removing('labels', 'client_id, name, value, created_at, task_id', 'name, value, created_at, task_id', {
-    client_id: 'text',
-    name: 'text',
-    value: 'text',
-    created_at: 'int8',
-    task_id: 'text',
-  }),
-  removing('idempotency', 'client_id, scope, key', 'scope, key', { client_id: 'text', scope: 'text', key: 'text' }),
+const removing = (table: string, order: string, which = '1 = 1') =>
+  statement(
+    (d) =>
+      sql`delete from ${sql.raw(table)} where ${d.rowId} ${d.anyOf(
+        sql`select x.${d.rowId} from ${sql.raw(table)} x where x.client_id = ${bind('id')} and ${sql.raw(which)}
+      order by ${sql.raw(order)} limit ${bind('limit')} ${d.skipLocked}`,
+      )} returning 1 as one`,
+  )
+const removeRest = [
+  removing('tasks', 'x.created_at, x.id', `x.state not in ('pending', 'running')`),
+  removing('events', 'x.seq'),
+  removing('labels', 'x.name, x.value, x.created_at, x.task_id'),
+  removing('idempotency', 'x.scope, x.key'),
 ]
-const DELIVERIES = removing('deliveries', 'id', 'created_at, id', { id: 'text' }, `state <> 'running'`)
+const readDeliveries = statement(
+  (d) =>
+    sql`select id from deliveries where client_id = ${bind('id')} and state <> 'running' order by created_at, id limit ${bind('limit')} ${d.skipLocked}`,
+)
+const removeDeliveries = statement(
+  (d) => sql`delete from deliveries where id ${d.anyOf(sql`select v.id from ${d.records('gone', { id: 'text' })} v`)}`,
+)
 const removeAttempts = statement(
   (d) => sql`delete from attempts where delivery_id ${d.anyOf(sql`select v.id from ${d.records('gone', { id: 'text' })} v`)}`,
 )
@@ -147,23 +132,15 @@ export function* eraseClient(id: string, last: boolean, view: View): Script<Eras
   const at = (rest: Erased['rest'], client: Client | null = null): Erased => ({ ...stopped, rest, client })
   if (stopped.left) return at('more')
   // What sends a delivery looks at its event and its endpoint: these go after it.
-  const deliveries = yield* removePage(DELIVERIES, id, (gone) => [removeAttempts({ gone })])
-  if (deliveries === MOST_ROWS) return at('more')
+  const gone = yield* rows<{ id: string }>(readDeliveries({ id, limit: MOST_ROWS }))
+  if (gone.length > 0) yield* send([removeAttempts({ gone }), removeDeliveries({ gone })])
+  if (gone.length === MOST_ROWS) return at('more')
   if (yield* first(readOwed({ id }))) return at('open')
-  let most = yield* removePage(TASKS, id)
-  for (const kind of REST) most = Math.max(most, yield* removePage(kind, id))
+  let most = 0
+  for (const remove of removeRest) most = Math.max(most, (yield* rows(remove({ id, limit: MOST_ROWS }))).length)
   most = Math.max(most, (yield* rows(removeEndpoints({ id, limit: MOST_ROWS }))).length)
   if (most === MOST_ROWS) return at('more')
   if ((yield* first<{ rest: number | boolean }>(readLeft({ id })))!.rest) return at('open')
   yield* send([dropLanes(lanesOf(id)), dropQuotas({ quotas: ['read', 'write'].map((kind) => ({ key: `${kind}:${id}` })) })])
   return at('nothing', last ? yield* first<Client>(setErased({ id })) : null)
-}
-function* removePage(
-  { read, remove }: ReturnType<typeof removing>,
-  id: string,
-  before: (gone: readonly Row[]) => readonly Call[] = () => [],
-): Script<number> {
-  const gone = yield* rows<Row>(read({ id, limit: MOST_ROWS }))
-  if (gone.length > 0) yield* send([...before(gone), remove({ gone })])
-  return gone.length
 }

@@ -22,7 +22,7 @@ export function* findSeqs(of: readonly string[]): Script<ReadonlyMap<string, num
 
 const readEndings = statement(
   (d) => sql`select e.task_id as "taskId", e.body as body from ${d.records('tasks', { id: 'text', generation: 'int8' })} v
-    join events e on e.task_id = v.id and e.generation = v.generation and e.terminal = 1 where e.body <> ''`,
+    ${d.join('events', 'e', sql`e.task_id = v.id and e.generation = v.generation and e.terminal = 1`)} where e.body <> ''`,
 )
 /** The envelopes of the terminal events of these tasks, each of the generation given, by the task's id. */
 export function* findEndings(of: readonly Pick<Task, 'id' | 'generation'>[]): Script<ReadonlyMap<string, Json>> {

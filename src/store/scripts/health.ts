@@ -24,9 +24,11 @@ const markSucceeded = statement(
   ) => sql`update endpoints set failing_since = null, failing_told_at = null, last_success_at = ${d.now} where id ${d.anyOf(ids(d, 'endpoints'))}
     and (failing_since is not null or last_success_at is null or last_success_at < ${d.now} - 1000)`,
 )
+const FAILED: Columns = { endpoint_id: 'text', at_url: 'text' }
 const markFailed = statement(
-  (d) => sql`update endpoints set failing_since = ${d.now} from ${d.records('endpoints', { endpoint_id: 'text', at_url: 'text' })} v
-    where endpoints.id = v.endpoint_id and (v.at_url is null or endpoints.url = v.at_url) and endpoints.failing_since is null`,
+  (d) => sql`update endpoints set failing_since = ${d.now} from ${d.records('endpoints', FAILED)} v
+    where endpoints.id = v.endpoint_id and (v.at_url is null or endpoints.url = v.at_url) and endpoints.failing_since is null
+      ${d.among(sql`endpoints.id`, sql`select y.endpoint_id from ${d.records('endpoints', FAILED)} y`)}`,
 )
 
 /** The endpoints' own record of whether they work. */
@@ -44,12 +46,15 @@ export function markHealth(settlements: readonly DeliverySettlement[]): readonly
   return [...(good.length > 0 ? [markSucceeded({ endpoints: good })] : []), ...(bad.length > 0 ? [markFailed({ endpoints: bad })] : [])]
 }
 
+const DISABLED: Columns = { endpoint_id: 'text', at_url: 'text', reason: 'text' }
+// coalesce keeps the planner from walking along the partial index of the endpoints that are there.
 const disableEndpoints = statement(
   (
     d,
   ) => sql`update endpoints set disabled_at = ${d.now}, disabled_reason = v.reason, revision = endpoints.revision + 1, updated_at = ${d.now}
-    from ${d.records('endpoints', { endpoint_id: 'text', at_url: 'text', reason: 'text' })} v
-    where endpoints.id = v.endpoint_id and (v.at_url is null or endpoints.url = v.at_url) and endpoints.deleted_at is null
+    from ${d.records('endpoints', DISABLED)} v
+    where endpoints.id = v.endpoint_id and (v.at_url is null or endpoints.url = v.at_url) and coalesce(endpoints.deleted_at, 0) = 0
+      ${d.among(sql`endpoints.id`, sql`select y.endpoint_id from ${d.records('endpoints', DISABLED)} y`)}
       and (endpoints.disabled_at is null or endpoints.disabled_reason = 'failing' and v.reason <> 'failing')
       and (v.reason <> 'failing' or endpoints.failing_since <= ${d.now} - ${sql.raw(String(DISABLED_AFTER_MS))})
     returning ${endpointColumns}`,
@@ -101,7 +106,7 @@ const takeFailing = statement(
   (d) =>
     sql`update endpoints set failing_told_at = ${d.now} where failing_told_at is null and id ${d.anyOf(
       sql`select x.id from endpoints x where x.failing_since <= ${bind('since')} and x.failing_told_at is null
-      and x.disabled_at is null and x.paused_at is null and x.deleted_at is null order by x.failing_since limit ${bind('limit')} ${d.skipLocked}`,
+      and x.disabled_at is null and x.paused_at is null and coalesce(x.deleted_at, 0) = 0 order by x.failing_since limit ${bind('limit')} ${d.skipLocked}`,
     )} returning ${endpointColumns}`,
 )
 /** Tells of endpoints that have failed for a day, once an episode; answers how many there were. */
@@ -163,10 +168,10 @@ const expiring = (stale: (d: Dialect) => ReturnType<typeof sql>) =>
     (
       d,
     ) => sql`update deliveries set state = 'failed', fence = fence + 1, finished_at = ${d.now}, updated_at = ${d.now}, retry_after_at = null
-      where state = 'pending' and id ${d.anyOf(stale(d))} returning id as "delivery_id", fence`,
+      where coalesce(state, '') = 'pending' and id ${d.anyOf(stale(d))} returning id as "delivery_id", fence`,
   )
 const expireOld = expiring(
-  (d) => sql`select x.id from deliveries x where x.state = 'pending' and x.created_at <= ${bind('before')}
+  (d) => sql`select x.id from deliveries x where x.state = 'pending' and x.created_at > 0 and x.created_at <= ${bind('before')}
     order by x.created_at limit ${bind('limit')} ${d.skipLocked}`,
 )
 const expireUnproven = expiring(

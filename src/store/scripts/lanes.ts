@@ -20,7 +20,7 @@ import { keepTurns, type Turn } from './turns.ts'
 
 const ids = (d: Dialect, name: string) => sql`select v.id from ${d.records(name, { id: 'text' })} v`
 
-// Looking: locks nothing, writes nothing.
+// Looking: locks nothing, writes nothing. The least of many is asked for as the first of them: as their minimum it may be made by reading them all.
 
 const QUEUE: Columns = { id: 'text', cap: 'int8', since: 'text' }
 /** `past`: passes by the turns of refused `clients`, each at the cost of one row, and of refused `lanes`. */
@@ -28,29 +28,24 @@ const looking = (table: 'tasks' | 'deliveries', past = false) =>
   statement((d) => {
     const passed = past ? sql`passed_clients(id) as (${ids(d, 'clients')}), passed_lanes(id) as (${ids(d, 'lanes')}),` : sql``
     const step = past ? sql`case when l.client_id in (select id from passed_clients) then 0 else 1 end` : sql`1`
+    const shown = sql`select x.seq from turns x where x.queue = c.queue and x.client_id = c.client_id and x.turn is not null
+          ${past ? sql`and x.lane_id not in (select id from passed_lanes)` : sql``} order by x.turn, x.seq limit ${bind('depth')}`
     return sql`with recursive ${passed} line(queue, client_id, n) as (
-        select q.id, (select min(t.client_id) from turns t where t.queue = q.id and t.client_id > q.since and t.turn is not null), 0
+        select q.id, (select t.client_id from turns t where t.queue = q.id and t.client_id > q.since and t.turn is not null order by t.client_id limit 1), 0
         from ${d.records('queues', QUEUE)} q
         where not exists (select 1 from queues g where g.id = q.id and g.paused_at is not null)
           and (q.cap is null or q.cap > (select count(*) from ${sql.raw(table)} r where r.state = 'running' and ${queueIs(table, sql`q.id`)}))
         union all
-        select l.queue, (select min(t.client_id) from turns t where t.queue = l.queue and t.client_id > l.client_id and t.turn is not null),
-          l.n + ${step}
+        select l.queue, (select t.client_id from turns t where t.queue = l.queue and t.client_id > l.client_id and t.turn is not null
+          order by t.client_id limit 1), l.n + ${step}
         from line l where l.client_id is not null and l.n + ${step} < ${bind('limit')})
       select t.seq as seq, t.lane_id as "laneId", t.queue as queue, t.client_id as "clientId", t.turn as turn,
         l.id as known, l.cap as cap, l.filled as filled, l.held_until as "heldUntil", l.window_size as "windowSize", l.succeeded_at as "succeededAt",
         l.probe_ms as "probeMs", null as "alarmAt", null as now
       from ${past ? sql`(select * from line where client_id not in (select id from passed_clients))` : sql`line`} c
-        ${d.joinEach(
-          'turns',
-          't',
-          'seq',
-          sql`where x.queue = c.queue and x.client_id = c.client_id and x.turn is not null
-            ${past ? sql`and x.lane_id not in (select id from passed_lanes)` : sql``} order by x.turn, x.seq limit ${bind('depth')}`,
-        )}
-        left join lanes l on l.id = t.lane_id
+        ${d.join('turns', 't', sql`t.seq ${d.anyOf(shown)}`)} ${d.leftJoin('lanes', 'l', sql`l.id = t.lane_id`)}
       union all select null, null, null, null, null, null, null, null, null, null, null, null,
-        (select min(a.alarm_at) from turns a where a.alarm_at is not null), ${d.now}`
+        (select a.alarm_at from turns a where a.alarm_at is not null order by a.alarm_at limit 1), ${d.now}`
   })
 /** A task's queue is its type; all deliveries stand in one. */
 const queueIs = (table: 'tasks' | 'deliveries', queue: ReturnType<typeof sql>) =>
@@ -62,7 +57,7 @@ const lookPast = looking('deliveries', true)
 const ringAlarms = statement(
   (d) =>
     sql`update turns set turn = alarm_at, alarm_at = null where seq ${d.anyOf(
-      sql`select x.seq from turns x where x.alarm_at <= ${d.now} order by x.alarm_at limit 500 ${d.skipLocked}`,
+      sql`select x.seq from turns x where x.alarm_at <= ${bind('now')} order by x.alarm_at limit 500 ${d.skipLocked}`,
     )}`,
 )
 const sweepTurns = statement(
@@ -133,13 +128,15 @@ const heading = (table: 'tasks' | 'deliveries') =>
       sql.raw(
         `select id from (select x.id from ${table} x where x.lane_id = v.id and x.state = 'pending' and x.line = ${line} order by x.rank, x.id limit `,
       )
-    return sql`select v.id as "laneId", w.id as id, w.line as line, w.rank as rank from (${ids(d, 'lanes')}) v join ${sql.raw(table)} w
-      on w.id ${d.anyOf(sql`${head('0')}${bind('most')}) h0 union all ${head('1')}${bind('most')}) h1`)}`
+    const heads = sql`w.id ${d.anyOf(sql`${head('0')}${bind('most')}) h0 union all ${head('1')}${bind('most')}) h1`)}`
+    return sql`select v.id as "laneId", w.id as id, w.line as line, w.rank as rank from (${ids(d, 'lanes')}) v ${d.join(table, 'w', heads)}`
   })
 const readHeads = { task: heading('tasks'), delivery: heading('deliveries') }
 const markFilled = statement((d) => sql`update lanes set filled = 1 where id ${d.anyOf(ids(d, 'lanes'))}`)
+const PACED: Columns = { lane_id: 'text', at: 'int8' }
 const markPaced = statement(
-  (d) => sql`update lanes set paced_at = v.at from ${d.records('lanes', { lane_id: 'text', at: 'int8' })} v where lanes.id = v.lane_id`,
+  (d) => sql`update lanes set paced_at = v.at from ${d.records('lanes', PACED)} v where lanes.id = v.lane_id
+      ${d.among(sql`lanes.id`, sql`select y.lane_id from ${d.records('lanes', PACED)} y`)}`,
 )
 
 /** A row as a claim brings it: running, or ended because it came too late. */
@@ -177,7 +174,7 @@ export function* claim<Taken extends Row>(
   }
   let looked = yield* ask()
   if (looked.alarmAt !== null && looked.alarmAt <= looked.now) {
-    yield ringAlarms()
+    yield ringAlarms({ now: looked.now })
     looked = yield* ask()
   }
   if (round.since !== '' && clientsIn(looked.seen) < wide) {
@@ -329,9 +326,9 @@ const deliveryInLine = statement(() => sql`select 1 as one from turns where queu
 /** As `deliveryInLine`, but for those refused: of `some` at least one lane is. */
 const othersInLine = statement(
   (d) => sql`with recursive line(client_id) as (
-      select min(t.client_id) from turns t where t.queue = 'delivery' and t.turn is not null
+      select (select t.client_id from turns t where t.queue = 'delivery' and t.turn is not null order by t.client_id limit 1)
       union all
-      select (select min(t.client_id) from turns t where t.queue = 'delivery' and t.client_id > l.client_id and t.turn is not null)
+      select (select t.client_id from turns t where t.queue = 'delivery' and t.client_id > l.client_id and t.turn is not null order by t.client_id limit 1)
       from line l where l.client_id in (${ids(d, 'some')}))
     select 1 as one from line c where c.client_id not in (${ids(d, 'clients')})
       and (select 1 from turns x where x.queue = 'delivery' and x.client_id = c.client_id and x.turn is not null
@@ -382,13 +379,14 @@ const clearFilled = statement((d) => sql`update lanes set filled = 0 where id ${
 export const strandedIn = (d: Dialect, table: 'tasks' | 'deliveries') => {
   const queue = table === 'tasks' ? sql`'task/' || w.type` : sql`'delivery'`
   return sql`with recursive lane(id) as (
-        select min(lane_id) from ${sql.raw(table)} where state = 'pending'
-        union all select (select min(p.lane_id) from ${sql.raw(table)} p where p.state = 'pending' and p.lane_id > lane.id) from lane where lane.id is not null)
+        select (select p.lane_id from ${sql.raw(table)} p where p.state = 'pending' order by p.lane_id limit 1)
+        union all select (select p.lane_id from ${sql.raw(table)} p where p.state = 'pending' and p.lane_id > lane.id order by p.lane_id limit 1)
+        from lane where lane.id is not null)
       select ${queue}, w.client_id, w.lane_id, ${d.now}, null
-      from lane join ${sql.raw(table)} w on w.id = (select p.id from ${sql.raw(table)} p where p.lane_id = lane.id and p.state = 'pending' order by p.line, p.rank limit 1)
-        left join lanes l on l.id = lane.id
-      where not exists (select 1 from turns t where t.lane_id = lane.id)
-        and (l.id is null or l.held_until <= ${d.now} and (l.filled = 0 or not exists (select 1 from ${sql.raw(table)} r where r.lane_id = lane.id and r.state = 'running')))`
+      from lane ${d.leftJoin('lanes', 'l', sql`l.id = lane.id`)}
+        ${d.join(table, 'w', sql`w.id = (select p.id from ${sql.raw(table)} p where p.lane_id = lane.id and p.state = 'pending' order by p.line, p.rank limit 1)`)}
+      where (select 1 from turns t where t.lane_id = lane.id limit 1) is null
+        and (l.id is null or l.held_until <= ${d.now} and (l.filled = 0 or (select 1 from ${sql.raw(table)} r where r.lane_id = lane.id and r.state = 'running' limit 1) is null))`
 }
 const mending = (table: 'tasks' | 'deliveries') =>
   statement((d) => sql`insert into turns (queue, client_id, lane_id, turn, alarm_at) ${strandedIn(d, table)} returning lane_id as id`)

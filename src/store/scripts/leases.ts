@@ -20,8 +20,8 @@ const renewing = (kind: Kind) =>
     const table = sql.raw(tables[kind])
     return sql`update ${table} set leased_until = ${d.now} + ${bind('leaseMs')}
       from ${d.records('held', { work_id: 'text', at_fence: 'int8' })} v
-      where ${table}.id = v.work_id and ${table}.fence = v.at_fence and ${table}.state = 'running'
-        ${d.inOrder(
+      where ${table}.id = v.work_id and ${table}.fence = v.at_fence and coalesce(${table}.state, '') = 'running'
+        ${d.among(
           sql`${table}.id`,
           sql`select k.id from ${table} k where k.id ${d.anyOf(
             sql`select y.work_id from ${d.records('held', { work_id: 'text', at_fence: 'int8' })} y`,

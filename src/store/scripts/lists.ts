@@ -35,9 +35,9 @@ export const isIn = (column: SQL, values: readonly string[]): SQL =>
 export function scan(q: Omit<TaskQuery, 'limit' | 'states' | 'type'>, most: number): SQL {
   const direction = q.order === 'asc' ? sql.raw('asc') : sql.raw('desc')
   const beyond = q.order === 'asc' ? sql.raw('>') : sql.raw('<')
-  const within = (table: SQL, id: SQL): SQL[] => {
+  const within = (table: SQL, id: SQL, owner = sql`${table}.client_id`): SQL[] => {
     const place: SQL[] = []
-    if (q.clientId !== null) place.push(sql`${table}.client_id = ${q.clientId}`)
+    if (q.clientId !== null) place.push(sql`${owner} = ${q.clientId}`)
     if (q.createdAfter !== undefined) place.push(sql`${table}.created_at > ${q.createdAfter}`)
     if (q.createdBefore !== undefined) place.push(sql`${table}.created_at < ${q.createdBefore}`)
     if (q.after) place.push(sql`(${table}.created_at, ${id}) ${beyond} (${q.after.at}, ${q.after.id})`)
@@ -46,9 +46,10 @@ export function scan(q: Omit<TaskQuery, 'limit' | 'states' | 'type'>, most: numb
   if (q.metadata)
     return sql`select l.task_id as id, l.created_at from labels l where l.name = ${q.metadata.key} and l.value = ${q.metadata.value}
       and ${every(within(sql`l`, sql`l.task_id`))} order by l.created_at ${direction}, l.task_id ${direction} limit ${most}`
-  const batch = q.batchId === undefined ? [] : [sql`t.batch_id = ${q.batchId}`]
-  return sql`select t.id, t.created_at from tasks t where ${every([...within(sql`t`, sql`t.id`), ...batch])}
-    order by t.created_at ${direction}, t.id ${direction} limit ${most}`
+  const ordered = sql`order by t.created_at ${direction}, t.id ${direction} limit ${most}`
+  if (q.batchId === undefined) return sql`select t.id, t.created_at from tasks t where ${every(within(sql`t`, sql`t.id`))} ${ordered}`
+  // A batch stands in an index of its own, and it is that one which is to be walked along.
+  return sql`select t.id, t.created_at from tasks t where t.batch_id = ${q.batchId} and ${every(within(sql`t`, sql`t.id`, sql`t.client_id || ''`))} ${ordered}`
 }
 
 /**
@@ -180,8 +181,8 @@ export function* findEventSeq(id: string, clientId: string): Script<number | nul
 
 const readCallbacks = statement(
   (d: Dialect) => sql`select w.task_id as "taskId", w.state as state from ${d.records('tasks', { id: 'text', generation: 'int8' })} v
-    join events e on e.task_id = v.id and e.generation = v.generation and e.terminal = 1
-    join deliveries w on w.task_id = v.id and w.event_id = e.id`,
+    ${d.join('events', 'e', sql`e.task_id = v.id and e.generation = v.generation and e.terminal = 1`)}
+    ${d.join('deliveries', 'w', sql`w.task_id = v.id and w.event_id = e.id`)}`,
 )
 /** Over the deliveries of each task's terminal event. */
 export function* callbackStatuses(tasks: readonly Task[]): Script<ReadonlyMap<string, CallbackStatus>> {

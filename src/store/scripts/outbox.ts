@@ -60,11 +60,11 @@ export const readListeners = statement(
 /** Those that tasks name: whoever names one does not pay for the others of its client. */
 const readNamed = statement(
   (d) => sql`select ${endpointColumns} from endpoints where id ${d.anyOf(sql`select v.id from ${d.records('endpoints', { id: 'text' })} v`)}
-    and deleted_at is null`,
+    and coalesce(deleted_at, 0) = 0`,
 )
 const countEvents = statement(
   (d) => sql`update clients set seq = clients.seq + v.n from ${d.records('clients', { client_id: 'text', n: 'int8' })} v
-    where clients.id = v.client_id ${d.inOrder(
+    where clients.id = v.client_id ${d.among(
       sql`clients.id`,
       sql`select c.id from clients c where c.id ${d.anyOf(
         sql`select x.client_id from ${d.records('clients', { client_id: 'text', n: 'int8' })} x`,
@@ -217,18 +217,14 @@ export const triesOf = (type: EventType, schedule: Json | null, { retrySchedule 
   ONCE.has(type) ? 1 : parsed(schedule, retrySchedule).length + 1
 const NEWER: Columns = { task_id: 'text', endpoint_id: 'text' }
 /** Progress that waits is old news once something newer of its task is owed to the same endpoint. */
-const supersede = statement(
-  (
-    d,
-  ) => sql`update deliveries set state = 'canceled', canceled_reason = 'superseded', fence = deliveries.fence + 1, finished_at = ${d.now}, updated_at = ${d.now}
-    from ${d.records('newer', NEWER)} v
-    where deliveries.task_id = v.task_id and deliveries.endpoint_id = v.endpoint_id and deliveries.event_type = 'task.progress' and deliveries.state = 'pending'
-      ${d.inOrder(
-        sql`deliveries.task_id`,
-        sql`select k.task_id from deliveries k where k.task_id ${d.anyOf(sql`select y.task_id from ${d.records('newer', NEWER)} y`)}
-          and k.event_type = 'task.progress' and k.state = 'pending' order by k.id ${d.lock}`,
-      )}`,
-)
+// The joined texts keep planners off the indexes of the endpoint and of all that waits, where a mountain may stand.
+const supersede = statement((d) => {
+  const waiting = sql`k.task_id = v.task_id and k.endpoint_id || '' = v.endpoint_id and k.event_type = 'task.progress' and k.state || '' = 'pending'`
+  const old = sql`select k.id from ${d.records('newer', NEWER)} v ${d.join('deliveries', 'k', waiting)}`
+  return sql`update deliveries set state = 'canceled', canceled_reason = 'superseded', fence = fence + 1, finished_at = ${d.now}, updated_at = ${d.now}
+    where coalesce(state, '') = 'pending'
+      and id ${d.anyOf(sql`select x.id from deliveries x where x.id ${d.anyOf(old)} order by x.id ${d.lock}`)}`
+})
 
 function* readWhoListens(facts: readonly Fact[]): Script<readonly Endpoint[]> {
   const clients = new Set<string>()

@@ -69,10 +69,12 @@ export function* auditLanes(after: string): Script<Portion<string>> {
 }
 
 const readEndpoints = statement(
-  () => sql`select e.id as id, e.verified_at as "verifiedAt", e.paused_at as "pausedAt", e.disabled_at as "disabledAt", e.disabled_reason as "disabledReason",
+  (
+    d,
+  ) => sql`select e.id as id, e.verified_at as "verifiedAt", e.paused_at as "pausedAt", e.disabled_at as "disabledAt", e.disabled_reason as "disabledReason",
       e.max_in_flight as "maxInFlight", e.events as events, e.task_types as "taskTypes", l.cap as cap, l.held_until as "heldUntil", c.id as owner
-    from endpoints e left join lanes l on l.id = e.id left join clients c on c.id = e.client_id
-    where e.id > ${bind('after')} and e.deleted_at is null order by e.id ${limit}`,
+    from endpoints e ${d.leftJoin('lanes', 'l', sql`l.id = e.id`)} ${d.leftJoin('clients', 'c', sql`c.id = e.client_id`)}
+    where e.id > ${bind('after')} and coalesce(e.deleted_at, 0) = 0 order by e.id ${limit}`,
 )
 type AuditedEndpoint = Pick<
   Endpoint,
@@ -107,8 +109,8 @@ export function* auditEndpoints(after: string): Script<Portion<string>> {
 }
 
 const readSchedules = statement(
-  () => sql`select s.id as id, s.template as template, s.paused_at as "pausedAt", s.next_at as "nextAt", c.id as owner
-    from schedules s left join clients c on c.id = s.client_id where s.id > ${bind('after')} order by s.id ${limit}`,
+  (d) => sql`select s.id as id, s.template as template, s.paused_at as "pausedAt", s.next_at as "nextAt", c.id as owner
+    from schedules s ${d.leftJoin('clients', 'c', sql`c.id = s.client_id`)} where s.id > ${bind('after')} order by s.id ${limit}`,
 )
 export function* auditSchedules(after: string): Script<Portion<string>> {
   const page = yield* rows<{ id: string; template: string; pausedAt: Millis | null; nextAt: Millis | null; owner: string | null }>(
@@ -138,7 +140,7 @@ const readFeed = statement(
 )
 const readClients = statement((d) => sql`select id, created_at as "createdAt", seq from clients where id ${d.anyOf(idsOf(d))}`)
 const readCounts = statement(
-  () => sql`select c.id as id, c.created_at as "createdAt", c.seq as seq, coalesce((select max(e.seq) from events e where e.client_id = c.id), 0) as last,
+  () => sql`select c.id as id, c.created_at as "createdAt", c.seq as seq, coalesce((select e.seq from events e where e.client_id = c.id order by e.seq desc limit 1), 0) as last,
       (select e.created_at from events e where e.client_id = c.id order by e.seq desc limit 1) as "lastAt"
     from clients c where c.id > ${bind('after')} and c.status in ('active', 'suspended') order by c.id ${limit}`,
 )
@@ -306,7 +308,7 @@ const readCreditors = statement(
     d,
   ) => sql`select e.id as id, e.client_id as "clientId", e.url as url, e.deleted_at as "deletedAt", e.disabled_at as "disabledAt", e.verified_at as "verifiedAt",
       e.paused_at as "pausedAt", coalesce(l.probe_ms, 0) as "probeMs"
-    from endpoints e left join lanes l on l.id = e.id where e.id ${d.anyOf(idsOf(d))}`,
+    from endpoints e ${d.leftJoin('lanes', 'l', sql`l.id = e.id`)} where e.id ${d.anyOf(idsOf(d))}`,
 )
 type CreditorRow = Omit<Creditor, 'hold'> &
   Pick<Endpoint, 'disabledAt' | 'verifiedAt' | 'pausedAt'> & { readonly deletedAt: Millis | null; readonly probeMs: Millis }

@@ -45,8 +45,8 @@ export function* seeTypes(types: readonly string[]): Script<void> {
 
 const readGates = statement(
   () => sql`with recursive line(queue) as (
-      select min(queue) from turns where queue >= 'task/' and queue < 'task0' and turn is not null
-      union all select (select min(t.queue) from turns t where t.queue > line.queue and t.queue < 'task0' and t.turn is not null)
+      select (select t.queue from turns t where t.queue >= 'task/' and t.queue < 'task0' and t.turn is not null order by t.queue limit 1)
+      union all select (select t.queue from turns t where t.queue > line.queue and t.queue < 'task0' and t.turn is not null order by t.queue limit 1)
       from line where line.queue is not null)
     select queue as id, 1 as waits, 0 as paused from line where queue is not null
     union all select id, 0, 1 from queues where paused_at is not null and id >= 'task/' and id < 'task0'`,

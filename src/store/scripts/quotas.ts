@@ -1,6 +1,6 @@
 /** What was used of quotas that count requests: windows of fixed length, shared by all nodes. Losing them in a crash costs a window. */
 import type { Millis } from '../../model.ts'
-import { bind, type Call, type Script, send, sql, statement, together } from '../script.ts'
+import { bind, type Call, type Columns, type Script, send, sql, statement, together } from '../script.ts'
 import type { QuotaUse, QuotaWindow } from '../store.ts'
 
 /** A window is over when a new one, begun now, would end a whole window later: one reading of the clock judges both columns. */
@@ -17,15 +17,17 @@ const lock = statement(
   (d) =>
     sql`select key from rate_limits where key ${d.anyOf(sql`select v.key from ${d.records('locked', { key: 'text' })} v`)} order by key ${d.lock}`,
 )
+const OVER: Columns = { key: 'text', most: 'int8' }
+const BACK: Columns = { key: 'text', points: 'int8', expire: 'int8' }
 const trim = statement(
-  (d) => sql`update rate_limits set points = v.most from ${d.records('over', { key: 'text', most: 'int8' })} v
-    where rate_limits.key = v.key and rate_limits.points > v.most`,
+  (d) => sql`update rate_limits set points = v.most from ${d.records('over', OVER)} v
+    where rate_limits.key = v.key and rate_limits.points > v.most
+      ${d.among(sql`rate_limits.key`, sql`select y.key from ${d.records('over', OVER)} y`)}`,
 )
 const giveBack = statement(
-  (
-    d,
-  ) => sql`update rate_limits set points = rate_limits.points - v.points from ${d.records('back', { key: 'text', points: 'int8', expire: 'int8' })} v
-    where rate_limits.key = v.key and rate_limits.expire = v.expire and rate_limits.points >= v.points`,
+  (d) => sql`update rate_limits set points = rate_limits.points - v.points from ${d.records('back', BACK)} v
+    where rate_limits.key = v.key and rate_limits.expire = v.expire and rate_limits.points >= v.points
+      ${d.among(sql`rate_limits.key`, sql`select y.key from ${d.records('back', BACK)} y`)}`,
 )
 /** The window is worth no wait for the disk: what a crash of the server forgets is at most the last moment of it. */
 const hurry = statement((d) => (d.name === 'postgres' ? sql`set local synchronous_commit = off` : sql`select 1`))

@@ -35,27 +35,29 @@ function scan({ clientId, endpointId, since, until, asOf }: ReplayFilter, after:
   if (endpointId !== null) conditions.push(sql`x.endpoint_id = ${endpointId}`)
   if (after) conditions.push(sql`(x.created_at, x.id) > (${after.at}, ${after.id})`)
   // What brought the same event to the same endpoint, found by the task, or for events of no task by the endpoint.
-  const others = (chosen: (y: SQL) => SQL): SQL => {
+  const others = (chosen: (y: SQL, createdAt: SQL) => SQL): SQL => {
     const byEndpoint = sql`y.endpoint_id = p.endpoint_id and y.created_at >= p.created_at and y.event_id = p.event_id`
-    // The joined text keeps planners off the index of the endpoint, where a mountain may stand.
+    // The joined text keeps planners off the index of the endpoint, where a mountain may stand; the sum keeps them off it too.
     const byTask = sql`y.task_id = p.task_id and y.event_id = p.event_id and y.endpoint_id || '' = p.endpoint_id`
-    return sql`case when p.task_id is null then (${chosen(byEndpoint)}) else (${chosen(byTask)}) end`
+    return sql`case when p.task_id is null then (${chosen(byEndpoint, sql`y.created_at`)}) else (${chosen(byTask, sql`y.created_at + 0`)}) end`
   }
   const latestState = others(
-    (same) =>
-      sql`select y.state from deliveries y where ${same} and (y.created_at < ${asOf} or y.id = p.id) order by y.created_at desc, y.id desc limit 1`,
+    (same, createdAt) =>
+      sql`select y.state from deliveries y where ${same} and (${createdAt} < ${asOf} or y.id = p.id) order by ${createdAt} desc, y.id desc limit 1`,
   )
   const later = others(
-    (same) =>
-      sql`select count(*) from deliveries y where ${same} and y.created_at < ${until} and (y.created_at, y.id) > (p.created_at, p.id)`,
+    (same, createdAt) =>
+      sql`select count(*) from deliveries y where ${same} and ${createdAt} < ${until} and (${createdAt}, y.id) > (p.created_at, p.id)`,
   )
   return query(
-    () => sql`select p.id as id, p.created_at as "createdAt", p.endpoint_id as "endpointId", p.lane_id as "laneId", ${latestState} as state,
+    (
+      d,
+    ) => sql`select p.id as id, p.created_at as "createdAt", p.endpoint_id as "endpointId", p.lane_id as "laneId", ${latestState} as state,
         p.task_id as "taskId", p.event_id as "eventId", p.event_type as "eventType", p.retry_schedule as "retrySchedule", p.canceled_reason as "canceledReason",
         case when e.body = '' then 0 else 1 end as whole,
         case when ${later} = 0 then 1 else 0 end as latest
       from (select * from deliveries x where ${sql.join(conditions, sql` and `)} order by x.created_at, x.id limit ${SCANNED}) p
-        join events e on e.id = p.event_id order by p.created_at, p.id`,
+        ${d.join('events', 'e', sql`e.id = p.event_id`)} order by p.created_at, p.id`,
   )
 }
 
@@ -112,7 +114,7 @@ const copyDeliveries = statement(
   ) => sql`insert into deliveries (id, ${copied}, trigger, max_tries, created_at, state, line, rank, due_at, tries, fence, updated_at)
     select v.new_id, ${sql.raw('x.client_id, x.lane_id, x.endpoint_id, x.event_id, x.event_type, x.task_id, x.url, x.body, x.retry_schedule')},
       'replay', v.most, ${bind('at')}, 'pending', 1, ${bind('at')}, ${bind('at')}, 0, 0, ${bind('at')}
-    from ${d.records('copies', COPY)} v join deliveries x on x.id = v.from_id`,
+    from ${d.records('copies', COPY)} v ${d.join('deliveries', 'x', sql`x.id = v.from_id`)}`,
 )
 
 /**

@@ -17,7 +17,7 @@ const lockEnded = statement(
   (
     d,
   ) => sql`select t.id as id, t.client_id as "clientId" from tasks t where t.id ${d.anyOf(ids(d, 'ids'))} and t.state in ('completed', 'failed', 'canceled')
-    and t.finished_at <= ${bind('now')} and not exists (select 1 from deliveries o where o.task_id = t.id and o.state in ('pending', 'running')) ${d.skipLocked}`,
+    and t.finished_at <= ${bind('now')} and (select 1 from deliveries o where o.task_id = t.id and o.state in ('pending', 'running') limit 1) is null ${d.skipLocked}`,
 )
 const removeTasks = statement((d) => sql`delete from tasks where id ${d.anyOf(ids(d, 'ids'))}`)
 /** Rows one statement removes. */
@@ -26,12 +26,14 @@ const MOST_REMOVED = 500
 const MOST_TRACES = 5_000
 const most = sql.raw(`limit ${MOST_REMOVED}`)
 const removeLabels = statement(
-  (d) => sql`delete from labels where (client_id, name, value, created_at, task_id) in (
-    select l.client_id, l.name, l.value, l.created_at, l.task_id from labels l where l.task_id ${d.anyOf(ids(d, 'ids'))} ${most}) returning name as id`,
+  (d) =>
+    sql`delete from labels where ${d.rowId} ${d.anyOf(sql`select l.${d.rowId} from labels l where l.task_id ${d.anyOf(ids(d, 'ids'))} ${most}`)}
+    returning name as id`,
 )
 const removeAttempts = statement(
-  (d) => sql`delete from attempts where (delivery_id, fence) in (select a.delivery_id, a.fence from attempts a
-    where a.delivery_id ${d.anyOf(sql`select o.id from deliveries o where o.task_id ${d.anyOf(ids(d, 'ids'))}`)} ${most}) returning delivery_id as id`,
+  (d) => sql`delete from attempts where ${d.rowId} ${d.anyOf(sql`select a.${d.rowId} from attempts a
+    where a.delivery_id ${d.anyOf(sql`select o.id from deliveries o where o.task_id ${d.anyOf(ids(d, 'ids'))}`)} ${most}`)}
+    returning delivery_id as id`,
 )
 const removeDeliveries = statement(
   (d) =>
@@ -122,7 +124,7 @@ const removeEvents = statement((d) => sql`delete from events where id ${d.anyOf(
 const removeEndpoints = statement(
   (d) =>
     sql`delete from endpoints where id ${d.anyOf(
-      sql`select e.id from endpoints e where e.deleted_at <= ${bind('before')} and not exists (select 1 from deliveries x where x.endpoint_id = e.id)
+      sql`select e.id from endpoints e where e.deleted_at <= ${bind('before')} and (select 1 from deliveries x where x.endpoint_id = e.id limit 1) is null
       limit ${bind('limit')}`,
     )} returning id`,
 )
@@ -147,9 +149,10 @@ export function* ageNews(after: string, limit: number, keepMs: Millis): Script<A
 }
 
 const forgetKeys = statement(
-  (d) => sql`delete from idempotency where expires_at <= ${bind('now')} and (client_id, scope, key) in (
-    select x.client_id, x.scope, x.key from idempotency x where x.expires_at <= ${bind('now')} order by x.expires_at limit ${bind('limit')} ${d.skipLocked})
-    returning key`,
+  (d) =>
+    sql`delete from idempotency where ${d.rowId} ${d.anyOf(
+      sql`select x.${d.rowId} from idempotency x where x.expires_at <= ${bind('now')} order by x.expires_at limit ${bind('limit')} ${d.skipLocked}`,
+    )} returning key`,
 )
 const readStones = statement(
   (d) => sql`select id from tombstones where expires_at <= ${bind('now')} order by expires_at limit ${bind('limit')} ${d.skipLocked}`,
@@ -174,10 +177,11 @@ const readKeyLanes = statement(
   (d) =>
     sql`select l.id as id from lanes l where l.id > ${bind('after')} and l.cap is not null and l.id like 'client%' order by l.id limit ${bind('limit')} ${d.skipLocked}`,
 )
+// Asked of each lane: as joins they would be planned by what PostgreSQL knows of the tables, which may be older than most of their rows.
 const removeIdle = statement(
-  (d) => sql`delete from lanes where id ${d.anyOf(ids(d, 'ids'))} and not exists (select 1 from turns t where t.lane_id = lanes.id)
-    and not exists (select 1 from tasks w where w.lane_id = lanes.id and w.state = 'pending')
-    and not exists (select 1 from tasks w where w.lane_id = lanes.id and w.state = 'running')`,
+  (d) => sql`delete from lanes where id ${d.anyOf(ids(d, 'ids'))} and (select 1 from turns t where t.lane_id = lanes.id limit 1) is null
+    and (select 1 from tasks w where w.lane_id = lanes.id and w.state = 'pending' limit 1) is null
+    and (select 1 from tasks w where w.lane_id = lanes.id and w.state = 'running' limit 1) is null`,
 )
 /**
  * Removes the lanes of concurrency keys among the next `limit` after `after` that have nothing to do; answers where to go on, null: that was all.

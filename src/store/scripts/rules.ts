@@ -70,7 +70,8 @@ const ruleSets = sql.raw(
     .join(', '),
 )
 const keepLanes = statement(
-  (d) => sql`update lanes set filled = 0, ${ruleSets} from ${d.records('lanes', RULE)} v where lanes.id = v.lane_id`,
+  (d) => sql`update lanes set filled = 0, ${ruleSets} from ${d.records('lanes', RULE)} v where lanes.id = v.lane_id
+    ${d.among(sql`lanes.id`, sql`select y.lane_id from ${d.records('lanes', RULE)} y`)}`,
 )
 /** Writes rules, open to be looked at. */
 const keep = (rules: readonly Rule[]): readonly Call[] =>

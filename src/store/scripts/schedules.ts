@@ -115,11 +115,12 @@ export function* findDueSchedules(
 }
 
 const TICK: Columns = { schedule_id: 'text', known_at: 'int8', known_revision: 'int8', upcoming_at: 'int8', latest_at: 'int8' }
+// coalesce keeps the planner from walking along everything that is planned.
 const moveOn = statement(
   (d) => sql`update schedules set next_at = v.upcoming_at, last_at = coalesce(v.latest_at, schedules.last_at)
     from ${d.records('ticks', TICK)} v
-    where schedules.id = v.schedule_id and schedules.next_at = v.known_at and schedules.revision = v.known_revision and schedules.paused_at is null
-      ${d.inOrder(sql`schedules.id`, sql`select k.id from schedules k where k.id ${d.anyOf(sql`select y.schedule_id from ${d.records('ticks', TICK)} y`)} order by k.id ${d.lock}`)}
+    where schedules.id = v.schedule_id and schedules.next_at = v.known_at and schedules.revision = v.known_revision and coalesce(schedules.paused_at, 0) = 0
+      ${d.among(sql`schedules.id`, sql`select k.id from schedules k where k.id ${d.anyOf(sql`select y.schedule_id from ${d.records('ticks', TICK)} y`)} order by k.id ${d.lock}`)}
     returning schedules.id as "id", schedules.client_id as "clientId", schedules.type as "type", schedules.template as "template"`,
 )
 type Moved = Pick<Schedule, 'id' | 'clientId' | 'type' | 'template'>

@@ -1,7 +1,7 @@
 /** Tasks leave and enter their states here: intake, claim, settle, progress, cancel, redo, erase. */
 import { isTerminal, type Millis, type Outcome, type Task } from '../../model.ts'
 import { taskColumns, updatedTaskColumns } from '../columns.ts'
-import { bind, type Columns, type Dialect, first, rows, type Script, type SQL, send, sql, statement, together } from '../script.ts'
+import { bind, type Columns, type Dialect, first, now, rows, type Script, type SQL, send, sql, statement, together } from '../script.ts'
 import type { Owed, Progress, Reported, Settled, Settlement, TaskChange } from '../store.ts'
 import type { Slots, Taking } from './lanes.ts'
 import { byLease, leaseOf, rememberEnds } from './leases.ts'
@@ -126,8 +126,8 @@ const updateTasks = statement((d) => {
       error = case when ${state} = 'failed' then v.error else null end,
       last_error = case when ${state} = 'pending' and v.error is not null then v.error else tasks.last_error end
     from ${d.records('settlements', SETTLEMENT)} v
-    where tasks.id = v.task_id and tasks.fence = v.at_fence and tasks.state = 'running'
-      ${d.inOrder(
+    where tasks.id = v.task_id and tasks.fence = v.at_fence and coalesce(tasks.state, '') = 'running'
+      ${d.among(
         sql`tasks.id`,
         sql`select k.id from tasks k where k.id ${d.anyOf(
           sql`select y.task_id from ${d.records('settlements', SETTLEMENT)} y`,
@@ -202,8 +202,8 @@ const updateProgress = statement(
   (d) => sql`update tasks set progress = case when v.progress > tasks.progress then v.progress else tasks.progress end,
       progress_message = v.message, revision = tasks.revision + 1, updated_at = ${d.now}
     from ${d.records('reports', REPORT)} v
-    where tasks.id = v.task_id and tasks.fence = v.at_fence and tasks.state = 'running'
-      ${d.inOrder(sql`tasks.id`, sql`select k.id from tasks k where k.id ${d.anyOf(sql`select y.task_id from ${d.records('reports', REPORT)} y`)} order by k.id ${d.lock}`)}
+    where tasks.id = v.task_id and tasks.fence = v.at_fence and coalesce(tasks.state, '') = 'running'
+      ${d.among(sql`tasks.id`, sql`select k.id from tasks k where k.id ${d.anyOf(sql`select y.task_id from ${d.records('reports', REPORT)} y`)} order by k.id ${d.lock}`)}
     returning ${updatedTaskColumns}`,
 )
 /** Webhooks of one task's progress are this far apart, whoever reports. */
@@ -334,7 +334,13 @@ const removeTask = statement(
   (d) =>
     sql`delete from tasks where id = ${bind('id')} and client_id = ${anyone(d)} and state in ('completed', 'failed', 'canceled') returning ${taskColumns}`,
 )
-const eraseEvents = statement(() => sql`update events set body = '' where task_id = ${bind('id')}`)
+// By the indexes of what ends a task and of the rest: no other begins with the task.
+const eraseEvents = statement(
+  (d) =>
+    sql`update events set body = '' where id ${d.anyOf(sql`
+      select e.id from events e where e.task_id = ${bind('id')} and e.terminal = 1
+      union all select e.id from events e where e.task_id = ${bind('id')} and e.terminal = 0`)}`,
+)
 const eraseDeliveries = statement(
   (d) => sql`update deliveries set body = case when body is null then null else '' end, updated_at = ${d.now},
       fence = fence + case when state in ('pending', 'running') then 1 else 0 end,
@@ -367,18 +373,22 @@ export function* eraseTask(id: string, clientId: string | null): Script<TaskChan
 const readOverdue = statement(
   (d) =>
     sql`select ${taskColumns} from tasks where id ${d.anyOf(sql`
-      select id from (select id from tasks where state = 'pending' and start_by is not null and start_by <= ${d.now} and fence = 0 order by start_by limit ${bind('limit')}) a
-      union select id from (select id from tasks where state in ('pending', 'running') and deadline_at is not null and deadline_at <= ${d.now} - case when state = 'running' then ${bind('graceMs')} else 0 end order by deadline_at limit ${bind('limit')}) b
-      union select id from (select id from tasks where state = 'running' and cancel_requested_at <= ${d.now} - ${bind('graceMs')} limit ${bind('limit')}) c`)}`,
+      select id from (select id from tasks where state = 'pending' and start_by is not null and start_by <= ${bind('now')} and fence = 0 order by start_by limit ${bind('limit')}) a
+      union select id from (select id from tasks where state in ('pending', 'running') and deadline_at is not null and deadline_at <= ${bind('now')}
+        and (state = 'pending' or deadline_at <= ${bind('late')}) order by deadline_at limit ${bind('limit')}) b
+      union select id from (select id from tasks where state = 'running' and cancel_requested_at <= ${bind('late')} limit ${bind('limit')}) c`)}`,
 )
+const SEIZED: Columns = { task_id: 'text', at_fence: 'int8' }
 const seize = statement(
   (d) => sql`update tasks set state = 'running', fence = tasks.fence + 1, tries = tasks.tries + 1
-    from ${d.records('tasks', { task_id: 'text', at_fence: 'int8' })} v
-    where tasks.id = v.task_id and tasks.fence = v.at_fence and tasks.state = 'pending' returning tasks.id as id, tasks.fence as fence`,
+    from ${d.records('tasks', SEIZED)} v
+    where tasks.id = v.task_id and tasks.fence = v.at_fence and coalesce(tasks.state, '') = 'pending'
+      ${d.among(sql`tasks.id`, sql`select y.task_id from ${d.records('tasks', SEIZED)} y`)} returning tasks.id as id, tasks.fence as fence`,
 )
 /** Ends pending tasks past `startBy` or `deadlineAt`, and running ones that outlived a cancel or their deadline by `graceMs`. */
 export function* endOverdue(limit: number, graceMs: Millis, view: View): Script<number> {
-  const overdue = yield* rows<Task>(readOverdue({ limit, graceMs }))
+  const at = yield* now()
+  const overdue = yield* rows<Task>(readOverdue({ limit, now: at, late: at - graceMs }))
   if (overdue.length === 0) return 0
   const pending = overdue.filter((task) => task.state === 'pending')
   const seized = yield* rows<{ id: string; fence: number }>(seize({ tasks: pending.map((t) => ({ task_id: t.id, at_fence: t.fence })) }))

@@ -24,7 +24,7 @@ const cancelOpen = statement(
     d,
   ) => sql`update deliveries set fence = fence + 1, state = 'canceled', canceled_reason = 'superseded', finished_at = ${d.now}, updated_at = ${d.now},
       leased_until = null, leased_by = null
-    where id = ${bind('id')} and state in ('pending', 'running')`,
+    where id = ${bind('id')} and coalesce(state, '') in ('pending', 'running')`,
 )
 const nameVerification = statement(
   () => sql`update endpoints set verification_delivery_id = ${bind('deliveryId')}, verification_error = null, verification_expires_at = ${bind('expiresAt')}

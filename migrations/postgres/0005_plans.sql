@@ -1,0 +1,4 @@
+DROP INDEX "deliveries_open";--> statement-breakpoint
+DROP INDEX "deliveries_progress";--> statement-breakpoint
+CREATE INDEX "deliveries_open" ON "deliveries" USING btree ("created_at") WHERE state = 'pending' and created_at > 0;--> statement-breakpoint
+CREATE INDEX "deliveries_progress" ON "deliveries" USING btree ("task_id") WHERE event_type = 'task.progress' and state || '' = 'pending';
