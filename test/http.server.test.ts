@@ -190,6 +190,13 @@ test('What never becomes a request is refused with a problem document too', asyn
   door.abandon()
 })
 
+test('A health check that speaks HTTP/1.0 and names no host is answered', async () => {
+  const door = await openDoor({ host: '127.0.0.1', port: 0, maxConnections: 100 }, kit.clock)
+  door.admit(kit.app.fetch)
+  expect(await raw('GET /healthz HTTP/1.0\r\n\r\n', door.port)).toMatch(/^HTTP\/1\.1 200 /)
+  door.abandon()
+})
+
 test('Of answers that nobody reads only so much is kept: who has left one unread for longest is cut, of the same address first', async () => {
   const served: Socket[] = []
   const large = createServer((_request, response) => void response.end(Buffer.alloc(8_000_000)))

@@ -1,6 +1,6 @@
 /** The listening socket. It opens before the platform does, so that a port of 0 is known in time; early requests wait. */
 import { once } from 'node:events'
-import { createServer, maxHeaderSize, STATUS_CODES } from 'node:http'
+import { createServer, type IncomingMessage, maxHeaderSize, type ServerResponse, STATUS_CODES } from 'node:http'
 import type { AddressInfo, Socket } from 'node:net'
 import { getRequestListener, RequestError } from '@hono/node-server'
 import type { Clock } from '../clock.ts'
@@ -42,9 +42,14 @@ export async function openDoor(
   // An abandoned door leaves nobody waiting who could mind.
   opened.promise.catch(() => {})
   let answer: Fetch = async (request, bindings) => (await opened.promise)(request, bindings)
-  const listener = getRequestListener((request, bindings) => answer(request, bindings), {
+  const listen = getRequestListener((request, bindings) => answer(request, bindings), {
     errorHandler: (error) => refuseUnmade(error, clock),
   })
+  const listener = (request: IncomingMessage, response: ServerResponse): void => {
+    // HTTP/1.0 knows no Host, and the health checks of some load balancers speak it. What they ask names no host anywhere else either.
+    if (request.httpVersionMinor === 0) request.headers.host ??= 'localhost'
+    void listen(request, response)
+  }
   // A missing Host is refused by the listener instead, in a problem document.
   const timeouts = {
     headersTimeout: HEADERS_MS,
