@@ -103,23 +103,24 @@ const LOOPBACK = ['127.0.0.0/8', '::1/128']
  */
 export function parseConfig({ env, options = {}, folder = process.cwd() }: Given): Config {
   const problems = [...unknownVariables(env), ...unknownOptions(options)]
-  const attempt = <T>(judge: () => T): T | null => {
+  const unread = new Set<Key>()
+  const attempt = <K extends Key>(key: K, judge: () => Value<K> | null): Value<K> | null => {
     try {
       return judge()
     } catch (error) {
       if (!(error instanceof StartupError)) throw error
       problems.push(error.message)
+      unread.add(key)
       return null
     }
   }
-  const environment = attempt(() => read('env', { env, options }, 'development'))
+  const environment = attempt('env', () => read('env', { env, options }, 'development'))
   const values = Object.fromEntries(
     Object.keys(settings)
       .filter((key) => key !== 'env')
-      .map((key) => [key, attempt(() => read(key as Key, { env, options }, environment ?? 'development'))]),
+      .map((key) => [key, attempt(key as Key, () => read(key as Key, { env, options }, environment ?? 'development'))]),
   ) as { [K in Exclude<Key, 'env'>]: Value<K> | null }
-  // With a setting unread, what settings want of each other cannot be told.
-  if (problems.length === 0) problems.push(...conflicts({ ...values, env: environment! }))
+  problems.push(...conflicts({ ...values, env: environment }, unread))
   if (problems.length > 0) throw new StartupError(together(problems))
 
   const { databaseUrl, leaseSeconds, shutdownSeconds, holdDays, retentionDays, auditRetentionDays, ...rest } = values as {
@@ -166,25 +167,30 @@ function read<K extends Key>(key: K, { env, options }: { env: Given['env']; opti
 
 type Judged = { [K in Key]: Value<K> | null }
 
-/** What settings want of each other, in the order of the reference. */
-function conflicts({ env, host, databaseUrl, publicUrl, adminToken, masterKey, masterKeyPrevious }: Judged): string[] {
+/** What settings want of each other, in the order of the reference. Of one that could not be read, nothing is known but that it was given. */
+function conflicts(
+  { env, host, databaseUrl, publicUrl, adminToken, masterKey, masterKeyPrevious }: Judged,
+  unread: ReadonlySet<Key>,
+): string[] {
   const found: string[] = []
+  const isUnset = (key: Key, value: unknown): boolean => value === null && !unread.has(key)
   const production = env === 'production'
-  if (!production && host !== '127.0.0.1')
+  if (env === 'development' && host !== null && host !== '127.0.0.1')
     found.push(
-      `RINGBACK_HOST is ${quoted(host!)}, but development listens on 127.0.0.1 alone: leave RINGBACK_HOST unset, or set RINGBACK_ENV=production to be reached from other machines.`,
+      `RINGBACK_HOST is ${quoted(host)}, but development listens on 127.0.0.1 alone: leave RINGBACK_HOST unset, or set RINGBACK_ENV=production to be reached from other machines.`,
     )
-  if (production && publicUrl === null)
+  if (production && isUnset('publicUrl', publicUrl))
     found.push(
       'RINGBACK_PUBLIC_URL is not set, and production needs it: give the URL that clients reach, such as https://tasks.example.com',
     )
-  if (production && adminToken === null)
+  if (production && isUnset('adminToken', adminToken))
     found.push('RINGBACK_ADMIN_TOKEN is not set, and production needs it: make one with: openssl rand -hex 24')
-  if (masterKey === null && (production || databaseUrl?.kind === 'postgres'))
+  const isKeyless = isUnset('masterKey', masterKey)
+  if (isKeyless && (production || databaseUrl?.kind === 'postgres'))
     found.push(
       `RINGBACK_MASTER_KEY is not set, and ${production ? 'production' : 'PostgreSQL'} needs it: make one with: openssl rand -base64 32`,
     )
-  else if (masterKey === null && masterKeyPrevious !== null)
+  else if (isKeyless && masterKeyPrevious !== null)
     found.push('RINGBACK_MASTER_KEY_PREVIOUS is set but RINGBACK_MASTER_KEY is not: set the key that follows it too.')
   if (masterKey !== null && masterKey === masterKeyPrevious)
     found.push('RINGBACK_MASTER_KEY and RINGBACK_MASTER_KEY_PREVIOUS are the same: set the previous one only while a new key takes over.')

@@ -75,13 +75,15 @@ export function cloudEventJson(
     subject: string | null
     sequence: number | null
     traceparent?: string | null
+    tracestate?: string | null
   },
   data: Json,
 ): string {
   const subject = event.subject === null ? '' : `"subject":"${event.subject}",`
   const order = event.sequence === null ? '' : `"sequence":"${event.sequence}",`
   const trace = event.traceparent ? `"traceparent":"${event.traceparent}",` : ''
-  return `{"specversion":"1.0","id":"${event.id}","source":${text(event.source)},"type":"${event.type}",${subject}"time":"${instant(event.at)}","datacontenttype":"application/json",${trace}${order}"data":${data}}`
+  const state = event.tracestate ? `"tracestate":${text(event.tracestate)},` : ''
+  return `{"specversion":"1.0","id":"${event.id}","source":${text(event.source)},"type":"${event.type}",${subject}"time":"${instant(event.at)}","datacontenttype":"application/json",${trace}${state}${order}"data":${data}}`
 }
 
 /** The challenge in the bytes of a verification, whatever their format; null: they hold none. */

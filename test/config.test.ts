@@ -212,6 +212,17 @@ describe('what is refused, with a sentence that quotes it and says how to mend i
     ])
   })
 
+  test('what is missing is said beside what cannot be read, which is not called missing', () => {
+    const said = refusal({ RINGBACK_ENV: 'production', RINGBACK_PORT: 'x', RINGBACK_ADMIN_TOKEN: 'short' })
+    expect(said.split('\n')).toEqual([
+      '4 settings are wrong:',
+      expect.stringContaining('- RINGBACK_PORT is "x"'),
+      expect.stringContaining('- RINGBACK_ADMIN_TOKEN has 5 characters'),
+      expect.stringContaining('- RINGBACK_PUBLIC_URL is not set'),
+      expect.stringContaining('- RINGBACK_MASTER_KEY is not set'),
+    ])
+  })
+
   test('control characters are escaped and long values are cut', () => {
     expect(refusal({ RINGBACK_PORT: 'a\u001b[31m\nb' })).toContain(String.raw`is "a\u001b[31m\nb"`)
     expect(refusal({ RINGBACK_PORT: '9'.repeat(5000) }).length).toBeLessThan(250)

@@ -164,6 +164,8 @@ test('What never becomes a request is refused with a problem document too', asyn
   const refusals: [string, string][] = [
     ['FOO /v1/tasks HTTP/1.1\r\nHost: x\r\n\r\n', 'method_not_allowed'],
     ['hello\r\n\r\n', 'method_not_allowed'],
+    ['CONNECT a:1 HTTP/1.1\r\nHost: x\r\n\r\n', 'method_not_allowed'],
+    ['GET /healthz HTTP/1.1\r\nHost: a\r\nhost: b\r\nConnection: close\r\n\r\n', 'malformed_header'],
     [`GET /healthz HTTP/1.1\r\nHost: x\r\nX-Long: ${'a'.repeat(20_000)}\r\n\r\n`, 'malformed_header'],
     [`GET /v1/tasks?type=${'a'.repeat(20_000)} HTTP/1.1\r\nHost: x\r\n\r\n`, 'malformed_header'],
     ['POST /v1/tasks HTTP/1.1\r\nHost: x\r\nContent-Length: ten\r\n\r\n', 'malformed_header'],
@@ -187,6 +189,13 @@ test('What never becomes a request is refused with a problem document too', asyn
     expect(answer).not.toMatch(/\r\n(server|x-powered-by): /i)
   }
   expect(await raw('GET /healthz HTTP/1.1\r\nHost: x\r\nExpect: wonders\r\n\r\n', door.port)).toMatch(/^HTTP\/1\.1 200 /)
+  door.abandon()
+})
+
+test('A health check that speaks HTTP/1.0 and names no host is answered', async () => {
+  const door = await openDoor({ host: '127.0.0.1', port: 0, maxConnections: 100 }, kit.clock)
+  door.admit(kit.app.fetch)
+  expect(await raw('GET /healthz HTTP/1.0\r\n\r\n', door.port)).toMatch(/^HTTP\/1\.1 200 /)
   door.abandon()
 })
 

@@ -67,6 +67,20 @@ describe.concurrent.each(databases)('on %s', { timeout: 120_000 }, (name) => {
     }
   })
 
+  test('the trace context of a task comes with its webhooks, at every attempt: in the headers, and in the event of CloudEvents', async () => {
+    const { call, receiver } = await meet()
+    receiver.answer(({ headers }) => ({ status: headers['webhook-attempt'] === '1' ? 500 : 200 }))
+    await register(call, `${receiver.url}/standard`, { retrySchedule: [0] })
+    await register(call, `${receiver.url}/cloud`, { retrySchedule: [0], format: 'cloudevents' })
+    const trace = { traceparent: '00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01', tracestate: 'vendor="1"' }
+    await ok(call('POST', '/v1/tasks', { type: 'demo.echo', input: null }, trace))
+    const arrivals = await receiver.receives(4)
+    for (const { headers } of arrivals) expect(headers).toMatchObject(trace)
+    const cloud = arrivals.filter(({ headers }) => headers['content-type'] === 'application/cloudevents+json')
+    expect(cloud).toHaveLength(2)
+    for (const { event } of cloud) expect(event).toMatchObject(trace)
+  })
+
   test.runIf(name === 'PostgreSQL')('two servers share the work, and each task is run once', async () => {
     const { call, receiver } = await meet()
     const other = await home.start({ RINGBACK_PUBLIC_URL: url })

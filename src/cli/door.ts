@@ -1,6 +1,6 @@
 /** The listening socket. It opens before the platform does, so that a port of 0 is known in time; early requests wait. */
 import { once } from 'node:events'
-import { createServer, maxHeaderSize, STATUS_CODES } from 'node:http'
+import { createServer, type IncomingMessage, maxHeaderSize, type ServerResponse, STATUS_CODES } from 'node:http'
 import type { AddressInfo, Socket } from 'node:net'
 import { getRequestListener, RequestError } from '@hono/node-server'
 import type { Clock } from '../clock.ts'
@@ -42,9 +42,18 @@ export async function openDoor(
   // An abandoned door leaves nobody waiting who could mind.
   opened.promise.catch(() => {})
   let answer: Fetch = async (request, bindings) => (await opened.promise)(request, bindings)
-  const listener = getRequestListener((request, bindings) => answer(request, bindings), {
+  const listen = getRequestListener((request, bindings) => answer(request, bindings), {
     errorHandler: (error) => refuseUnmade(error, clock),
   })
+  const listener = (request: IncomingMessage, response: ServerResponse): void => {
+    // HTTP/1.0 knows no Host, and the health checks of some load balancers speak it. What they ask names no host anywhere else either.
+    if (request.httpVersionMinor === 0) request.headers.host ??= 'localhost'
+    if (namesTwoHosts(request)) {
+      const { status, headers, body } = problemOf(malformed('The request has two Host headers.'), clock)
+      return void response.writeHead(status, headers).end(body)
+    }
+    void listen(request, response)
+  }
   // A missing Host is refused by the listener instead, in a problem document.
   const timeouts = {
     headersTimeout: HEADERS_MS,
@@ -55,6 +64,8 @@ export async function openDoor(
   const server = createServer({ requireHostHeader: false, ...timeouts }, listener)
   limitConnections(server, maxConnections, (socket) => refuseOn(socket, crowded(), clock))
   server.on('clientError', (error: NodeJS.ErrnoException, socket: Socket) => refuseUnparsed(error, socket, clock))
+  // Node hangs up on one without a word.
+  server.on('connect', (_request, socket) => refuseOn(socket as Socket, unparsed.HPE_INVALID_METHOD!(), clock))
   // An expectation nobody knows may be ignored (RFC 9110 §10.1.1), and then the answer is the app's.
   server.on('checkExpectation', (request, response) => void server.emit('request', request, response))
   server.listen(port, host)
@@ -85,6 +96,13 @@ export async function openDoor(
       server.closeAllConnections()
     },
   }
+}
+
+/** Which RFC 9112 §3.2 wants refused; Node takes the first. */
+function namesTwoHosts({ rawHeaders }: IncomingMessage): boolean {
+  let hosts = 0
+  for (let i = 0; i < rawHeaders.length; i += 2) if (rawHeaders[i]!.length === 4 && rawHeaders[i]!.toLowerCase() === 'host') hosts++
+  return hosts > 1
 }
 
 /** What could not be made a Request of: no Host, or a target that is no path. */

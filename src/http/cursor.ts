@@ -6,8 +6,8 @@ import { type KeepsKeys, keptKey } from './keptkey.ts'
 export interface Cursors {
   /** `bound` is what the list was asked for: who asks, the route and its filters. */
   write(bound: string, at: readonly (string | number)[]): Promise<string>
-  /** @throws RingbackError `invalid_cursor` */
-  read(bound: string, cursor: string): Promise<readonly unknown[]>
+  /** `parameter` is the one of the query it came in. @throws RingbackError `invalid_cursor` */
+  read(bound: string, cursor: string, parameter?: string): Promise<readonly unknown[]>
 }
 
 const TAG_BYTES = 16
@@ -25,13 +25,13 @@ export function createCursors(options: KeepsKeys): Cursors {
       const payload = JSON.stringify(at)
       return Buffer.concat([tag(await theKey(), bound, payload), Buffer.from(payload)]).toString('base64url')
     },
-    async read(bound, cursor) {
+    async read(bound, cursor, parameter = 'cursor') {
       const bytes = Buffer.from(cursor, 'base64url')
       const payload = bytes.subarray(TAG_BYTES).toString()
       const genuine = bytes.length > TAG_BYTES && timingSafeEqual(bytes.subarray(0, TAG_BYTES), tag(await theKey(), bound, payload))
       if (!genuine)
         throw new RingbackError('invalid_cursor', 'The cursor was not given by this list with these filters; start without one.', {
-          errors: [{ pointer: '#/query/cursor', detail: 'does not belong to this list and these filters' }],
+          errors: [{ pointer: `#/query/${parameter}`, detail: 'does not belong to this list and these filters' }],
         })
       return JSON.parse(payload)
     },

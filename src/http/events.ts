@@ -112,7 +112,7 @@ const readOneMore = (house: House, asked: Asked): Promise<readonly Event[]> => h
 /** `after` is an event's id or a cursor of this feed. */
 async function placeOf(house: House, bound: string, after: string | undefined, clientId: string): Promise<number> {
   if (after === undefined) return 0
-  if (!after.startsWith('event_')) return Number((await house.cursors.read(bound, after))[0])
+  if (!after.startsWith('event_')) return Number((await house.cursors.read(bound, after, 'after'))[0])
   const seq = await house.store.findEventSeq(after, clientId)
   if (seq !== null) return seq
   throw new RingbackError('invalid_cursor', 'There is no such event in this feed; start without `after`.', {

@@ -40,7 +40,7 @@ export async function copyStore(file: string, to: string, { replace, clock }: { 
   if (!existsSync(file)) throw new StartupError(`there is no database "${file}"`)
   refuseItself(to, file)
   refuseExisting(to, replace)
-  return await writeAside(to, replace, clock, (draft) => {
+  return await writeAside(to, { replace, clock, unsound: 'the copy came out damaged, and was thrown away' }, (draft) => {
     const db = new Database(file, { readonly: true })
     try {
       db.pragma('busy_timeout = 5000')
@@ -70,8 +70,7 @@ export async function restoreStore(
     refuseExisting(file, replace)
     return await writeAside(
       file,
-      replace,
-      clock,
+      { replace, clock, unsound: `"${from}" is damaged, and nothing was changed` },
       (draft) => copyFileSync(from, draft),
       (copy) => {
         accept(copy)
@@ -98,8 +97,7 @@ function refuseExisting(path: string, replace: boolean): void {
 /** Has `write` fill a file beside `path`, looks whether it is sound, and gives it its name once it is safe on disk. */
 async function writeAside(
   path: string,
-  replace: boolean,
-  clock: Clock,
+  { replace, clock, unsound }: { replace: boolean; clock: Clock; unsound: string },
   write: (draft: string) => void,
   accept: (copy: Copied) => void = () => {},
 ): Promise<Copied> {
@@ -109,6 +107,8 @@ async function writeAside(
     closeSync(openSync(draft, 'wx', 0o600))
     write(draft)
     chmodSync(draft, 0o600)
+    const damage = findDamage(draft)
+    if (damage !== null) throw new StartupError(`${unsound}: ${damage}`)
     const copy = await look(draft, clock)
     sync(draft)
     accept(copy)
@@ -139,8 +139,6 @@ function claimName(draft: string, path: string): void {
 
 const readCanary = statement(() => sql`select value from settings where name = 'canary'`)
 async function look(file: string, clock: Clock): Promise<Copied> {
-  const damage = findDamage(file)
-  if (damage !== null) throw new StartupError(`the copy is damaged, and was thrown away: ${damage}`)
   const reader = readSqlite(file, clock)
   try {
     const behind = await countMissing(reader)

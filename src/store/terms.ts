@@ -248,6 +248,7 @@ export interface Owed extends Delivery {
   readonly eventBody: string
   readonly endpoint: Endpoint
   readonly traceparent: string | null
+  readonly tracestate: string | null
 }
 
 /**

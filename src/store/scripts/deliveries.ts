@@ -25,10 +25,8 @@ const takeDeliveries = statement(
     returning ${deliveryColumns}`,
 )
 const readBodies = statement(
-  (
-    d,
-  ) => sql`select e.id as id, e.body as body, t.traceparent as traceparent from events e ${d.leftJoin('tasks', 't', sql`t.id = e.task_id`)}
-    where e.id ${d.anyOf(ids(d, 'events'))}`,
+  (d) => sql`select e.id as id, e.body as body, t.traceparent as traceparent, t.tracestate as tracestate
+    from events e ${d.leftJoin('tasks', 't', sql`t.id = e.task_id`)} where e.id ${d.anyOf(ids(d, 'events'))}`,
 )
 const readEndpoints = statement((d) => sql`select ${endpointColumns} from endpoints where id ${d.anyOf(ids(d, 'endpoints'))}`)
 
@@ -78,18 +76,26 @@ export const takingDeliveries = (leaseMs: Millis, by: string, view: View): Takin
     return owed.map((each) => (orphans.includes(each) ? { ...each, state: 'canceled' } : each))
   },
 })
+interface EventBody {
+  readonly id: string
+  readonly body: string
+  readonly traceparent: string | null
+  readonly tracestate: string | null
+}
+const ERASED = { body: '', traceparent: null, tracestate: null }
+
 /** Joins deliveries with their event's bytes and their endpoint. */
 export function* withWhatSendingTakes(taken: readonly Delivery[]): Script<readonly Owed[]> {
   const [bodies, endpoints] = yield* together([
     readBodies({ events: [...new Set(taken.map((d) => d.eventId))].map((id) => ({ id })) }),
     readEndpoints({ endpoints: [...new Set(taken.map((d) => d.endpointId))].map((id) => ({ id })) }),
   ])
-  const byEvent = new Map((bodies as { id: string; body: string; traceparent: string | null }[]).map((row) => [row.id, row]))
+  const byEvent = new Map((bodies as unknown as readonly EventBody[]).map((row) => [row.id, row]))
   const byEndpoint = new Map((endpoints as unknown as Endpoint[]).map((row) => [row.id, row]))
   return taken.map((delivery) => {
     // An event that is gone is one that was erased: what would send it is canceled.
-    const { body, traceparent } = byEvent.get(delivery.eventId) ?? { body: '', traceparent: null }
-    return { ...delivery, eventBody: body, traceparent, endpoint: byEndpoint.get(delivery.endpointId)! }
+    const { body, traceparent, tracestate } = byEvent.get(delivery.eventId) ?? ERASED
+    return { ...delivery, eventBody: body, traceparent, tracestate, endpoint: byEndpoint.get(delivery.endpointId)! }
   })
 }
 

@@ -183,7 +183,8 @@ export function* emit(facts: readonly Fact[], view: View, slots: Slots | null = 
     for (const { listener, callback, hearsProgress } of owed) {
       if (hearsProgress && fact.type !== 'task.created') newer.push({ task_id: fact.task.id, endpoint_id: listener.id })
       const data = listener.payload === 'thin' ? taskJson(task, { ...shown, thin: true }) : full
-      const source = { source: shown.publicUrl, subject: fact.task.id, sequence: fact.task.revision, traceparent: fact.task.traceparent }
+      const { id: subject, revision: sequence, traceparent, tracestate } = fact.task
+      const source = { source: shown.publicUrl, subject, sequence, traceparent, tracestate }
       const schedule = callback.retrySchedule ? JSON.stringify(callback.retrySchedule) : listener.retrySchedule
       deliveries.push({
         id: view.newId('delivery'),
@@ -258,16 +259,18 @@ function* record(
   yield* write(events, owe(deliveries, starting, slots))
   if (starting.size === 0) return []
   const bodies = new Map(events.map(({ id, body }) => [id, body]))
-  const traces = new Map(facts.map(({ task }) => [task.id, task.traceparent]))
+  const traces = new Map(facts.map(({ task: { id, traceparent, tracestate } }) => [id, { traceparent, tracestate }]))
   return deliveries
     .filter(({ id }) => starting.has(id))
     .map((made) => ({
       ...running(made, slots!),
       eventBody: bodies.get(made.event_id)!,
       endpoint: endpoints.get(made.endpoint_id)!,
-      traceparent: traces.get(made.task_id ?? '') ?? null,
+      ...(traces.get(made.task_id ?? '') ?? NO_TRACE),
     }))
 }
+
+const NO_TRACE = { traceparent: null, tracestate: null }
 
 /** Events that are owed to nobody but those named. */
 export function* write(events: readonly NewEvent[], owed: readonly Call[]): Script<void> {
