@@ -40,7 +40,7 @@ import {
 } from './support/work.ts'
 
 /** A million where there is time: the copying takes half a minute. */
-const BACKLOG = Number(process.env.RINGBACK_TEST_BACKLOG ?? 200_000)
+const BACKLOG = Number(process.env.RINGBACK_TEST_BACKLOG ?? 50_000)
 const backlog = BACKLOG.toLocaleString('en-US')
 /** Rows any one statement may visit: some for each slot it fills, whatever waits elsewhere. */
 const MOST_VISITED = 200
