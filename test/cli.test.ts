@@ -277,8 +277,8 @@ describe('serve', () => {
   })
 
   test.skipIf(!existsSync('/proc/self/cmdline')).each([
-    [['--max-semi-space-size=16'], {}],
-    [[], { NODE_OPTIONS: '--max-semi-space-size=32' }],
+    [['--max-semi-space-size=32'], {}],
+    [[], { NODE_OPTIONS: '--max-semi-space-size=64' }],
   ])('keeps what is young in little memory, unless a size is given: %j with %j', async (flags, env) => {
     const { process } = await start(env)
     const words = readFileSync(`/proc/${process.pid}/cmdline`, 'utf8').split('\0')
