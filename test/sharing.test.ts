@@ -16,7 +16,7 @@ import { manualClock } from './support/manual-clock.ts'
 import { startNode } from './support/nodes.ts'
 import { eventually } from './support/server.ts'
 import { engines, type Ground, keepFromLearning, openGround } from './support/stores.ts'
-import { addClient, addTask, addTasks, claim, claimOne, claimTasks, completed, findTask, idOf, LEASE_MS, retried } from './support/work.ts'
+import { addClient, addTask, addTasks, claim, claimOne, claimTasks, completed, findTask, LEASE_MS, retried, view } from './support/work.ts'
 
 describe.each(engines)('on %s', (engine) => {
   let ground: Ground
@@ -151,15 +151,6 @@ describe.each(engines)('on %s', (engine) => {
   })
 
   describe('with 10,000 tasks blocked behind one key', () => {
-    const view = {
-      publicUrl: () => '',
-      retrySchedule: [5],
-      newId: idOf,
-      newChallenge: () => '',
-      trouble: () => {},
-      limited: new Set<string>(),
-      keepMs: () => 7 * 86_400_000,
-    }
     const BLOCKED = 10_000
     const block = async (clientId: string): Promise<void> => {
       for (let i = 0; i < BLOCKED; i += 500) await addTasks(store, 500, { clientId, concurrencyKey: 'a', callback: null })

@@ -37,6 +37,7 @@ import {
   idOf,
   MANY,
   newEndpoint,
+  view,
 } from './support/work.ts'
 
 /** A million where there is time: the copying takes half a minute. */
@@ -44,16 +45,6 @@ const BACKLOG = Number(process.env.RINGBACK_TEST_BACKLOG ?? 50_000)
 const backlog = BACKLOG.toLocaleString('en-US')
 /** Rows any one statement may visit: some for each slot it fills, whatever waits elsewhere. */
 const MOST_VISITED = 200
-
-const view = {
-  publicUrl: () => '',
-  retrySchedule: [5],
-  newId: idOf,
-  newChallenge: () => '',
-  trouble: () => {},
-  limited: new Set<string>(),
-  keepMs: () => 7 * 86_400_000,
-}
 
 /** When PostgreSQL looked at its tables, by which it plans: if at all, after a test; or while all but one of their rows were being written. */
 const looks = [...engines.map((engine) => [engine, 'later'] as const), ['postgres', 'amid'] as const]

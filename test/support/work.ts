@@ -148,3 +148,14 @@ export const undelivered = (sending: Sending, delayMs = 0, endpoint: Partial<Del
   sent(sending, { kind: 'retry', delayMs, error: null }, false, endpoint)
 export const undeliverable = (sending: Sending, endpoint: Partial<DeliverySettlement['endpoint']> = {}): DeliverySettlement =>
   sent(sending, { kind: 'fail', error: failure }, false, endpoint)
+
+/** What scripts need to render, where nothing of it is looked at. */
+export const view = {
+  publicUrl: () => '',
+  retrySchedule: [5],
+  newId: idOf,
+  newChallenge: () => '',
+  trouble: () => {},
+  limited: new Set<string>(),
+  keepMs: () => 7 * 86_400_000,
+}
