@@ -1,6 +1,6 @@
 /** The task types `system.cancel` and `system.retry`: what a filter matches is canceled, or begins anew. */
 import type { Room } from './depth.ts'
-import type { State } from './model.ts'
+import type { State } from './core/model.ts'
 import type { BulkCheckpoint, BulkFilter, Held, Store } from './store/store.ts'
 import { Postpone, type TaskType } from './task.ts'
 import { walkType } from './walk.ts'

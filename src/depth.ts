@@ -1,6 +1,6 @@
 /** How many tasks are open: counted in portions with pauses between them, so that nothing else waits for it. */
-import type { Clock } from './clock.ts'
-import type { Millis } from './model.ts'
+import type { Clock } from './core/clock.ts'
+import type { Millis } from './core/model.ts'
 import type { OpenMark, Store } from './store/store.ts'
 
 /** Between two portions: a million open tasks are counted within some seconds, a few milliseconds at a time. */

@@ -1,7 +1,7 @@
 /** `Idempotency-Key`: how it is written and what makes two requests the same. */
 import { hash } from 'node:crypto'
 import canonicalize from 'canonicalize'
-import { RingbackError } from './errors.ts'
+import { RingbackError } from './core/errors.ts'
 
 /** 1…255 visible ASCII characters, neither `"` nor `\`. */
 const BARE = /^[\x21\x23-\x5b\x5d-\x7e]{1,255}$/

@@ -1,7 +1,7 @@
 /** The front door: every public name and nothing else. */
 import type { Ringback, RingbackOptions } from './platform.ts'
 
-export { type ErrorCode, RingbackError, StartupError } from './errors.ts'
+export { type ErrorCode, RingbackError, StartupError } from './core/errors.ts'
 export type { Ringback, RingbackOptions } from './platform.ts'
 export {
   defineTask,

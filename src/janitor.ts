@@ -1,7 +1,7 @@
 /** Settles on behalf of the dead: leases that ended, deadlines nobody enforces, turns that were lost. Idempotent and fenced, so every node may do it. */
-import type { Clock } from './clock.ts'
-import { type Delays, decide, isWorkers, judgeTimes } from './lifecycle.ts'
-import type { Attempt, Delivery, Millis, Outcome, Task } from './model.ts'
+import type { Clock } from './core/clock.ts'
+import { type Delays, decide, isWorkers, judgeTimes } from './core/lifecycle.ts'
+import type { Attempt, Delivery, Millis, Outcome, Task } from './core/model.ts'
 import type { Store } from './store/store.ts'
 import { exponential, type Registry } from './task.ts'
 

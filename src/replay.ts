@@ -1,5 +1,5 @@
 /** The task type `system.replay`: sends again what a filter matches. */
-import type { EventType, State } from './model.ts'
+import type { EventType, State } from './core/model.ts'
 import type { ReplayCheckpoint, ReplayFilter, Store } from './store/store.ts'
 import type { TaskType } from './task.ts'
 import { walkType } from './walk.ts'

@@ -1,6 +1,6 @@
 /** One try of a task from its input to how it ended, in whatever thread. Nothing here knows the store. */
-import { type Ended, RESULT_LIMIT_BYTES, tooLarge } from './lifecycle.ts'
-import type { Json, Millis, Task } from './model.ts'
+import { type Ended, RESULT_LIMIT_BYTES, tooLarge } from './core/lifecycle.ts'
+import type { Json, Millis, Task } from './core/model.ts'
 import { Interrupted } from './pump.ts'
 import { Permanent, Postpone, type RunContext, readInput, type TaskType } from './task.ts'
 

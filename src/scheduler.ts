@@ -1,7 +1,7 @@
 /** The task side: runs each try under its signal, in this thread or in one of the pool, judges how it ended, settles. */
-import type { Clock } from './clock.ts'
-import { decide, type Ended, type RunRecord } from './lifecycle.ts'
-import type { Millis, Task } from './model.ts'
+import type { Clock } from './core/clock.ts'
+import { decide, type Ended, type RunRecord } from './core/lifecycle.ts'
+import type { Millis, Task } from './core/model.ts'
 import { lender, Pump, type Source, settleSurely } from './pump.ts'
 import { Expired, graceOf, judgeReason, runTry, tryOf } from './run.ts'
 import type { Store } from './store/store.ts'

@@ -2,10 +2,10 @@
  * Ticks: makes the tasks of schedules as they fall due. Every node does it, without a leader: whoever moves a schedule on first has
  * made the tick. One timer, armed for the next tick; other nodes' changes are told, and polling repairs what is not heard.
  */
-import type { Clock } from './clock.ts'
-import { planTicks, readCron } from './cron.ts'
+import type { Clock } from './core/clock.ts'
+import { planTicks, readCron } from './core/cron.ts'
 import { COUNT_MS, type Room } from './depth.ts'
-import type { Millis } from './model.ts'
+import type { Millis } from './core/model.ts'
 import type { DueSchedule, Store } from './store/store.ts'
 import type { Registry } from './task.ts'
 

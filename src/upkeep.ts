@@ -1,11 +1,11 @@
 /** What an operator does with a store, beside running servers or without any: prove it, copy it, put a copy back. */
 import { existsSync } from 'node:fs'
 import { join, resolve } from 'node:path'
-import { systemClock } from './clock.ts'
+import { systemClock } from './core/clock.ts'
 import { type Config, loadDevelopmentSecrets } from './config.ts'
-import { StartupError } from './errors.ts'
-import type { Millis } from './model.ts'
-import { createSealer } from './seal.ts'
+import { StartupError } from './core/errors.ts'
+import type { Millis } from './core/model.ts'
+import { createSealer } from './core/encryption.ts'
 import { type AuditReport, auditStore } from './store/audit.ts'
 import { type Copied, copyStore, restoreStore } from './store/copies.ts'
 

@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs'
 import { describe, expect, test } from 'vitest'
-import { RingbackError } from '../src/errors.ts'
+import { RingbackError } from '../src/core/errors.ts'
 import { type AddressRulesInput, judgeAddress, judgeUrl, type Listener, parseAddressRules } from '../src/webhook/address.ts'
 import { fc } from './support/chance.ts'
 

@@ -1,7 +1,7 @@
 /** The audit finds whatever is planted, and nothing in a store that only Ringback has written. */
 import { getTableName } from 'drizzle-orm'
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
-import { systemClock } from '../src/clock.ts'
+import { systemClock } from '../src/core/clock.ts'
 import { type AuditReport, auditStore, type Check, checks } from '../src/store/audit.ts'
 import * as schema from '../src/store/schema.sqlite.ts'
 import type { Store } from '../src/store/store.ts'

@@ -1,7 +1,7 @@
 /** Many callers, one commit: every item is answered once, whatever goes wrong, and nothing waits on a timer. */
 
 import { afterEach, describe, expect, test, vi } from 'vitest'
-import { batch, type Carrier, type Limits } from '../src/batch.ts'
+import { batch, type Carrier, type Limits } from '../src/core/batch.ts'
 import { fc } from './support/chance.ts'
 
 class Poison extends Error {}

@@ -1,9 +1,9 @@
 /** Cancel and retry by filter: each task once, whatever happens to whoever does it. */
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
 import { bulkTypes } from '../src/bulk.ts'
-import { systemClock } from '../src/clock.ts'
+import { systemClock } from '../src/core/clock.ts'
 import { createRoom } from '../src/depth.ts'
-import type { Task } from '../src/model.ts'
+import type { Task } from '../src/core/model.ts'
 import { tryOf } from '../src/run.ts'
 import type { BulkFilter, Store } from '../src/store/store.ts'
 import { Postpone } from '../src/task.ts'

@@ -1,7 +1,7 @@
 /** When two callback URLs are one, and when one lies under another. */
 
 import { describe, expect, test } from 'vitest'
-import { canonicalUrl, isUnder } from '../src/callbackurl.ts'
+import { canonicalUrl, isUnder } from '../src/core/callback-url.ts'
 import { fc } from './support/chance.ts'
 
 describe('two callback URLs are one', () => {

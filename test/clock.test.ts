@@ -1,6 +1,6 @@
 /** The clock of a real process, on a machine whose wall clock is set, and whose suspension stops the monotonic one. */
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
-import { type Clock, systemClock } from '../src/clock.ts'
+import { type Clock, systemClock } from '../src/core/clock.ts'
 
 const START = 1_800_000_000_000
 const HOUR = 3_600_000

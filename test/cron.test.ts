@@ -1,7 +1,7 @@
 /** Which moments a pattern names, above all where clocks are put forward and back; and which of them are made after an outage. */
 import { describe, expect, test } from 'vitest'
-import { MOST_CAUGHT_UP, ON_TIME_MS, planTicks, readCron } from '../src/cron.ts'
-import type { RingbackError } from '../src/errors.ts'
+import { MOST_CAUGHT_UP, ON_TIME_MS, planTicks, readCron } from '../src/core/cron.ts'
+import type { RingbackError } from '../src/core/errors.ts'
 
 const ms = (time: string): number => Date.parse(time)
 function ticks(cron: string, timezone: string, after: string, count: number): string[] {

@@ -12,11 +12,11 @@ import { backupCommand } from '../src/cli/backup.ts'
 import { migrateCommand } from '../src/cli/migrate.ts'
 import { restoreCommand } from '../src/cli/restore.ts'
 import { serveCommand } from '../src/cli/serve.ts'
-import { statuses } from '../src/errors.ts'
+import { statuses } from '../src/core/errors.ts'
 import * as shapes from '../src/http/shapes.ts'
 import { createRingback, type Ringback } from '../src/index.ts'
-import { transitions } from '../src/lifecycle.ts'
-import { auditActions, defaultEvents, endpointEventTypes, taskEventTypes, terminalStates } from '../src/model.ts'
+import { transitions } from '../src/core/lifecycle.ts'
+import { auditActions, defaultEvents, endpointEventTypes, taskEventTypes, terminalStates } from '../src/core/model.ts'
 import { settings } from '../src/settings.ts'
 import { parseAddressRules } from '../src/webhook/address.ts'
 
@@ -72,7 +72,7 @@ describe('the reference of errors', () => {
   test('lists the codes that a failed task can have', () => {
     const section = read(page).split('## Codes of a failed task')[1]!.split('## ')[0]!
     const codes = [...section.matchAll(/^\| `(\w+)` \|/gm)].map(([, code]) => code!)
-    const engine = ['src/lifecycle.ts', 'src/scheduler.ts', 'src/run.ts', 'src/janitor.ts', 'src/task.ts', 'src/store/scripts/tasks.ts']
+    const engine = ['src/core/lifecycle.ts', 'src/scheduler.ts', 'src/run.ts', 'src/janitor.ts', 'src/task.ts', 'src/store/scripts/tasks.ts']
       .map(read)
       .join('\n')
     const given = [...engine.matchAll(/(?:\bcode(?:: | === | \?\? )|new Expired\()'(\w+)'/g)].map(([, code]) => code!)

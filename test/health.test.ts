@@ -1,8 +1,8 @@
 /** The health of a lane: slow start, breaker, probes, the receiver's own pause. Pure. */
 
 import { describe, expect, test } from 'vitest'
-import { DISABLED_PROBE_MS, gateOf, type Health, heard, isForbidden, limitOf } from '../src/health.ts'
-import type { Millis, Signal } from '../src/model.ts'
+import { DISABLED_PROBE_MS, gateOf, type Health, heard, isForbidden, limitOf } from '../src/core/circuit-breaker.ts'
+import type { Millis, Signal } from '../src/core/model.ts'
 import { fc } from './support/chance.ts'
 
 type Lane = Health & { readonly cap: number | null }

@@ -1,7 +1,7 @@
 /** Every code of the closed list is answered to somebody: each row is a request that is refused with it. */
 import { readFileSync } from 'node:fs'
 import { afterAll, beforeAll, expect, test } from 'vitest'
-import { type ErrorCode, statuses } from '../src/errors.ts'
+import { type ErrorCode, statuses } from '../src/core/errors.ts'
 import { createRegistry, defineTask } from '../src/task.ts'
 import { type Answer, anything, type Client, type Kit, openKit, report } from './http.kit.ts'
 import { judgeBy } from './support/document.ts'

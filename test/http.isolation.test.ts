@@ -1,8 +1,8 @@
 import { createHash } from 'node:crypto'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { generateApiKey, looksLikeApiKey } from '../src/apikey.ts'
+import { generateApiKey, looksLikeApiKey } from '../src/core/api-key.ts'
 import { createGate } from '../src/http/auth.ts'
-import { clientScopes } from '../src/model.ts'
+import { clientScopes } from '../src/core/model.ts'
 import { type Client, type Kit, openKit, REPORT, routesOf } from './http.kit.ts'
 
 let kit: Kit

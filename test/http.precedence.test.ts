@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { RingbackError, statuses } from '../src/errors.ts'
+import { RingbackError, statuses } from '../src/core/errors.ts'
 import { anything, type Client, type Kit, openKit, PUBLIC_URL, REPORT, report } from './http.kit.ts'
 
 let kit: Kit

@@ -2,7 +2,7 @@
 import Ajv2020 from 'ajv/dist/2020.js'
 import addFormats from 'ajv-formats'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { endpointEventTypes, taskEventTypes } from '../src/model.ts'
+import { endpointEventTypes, taskEventTypes } from '../src/core/model.ts'
 import { type Kit, openKit, PUBLIC_URL } from './http.kit.ts'
 import { openPlatform } from './support/platform.ts'
 import { openReceiver } from './support/receiver.ts'

@@ -1,9 +1,9 @@
 import { createHash, randomBytes } from 'node:crypto'
 import { base64url, createLocalJWKSet, FlattenedSign, flattenedVerify, type JSONWebKeySet } from 'jose'
 import { describe, expect, test } from 'vitest'
-import { systemClock } from '../src/clock.ts'
-import type { Millis, SigningKey, SigningKeyState } from '../src/model.ts'
-import { createSealer, type Sealer } from '../src/seal.ts'
+import { systemClock } from '../src/core/clock.ts'
+import type { Millis, SigningKey, SigningKeyState } from '../src/core/model.ts'
+import { createSealer, type Sealer } from '../src/core/encryption.ts'
 import { createKeyRing, type KeyRing, planKeys, type SigningKeyStore } from '../src/webhook/keys.ts'
 import { fc } from './support/chance.ts'
 

@@ -1,9 +1,9 @@
 /** Any sequence of what clients, nodes and receivers may do: nothing is lost, no limit is exceeded, no fence falls, one end each. */
 
 import { expect, test } from 'vitest'
-import { decide } from '../src/lifecycle.ts'
-import type { Task } from '../src/model.ts'
-import { Slots } from '../src/slots.ts'
+import { decide } from '../src/core/lifecycle.ts'
+import type { Task } from '../src/core/model.ts'
+import { Slots } from '../src/core/fair-share.ts'
 import type { Owed } from '../src/store/store.ts'
 import { fc } from './support/chance.ts'
 import { type Ground, openGround } from './support/stores.ts'

@@ -1,7 +1,7 @@
 /** The life of leased work: the table of transitions, in TypeScript and in SQL, and the one judge of how a try ended. */
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
-import { decide, type Ended, judgeAnswer, parseRetryAfter, scheduled, transitions, type Verb } from '../src/lifecycle.ts'
-import { type AttemptOutcome, isTerminal, type Outcome, type State, terminalStates } from '../src/model.ts'
+import { decide, type Ended, judgeAnswer, parseRetryAfter, scheduled, transitions, type Verb } from '../src/core/lifecycle.ts'
+import { type AttemptOutcome, isTerminal, type Outcome, type State, terminalStates } from '../src/core/model.ts'
 import type { Store } from '../src/store/store.ts'
 import { exponential } from '../src/task.ts'
 import { engines, type Ground, openGround } from './support/stores.ts'

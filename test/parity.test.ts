@@ -3,7 +3,7 @@ import { getTableColumns, getTableName } from 'drizzle-orm'
 import { getTableConfig as postgresConfig } from 'drizzle-orm/pg-core'
 import { getTableConfig as sqliteConfig } from 'drizzle-orm/sqlite-core'
 import { describe, expect, expectTypeOf, test } from 'vitest'
-import type { Attempt, AuditEntry, Client, Delivery, Endpoint, Event, Key, SigningKey, Task } from '../src/model.ts'
+import type { Attempt, AuditEntry, Client, Delivery, Endpoint, Event, Key, SigningKey, Task } from '../src/core/model.ts'
 import * as postgres from '../src/store/schema.postgres.ts'
 import * as sqlite from '../src/store/schema.sqlite.ts'
 

@@ -3,7 +3,7 @@
 import { sql } from 'drizzle-orm'
 import pg from 'pg'
 import { expect, onTestFinished, test } from 'vitest'
-import { systemClock } from '../src/clock.ts'
+import { systemClock } from '../src/core/clock.ts'
 import { order } from '../src/store/driver.ts'
 import { openPostgres } from '../src/store/postgres.ts'
 import { first, query, type Script } from '../src/store/script.ts'

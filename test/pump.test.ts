@@ -1,8 +1,8 @@
 /** The pump: when it claims, how it renews, how it stops. */
 import { describe, expect, onTestFinished, test } from 'vitest'
-import type { Work } from '../src/model.ts'
+import type { Work } from '../src/core/model.ts'
 import { type Interrupted, Pump, type Source } from '../src/pump.ts'
-import { Slots } from '../src/slots.ts'
+import { Slots } from '../src/core/fair-share.ts'
 import type { Claimed, Held, Renewal } from '../src/store/store.ts'
 import { turns, until } from './support/engine.ts'
 import { type ManualClock, manualClock } from './support/manual-clock.ts'

@@ -2,7 +2,7 @@
 import { describe, expect, onTestFinished, test } from 'vitest'
 import { z } from 'zod'
 import { createJanitor, type Janitor } from '../src/janitor.ts'
-import { RESULT_LIMIT_BYTES } from '../src/lifecycle.ts'
+import { RESULT_LIMIT_BYTES } from '../src/core/lifecycle.ts'
 import { Interrupted } from '../src/pump.ts'
 import { CANCEL_GRACE_MS } from '../src/run.ts'
 import { createRegistry, defineTask, exponential, Permanent, Postpone, type RunContext, type TaskDefinition } from '../src/task.ts'

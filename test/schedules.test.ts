@@ -1,9 +1,9 @@
 /** Schedules as nodes tick them, on both databases. */
 import { afterAll, afterEach, beforeAll, describe, expect, onTestFinished, test } from 'vitest'
-import { systemClock } from '../src/clock.ts'
-import { MOST_CAUGHT_UP } from '../src/cron.ts'
+import { systemClock } from '../src/core/clock.ts'
+import { MOST_CAUGHT_UP } from '../src/core/cron.ts'
 import { createRoom } from '../src/depth.ts'
-import type { Millis, Schedule } from '../src/model.ts'
+import type { Millis, Schedule } from '../src/core/model.ts'
 import { createTicker, type Ticker } from '../src/schedules.ts'
 import { openStore } from '../src/store/open.ts'
 import type { NewSchedule, Store } from '../src/store/store.ts'

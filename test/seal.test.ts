@@ -1,9 +1,9 @@
 import { randomBytes } from 'node:crypto'
 import { inspect } from 'node:util'
 import { describe, expect, test } from 'vitest'
-import { systemClock } from '../src/clock.ts'
-import { StartupError } from '../src/errors.ts'
-import { createSealer, parseMasterKey } from '../src/seal.ts'
+import { systemClock } from '../src/core/clock.ts'
+import { StartupError } from '../src/core/errors.ts'
+import { createSealer, parseMasterKey } from '../src/core/encryption.ts'
 import { fc } from './support/chance.ts'
 
 const clock = systemClock()

@@ -1,6 +1,6 @@
 /** Ends that meet trouble, on each database, under the clock of the system: a store that refuses, and deadlines beside each other. */
 import { describe, expect, onTestFinished, test } from 'vitest'
-import { systemClock } from '../src/clock.ts'
+import { systemClock } from '../src/core/clock.ts'
 import { openStore } from '../src/store/open.ts'
 import type { Store } from '../src/store/store.ts'
 import { defineTask } from '../src/task.ts'

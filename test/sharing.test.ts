@@ -1,7 +1,7 @@
 /** Sharing: limits that hold over nodes and their deaths, turns between clients, and blocked tasks that cost the others nothing. */
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
-import { systemClock } from '../src/clock.ts'
-import type { Task } from '../src/model.ts'
+import { systemClock } from '../src/core/clock.ts'
+import type { Task } from '../src/core/model.ts'
 import { order } from '../src/store/driver.ts'
 import { openPostgres } from '../src/store/postgres.ts'
 import { claim as claimScript } from '../src/store/scripts/lanes.ts'

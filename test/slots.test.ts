@@ -1,6 +1,6 @@
 /** Who may hold how many of a node's slots. Pure. */
 import { describe, expect, test } from 'vitest'
-import { allowance, Slots } from '../src/slots.ts'
+import { allowance, Slots } from '../src/core/fair-share.ts'
 import { fc } from './support/chance.ts'
 
 /** A node, and who holds what of it. */

@@ -1,7 +1,7 @@
 /** What a claim visits: as little as if the backlog of others were not there. By the plans of the databases themselves. */
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { systemClock } from '../src/clock.ts'
-import type { Task } from '../src/model.ts'
+import { systemClock } from '../src/core/clock.ts'
+import type { Task } from '../src/core/model.ts'
 import { type Driver, order } from '../src/store/driver.ts'
 import { openPostgres } from '../src/store/postgres.ts'
 import type { Script } from '../src/store/script.ts'

@@ -1,7 +1,7 @@
 /** Proof of ownership over real sockets, by the whole platform under a clock moved by hand; and once as it is served. */
 import { createHmac } from 'node:crypto'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
-import { challengeOf } from '../src/representation.ts'
+import { challengeOf } from '../src/core/wire.ts'
 import { openPlatform, type Platform } from './support/platform.ts'
 import { type Arrival, openReceiver, type Receiver, type Reply } from './support/receiver.ts'
 import { eventually, newClient, ok, openHome } from './support/server.ts'

@@ -1,7 +1,7 @@
 /** `waitingFor`: why a pending task has not started, as it is in the store. */
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
 import { createWaiting } from '../src/http/waiting.ts'
-import type { Task } from '../src/model.ts'
+import type { Task } from '../src/core/model.ts'
 import type { Store } from '../src/store/store.ts'
 import { createRegistry, defineTask } from '../src/task.ts'
 import { openPlatform } from './support/platform.ts'

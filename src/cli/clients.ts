@@ -1,8 +1,8 @@
 /** `ringback clients`: a first client and its key without curl, on the database itself. */
 import { Command } from 'commander'
-import { systemClock } from '../clock.ts'
+import { systemClock } from '../core/clock.ts'
 import { loadDevelopmentSecrets, parseConfig } from '../config.ts'
-import { StartupError } from '../errors.ts'
+import { StartupError } from '../core/errors.ts'
 import type { ClientKeeper } from '../platform.ts'
 
 interface Given {

@@ -1,7 +1,7 @@
 /** The command line: one file for each command. */
 import { readFileSync } from 'node:fs'
 import { Command, CommanderError } from 'commander'
-import { StartupError } from '../errors.ts'
+import { StartupError } from '../core/errors.ts'
 import { auditCommand } from './audit.ts'
 import { backupCommand } from './backup.ts'
 import { clientsCommand } from './clients.ts'

@@ -1,6 +1,6 @@
 /** `ringback migrate`: brings the database to this version's schema and ends. */
 import { Command } from 'commander'
-import { systemClock } from '../clock.ts'
+import { systemClock } from '../core/clock.ts'
 import { loadDevelopmentSecrets, parseConfig } from '../config.ts'
 
 export function migrateCommand(): Command {

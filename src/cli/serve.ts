@@ -1,7 +1,7 @@
 /** `ringback serve`: one node, from its settings to the end of its drain. */
 import { pathToFileURL } from 'node:url'
 import { Command } from 'commander'
-import { systemClock } from '../clock.ts'
+import { systemClock } from '../core/clock.ts'
 import { listeningAt, loadDevelopmentSecrets, parseConfig } from '../config.ts'
 import { openLog } from '../observe.ts'
 import type { Options } from '../settings.ts'

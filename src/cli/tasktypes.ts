@@ -1,7 +1,7 @@
 /** The task types of an installation, from the module that `RINGBACK_CONFIG` names. */
 import { existsSync } from 'node:fs'
 import { pathToFileURL } from 'node:url'
-import { StartupError } from '../errors.ts'
+import { StartupError } from '../core/errors.ts'
 import { meanThisCopy } from '../self.ts'
 import { isTaskType, type TaskType } from '../task.ts'
 

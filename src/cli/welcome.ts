@@ -1,6 +1,6 @@
 /** What a developer is told at the start: the address, a key, and lines to paste. */
 import { join } from 'node:path'
-import type { Clock } from '../clock.ts'
+import type { Clock } from '../core/clock.ts'
 import { keepInPlace, readIfThere, type SecuredConfig } from '../config.ts'
 import type { Fetch } from './door.ts'
 

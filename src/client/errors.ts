@@ -1,5 +1,5 @@
 /** What the client throws. */
-import type { ErrorCode, Fault } from '../errors.ts'
+import type { ErrorCode, Fault } from '../core/errors.ts'
 import type { Task } from './types.ts'
 
 /** What the server refused, or why there is no answer of it. `message` is a sentence. */

@@ -1,8 +1,8 @@
 /** API keys, for the operator: those of clients, and those of operators and workers, which no client ever holds. */
-import { generateApiKey } from '../apikey.ts'
-import { RingbackError } from '../errors.ts'
-import { newId } from '../id.ts'
-import { type Client, clientScopes, type Key, type Millis } from '../model.ts'
+import { generateApiKey } from '../core/api-key.ts'
+import { RingbackError } from '../core/errors.ts'
+import { newId } from '../core/id.ts'
+import { type Client, clientScopes, type Key, type Millis } from '../core/model.ts'
 import { findClient } from './clients.ts'
 import { empty, type House, idParam, jsonReply, notFound, OPERATOR, shownTime, shownTimeOrNull } from './house.ts'
 import { invalid, type Reply } from './problem.ts'

@@ -2,7 +2,7 @@
 import { type Context, Hono } from 'hono'
 import { SmartRouter } from 'hono/router/smart-router'
 import { TrieRouter } from 'hono/router/trie-router'
-import { RingbackError } from '../errors.ts'
+import { RingbackError } from '../core/errors.ts'
 import { apiKeyRoutes } from './apikeys.ts'
 import { auditRoute } from './auditlog.ts'
 import { createGate } from './auth.ts'

@@ -1,5 +1,5 @@
 /** The audit log, for the operator. */
-import type { AuditEntry } from '../model.ts'
+import type { AuditEntry } from '../core/model.ts'
 import { boundTo, defined, type House, OPERATOR, pageReply, shownTime, startOf } from './house.ts'
 import { type Route, route } from './route.ts'
 import * as shapes from './shapes.ts'

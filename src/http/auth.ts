@@ -1,9 +1,9 @@
 /** Who calls: a client's key, an operator's key or the admin token. */
 import { timingSafeEqual } from 'node:crypto'
-import { hashApiKey, looksLikeApiKey } from '../apikey.ts'
-import type { Clock } from '../clock.ts'
-import { RingbackError } from '../errors.ts'
-import { clientScopes, type Millis, type Scope } from '../model.ts'
+import { hashApiKey, looksLikeApiKey } from '../core/api-key.ts'
+import type { Clock } from '../core/clock.ts'
+import { RingbackError } from '../core/errors.ts'
+import { clientScopes, type Millis, type Scope } from '../core/model.ts'
 import type { Store } from '../store/store.ts'
 import { createDoorkeeper } from './quotas.ts'
 

@@ -1,6 +1,6 @@
 /** Cancel and retry by filter: counted, or done by a durable task. */
 import { BULK_CANCEL, BULK_RETRY, type BulkInput, bulkFilterOf } from '../bulk.ts'
-import type { State } from '../model.ts'
+import type { State } from '../core/model.ts'
 import { clientOf, type House } from './house.ts'
 import { invalid, type Reply } from './problem.ts'
 import { type Call, type Route, route } from './route.ts'

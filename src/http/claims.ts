@@ -2,10 +2,10 @@
  * Claims of workers over HTTP, and those that wait. Who waits for the same types under the same key stands in one line, and each line asks the
  * store once for all of them: when work arrives, when the next falls due, and now and then, to repair words that were lost.
  */
-import type { Clock } from '../clock.ts'
-import { RingbackError } from '../errors.ts'
-import { decide } from '../lifecycle.ts'
-import type { Millis, Task } from '../model.ts'
+import type { Clock } from '../core/clock.ts'
+import { RingbackError } from '../core/errors.ts'
+import { decide } from '../core/lifecycle.ts'
+import type { Millis, Task } from '../core/model.ts'
 import type { Store, TaskClaim } from '../store/store.ts'
 
 export interface Asked {

@@ -1,6 +1,6 @@
 /** Clients, for the operator: made, suspended, deleted. */
-import { newId } from '../id.ts'
-import type { Client, Millis } from '../model.ts'
+import { newId } from '../core/id.ts'
+import type { Client, Millis } from '../core/model.ts'
 import { boundTo, empty, type House, idParam, jsonReply, notFound, OPERATOR, pageReply, shownTime, startOf } from './house.ts'
 import { type Call, type Route, route } from './route.ts'
 import * as shapes from './shapes.ts'

@@ -1,6 +1,6 @@
 /** Cursors: a place in a list, authenticated and bound to the list it came from. */
 import { createHmac, timingSafeEqual } from 'node:crypto'
-import { RingbackError } from '../errors.ts'
+import { RingbackError } from '../core/errors.ts'
 import { type KeepsKeys, keptKey } from './keptkey.ts'
 
 export interface Cursors {

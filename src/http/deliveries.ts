@@ -1,9 +1,9 @@
 /** The delivery routes: what was sent, what came back, and sending it again. */
 
-import { RingbackError } from '../errors.ts'
-import { newId } from '../id.ts'
-import { parsed } from '../legible.ts'
-import { type Attempt, type Delivery, type Endpoint, endpointStatus, type Millis, type Timings } from '../model.ts'
+import { RingbackError } from '../core/errors.ts'
+import { newId } from '../core/id.ts'
+import { parsed } from '../core/stored-json.ts'
+import { type Attempt, type Delivery, type Endpoint, endpointStatus, type Millis, type Timings } from '../core/model.ts'
 import type { DeliveryQuery, LaneState } from '../store/store.ts'
 import {
   boundTo,

@@ -1,8 +1,8 @@
 /** The endpoint routes: where a client's webhooks go. */
-import { RingbackError } from '../errors.ts'
-import { newId } from '../id.ts'
-import { type Delivery, defaultEvents, type Endpoint, type Json, type Millis } from '../model.ts'
-import type { Place } from '../seal.ts'
+import { RingbackError } from '../core/errors.ts'
+import { newId } from '../core/id.ts'
+import { type Delivery, defaultEvents, type Endpoint, type Json, type Millis } from '../core/model.ts'
+import type { Place } from '../core/encryption.ts'
 import type { EndpointPatch, NewEndpoint } from '../store/store.ts'
 import { deliveryReply } from './deliveries.ts'
 import { change, checkPrecondition, duplicate, endpointReply, findEndpoint, findUnchanged, shownEndpoint, tagOf } from './endpointview.ts'

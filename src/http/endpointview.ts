@@ -1,8 +1,8 @@
 /** The endpoint as it is shown, and the one way it is changed. */
-import { canonicalUrl } from '../callbackurl.ts'
-import { RingbackError } from '../errors.ts'
-import { isJson, parsed } from '../legible.ts'
-import { defaultEvents, type Endpoint, endpointStatus } from '../model.ts'
+import { canonicalUrl } from '../core/callback-url.ts'
+import { RingbackError } from '../core/errors.ts'
+import { isJson, parsed } from '../core/stored-json.ts'
+import { defaultEvents, type Endpoint, endpointStatus } from '../core/model.ts'
 import type { EndpointPatch } from '../store/store.ts'
 import { checkIfMatch, matches } from './headers.ts'
 import { type House, idParam, jsonReply, notFound, shownTime, shownTimeOrNull } from './house.ts'

@@ -1,8 +1,8 @@
 /** Events as they are read: the feed of a client, in commit order, for a receiver that was down; those of one task, as a list or as a stream. */
-import { RingbackError } from '../errors.ts'
-import { isJson } from '../legible.ts'
-import type { Event, EventType, Task } from '../model.ts'
-import { envelopeJson } from '../representation.ts'
+import { RingbackError } from '../core/errors.ts'
+import { isJson } from '../core/stored-json.ts'
+import type { Event, EventType, Task } from '../core/model.ts'
+import { envelopeJson } from '../core/wire.ts'
 import { prefersEventStream } from './headers.ts'
 import { boundTo, type House, idParam, judgeAgain, listOwner, listReply, present } from './house.ts'
 import { invalid, type Reply } from './problem.ts'

@@ -1,5 +1,5 @@
 /** JSON Schemas of what webhooks carry, one for each event type, cut out of the OpenAPI document. */
-import { endpointEventTypes, taskEventTypes } from '../model.ts'
+import { endpointEventTypes, taskEventTypes } from '../core/model.ts'
 import { type House, jsonReply, notFound } from './house.ts'
 import type { Described } from './openapi.ts'
 import { type Route, route } from './route.ts'

@@ -1,6 +1,6 @@
 /** What requests, answers and webhooks look like: one story, told in values that fit the shapes. The document shows them; a test holds them against it. */
-import { type ErrorCode, statuses } from '../errors.ts'
-import { endpointEventTypes, taskEventTypes } from '../model.ts'
+import { type ErrorCode, statuses } from '../core/errors.ts'
+import { endpointEventTypes, taskEventTypes } from '../core/model.ts'
 import { titleOf } from './problem.ts'
 
 const BASE = 'https://tasks.example.com'

@@ -1,6 +1,6 @@
 /** What is wrong with a document, as sentences with pointers to the places. */
 import type { z } from '@hono/zod-openapi'
-import type { Fault } from '../errors.ts'
+import type { Fault } from '../core/errors.ts'
 
 type Issue = z.core.$ZodIssue
 

@@ -1,5 +1,5 @@
 /** Request headers that carry more than a word: Accept, Prefer, entity tags, media types. */
-import { RingbackError } from '../errors.ts'
+import { RingbackError } from '../core/errors.ts'
 
 /** Whether `Accept` (RFC 9110 §12.5.1) admits one of `types`, e.g. `application/json`. No header admits everything. */
 export function admits(accept: string | undefined, types: readonly string[]): boolean {

@@ -1,5 +1,5 @@
 /** The document with examples and links: put where a schema or an operation asks for them by its name. */
-import type { ErrorCode } from '../errors.ts'
+import type { ErrorCode } from '../core/errors.ts'
 import { examples, problemExample } from './examples.ts'
 import { linksFrom, linksOf } from './links.ts'
 import { answeredBy, shownBy } from './shown.ts'

@@ -1,8 +1,8 @@
 /** Creating tasks: from a body that fits its shape to tasks that may be written. Everything that is refused is refused here, before the 202. */
-import { isUnder } from '../callbackurl.ts'
-import { type Fault, RingbackError } from '../errors.ts'
-import { newId } from '../id.ts'
-import type { Endpoint, Json, Millis } from '../model.ts'
+import { isUnder } from '../core/callback-url.ts'
+import { type Fault, RingbackError } from '../core/errors.ts'
+import { newId } from '../core/id.ts'
+import type { Endpoint, Json, Millis } from '../core/model.ts'
 import type { NewTask } from '../store/store.ts'
 import type { TaskType } from '../task.ts'
 import { listAllEndpoints } from './endpointview.ts'

@@ -1,6 +1,6 @@
 /** Bodies: read once, as text, within the limit; parsed; and the raw text of what is kept as it was sent. */
 import { isUtf8 } from 'node:buffer'
-import { RingbackError } from '../errors.ts'
+import { RingbackError } from '../core/errors.ts'
 
 /** Objects and arrays within each other; deeper bodies are refused, so that whoever reads them may recurse. */
 export const DEEPEST = 100

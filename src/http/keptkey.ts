@@ -1,6 +1,6 @@
 /** A secret of the installation's own: made once, kept sealed among the settings, so that what one node signs is known by all. */
-import type { Clock } from '../clock.ts'
-import type { Place, Sealer } from '../seal.ts'
+import type { Clock } from '../core/clock.ts'
+import type { Place, Sealer } from '../core/encryption.ts'
 import type { Store } from '../store/store.ts'
 
 export interface KeepsKeys {

@@ -1,7 +1,7 @@
 /** The OpenAPI 3.1 document, made of the routes themselves: what is served is what is described. */
 import { OpenAPIHono, type RouteConfig, z } from '@hono/zod-openapi'
-import type { ErrorCode } from '../errors.ts'
-import { clientScopes, type EventType, endpointEventTypes, taskEventTypes } from '../model.ts'
+import type { ErrorCode } from '../core/errors.ts'
+import { clientScopes, type EventType, endpointEventTypes, taskEventTypes } from '../core/model.ts'
 import { type Document, illustrate } from './illustrate.ts'
 import { documentedStatus, titleOf } from './problem.ts'
 import type { Answer, Route } from './route.ts'

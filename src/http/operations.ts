@@ -1,5 +1,5 @@
 /** What anyone may ask of the node: is it up, is it ready, which keys does it sign with, what does it offer. */
-import { RingbackError } from '../errors.ts'
+import { RingbackError } from '../core/errors.ts'
 import type { QueueState } from '../store/store.ts'
 import type { Registry, TaskType } from '../task.ts'
 import { type House, jsonReply, notFound, OPERATOR, shownTimeOrNull } from './house.ts'

@@ -1,6 +1,6 @@
 /** Which endpoints are whose, remembered for a moment: an endpoint never changes its client, so that only a deletion can make this wrong. */
-import type { Clock } from '../clock.ts'
-import type { Millis } from '../model.ts'
+import type { Clock } from '../core/clock.ts'
+import type { Millis } from '../core/model.ts'
 import type { Store } from '../store/store.ts'
 
 export interface Ownership {

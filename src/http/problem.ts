@@ -1,5 +1,5 @@
 /** Problem documents (RFC 9457): the one shape of every 4xx and 5xx. */
-import { type ErrorCode, type Fault, RingbackError, statuses } from '../errors.ts'
+import { type ErrorCode, type Fault, RingbackError, statuses } from '../core/errors.ts'
 
 const titles: Readonly<Record<ErrorCode, string>> = {
   malformed_json: 'The body is not JSON',

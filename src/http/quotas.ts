@@ -3,9 +3,9 @@
  * Where a process owns its store the count is its memory; where nodes share one, so do they the count.
  */
 import { RateLimiterMemory, RateLimiterPostgres, RateLimiterRes } from 'rate-limiter-flexible'
-import type { Clock } from '../clock.ts'
-import { RingbackError } from '../errors.ts'
-import type { Millis } from '../model.ts'
+import type { Clock } from '../core/clock.ts'
+import { RingbackError } from '../core/errors.ts'
+import type { Millis } from '../core/model.ts'
 import type { RateLimit, RateLimits } from '../settings.ts'
 import type { QuotaWindow, Store } from '../store/store.ts'
 

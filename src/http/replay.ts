@@ -1,5 +1,5 @@
 /** Sending again by filter: counted, or done by a durable task. */
-import type { EventType } from '../model.ts'
+import type { EventType } from '../core/model.ts'
 import { filterOf, REPLAY, type ReplayInput } from '../replay.ts'
 import { clientOf, type House } from './house.ts'
 import { invalid, type Reply } from './problem.ts'

@@ -1,8 +1,8 @@
 /** The schedule routes: recurring tasks. */
-import { type Recurrence, readCron } from '../cron.ts'
-import { RingbackError } from '../errors.ts'
-import { newId } from '../id.ts'
-import type { Json, Millis, Schedule, TaskTemplate } from '../model.ts'
+import { type Recurrence, readCron } from '../core/cron.ts'
+import { RingbackError } from '../core/errors.ts'
+import { newId } from '../core/id.ts'
+import type { Json, Millis, Schedule, TaskTemplate } from '../core/model.ts'
 import type { NewSchedule, SchedulePatch } from '../store/store.ts'
 import { checkIfMatch, matches } from './headers.ts'
 import {

@@ -1,5 +1,5 @@
 /** How many calls may stay open at once, of one client and on one node: streams, and calls that wait. */
-import { RingbackError } from '../errors.ts'
+import { RingbackError } from '../core/errors.ts'
 import type { Caller } from './auth.ts'
 
 /** Over `client` more of that client are refused with 429, over `node` more of anybody with 503. */

@@ -3,7 +3,7 @@
  * the node itself, stand here.
  */
 import { z } from '@hono/zod-openapi'
-import { auditActions, clientScopes } from '../model.ts'
+import { auditActions, clientScopes } from '../core/model.ts'
 import { cursor, id, instant, limit, pageOf, text, time, timeOrNull } from './shapes/common.ts'
 
 export { ownedPageQuery, pageQuery, wait, waitQuery } from './shapes/common.ts'

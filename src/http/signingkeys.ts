@@ -1,5 +1,5 @@
 /** The keys that sign webhooks, for the operator: seen, rotated, revoked. */
-import type { SigningKey } from '../model.ts'
+import type { SigningKey } from '../core/model.ts'
 import { type House, jsonReply, notFound, OPERATOR, shownTime, shownTimeOrNull } from './house.ts'
 import type { Reply } from './problem.ts'
 import { type Route, route } from './route.ts'

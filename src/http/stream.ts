@@ -1,7 +1,7 @@
 /** Server-sent events: one task followed until it ends. What is shown of a change is rendered once, however many watch. */
-import { RingbackError } from '../errors.ts'
-import { type EventType, isTerminal, type Json, type Millis, type Task } from '../model.ts'
-import { envelopeJson } from '../representation.ts'
+import { RingbackError } from '../core/errors.ts'
+import { type EventType, isTerminal, type Json, type Millis, type Task } from '../core/model.ts'
+import { envelopeJson } from '../core/wire.ts'
 import { expired, type House, judgeAgain } from './house.ts'
 import type { Reply } from './problem.ts'
 import type { Call } from './route.ts'

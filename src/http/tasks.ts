@@ -1,7 +1,7 @@
 /** The task routes: create, read, wait, list, cancel, retry, erase. */
-import { RingbackError } from '../errors.ts'
+import { RingbackError } from '../core/errors.ts'
 import { fingerprintOf, parseIdempotencyKey } from '../idempotency.ts'
-import { isTerminal, type Millis, type Task } from '../model.ts'
+import { isTerminal, type Millis, type Task } from '../core/model.ts'
 import type { Idempotency, Submitted, TaskQuery } from '../store/store.ts'
 import { bulkRoutes } from './bulk.ts'
 import { noneMatch, preferredWait } from './headers.ts'

@@ -1,8 +1,8 @@
 /** Proof of ownership over the API: asking an endpoint again, and taking a challenge from whoever received it. */
 import { timingSafeEqual } from 'node:crypto'
-import { RingbackError } from '../errors.ts'
-import type { Endpoint } from '../model.ts'
-import { challengeOf } from '../representation.ts'
+import { RingbackError } from '../core/errors.ts'
+import type { Endpoint } from '../core/model.ts'
+import { challengeOf } from '../core/wire.ts'
 import { change, checkPrecondition, endpointReply, findUnchanged } from './endpointview.ts'
 import type { House } from './house.ts'
 import type { Reply } from './problem.ts'

@@ -1,6 +1,6 @@
 /** Why pending tasks have not started: read for all that are shown together, never guessed. */
-import type { Millis, Task } from '../model.ts'
-import type { WaitingFor } from '../representation.ts'
+import type { Millis, Task } from '../core/model.ts'
+import type { WaitingFor } from '../core/wire.ts'
 import type { Holds, Store } from '../store/store.ts'
 import type { Registry, TaskType } from '../task.ts'
 

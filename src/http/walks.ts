@@ -1,5 +1,5 @@
 /** What a filter matches: counted, or left to a durable task that walks along it. */
-import { newId } from '../id.ts'
+import { newId } from '../core/id.ts'
 import type { Position } from '../store/store.ts'
 import { walkTask } from '../walk.ts'
 import { clientOf, type House, jsonReply } from './house.ts'

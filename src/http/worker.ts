@@ -1,8 +1,8 @@
 /** Workers over HTTP: they pull tasks, keep their leases by heartbeats, and say how each try ended. Every call but the claim presents its lease. */
 import type { z } from '@hono/zod-openapi'
-import { RingbackError } from '../errors.ts'
-import { decide, type Ended, judgeTimes, RESULT_LIMIT_BYTES, tooLarge } from '../lifecycle.ts'
-import { type Json, type Task, WORKER } from '../model.ts'
+import { RingbackError } from '../core/errors.ts'
+import { decide, type Ended, judgeTimes, RESULT_LIMIT_BYTES, tooLarge } from '../core/lifecycle.ts'
+import { type Json, type Task, WORKER } from '../core/model.ts'
 import type { Held, LeaseEnd, TaskClaim } from '../store/store.ts'
 import { exponential, type Registry, readInput } from '../task.ts'
 import type { Caller } from './auth.ts'

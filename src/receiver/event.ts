@@ -1,5 +1,5 @@
 /** What a webhook says, once it is believed. */
-import type { EventType } from '../model.ts'
+import type { EventType } from '../core/model.ts'
 
 /** A task as webhooks carry it: the same document as `GET /v1/tasks/{id}` answers. With `payload: "thin"`, input, result and metadata are null. */
 export interface TaskData {

@@ -10,7 +10,7 @@ import {
   type JSONWebKeySet,
   type JWSHeaderParameters,
 } from 'jose'
-import { type Clock, systemClock } from '../clock.ts'
+import { type Clock, systemClock } from '../core/clock.ts'
 import type { WebhookEvent } from './event.ts'
 
 /** A webhook whose signature holds. */

@@ -1,6 +1,6 @@
 /** Walks a whole store, portion by portion, and says what does not hold and what is owed to whom. It writes nothing, and servers may go on beside it. */
-import type { Clock } from '../clock.ts'
-import type { Millis } from '../model.ts'
+import type { Clock } from '../core/clock.ts'
+import type { Millis } from '../core/model.ts'
 import type { Driver } from './driver.ts'
 import { checkSchema } from './migrate.ts'
 import { openPostgres } from './postgres.ts'

@@ -1,7 +1,7 @@
 /** Migrations: the folder drizzle-kit writes, applied in order, once, whoever starts first. A store newer than this program is refused. */
 import { fileURLToPath } from 'node:url'
 import { type MigrationMeta, readMigrationFiles } from 'drizzle-orm/migrator'
-import { StartupError } from '../errors.ts'
+import { StartupError } from '../core/errors.ts'
 import { type Driver, order } from './driver.ts'
 import { type Dialect, first, query, rows, type Script, send, sql } from './script.ts'
 

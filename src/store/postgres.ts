@@ -3,8 +3,8 @@
  * travel together. LISTEN/NOTIFY only hints; polling repairs what it loses.
  */
 import pg from 'pg'
-import type { Clock } from '../clock.ts'
-import { StartupError } from '../errors.ts'
+import type { Clock } from '../core/clock.ts'
+import { StartupError } from '../core/errors.ts'
 import { type Driver, type Order, order, type Rendered, render, valueFor } from './driver.ts'
 import { type Call, postgresDialect, type Row, type Script, type Statement } from './script.ts'
 

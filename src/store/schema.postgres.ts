@@ -14,7 +14,7 @@ import type {
   SigningKeyState,
   State,
   Trigger,
-} from '../model.ts'
+} from '../core/model.ts'
 
 const millis = (name: string) => bigint(name, { mode: 'number' })
 

@@ -18,7 +18,7 @@ import type {
   SigningKeyState,
   State,
   Trigger,
-} from '../model.ts'
+} from '../core/model.ts'
 
 const millis = (name: string) => integer(name)
 

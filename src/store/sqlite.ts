@@ -3,8 +3,8 @@
  * `BEGIN IMMEDIATE … COMMIT`, a savepoint each; callers hear of it after the commit.
  */
 import Database from 'better-sqlite3'
-import type { Clock } from '../clock.ts'
-import { StartupError } from '../errors.ts'
+import type { Clock } from '../core/clock.ts'
+import { StartupError } from '../core/errors.ts'
 import { type Driver, type Order, render, type Slot, valueFor } from './driver.ts'
 import { type Call, type Row, type RowSource, rowSource, type Script, type Statement, sqliteDialect } from './script.ts'
 

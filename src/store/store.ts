@@ -21,7 +21,7 @@ import type {
   Schedule,
   SigningKey,
   Task,
-} from '../model.ts'
+} from '../core/model.ts'
 import type {
   Added,
   Aged,

@@ -14,7 +14,7 @@ import type {
   Signal,
   State,
   Task,
-} from '../model.ts'
+} from '../core/model.ts'
 
 /** A task to be written. Times are the client's own; the store adds its clock's. */
 export interface NewTask {

@@ -7,7 +7,7 @@
 import { isIPv4 } from 'node:net'
 import { networkInterfaces } from 'node:os'
 import ipaddr from 'ipaddr.js'
-import { RingbackError, StartupError } from '../errors.ts'
+import { RingbackError, StartupError } from '../core/errors.ts'
 
 type Ip = ipaddr.IPv4 | ipaddr.IPv6
 type Cidr = readonly [Ip, number]

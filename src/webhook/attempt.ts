@@ -1,8 +1,8 @@
 /** One request under way: what of its answer is taken in, when it is cut, and what is said of it in the end. */
 import type { Socket } from 'node:net'
 import { type Dispatcher, errors } from 'undici'
-import type { Clock } from '../clock.ts'
-import type { AttemptOutcome, Millis, Timings } from '../model.ts'
+import type { Clock } from '../core/clock.ts'
+import type { AttemptOutcome, Millis, Timings } from '../core/model.ts'
 import { codeOf, Failure, sentences } from './resolver.ts'
 
 export interface Limits {

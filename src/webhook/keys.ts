@@ -1,9 +1,9 @@
 /** The life of the keys that sign webhooks: made on the first start, published as a JWKS, sealed at rest, rotated when due, read anew every 30 seconds. */
 import { createHash } from 'node:crypto'
 import { type CryptoKey, calculateJwkThumbprint, exportJWK, generateKeyPair, importJWK, type JWK } from 'jose'
-import type { Clock } from '../clock.ts'
-import type { Millis, SigningKey, SigningKeyState } from '../model.ts'
-import type { Sealer } from '../seal.ts'
+import type { Clock } from '../core/clock.ts'
+import type { Millis, SigningKey, SigningKeyState } from '../core/model.ts'
+import type { Sealer } from '../core/encryption.ts'
 import type { KeyTurn } from '../store/store.ts'
 
 /** What the ring asks of a store. */

@@ -1,5 +1,5 @@
 /** Who owns an endpoint: what an answer to a verification proves. Pure. */
-import type { Millis } from '../model.ts'
+import type { Millis } from '../core/model.ts'
 import type { Sent } from './attempt.ts'
 
 export type Proof =

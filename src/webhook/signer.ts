@@ -1,7 +1,7 @@
 /** Signatures of webhooks: a detached JWS for everybody, and the endpoint's own Standard Webhooks HMAC beside it. */
 import { createHmac, createSecretKey, type KeyObject } from 'node:crypto'
 import { type CryptoKey, FlattenedSign } from 'jose'
-import type { Clock } from '../clock.ts'
+import type { Clock } from '../core/clock.ts'
 
 /** The P-256 key that signs. A CryptoKey is used as it is; a KeyObject is converted on its first use. */
 export interface SignerKey {

@@ -4,9 +4,9 @@
  */
 import type { Socket } from 'node:net'
 import { Client } from 'undici'
-import type { Clock } from '../clock.ts'
-import { RingbackError } from '../errors.ts'
-import type { Millis } from '../model.ts'
+import type { Clock } from '../core/clock.ts'
+import { RingbackError } from '../core/errors.ts'
+import type { Millis } from '../core/model.ts'
 import type { EgressProxy } from '../settings.ts'
 import { type AddressRules, judgeUrl } from './address.ts'
 import { Attempt, type AttemptHost, type Carrier, defaultLimits, type Limits, type Sent } from './attempt.ts'

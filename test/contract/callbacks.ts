@@ -1,6 +1,6 @@
 /** Who is owed what: fan-out, filters, and the bytes each endpoint is promised. */
 import { expect, test } from 'vitest'
-import type { Callback, Delivery } from '../../src/model.ts'
+import type { Callback, Delivery } from '../../src/core/model.ts'
 import type { Current } from '../store.contract.ts'
 import { RETRY_SCHEDULE } from '../support/stores.ts'
 import {

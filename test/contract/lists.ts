@@ -1,6 +1,6 @@
 /** Lists by keyset and the feed: complete, stable, in order. */
 import { expect, test } from 'vitest'
-import type { Delivery, Task } from '../../src/model.ts'
+import type { Delivery, Task } from '../../src/core/model.ts'
 import type { DeliveryQuery, Page, Position, TaskQuery } from '../../src/store/store.ts'
 import type { Current } from '../store.contract.ts'
 import { addClient, addEndpoint, addTask, addTasks, claimOne, claimTasks, completed, failed, newTask } from '../support/work.ts'

@@ -1,7 +1,7 @@
 /** Who owns an endpoint: nothing is sent to it but challenges until one is answered, and then everything that was held. */
 import { expect, test } from 'vitest'
-import type { Endpoint } from '../../src/model.ts'
-import { challengeOf } from '../../src/representation.ts'
+import type { Endpoint } from '../../src/core/model.ts'
+import { challengeOf } from '../../src/core/wire.ts'
 import type { DeliverySettlement, Owed } from '../../src/store/store.ts'
 import type { Current } from '../store.contract.ts'
 import {

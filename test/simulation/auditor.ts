@@ -3,8 +3,8 @@
  * were, and against the sentences about tasks.
  */
 import type Database from 'better-sqlite3'
-import { transitions } from '../../src/lifecycle.ts'
-import { isTerminal, type Millis, type State } from '../../src/model.ts'
+import { transitions } from '../../src/core/lifecycle.ts'
+import { isTerminal, type Millis, type State } from '../../src/core/model.ts'
 import type { Held } from '../../src/store/store.ts'
 import type { World } from './world.ts'
 

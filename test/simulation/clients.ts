@@ -1,6 +1,6 @@
 /** Clients: they submit under an Idempotency-Key until they are answered, cancel, retry, erase, pause their endpoints, and read what they were told of. */
-import { newId } from '../../src/id.ts'
-import type { Millis } from '../../src/model.ts'
+import { newId } from '../../src/core/id.ts'
+import type { Millis } from '../../src/core/model.ts'
 import type { Store, TaskChange } from '../../src/store/store.ts'
 import { MANY, newEndpoint, newTask } from '../support/work.ts'
 import type { Auditor } from './auditor.ts'

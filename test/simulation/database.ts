@@ -3,7 +3,7 @@
  * simulated is the way there and back: latency before and after the commit, refusals, commits whose answer is lost, words that never arrive.
  */
 import Database from 'better-sqlite3'
-import type { Millis } from '../../src/model.ts'
+import type { Millis } from '../../src/core/model.ts'
 import { type Driver, render } from '../../src/store/driver.ts'
 import { migrate } from '../../src/store/migrate.ts'
 import { type Call, type Script, type Statement, sqliteDialect } from '../../src/store/script.ts'

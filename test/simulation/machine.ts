@@ -1,6 +1,6 @@
 /** The clock of a simulated machine, and the clock its processes live by. */
-import { type Clock, slewed, stamps } from '../../src/clock.ts'
-import type { Millis } from '../../src/model.ts'
+import { type Clock, slewed, stamps } from '../../src/core/clock.ts'
+import type { Millis } from '../../src/core/model.ts'
 import type { Owner, World } from './world.ts'
 
 /** Where true time begins, in epoch milliseconds. */

@@ -1,5 +1,5 @@
 /** Receivers of webhooks and the network before them: quick, slow, failing, gone for a while, or accepting what they never answer. */
-import type { Millis } from '../../src/model.ts'
+import type { Millis } from '../../src/core/model.ts'
 import type { Sent } from '../../src/webhook/attempt.ts'
 import type { Call, Transport } from '../../src/webhook/transport.ts'
 import type { Auditor } from './auditor.ts'

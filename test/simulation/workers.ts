@@ -2,9 +2,9 @@
  * Workers over HTTP: processes of their own that claim, keep their leases, report, and say how each try ended, over a network that loses and
  * repeats what it carries. They speak to the product's own routes, and every answer of these is judged.
  */
-import { generateApiKey } from '../../src/apikey.ts'
-import { newId } from '../../src/id.ts'
-import type { Millis } from '../../src/model.ts'
+import { generateApiKey } from '../../src/core/api-key.ts'
+import { newId } from '../../src/core/id.ts'
+import type { Millis } from '../../src/core/model.ts'
 import type { Held, LeaseEnd, Store } from '../../src/store/store.ts'
 import type { Auditor } from './auditor.ts'
 import type { Sabotage } from './database.ts'

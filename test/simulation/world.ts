@@ -1,6 +1,6 @@
 /** Virtual time: everything that happens is an event on one agenda, and everything random is drawn from one seeded row of numbers. */
 import { setImmediate as turn } from 'node:timers/promises'
-import type { Millis } from '../../src/model.ts'
+import type { Millis } from '../../src/core/model.ts'
 import { type Random, seededRandom } from '../support/load.ts'
 
 /** Whose memory an event lives in. Of the dead nothing happens any more; of the stalled it happens later. */

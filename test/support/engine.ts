@@ -1,8 +1,8 @@
 /** A scheduler on a SQLite store, both under a clock moved by hand. */
 import Database from 'better-sqlite3'
 import { onTestFinished } from 'vitest'
-import type { RunRecord } from '../../src/lifecycle.ts'
-import type { Millis, Task } from '../../src/model.ts'
+import type { RunRecord } from '../../src/core/lifecycle.ts'
+import type { Millis, Task } from '../../src/core/model.ts'
 import type { Pump } from '../../src/pump.ts'
 import { createScheduler } from '../../src/scheduler.ts'
 import { openStore } from '../../src/store/open.ts'

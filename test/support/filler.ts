@@ -3,8 +3,8 @@
  * It prints what it was told was stored, and how it was refused.
  */
 import { execFileSync } from 'node:child_process'
-import { systemClock } from '../../src/clock.ts'
-import type { RingbackError } from '../../src/errors.ts'
+import { systemClock } from '../../src/core/clock.ts'
+import type { RingbackError } from '../../src/core/errors.ts'
 import { openStore } from '../../src/store/open.ts'
 import { addClient, addEndpoint, claimTasks, completed, newTask } from './work.ts'
 

@@ -1,5 +1,5 @@
 /** A process that opens a store (`node holder.ts <url> owner|guest`), says how that went, and holds it until its input ends. */
-import { systemClock } from '../../src/clock.ts'
+import { systemClock } from '../../src/core/clock.ts'
 import { openStore } from '../../src/store/open.ts'
 
 const [url, role] = process.argv.slice(2) as [string, string]

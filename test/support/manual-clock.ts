@@ -1,7 +1,7 @@
 /** A clock that moves only when it is told to. */
 import { createHash } from 'node:crypto'
-import { type Clock, stamps } from '../../src/clock.ts'
-import type { Millis } from '../../src/model.ts'
+import { type Clock, stamps } from '../../src/core/clock.ts'
+import type { Millis } from '../../src/core/model.ts'
 
 export interface ManualClock extends Clock {
   /** Moves time on and fires what falls due, in its order. */

@@ -1,7 +1,7 @@
 /** Nodes that run tasks: a real scheduler each, on stores that share one database. Under the clock of the system. */
 import { onTestFinished } from 'vitest'
-import { systemClock } from '../../src/clock.ts'
-import type { Task } from '../../src/model.ts'
+import { systemClock } from '../../src/core/clock.ts'
+import type { Task } from '../../src/core/model.ts'
 import type { Pump } from '../../src/pump.ts'
 import { createScheduler } from '../../src/scheduler.ts'
 import type { Store } from '../../src/store/store.ts'

@@ -1,7 +1,7 @@
 /** The whole platform on SQLite under a clock moved by hand, sending over real sockets. */
 import { onTestFinished } from 'vitest'
 import { listeningAt, loadDevelopmentSecrets, parseConfig } from '../../src/config.ts'
-import type { Millis } from '../../src/model.ts'
+import type { Millis } from '../../src/core/model.ts'
 import { openRingback } from '../../src/platform.ts'
 import type { Options } from '../../src/settings.ts'
 import { defineTask } from '../../src/task.ts'

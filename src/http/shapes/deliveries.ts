@@ -3,7 +3,7 @@
  * its `completed` is `delivered`) are mapped here.
  */
 import { z } from '@hono/zod-openapi'
-import type { State } from '../../model.ts'
+import type { State } from '../../core/model.ts'
 import { clientId, cursor, id, instant, limit, listOf, pageOf, text, time, timeOrNull } from './common.ts'
 import { EVENT_TYPES } from './events.ts'
 

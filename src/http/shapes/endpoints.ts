@@ -1,6 +1,6 @@
 /** The shapes of endpoints: where a client’s webhooks go, and how. */
 import { z } from '@hono/zod-openapi'
-import { taskEventTypes } from '../../model.ts'
+import { taskEventTypes } from '../../core/model.ts'
 import { id, pageOf, text, time, timeOrNull } from './common.ts'
 import { DISABLED_REASONS } from './events.ts'
 import { retrySchedule } from './tasks.ts'

@@ -1,6 +1,6 @@
 /** The shapes of tasks that recur. */
 import { z } from '@hono/zod-openapi'
-import { LONGEST_PATTERN } from '../../cron.ts'
+import { LONGEST_PATTERN } from '../../core/cron.ts'
 import { id, pageOf, present, text, time, timeOrNull } from './common.ts'
 import { createCallback, createTask, metadata, retrySchedule } from './tasks.ts'
 

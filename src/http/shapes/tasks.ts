@@ -1,6 +1,6 @@
 /** The shapes of tasks and of what is offered: submitting, reading, listing, acting by filter. */
 import { z } from '@hono/zod-openapi'
-import { taskEventTypes } from '../../model.ts'
+import { taskEventTypes } from '../../core/model.ts'
 import { DEEPEST } from '../json.ts'
 import { clientId, cursor, id, instant, LONGEST_DELAY_SECONDS, limit, listOf, pageOf, present, text, time, timeOrNull } from './common.ts'
 

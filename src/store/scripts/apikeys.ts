@@ -1,5 +1,5 @@
 /** API keys: made, looked up, rotated, revoked. What ends one tells the other nodes, which remember keys for some seconds. */
-import type { ClientStatus, Key, Millis } from '../../model.ts'
+import type { ClientStatus, Key, Millis } from '../../core/model.ts'
 import { keyColumns } from '../columns.ts'
 import { bind, type Call, type Dialect, first, rows, type Script, type SQL, sql, statement } from '../script.ts'
 import type { NewKey } from '../store.ts'

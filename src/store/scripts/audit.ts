@@ -1,5 +1,5 @@
 /** The audit log: an entry is written in the transaction of the act it tells of, so that neither stands without the other. */
-import { firstIdAt } from '../../id.ts'
+import { firstIdAt } from '../../core/id.ts'
 import {
   type AuditAction,
   type AuditEntry,
@@ -11,7 +11,7 @@ import {
   type Key,
   type Millis,
   type Schedule,
-} from '../../model.ts'
+} from '../../core/model.ts'
 import { auditColumns } from '../columns.ts'
 import { bind, first, now, query, rows, type Script, type SQL, send, sql, statement } from '../script.ts'
 import type { AuditQuery, Changed, EndpointPatch, KeyTurn, Page, Position, SchedulePatch, TaskChange } from '../store.ts'

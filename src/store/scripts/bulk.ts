@@ -1,5 +1,5 @@
 /** Cancel and retry by filter, page by page, each page with the mark of how far it came, in one commit. */
-import type { Millis, State, Task } from '../../model.ts'
+import type { Millis, State, Task } from '../../core/model.ts'
 import { type Call, type Dialect, query, rows, type Script, type SQL, send, sql, statement } from '../script.ts'
 import type { BulkCheckpoint, BulkFilter, Held, Position } from '../store.ts'
 import { keepCheckpoint, resume } from './checkpoints.ts'

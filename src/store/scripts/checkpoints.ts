@@ -1,5 +1,5 @@
 /** How far a walk along a client's rows has come: kept with the task that walks, in the commit of each page. */
-import type { Json } from '../../model.ts'
+import type { Json } from '../../core/model.ts'
 import { bind, type Call, first, type Script, sql, statement } from '../script.ts'
 import type { Held, Walked } from '../store.ts'
 

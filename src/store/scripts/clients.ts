@@ -1,5 +1,5 @@
 /** Clients, and the installation's own settings. */
-import type { Client } from '../../model.ts'
+import type { Client } from '../../core/model.ts'
 import { bind, first, query, rows, type Script, sql, statement } from '../script.ts'
 import type { Page, Position } from '../store.ts'
 import { telling } from './apikeys.ts'

@@ -1,6 +1,6 @@
 /** Deliveries: claim with what sending takes, settle with the attempt, redeliver. */
-import type { Attempt, Delivery, Endpoint, Event, Millis, Outcome } from '../../model.ts'
-import { cloudEventJson, envelopeJson } from '../../representation.ts'
+import type { Attempt, Delivery, Endpoint, Event, Millis, Outcome } from '../../core/model.ts'
+import { cloudEventJson, envelopeJson } from '../../core/wire.ts'
 import { attemptColumns, deliveryColumns, endpointColumns, updatedDeliveryColumns } from '../columns.ts'
 import { bind, type Call, type Columns, type Dialect, first, now, rows, type Script, send, sql, statement, together } from '../script.ts'
 import type { DeliverySettlement, Owed, Settled } from '../store.ts'

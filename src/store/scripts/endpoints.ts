@@ -1,7 +1,7 @@
 /** Endpoints: settings, status and the rule of their lane change together. */
-import { canonicalUrl } from '../../callbackurl.ts'
-import { COLD_WINDOW, gateOf } from '../../health.ts'
-import { defaultEvents, type Endpoint, type EventType } from '../../model.ts'
+import { canonicalUrl } from '../../core/callback-url.ts'
+import { COLD_WINDOW, gateOf } from '../../core/circuit-breaker.ts'
+import { defaultEvents, type Endpoint, type EventType } from '../../core/model.ts'
 import { endpointColumns } from '../columns.ts'
 import { bind, type Dialect, first, now, query, rows, type Script, type SQL, send, sql, statement } from '../script.ts'
 import type { Added, Changed, EndpointPatch, NewEndpoint } from '../store.ts'

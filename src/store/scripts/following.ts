@@ -1,5 +1,5 @@
 /** What those who follow tasks and feeds are told by: how far something has come, and how it ended. Each for many at once. */
-import type { Json, Task } from '../../model.ts'
+import type { Json, Task } from '../../core/model.ts'
 import { type Dialect, rows, type Script, sql, statement } from '../script.ts'
 
 const ids = (d: Dialect) => d.anyOf(sql`select v.id from ${d.records('ids', { id: 'text' })} v`)

@@ -1,7 +1,7 @@
 /** What attempts mean for their endpoints: episodes of failure, disabling, enabling again, and who is told. Holds end here too. */
-import { COLD_WINDOW, DISABLED_PROBE_MS, gateOf, isForbidden } from '../../health.ts'
-import { type Endpoint, type EventType, endpointStatus, type Millis } from '../../model.ts'
-import { cloudEventJson, envelopeJson } from '../../representation.ts'
+import { COLD_WINDOW, DISABLED_PROBE_MS, gateOf, isForbidden } from '../../core/circuit-breaker.ts'
+import { type Endpoint, type EventType, endpointStatus, type Millis } from '../../core/model.ts'
+import { cloudEventJson, envelopeJson } from '../../core/wire.ts'
 import { endpointColumns } from '../columns.ts'
 import { bind, type Call, type Columns, type Dialect, now, rows, type Script, send, sql, statement } from '../script.ts'
 import type { DeliverySettlement } from '../store.ts'

@@ -1,5 +1,5 @@
 /** Tasks come in: the task, its lane's turn and its idempotency key in one commit. A merged statement is total: a conflict is a row of the answer. */
-import type { Millis, Task } from '../../model.ts'
+import type { Millis, Task } from '../../core/model.ts'
 import { taskColumns } from '../columns.ts'
 import { bind, type Call, type Columns, first, rows, type Script, send, sql, statement, together } from '../script.ts'
 import type { Idempotency, Intake, NewTask, Submitted } from '../store.ts'

@@ -9,9 +9,9 @@
  * So lanes that can give nothing cost a claim nothing, whatever waits in them. What this node's slots refuse keeps its turns, for other nodes
  * and for later, and is passed by: a client at the cost of one row.
  */
-import { limitOf } from '../../health.ts'
-import type { Kind, Millis, Work } from '../../model.ts'
-import { unshared } from '../../slots.ts'
+import { limitOf } from '../../core/circuit-breaker.ts'
+import type { Kind, Millis, Work } from '../../core/model.ts'
+import { unshared } from '../../core/fair-share.ts'
 import { bind, type Columns, type Dialect, rows, type Script, send, sql, statement, together } from '../script.ts'
 import type { Allotment, Claimed, Refusal } from '../store.ts'
 import { addLanes, KEY_CONCURRENCY, lockLanes } from './rules.ts'

@@ -1,5 +1,5 @@
 /** What is read and not changed: lists by keyset, the feed, states of callbacks. Texts vary with the filters, so they are rendered at each call. */
-import { type Delivery, type Endpoint, type Event, type EventType, isTerminal, type Task } from '../../model.ts'
+import { type Delivery, type Endpoint, type Event, type EventType, isTerminal, type Task } from '../../core/model.ts'
 import { deliveryColumns, endpointColumns, eventColumns, taskColumns } from '../columns.ts'
 import { bind, type Dialect, first, query, rows, type Script, type SQL, sql, statement, together } from '../script.ts'
 import type { CallbackStatus, DeliveryQuery, Holds, LaneState, OpenMark, Page, Position, TaskQuery } from '../store.ts'

@@ -1,7 +1,7 @@
 /** What an audit looks at beside tasks, events and deliveries: the places these are found by. Lanes and turns, feeds, labels, remembered keys, tombstones. */
-import { gateOf } from '../../health.ts'
-import { isJson } from '../../legible.ts'
-import type { Endpoint, Millis } from '../../model.ts'
+import { gateOf } from '../../core/circuit-breaker.ts'
+import { isJson } from '../../core/stored-json.ts'
+import type { Endpoint, Millis } from '../../core/model.ts'
 import { bind, now, rows, type Script, sql, statement, together } from '../script.ts'
 import { strandedIn } from './lanes.ts'
 import { type Check, end, fates, idsOf, named, type OpenReason, type Portion, spared, type Violation } from './proofs.ts'

@@ -2,7 +2,7 @@
  * What holds for tasks, their events and the deliveries these owe, looked at page by page in the order of keys. Each page is one consistent
  * look, and every rule can be judged within it, so that servers may go on meanwhile.
  */
-import { isJson } from '../../legible.ts'
+import { isJson } from '../../core/stored-json.ts'
 import {
   type CanceledReason,
   type Endpoint,
@@ -14,7 +14,7 @@ import {
   type State,
   type Task,
   type Trigger,
-} from '../../model.ts'
+} from '../../core/model.ts'
 import { bind, type Dialect, now, rows, type Script, type SQL, sql, statement, together } from '../script.ts'
 import { ending, readListeners, subscriptions } from './outbox.ts'
 import { laneOf } from './tasks.ts'

@@ -1,5 +1,5 @@
 /** What nodes share about task types: which are paused, and when somebody was last there to run them. */
-import type { Millis } from '../../model.ts'
+import type { Millis } from '../../core/model.ts'
 import { bind, first, rows, type Script, send, sql, statement } from '../script.ts'
 import type { QueueState } from '../store.ts'
 

@@ -1,5 +1,5 @@
 /** What was used of quotas that count requests: windows of fixed length, shared by all nodes. Losing them in a crash costs a window. */
-import type { Millis } from '../../model.ts'
+import type { Millis } from '../../core/model.ts'
 import { bind, type Call, type Columns, type Script, send, sql, statement, together } from '../script.ts'
 import type { QuotaUse, QuotaWindow } from '../store.ts'
 

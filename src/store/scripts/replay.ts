@@ -1,5 +1,5 @@
 /** Replay: what was owed before is owed once more, page by page, each page with the mark of how far it came, in one commit. */
-import type { Endpoint, EventType, Json, Millis, State } from '../../model.ts'
+import type { Endpoint, EventType, Json, Millis, State } from '../../core/model.ts'
 import { bind, type Columns, type Dialect, now, query, rows, type Script, type SQL, send, sql, statement, together } from '../script.ts'
 import type { Held, Position, ReplayCheckpoint, ReplayFilter } from '../store.ts'
 import { keepCheckpoint, resume } from './checkpoints.ts'

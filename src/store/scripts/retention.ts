@@ -1,5 +1,5 @@
 /** What has served its time goes: ended tasks with everything of theirs, news of endpoints, deleted endpoints, remembered keys, and the memory of what was erased. */
-import { isTerminal, type Millis, type State } from '../../model.ts'
+import { isTerminal, type Millis, type State } from '../../core/model.ts'
 import { bind, type Columns, type Dialect, now, rows, type Script, send, sql, statement } from '../script.ts'
 import type { Aged } from '../store.ts'
 

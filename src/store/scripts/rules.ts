@@ -1,6 +1,6 @@
 /** The rules of lanes: made with their endpoint, changed with it, and by what its attempts say. */
-import { heard } from '../../health.ts'
-import type { Endpoint, Millis, Signal } from '../../model.ts'
+import { heard } from '../../core/circuit-breaker.ts'
+import type { Endpoint, Millis, Signal } from '../../core/model.ts'
 import { type Call, type Columns, type Dialect, rows, type Script, send, sql, statement } from '../script.ts'
 import { FOREVER, type Rule, SAVED_MS } from './share.ts'
 import { leaveTurns, type Place, type Turn } from './turns.ts'

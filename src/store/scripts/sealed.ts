@@ -1,5 +1,5 @@
 /** Where sealed values live, how they are replaced by the same values under another key, and how those that serve no more are erased. */
-import type { Millis } from '../../model.ts'
+import type { Millis } from '../../core/model.ts'
 import { bind, type Call, rows, type Script, send, sql, statement } from '../script.ts'
 import type { SealedValue } from '../store.ts'
 

@@ -1,6 +1,6 @@
 /** Who gets the free slots: pure, on what a look saw. */
-import { type Health, limitOf } from '../../health.ts'
-import type { Millis } from '../../model.ts'
+import { type Health, limitOf } from '../../core/circuit-breaker.ts'
+import type { Millis } from '../../core/model.ts'
 import type { Allotment } from '../store.ts'
 
 /** A turn in line, with its lane's rule. */

@@ -1,5 +1,5 @@
 /** Tasks leave and enter their states here: intake, claim, settle, progress, cancel, redo, erase. */
-import { isTerminal, type Millis, type Outcome, type Task } from '../../model.ts'
+import { isTerminal, type Millis, type Outcome, type Task } from '../../core/model.ts'
 import { taskColumns, updatedTaskColumns } from '../columns.ts'
 import { bind, type Columns, type Dialect, first, now, rows, type Script, type SQL, send, sql, statement, together } from '../script.ts'
 import type { Owed, Progress, Reported, Settled, Settlement, TaskChange } from '../store.ts'

@@ -1,5 +1,5 @@
 /** Turns: the run queue. Whoever makes a lane claimable leaves one in the same commit. */
-import type { Kind, Millis } from '../../model.ts'
+import type { Kind, Millis } from '../../core/model.ts'
 import { type Call, type Columns, sql, statement } from '../script.ts'
 import { FOREVER } from './share.ts'
 

@@ -3,8 +3,8 @@
  * counts while it is the one that the endpoint names. The challenge stands in the delivery's bytes alone: whoever reads the feed by a key
  * must not learn what only the receiver may know.
  */
-import type { Delivery, Endpoint, Json, Millis } from '../../model.ts'
-import { cloudEventJson, envelopeJson } from '../../representation.ts'
+import type { Delivery, Endpoint, Json, Millis } from '../../core/model.ts'
+import { cloudEventJson, envelopeJson } from '../../core/wire.ts'
 import { endpointColumns } from '../columns.ts'
 import { bind, first, type Script, send, sql, statement } from '../script.ts'
 import type { DeliverySettlement } from '../store.ts'
