@@ -4,7 +4,7 @@ import { type Logger, pino } from 'pino'
 import type { Clock } from './core/clock.ts'
 import { shownError } from './core/errors.ts'
 import type { AttemptOutcome, EventType, Millis, State } from './core/model.ts'
-import type { LogLevel } from './settings.ts'
+import type { LogLevel } from './config/settings.ts'
 
 /** Without `child`, whose bindings pino writes past {@link censored}. */
 export type Log = Pick<Logger, 'isLevelEnabled' | Exclude<LogLevel, 'silent'>>

@@ -2,7 +2,7 @@
 import { existsSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import { systemClock } from './core/clock.ts'
-import { type Config, loadDevelopmentSecrets } from './config.ts'
+import { type Config, loadDevelopmentSecrets } from './config/config.ts'
 import { StartupError } from './core/errors.ts'
 import type { Millis } from './core/model.ts'
 import { createSealer } from './core/encryption.ts'

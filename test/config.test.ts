@@ -6,9 +6,9 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { systemClock } from '../src/core/clock.ts'
-import { type Config, listeningAt, loadDevelopmentSecrets, parseConfig } from '../src/config.ts'
+import { type Config, listeningAt, loadDevelopmentSecrets, parseConfig } from '../src/config/config.ts'
 import { StartupError } from '../src/core/errors.ts'
-import { type Options, settings } from '../src/settings.ts'
+import { type Options, settings } from '../src/config/settings.ts'
 
 const KEY = Buffer.alloc(32, 7).toString('base64')
 const OLD_KEY = Buffer.alloc(32, 8).toString('base64')
@@ -311,7 +311,7 @@ describe('the secrets of development', () => {
 
   test('many processes that start at once end with the same, and leave no drafts', async () => {
     const script = `
-      import { loadDevelopmentSecrets, parseConfig } from ${JSON.stringify(new URL('../src/config.ts', import.meta.url).href)}
+      import { loadDevelopmentSecrets, parseConfig } from ${JSON.stringify(new URL('../src/config/config.ts', import.meta.url).href)}
       import { systemClock } from ${JSON.stringify(new URL('../src/core/clock.ts', import.meta.url).href)}
       process.stdout.write('ready')
       process.stdin.once('data', () => {

@@ -2,7 +2,7 @@
 import Database from 'better-sqlite3'
 import pg from 'pg'
 import { beforeEach, describe, expect, onTestFinished, test } from 'vitest'
-import { listeningAt, parseConfig } from '../src/config.ts'
+import { listeningAt, parseConfig } from '../src/config/config.ts'
 import { openRingback } from '../src/platform.ts'
 import { defineTask } from '../src/task.ts'
 import { freshPostgres, freshSqlite } from './support/databases.ts'

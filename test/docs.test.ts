@@ -17,7 +17,7 @@ import * as shapes from '../src/http/shapes.ts'
 import { createRingback, type Ringback } from '../src/index.ts'
 import { transitions } from '../src/core/lifecycle.ts'
 import { auditActions, defaultEvents, endpointEventTypes, taskEventTypes, terminalStates } from '../src/core/model.ts'
-import { settings } from '../src/settings.ts'
+import { settings } from '../src/config/settings.ts'
 import { parseAddressRules } from '../src/webhook/address.ts'
 
 const root = fileURLToPath(new URL('..', import.meta.url))

@@ -6,7 +6,7 @@ import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { systemClock } from '../src/core/clock.ts'
 import { attemptLine, type OpenLog, openLog, runLine } from '../src/observe.ts'
-import type { LogLevel } from '../src/settings.ts'
+import type { LogLevel } from '../src/config/settings.ts'
 
 const run = {
   taskId: 'task_1',

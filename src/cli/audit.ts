@@ -1,6 +1,6 @@
 /** `ringback audit`: proves the whole store, beside running servers too. */
 import { Command, InvalidArgumentError } from 'commander'
-import { parseConfig } from '../config.ts'
+import { parseConfig } from '../config/config.ts'
 import type { AuditReport } from '../upkeep.ts'
 import { print } from './print.ts'
 

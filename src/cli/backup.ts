@@ -1,6 +1,6 @@
 /** `ringback backup`: a copy of a SQLite store, beside a running server. */
 import { Command } from 'commander'
-import { parseConfig } from '../config.ts'
+import { parseConfig } from '../config/config.ts'
 import { print } from './print.ts'
 
 interface Given {

@@ -4,7 +4,7 @@ import { createServer, type IncomingMessage, maxHeaderSize, type ServerResponse,
 import type { AddressInfo, Socket } from 'node:net'
 import { getRequestListener, RequestError } from '@hono/node-server'
 import type { Clock } from '../core/clock.ts'
-import type { Config } from '../config.ts'
+import type { Config } from '../config/config.ts'
 import { RingbackError, StartupError } from '../core/errors.ts'
 import { harden, problemReply } from '../http/problem.ts'
 import type { Millis } from '../core/model.ts'

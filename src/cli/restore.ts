@@ -1,6 +1,6 @@
 /** `ringback restore`: a copy becomes the store again. */
 import { Command } from 'commander'
-import { parseConfig } from '../config.ts'
+import { parseConfig } from '../config/config.ts'
 import { print } from './print.ts'
 
 interface Given {

@@ -6,7 +6,7 @@ import { RateLimiterMemory, RateLimiterPostgres, RateLimiterRes } from 'rate-lim
 import type { Clock } from '../core/clock.ts'
 import { RingbackError } from '../core/errors.ts'
 import type { Millis } from '../core/model.ts'
-import type { RateLimit, RateLimits } from '../settings.ts'
+import type { RateLimit, RateLimits } from '../config/settings.ts'
 import type { QuotaWindow, Store } from '../store/store.ts'
 
 export type RequestKind = keyof RateLimits

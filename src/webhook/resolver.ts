@@ -9,7 +9,7 @@ import { win32 } from 'node:path'
 import { connect as connectTls, createSecureContext, type SecureContext, type TLSSocket } from 'node:tls'
 import type { Clock } from '../core/clock.ts'
 import type { AttemptOutcome, Millis } from '../core/model.ts'
-import type { EgressProxy } from '../settings.ts'
+import type { EgressProxy } from '../config/settings.ts'
 import { type AddressRules, judgeAddress } from './address.ts'
 import { openTunnel, Refused } from './proxy.ts'
 

@@ -4,7 +4,7 @@
  */
 import { execFileSync } from 'node:child_process'
 import { statSync } from 'node:fs'
-import { listeningAt, parseConfig } from '../../src/config.ts'
+import { listeningAt, parseConfig } from '../../src/config/config.ts'
 import { openRingback } from '../../src/platform.ts'
 import { defineTask } from '../../src/task.ts'
 import { eventually } from './server.ts'

@@ -2,9 +2,9 @@
 import { closeSync, existsSync, fsyncSync, linkSync, mkdirSync, openSync, readFileSync, renameSync, rmSync, writeSync } from 'node:fs'
 import { availableParallelism } from 'node:os'
 import { dirname, join, resolve } from 'node:path'
-import type { Clock } from './core/clock.ts'
-import { StartupError } from './core/errors.ts'
-import type { Millis } from './core/model.ts'
+import type { Clock } from '../core/clock.ts'
+import { StartupError } from '../core/errors.ts'
+import type { Millis } from '../core/model.ts'
 import {
   type Database,
   type EgressProxy,
