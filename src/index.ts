@@ -15,7 +15,7 @@ export {
   type TaskType,
   type TypedTask,
   type WorkerTaskDefinition,
-} from './task.ts'
+} from './tasks/define.ts'
 
 /**
  * The platform inside an application of your own.

@@ -5,7 +5,7 @@ import type { Millis, Task } from './core/model.ts'
 import { lender, Pump, type Source, settleSurely } from './pump.ts'
 import { Expired, graceOf, judgeReason, runTry, tryOf } from './run.ts'
 import type { Store } from './store/store.ts'
-import type { Registry, RunContext, TaskType } from './task.ts'
+import type { Registry, RunContext, TaskType } from './tasks/define.ts'
 import type { Threads } from './threads.ts'
 
 /** Reports of one run are written at most this often; the last one always is. */

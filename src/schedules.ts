@@ -7,7 +7,7 @@ import { planTicks, readCron } from './core/cron.ts'
 import { COUNT_MS, type Room } from './depth.ts'
 import type { Millis } from './core/model.ts'
 import type { DueSchedule, Store } from './store/store.ts'
-import type { Registry } from './task.ts'
+import type { Registry } from './tasks/define.ts'
 
 export interface TickerOptions {
   readonly store: Pick<Store, 'findDueSchedules' | 'tick'>

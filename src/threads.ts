@@ -6,7 +6,7 @@ import type { Ended } from './core/lifecycle.ts'
 import type { Millis } from './core/model.ts'
 import { Interrupted } from './pump.ts'
 import { Expired, graceOf, judgeReason, type Try } from './run.ts'
-import type { RunContext, TaskType } from './task.ts'
+import type { RunContext, TaskType } from './tasks/define.ts'
 import type { Order, Reason, Word } from './threads/entry.ts'
 
 export interface Threads {

@@ -3,7 +3,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { generateApiKey } from '../src/core/api-key.ts'
 import type { Route } from '../src/http/route.ts'
 import { type AuditEntry, clientScopes, type Key } from '../src/core/model.ts'
-import { createRegistry, defineTask } from '../src/task.ts'
+import { createRegistry, defineTask } from '../src/tasks/define.ts'
 import { anything, type Client, type Kit, openKit, REPORT, report, routesOf } from './http.kit.ts'
 
 const pulled = defineTask({ type: 'pulled.one', where: 'worker' })

@@ -2,7 +2,7 @@
 import { readFileSync } from 'node:fs'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { type ErrorCode, statuses } from '../src/core/errors.ts'
-import { createRegistry, defineTask } from '../src/task.ts'
+import { createRegistry, defineTask } from '../src/tasks/define.ts'
 import { type Answer, anything, type Client, type Kit, openKit, report } from './http.kit.ts'
 import { judgeBy } from './support/document.ts'
 

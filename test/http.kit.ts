@@ -14,7 +14,7 @@ import type { Task } from '../src/core/model.ts'
 import { createSealer } from '../src/core/encryption.ts'
 import { openStore } from '../src/store/open.ts'
 import type { Store } from '../src/store/store.ts'
-import { createRegistry, defineTask } from '../src/task.ts'
+import { createRegistry, defineTask } from '../src/tasks/define.ts'
 import { judgeUrl, parseAddressRules } from '../src/webhook/address.ts'
 import { generateSecret, secretHint } from '../src/webhook/signer.ts'
 

@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { createWaits } from '../src/http/waits.ts'
-import { createRegistry, defineTask } from '../src/task.ts'
+import { createRegistry, defineTask } from '../src/tasks/define.ts'
 import { type Client, type Kit, openKit, REPORT } from './http.kit.ts'
 import { turns } from './support/engine.ts'
 import { type Frame, type Reader, readFrames } from './support/frames.ts'

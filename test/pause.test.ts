@@ -1,7 +1,7 @@
 /** A paused task type: its tasks are taken in and wait, on every node; what runs goes on; resuming it drains them at once. */
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
 import type { Store } from '../src/store/store.ts'
-import { defineTask } from '../src/task.ts'
+import { defineTask } from '../src/tasks/define.ts'
 import { startNode } from './support/nodes.ts'
 import { openPlatform } from './support/platform.ts'
 import { eventually } from './support/server.ts'

@@ -5,7 +5,7 @@ import { createJanitor, type Janitor } from '../src/janitor.ts'
 import { RESULT_LIMIT_BYTES } from '../src/core/lifecycle.ts'
 import { Interrupted } from '../src/pump.ts'
 import { CANCEL_GRACE_MS } from '../src/run.ts'
-import { createRegistry, defineTask, exponential, Permanent, Postpone, type RunContext, type TaskDefinition } from '../src/task.ts'
+import { createRegistry, defineTask, exponential, Permanent, Postpone, type RunContext, type TaskDefinition } from '../src/tasks/define.ts'
 import { type Engine, LEASE_MS, startEngine, turns, until } from './support/engine.ts'
 import { addClient, addEndpoint, addTask, addTasks, findTask } from './support/work.ts'
 

@@ -1,6 +1,6 @@
 /** What the client takes and gives: tasks and endpoints as the API shows them, typed by the task types of the server. */
 import type { EventType } from '../core/model.ts'
-import type { TypedTask } from '../task.ts'
+import type { TypedTask } from '../tasks/define.ts'
 
 export type TaskStatus = 'pending' | 'running' | 'completed' | 'failed' | 'canceled'
 

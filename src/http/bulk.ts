@@ -1,5 +1,5 @@
 /** Cancel and retry by filter: counted, or done by a durable task. */
-import { BULK_CANCEL, BULK_RETRY, type BulkInput, bulkFilterOf } from '../bulk.ts'
+import { BULK_CANCEL, BULK_RETRY, type BulkInput, bulkFilterOf } from '../tasks/system/bulk.ts'
 import type { State } from '../core/model.ts'
 import { clientOf, type House } from './house.ts'
 import { invalid, type Reply } from './problem.ts'

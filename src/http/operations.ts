@@ -1,7 +1,7 @@
 /** What anyone may ask of the node: is it up, is it ready, which keys does it sign with, what does it offer. */
 import { RingbackError } from '../core/errors.ts'
 import type { QueueState } from '../store/store.ts'
-import type { Registry, TaskType } from '../task.ts'
+import type { Registry, TaskType } from '../tasks/define.ts'
 import { type House, jsonReply, notFound, OPERATOR, shownTimeOrNull } from './house.ts'
 import { problemReply, type Reply } from './problem.ts'
 import { type Call, type Route, route } from './route.ts'

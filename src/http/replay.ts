@@ -1,6 +1,6 @@
 /** Sending again by filter: counted, or done by a durable task. */
 import type { EventType } from '../core/model.ts'
-import { filterOf, REPLAY, type ReplayInput } from '../replay.ts'
+import { filterOf, REPLAY, type ReplayInput } from '../tasks/system/replay.ts'
 import { clientOf, type House } from './house.ts'
 import { invalid, type Reply } from './problem.ts'
 import { type Call, type Route, route } from './route.ts'

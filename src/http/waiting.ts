@@ -2,7 +2,7 @@
 import type { Millis, Task } from '../core/model.ts'
 import type { WaitingFor } from '../core/wire.ts'
 import type { Holds, Store } from '../store/store.ts'
-import type { Registry, TaskType } from '../task.ts'
+import type { Registry, TaskType } from '../tasks/define.ts'
 
 export interface Waiting {
   /** What is known without asking the store: of a task just taken in. */

@@ -5,8 +5,8 @@ import type { Ended } from '../core/lifecycle.ts'
 import type { Millis } from '../core/model.ts'
 import { Interrupted, type Interruption } from '../pump.ts'
 import { Expired, judgeError, runTry, type Try } from '../run.ts'
-import { meanThisCopy } from '../self.ts'
-import { isTaskType, type RunContext, type TaskType } from '../task.ts'
+import { meanThisCopy } from '../tasks/self-import.ts'
+import { isTaskType, type RunContext, type TaskType } from '../tasks/define.ts'
 
 /** What a thread is told to do. */
 export type Order =

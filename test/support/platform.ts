@@ -4,7 +4,7 @@ import { listeningAt, loadDevelopmentSecrets, parseConfig } from '../../src/conf
 import type { Millis } from '../../src/core/model.ts'
 import { openRingback } from '../../src/platform.ts'
 import type { Options } from '../../src/config/settings.ts'
-import { defineTask } from '../../src/task.ts'
+import { defineTask } from '../../src/tasks/define.ts'
 import { freshSqlite } from './databases.ts'
 import { turn } from './engine.ts'
 import { type ManualClock, manualClock } from './manual-clock.ts'

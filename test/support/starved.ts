@@ -6,7 +6,7 @@ import { execFileSync } from 'node:child_process'
 import { statSync } from 'node:fs'
 import { listeningAt, parseConfig } from '../../src/config/config.ts'
 import { openRingback } from '../../src/platform.ts'
-import { defineTask } from '../../src/task.ts'
+import { defineTask } from '../../src/tasks/define.ts'
 import { eventually } from './server.ts'
 
 const [databaseUrl, receiver] = process.argv.slice(2) as [string, string]

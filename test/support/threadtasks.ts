@@ -2,7 +2,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { isMainThread, threadId } from 'node:worker_threads'
 import { z } from 'zod'
-import { defineTask, Permanent, Postpone } from '../../src/task.ts'
+import { defineTask, Permanent, Postpone } from '../../src/tasks/define.ts'
 
 const here = { where: 'thread', module: import.meta.url } as const
 

@@ -1,8 +1,8 @@
 /** The task type `system.replay`: sends again what a filter matches. */
-import type { EventType, State } from './core/model.ts'
-import type { ReplayCheckpoint, ReplayFilter, Store } from './store/store.ts'
-import type { TaskType } from './task.ts'
-import { walkType } from './walk.ts'
+import type { EventType, State } from '../../core/model.ts'
+import type { ReplayCheckpoint, ReplayFilter, Store } from '../../store/store.ts'
+import type { TaskType } from '../define.ts'
+import { walkType } from './paged-job.ts'
 
 export const REPLAY = 'system.replay'
 

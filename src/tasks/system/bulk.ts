@@ -1,9 +1,9 @@
 /** The task types `system.cancel` and `system.retry`: what a filter matches is canceled, or begins anew. */
-import type { Room } from './depth.ts'
-import type { State } from './core/model.ts'
-import type { BulkCheckpoint, BulkFilter, Held, Store } from './store/store.ts'
-import { Postpone, type TaskType } from './task.ts'
-import { walkType } from './walk.ts'
+import type { Room } from '../../depth.ts'
+import type { State } from '../../core/model.ts'
+import type { BulkCheckpoint, BulkFilter, Held, Store } from '../../store/store.ts'
+import { Postpone, type TaskType } from '../define.ts'
+import { walkType } from './paged-job.ts'
 
 export const BULK_CANCEL = 'system.cancel'
 export const BULK_RETRY = 'system.retry'
