@@ -2,7 +2,7 @@
 import type { Clock } from './core/clock.ts'
 import { type Delays, decide, isWorkers, judgeTimes } from './core/lifecycle.ts'
 import type { Attempt, Delivery, Millis, Outcome, Task } from './core/model.ts'
-import type { Store } from './store/store.ts'
+import type { Store } from './store/interfaces.ts'
 import { exponential, type Registry } from './tasks/define.ts'
 
 export interface JanitorOptions {

@@ -9,7 +9,7 @@
 import type { Clock } from './core/clock.ts'
 import type { Millis, Work } from './core/model.ts'
 import { type Slots, unshared } from './core/fair-share.ts'
-import type { Allotment, Claimed, Held, Refusal, Renewal, Settled, Starter } from './store/store.ts'
+import type { Allotment, Claimed, Held, Refusal, Renewal, Settled, Starter } from './store/interfaces.ts'
 
 export interface Source<W extends Work> {
   claim(limit: number, allot: () => Allotment): Promise<Claimed<W>>

@@ -4,7 +4,7 @@ import { decide, type Ended, type RunRecord } from './core/lifecycle.ts'
 import type { Millis, Task } from './core/model.ts'
 import { lender, Pump, type Source, settleSurely } from './pump.ts'
 import { Expired, graceOf, judgeReason, runTry, tryOf } from './run.ts'
-import type { Store } from './store/store.ts'
+import type { Store } from './store/interfaces.ts'
 import type { Registry, RunContext, TaskType } from './tasks/define.ts'
 import type { Threads } from './threads.ts'
 

@@ -6,7 +6,7 @@ import type { Clock } from './core/clock.ts'
 import { planTicks, readCron } from './core/cron.ts'
 import { COUNT_MS, type Room } from './depth.ts'
 import type { Millis } from './core/model.ts'
-import type { DueSchedule, Store } from './store/store.ts'
+import type { DueSchedule, Store } from './store/interfaces.ts'
 import type { Registry } from './tasks/define.ts'
 
 export interface TickerOptions {

@@ -6,10 +6,10 @@ import { type Config, loadDevelopmentSecrets } from './config/config.ts'
 import { StartupError } from './core/errors.ts'
 import type { Millis } from './core/model.ts'
 import { createSealer } from './core/encryption.ts'
-import { type AuditReport, auditStore } from './store/audit.ts'
-import { type Copied, copyStore, restoreStore } from './store/copies.ts'
+import { type AuditReport, auditStore } from './store/check/check.ts'
+import { type Copied, copyStore, restoreStore } from './store/backup.ts'
 
-export { type AuditReport, checks } from './store/audit.ts'
+export { type AuditReport, checks } from './store/check/check.ts'
 
 /** Beyond a lease, how long a node may take to find that it has ended. */
 const SWEEP_MS: Millis = 60_000

@@ -2,9 +2,9 @@
 import { getTableName } from 'drizzle-orm'
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
 import { systemClock } from '../src/core/clock.ts'
-import { type AuditReport, auditStore, type Check, checks } from '../src/store/audit.ts'
+import { type AuditReport, auditStore, type Check, checks } from '../src/store/check/check.ts'
 import * as schema from '../src/store/schema.sqlite.ts'
-import type { Store } from '../src/store/store.ts'
+import type { Store } from '../src/store/interfaces.ts'
 import { engines, type Ground, openGround } from './support/stores.ts'
 import {
   addClient,

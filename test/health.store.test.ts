@@ -1,6 +1,6 @@
 /** Endpoints that fail, on both databases: breaker and probes, who is told, when an endpoint is disabled and enabled again, when holds end. */
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
-import type { DeliverySettlement, Owed, Store } from '../src/store/store.ts'
+import type { DeliverySettlement, Owed, Store } from '../src/store/interfaces.ts'
 import { engines, type Ground, openGround } from './support/stores.ts'
 import {
   addClient,

@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import type { DeliverySettlement, Owed } from '../src/store/store.ts'
+import type { DeliverySettlement, Owed } from '../src/store/interfaces.ts'
 import { type Client, type Kit, openKit, PUBLIC_URL, REPORT } from './http.kit.ts'
 
 let kit: Kit

@@ -4,7 +4,7 @@ import { expect, test } from 'vitest'
 import { decide } from '../src/core/lifecycle.ts'
 import type { Task } from '../src/core/model.ts'
 import { Slots } from '../src/core/fair-share.ts'
-import type { Owed } from '../src/store/store.ts'
+import type { Owed } from '../src/store/interfaces.ts'
 import { fc } from './support/chance.ts'
 import { type Ground, openGround } from './support/stores.ts'
 import {

@@ -1,6 +1,6 @@
 /** Lanes: caps that hold, turns that are taken, and claims that do not pay for the backlog of others. */
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
-import type { Store } from '../src/store/store.ts'
+import type { Store } from '../src/store/interfaces.ts'
 import { engines, type Ground, openGround } from './support/stores.ts'
 import {
   addClient,

@@ -2,7 +2,7 @@
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
 import { decide, type Ended, judgeAnswer, parseRetryAfter, scheduled, transitions, type Verb } from '../src/core/lifecycle.ts'
 import { type AttemptOutcome, isTerminal, type Outcome, type State, terminalStates } from '../src/core/model.ts'
-import type { Store } from '../src/store/store.ts'
+import type { Store } from '../src/store/interfaces.ts'
 import { exponential } from '../src/tasks/define.ts'
 import { engines, type Ground, openGround } from './support/stores.ts'
 import { addClient, addEndpoint, addTask, claim, claimOne, claimTasks, completed, findTask, undelivered } from './support/work.ts'

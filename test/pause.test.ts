@@ -1,6 +1,6 @@
 /** A paused task type: its tasks are taken in and wait, on every node; what runs goes on; resuming it drains them at once. */
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
-import type { Store } from '../src/store/store.ts'
+import type { Store } from '../src/store/interfaces.ts'
 import { defineTask } from '../src/tasks/define.ts'
 import { startNode } from './support/nodes.ts'
 import { openPlatform } from './support/platform.ts'

@@ -3,7 +3,7 @@ import { describe, expect, onTestFinished, test } from 'vitest'
 import type { Work } from '../src/core/model.ts'
 import { type Interrupted, Pump, type Source } from '../src/pump.ts'
 import { Slots } from '../src/core/fair-share.ts'
-import type { Claimed, Held, Renewal } from '../src/store/store.ts'
+import type { Claimed, Held, Renewal } from '../src/store/interfaces.ts'
 import { turns, until } from './support/engine.ts'
 import { type ManualClock, manualClock } from './support/manual-clock.ts'
 

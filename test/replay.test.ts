@@ -1,7 +1,7 @@
 /** Replay: what a filter matches is sent again, each event once, whatever happens to whoever does it. */
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
 import type { State } from '../src/core/model.ts'
-import type { ReplayFilter, Store } from '../src/store/store.ts'
+import type { ReplayFilter, Store } from '../src/store/interfaces.ts'
 import { openPlatform } from './support/platform.ts'
 import { openReceiver } from './support/receiver.ts'
 import { engines, type Ground, openGround } from './support/stores.ts'

@@ -1,6 +1,6 @@
 /** What has served its time goes, and nothing that is still owed. */
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
-import type { Store } from '../src/store/store.ts'
+import type { Store } from '../src/store/interfaces.ts'
 import { engines, type Ground, openGround } from './support/stores.ts'
 import {
   addClient,

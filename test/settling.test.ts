@@ -2,7 +2,7 @@
 import { describe, expect, onTestFinished, test } from 'vitest'
 import { systemClock } from '../src/core/clock.ts'
 import { openStore } from '../src/store/open.ts'
-import type { Store } from '../src/store/store.ts'
+import type { Store } from '../src/store/interfaces.ts'
 import { defineTask } from '../src/tasks/define.ts'
 import { freshPostgres, freshSqlite } from './support/databases.ts'
 import { startNode } from './support/nodes.ts'

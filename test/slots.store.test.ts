@@ -1,7 +1,7 @@
 /** Slots that one client fills with deliveries that last: what the others get, and what becomes of those refused. */
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
 import { Slots } from '../src/core/fair-share.ts'
-import type { Owed, Store } from '../src/store/store.ts'
+import type { Owed, Store } from '../src/store/interfaces.ts'
 import { engines, type Ground, openGround } from './support/stores.ts'
 import { addClient, addEndpoint, addTask, claim, claimOne, completed, delivered, LEASE_MS } from './support/work.ts'
 

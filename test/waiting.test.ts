@@ -2,7 +2,7 @@
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
 import { createWaiting } from '../src/http/waiting.ts'
 import type { Task } from '../src/core/model.ts'
-import type { Store } from '../src/store/store.ts'
+import type { Store } from '../src/store/interfaces.ts'
 import { createRegistry, defineTask } from '../src/tasks/define.ts'
 import { openPlatform } from './support/platform.ts'
 import { engines, type Ground, openGround } from './support/stores.ts'

@@ -6,7 +6,7 @@
  * aside for anybody in particular. What a client may still get is shared out among its lanes by the same rule. Whoever holds none gets one
  * while any is free.
  */
-import type { Allotment, Refusal } from '../store/store.ts'
+import type { Allotment, Refusal } from '../store/interfaces.ts'
 
 const SHARE = 3
 

@@ -4,7 +4,7 @@ import { hashApiKey, looksLikeApiKey } from '../core/api-key.ts'
 import type { Clock } from '../core/clock.ts'
 import { RingbackError } from '../core/errors.ts'
 import { clientScopes, type Millis, type Scope } from '../core/model.ts'
-import type { Store } from '../store/store.ts'
+import type { Store } from '../store/interfaces.ts'
 import { createDoorkeeper } from './quotas.ts'
 
 export interface Caller {

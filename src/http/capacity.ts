@@ -3,7 +3,7 @@ import type { Clock } from '../core/clock.ts'
 import { countOpen } from '../depth.ts'
 import { RingbackError } from '../core/errors.ts'
 import type { Millis } from '../core/model.ts'
-import type { Store } from '../store/store.ts'
+import type { Store } from '../store/interfaces.ts'
 
 /** Counted anew at most this often, and at least that often while tasks come in. */
 const SOONEST_MS: Millis = 1_000

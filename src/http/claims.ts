@@ -6,7 +6,7 @@ import type { Clock } from '../core/clock.ts'
 import { RingbackError } from '../core/errors.ts'
 import { decide } from '../core/lifecycle.ts'
 import type { Millis, Task } from '../core/model.ts'
-import type { Store, TaskClaim } from '../store/store.ts'
+import type { Store, TaskClaim } from '../store/interfaces.ts'
 
 export interface Asked {
   /** Sorted, each once. */

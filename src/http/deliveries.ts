@@ -4,7 +4,7 @@ import { RingbackError } from '../core/errors.ts'
 import { newId } from '../core/id.ts'
 import { parsed } from '../core/stored-json.ts'
 import { type Attempt, type Delivery, type Endpoint, endpointStatus, type Millis, type Timings } from '../core/model.ts'
-import type { DeliveryQuery, LaneState } from '../store/store.ts'
+import type { DeliveryQuery, LaneState } from '../store/interfaces.ts'
 import {
   boundTo,
   defined,

@@ -1,7 +1,7 @@
 /** A secret of the installation's own: made once, kept sealed among the settings, so that what one node signs is known by all. */
 import type { Clock } from '../core/clock.ts'
 import type { Place, Sealer } from '../core/encryption.ts'
-import type { Store } from '../store/store.ts'
+import type { Store } from '../store/interfaces.ts'
 
 export interface KeepsKeys {
   readonly store: Pick<Store, 'keepSetting'>

@@ -1,6 +1,6 @@
 /** What anyone may ask of the node: is it up, is it ready, which keys does it sign with, what does it offer. */
 import { RingbackError } from '../core/errors.ts'
-import type { QueueState } from '../store/store.ts'
+import type { QueueState } from '../store/interfaces.ts'
 import type { Registry, TaskType } from '../tasks/define.ts'
 import { type House, jsonReply, notFound, OPERATOR, shownTimeOrNull } from './house.ts'
 import { problemReply, type Reply } from './problem.ts'

@@ -1,7 +1,7 @@
 /** Which endpoints are whose, remembered for a moment: an endpoint never changes its client, so that only a deletion can make this wrong. */
 import type { Clock } from '../core/clock.ts'
 import type { Millis } from '../core/model.ts'
-import type { Store } from '../store/store.ts'
+import type { Store } from '../store/interfaces.ts'
 
 export interface Ownership {
   /** Whether the client has that endpoint. A deletion on another node is noticed within {@link REMEMBERED_MS}; until then nothing is owed to it. */

@@ -7,7 +7,7 @@ import type { Clock } from '../core/clock.ts'
 import { RingbackError } from '../core/errors.ts'
 import type { Millis } from '../core/model.ts'
 import type { RateLimit, RateLimits } from '../config/settings.ts'
-import type { QuotaWindow, Store } from '../store/store.ts'
+import type { QuotaWindow, Store } from '../store/interfaces.ts'
 
 export type RequestKind = keyof RateLimits
 /**

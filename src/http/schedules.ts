@@ -3,7 +3,7 @@ import { type Recurrence, readCron } from '../core/cron.ts'
 import { RingbackError } from '../core/errors.ts'
 import { newId } from '../core/id.ts'
 import type { Json, Millis, Schedule, TaskTemplate } from '../core/model.ts'
-import type { NewSchedule, SchedulePatch } from '../store/store.ts'
+import type { NewSchedule, SchedulePatch } from '../store/interfaces.ts'
 import { checkIfMatch, matches } from './headers.ts'
 import {
   boundTo,

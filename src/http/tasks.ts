@@ -2,7 +2,7 @@
 import { RingbackError } from '../core/errors.ts'
 import { fingerprintOf, parseIdempotencyKey } from '../idempotency.ts'
 import { isTerminal, type Millis, type Task } from '../core/model.ts'
-import type { Idempotency, Submitted, TaskQuery } from '../store/store.ts'
+import type { Idempotency, Submitted, TaskQuery } from '../store/interfaces.ts'
 import { bulkRoutes } from './bulk.ts'
 import { noneMatch, preferredWait } from './headers.ts'
 import {

@@ -2,7 +2,7 @@
 import { legible } from '../core/stored-json.ts'
 import { isTerminal, type Millis, type Task } from '../core/model.ts'
 import { type TaskView, taskJson, type WaitingFor } from '../core/wire.ts'
-import type { CallbackStatus } from '../store/store.ts'
+import type { CallbackStatus } from '../store/interfaces.ts'
 import { type House, JSON_TYPE } from './house.ts'
 import type { Reply } from './problem.ts'
 

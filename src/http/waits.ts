@@ -1,7 +1,7 @@
 /** Who waits for a change: long-polls, streams, readers of feeds. However many they are, the store is asked once for all of them. */
 import type { Clock } from '../core/clock.ts'
 import { isTerminal, type Json, type Millis, type Task } from '../core/model.ts'
-import type { Store } from '../store/store.ts'
+import type { Store } from '../store/interfaces.ts'
 
 /** A task as it is, and once it has ended the envelope of its terminal event; null while it lives, and where that was erased. */
 export interface News {

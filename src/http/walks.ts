@@ -1,6 +1,6 @@
 /** What a filter matches: counted, or left to a durable task that walks along it. */
 import { newId } from '../core/id.ts'
-import type { Position } from '../store/store.ts'
+import type { Position } from '../store/interfaces.ts'
 import { walkTask } from '../tasks/system/paged-job.ts'
 import { clientOf, type House, jsonReply } from './house.ts'
 import type { Reply } from './problem.ts'

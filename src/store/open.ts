@@ -9,28 +9,28 @@ import type { Author, Delivery, Endpoint, Millis, Schedule, Task } from '../core
 import { type Driver, type Order, order } from './driver.ts'
 import { migrate } from './migrate.ts'
 import { first, now, type Script } from './script.ts'
-import * as apikeys from './scripts/apikeys.ts'
-import * as audit from './scripts/audit.ts'
+import * as apikeys from './scripts/api-keys.ts'
+import * as audit from './scripts/audit-log.ts'
 import * as bulk from './scripts/bulk.ts'
 import * as clients from './scripts/clients.ts'
 import * as deliveries from './scripts/deliveries.ts'
 import * as endpoints from './scripts/endpoints.ts'
 import * as erasure from './scripts/erasure.ts'
-import * as following from './scripts/following.ts'
+import * as following from './scripts/changes.ts'
 import * as health from './scripts/health.ts'
 import * as intake from './scripts/intake.ts'
-import { claim, mend, type Slots } from './scripts/lanes.ts'
-import * as leases from './scripts/leases.ts'
+import { claim, mend, type Slots } from './queue/claim.ts'
+import * as leases from './queue/leases.ts'
 import * as lists from './scripts/lists.ts'
 import type { View } from './scripts/outbox.ts'
-import * as queues from './scripts/queues.ts'
+import * as queues from './queue/task-types.ts'
 import { useQuotas } from './scripts/quotas.ts'
 import * as replay from './scripts/replay.ts'
 import * as retention from './scripts/retention.ts'
 import * as schedules from './scripts/schedules.ts'
-import * as sealed from './scripts/sealed.ts'
-import { newRound, type Round } from './scripts/share.ts'
-import * as signingkeys from './scripts/signingkeys.ts'
+import * as sealed from './scripts/encrypted.ts'
+import { newRound, type Round } from './queue/fair-order.ts'
+import * as signingkeys from './scripts/signing-keys.ts'
 import * as tasks from './scripts/tasks.ts'
 import type {
   DeliverySettlement,
@@ -47,7 +47,7 @@ import type {
   Submitted,
   TaskClaim,
   Tick,
-} from './store.ts'
+} from './interfaces.ts'
 
 export interface StoreOptions {
   /** `file:<path>` or `postgres://…` */

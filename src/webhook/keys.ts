@@ -4,7 +4,7 @@ import { type CryptoKey, calculateJwkThumbprint, exportJWK, generateKeyPair, imp
 import type { Clock } from '../core/clock.ts'
 import type { Millis, SigningKey, SigningKeyState } from '../core/model.ts'
 import type { Sealer } from '../core/encryption.ts'
-import type { KeyTurn } from '../store/store.ts'
+import type { KeyTurn } from '../store/interfaces.ts'
 
 /** What the ring asks of a store. */
 export interface SigningKeyStore {

@@ -1,6 +1,6 @@
 /** Claim and settle: each try is handed out once, and only its holder may end it. */
 import { expect, test } from 'vitest'
-import type { Store } from '../../src/store/store.ts'
+import type { Store } from '../../src/store/interfaces.ts'
 import type { Current } from '../store.contract.ts'
 import {
   addClient,

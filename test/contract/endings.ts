@@ -1,7 +1,7 @@
 /** Every path to an end has exactly one terminal event and the deliveries it owes, in the commit that ends the task. */
 import { expect, onTestFinished, test } from 'vitest'
 import type { State, Task } from '../../src/core/model.ts'
-import type { Settlement, Store } from '../../src/store/store.ts'
+import type { Settlement, Store } from '../../src/store/interfaces.ts'
 import type { Current } from '../store.contract.ts'
 import type { Engine, Ground } from '../support/stores.ts'
 import {

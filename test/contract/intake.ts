@@ -1,6 +1,6 @@
 /** Tasks come in: once for each idempotency key, all of a request or nothing, and a bad one alone. */
 import { expect, test } from 'vitest'
-import type { Idempotency, Submitted } from '../../src/store/store.ts'
+import type { Idempotency, Submitted } from '../../src/store/interfaces.ts'
 import type { Current } from '../store.contract.ts'
 import { addClient, addEndpoint, addTask, addTasks, claimOne, claimTasks, completed, findTask, newTask } from '../support/work.ts'
 

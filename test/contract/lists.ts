@@ -1,7 +1,7 @@
 /** Lists by keyset and the feed: complete, stable, in order. */
 import { expect, test } from 'vitest'
 import type { Delivery, Task } from '../../src/core/model.ts'
-import type { DeliveryQuery, Page, Position, TaskQuery } from '../../src/store/store.ts'
+import type { DeliveryQuery, Page, Position, TaskQuery } from '../../src/store/interfaces.ts'
 import type { Current } from '../store.contract.ts'
 import { addClient, addEndpoint, addTask, addTasks, claimOne, claimTasks, completed, failed, newTask } from '../support/work.ts'
 

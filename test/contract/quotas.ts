@@ -1,6 +1,6 @@
 /** Quotas that count requests by windows: exact, however many ask at once, on whatever node. */
 import { expect, test } from 'vitest'
-import type { Store } from '../../src/store/store.ts'
+import type { Store } from '../../src/store/interfaces.ts'
 import type { Current } from '../store.contract.ts'
 import { addClient } from '../support/work.ts'
 

@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest'
 import type { Millis, Schedule, TaskTemplate } from '../../src/core/model.ts'
-import type { NewSchedule, Store, Tick } from '../../src/store/store.ts'
+import type { NewSchedule, Store, Tick } from '../../src/store/interfaces.ts'
 import type { Current } from '../store.contract.ts'
 import { addClient, added, claimTasks, completed, idOf, MANY, newTask } from '../support/work.ts'
 

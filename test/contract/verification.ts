@@ -2,7 +2,7 @@
 import { expect, test } from 'vitest'
 import type { Endpoint } from '../../src/core/model.ts'
 import { challengeOf } from '../../src/core/wire.ts'
-import type { DeliverySettlement, Owed } from '../../src/store/store.ts'
+import type { DeliverySettlement, Owed } from '../../src/store/interfaces.ts'
 import type { Current } from '../store.contract.ts'
 import {
   addClient,

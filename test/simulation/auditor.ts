@@ -5,7 +5,7 @@
 import type Database from 'better-sqlite3'
 import { transitions } from '../../src/core/lifecycle.ts'
 import { isTerminal, type Millis, type State } from '../../src/core/model.ts'
-import type { Held } from '../../src/store/store.ts'
+import type { Held } from '../../src/store/interfaces.ts'
 import type { World } from './world.ts'
 
 const TASK =

@@ -1,7 +1,7 @@
 /** Clients: they submit under an Idempotency-Key until they are answered, cancel, retry, erase, pause their endpoints, and read what they were told of. */
 import { newId } from '../../src/core/id.ts'
 import type { Millis } from '../../src/core/model.ts'
-import type { Store, TaskChange } from '../../src/store/store.ts'
+import type { Store, TaskChange } from '../../src/store/interfaces.ts'
 import { MANY, newEndpoint, newTask } from '../support/work.ts'
 import type { Auditor } from './auditor.ts'
 import type { Life } from './machine.ts'

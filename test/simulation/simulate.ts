@@ -4,7 +4,7 @@
  */
 import type { Millis } from '../../src/core/model.ts'
 import { createSealer } from '../../src/core/encryption.ts'
-import { walkStore } from '../../src/store/audit.ts'
+import { walkStore } from '../../src/store/check/check.ts'
 import type { ActiveKey } from '../../src/webhook/keys.ts'
 import { createClients } from './clients.ts'
 import { openShared, type Sabotage, type Weather } from './database.ts'

@@ -5,7 +5,7 @@
 import { generateApiKey } from '../../src/core/api-key.ts'
 import { newId } from '../../src/core/id.ts'
 import type { Millis } from '../../src/core/model.ts'
-import type { Held, LeaseEnd, Store } from '../../src/store/store.ts'
+import type { Held, LeaseEnd, Store } from '../../src/store/interfaces.ts'
 import type { Auditor } from './auditor.ts'
 import type { Sabotage } from './database.ts'
 import { createLife, createMachine, type Life, type Machine } from './machine.ts'

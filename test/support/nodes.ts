@@ -4,7 +4,7 @@ import { systemClock } from '../../src/core/clock.ts'
 import type { Task } from '../../src/core/model.ts'
 import type { Pump } from '../../src/pump.ts'
 import { createScheduler } from '../../src/scheduler.ts'
-import type { Store } from '../../src/store/store.ts'
+import type { Store } from '../../src/store/interfaces.ts'
 import { createRegistry, type TaskType } from '../../src/tasks/define.ts'
 
 /** Starts it; stopped when the test is over. An error of its store fails the test, unless somebody asks for those. */

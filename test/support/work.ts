@@ -3,7 +3,7 @@ import { systemClock } from '../../src/core/clock.ts'
 import type { Room } from '../../src/depth.ts'
 import { newId, type Prefix } from '../../src/core/id.ts'
 import type { Callback, Failure, Task } from '../../src/core/model.ts'
-import type { Added, Claim, DeliverySettlement, NewEndpoint, NewTask, Owed, Settlement, Store } from '../../src/store/store.ts'
+import type { Added, Claim, DeliverySettlement, NewEndpoint, NewTask, Owed, Settlement, Store } from '../../src/store/interfaces.ts'
 
 const clock = systemClock()
 export const idOf = (prefix: Prefix): string => newId(clock, prefix)

@@ -1,8 +1,8 @@
 /** Clients, and the installation's own settings. */
 import type { Client } from '../../core/model.ts'
 import { bind, first, query, rows, type Script, sql, statement } from '../script.ts'
-import type { Page, Position } from '../store.ts'
-import { telling } from './apikeys.ts'
+import type { Page, Position } from '../interfaces.ts'
+import { telling } from './api-keys.ts'
 
 /** Whoever gives a client something of which it may have so many, or of which each must differ, does so one after the other. */
 export const lockClient = statement((d) => sql`select id from clients where id = ${bind('id')} ${d.lock}`)

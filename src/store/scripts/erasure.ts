@@ -1,7 +1,7 @@
 /** A client is deleted: its keys go and its work stops in one commit, then everything of it is erased, a page a commit. */
 import type { Client } from '../../core/model.ts'
 import { bind, first, rows, type Script, send, sql, statement } from '../script.ts'
-import { telling } from './apikeys.ts'
+import { telling } from './api-keys.ts'
 import { clientColumns, IS_THERE } from './clients.ts'
 import { removeEndpoint } from './endpoints.ts'
 import type { View } from './outbox.ts'

@@ -4,10 +4,10 @@ import { type Endpoint, type EventType, endpointStatus, type Millis } from '../.
 import { cloudEventJson, envelopeJson } from '../../core/wire.ts'
 import { endpointColumns } from '../columns.ts'
 import { bind, type Call, type Columns, type Dialect, now, rows, type Script, send, sql, statement } from '../script.ts'
-import type { DeliverySettlement } from '../store.ts'
+import type { DeliverySettlement } from '../interfaces.ts'
 import { type NewDelivery, type NewEvent, owe, readListeners, triesOf, type View, write } from './outbox.ts'
-import { changeLane } from './rules.ts'
-import { FOREVER, type Rule } from './share.ts'
+import { changeLane } from '../queue/lane.ts'
+import { FOREVER, type Rule } from '../queue/fair-order.ts'
 
 const DAY_MS: Millis = 86_400_000
 /** An episode of failure is told after this, and disables the endpoint after that. */

@@ -2,10 +2,10 @@
 import { type Delivery, type Endpoint, type Event, type EventType, isTerminal, type Task } from '../../core/model.ts'
 import { deliveryColumns, endpointColumns, eventColumns, taskColumns } from '../columns.ts'
 import { bind, type Dialect, first, query, rows, type Script, type SQL, sql, statement, together } from '../script.ts'
-import type { CallbackStatus, DeliveryQuery, Holds, LaneState, OpenMark, Page, Position, TaskQuery } from '../store.ts'
-import { countTypes } from './lanes.ts'
-import { type QueueRow, readQueues, shownQueue, typeOf } from './queues.ts'
-import { FOREVER } from './share.ts'
+import type { CallbackStatus, DeliveryQuery, Holds, LaneState, OpenMark, Page, Position, TaskQuery } from '../interfaces.ts'
+import { countTypes } from '../queue/claim.ts'
+import { type QueueRow, readQueues, shownQueue, typeOf } from '../queue/task-types.ts'
+import { FOREVER } from '../queue/fair-order.ts'
 
 const every = (conditions: readonly SQL[]): SQL => (conditions.length === 0 ? sql`true` : sql.join([...conditions], sql` and `))
 

@@ -18,9 +18,9 @@ import {
 import { cloudEventJson, envelopeJson, taskJson } from '../../core/wire.ts'
 import { endpointColumns } from '../columns.ts'
 import { bind, type Call, type Columns, rows, type Script, send, sql, statement, together } from '../script.ts'
-import type { Owed } from '../store.ts'
-import { admit, type Slots, type Wanted } from './lanes.ts'
-import { leaveTurns, turnsFor } from './turns.ts'
+import type { Owed } from '../interfaces.ts'
+import { admit, type Slots, type Wanted } from '../queue/claim.ts'
+import { leaveTurns, turnsFor } from '../queue/run-queue.ts'
 
 /** What rendering takes that no table holds. */
 export interface View {

@@ -2,7 +2,7 @@
 import type { Millis, Schedule, TaskTemplate } from '../../core/model.ts'
 import { scheduleColumns } from '../columns.ts'
 import { bind, type Columns, first, now, query, rows, type Script, send, sql, statement } from '../script.ts'
-import type { Added, Changed, DueSchedule, NewSchedule, NewTask, Page, Position, SchedulePatch, Tick } from '../store.ts'
+import type { Added, Changed, DueSchedule, NewSchedule, NewTask, Page, Position, SchedulePatch, Tick } from '../interfaces.ts'
 import { lockClient } from './clients.ts'
 import { addTasks } from './intake.ts'
 import type { View } from './outbox.ts'

@@ -1,6 +1,6 @@
 /** Tasks of Ringback's own that walk along a client's rows, a page a commit: they go on where they stopped, on whichever node. */
 import type { Millis } from '../../core/model.ts'
-import type { Held, NewTask, Walked } from '../../store/store.ts'
+import type { Held, NewTask, Walked } from '../../store/interfaces.ts'
 import { defineTask, exponential, type TaskType } from '../define.ts'
 
 /** A crash spends a try, and none is the walk's fault. */

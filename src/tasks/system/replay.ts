@@ -1,6 +1,6 @@
 /** The task type `system.replay`: sends again what a filter matches. */
 import type { EventType, State } from '../../core/model.ts'
-import type { ReplayCheckpoint, ReplayFilter, Store } from '../../store/store.ts'
+import type { ReplayCheckpoint, ReplayFilter, Store } from '../../store/interfaces.ts'
 import type { TaskType } from '../define.ts'
 import { walkType } from './paged-job.ts'
 

@@ -2,7 +2,7 @@
 import { type Delivery, type Kind, type Millis, type Task, WORKER } from '../../core/model.ts'
 import { deliveryColumns, taskColumns } from '../columns.ts'
 import { bind, first, rows, type Script, send, sql, statement, together } from '../script.ts'
-import type { Expired, Held, LeaseEnd, Renewal } from '../store.ts'
+import type { Expired, Held, LeaseEnd, Renewal } from '../interfaces.ts'
 
 const tables = { task: 'tasks', delivery: 'deliveries' } as const
 

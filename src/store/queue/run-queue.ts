@@ -1,7 +1,7 @@
 /** Turns: the run queue. Whoever makes a lane claimable leaves one in the same commit. */
 import type { Kind, Millis } from '../../core/model.ts'
 import { type Call, type Columns, sql, statement } from '../script.ts'
-import { FOREVER } from './share.ts'
+import { FOREVER } from './fair-order.ts'
 
 /** What a lane's place in the run queue is made of. */
 export interface Turn extends Place {

@@ -2,8 +2,8 @@
 import { heard } from '../../core/circuit-breaker.ts'
 import type { Endpoint, Millis, Signal } from '../../core/model.ts'
 import { type Call, type Columns, type Dialect, rows, type Script, send, sql, statement } from '../script.ts'
-import { FOREVER, type Rule, SAVED_MS } from './share.ts'
-import { leaveTurns, type Place, type Turn } from './turns.ts'
+import { FOREVER, type Rule, SAVED_MS } from './fair-order.ts'
+import { leaveTurns, type Place, type Turn } from './run-queue.ts'
 
 /** Running at once for one client, type and `concurrencyKey`. */
 export const KEY_CONCURRENCY = 1

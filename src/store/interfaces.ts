@@ -70,9 +70,9 @@ import type {
   TaskClaim,
   TaskQuery,
   Tick,
-} from './terms.ts'
+} from './types.ts'
 
-export type * from './terms.ts'
+export type * from './types.ts'
 
 export interface Store {
   /** The store's clock: what leases and due times are compared with. */

@@ -16,8 +16,8 @@ import {
   type Trigger,
 } from '../../core/model.ts'
 import { bind, type Dialect, now, rows, type Script, type SQL, sql, statement, together } from '../script.ts'
-import { ending, readListeners, subscriptions } from './outbox.ts'
-import { laneOf } from './tasks.ts'
+import { ending, readListeners, subscriptions } from '../scripts/outbox.ts'
+import { laneOf } from '../scripts/tasks.ts'
 
 /** What an audit proves, each in a sentence. */
 export const checks = {

@@ -1,7 +1,7 @@
 /** Who gets the free slots: pure, on what a look saw. */
 import { type Health, limitOf } from '../../core/circuit-breaker.ts'
 import type { Millis } from '../../core/model.ts'
-import type { Allotment } from '../store.ts'
+import type { Allotment } from '../interfaces.ts'
 
 /** A turn in line, with its lane's rule. */
 export interface Seen {

@@ -2,7 +2,7 @@
 import type { SigningKey, SigningKeyState } from '../../core/model.ts'
 import { signingKeyColumns } from '../columns.ts'
 import { bind, first, rows, type Script, send, sql, statement } from '../script.ts'
-import type { KeyTurn } from '../store.ts'
+import type { KeyTurn } from '../interfaces.ts'
 
 /** The word that the keys have changed. */
 export const KEYS = 'keys'

@@ -3,10 +3,10 @@ import { gateOf } from '../../core/circuit-breaker.ts'
 import { isJson } from '../../core/stored-json.ts'
 import type { Endpoint, Millis } from '../../core/model.ts'
 import { bind, now, rows, type Script, sql, statement, together } from '../script.ts'
-import { strandedIn } from './lanes.ts'
-import { type Check, end, fates, idsOf, named, type OpenReason, type Portion, spared, type Violation } from './proofs.ts'
-import { TOMBSTONE_MS } from './retention.ts'
-import { FOREVER } from './share.ts'
+import { strandedIn } from '../queue/claim.ts'
+import { type Check, end, fates, idsOf, named, type OpenReason, type Portion, spared, type Violation } from './checks.ts'
+import { TOMBSTONE_MS } from '../scripts/retention.ts'
+import { FOREVER } from '../queue/fair-order.ts'
 
 const PAGE = 2_000
 const limit = sql.raw(`limit ${PAGE}`)

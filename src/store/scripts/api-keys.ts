@@ -2,7 +2,7 @@
 import type { ClientStatus, Key, Millis } from '../../core/model.ts'
 import { keyColumns } from '../columns.ts'
 import { bind, type Call, type Dialect, first, rows, type Script, type SQL, sql, statement } from '../script.ts'
-import type { NewKey } from '../store.ts'
+import type { NewKey } from '../interfaces.ts'
 
 /** The word that a key, or all keys of a client, may not mean any more what they did; its id follows. */
 export const ACCESS = 'access:'

@@ -1,15 +1,15 @@
 /** Walks a whole store, portion by portion, and says what does not hold and what is owed to whom. It writes nothing, and servers may go on beside it. */
-import type { Clock } from '../core/clock.ts'
-import type { Millis } from '../core/model.ts'
-import type { Driver } from './driver.ts'
-import { checkSchema } from './migrate.ts'
-import { openPostgres } from './postgres.ts'
-import type { Script } from './script.ts'
-import * as places from './scripts/places.ts'
-import * as proofs from './scripts/proofs.ts'
-import { readSqlite } from './sqlite.ts'
+import type { Clock } from '../../core/clock.ts'
+import type { Millis } from '../../core/model.ts'
+import type { Driver } from '../driver.ts'
+import { checkSchema } from '../migrate.ts'
+import { openPostgres } from '../postgres.ts'
+import type { Script } from '../script.ts'
+import * as places from './indexes.ts'
+import * as proofs from './checks.ts'
+import { readSqlite } from '../sqlite.ts'
 
-export { type Check, checks } from './scripts/proofs.ts'
+export { type Check, checks } from './checks.ts'
 
 /** What is owed to one endpoint. */
 export interface Debt {
