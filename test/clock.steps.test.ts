@@ -1,9 +1,9 @@
 /** Somebody sets the clock of a node, or of the database, by an hour, while tasks run and schedules tick. */
 import { afterEach, describe, expect, onTestFinished, test, vi } from 'vitest'
 import { systemClock } from '../src/core/clock.ts'
-import { createJanitor } from '../src/janitor.ts'
+import { createJanitor } from '../src/engine/chores/janitor.ts'
 import type { Millis } from '../src/core/model.ts'
-import { createTicker } from '../src/schedules.ts'
+import { createTicker } from '../src/engine/cron-ticker.ts'
 import { openStore } from '../src/store/open.ts'
 import type { NewSchedule, Store } from '../src/store/interfaces.ts'
 import { createRegistry, defineTask } from '../src/tasks/define.ts'

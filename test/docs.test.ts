@@ -72,7 +72,7 @@ describe('the reference of errors', () => {
   test('lists the codes that a failed task can have', () => {
     const section = read(page).split('## Codes of a failed task')[1]!.split('## ')[0]!
     const codes = [...section.matchAll(/^\| `(\w+)` \|/gm)].map(([, code]) => code!)
-    const engine = ['src/core/lifecycle.ts', 'src/scheduler.ts', 'src/run.ts', 'src/janitor.ts', 'src/tasks/define.ts', 'src/store/scripts/tasks.ts']
+    const engine = ['src/core/lifecycle.ts', 'src/engine/task-runner.ts', 'src/engine/run-try.ts', 'src/engine/chores/janitor.ts', 'src/tasks/define.ts', 'src/store/scripts/tasks.ts']
       .map(read)
       .join('\n')
     const given = [...engine.matchAll(/(?:\bcode(?:: | === | \?\? )|new Expired\()'(\w+)'/g)].map(([, code]) => code!)

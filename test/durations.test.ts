@@ -1,6 +1,6 @@
 /** What is typical of a task type. */
 import { expect, test } from 'vitest'
-import { createDurations } from '../src/durations.ts'
+import { createDurations } from '../src/engine/durations.ts'
 
 test('What is typical of a type is the median of its latest runs: one that took an hour changes nothing, a change of pace is followed', () => {
   const durations = createDurations()

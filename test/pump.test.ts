@@ -1,7 +1,7 @@
 /** The pump: when it claims, how it renews, how it stops. */
 import { describe, expect, onTestFinished, test } from 'vitest'
 import type { Work } from '../src/core/model.ts'
-import { type Interrupted, Pump, type Source } from '../src/pump.ts'
+import { type Interrupted, Pump, type Source } from '../src/engine/pump.ts'
 import { Slots } from '../src/core/fair-share.ts'
 import type { Claimed, Held, Renewal } from '../src/store/interfaces.ts'
 import { turns, until } from './support/engine.ts'

@@ -1,10 +1,10 @@
 /** The task side, on a real store: how runs end, and what they leave. */
 import { describe, expect, onTestFinished, test } from 'vitest'
 import { z } from 'zod'
-import { createJanitor, type Janitor } from '../src/janitor.ts'
+import { createJanitor, type Janitor } from '../src/engine/chores/janitor.ts'
 import { RESULT_LIMIT_BYTES } from '../src/core/lifecycle.ts'
-import { Interrupted } from '../src/pump.ts'
-import { CANCEL_GRACE_MS } from '../src/run.ts'
+import { Interrupted } from '../src/engine/pump.ts'
+import { CANCEL_GRACE_MS } from '../src/engine/run-try.ts'
 import { createRegistry, defineTask, exponential, Permanent, Postpone, type RunContext, type TaskDefinition } from '../src/tasks/define.ts'
 import { type Engine, LEASE_MS, startEngine, turns, until } from './support/engine.ts'
 import { addClient, addEndpoint, addTask, addTasks, findTask } from './support/work.ts'

@@ -2,8 +2,8 @@
 import { onTestFinished } from 'vitest'
 import { systemClock } from '../../src/core/clock.ts'
 import type { Task } from '../../src/core/model.ts'
-import type { Pump } from '../../src/pump.ts'
-import { createScheduler } from '../../src/scheduler.ts'
+import type { Pump } from '../../src/engine/pump.ts'
+import { createScheduler } from '../../src/engine/task-runner.ts'
 import type { Store } from '../../src/store/interfaces.ts'
 import { createRegistry, type TaskType } from '../../src/tasks/define.ts'
 

@@ -1,13 +1,13 @@
 /** The pool of threads for task types that compute: runs their tries, ends those that do not stop, and keeps the node out of their troubles. */
 import { isMainThread, MessageChannel, receiveMessageOnPort, workerData } from 'node:worker_threads'
-import type { Clock } from './core/clock.ts'
-import { StartupError } from './core/errors.ts'
-import type { Ended } from './core/lifecycle.ts'
-import type { Millis } from './core/model.ts'
-import { Interrupted } from './pump.ts'
-import { Expired, graceOf, judgeReason, type Try } from './run.ts'
-import type { RunContext, TaskType } from './tasks/define.ts'
-import type { Order, Reason, Word } from './threads/entry.ts'
+import type { Clock } from '../../core/clock.ts'
+import { StartupError } from '../../core/errors.ts'
+import type { Ended } from '../../core/lifecycle.ts'
+import type { Millis } from '../../core/model.ts'
+import { Interrupted } from '../pump.ts'
+import { Expired, graceOf, judgeReason, type Try } from '../run-try.ts'
+import type { RunContext, TaskType } from '../../tasks/define.ts'
+import type { Order, Reason, Word } from './entry.ts'
 
 export interface Threads {
   /** How many there are: none before they are needed, none once they have been idle for a while. */

@@ -1,12 +1,12 @@
 /** The task side: runs each try under its signal, in this thread or in one of the pool, judges how it ended, settles. */
-import type { Clock } from './core/clock.ts'
-import { decide, type Ended, type RunRecord } from './core/lifecycle.ts'
-import type { Millis, Task } from './core/model.ts'
+import type { Clock } from '../core/clock.ts'
+import { decide, type Ended, type RunRecord } from '../core/lifecycle.ts'
+import type { Millis, Task } from '../core/model.ts'
 import { lender, Pump, type Source, settleSurely } from './pump.ts'
-import { Expired, graceOf, judgeReason, runTry, tryOf } from './run.ts'
-import type { Store } from './store/interfaces.ts'
-import type { Registry, RunContext, TaskType } from './tasks/define.ts'
-import type { Threads } from './threads.ts'
+import { Expired, graceOf, judgeReason, runTry, tryOf } from './run-try.ts'
+import type { Store } from '../store/interfaces.ts'
+import type { Registry, RunContext, TaskType } from '../tasks/define.ts'
+import type { Threads } from './threads/pool.ts'
 
 /** Reports of one run are written at most this often; the last one always is. */
 const REPORT_EVERY_MS = 100

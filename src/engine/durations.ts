@@ -1,5 +1,5 @@
 /** How long runs of each task type lately took: what an estimate goes by where a run has reported no progress. */
-import type { Millis } from './core/model.ts'
+import type { Millis } from '../core/model.ts'
 
 /** Runs remembered of each type: recent enough to follow a change, many enough not to follow a single one. */
 const REMEMBERED = 64

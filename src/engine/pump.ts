@@ -6,10 +6,10 @@
  * While pumping it claims as many rows as it has free slots: when woken, when a slot frees and more waits, and when the next row
  * falls due. Polling only repairs wake-ups that were lost.
  */
-import type { Clock } from './core/clock.ts'
-import type { Millis, Work } from './core/model.ts'
-import { type Slots, unshared } from './core/fair-share.ts'
-import type { Allotment, Claimed, Held, Refusal, Renewal, Settled, Starter } from './store/interfaces.ts'
+import type { Clock } from '../core/clock.ts'
+import type { Millis, Work } from '../core/model.ts'
+import { type Slots, unshared } from '../core/fair-share.ts'
+import type { Allotment, Claimed, Held, Refusal, Renewal, Settled, Starter } from '../store/interfaces.ts'
 
 export interface Source<W extends Work> {
   claim(limit: number, allot: () => Allotment): Promise<Claimed<W>>

@@ -1,7 +1,7 @@
 /** How many tasks are open: counted in portions with pauses between them, so that nothing else waits for it. */
-import type { Clock } from './core/clock.ts'
-import type { Millis } from './core/model.ts'
-import type { OpenMark, Store } from './store/interfaces.ts'
+import type { Clock } from '../core/clock.ts'
+import type { Millis } from '../core/model.ts'
+import type { OpenMark, Store } from '../store/interfaces.ts'
 
 /** Between two portions: a million open tasks are counted within some seconds, a few milliseconds at a time. */
 const BREATH_MS: Millis = 10

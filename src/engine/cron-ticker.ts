@@ -2,12 +2,12 @@
  * Ticks: makes the tasks of schedules as they fall due. Every node does it, without a leader: whoever moves a schedule on first has
  * made the tick. One timer, armed for the next tick; other nodes' changes are told, and polling repairs what is not heard.
  */
-import type { Clock } from './core/clock.ts'
-import { planTicks, readCron } from './core/cron.ts'
-import { COUNT_MS, type Room } from './depth.ts'
-import type { Millis } from './core/model.ts'
-import type { DueSchedule, Store } from './store/interfaces.ts'
-import type { Registry } from './tasks/define.ts'
+import type { Clock } from '../core/clock.ts'
+import { planTicks, readCron } from '../core/cron.ts'
+import { COUNT_MS, type Room } from './open-tasks.ts'
+import type { Millis } from '../core/model.ts'
+import type { DueSchedule, Store } from '../store/interfaces.ts'
+import type { Registry } from '../tasks/define.ts'
 
 export interface TickerOptions {
   readonly store: Pick<Store, 'findDueSchedules' | 'tick'>

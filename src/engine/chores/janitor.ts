@@ -1,9 +1,9 @@
 /** Settles on behalf of the dead: leases that ended, deadlines nobody enforces, turns that were lost. Idempotent and fenced, so every node may do it. */
-import type { Clock } from './core/clock.ts'
-import { type Delays, decide, isWorkers, judgeTimes } from './core/lifecycle.ts'
-import type { Attempt, Delivery, Millis, Outcome, Task } from './core/model.ts'
-import type { Store } from './store/interfaces.ts'
-import { exponential, type Registry } from './tasks/define.ts'
+import type { Clock } from '../../core/clock.ts'
+import { type Delays, decide, isWorkers, judgeTimes } from '../../core/lifecycle.ts'
+import type { Attempt, Delivery, Millis, Outcome, Task } from '../../core/model.ts'
+import type { Store } from '../../store/interfaces.ts'
+import { exponential, type Registry } from '../../tasks/define.ts'
 
 export interface JanitorOptions {
   readonly store: Store
