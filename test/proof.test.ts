@@ -3,7 +3,7 @@ import { judgeVerification } from '../src/core/lifecycle.ts'
 import type { AttemptOutcome } from '../src/core/model.ts'
 import { cloudEventJson, envelopeJson } from '../src/core/wire.ts'
 import type { Sent } from '../src/webhook/attempt.ts'
-import { judgeChallenge, judgeConsent } from '../src/webhook/proof.ts'
+import { judgeChallenge, judgeConsent } from '../src/webhook/ownership.ts'
 import { fc } from './support/chance.ts'
 
 const CHALLENGE = 'q7Tn0mYw3cV9xKJ2bR5sLhD8fGzA1eUoP4iWtE6yXvM'

@@ -12,7 +12,7 @@ import { Slots } from '../core/fair-share.ts'
 import type { DeliverySettlement, Owed, Store } from '../store/interfaces.ts'
 import type { Sent } from '../webhook/attempt.ts'
 import type { KeyRing } from '../webhook/keys.ts'
-import { consentHeaders, judgeChallenge, judgeConsent, PROOF_WITHIN_MS, type Proof } from '../webhook/proof.ts'
+import { consentHeaders, judgeChallenge, judgeConsent, PROOF_WITHIN_MS, type Proof } from '../webhook/ownership.ts'
 import { secretKey, signWebhook } from '../webhook/signer.ts'
 import type { Transport } from '../webhook/transport.ts'
 
