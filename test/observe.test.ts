@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { systemClock } from '../src/core/clock.ts'
-import { attemptLine, type OpenLog, openLog, runLine } from '../src/observe.ts'
+import { attemptLine, type OpenLog, openLog, runLine } from '../src/observe/log.ts'
 import type { LogLevel } from '../src/config/settings.ts'
 
 const run = {
@@ -122,7 +122,7 @@ test('lines keep their order and none is lost, also beyond what one write carrie
 
 describe('in a process of its own', () => {
   const script = (last: string): string => `
-    import { openLog } from ${JSON.stringify(new URL('../src/observe.ts', import.meta.url).href)}
+    import { openLog } from ${JSON.stringify(new URL('../src/observe/log.ts', import.meta.url).href)}
     import { systemClock } from ${JSON.stringify(new URL('../src/core/clock.ts', import.meta.url).href)}
     const { log, close } = openLog({ level: 'info', clock: systemClock() })
     for (let i = 0; i < 1000; i++) log.info({ i }, 'line')
