@@ -1,6 +1,6 @@
 /** What `ringback/client` asks, and what it is answered, is what the document says: every call is made against the API and held against it. */
 import { afterAll, beforeAll, expect, test } from 'vitest'
-import { createClient } from '../src/client.ts'
+import { createClient } from '../src/client/index.ts'
 import { type Kit, openKit } from './http.kit.ts'
 import { type Judge, judgeBy } from './support/document.ts'
 

@@ -18,7 +18,7 @@ import {
   type Task,
   TaskFailed,
   type TypeName,
-} from '../src/client.ts'
+} from '../src/client/index.ts'
 import type * as shapes from '../src/http/shapes.ts'
 import { createRingback, defineTask, Permanent, type Ringback } from '../src/index.ts'
 import { freshSqlite } from './support/databases.ts'
@@ -295,7 +295,7 @@ describe('the client', () => {
 
   test('brings nothing along but a parser of streams when its types are gone', () => {
     const folder = new URL('../src/client/', import.meta.url)
-    for (const file of [new URL('../src/client.ts', import.meta.url), ...readdirSync(folder).map((name) => new URL(name, folder))]) {
+    for (const file of [new URL('../src/client/index.ts', import.meta.url), ...readdirSync(folder).map((name) => new URL(name, folder))]) {
       const source = stripTypeScriptTypes(readFileSync(file, 'utf8'))
       const imports = [...source.matchAll(/^\s*(?:import|export)\b[^'\n]*'([^']+)'/gm)].map(([, name]) => name!)
       for (const name of imports) expect(name).toMatch(/^(\.\/(client\/)?\w+\.ts|eventsource-parser)$/)

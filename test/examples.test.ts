@@ -12,9 +12,9 @@ import { type Platform, startPlatform } from '../examples/platform.ts'
 import { createColumn } from '../examples/tasks/column.ts'
 import { datasetProfile } from '../examples/tasks/dataset-profile.ts'
 import { primes } from '../examples/tasks/primes.ts'
-import { createClient } from '../src/client.ts'
+import { createClient } from '../src/client/index.ts'
 import { Permanent, type RunContext } from '../src/index.ts'
-import { createReceiver } from '../src/receiver.ts'
+import { createReceiver } from '../src/receiver/index.ts'
 import { freePort } from './support/ports.ts'
 
 const root = fileURLToPath(new URL('..', import.meta.url))

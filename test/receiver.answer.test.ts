@@ -8,7 +8,7 @@ import express from 'express'
 import fastify from 'fastify'
 import { Hono } from 'hono'
 import { afterEach, describe, expect, test } from 'vitest'
-import { createReceiver, memorySeen, type Receiver, type ReceiverOptions, type Webhook, WebhookVerificationError } from '../src/receiver.ts'
+import { createReceiver, memorySeen, type Receiver, type ReceiverOptions, type Webhook, WebhookVerificationError } from '../src/receiver/index.ts'
 import { makeVectors } from './vectors/generate.ts'
 
 const { issuer, audience, now, jwks, vectors } = makeVectors()

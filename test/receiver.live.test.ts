@@ -7,7 +7,7 @@ import express from 'express'
 import { Webhook as StandardWebhook } from 'standardwebhooks'
 import { Webhook as SvixWebhook } from 'svix'
 import { afterAll, beforeAll, expect, test } from 'vitest'
-import { createReceiver, type HandledWebhook, memorySeen, verifyStandardWebhook } from '../src/receiver.ts'
+import { createReceiver, type HandledWebhook, memorySeen, verifyStandardWebhook } from '../src/receiver/index.ts'
 import { type Arrival, openReceiver, type Receiver } from './support/receiver.ts'
 import { type Call, eventually, type Home, newClient, ok, openHome } from './support/server.ts'
 

@@ -3,7 +3,7 @@ import { readFileSync } from 'node:fs'
 import Database from 'better-sqlite3'
 import pg from 'pg'
 import { afterEach, describe, expect, test } from 'vitest'
-import { memorySeen, type SeenIds, sqlSeen } from '../src/receiver.ts'
+import { memorySeen, type SeenIds, sqlSeen } from '../src/receiver/index.ts'
 import { freshPostgres, freshSqlite } from './support/databases.ts'
 
 /** The statements of the how-to, as they stand. */

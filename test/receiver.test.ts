@@ -6,7 +6,7 @@ import type { AddressInfo } from 'node:net'
 import { type CryptoKey, importJWK, type JWK } from 'jose'
 import { afterEach, describe, expect, test, vi } from 'vitest'
 import { systemClock } from '../src/core/clock.ts'
-import { createReceiver, type ReceiverOptions, verifyStandardWebhook, WebhookVerificationError } from '../src/receiver.ts'
+import { createReceiver, type ReceiverOptions, verifyStandardWebhook, WebhookVerificationError } from '../src/receiver/index.ts'
 import { secretKey, signWebhook } from '../src/webhook/signer.ts'
 import { asFile, makeVectors, signP256, type Vectors } from './vectors/generate.ts'
 

@@ -4,7 +4,7 @@ import { base64url, type CryptoKey, calculateJwkThumbprint, createLocalJWKSet, f
 import { Webhook } from 'standardwebhooks'
 import { beforeAll, describe, expect, test } from 'vitest'
 import { systemClock } from '../src/core/clock.ts'
-import { createReceiver, verifyStandardWebhook } from '../src/receiver.ts'
+import { createReceiver, verifyStandardWebhook } from '../src/receiver/index.ts'
 import { generateSecret, type SignerKey, secretBytes, secretHint, secretKey, signWebhook } from '../src/webhook/signer.ts'
 import { fc } from './support/chance.ts'
 

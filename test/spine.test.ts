@@ -2,7 +2,7 @@
 import { base64url, createLocalJWKSet, flattenedVerify } from 'jose'
 import { Webhook } from 'standardwebhooks'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { createReceiver } from '../src/receiver.ts'
+import { createReceiver } from '../src/receiver/index.ts'
 import { type Arrival, openReceiver, type Receiver } from './support/receiver.ts'
 import { type Answer, type Call, databases, eventually, type Home, newClient, ok, openHome, type Server } from './support/server.ts'
 

@@ -1,7 +1,7 @@
 /** `kill -9` under load, at random points and at those that hurt: nothing acknowledged is lost, nothing that ended ends again. */
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, describe, expect, test } from 'vitest'
-import { createReceiver } from '../../src/receiver.ts'
+import { createReceiver } from '../../src/receiver/index.ts'
 import { points } from '../support/deaths.ts'
 import { drained, moody, proveNothingLost, proveSound, type Random, seededRandom, startLoad } from '../support/load.ts'
 import { type Arrival, openReceiver, type Receiver } from '../support/receiver.ts'

@@ -3,9 +3,9 @@
  *
  * Typed by the task types of the server: `createClient<typeof tasks>({ url, key })`. `docs/how-to/follow-a-task.md` tells the rest.
  */
-import { createCalls } from './client/calls.ts'
-import { TaskFailed } from './client/errors.ts'
-import { createFollower, taskPath } from './client/follow.ts'
+import { createCalls } from './calls.ts'
+import { TaskFailed } from './errors.ts'
+import { createFollower, taskPath } from './follow.ts'
 import type {
   AnyTask,
   Call,
@@ -18,9 +18,9 @@ import type {
   Task,
   TaskQuery,
   WaitOptions,
-} from './client/types.ts'
+} from './types.ts'
 
-export { RingbackClientError, TaskFailed } from './client/errors.ts'
+export { RingbackClientError, TaskFailed } from './errors.ts'
 export type {
   BatchItem,
   Client,
@@ -39,7 +39,7 @@ export type {
   TaskStatus,
   TypeName,
   WaitOptions,
-} from './client/types.ts'
+} from './types.ts'
 
 /** Throws a TypeError for a URL or a key that cannot be one. Nothing is sent. */
 export function createClient<const Types extends object = readonly AnyTask[]>(options: ClientOptions): Client<Types> {

@@ -11,14 +11,14 @@ import {
   type NodeRequest,
   type NodeResponse,
   nodeAdapter,
-} from './receiver/adapters.ts'
-import { type AnswererOptions, createAnswerer, type RawRequest, type Reply, type WebhookHandler } from './receiver/answer.ts'
-import { createVerifier, RAW, type RawWebhook, type VerifierOptions, type Webhook, wallOf } from './receiver/verify.ts'
+} from './adapters.ts'
+import { type AnswererOptions, createAnswerer, type RawRequest, type Reply, type WebhookHandler } from './answer.ts'
+import { createVerifier, RAW, type RawWebhook, type VerifierOptions, type Webhook, wallOf } from './verify.ts'
 
-export type { FastifyReply, FastifyRequest, NodeRequest, NodeResponse } from './receiver/adapters.ts'
-export type { HandledWebhook, RawRequest, Reply, WebhookHandler } from './receiver/answer.ts'
-export type { ChallengeData, TaskData, WebhookEvent } from './receiver/event.ts'
-export { type Claim, memorySeen, type SeenIds, type SqlQuery, sqlSeen } from './receiver/seen.ts'
+export type { FastifyReply, FastifyRequest, NodeRequest, NodeResponse } from './adapters.ts'
+export type { HandledWebhook, RawRequest, Reply, WebhookHandler } from './answer.ts'
+export type { ChallengeData, TaskData, WebhookEvent } from './event.ts'
+export { type Claim, memorySeen, type SeenIds, type SqlQuery, sqlSeen } from './seen.ts'
 export {
   type RawWebhook,
   verifyStandardWebhook,
@@ -26,7 +26,7 @@ export {
   type WebhookHeaders,
   type WebhookVerificationCode,
   WebhookVerificationError,
-} from './receiver/verify.ts'
+} from './verify.ts'
 
 export interface ReceiverOptions extends VerifierOptions, AnswererOptions {}
 
