@@ -19,7 +19,7 @@ import { systemClock } from '../src/core/clock.ts'
 import { parseConfig } from '../src/config/config.ts'
 import { createSealer } from '../src/core/encryption.ts'
 import { openStore } from '../src/store/open.ts'
-import { audit, backup, restore } from '../src/upkeep.ts'
+import { audit, backup, restore } from '../src/cli/operations.ts'
 import { addClient, addTask, addTasks } from './support/work.ts'
 
 const clock = systemClock()

@@ -1,7 +1,7 @@
 /** `ringback audit`: proves the whole store, beside running servers too. */
 import { Command, InvalidArgumentError } from 'commander'
 import { parseConfig } from '../config/config.ts'
-import type { AuditReport } from '../upkeep.ts'
+import type { AuditReport } from './operations.ts'
 import { print } from './print.ts'
 
 interface Given {
@@ -20,7 +20,7 @@ export function auditCommand(end: (code: number) => void): Command {
     .action(async ({ databaseUrl, json, limit }: Given) => {
       const config = parseConfig({ env: process.env, options: databaseUrl === undefined ? {} : { databaseUrl } })
       // Loaded here, so that --help and --version need nothing native.
-      const { audit, checks } = await import('../upkeep.ts')
+      const { audit, checks } = await import('./operations.ts')
       const report = await audit(config, limit)
       await print(json ? `${JSON.stringify(report, null, 2)}\n` : told(report, checks, limit))
       if (report.violations.total > 0) end(1)

@@ -5,7 +5,7 @@ import { systemClock } from '../core/clock.ts'
 import { listeningAt, loadDevelopmentSecrets, parseConfig } from '../config/config.ts'
 import { openLog } from '../observe/log.ts'
 import type { Options } from '../config/settings.ts'
-import { openDoor } from './door.ts'
+import { openDoor } from '../server/listener.ts'
 import { loadTaskTypes } from './tasktypes.ts'
 import { developmentKey, welcome } from './welcome.ts'
 

@@ -2,7 +2,7 @@
 import { join } from 'node:path'
 import type { Clock } from '../core/clock.ts'
 import { keepInPlace, readIfThere, type SecuredConfig } from '../config/config.ts'
-import type { Fetch } from './door.ts'
+import type { Fetch } from '../server/listener.ts'
 
 const CLIENT = 'development'
 
