@@ -4,7 +4,7 @@
  */
 import { registerHooks } from 'node:module'
 
-const entries: Readonly<Record<string, string>> = { ringback: 'index', 'ringback/client': 'client', 'ringback/receiver': 'receiver' }
+const entries: Readonly<Record<string, string>> = { ringback: 'index', 'ringback/client': 'client/index', 'ringback/receiver': 'receiver/index' }
 
 /** From now on, in this thread. */
 export function meanThisCopy(): void {
@@ -13,7 +13,7 @@ export function meanThisCopy(): void {
     resolve(specifier, context, next) {
       const entry = Object.hasOwn(entries, specifier) ? entries[specifier] : undefined
       if (entry === undefined) return next(specifier, context)
-      return { url: new URL(`./${entry}.${extension}`, import.meta.url).href, shortCircuit: true }
+      return { url: new URL(`../${entry}.${extension}`, import.meta.url).href, shortCircuit: true }
     },
   })
 }

@@ -58,7 +58,7 @@ export async function openThreads({ types, module, most, memoryMb, clock, onErro
   // Loaded where it is needed: most installations have no such type.
   const { Piscina } = await import('piscina')
   const pool = new Piscina({
-    filename: new URL(`./threads/entry${import.meta.url.endsWith('.ts') ? '.ts' : '.js'}`, import.meta.url).href,
+    filename: new URL(`./entry${import.meta.url.endsWith('.ts') ? '.ts' : '.js'}`, import.meta.url).href,
     minThreads: 0,
     maxThreads: most,
     idleTimeout: idleMs,
