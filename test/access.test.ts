@@ -1,7 +1,7 @@
 import Database from 'better-sqlite3'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { generateApiKey } from '../src/core/api-key.ts'
-import type { Route } from '../src/http/route.ts'
+import type { Route } from '../src/http/request/route.ts'
 import { type AuditEntry, clientScopes, type Key } from '../src/core/model.ts'
 import { createRegistry, defineTask } from '../src/tasks/define.ts'
 import { anything, type Client, type Kit, openKit, REPORT, report, routesOf } from './http.kit.ts'

@@ -19,7 +19,7 @@ import {
   TaskFailed,
   type TypeName,
 } from '../src/client/index.ts'
-import type * as shapes from '../src/http/shapes.ts'
+import type * as shapes from '../src/http/shapes/index.ts'
 import { createRingback, defineTask, Permanent, type Ringback } from '../src/index.ts'
 import { freshSqlite } from './support/databases.ts'
 

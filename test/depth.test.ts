@@ -1,6 +1,6 @@
 /** The depth limit: new tasks are refused over it, and taken in again below it. */
 import { expect, test } from 'vitest'
-import { createCapacity } from '../src/http/capacity.ts'
+import { createCapacity } from '../src/http/limits/open-tasks.ts'
 import { turns } from './support/engine.ts'
 import { manualClock } from './support/manual-clock.ts'
 import { openPlatform } from './support/platform.ts'

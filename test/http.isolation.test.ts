@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { generateApiKey, looksLikeApiKey } from '../src/core/api-key.ts'
-import { createGate } from '../src/http/auth.ts'
+import { createGate } from '../src/http/request/auth.ts'
 import { clientScopes } from '../src/core/model.ts'
 import { type Client, type Kit, openKit, REPORT, routesOf } from './http.kit.ts'
 

@@ -6,7 +6,7 @@ import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } fr
 import { limitConnections } from '../src/server/connections.ts'
 import { type Door, openDoor } from '../src/server/listener.ts'
 import { createApp } from '../src/http/app.ts'
-import { createWaits } from '../src/http/waits.ts'
+import { createWaits } from '../src/http/live/waits.ts'
 import { type Client, type Kit, openKit, REPORT } from './http.kit.ts'
 
 /** Over real sockets: what the server does with bodies, lengths and callers that leave. */

@@ -1,7 +1,7 @@
 /** Unknown keys: what a flood of them costs, whom it keeps out, and whom not. */
 import { hash } from 'node:crypto'
 import { afterEach, beforeEach, expect, test } from 'vitest'
-import { createGate, type Gate } from '../src/http/auth.ts'
+import { createGate, type Gate } from '../src/http/request/auth.ts'
 import { type Client, type Kit, openKit } from './http.kit.ts'
 
 const MOST = 1_000

@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, expect, test } from 'vitest'
-import { createWaits } from '../src/http/waits.ts'
+import { createWaits } from '../src/http/live/waits.ts'
 import { createRegistry, defineTask } from '../src/tasks/define.ts'
 import { type Client, type Kit, openKit, REPORT } from './http.kit.ts'
 import { turns } from './support/engine.ts'

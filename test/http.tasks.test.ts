@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { parseJson, scanJson } from '../src/http/json.ts'
-import { estimate, retryAfterSeconds } from '../src/http/taskview.ts'
+import { parseJson, scanJson } from '../src/http/request/json.ts'
+import { estimate, retryAfterSeconds } from '../src/http/routes/task-document.ts'
 import type { Task } from '../src/core/model.ts'
 import { createRegistry, defineTask } from '../src/tasks/define.ts'
 import { type Client, type Kit, openKit, PUBLIC_URL, REPORT } from './http.kit.ts'

@@ -1,9 +1,9 @@
 import { setImmediate as turn } from 'node:timers/promises'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { createApp } from '../src/http/app.ts'
-import type { Caller } from '../src/http/auth.ts'
-import { createSeats } from '../src/http/seats.ts'
-import { createWaits } from '../src/http/waits.ts'
+import type { Caller } from '../src/http/request/auth.ts'
+import { createSeats } from '../src/http/limits/open-calls.ts'
+import { createWaits } from '../src/http/live/waits.ts'
 import { type Client, type Kit, openKit, REPORT } from './http.kit.ts'
 
 /** In this kit a second of waiting takes 50 ms. */

@@ -1,6 +1,6 @@
 /** `waitingFor`: why a pending task has not started, as it is in the store. */
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
-import { createWaiting } from '../src/http/waiting.ts'
+import { createWaiting } from '../src/http/routes/waiting-for.ts'
 import type { Task } from '../src/core/model.ts'
 import type { Store } from '../src/store/interfaces.ts'
 import { createRegistry, defineTask } from '../src/tasks/define.ts'

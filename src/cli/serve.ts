@@ -6,7 +6,7 @@ import { listeningAt, loadDevelopmentSecrets, parseConfig } from '../config/conf
 import { openLog } from '../observe/log.ts'
 import type { Options } from '../config/settings.ts'
 import { openDoor } from '../server/listener.ts'
-import { loadTaskTypes } from './tasktypes.ts'
+import { loadTaskTypes } from './load-task-types.ts'
 import { developmentKey, welcome } from './welcome.ts'
 
 export function serveCommand(): Command {

@@ -6,7 +6,7 @@ import { getRequestListener, RequestError } from '@hono/node-server'
 import type { Clock } from '../core/clock.ts'
 import type { Config } from '../config/config.ts'
 import { RingbackError, StartupError } from '../core/errors.ts'
-import { harden, problemReply } from '../http/problem.ts'
+import { harden, problemReply } from '../http/request/problem.ts'
 import type { Millis } from '../core/model.ts'
 import { limitConnections } from './connections.ts'
 

@@ -1,7 +1,7 @@
 import { expect, test } from 'vitest'
 import { generateApiKey } from '../../src/core/api-key.ts'
 import { systemClock } from '../../src/core/clock.ts'
-import { createGate } from '../../src/http/auth.ts'
+import { createGate } from '../../src/http/request/auth.ts'
 import type { Author } from '../../src/core/model.ts'
 import type { NewKey, Store } from '../../src/store/interfaces.ts'
 import type { Current } from '../store.contract.ts'

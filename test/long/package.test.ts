@@ -37,7 +37,7 @@ describe('the package, installed elsewhere,', () => {
     const folders = new Set(packed.map((path) => path.split('/')[0]))
     expect([...folders].filter((it) => !it!.includes('.') && it !== 'LICENSE').sort()).toEqual(['bin', 'dist', 'migrations'])
     expect(packed).toEqual(
-      expect.arrayContaining(['LICENSE', 'bin/ringback.cjs', 'dist/cli/main.js', 'dist/index.d.ts', 'dist/http/reference/LICENSE']),
+      expect.arrayContaining(['LICENSE', 'bin/ringback.cjs', 'dist/cli/main.js', 'dist/index.d.ts', 'dist/http/openapi/reference/LICENSE']),
     )
   })
 

@@ -1,8 +1,8 @@
 /** A node: a machine on which the product's own scheduler, dispatcher, janitor and API are started, stopped, stalled and killed. */
 import { createDispatcher } from '../../src/engine/dispatcher.ts'
 import { createApp } from '../../src/http/app.ts'
-import { createClaims } from '../../src/http/claims.ts'
-import { createWaits } from '../../src/http/waits.ts'
+import { createClaims } from '../../src/http/live/claims.ts'
+import { createWaits } from '../../src/http/live/waits.ts'
 import { newId } from '../../src/core/id.ts'
 import { createJanitor } from '../../src/engine/chores/janitor.ts'
 import type { Millis } from '../../src/core/model.ts'

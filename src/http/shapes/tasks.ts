@@ -1,7 +1,7 @@
 /** The shapes of tasks and of what is offered: submitting, reading, listing, acting by filter. */
 import { z } from '@hono/zod-openapi'
 import { taskEventTypes } from '../../core/model.ts'
-import { DEEPEST } from '../json.ts'
+import { DEEPEST } from '../request/json.ts'
 import { clientId, cursor, id, instant, LONGEST_DELAY_SECONDS, limit, listOf, pageOf, present, text, time, timeOrNull } from './common.ts'
 
 export const TASK_STATUSES = ['pending', 'running', 'completed', 'failed', 'canceled'] as const

@@ -1,0 +1,217 @@
+/** What the routes are given: injected once, so that the app is a function of it and of the request. */
+import type { Clock } from '../core/clock.ts'
+import { RingbackError } from '../core/errors.ts'
+import type { RunRecord } from '../core/lifecycle.ts'
+import type { Millis, Scope, SigningKey } from '../core/model.ts'
+import type { Sealer } from '../core/encryption.ts'
+import type { Found, Page, Position, Store } from '../store/interfaces.ts'
+import type { Registry, TaskType } from '../tasks/define.ts'
+import type { Caller, Gate } from './request/auth.ts'
+import type { Claims } from './live/claims.ts'
+import type { Cursors } from './request/cursor.ts'
+import type { Ownership } from './live/endpoint-owners.ts'
+import { invalid, type Reply } from './request/problem.ts'
+import type { Call, Log, Porch } from './request/route.ts'
+import type { MostSeats, Seats } from './limits/open-calls.ts'
+import type { Waiting } from './routes/waiting-for.ts'
+import type { Waits } from './live/waits.ts'
+
+export interface AppOptions {
+  readonly store: Store
+  readonly registry: Registry
+  readonly clock: Clock
+  /** The base of every link, without a trailing slash. Asked at each use: a port may be known only after listening. */
+  readonly publicUrl: () => string
+  /** Null: there is no admin token, operators use keys. */
+  readonly adminToken: string | null
+  readonly sealer: Pick<Sealer, 'seal' | 'open'>
+  readonly signingKeys: {
+    jwks(): { readonly body: string; readonly etag: string }
+    /** Reads the keys anew, and does what is due in their lives. */
+    load(): Promise<void>
+    /** When a wanted next key will sign, and when a retiring one will be gone. */
+    outlook(key: SigningKey): { readonly signsFrom: Millis | null; readonly leavesAt: Millis | null }
+  }
+  /** @throws RingbackError `invalid_callback_url`, `callback_url_forbidden` */
+  readonly judgeCallbackUrl: (url: string) => URL
+  /** `whsec_…` */
+  readonly generateSecret: () => string
+  /** What may be shown of a secret. */
+  readonly secretHint: (secret: string) => string
+  /** `none`: a new endpoint is active at once. */
+  readonly verificationDefault: 'none' | 'challenge'
+  readonly bodyLimitBytes: number
+  /** Origins whose pages may call, or `*`; none: CORS is off. */
+  readonly corsOrigins: readonly string[]
+  /** How long a task of that type is kept after its end. */
+  readonly keepMs: (type: string) => Millis
+  /** How long runs of that type lately took; null: nobody knows. */
+  readonly typicalMs: (type: string) => Millis | null
+  /** Pending and running tasks over which new ones are refused with 503. */
+  readonly maxOpenTasks: number
+  /** What one client may have: over that, more are refused with 429. */
+  readonly mostOfClient: { readonly openTasks: number; readonly endpoints: number; readonly schedules: number; readonly keys: number }
+  /** Whether as many tasks run on this node as may where that type runs; left out: it runs none. */
+  readonly isFull?: (type: TaskType) => boolean
+  readonly mostStreams: MostSeats
+  /** Calls that wait: for a task, a feed, a ping. */
+  readonly mostWaits: MostSeats
+  /** Every part of the node that must work: `ok`, or what is wrong. */
+  readonly health: () => Promise<Readonly<Record<string, string>>>
+  readonly waits: Waits
+  readonly claims: Claims
+  /** How long a worker's lease lasts. */
+  readonly leaseMs: Millis
+  /** Told of each try of a worker that ended here. */
+  readonly onRun?: (run: RunRecord) => void
+  /** Rate limits; left out: there are none. */
+  readonly admit?: Porch['admit']
+  readonly log: Log
+}
+
+export interface House extends AppOptions {
+  readonly gate: Gate
+  readonly cursors: Cursors
+  readonly ownership: Ownership
+  readonly waiting: Waiting
+  /** Refuses new tasks of a client over the limits of open ones. Throws `quota_exceeded`, `temporary_reduced_capacity`. */
+  readonly checkCapacity: (clientId: string, adding: number, now: Millis) => void
+  readonly streams: Seats
+  readonly waiters: Seats
+}
+
+export const JSON_TYPE = 'application/json'
+
+export const jsonReply = (status: number, body: unknown, headers: Record<string, string> = {}): Reply => ({
+  status,
+  headers: { 'Content-Type': JSON_TYPE, 'Cache-Control': 'no-store', ...headers },
+  body: JSON.stringify(body),
+})
+
+export const empty = (status = 204): Reply => ({ status, headers: {}, body: null })
+
+/** Epoch milliseconds as RFC 3339. */
+export const shownTime = (at: number): string => new Date(at).toISOString()
+export const shownTimeOrNull = (at: number | null): string | null => (at === null ? null : shownTime(at))
+
+export const notFound = (what: string): RingbackError => new RingbackError('not_found', `There is no such ${what}.`)
+
+/** @throws RingbackError `not_found`, or `task_expired` for what was erased and is remembered. */
+export function present<T>(found: Found<T>, what: string): T {
+  if (found.kind === 'found') return found.value
+  if (found.kind === 'gone') throw expired()
+  throw notFound(what)
+}
+
+export const expired = (): RingbackError => new RingbackError('task_expired', 'The task was erased, by its client or by age.')
+
+/** A client has as many as it may have; what there is stays. */
+export const tooMany = (most: number, what: string): RingbackError =>
+  new RingbackError('quota_exceeded', `You have ${most} ${what}, as many as a client may have here: delete some that you no longer need.`)
+
+const ID = /^[a-z]+_[0-9a-z]{26}$/
+
+/**
+ * An id from the path. What cannot be an id of that kind is no object's name.
+ * @throws RingbackError `not_found`
+ */
+export function idParam(call: Call, prefix: string, name = 'id'): string {
+  const id = call.param(name)
+  if (!ID.test(id) || !id.startsWith(`${prefix}_`)) throw notFound(prefix)
+  return id
+}
+
+/** Whose objects a list shows: a client's own; every client's, or one's, for the operator. */
+export function listOwner(caller: Caller, clientId: string | undefined): string | null {
+  if (caller.clientId === null) return clientId ?? null
+  if (clientId !== undefined) throw invalid([{ pointer: '#/query/clientId', detail: 'is the operator’s to give' }])
+  return caller.clientId
+}
+
+/** The client a `clientOnly` route acts for. */
+export function clientOf(call: Call): string {
+  if (call.caller.clientId === null) throw new Error('a route for clients was reached by the operator')
+  return call.caller.clientId
+}
+
+/** What a list's cursor is bound to: who asks, the list and its filters. */
+export function boundTo(call: Call, list: string, filters: object): string {
+  return JSON.stringify([call.caller.clientId, list, Object.entries(filters).sort(([a], [b]) => (a < b ? -1 : 1))])
+}
+
+/** @throws RingbackError `invalid_cursor` */
+export async function startOf(house: House, bound: string, cursor: string | undefined): Promise<Position | null> {
+  if (cursor === undefined) return null
+  const [at, id] = await house.cursors.read(bound, cursor)
+  return { at: Number(at), id: String(id) }
+}
+
+type Defined<T> = { [K in keyof T as undefined extends T[K] ? never : K]: T[K] } & {
+  [K in keyof T as undefined extends T[K] ? K : never]?: Exclude<T[K], undefined>
+}
+
+/** Without the members that are undefined. */
+export const defined = <T extends object>(value: T): Defined<T> =>
+  Object.fromEntries(Object.entries(value).filter(([, member]) => member !== undefined)) as Defined<T>
+
+/** A list's answer ends early at this many characters, so that no page takes the memory of a node. */
+const LARGEST_PAGE = 4 * 1024 * 1024
+
+/** A page as the contract shows it, with `Link: …; rel="next"`. `items` are JSON text. */
+export async function pageReply<T>(
+  house: House,
+  call: Call,
+  bound: string,
+  page: Page<T>,
+  show: (item: T, index: number) => string,
+  positionOf: (item: T) => Position,
+  headers: Record<string, string> = {},
+): Promise<Reply> {
+  const shown: string[] = []
+  let size = 0
+  let next = page.next
+  for (const [index, item] of page.items.entries()) {
+    const text = show(item, index)
+    size += text.length
+    if (size > LARGEST_PAGE && shown.length > 0) {
+      next = positionOf(page.items[index - 1] as T)
+      break
+    }
+    shown.push(text)
+  }
+  const cursor = next === null ? null : await house.cursors.write(bound, [next.at, next.id])
+  return listReply(house, call, shown, next !== null, cursor, headers)
+}
+
+export function listReply(
+  house: House,
+  call: Call,
+  shown: readonly string[],
+  hasMore: boolean,
+  cursor: string | null,
+  headers: Record<string, string> = {},
+  parameter = 'cursor',
+): Reply {
+  const link: Record<string, string> = {}
+  if (hasMore && cursor !== null) {
+    const query = new URLSearchParams(call.request.url.split('?')[1] ?? '')
+    query.set(parameter, cursor)
+    // Where the app is mounted under a path, the public URL has that path.
+    link.Link = `<${house.publicUrl()}${call.path.slice(call.path.indexOf('/v1/'))}?${query}>; rel="next"`
+  }
+  return {
+    status: 200,
+    headers: { 'Content-Type': JSON_TYPE, 'Cache-Control': 'private, no-cache', ...headers, ...link },
+    body: `{"data":[${shown.join(',')}],"hasMore":${hasMore},"nextCursor":${JSON.stringify(cursor)}}`,
+  }
+}
+
+/**
+ * For who has waited: what is known now is told to nobody whose key was revoked, or whose client was suspended, meanwhile.
+ * @throws RingbackError `unauthenticated`, `insufficient_scope`
+ */
+export async function judgeAgain({ gate, clock }: House, call: Call, scope: Scope): Promise<void> {
+  gate.allow(await gate.recognize(call.header('authorization'), clock.now()), scope, false)
+}
+
+export const OPERATOR: Scope = 'admin'

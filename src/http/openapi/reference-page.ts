@@ -1,0 +1,139 @@
+/** The API reference as a page: Swagger UI over the document of this node, from files of our own, so that it works offline and loads nothing from elsewhere. */
+import { existsSync } from 'node:fs'
+import { readFile } from 'node:fs/promises'
+import { createRequire } from 'node:module'
+import { dirname, join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { RingbackError } from '../../core/errors.ts'
+import { notFound } from '../context.ts'
+import type { Reply } from '../request/problem.ts'
+import { type Route, route } from '../request/route.ts'
+import * as shapes from '../shapes/index.ts'
+
+/** Relative, so that it holds wherever the app is mounted. */
+const PAGE = `<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>Ringback: API reference</title>
+<link rel="icon" href="data:,">
+<link rel="stylesheet" href="docs/swagger-ui.css">
+</head>
+<body>
+<div id="reference"></div>
+<noscript>This page needs JavaScript. The document it shows is at <a href="openapi.json">openapi.json</a>.</noscript>
+<script src="docs/swagger-ui-bundle.js"></script>
+<script src="docs/start.js"></script>
+</body>
+</html>
+`
+
+const START = `SwaggerUIBundle({
+  url: 'openapi.json',
+  dom_id: '#reference',
+  deepLinking: true,
+  docExpansion: 'list',
+  defaultModelsExpandDepth: 0,
+  displayRequestDuration: true,
+  validatorUrl: null,
+})
+`
+
+const HTML = 'text/html; charset=utf-8'
+const SCRIPT = 'text/javascript; charset=utf-8'
+const STYLE = 'text/css; charset=utf-8'
+
+/** The files beside the page, and their types. Nothing else is read. */
+const FILES: ReadonlyMap<string, string> = new Map([
+  ['swagger-ui-bundle.js', SCRIPT],
+  ['swagger-ui.css', STYLE],
+])
+
+/** No script and no style but those of this server, none inline; nothing is sent but to it; it stands in no frame. */
+const POLICY = [
+  "default-src 'none'",
+  "script-src 'self'",
+  "style-src 'self'",
+  "img-src 'self' data:",
+  "connect-src 'self'",
+  "base-uri 'none'",
+  "form-action 'none'",
+  "frame-ancestors 'none'",
+].join('; ')
+const GUARDS = {
+  'Content-Security-Policy': POLICY,
+  'X-Content-Type-Options': 'nosniff',
+  'Referrer-Policy': 'no-referrer',
+} as const
+
+export function referenceRoutes(): Route[] {
+  const common = { tag: 'Operations', scope: 'public', method: 'get' } as const
+  return [
+    route(
+      {
+        ...common,
+        path: '/docs',
+        name: 'getReference',
+        summary: 'The API reference, as a page',
+        description: 'Swagger UI over `/openapi.json`. It loads nothing from other hosts, sets no cookies and keeps no key.',
+        answers: {
+          200: { description: 'The page.', schema: shapes.page, type: HTML, headers: ['Cache-Control', 'Content-Security-Policy'] },
+        },
+      },
+      { handle: () => file(PAGE, HTML) },
+    ),
+    route(
+      {
+        ...common,
+        path: '/docs/{file}',
+        name: 'getReferenceFile',
+        summary: 'A script or style of that page',
+        description: 'Answers 404 where the node runs from its sources without development dependencies: the files come with the package.',
+        answers: {
+          200: {
+            description: 'The file.',
+            schema: shapes.page,
+            type: SCRIPT,
+            otherwise: { type: STYLE, schema: shapes.page },
+            headers: ['Cache-Control', 'Content-Security-Policy'],
+          },
+        },
+      },
+      {
+        async handle(call) {
+          const name = call.param('file')
+          if (name === 'start.js') return file(START, SCRIPT)
+          const type = FILES.get(name)
+          if (type === undefined) throw notFound('file of the reference')
+          return file(await read(name), type)
+        },
+      },
+    ),
+  ]
+}
+
+const file = (body: string, type: string): Reply => ({
+  status: 200,
+  headers: { 'Content-Type': type, 'Cache-Control': 'public, max-age=3600', ...GUARDS },
+  body,
+})
+
+/** @throws RingbackError `not_found` */
+async function read(name: string): Promise<string> {
+  const folder = folderOfFiles()
+  if (folder === null)
+    throw new RingbackError('not_found', 'The API reference is not part of this installation; GET /openapi.json is the document it shows.')
+  return readFile(join(folder, name), 'utf8')
+}
+
+/** In the package the files stand beside this one, put there by its build; in a clone they are in `node_modules`. */
+function folderOfFiles(): string | null {
+  const beside = fileURLToPath(new URL('./reference/', import.meta.url))
+  if (existsSync(beside)) return beside
+  try {
+    return dirname(createRequire(import.meta.url).resolve('swagger-ui-dist/package.json'))
+  } catch {
+    return null
+  }
+}

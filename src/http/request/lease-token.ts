@@ -1,0 +1,34 @@
+/** Lease tokens: what a worker presents to show that a task was handed to it, and under which fence. */
+import { createHmac, timingSafeEqual } from 'node:crypto'
+import { type KeepsKeys, keptKey } from './stored-secret.ts'
+
+export interface LeaseTokens {
+  write(taskId: string, fence: number): Promise<string>
+  /** The fence; null: the token is not one of this task's. */
+  read(taskId: string, token: string): Promise<number | null>
+}
+
+const FENCE_BYTES = 8
+const TAG_BYTES = 16
+
+/** A token is the fence and an HMAC-SHA-256 over task and fence, cut to 16 bytes. It ends with its lease, so the key needs no rotation. */
+export function createLeaseTokens(options: KeepsKeys): LeaseTokens {
+  const theKey = keptKey(options, 'leaseKey')
+  const sign = async (taskId: string, fence: number): Promise<Buffer> => {
+    const token = Buffer.alloc(FENCE_BYTES)
+    token.writeBigUInt64BE(BigInt(fence))
+    const tag = createHmac('sha256', await theKey())
+      .update(`${taskId} ${fence}`)
+      .digest()
+    return Buffer.concat([token, tag.subarray(0, TAG_BYTES)])
+  }
+  return {
+    write: async (taskId, fence) => (await sign(taskId, fence)).toString('base64url'),
+    async read(taskId, token) {
+      const given = Buffer.from(token, 'base64url')
+      if (given.length !== FENCE_BYTES + TAG_BYTES) return null
+      const fence = Number(given.readBigUInt64BE())
+      return Number.isSafeInteger(fence) && timingSafeEqual(given, await sign(taskId, fence)) ? fence : null
+    },
+  }
+}

@@ -1,0 +1,303 @@
+/**
+ * One route is one declaration: what it takes and answers (the OpenAPI document is made of it), and one function that does everything
+ * in the order the contract gives to errors. There is no chain of middleware: a hot route is a straight line.
+ */
+import type { IncomingHttpHeaders } from 'node:http'
+import type { z } from '@hono/zod-openapi'
+import type { Context } from 'hono'
+import type { Clock } from '../../core/clock.ts'
+import { type ErrorCode, RingbackError, shownError } from '../../core/errors.ts'
+import { type Author, actors, type Millis, type Scope } from '../../core/model.ts'
+import type { Caller, Gate } from './auth.ts'
+import { faultsOf } from './validation-issues.ts'
+import { admits, isSaneRequestId, mediaType } from './headers.ts'
+import { parseJson, readText } from './json.ts'
+import { asRefusal, harden, invalid, problemReply, type Reply } from './problem.ts'
+import type { Admission, Admit } from '../limits/rate-limit.ts'
+
+export interface Answer {
+  readonly description: string
+  /** None: the answer has no body. */
+  readonly schema?: z.ZodType
+  readonly type?: string
+  readonly headers?: readonly string[]
+  /** A second media type of the answer, for who asks for it. */
+  readonly otherwise?: { readonly type: string; readonly schema: z.ZodType }
+}
+
+interface Shape<Query extends z.ZodType, Body extends z.ZodType> {
+  readonly method: 'get' | 'post' | 'patch' | 'delete'
+  /** As OpenAPI writes it: `/v1/tasks/{id}`. */
+  readonly path: string
+  readonly name: string
+  readonly summary: string
+  readonly description?: string
+  readonly tag: string
+  /** `public`: no key is asked for. */
+  readonly scope: Scope | 'public'
+  /** Needs a client's key: the operator owns nothing. */
+  readonly clientOnly?: boolean
+  /** Left out: the route takes no query parameters. */
+  readonly query?: Query
+  /** Left out: a body is not read. */
+  readonly body?: Body
+  readonly bodyOptional?: boolean
+  /** The largest body, where that is more than the installation's. */
+  readonly bodyLimitBytes?: number
+  /** Media types of the body; `application/json` when left out. */
+  readonly takes?: readonly string[]
+  readonly requestHeaders?: readonly string[]
+  readonly answers: Readonly<Record<number, Answer>>
+  /** Beyond those that every route of its kind has. */
+  readonly refusals?: readonly ErrorCode[]
+}
+
+/** A route's stages, in the order of the contract; each may refuse by throwing. */
+interface Stages<Query, Body, Found> {
+  /** Request headers beyond the common ones: 400. */
+  readonly syntax?: (call: Call) => void
+  /** Answers at once what was asked before: after the syntax, before everything that looks into the request. */
+  readonly replay?: (call: Call) => Promise<Reply | null>
+  /** The object the path names: 404, 410, and 412. */
+  readonly find?: (call: Call) => Promise<Found>
+  /** Refuses what no shape can say: 422. The rest: 409, 503, and the answer. */
+  readonly handle: (call: Call, asked: { readonly query: Query; readonly body: Body; readonly found: Found }) => Promise<Reply> | Reply
+}
+
+// biome-ignore lint/suspicious/noExplicitAny: a table of routes holds routes of every shape
+export type Route = Shape<z.ZodType, z.ZodType> & Stages<any, any, any>
+
+/** Ties the types of a route's stages to its shapes. */
+export const route = <Query extends z.ZodType, Body extends z.ZodType, Found = undefined>(
+  shape: Shape<Query, Body>,
+  stages: Stages<z.output<Query>, z.output<Body>, Found>,
+): Route => ({ ...shape, ...stages }) as Route
+
+/** What every route needs of the house. */
+export interface Porch {
+  readonly gate: Gate
+  readonly clock: Pick<Clock, 'now'>
+  readonly bodyLimitBytes: number
+  /** A made-up id for requests that bring none. */
+  newRequestId(): string
+  /** Rate limits; left out: there are none. Between 403 and 415. */
+  readonly admit?: Admit | undefined
+  /** Headers for a page of another origin; undefined: CORS is off. */
+  readonly cors?: ((origin: string | undefined) => Readonly<Record<string, string>>) | undefined
+  readonly log: Log
+}
+
+/** The part of a logger that is used here. */
+export interface Log {
+  error(fields: object, message: string): void
+  warn(fields: object, message: string): void
+}
+
+const NOBODY: Caller = { clientId: null, keyId: null, operator: false, scopes: new Set(), taskTypes: null, suspended: false }
+
+/** One request on its way through a route. */
+export class Call {
+  readonly context: Context
+  readonly request: Request
+  readonly requestId: string
+  caller: Caller = NOBODY
+  /** When the request came. */
+  readonly now: Millis
+  /** The body as it came; empty when the route reads none. */
+  text = ''
+  /** The body parsed; undefined when there is none. */
+  json: unknown = undefined
+  idempotencyKey: string | null = null
+  fingerprint: string | null = null
+  readonly #incoming: IncomingHttpHeaders | undefined
+
+  constructor(context: Context, porch: Pick<Porch, 'clock' | 'newRequestId'>) {
+    this.now = porch.clock.now()
+    this.context = context
+    this.request = context.req.raw
+    // Node has parsed the headers already; through a Request each one is looked for again.
+    this.#incoming = context.env?.incoming?.headers
+    const given = this.header('x-request-id')
+    this.requestId = given !== undefined && isSaneRequestId(given) ? given : porch.newRequestId()
+  }
+
+  /** A request header by its lower-case name. */
+  header(name: string): string | undefined {
+    if (this.#incoming === undefined) return this.request.headers.get(name) ?? undefined
+    const value = this.#incoming[name]
+    return Array.isArray(value) ? value.join(', ') : value
+  }
+
+  /** Whether nothing follows the headers, where no header tells: by the Request, which Node's connection would have to make first. */
+  get endsWithHeaders(): boolean {
+    return this.#incoming !== undefined || this.request.body === null
+  }
+
+  /** Where the caller, or the proxy before it, is; null: the request came by no socket. */
+  get address(): string | null {
+    return this.context.env?.incoming?.socket?.remoteAddress ?? null
+  }
+
+  /** Who acts, for the audit log. */
+  get author(): Author {
+    return {
+      actor: this.caller.keyId ?? actors.token,
+      requestId: this.requestId,
+      remoteAddress: this.address,
+    }
+  }
+
+  /** A parameter of the path, decoded. */
+  param(name: string): string {
+    return this.context.req.param(name) ?? ''
+  }
+
+  get path(): string {
+    return this.context.req.path
+  }
+}
+
+/** The function that serves a route. It never rejects: what is thrown becomes a problem document. */
+export function serve(route: Route, porch: Porch): (context: Context) => Promise<Response> {
+  const kind = route.method === 'get' ? 'read' : 'write'
+  const { admit, gate, log } = porch
+  const bodyLimitBytes = Math.max(porch.bodyLimitBytes, route.bodyLimitBytes ?? 0)
+  const others = Object.values(route.answers).flatMap(({ otherwise }) => otherwise?.type ?? [])
+  const produced = [...JSON_ANSWERS, ...others]
+  return async (context) => {
+    const call = new Call(context, porch)
+    let admission: Admission | null = null
+    try {
+      if (route.scope !== 'public') {
+        const caller = gate.recognize(call.header('authorization'), call.now, call)
+        call.caller = caller instanceof Promise ? await caller : caller
+        gate.allow(call.caller, route.scope, route.clientOnly === true)
+        if (admit) admission = await admit(call.caller, kind)
+        if (!admits(call.header('accept'), produced)) throw notAcceptable(produced)
+      }
+      if (route.body && expectsBody(route, call)) {
+        call.text = await readText(call.request, call.header('content-length'), bodyLimitBytes)
+        call.json = parseJson(call.text)
+      }
+      route.syntax?.(call)
+      let reply = route.replay && call.idempotencyKey !== null ? await route.replay(call) : null
+      if (reply === null) {
+        const found = route.find ? await route.find(call) : undefined
+        // Probes and caches add parameters of their own to what anyone may ask, and the key set must be answered always.
+        const query = route.scope === 'public' ? undefined : checkQuery(route, call.request.url)
+        const body = route.body && call.json !== undefined ? check(route.body, call.json, '#') : undefined
+        const answer = route.handle(call, { query, body, found })
+        reply = answer instanceof Promise ? await answer : answer
+      }
+      if (admission) Object.assign(reply.headers, admission(reply.status))
+      return respond(reply, call, porch)
+    } catch (thrown) {
+      const reply = refuse(thrown, call, log)
+      if (admission) Object.assign(reply.headers, admission(reply.status))
+      return respond(reply, call, porch)
+    }
+  }
+}
+
+const JSON_ANSWERS = ['application/json', 'application/problem+json']
+const notAcceptable = (produced: readonly string[]): RingbackError => {
+  const types = produced.filter((type) => !type.includes('problem'))
+  return new RingbackError('not_acceptable', `The answer is ${types.join(' or ')}; Accept must admit it.`)
+}
+
+/**
+ * Whether a body is to be read: false only where it is optional and absent.
+ * @throws RingbackError `unsupported_media_type`
+ */
+function expectsBody(route: Route, call: Call): boolean {
+  const takes = route.takes ?? JSON_BODY
+  const type = call.header('content-type')
+  if (type !== takes[0]) {
+    if (route.bodyOptional && hasNoBody(call)) return false
+    if (type === undefined || !takes.includes(mediaType(type))) throw unsupported(route, takes, type)
+  }
+  const encoding = call.header('content-encoding')
+  if (encoding !== undefined && encoding.toLowerCase() !== 'identity')
+    throw new RingbackError('unsupported_media_type', `Content-Encoding "${encoding}" is not taken; send the body as it is.`, {
+      headers: { 'Accept-Encoding': 'identity' },
+    })
+  return !(route.bodyOptional && hasNoBody(call))
+}
+
+function hasNoBody(call: Call): boolean {
+  const length = call.header('content-length')
+  return length === '0' || (length === undefined && call.header('transfer-encoding') === undefined && call.endsWithHeaders)
+}
+
+const JSON_BODY = ['application/json']
+
+function unsupported(route: Route, takes: readonly string[], type: string | undefined): RingbackError {
+  const accept = takes.join(', ')
+  const header = route.method === 'patch' ? { 'Accept-Patch': accept } : { Accept: accept }
+  return new RingbackError('unsupported_media_type', `Content-Type is ${type ?? 'missing'}; send ${accept}.`, { headers: header })
+}
+
+/** @throws RingbackError `validation_failed` */
+export function check<T extends z.ZodType>(schema: T, value: unknown, root: string): z.output<T> {
+  const parsed = schema.safeParse(value)
+  if (parsed.success) return parsed.data
+  throw invalid(faultsOf(parsed.error.issues, value, root))
+}
+
+function checkQuery(route: Route, url: string): unknown {
+  const start = url.indexOf('?')
+  const hasNone = start < 0 || start === url.length - 1
+  if (hasNone && route.query === undefined) return undefined
+  const values = hasNone ? {} : readQuery(url.slice(start + 1))
+  if (route.query) return check(route.query, values, '#/query')
+  const [first] = Object.keys(values)
+  if (first !== undefined) throw invalid([{ pointer: `#/query/${first}`, detail: 'is not a parameter of this route' }])
+  return undefined
+}
+
+/** `a=1&m[k]=v` as `{a: '1', m: {k: 'v'}}`, the deepObject style of OpenAPI. A parameter given twice is refused. */
+function readQuery(search: string): Record<string, unknown> {
+  const values: Record<string, unknown> = Object.create(null)
+  const end = search.indexOf('#')
+  for (const [name, value] of new URLSearchParams(end < 0 ? search : search.slice(0, end))) {
+    const [, outer, inner] = /^(\w+)\[(.*)\]$/s.exec(name) ?? []
+    let into = values
+    if (outer !== undefined) {
+      if (typeof values[outer] === 'string') throw twice(outer)
+      values[outer] ??= Object.create(null)
+      into = values[outer] as Record<string, unknown>
+    }
+    const key = inner ?? name
+    if (key in into) throw twice(name)
+    into[key] = value
+  }
+  return values
+}
+
+const twice = (name: string): RingbackError => invalid([{ pointer: `#/query/${name}`, detail: 'is given twice' }])
+
+export function refuse(thrown: unknown, call: Call, log: Log): Reply {
+  const refusal = asRefusal(thrown)
+  if (refusal.status >= 500) {
+    const fields = { requestId: call.requestId, method: call.request.method, path: call.path, err: loggable(refusal.cause ?? refusal) }
+    if (refusal.code === 'internal') log.error(fields, 'a request failed')
+    else log.warn(fields, 'a request was refused for lack of capacity')
+  }
+  return problemReply(refusal, { instance: call.path, requestId: call.requestId })
+}
+
+const loggable = (thrown: unknown): unknown => (thrown instanceof Error ? shownError(thrown) : thrown)
+
+export function respond(reply: Reply, call: Call, porch: Porch): Response {
+  const headers = reply.headers
+  headers['X-Request-Id'] = call.requestId
+  harden(headers)
+  if (porch.cors) {
+    const { Vary: vary, 'Access-Control-Allow-Origin': anybody } = headers
+    Object.assign(headers, porch.cors(call.header('origin')))
+    // What every page may read is kept by shared caches: it says so to each.
+    if (anybody !== undefined) headers['Access-Control-Allow-Origin'] = anybody
+    if (vary !== undefined) headers.Vary = `${vary}, Origin`
+  }
+  return new Response(reply.body, { status: reply.status, headers })
+}

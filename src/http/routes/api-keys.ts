@@ -1,0 +1,233 @@
+/** API keys, for the operator: those of clients, and those of operators and workers, which no client ever holds. */
+import { generateApiKey } from '../../core/api-key.ts'
+import { RingbackError } from '../../core/errors.ts'
+import { newId } from '../../core/id.ts'
+import { type Client, clientScopes, type Key, type Millis } from '../../core/model.ts'
+import { findClient } from './clients.ts'
+import { empty, type House, idParam, jsonReply, notFound, OPERATOR, shownTime, shownTimeOrNull } from '../context.ts'
+import { invalid, type Reply } from '../request/problem.ts'
+import { type Call, type Route, route } from '../request/route.ts'
+import * as shapes from '../shapes/index.ts'
+
+export function apiKeyRoutes(house: House): Route[] {
+  return [...clientKeyRoutes(house), ...operatorKeyRoutes(house)]
+}
+
+const shownKey = (key: Key) => ({
+  id: key.id,
+  clientId: key.clientId,
+  name: key.name,
+  scopes: JSON.parse(key.scopes) as string[],
+  taskTypes: key.taskTypes === null ? null : (JSON.parse(key.taskTypes) as string[]),
+  hint: key.hint,
+  createdAt: shownTime(key.createdAt),
+  expiresAt: shownTimeOrNull(key.expiresAt),
+  revokedAt: shownTimeOrNull(key.revokedAt),
+  lastUsedAt: shownTimeOrNull(key.lastUsedAt),
+})
+
+const made = { 201: { description: 'The key, shown this once.', schema: shapes.createdKey } }
+const listed = { 200: { description: 'The keys.', schema: shapes.keyList } }
+const gone = { 204: { description: 'Revoked.' } }
+const ROTATE =
+  'The new key has the name, the scopes and the length of life of the old one, which ends after the overlap. One that has ended cannot be rotated.'
+
+function clientKeyRoutes(house: House): Route[] {
+  const find = (call: Call): Promise<Client> => findClient(house, call)
+  const findKey = async (call: Call): Promise<Key> => {
+    const client = await find(call)
+    return ownKey(await house.store.listKeys(client.id), idParam(call, 'key', 'keyId'))
+  }
+  const common = { tag: 'Clients', scope: OPERATOR } as const
+  return [
+    route(
+      {
+        ...common,
+        method: 'post',
+        path: '/v1/clients/{id}/keys',
+        name: 'createKey',
+        summary: 'Make a key for a client',
+        description: 'All scopes of a client when none are named.',
+        body: shapes.createKey,
+        bodyOptional: true,
+        answers: made,
+      },
+      {
+        find,
+        handle: (call, { body, found }) =>
+          addKey(house, call, found.id, {
+            name: body?.name ?? '',
+            scopes: body?.scopes ?? clientScopes,
+            taskTypes: null,
+            expiresAt: body?.expiresAt ?? null,
+          }),
+      },
+    ),
+    route(
+      {
+        ...common,
+        method: 'get',
+        path: '/v1/clients/{id}/keys',
+        name: 'listKeys',
+        summary: 'List the keys of a client, revoked ones too',
+        description: 'What is shown of a key is its hint; the key itself is kept by nobody.',
+        answers: listed,
+      },
+      { find, handle: async (_call, { found }) => listedKeys(await house.store.listKeys(found.id)) },
+    ),
+    route(
+      {
+        ...common,
+        method: 'post',
+        path: '/v1/clients/{id}/keys/{keyId}/rotate',
+        name: 'rotateKey',
+        summary: 'Give a client a new key in the place of one, which goes on for a while',
+        description: ROTATE,
+        body: shapes.rotateKey,
+        bodyOptional: true,
+        answers: made,
+      },
+      { find: findKey, handle: (call, { body, found }) => rotate(house, call, found, body?.overlapSeconds) },
+    ),
+    route(
+      {
+        ...common,
+        method: 'delete',
+        path: '/v1/clients/{id}/keys/{keyId}',
+        name: 'revokeKey',
+        summary: 'Revoke a key: at once on this node, within 5 s on others',
+        description: 'There is no way back: make another.',
+        answers: gone,
+      },
+      { find: findKey, handle: (call, { found }) => revoke(house, call, found) },
+    ),
+  ]
+}
+
+function operatorKeyRoutes(house: House): Route[] {
+  const common = { tag: 'Operators', scope: OPERATOR } as const
+  const find = async (call: Call): Promise<Key> => ownKey(await house.store.listKeys(null), idParam(call, 'key'))
+  return [
+    route(
+      {
+        ...common,
+        method: 'post',
+        path: '/v1/operator-keys',
+        name: 'createOperatorKey',
+        summary: 'Make a key for an operator or a worker',
+        description: '`taskTypes` narrows a worker’s key to these types; left out, it may claim every type.',
+        body: shapes.createOperatorKey,
+        answers: made,
+      },
+      {
+        handle(call, { body: { name, scopes, taskTypes = null, expiresAt = null } }) {
+          // The scope admin holds every other one: such a key would not be narrowed.
+          if (taskTypes !== null && scopes.some((scope) => scope !== 'worker'))
+            throw invalid([{ pointer: '#/taskTypes', detail: 'narrows only a key whose one scope is worker' }])
+          return addKey(house, call, null, { name, scopes, taskTypes, expiresAt })
+        },
+      },
+    ),
+    route(
+      {
+        ...common,
+        method: 'get',
+        path: '/v1/operator-keys',
+        name: 'listOperatorKeys',
+        summary: 'List the keys of operators and workers',
+        description: 'What is shown of a key is its hint; the key itself is kept by nobody.',
+        answers: listed,
+      },
+      { handle: async () => listedKeys(await house.store.listKeys(null)) },
+    ),
+    route(
+      {
+        ...common,
+        method: 'post',
+        path: '/v1/operator-keys/{id}/rotate',
+        name: 'rotateOperatorKey',
+        summary: 'Give an operator or a worker a new key in the place of one, which goes on for a while',
+        description: ROTATE,
+        body: shapes.rotateKey,
+        bodyOptional: true,
+        answers: made,
+      },
+      { find, handle: (call, { body, found }) => rotate(house, call, found, body?.overlapSeconds) },
+    ),
+    route(
+      {
+        ...common,
+        method: 'delete',
+        path: '/v1/operator-keys/{id}',
+        name: 'revokeOperatorKey',
+        summary: 'Revoke the key of an operator or a worker',
+        description: 'At once on this node, within 5 s on others.',
+        answers: gone,
+      },
+      { find, handle: (call, { found }) => revoke(house, call, found) },
+    ),
+  ]
+}
+
+interface KeyWish {
+  readonly name: string
+  readonly scopes: readonly string[]
+  readonly taskTypes: readonly string[] | null
+  readonly expiresAt: Millis | null
+}
+
+const unique = (list: readonly string[]): string => JSON.stringify([...new Set(list)])
+
+/**
+ * Before one more is made for a client; of an operator’s own there may be as many as it wants.
+ * @throws RingbackError `quota_exceeded`
+ */
+async function checkRoom(house: House, clientId: string | null): Promise<void> {
+  if (clientId === null) return
+  const now = house.clock.now()
+  const most = house.mostOfClient.keys
+  const keys = await house.store.listKeys(clientId)
+  const live = keys.filter(({ revokedAt, expiresAt }) => revokedAt === null && (expiresAt === null || expiresAt > now))
+  if (live.length >= most)
+    throw new RingbackError(
+      'quota_exceeded',
+      `The client has ${live.length} keys that work, and may have ${most} here: revoke some that it no longer needs.`,
+    )
+}
+
+async function addKey(house: House, call: Call, clientId: string | null, wish: KeyWish): Promise<Reply> {
+  const { name, scopes, taskTypes, expiresAt } = wish
+  if (expiresAt !== null && expiresAt <= house.clock.now()) throw invalid([{ pointer: '#/expiresAt', detail: 'has passed' }])
+  await checkRoom(house, clientId)
+  const { key, hash, hint } = generateApiKey(house.clock)
+  const fresh = { id: newId(house.clock, 'key'), clientId, name, hash, hint, expiresAt }
+  const wanted = { ...fresh, scopes: unique(scopes), taskTypes: taskTypes === null ? null : unique(taskTypes) }
+  const added = await house.store.addKey(wanted, call.author)
+  if (!added) throw notFound('client')
+  return jsonReply(201, { ...shownKey(added), key })
+}
+
+async function rotate(house: House, call: Call, old: Key, overlapSeconds = 86_400): Promise<Reply> {
+  // Without an overlap there are as many as before.
+  if (overlapSeconds > 0) await checkRoom(house, old.clientId)
+  const { key, hash, hint } = generateApiKey(house.clock)
+  const fresh = { id: newId(house.clock, 'key'), hash, hint }
+  const added = await house.store.rotateKey(old.id, old.clientId, fresh, overlapSeconds * 1000, call.author)
+  if (added) return jsonReply(201, { ...shownKey(added), key })
+  const pointer = old.clientId === null ? '#/id' : '#/keyId'
+  throw invalid([{ pointer, detail: 'names a key that was revoked or has expired; make a new one' }])
+}
+
+const listedKeys = (keys: readonly Key[]): Reply =>
+  jsonReply(200, { data: keys.map(shownKey), hasMore: false, nextCursor: null }, { 'Cache-Control': 'private, no-cache' })
+
+function ownKey(keys: readonly Key[], id: string): Key {
+  const key = keys.find((candidate) => candidate.id === id)
+  if (!key) throw notFound('key')
+  return key
+}
+
+async function revoke(house: House, call: Call, key: Key): Promise<Reply> {
+  await house.store.revokeKey(key.id, key.clientId, call.author)
+  return empty()
+}

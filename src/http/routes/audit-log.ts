@@ -1,0 +1,49 @@
+/** The audit log, for the operator. */
+import type { AuditEntry } from '../../core/model.ts'
+import { boundTo, defined, type House, OPERATOR, pageReply, shownTime, startOf } from '../context.ts'
+import { type Route, route } from '../request/route.ts'
+import * as shapes from '../shapes/index.ts'
+
+export function auditRoute(house: House): Route {
+  return route(
+    {
+      tag: 'Operators',
+      scope: OPERATOR,
+      method: 'get',
+      path: '/v1/audit-log',
+      name: 'listAuditLog',
+      summary: 'List what was done that needed a privilege, newest first',
+      description: 'A page may hold fewer entries than match, or none: go on while `hasMore` says so.',
+      query: shapes.auditLogQuery,
+      answers: { 200: { description: 'A page of entries.', schema: shapes.auditLog, headers: ['Link'] } },
+      refusals: ['invalid_cursor'],
+    },
+    {
+      async handle(call, { query: { limit, cursor, ...rest } }) {
+        const filters = defined(rest)
+        const bound = boundTo(call, 'audit-log', filters)
+        const page = await house.store.listAudit({ ...filters, limit, after: await startOf(house, bound, cursor) })
+        return pageReply(
+          house,
+          call,
+          bound,
+          page,
+          (entry) => JSON.stringify(shownEntry(entry)),
+          ({ at, id }) => ({ at, id }),
+        )
+      },
+    },
+  )
+}
+
+const shownEntry = ({ id, at, actor, action, target, clientId, details, requestId, remoteAddress }: AuditEntry) => ({
+  id,
+  at: shownTime(at),
+  actor,
+  action,
+  target,
+  clientId,
+  details: JSON.parse(details) as object,
+  requestId,
+  remoteAddress,
+})

@@ -1,0 +1,72 @@
+/** Cancel and retry by filter: counted, or done by a durable task. */
+import { BULK_CANCEL, BULK_RETRY, type BulkInput, bulkFilterOf } from '../../tasks/system/bulk.ts'
+import type { State } from '../../core/model.ts'
+import { clientOf, type House } from '../context.ts'
+import { invalid, type Reply } from '../request/problem.ts'
+import { type Call, type Route, route } from '../request/route.ts'
+import * as shapes from '../shapes/index.ts'
+import { countMatches, startWalk } from './paged-jobs.ts'
+
+export function bulkRoutes(house: House): Route[] {
+  const common = {
+    tag: 'Tasks',
+    method: 'post',
+    scope: 'tasks:write',
+    clientOnly: true,
+    answers: {
+      200: { description: 'How many tasks match, when `dryRun` asked.', schema: shapes.matched },
+      202: { description: 'The task that does it.', schema: shapes.task, headers: ['Location', 'ETag', 'Retry-After'] },
+    },
+  } as const
+  return [
+    route(
+      {
+        ...common,
+        path: '/v1/tasks/cancel',
+        name: 'cancelTasks',
+        summary: 'Cancel whatever a filter matches, as a task of type system.cancel',
+        description:
+          'Members left out narrow nothing: `{}` is every pending and running task there is now. Pending ones are canceled, running ones asked to stop.',
+        body: shapes.bulkCancel,
+      },
+      { handle: (call, { body }) => begin(house, call, BULK_CANCEL, body, ['pending', 'running']) },
+    ),
+    route(
+      {
+        ...common,
+        path: '/v1/tasks/retry',
+        name: 'retryTasks',
+        summary: 'Run whatever a filter matches again, as a task of type system.retry',
+        description: 'Members left out narrow nothing: `{}` is every failed and canceled task there is now.',
+        body: shapes.bulkRetry,
+      },
+      { handle: (call, { body }) => begin(house, call, BULK_RETRY, body, ['failed', 'canceled']) },
+    ),
+  ]
+}
+
+async function begin(house: House, call: Call, type: string, body: shapes.Bulk, every: readonly State[]): Promise<Reply> {
+  const input = await plan(house, body, every)
+  if (body.dryRun !== true) {
+    // Who has too many open tasks is helped by canceling some.
+    if (type !== BULK_CANCEL) house.checkCapacity(clientOf(call), 1, call.now)
+    return startWalk(house, call, type, input)
+  }
+  const filter = bulkFilterOf(clientOf(call), input)
+  return countMatches(call, (after) => house.store.countBulk(filter, after))
+}
+
+/** @throws RingbackError `validation_failed` for times that contradict each other. */
+async function plan(house: House, body: shapes.Bulk, every: readonly State[]): Promise<BulkInput> {
+  const { status, type = null, metadata = null, createdAfter = null, createdBefore = null } = body
+  if (createdAfter !== null && createdBefore !== null && createdAfter >= createdBefore)
+    throw invalid([{ pointer: '#/createdBefore', detail: 'must be after createdAfter' }])
+  const now = await house.store.now()
+  return {
+    states: [...new Set(status ?? every)],
+    type,
+    metadata,
+    createdAfter: createdAfter === null ? null : new Date(createdAfter).toISOString(),
+    createdBefore: new Date(Math.min(createdBefore ?? now, now)).toISOString(),
+  }
+}

@@ -1,0 +1,108 @@
+/** Clients, for the operator: made, suspended, deleted. */
+import { newId } from '../../core/id.ts'
+import type { Client, Millis } from '../../core/model.ts'
+import { boundTo, empty, type House, idParam, jsonReply, notFound, OPERATOR, pageReply, shownTime, startOf } from '../context.ts'
+import { type Call, type Route, route } from '../request/route.ts'
+import * as shapes from '../shapes/index.ts'
+
+const shownClient = ({ id, name, status, createdAt }: Client) => ({ id, name, status, createdAt: shownTime(createdAt) })
+
+/** @throws RingbackError `not_found`, for one that was deleted too. */
+export async function findClient(house: House, call: Call): Promise<Client> {
+  const client = await house.store.findClient(idParam(call, 'client'))
+  if (!client) throw notFound('client')
+  return client
+}
+
+export function clientRoutes(house: House): Route[] {
+  const find = (call: Call): Promise<Client> => findClient(house, call)
+  const common = { tag: 'Clients', scope: OPERATOR } as const
+  const one = { 200: { description: 'The client.', schema: shapes.client } }
+  const change = (verb: 'suspend' | 'resume', summary: string, description: string): Route =>
+    route(
+      { ...common, method: 'post', path: `/v1/clients/{id}/${verb}`, name: `${verb}Client`, summary, description, answers: one },
+      {
+        find,
+        async handle(call, { found }) {
+          const client = await house.store.changeClient(found.id, verb === 'suspend' ? 'suspended' : 'active', call.author)
+          if (!client) throw notFound('client')
+          return jsonReply(200, shownClient(client))
+        },
+      },
+    )
+  return [
+    route(
+      {
+        ...common,
+        method: 'post',
+        path: '/v1/clients',
+        name: 'createClient',
+        summary: 'Create a client',
+        description: 'A client owns tasks, endpoints and keys, and sees nobody else’s. It has no key yet.',
+        body: shapes.createClient,
+        answers: { 201: { description: 'The client. Make it a key next.', schema: shapes.client, headers: ['Location'] } },
+      },
+      {
+        async handle(call, { body }) {
+          const client = await house.store.addClient({ id: newId(house.clock, 'client'), name: body.name }, call.author)
+          return jsonReply(201, shownClient(client), { Location: `${house.publicUrl()}/v1/clients/${client.id}` })
+        },
+      },
+    ),
+    route(
+      {
+        ...common,
+        method: 'get',
+        path: '/v1/clients',
+        name: 'listClients',
+        summary: 'List clients',
+        description: 'Oldest first. Deleted ones are left out.',
+        query: shapes.pageQuery,
+        answers: { 200: { description: 'A page of clients.', schema: shapes.clientList, headers: ['Link'] } },
+        refusals: ['invalid_cursor'],
+      },
+      {
+        async handle(call, { query }) {
+          const bound = boundTo(call, 'clients', {})
+          const page = await house.store.listClients(query.limit, await startOf(house, bound, query.cursor))
+          return pageReply(house, call, bound, page, (client) => JSON.stringify(shownClient(client)), positionOf)
+        },
+      },
+    ),
+    route(
+      {
+        ...common,
+        method: 'get',
+        path: '/v1/clients/{id}',
+        name: 'getClient',
+        summary: 'Read a client',
+        description: 'Its name, and whether it is suspended.',
+        answers: one,
+      },
+      { find, handle: (_call, { found }) => jsonReply(200, shownClient(found)) },
+    ),
+    change('suspend', 'Suspend a client: its keys answer 403 until it is resumed', 'Its tasks and webhooks go on, its schedules wait.'),
+    change('resume', 'Resume a suspended client', 'Its keys are good again: at once on this node, within 5 s on others.'),
+    route(
+      {
+        ...common,
+        method: 'delete',
+        path: '/v1/clients/{id}',
+        name: 'deleteClient',
+        summary: 'Delete a client and everything it owns',
+        description:
+          'Its keys and schedules go and its webhooks stop at once, its open tasks are canceled; then everything of it is erased. The audit log keeps that it was there.',
+        answers: { 204: { description: 'Deleted.' } },
+      },
+      {
+        find,
+        async handle(call, { found }) {
+          if (!(await house.store.removeClient(found.id, call.author))) throw notFound('client')
+          return empty()
+        },
+      },
+    ),
+  ]
+}
+
+const positionOf = ({ createdAt, id }: { createdAt: Millis; id: string }) => ({ at: createdAt, id })

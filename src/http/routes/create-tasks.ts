@@ -1,0 +1,194 @@
+/** Creating tasks: from a body that fits its shape to tasks that may be written. Everything that is refused is refused here, before the 202. */
+import { isUnder } from '../../core/callback-url.ts'
+import { type Fault, RingbackError } from '../../core/errors.ts'
+import { newId } from '../../core/id.ts'
+import type { Endpoint, Json, Millis } from '../../core/model.ts'
+import type { NewTask } from '../../store/interfaces.ts'
+import type { TaskType } from '../../tasks/define.ts'
+import { listAllEndpoints } from './endpoint-document.ts'
+import { traceContext } from '../request/headers.ts'
+import type { House } from '../context.ts'
+import { DEEPEST, scanJson } from '../request/json.ts'
+import { invalid } from '../request/problem.ts'
+import type { Call } from '../request/route.ts'
+import type { CreateTask } from '../shapes/index.ts'
+
+/** How many characters of a pointer stand before the member: `#` or `#/tasks/3`. */
+type Root = string
+
+/** @throws RingbackError with pointers: whatever of the contract's 422 applies. */
+export function planTask(house: House, call: Call, clientId: string, body: CreateTask): NewTask | Promise<NewTask> {
+  return plan(house, call, clientId, body, inputText(call, body.input), null, '#')
+}
+
+/** @throws RingbackError `validation_failed` for a body that nests too deep for whoever will write it out again. */
+export function checkDepth(call: Call): void {
+  scanBody(call, 0)
+}
+/** The member `input` of the body, as it was written. */
+export const inputText = (call: Call, input: unknown): Json => memberText(call, 'input', input)
+/** A member of the body, as it was written. */
+export function memberText(call: Call, member: string, value: unknown): Json {
+  const { values } = scanBody(call, 1, member)
+  return values.length === 1 ? (values[0] as Json) : JSON.stringify(value)
+}
+
+/** The tasks of a batch: all of them, or every fault of the first ones that have any. */
+export async function planBatch(house: House, call: Call, clientId: string, bodies: readonly CreateTask[]): Promise<NewTask[]> {
+  const { values } = scanBody(call, 3)
+  const batchId = newId(house.clock, 'batch')
+  const tasks: NewTask[] = []
+  const faults: Fault[] = []
+  for (const [index, body] of bodies.entries()) {
+    const input = values.length === bodies.length ? (values[index] as Json) : JSON.stringify(body.input)
+    try {
+      tasks.push(await plan(house, call, clientId, body, input, batchId, `#/tasks/${index}`))
+    } catch (error) {
+      if (!(error instanceof RingbackError) || error.code !== 'validation_failed') throw error
+      faults.push(...error.errors)
+    }
+  }
+  if (faults.length > 0) throw invalid(faults.slice(0, 50))
+  return tasks
+}
+
+/**
+ * The inputs, say, as they were written. A value is used only when every object at that level named the member exactly once, in plain letters;
+ * the shape has proved that each task has one, so equal counts are proof.
+ */
+function scanBody(call: Call, level: number, member = 'input'): { values: readonly string[] } {
+  const scanned = scanJson(call.text, member, level)
+  if (scanned.depth > DEEPEST) throw invalid([{ pointer: '#', detail: `nests ${scanned.depth} levels deep; ${DEEPEST} is the most` }])
+  return scanned
+}
+
+/** At once when nothing must be asked for: a task without a callback of its own, of a type whose schema checks at once. */
+function plan(
+  house: House,
+  call: Call,
+  clientId: string,
+  body: CreateTask,
+  input: Json,
+  batchId: string | null,
+  root: Root,
+): NewTask | Promise<NewTask> {
+  const type = typeNamed(house, body.type, root)
+  const checked = checkInput(type, body.input, root)
+  const times = planTimes(body, call.now, root)
+  const trace = traceContext(call.header('traceparent'), call.header('tracestate'))
+  const write = (callback: Json | null): NewTask => ({
+    id: newId(house.clock, 'task'),
+    clientId,
+    type: body.type,
+    input,
+    metadata: body.metadata ? JSON.stringify(body.metadata) : '{}',
+    callback,
+    dueAt: times.dueAt,
+    startBy: times.startBy,
+    deadlineAt: times.deadlineAt,
+    timeoutSeconds: body.timeoutSeconds ?? type.timeoutSeconds,
+    maxTries: body.maxTries ?? type.retry.tries,
+    priority: body.priority ?? 0,
+    concurrencyKey: body.concurrencyKey ?? null,
+    batchId,
+    traceparent: trace.traceparent,
+    tracestate: trace.tracestate,
+  })
+  const { callback } = body
+  if (checked === undefined && !callback) return write(callback === null ? null : '{}')
+  return Promise.resolve(checked).then(async () =>
+    write(callback ? await planCallback(house, clientId, callback, root) : callback === null ? null : '{}'),
+  )
+}
+
+/** @throws RingbackError `task_type_not_found` */
+export function typeNamed(house: House, name: string, root: Root): TaskType {
+  const type = name.startsWith('system.') ? undefined : house.registry.get(name)
+  if (type) return type
+  throw new RingbackError('task_type_not_found', `There is no task type "${name}"; GET /v1/task-types lists those there are.`, {
+    errors: [{ pointer: `${root}/type`, detail: 'names no task type' }],
+  })
+}
+
+export function checkInput(type: TaskType, input: unknown, root: Root): Promise<void> | undefined {
+  try {
+    const parsed = type.parseInput(input)
+    if (parsed instanceof Promise) return parsed.then(noValue, (error) => rooted(error, root))
+    return undefined
+  } catch (error) {
+    return rooted(error, root)
+  }
+}
+
+const noValue = (): void => {}
+
+/** The schema points from `#/input`; a batch's item stands deeper. */
+function rooted(error: unknown, root: Root): never {
+  if (!(error instanceof RingbackError) || root === '#') throw error
+  throw new RingbackError(error.code, error.message, {
+    errors: error.errors.map((fault) => ({ ...fault, pointer: root + fault.pointer.slice(1) })),
+  })
+}
+
+/** @throws RingbackError `validation_failed` for times that have passed or contradict each other. */
+function planTimes(body: CreateTask, now: Millis, root: Root): Pick<NewTask, 'dueAt' | 'startBy' | 'deadlineAt'> {
+  const { runAt = null, delaySeconds = null, startBy = null, deadlineAt = null } = body
+  if (runAt === null && delaySeconds === null && startBy === null && deadlineAt === null) return AT_ONCE
+  const faults: Fault[] = []
+  const fault = (member: string, detail: string): void => void faults.push({ pointer: `${root}/${member}`, detail })
+  if (runAt !== null && delaySeconds !== null) fault('delaySeconds', 'cannot be given together with runAt')
+  if (runAt !== null && runAt < now) fault('runAt', 'has passed')
+  const dueAt = runAt ?? (delaySeconds === null ? null : now + Math.round(delaySeconds * 1000))
+  const start = dueAt ?? now
+  if (startBy !== null && startBy <= now) fault('startBy', 'has passed')
+  else if (startBy !== null && startBy < start) fault('startBy', 'is before the task may start')
+  if (deadlineAt !== null && deadlineAt <= now) fault('deadlineAt', 'has passed')
+  else if (deadlineAt !== null && deadlineAt <= start) fault('deadlineAt', 'is not after the task may start')
+  if (faults.length > 0) throw invalid(faults)
+  return { dueAt, startBy, deadlineAt }
+}
+
+const AT_ONCE = { dueAt: null, startBy: null, deadlineAt: null }
+
+export type CallbackBody = NonNullable<CreateTask['callback']>
+
+/** The callback as it is kept: a URL of its own is tied to the endpoint it is under. */
+export async function planCallback(house: House, clientId: string, body: CallbackBody, root: Root): Promise<Json> {
+  const { events, retrySchedule } = body
+  const endpointId = await planTarget(house, clientId, body, `${root}/callback`)
+  return JSON.stringify({ endpointId, url: body.url, events, retrySchedule })
+}
+
+async function planTarget(house: House, clientId: string, body: CallbackBody, root: Root): Promise<string | undefined> {
+  const nobodys = (): RingbackError => invalid([{ pointer: `${root}/endpointId`, detail: 'names none of your endpoints' }])
+  if (body.endpointId !== undefined && body.url === undefined) {
+    if (body.endpointId.includes('\0') || !(await house.ownership.owns(clientId, body.endpointId))) throw nobodys()
+    return body.endpointId
+  }
+  let named: Endpoint | null = null
+  if (body.endpointId !== undefined) {
+    named = body.endpointId.includes('\0') ? null : await house.store.findEndpoint(body.endpointId, clientId)
+    if (!named) throw nobodys()
+  }
+  if (body.url === undefined) return undefined
+  const url = judge(house, body.url, `${root}/url`)
+  const candidates = named ? [named] : await listAllEndpoints(house, clientId)
+  const over = candidates.filter((endpoint) => endpoint.verifiedAt !== null && isUnder(url.href, endpoint.url))
+  // The longest path is the closest endpoint.
+  const [closest] = over.sort((a, b) => new URL(b.url).pathname.length - new URL(a.url).pathname.length)
+  if (closest) return closest.id
+  throw new RingbackError(
+    'callback_url_not_verified',
+    'The callback URL is under none of your verified endpoints: it must have the origin and the path of one, on whole segments.',
+    { errors: [{ pointer: `${root}/url`, detail: 'is under no verified endpoint' }] },
+  )
+}
+
+function judge(house: House, text: string, pointer: string): URL {
+  try {
+    return house.judgeCallbackUrl(text)
+  } catch (error) {
+    if (!(error instanceof RingbackError) || error.errors.length > 0) throw error
+    throw new RingbackError(error.code, error.message, { errors: [{ pointer, detail: 'cannot be called' }] })
+  }
+}

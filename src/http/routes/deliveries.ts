@@ -1,0 +1,229 @@
+/** The delivery routes: what was sent, what came back, and sending it again. */
+
+import { RingbackError } from '../../core/errors.ts'
+import { newId } from '../../core/id.ts'
+import { parsed } from '../../core/stored-json.ts'
+import { type Attempt, type Delivery, type Endpoint, endpointStatus, type Millis, type Timings } from '../../core/model.ts'
+import type { DeliveryQuery, LaneState } from '../../store/interfaces.ts'
+import {
+  boundTo,
+  defined,
+  expired,
+  type House,
+  idParam,
+  jsonReply,
+  listOwner,
+  notFound,
+  pageReply,
+  shownTime,
+  shownTimeOrNull,
+  startOf,
+} from '../context.ts'
+import { invalid, type Reply } from '../request/problem.ts'
+import { replayRoute } from './replay.ts'
+import { type Call, type Route, route } from '../request/route.ts'
+import * as shapes from '../shapes/index.ts'
+
+export function deliveryRoutes(house: House): Route[] {
+  const common = { tag: 'Deliveries' } as const
+  const find = async (call: Call): Promise<Delivery> => {
+    const delivery = await house.store.findDelivery(idParam(call, 'delivery'), call.caller.clientId)
+    if (!delivery) throw notFound('delivery')
+    return delivery
+  }
+  return [
+    replayRoute(house),
+    route(
+      {
+        ...common,
+        method: 'get',
+        path: '/v1/deliveries',
+        name: 'listDeliveries',
+        summary: 'List deliveries with their attempts, newest first',
+        description: 'Filters narrow together. `waitingFor` says why an open delivery has not been sent.',
+        scope: 'deliveries:read',
+        query: shapes.deliveryListQuery,
+        answers: { 200: { description: 'A page of deliveries.', schema: shapes.deliveryList, headers: ['Link'] } },
+        refusals: ['invalid_cursor'],
+      },
+      { handle: (call, { query }) => listDeliveries(house, call, query) },
+    ),
+    route(
+      {
+        ...common,
+        method: 'get',
+        path: '/v1/deliveries/{id}',
+        name: 'getDelivery',
+        summary: 'Read a delivery with its attempts',
+        description: 'What was tried, when, and what came back. The body that was sent is the event’s: the feed has it.',
+        scope: 'deliveries:read',
+        answers: { 200: { description: 'The delivery.', schema: shapes.delivery } },
+      },
+      { find, handle: (call, { found }) => deliveryReply(house, call, found, 200) },
+    ),
+    route(
+      {
+        ...common,
+        method: 'post',
+        path: '/v1/deliveries/{id}/redeliver',
+        name: 'redeliver',
+        summary: 'Send again: an open delivery now, an ended one as a new delivery of the same event and bytes',
+        description: 'The `webhook-id` stays the same, so that a receiver that took it already can tell.',
+        scope: 'deliveries:write',
+        answers: { 202: { description: 'The delivery that will be sent.', schema: shapes.delivery, headers: ['Location'] } },
+        refusals: ['task_expired'],
+      },
+      {
+        find,
+        async handle(call, { found }) {
+          const delivery = await house.store.redeliver(found.id, newId(house.clock, 'delivery'), call.caller.clientId, call.author)
+          if (!delivery && found.eventType === 'endpoint.verification') throw over()
+          if (!delivery) throw (await house.store.findEndpoint(found.endpointId, call.caller.clientId)) ? expired() : homeless()
+          return deliveryReply(house, call, delivery, 202)
+        },
+      },
+    ),
+  ]
+}
+
+const over = (): RingbackError =>
+  invalid([{ pointer: '#/id', detail: 'names a verification that has ended; begin another with POST /v1/endpoints/{id}/verify' }])
+const homeless = (): RingbackError =>
+  new RingbackError('not_found', 'The endpoint was deleted, so this cannot be sent again; the feed at /v1/events has the event.')
+
+async function listDeliveries(house: House, call: Call, query: shapes.DeliveryListQuery): Promise<Reply> {
+  const { limit, cursor, clientId, status, ...rest } = query
+  const owner = listOwner(call.caller, clientId)
+  const same = defined(rest)
+  const bound = boundTo(call, 'deliveries', { owner, status, ...same })
+  const asked: DeliveryQuery = {
+    ...same,
+    clientId: owner,
+    limit,
+    after: await startOf(house, bound, cursor),
+    ...(status && { states: status.map(shapes.stateShownAs) }),
+  }
+  const page = await house.store.listDeliveries(asked)
+  const shown = await showDeliveries(house, call, page.items)
+  const show = (_: Delivery, index: number): string => JSON.stringify(shown[index])
+  return pageReply(house, call, bound, page, show, ({ createdAt, id }) => ({ at: createdAt, id }))
+}
+
+/** One delivery as an answer; `Location` with a 202. */
+export async function deliveryReply(house: House, call: Call, delivery: Delivery, status: number): Promise<Reply> {
+  const [shown] = await showDeliveries(house, call, [delivery])
+  const location = status === 202 ? { Location: `${house.publicUrl()}/v1/deliveries/${delivery.id}` } : undefined
+  return jsonReply(status, shown, { 'Cache-Control': 'private, no-cache', ...location })
+}
+
+async function showDeliveries(house: House, call: Call, deliveries: readonly Delivery[]): Promise<object[]> {
+  if (deliveries.length === 0) return []
+  const [attempts, lanes, endpoints] = await Promise.all([
+    house.store.listAttempts(deliveries.map(({ id }) => id)),
+    house.store.findLanes([...new Set(deliveries.map(({ laneId }) => laneId))]),
+    house.store.findEndpoints([...new Set(deliveries.map(({ endpointId }) => endpointId))]),
+  ])
+  const byDelivery = Map.groupBy(attempts, ({ deliveryId }) => deliveryId)
+  const now = house.clock.now()
+  return deliveries.map((delivery) => {
+    const endpoint = endpoints.find(({ id }) => id === delivery.endpointId) ?? null
+    const waits = whatItWaitsFor(delivery, endpoint, lanes.find(({ id }) => id === delivery.laneId) ?? null, now)
+    return shownDelivery(delivery, endpoint, byDelivery.get(delivery.id) ?? [], waits, call.caller.operator)
+  })
+}
+
+function shownDelivery(delivery: Delivery, endpoint: Endpoint | null, attempts: readonly Attempt[], waits: Waits, operator: boolean) {
+  return {
+    id: delivery.id,
+    eventId: delivery.eventId,
+    eventType: delivery.eventType,
+    taskId: delivery.taskId,
+    endpointId: delivery.endpointId,
+    url: delivery.url ?? endpoint?.url ?? null,
+    status: shapes.shownState(delivery.state),
+    tries: delivery.tries,
+    maxTries: delivery.maxTries,
+    nextAttemptAt: shownTimeOrNull(waits.until),
+    waitingFor: waits.for,
+    canceledReason: delivery.canceledReason,
+    deliveredAt: delivery.state === 'completed' ? shownTimeOrNull(delivery.finishedAt) : null,
+    trigger: delivery.trigger,
+    createdAt: shownTime(delivery.createdAt),
+    attempts: attempts
+      .filter((attempt) => isPast(attempt, delivery))
+      .sort((a, b) => a.fence - b.fence)
+      .map((attempt, index) => shownAttempt(attempt, index + 1, operator)),
+  }
+}
+
+/** Attempts are read after their delivery: what ended meanwhile would contradict the state that is shown. */
+const isPast = ({ fence }: Attempt, delivery: Delivery): boolean =>
+  delivery.state === 'running' ? fence < delivery.fence : fence <= delivery.fence
+
+interface Waits {
+  readonly for:
+    | 'endpointDisabled'
+    | 'endpointUnverified'
+    | 'endpointPaused'
+    | 'retryAfter'
+    | 'retryBackoff'
+    | 'breaker'
+    | 'rate'
+    | 'inFlight'
+    | null
+  /** Null: not before others make room, or end a hold. */
+  readonly until: Millis | null
+}
+
+function whatItWaitsFor(delivery: Delivery, endpoint: Endpoint | null, lane: LaneState | null, now: Millis): Waits {
+  if (delivery.state !== 'pending') return { for: null, until: null }
+  // Nothing holds a verification but the pace of its lane.
+  const status = endpoint === null || delivery.eventType === 'endpoint.verification' ? 'active' : endpointStatus(endpoint)
+  if (status === 'disabled') return { for: 'endpointDisabled', until: null }
+  if (status === 'pendingVerification') return { for: 'endpointUnverified', until: null }
+  if (status === 'paused') return { for: 'endpointPaused', until: null }
+  const dueAt = Math.max(delivery.dueAt, delivery.retryAfterAt ?? 0)
+  if (dueAt > now)
+    return { for: (delivery.retryAfterAt ?? 0) > now ? 'retryAfter' : delivery.tries > 0 ? 'retryBackoff' : null, until: dueAt }
+  if (lane === null) return { for: null, until: dueAt }
+  if (lane.probeMs > 0) return { for: 'breaker', until: null }
+  if (lane.heldUntil > now) return { for: 'retryAfter', until: lane.heldUntil }
+  if (lane.pacedUntil !== null && lane.pacedUntil > now) return { for: 'rate', until: lane.pacedUntil }
+  return lane.filled ? { for: 'inFlight', until: null } : { for: null, until: dueAt }
+}
+
+/** What a receiver may tell about itself; more is for the operator. */
+const SHOWN_HEADERS: ReadonlySet<string> = new Set(['retry-after', 'content-type', 'date'])
+
+function shownAttempt(attempt: Attempt, number: number, operator: boolean) {
+  const headers = parsed<Record<string, string>>(attempt.responseHeaders, {})
+  const shown = operator ? headers : Object.fromEntries(Object.entries(headers).filter(([name]) => SHOWN_HEADERS.has(name.toLowerCase())))
+  const { dnsMs, connectMs, tlsMs, firstByteMs } = parsed<Timings>(attempt.timings, {
+    dnsMs: null,
+    connectMs: null,
+    tlsMs: null,
+    firstByteMs: null,
+  })
+  return {
+    number,
+    startedAt: shownTime(attempt.startedAt),
+    durationMs: attempt.durationMs,
+    outcome: attempt.outcome,
+    httpStatus: attempt.httpStatus,
+    error: clockTrouble(attempt, headers) ?? attempt.error,
+    timings: { dnsMs, connectMs, tlsMs, firstByteMs },
+    keyId: attempt.keyId,
+    retryAfterSeconds: attempt.retryAfterSeconds,
+    responseHeaders: shown,
+    responseExcerpt: attempt.responseExcerpt,
+    remoteAddress: operator ? attempt.remoteAddress : null,
+  }
+}
+
+/** Signatures are refused by a receiver whose clock is over five minutes off: its own `Date` tells. */
+function clockTrouble(attempt: Attempt, headers: Readonly<Record<string, string>>): string | null {
+  if (attempt.httpStatus !== 401 || headers.date === undefined) return null
+  const offSeconds = Math.round((Date.parse(headers.date) - attempt.startedAt - attempt.durationMs) / 1000)
+  if (!(Math.abs(offSeconds) > 300)) return null
+  return `the receiver answered 401, and its clock is ${Math.abs(offSeconds)} s ${offSeconds > 0 ? 'ahead of' : 'behind'} ours: it may refuse the signature for its age`
+}

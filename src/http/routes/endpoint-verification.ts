@@ -1,0 +1,65 @@
+/** Proof of ownership over the API: asking an endpoint again, and taking a challenge from whoever received it. */
+import { timingSafeEqual } from 'node:crypto'
+import { RingbackError } from '../../core/errors.ts'
+import type { Endpoint } from '../../core/model.ts'
+import { challengeOf } from '../../core/wire.ts'
+import { change, checkPrecondition, endpointReply, findUnchanged } from './endpoint-document.ts'
+import type { House } from '../context.ts'
+import type { Reply } from '../request/problem.ts'
+import { type Call, type Route, route } from '../request/route.ts'
+import * as shapes from '../shapes/index.ts'
+
+export function verificationRoute(house: House): Route {
+  return route(
+    {
+      tag: 'Endpoints',
+      method: 'post',
+      path: '/v1/endpoints/{id}/verify',
+      name: 'verifyEndpoint',
+      summary: 'Verify an endpoint: send the challenge again, or show that it was received',
+      description:
+        'Without a body the endpoint is asked anew, at most once a minute; by the operator it is taken as verified. With the challenge that was sent to it, it is verified at once. Of a verified endpoint nothing is asked.',
+      scope: 'endpoints:write',
+      requestHeaders: ['If-Match'],
+      body: shapes.verifyEndpoint,
+      bodyOptional: true,
+      answers: {
+        200: { description: 'The endpoint, verified.', schema: shapes.endpoint, headers: ['ETag'] },
+        202: { description: 'The endpoint, which is being asked.', schema: shapes.endpoint, headers: ['ETag'] },
+      },
+      refusals: ['challenge_mismatch', 'precondition_failed'],
+    },
+    {
+      syntax: checkPrecondition,
+      find: (call) => findUnchanged(house, call),
+      handle: (call, { body, found }) => verify(house, call, found, body?.challenge ?? null),
+    },
+  )
+}
+
+async function verify(house: House, call: Call, found: Endpoint, shown: string | null): Promise<Reply> {
+  if (found.verifiedAt !== null) return endpointReply(house, found)
+  if (shown !== null) await checkChallenge(house, found, shown)
+  const verified = shown !== null || call.caller.operator
+  const endpoint = await change(house, call, found, (now) => {
+    if (now.verifiedAt !== null) return {}
+    // Asked anew meanwhile, perhaps at another URL.
+    if (shown !== null && now.verificationDeliveryId !== found.verificationDeliveryId) throw mismatch('has been replaced by a newer one')
+    return { verified }
+  })
+  return endpointReply(house, endpoint, endpoint.verifiedAt === null ? 202 : 200)
+}
+
+/** @throws RingbackError `challenge_mismatch` */
+async function checkChallenge(house: House, endpoint: Endpoint, shown: string): Promise<void> {
+  const { id, clientId, verificationDeliveryId, verificationExpiresAt } = endpoint
+  const sent = verificationDeliveryId === null ? null : await house.store.findDelivery(verificationDeliveryId, clientId)
+  const challenge = sent?.body ? challengeOf(sent.body) : null
+  if (challenge === null) throw mismatch('was not sent: none is open for this endpoint')
+  if ((verificationExpiresAt ?? 0) <= house.clock.now()) throw mismatch(`has expired; POST /v1/endpoints/${id}/verify sends another`)
+  const [given, wanted] = [Buffer.from(shown), Buffer.from(challenge)]
+  if (given.length !== wanted.length || !timingSafeEqual(given, wanted)) throw mismatch('is not the one that was sent last')
+}
+
+const mismatch = (why: string): RingbackError =>
+  new RingbackError('challenge_mismatch', `The challenge ${why}.`, { errors: [{ pointer: '#/challenge', detail: why }] })

@@ -1,0 +1,346 @@
+/** The endpoint routes: where a client's webhooks go. */
+import { RingbackError } from '../../core/errors.ts'
+import { newId } from '../../core/id.ts'
+import { type Delivery, defaultEvents, type Endpoint, type Json, type Millis } from '../../core/model.ts'
+import type { Place } from '../../core/encryption.ts'
+import type { EndpointPatch, NewEndpoint } from '../../store/interfaces.ts'
+import { deliveryReply } from './deliveries.ts'
+import { change, checkPrecondition, duplicate, endpointReply, findEndpoint, findUnchanged, shownEndpoint, tagOf } from './endpoint-document.ts'
+import { noneMatch } from '../request/headers.ts'
+import { boundTo, clientOf, empty, type House, listOwner, notFound, pageReply, startOf, tooMany } from '../context.ts'
+import { invalid, type Reply } from '../request/problem.ts'
+import { type Call, type Route, route } from '../request/route.ts'
+import * as shapes from '../shapes/index.ts'
+import { verificationRoute } from './endpoint-verification.ts'
+
+const DEFAULT_IN_FLIGHT = 20
+const EVERY_TYPE = ['*']
+
+export function endpointRoutes(house: House): Route[] {
+  return [...keeping(house), ...switching(house), verificationRoute(house)]
+}
+
+const placeOf = (id: string, column: 'secret' | 'previous_secret' | 'headers'): Place => ({ table: 'endpoints', id, column })
+
+/** @throws RingbackError with a pointer to `#/url` */
+function checkUrl(house: House, url: string): void {
+  if (!/^[\x21-\x7e]*$/.test(url)) throw badUrl('holds characters that a URL must encode')
+  try {
+    house.judgeCallbackUrl(url)
+  } catch (error) {
+    if (!(error instanceof RingbackError) || error.errors.length > 0) throw error
+    throw new RingbackError(error.code, error.message, { errors: [{ pointer: '#/url', detail: 'cannot be called' }] })
+  }
+}
+
+const badUrl = (detail: string): RingbackError =>
+  new RingbackError('invalid_callback_url', `The callback URL ${detail}.`, { errors: [{ pointer: '#/url', detail }] })
+
+const unique = (list: readonly string[]): Json => JSON.stringify([...new Set(list)])
+
+async function create(house: House, call: Call, body: shapes.CreateEndpoint): Promise<Reply> {
+  checkUrl(house, body.url)
+  const id = newId(house.clock, 'endpoint')
+  const secret = house.generateSecret()
+  const method = body.verification ?? house.verificationDefault
+  const headers = body.headers ?? {}
+  const most = house.mostOfClient.endpoints
+  const wanted: NewEndpoint = {
+    id,
+    clientId: clientOf(call),
+    url: body.url,
+    description: body.description ?? '',
+    events: unique(body.events ?? defaultEvents),
+    taskTypes: unique(body.taskTypes ?? EVERY_TYPE),
+    ...sealHeaders(house, id, headers),
+    format: body.format ?? 'standard',
+    payload: body.payload ?? 'full',
+    maxPerMinute: body.maxPerMinute ?? null,
+    maxInFlight: body.maxInFlight ?? DEFAULT_IN_FLIGHT,
+    retrySchedule: body.retrySchedule ? JSON.stringify(body.retrySchedule) : null,
+    secret: house.sealer.seal(secret, placeOf(id, 'secret')),
+    secretHint: house.secretHint(secret),
+    verification: method,
+    verified: method === 'none',
+  }
+  const added = await house.store.addEndpoint(wanted, most, call.author)
+  if (added.kind === 'full') throw tooMany(most, 'endpoints')
+  if (added.kind === 'duplicate') throw await duplicate(house, clientOf(call), body.url)
+  const reply = endpointReply(house, added.value, 201, secret)
+  reply.headers.Location = `${house.publicUrl()}/v1/endpoints/${id}`
+  return reply
+}
+
+/** Values are sealed, names are shown. */
+function sealHeaders(house: House, id: string, headers: Record<string, string>): { headers: string | null; headerNames: Json } {
+  const names = Object.keys(headers)
+  return {
+    headers: names.length === 0 ? null : house.sealer.seal(JSON.stringify(headers), placeOf(id, 'headers')),
+    headerNames: JSON.stringify(names),
+  }
+}
+
+/** RFC 7396: null takes a header away; names differ by more than case. */
+function mergeHeaders(house: House, endpoint: Endpoint, patch: Record<string, string | null> | null): Record<string, string> {
+  if (patch === null) return {}
+  const known = endpoint.headers === null ? {} : JSON.parse(house.sealer.open(endpoint.headers, placeOf(endpoint.id, 'headers')))
+  const merged = new Map<string, [string, string]>(
+    Object.entries(known as Record<string, string>).map(([name, value]) => [name.toLowerCase(), [name, value]]),
+  )
+  for (const [name, value] of Object.entries(patch))
+    if (value === null) merged.delete(name.toLowerCase())
+    else merged.set(name.toLowerCase(), [name, value])
+  if (merged.size > 20) throw invalid([{ pointer: '#/headers', detail: 'must leave at most 20 headers' }])
+  return Object.fromEntries(merged.values())
+}
+
+/** Null puts a member back to its default. */
+function planPatch(house: House, endpoint: Endpoint, body: shapes.PatchEndpoint): EndpointPatch {
+  const moved = body.url !== undefined && body.url !== endpoint.url
+  return {
+    ...(body.url !== undefined && { url: body.url }),
+    ...(moved && endpoint.verification !== 'none' && { verified: false }),
+    ...(body.description !== undefined && { description: body.description ?? '' }),
+    ...(body.events !== undefined && { events: unique(body.events ?? defaultEvents) }),
+    ...(body.taskTypes !== undefined && { taskTypes: unique(body.taskTypes ?? EVERY_TYPE) }),
+    ...(body.format !== undefined && { format: body.format ?? 'standard' }),
+    ...(body.payload !== undefined && { payload: body.payload ?? 'full' }),
+    ...(body.maxPerMinute !== undefined && { maxPerMinute: body.maxPerMinute }),
+    ...(body.maxInFlight !== undefined && { maxInFlight: body.maxInFlight ?? DEFAULT_IN_FLIGHT }),
+    ...(body.retrySchedule !== undefined && { retrySchedule: body.retrySchedule === null ? null : JSON.stringify(body.retrySchedule) }),
+    ...(body.headers !== undefined && sealHeaders(house, endpoint.id, mergeHeaders(house, endpoint, body.headers))),
+  }
+}
+
+function keeping(house: House): Route[] {
+  const common = { tag: 'Endpoints' } as const
+  const one = { description: 'The endpoint.', schema: shapes.endpoint, headers: ['ETag'] }
+  const urlRefusals = ['invalid_callback_url', 'callback_url_forbidden', 'endpoint_exists'] as const
+  return [
+    route(
+      {
+        ...common,
+        method: 'post',
+        path: '/v1/endpoints',
+        name: 'createEndpoint',
+        summary: 'Register a callback URL',
+        description: 'The answer is the one place that shows the secret.',
+        scope: 'endpoints:write',
+        clientOnly: true,
+        body: shapes.createEndpoint,
+        answers: { 201: { ...one, headers: ['Location', 'ETag'] } },
+        refusals: urlRefusals,
+      },
+      { handle: (call, { body }) => create(house, call, body) },
+    ),
+    route(
+      {
+        ...common,
+        method: 'get',
+        path: '/v1/endpoints',
+        name: 'listEndpoints',
+        summary: 'List endpoints',
+        description: 'Oldest first, without secrets. The operator sees those of every client.',
+        scope: 'endpoints:read',
+        query: shapes.ownedPageQuery,
+        answers: { 200: { description: 'A page of endpoints.', schema: shapes.endpointList, headers: ['Link'] } },
+        refusals: ['invalid_cursor'],
+      },
+      {
+        async handle(call, { query }) {
+          const owner = listOwner(call.caller, query.clientId)
+          const bound = boundTo(call, 'endpoints', { owner })
+          const page = await house.store.listEndpoints(owner, query.limit, await startOf(house, bound, query.cursor))
+          const show = (endpoint: Endpoint): string => JSON.stringify(shownEndpoint(house, endpoint, null))
+          return pageReply(house, call, bound, page, show, ({ createdAt, id }) => ({ at: createdAt, id }))
+        },
+      },
+    ),
+    route(
+      {
+        ...common,
+        method: 'get',
+        path: '/v1/endpoints/{id}',
+        name: 'getEndpoint',
+        summary: 'Read an endpoint',
+        description: 'Settings and health. `revision`, and the ETag, count settings and status, not health.',
+        scope: 'endpoints:read',
+        requestHeaders: ['If-None-Match'],
+        answers: { 200: one, 304: { description: 'The revision named by If-None-Match is the present one.', headers: ['ETag'] } },
+      },
+      {
+        find: (call) => findEndpoint(house, call),
+        handle(call, { found }) {
+          if (noneMatch(call.header('if-none-match'), String(found.revision)))
+            return { status: 304, headers: { ETag: tagOf(found), 'Cache-Control': 'private, no-cache' }, body: null }
+          return endpointReply(house, found)
+        },
+      },
+    ),
+    route(
+      {
+        ...common,
+        method: 'patch',
+        path: '/v1/endpoints/{id}',
+        name: 'changeEndpoint',
+        summary: 'Change an endpoint by a merge patch (RFC 7396)',
+        description: 'A new `url` is verified anew; deliveries are held meanwhile, not dropped.',
+        scope: 'endpoints:write',
+        body: shapes.patchEndpoint,
+        takes: ['application/merge-patch+json', 'application/json'],
+        requestHeaders: ['If-Match'],
+        answers: { 200: one },
+        refusals: [...urlRefusals, 'precondition_failed'],
+      },
+      {
+        syntax: checkPrecondition,
+        find: (call) => findUnchanged(house, call),
+        async handle(call, { body, found }) {
+          if (body.url !== undefined) checkUrl(house, body.url)
+          return endpointReply(house, await change(house, call, found, (endpoint) => planPatch(house, endpoint, body)))
+        },
+      },
+    ),
+    route(
+      {
+        ...common,
+        method: 'delete',
+        path: '/v1/endpoints/{id}',
+        name: 'deleteEndpoint',
+        summary: 'Delete an endpoint: its open deliveries are canceled',
+        description: 'What was not delivered to it never will be. The events stay in the feed.',
+        scope: 'endpoints:write',
+        requestHeaders: ['If-Match'],
+        answers: { 204: { description: 'Deleted.' } },
+        refusals: ['precondition_failed'],
+      },
+      {
+        syntax: checkPrecondition,
+        find: (call) => findUnchanged(house, call),
+        async handle(call, { found }) {
+          if (!(await house.store.removeEndpoint(found.id, call.caller.clientId, call.author))) throw notFound('endpoint')
+          house.ownership.forget(found.id)
+          return empty()
+        },
+      },
+    ),
+  ]
+}
+
+function switching(house: House): Route[] {
+  const common = { tag: 'Endpoints', method: 'post', scope: 'endpoints:write' } as const
+  const answers = { 200: { description: 'The endpoint.', schema: shapes.endpoint, headers: ['ETag'] } }
+  const stages = { syntax: checkPrecondition, find: (call: Call) => findUnchanged(house, call) }
+  const refusals = ['precondition_failed'] as const
+  const ifMatch = ['If-Match']
+  return [
+    route(
+      {
+        ...common,
+        path: '/v1/endpoints/{id}/pause',
+        name: 'pauseEndpoint',
+        summary: 'Pause an endpoint: what occurs meanwhile is held',
+        description: 'Held for as long as the installation says (14 days unless it says otherwise). Pausing a paused one changes nothing.',
+        requestHeaders: ifMatch,
+        answers,
+        refusals,
+      },
+      {
+        ...stages,
+        handle: async (call, { found }) =>
+          endpointReply(house, await change(house, call, found, ({ pausedAt }) => (pausedAt === null ? { paused: true } : {}))),
+      },
+    ),
+    route(
+      {
+        ...common,
+        path: '/v1/endpoints/{id}/resume',
+        name: 'resumeEndpoint',
+        summary: 'Resume an endpoint: what was held is sent',
+        description: 'A disabled endpoint is enabled, and verified anew where this installation verifies.',
+        requestHeaders: ifMatch,
+        answers,
+        refusals,
+      },
+      { ...stages, handle: async (call, { found }) => endpointReply(house, await change(house, call, found, planResume)) },
+    ),
+    route(
+      {
+        ...common,
+        path: '/v1/endpoints/{id}/rotate-secret',
+        name: 'rotateSecret',
+        summary: 'Give an endpoint a new secret; both sign until the overlap ends',
+        description:
+          'The answer is the one place that shows the new secret. `overlapSeconds` is how long the old one signs too: a day when left out.',
+        requestHeaders: ifMatch,
+        body: shapes.rotateSecret,
+        bodyOptional: true,
+        answers,
+        refusals,
+      },
+      {
+        ...stages,
+        async handle(call, { body, found }) {
+          const secret = house.generateSecret()
+          const overlapMs = (body?.overlapSeconds ?? 86_400) * 1000
+          const changed = await change(house, call, found, (endpoint) => planRotation(house, endpoint, secret, overlapMs))
+          return endpointReply(house, changed, 200, secret)
+        },
+      },
+    ),
+    route(
+      {
+        ...common,
+        path: '/v1/endpoints/{id}/ping',
+        name: 'pingEndpoint',
+        summary: 'Send an endpoint.ping, one attempt',
+        description: 'With `wait` it answers the delivery once it was attempted: status, outcome, timings.',
+        query: shapes.waitQuery,
+        answers: {
+          200: { description: 'The delivery, attempted.', schema: shapes.delivery },
+          202: { description: 'The delivery, not attempted yet.', schema: shapes.delivery, headers: ['Location'] },
+        },
+        refusals: ['endpoint_not_verified'],
+      },
+      { find: (call) => findEndpoint(house, call), handle: (call, { query, found }) => ping(house, call, found, query.wait ?? 0) },
+    ),
+  ]
+}
+
+function planResume(endpoint: Endpoint): EndpointPatch {
+  const disabled = endpoint.disabledAt !== null
+  return {
+    ...(endpoint.pausedAt !== null && { paused: false }),
+    ...(disabled && { disabled: false }),
+    ...(disabled && endpoint.verification !== 'none' && { verified: false }),
+  }
+}
+
+/** The old secret moves to its own column, so it is sealed anew for that place. */
+function planRotation(house: House, endpoint: Endpoint, secret: string, overlapMs: Millis): EndpointPatch {
+  const { id } = endpoint
+  const old = house.sealer.open(endpoint.secret, placeOf(id, 'secret'))
+  return {
+    secret: house.sealer.seal(secret, placeOf(id, 'secret')),
+    secretHint: house.secretHint(secret),
+    previousSecret: overlapMs === 0 ? null : house.sealer.seal(old, placeOf(id, 'previous_secret')),
+    previousSecretUntil: overlapMs === 0 ? null : house.clock.wall() + overlapMs,
+  }
+}
+
+async function ping(house: House, call: Call, endpoint: Endpoint, waitSeconds: number): Promise<Reply> {
+  if (endpoint.verifiedAt === null)
+    throw new RingbackError('endpoint_not_verified', 'The endpoint is not verified yet; nothing is sent to it before.')
+  const deliveryId = newId(house.clock, 'delivery')
+  const { id: endpointId, clientId } = endpoint
+  const wanted = { endpointId, clientId, eventId: newId(house.clock, 'event'), deliveryId }
+  const sent = await house.store.addPing(wanted, call.caller.operator ? call.author : undefined)
+  if (!sent) throw notFound('endpoint')
+  const look = async (): Promise<Delivery | null> => {
+    const delivery = await house.store.findDelivery(deliveryId, clientId)
+    return delivery && delivery.finishedAt !== null ? delivery : null
+  }
+  const waits = waitSeconds > 0 && house.waiters.refusal(call.caller) === null
+  const ended = waits ? await house.waiters.hold(call.caller, () => house.waits.until(look, waitSeconds * 1000, call.request.signal)) : null
+  return deliveryReply(house, call, ended ?? sent, ended === null ? 202 : 200)
+}

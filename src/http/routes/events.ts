@@ -1,0 +1,145 @@
+/** Events as they are read: the feed of a client, in commit order, for a receiver that was down; those of one task, as a list or as a stream. */
+import { RingbackError } from '../../core/errors.ts'
+import { isJson } from '../../core/stored-json.ts'
+import type { Event, EventType, Task } from '../../core/model.ts'
+import { envelopeJson } from '../../core/wire.ts'
+import { prefersEventStream } from '../request/headers.ts'
+import { boundTo, type House, idParam, judgeAgain, listOwner, listReply, present } from '../context.ts'
+import { invalid, type Reply } from '../request/problem.ts'
+import { type Call, type Route, route } from '../request/route.ts'
+import * as shapes from '../shapes/index.ts'
+import { createStreams } from '../live/stream.ts'
+
+export function eventRoutes(house: House): Route[] {
+  const common = { tag: 'Events', method: 'get', scope: 'tasks:read' } as const
+  const find = async (call: Call): Promise<Task> => present(await house.store.findTask(idParam(call, 'task'), call.caller.clientId), 'task')
+  const stream = createStreams(house)
+  const answers = { 200: { description: 'Events in commit order.', schema: shapes.eventList, headers: ['Link'] } }
+  return [
+    route(
+      {
+        ...common,
+        path: '/v1/events',
+        name: 'listEvents',
+        summary: 'Read the feed of events',
+        description:
+          'Every terminal and endpoint event, others where something subscribes. `nextCursor` is always set: go on with it as `after`, also when there is no more yet. With `types` a page may hold fewer than match, or none: go on while `hasMore` says so.',
+        query: shapes.feedQuery,
+        answers,
+        refusals: ['invalid_cursor'],
+      },
+      { handle: (call, { query }) => readFeed(house, call, query) },
+    ),
+    route(
+      {
+        ...common,
+        path: '/v1/tasks/{id}/events',
+        name: 'listTaskEvents',
+        summary: 'List the events of a task, or follow it',
+        description:
+          'With `Accept: text/event-stream` the task is followed until it ends: `id` is the revision, `event` the event type, `data` the envelope. Without `Last-Event-ID` the first frame is `task.snapshot`; the last one is the terminal event itself.',
+        query: shapes.taskEventsQuery,
+        requestHeaders: ['Last-Event-ID'],
+        answers: {
+          200: { ...answers[200], otherwise: { type: 'text/event-stream', schema: shapes.streamEvent } },
+          204: { description: 'The task has ended, at the revision named by Last-Event-ID: the stream is over.' },
+        },
+        refusals: ['task_expired', 'invalid_cursor'],
+      },
+      {
+        find,
+        async handle(call, { query, found }) {
+          if (prefersEventStream(call.header('accept'))) return stream(call, found)
+          const bound = boundTo(call, 'taskEvents', { task: found.id })
+          const after = await placeOf(house, bound, query.after, found.clientId)
+          const asked: Asked = { clientId: found.clientId, taskId: found.id, after, limit: query.limit }
+          return feedReply(house, call, bound, asked, await readOneMore(house, asked))
+        },
+      },
+    ),
+  ]
+}
+
+interface Asked {
+  readonly clientId: string
+  readonly taskId?: string
+  readonly types?: readonly EventType[]
+  readonly after: number
+  /** Of a look that ends before the feed does, whatever it finds. */
+  readonly upTo?: number
+  readonly limit: number
+}
+
+async function readFeed(
+  house: House,
+  call: Call,
+  query: {
+    after?: string | undefined
+    types?: EventType[] | undefined
+    limit: number
+    wait?: number | undefined
+    clientId?: string | undefined
+  },
+): Promise<Reply> {
+  const clientId = listOwner(call.caller, query.clientId)
+  if (clientId === null)
+    throw invalid([{ pointer: '#/query/clientId', detail: 'is required of the operator: each client has a feed of its own' }])
+  const bound = boundTo(call, 'events', { clientId })
+  const after = await placeOf(house, bound, query.after, clientId)
+  const upTo = query.types ? await house.store.findFeedReach(clientId, after) : null
+  const asked: Asked = {
+    clientId,
+    after,
+    limit: query.limit,
+    ...(query.types && { types: query.types }),
+    ...(upTo !== null && { upTo }),
+  }
+  let events = await readOneMore(house, asked)
+  if (events.length === 0 && upTo === null && query.wait) {
+    const look = async (): Promise<readonly Event[] | null> => {
+      const found = await readOneMore(house, asked)
+      return found.length > 0 ? found : null
+    }
+    const ms = query.wait * 1000
+    events = (await house.waiters.hold(call.caller, () => house.waits.forFeed(clientId, look, ms, call.request.signal))) ?? []
+    await judgeAgain(house, call, 'tasks:read')
+  }
+  return feedReply(house, call, bound, asked, events)
+}
+
+const readOneMore = (house: House, asked: Asked): Promise<readonly Event[]> => house.store.listEvents({ ...asked, limit: asked.limit + 1 })
+
+/** `after` is an event's id or a cursor of this feed. */
+async function placeOf(house: House, bound: string, after: string | undefined, clientId: string): Promise<number> {
+  if (after === undefined) return 0
+  if (!after.startsWith('event_')) return Number((await house.cursors.read(bound, after, 'after'))[0])
+  const seq = await house.store.findEventSeq(after, clientId)
+  if (seq !== null) return seq
+  throw new RingbackError('invalid_cursor', 'There is no such event in this feed; start without `after`.', {
+    errors: [{ pointer: '#/query/after', detail: 'names no event of this feed' }],
+  })
+}
+
+/** One event more than asked for tells that there is more. */
+async function feedReply(house: House, call: Call, bound: string, asked: Asked, found: readonly Event[]): Promise<Reply> {
+  const events = fitting(found.slice(0, asked.limit))
+  const isAll = events.length === found.length
+  const last = (isAll ? asked.upTo : undefined) ?? events.at(-1)?.seq ?? asked.after
+  const cursor = await house.cursors.write(bound, [last])
+  return listReply(house, call, events.map(shownEvent), !isAll || asked.upTo !== undefined, cursor, {}, 'after')
+}
+
+/** One whose bytes something else has damaged is shown without them: its neighbours are read all the same. */
+const shownEvent = ({ id, type, createdAt, body }: Event): string =>
+  isJson(body) ? body : envelopeJson({ id, type, at: createdAt }, 'null')
+
+const LARGEST_PAGE = 4 * 1024 * 1024
+
+function fitting(events: readonly Event[]): readonly Event[] {
+  let size = 0
+  const end = events.findIndex(({ body }, index) => {
+    size += body.length
+    return index > 0 && size > LARGEST_PAGE
+  })
+  return end < 0 ? events : events.slice(0, end)
+}

@@ -1,0 +1,32 @@
+/** What a filter matches: counted, or left to a durable task that walks along it. */
+import { newId } from '../../core/id.ts'
+import type { Position } from '../../store/interfaces.ts'
+import { walkTask } from '../../tasks/system/paged-job.ts'
+import { clientOf, type House, jsonReply } from '../context.ts'
+import type { Reply } from '../request/problem.ts'
+import type { Call } from '../request/route.ts'
+import { newTaskReply } from './task-document.ts'
+
+/** 202 with the task that does it. */
+export async function startWalk(house: House, call: Call, type: string, input: unknown): Promise<Reply> {
+  const id = newId(house.clock, 'task')
+  const submitted = await house.store.addTasks({ tasks: [walkTask(id, clientOf(call), type, input)], idempotency: null })
+  if (submitted.kind !== 'added') throw new Error(`a task without a key was ${submitted.kind}`)
+  const reply = newTaskReply(house, submitted.tasks[0]!, call.now)
+  reply.headers.Location = `${house.publicUrl()}/v1/tasks/${id}`
+  return reply
+}
+
+type Counted = { readonly matched: number; readonly next: Position | null }
+/** 200 with how many there are, counted page by page until the caller hangs up. */
+export async function countMatches(call: Call, page: (after: Position | null) => Promise<Counted>): Promise<Reply> {
+  let matched = 0
+  let after: Position | null = null
+  do {
+    if (call.request.signal.aborted) break
+    const counted: Counted = await page(after)
+    matched += counted.matched
+    after = counted.next
+  } while (after !== null)
+  return jsonReply(200, { matched })
+}

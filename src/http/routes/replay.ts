@@ -1,0 +1,61 @@
+/** Sending again by filter: counted, or done by a durable task. */
+import type { EventType } from '../../core/model.ts'
+import { filterOf, REPLAY, type ReplayInput } from '../../tasks/system/replay.ts'
+import { clientOf, type House } from '../context.ts'
+import { invalid, type Reply } from '../request/problem.ts'
+import { type Call, type Route, route } from '../request/route.ts'
+import * as shapes from '../shapes/index.ts'
+import { countMatches, startWalk } from './paged-jobs.ts'
+
+const ENDED = ['delivered', 'failed', 'canceled'] as const
+
+export function replayRoute(house: House): Route {
+  return route(
+    {
+      tag: 'Deliveries',
+      method: 'post',
+      path: '/v1/deliveries/replay',
+      name: 'replayDeliveries',
+      summary: 'Send again whatever a filter matches, as a task of type system.replay',
+      description:
+        'Members left out narrow nothing. An event counts by its latest delivery to the endpoint; what is open already is left alone. `dryRun` only counts.',
+      scope: 'deliveries:write',
+      clientOnly: true,
+      body: shapes.replay,
+      bodyOptional: true,
+      answers: {
+        200: { description: 'How many a replay would send.', schema: shapes.matched },
+        202: { description: 'The task that sends them.', schema: shapes.task, headers: ['Location', 'ETag', 'Retry-After'] },
+      },
+    },
+    { handle: async (call, { body }) => replay(house, call, body ?? {}) },
+  )
+}
+
+async function replay(house: House, call: Call, body: shapes.Replay): Promise<Reply> {
+  const clientId = clientOf(call)
+  const input = await plan(house, clientId, body)
+  if (body.dryRun !== true) {
+    house.checkCapacity(clientId, 1, call.now)
+    return startWalk(house, call, REPLAY, input)
+  }
+  const filter = filterOf(clientId, input)
+  return countMatches(call, (after) => house.store.countReplay(filter, after))
+}
+
+/** @throws RingbackError `validation_failed` for an endpoint that is not the client's, or times that contradict each other. */
+async function plan(house: House, clientId: string, body: shapes.Replay): Promise<ReplayInput> {
+  const { endpointId = null, since = null, until = null, statuses, eventTypes } = body
+  if (since !== null && until !== null && since > until) throw invalid([{ pointer: '#/until', detail: 'must not be before since' }])
+  if (endpointId !== null && !(await house.store.findEndpoint(endpointId, clientId)))
+    throw invalid([{ pointer: '#/endpointId', detail: 'names no endpoint of yours' }])
+  const now = await house.store.now()
+  return {
+    endpointId,
+    since: since === null ? null : new Date(since).toISOString(),
+    until: new Date(Math.min(until ?? now, now)).toISOString(),
+    asOf: new Date(now).toISOString(),
+    states: [...new Set(statuses ?? ENDED)].map(shapes.stateShownAs),
+    eventTypes: eventTypes ? ([...new Set(eventTypes)] as EventType[]) : null,
+  }
+}

@@ -1,0 +1,324 @@
+/** The schedule routes: recurring tasks. */
+import { type Recurrence, readCron } from '../../core/cron.ts'
+import { RingbackError } from '../../core/errors.ts'
+import { newId } from '../../core/id.ts'
+import type { Json, Millis, Schedule, TaskTemplate } from '../../core/model.ts'
+import type { NewSchedule, SchedulePatch } from '../../store/interfaces.ts'
+import { checkIfMatch, matches } from '../request/headers.ts'
+import {
+  boundTo,
+  clientOf,
+  empty,
+  type House,
+  idParam,
+  JSON_TYPE,
+  listOwner,
+  notFound,
+  pageReply,
+  shownTime,
+  shownTimeOrNull,
+  startOf,
+  tooMany,
+} from '../context.ts'
+import { type CallbackBody, checkInput, inputText, planCallback, typeNamed } from './create-tasks.ts'
+import { invalid, type Reply } from '../request/problem.ts'
+import { type Call, check, type Route, route } from '../request/route.ts'
+import * as shapes from '../shapes/index.ts'
+
+const DEFAULT_ZONE = 'UTC'
+const DEFAULT_CATCH_UP = 'none'
+/** Of its own template, so that a list of schedules stays a page and a tick stays cheap. */
+const LARGEST_INPUT_BYTES = 65_536
+const MOST_LABELS = 16
+/** Ticks an answer shows. */
+const SHOWN_TICKS = 5
+
+export function scheduleRoutes(house: House): Route[] {
+  const common = { tag: 'Schedules' } as const
+  const one = { description: 'The schedule.', schema: shapes.schedule, headers: ['ETag'] }
+  const refusals = ['task_type_not_found', 'invalid_callback_url', 'callback_url_forbidden', 'callback_url_not_verified'] as const
+  return [
+    route(
+      {
+        ...common,
+        method: 'post',
+        path: '/v1/schedules',
+        name: 'createSchedule',
+        summary: 'Make a task recur',
+        description: 'Each tick makes one task, whose `runAt` is the time of the tick and whose `scheduleId` names the schedule.',
+        scope: 'tasks:write',
+        clientOnly: true,
+        body: shapes.createSchedule,
+        answers: { 201: { ...one, headers: ['Location', 'ETag'] } },
+        refusals,
+      },
+      { handle: (call, { body }) => create(house, call, body) },
+    ),
+    route(
+      {
+        ...common,
+        method: 'get',
+        path: '/v1/schedules',
+        name: 'listSchedules',
+        summary: 'List schedules',
+        description: 'Oldest first. The operator sees those of every client.',
+        scope: 'tasks:read',
+        query: shapes.ownedPageQuery,
+        answers: { 200: { description: 'A page of schedules.', schema: shapes.scheduleList, headers: ['Link'] } },
+        refusals: ['invalid_cursor'],
+      },
+      {
+        async handle(call, { query }) {
+          const owner = listOwner(call.caller, query.clientId)
+          const bound = boundTo(call, 'schedules', { owner })
+          const page = await house.store.listSchedules(owner, query.limit, await startOf(house, bound, query.cursor))
+          return pageReply(house, call, bound, page, scheduleJson, ({ createdAt, id }) => ({ at: createdAt, id }))
+        },
+      },
+    ),
+    route(
+      {
+        ...common,
+        method: 'get',
+        path: '/v1/schedules/{id}',
+        name: 'getSchedule',
+        summary: 'Read a schedule, with its next five ticks',
+        description: '`upcoming` is reckoned anew at each read; `nextAt` is what will tick next.',
+        scope: 'tasks:read',
+        answers: { 200: one },
+      },
+      { find: (call) => find(house, call), handle: (_, { found }) => scheduleReply(found) },
+    ),
+    route(
+      {
+        ...common,
+        method: 'patch',
+        path: '/v1/schedules/{id}',
+        name: 'changeSchedule',
+        summary: 'Change a schedule by a merge patch (RFC 7396)',
+        description: 'A new `cron` or `timezone`, and the end of a pause, count from now: what would have ticked meanwhile is not made.',
+        scope: 'tasks:write',
+        body: shapes.patchSchedule,
+        takes: ['application/merge-patch+json', 'application/json'],
+        requestHeaders: ['If-Match'],
+        answers: { 200: one },
+        refusals: [...refusals, 'precondition_failed', 'malformed_header'],
+      },
+      {
+        syntax: checkPrecondition,
+        find: (call) => findUnchanged(house, call),
+        handle: async (call, { body, found }) => scheduleReply(await change(house, call, found, body)),
+      },
+    ),
+    route(
+      {
+        ...common,
+        method: 'delete',
+        path: '/v1/schedules/{id}',
+        name: 'deleteSchedule',
+        summary: 'Delete a schedule: the tasks it made stay',
+        description: 'No further tick makes a task.',
+        scope: 'tasks:write',
+        requestHeaders: ['If-Match'],
+        answers: { 204: { description: 'Deleted.' } },
+        refusals: ['precondition_failed', 'malformed_header'],
+      },
+      {
+        syntax: checkPrecondition,
+        find: (call) => findUnchanged(house, call),
+        async handle(call, { found }) {
+          if (!(await house.store.removeSchedule(found.id, call.caller.clientId, call.author))) throw notFound('schedule')
+          return empty()
+        },
+      },
+    ),
+  ]
+}
+
+const checkPrecondition = (call: Call): void => checkIfMatch(call.header('if-match'))
+
+async function find(house: House, call: Call): Promise<Schedule> {
+  const schedule = await house.store.findSchedule(idParam(call, 'schedule'), call.caller.clientId)
+  if (!schedule) throw notFound('schedule')
+  return schedule
+}
+
+/** The schedule, if it is still what the caller saw. */
+async function findUnchanged(house: House, call: Call): Promise<Schedule> {
+  const schedule = await find(house, call)
+  if (!matches(call.header('if-match'), String(schedule.revision))) throw changedMeanwhile(schedule)
+  return schedule
+}
+const changedMeanwhile = ({ revision }: Schedule): RingbackError =>
+  new RingbackError('precondition_failed', `The schedule has changed: its revision is ${revision} now. Read it again.`)
+
+async function create(house: House, call: Call, body: shapes.CreateSchedule): Promise<Reply> {
+  const timezone = body.timezone ?? DEFAULT_ZONE
+  const recurrence = readCron(body.cron, timezone)
+  const { callback } = body
+  const clientId = clientOf(call)
+  const input = inputText(call, body.input)
+  await judgeInput(house, body.type, input)
+  const template: TaskTemplate = {
+    input,
+    metadata: JSON.stringify(body.metadata ?? {}),
+    callback: callback ? await planCallback(house, clientId, callback, '#') : callback === null ? null : '{}',
+    timeoutSeconds: body.timeoutSeconds ?? null,
+    maxTries: body.maxTries ?? null,
+    priority: body.priority ?? 0,
+    concurrencyKey: body.concurrencyKey ?? null,
+  }
+  const paused = body.paused ?? false
+  const most = house.mostOfClient.schedules
+  const made: NewSchedule = {
+    id: newId(house.clock, 'schedule'),
+    clientId,
+    type: body.type,
+    cron: body.cron,
+    timezone,
+    catchUp: body.catchUp ?? DEFAULT_CATCH_UP,
+    template: JSON.stringify(template),
+    paused,
+    nextAt: paused ? null : recurrence.after(await house.store.now()),
+  }
+  const added = await house.store.addSchedule(made, most)
+  if (added.kind !== 'added') throw tooMany(most, 'schedules')
+  const reply = scheduleReply(added.value, 201)
+  reply.headers.Location = `${house.publicUrl()}/v1/schedules/${made.id}`
+  return reply
+}
+
+/** @throws RingbackError `task_type_not_found`, `validation_failed` */
+async function judgeInput(house: House, typeName: string, input: Json): Promise<void> {
+  const type = typeNamed(house, typeName, '#')
+  if (Buffer.byteLength(input) > LARGEST_INPUT_BYTES)
+    throw invalid([{ pointer: '#/input', detail: `is larger than ${LARGEST_INPUT_BYTES} bytes, which is the most of a schedule` }])
+  await checkInput(type, JSON.parse(input), '#')
+}
+
+/** How often a change that a tick or another change overtook is made again. */
+const MOST_RETRIES = 5
+
+/** Reads, plans, writes; again when a tick or a change came between, unless the caller named the revision it saw. */
+async function change(house: House, call: Call, found: Schedule, body: shapes.PatchSchedule): Promise<Schedule> {
+  let schedule = found
+  for (let again = 0; ; again++) {
+    const patch = await planPatch(house, call, schedule, body)
+    if (Object.keys(patch).length === 0) return schedule
+    const changed = await house.store.changeSchedule(schedule.id, call.caller.clientId, patch, schedule, call.author)
+    if (changed.kind === 'changed') return changed.value
+    if (changed.kind === 'missing') throw notFound('schedule')
+    schedule = await findUnchanged(house, call)
+    if (again === MOST_RETRIES) throw changedMeanwhile(schedule)
+  }
+}
+
+async function planPatch(house: House, call: Call, schedule: Schedule, body: shapes.PatchSchedule): Promise<SchedulePatch> {
+  const cron = body.cron ?? schedule.cron
+  const timezone = body.timezone === undefined ? schedule.timezone : (body.timezone ?? DEFAULT_ZONE)
+  const moved = cron !== schedule.cron || timezone !== schedule.timezone
+  const recurrence = moved ? readCron(cron, timezone) : null
+  const wasPaused = schedule.pausedAt !== null
+  const paused = body.paused === undefined ? wasPaused : (body.paused ?? false)
+  const template = JSON.stringify(await planTemplate(house, call, schedule, body))
+  const catchUp = body.catchUp === undefined ? schedule.catchUp : (body.catchUp ?? DEFAULT_CATCH_UP)
+  const counts = !paused && (moved || wasPaused)
+  return {
+    ...(moved && { cron, timezone }),
+    ...(catchUp !== schedule.catchUp && { catchUp }),
+    ...(template !== schedule.template && { template }),
+    ...(paused !== wasPaused && { paused }),
+    ...(paused && !wasPaused && { nextAt: null }),
+    ...(counts && { nextAt: await nextOf(house, schedule, recurrence ?? readCron(cron, timezone)) }),
+  }
+}
+
+/** Later than now, and than what has ticked: a clock that was put back makes no tick again. */
+async function nextOf(house: House, schedule: Schedule, recurrence: Recurrence): Promise<Millis | null> {
+  return recurrence.after(Math.max(await house.store.now(), schedule.lastAt ?? 0))
+}
+
+async function planTemplate(house: House, call: Call, schedule: Schedule, body: shapes.PatchSchedule): Promise<TaskTemplate> {
+  const known = JSON.parse(schedule.template) as TaskTemplate
+  const { callback } = body
+  return {
+    input: body.input === undefined ? known.input : await mergeInput(house, call, schedule.type, known.input, body.input),
+    metadata: body.metadata === undefined ? known.metadata : mergeMetadata(known.metadata, body.metadata),
+    callback: callback ? await mergeCallback(house, schedule, known.callback, callback) : callback === null ? null : known.callback,
+    timeoutSeconds: body.timeoutSeconds === undefined ? known.timeoutSeconds : body.timeoutSeconds,
+    maxTries: body.maxTries === undefined ? known.maxTries : body.maxTries,
+    priority: body.priority === undefined ? known.priority : (body.priority ?? 0),
+    concurrencyKey: body.concurrencyKey === undefined ? known.concurrencyKey : body.concurrencyKey,
+  }
+}
+
+/** What is replaced whole is kept as it was written. */
+async function mergeInput(house: House, call: Call, type: string, known: Json, patch: unknown): Promise<Json> {
+  const written = inputText(call, patch)
+  const input = isObject(patch) ? JSON.stringify(mergePatch(JSON.parse(known), patch)) : written
+  await judgeInput(house, type, input)
+  return input
+}
+
+function mergeMetadata(known: Json, patch: Record<string, string | null> | null): Json {
+  const merged = mergePatch(JSON.parse(known), patch ?? {}) as object
+  if (Object.keys(merged).length > MOST_LABELS)
+    throw invalid([{ pointer: '#/metadata', detail: `must leave at most ${MOST_LABELS} members` }])
+  return patch === null ? '{}' : JSON.stringify(merged)
+}
+
+async function mergeCallback(house: House, schedule: Schedule, known: Json | null, patch: object): Promise<Json> {
+  const merged = check(shapes.createCallback, mergePatch(JSON.parse(known ?? '{}'), patch), '#/callback') as CallbackBody
+  return planCallback(house, schedule.clientId, merged, '#')
+}
+
+const isObject = (value: unknown): value is Record<string, unknown> => typeof value === 'object' && value !== null && !Array.isArray(value)
+
+/** RFC 7396 §2. Bodies are at most as deep as may be walked. */
+function mergePatch(target: unknown, patch: unknown): unknown {
+  if (!isObject(patch)) return patch
+  const merged = new Map(isObject(target) ? Object.entries(target) : [])
+  for (const [name, value] of Object.entries(patch))
+    if (value === null) merged.delete(name)
+    else merged.set(name, mergePatch(merged.get(name), value))
+  return Object.fromEntries(merged)
+}
+
+function scheduleReply(schedule: Schedule, status = 200): Reply {
+  return {
+    status,
+    headers: { 'Content-Type': JSON_TYPE, 'Cache-Control': 'private, no-cache', ETag: `"${schedule.revision}"` },
+    body: scheduleJson(schedule),
+  }
+}
+
+/** The schedule as JSON text: `input` goes out as it came in. */
+function scheduleJson(schedule: Schedule): string {
+  const { input, metadata, callback, ...template } = JSON.parse(schedule.template) as TaskTemplate
+  const { id, type, cron, timezone, catchUp, nextAt, lastAt, revision } = schedule
+  const head = JSON.stringify({ id, type, cron, timezone, catchUp, paused: schedule.pausedAt !== null })
+  const { endpointId = null, url = null, events = null, retrySchedule = null } = JSON.parse(callback ?? '{}')
+  const tail = JSON.stringify({
+    callback: callback === null ? null : { endpointId, url, events, retrySchedule },
+    ...template,
+    nextAt: shownTimeOrNull(nextAt),
+    lastAt: shownTimeOrNull(lastAt),
+    upcoming: upcoming(schedule).map(shownTime),
+    createdAt: shownTime(schedule.createdAt),
+    updatedAt: shownTime(schedule.updatedAt),
+    revision,
+  })
+  return `${head.slice(0, -1)},"input":${input},"metadata":${metadata},${tail.slice(1)}`
+}
+
+function upcoming({ cron, timezone, nextAt }: Schedule): readonly Millis[] {
+  if (nextAt === null) return []
+  const times = [nextAt]
+  try {
+    const recurrence = readCron(cron, timezone)
+    for (let at = recurrence.after(nextAt); at !== null && times.length < SHOWN_TICKS; at = recurrence.after(at)) times.push(at)
+  } catch {
+    // This node's time zones are not those of the node that took it: the tick that is certain is shown.
+  }
+  return times
+}

@@ -1,0 +1,197 @@
+/** What anyone may ask of the node: is it up, is it ready, which keys does it sign with, what does it offer. */
+import { RingbackError } from '../../core/errors.ts'
+import type { QueueState } from '../../store/interfaces.ts'
+import type { Registry, TaskType } from '../../tasks/define.ts'
+import { type House, jsonReply, notFound, OPERATOR, shownTimeOrNull } from '../context.ts'
+import { problemReply, type Reply } from '../request/problem.ts'
+import { type Call, type Route, route } from '../request/route.ts'
+import * as shapes from '../shapes/index.ts'
+
+/** `describe` gives the OpenAPI document as JSON text. */
+export function operationRoutes(house: House, describe: () => string): Route[] {
+  return [...typeRoutes(house), ...publicRoutes(house, describe)]
+}
+
+function typeRoutes(house: House): Route[] {
+  const common = { tag: 'Task types', scope: 'tasks:read' } as const
+  const find = async (call: Call): Promise<TaskType> => {
+    const type = offered(house.registry).find((candidate) => candidate.type === call.param('name'))
+    if (!type) throw notFound('task type')
+    return type
+  }
+  const pausing = (verb: 'pause' | 'resume', summary: string, description: string): Route =>
+    route(
+      {
+        tag: 'Task types',
+        scope: OPERATOR,
+        method: 'post',
+        path: `/v1/task-types/{name}/${verb}`,
+        name: `${verb}TaskType`,
+        summary,
+        description,
+        answers: { 200: { description: 'The task type.', schema: shapes.taskType } },
+      },
+      {
+        find,
+        async handle(call, { found }) {
+          const state = await house.store.pauseType(found.type, verb === 'pause', call.author)
+          return jsonReply(200, shownType(house, found, state))
+        },
+      },
+    )
+  return [
+    route(
+      {
+        ...common,
+        method: 'get',
+        path: '/v1/task-types',
+        name: 'listTaskTypes',
+        summary: 'List the task types of this node',
+        description: 'What this node knows; another node of the installation may know others.',
+        answers: { 200: { description: 'The task types.', schema: shapes.taskTypeList } },
+      },
+      {
+        async handle() {
+          const states = new Map((await house.store.listQueues()).map((state) => [state.type, state]))
+          const data = offered(house.registry).map((type) => shownType(house, type, states.get(type.type)))
+          return jsonReply(200, { data, hasMore: false, nextCursor: null }, { 'Cache-Control': 'private, no-cache' })
+        },
+      },
+    ),
+    route(
+      {
+        ...common,
+        method: 'get',
+        path: '/v1/task-types/{name}',
+        name: 'getTaskType',
+        summary: 'Read a task type: its schemas and limits',
+        description: '`inputSchema` is what `input` is held against before a task is taken.',
+        answers: { 200: { description: 'The task type.', schema: shapes.taskType } },
+      },
+      {
+        find,
+        async handle(_call, { found }) {
+          const states = await house.store.listQueues()
+          const state = states.find(({ type }) => type === found.type)
+          return jsonReply(200, shownType(house, found, state), { 'Cache-Control': 'private, no-cache' })
+        },
+      },
+    ),
+    pausing(
+      'pause',
+      'Pause a task type: its tasks are taken in and wait, on every node; what runs goes on',
+      '`pausedAt` says since when. Tasks that wait for it say `paused` in `waitingFor`.',
+    ),
+    pausing('resume', 'Resume a paused task type: what waits starts at once', 'Resuming what is not paused changes nothing.'),
+  ]
+}
+
+const offered = (registry: Registry): TaskType[] => registry.list().filter(({ type }) => !type.startsWith('system.'))
+
+const shownType = (house: House, type: TaskType, state: QueueState | undefined) => ({
+  name: type.type,
+  description: type.description,
+  inputSchema: type.inputJsonSchema,
+  resultSchema: type.resultJsonSchema,
+  timeoutSeconds: type.timeoutSeconds,
+  maxTries: type.retry.tries,
+  concurrency: type.concurrency,
+  typicalDurationMs: house.typicalMs(type.type),
+  pausedAt: shownTimeOrNull(state?.pausedAt ?? null),
+})
+
+function publicRoutes(house: House, describe: () => string): Route[] {
+  // Anyone may ask, and each look costs the store a query: those who ask meanwhile share it.
+  let looking: ReturnType<House['health']> | null = null
+  const healthOnce = (): ReturnType<House['health']> => {
+    looking ??= house.health().finally(() => {
+      looking = null
+    })
+    return looking
+  }
+  const common = { tag: 'Operations', scope: 'public', method: 'get' } as const
+  return [
+    route(
+      {
+        ...common,
+        path: '/healthz',
+        name: 'getHealth',
+        summary: 'Is the process up',
+        description: 'Answers as long as the process does, whatever the store is like: for what would restart it.',
+        answers: { 200: { description: 'It is.', schema: shapes.health } },
+      },
+      { handle: () => jsonReply(200, { status: 'ok' }) },
+    ),
+    route(
+      {
+        ...common,
+        path: '/readyz',
+        name: 'getReadiness',
+        summary: 'Can the node do its work',
+        description: 'For what sends traffic to it. A 503 is a problem document with the member `checks`.',
+        answers: { 200: { description: 'It can.', schema: shapes.readiness } },
+        refusals: ['temporary_reduced_capacity'],
+      },
+      { handle: async (call) => readiness(call, await healthOnce()) },
+    ),
+    route(
+      {
+        ...common,
+        path: '/.well-known/jwks.json',
+        name: 'getJwks',
+        summary: 'The public keys that webhooks are signed with (RFC 7517)',
+        description:
+          'The key that signs now, the one that will, and those that signed not long ago: keep the set for as long as `Cache-Control` says. Always 200, since some libraries take nothing else.',
+        requestHeaders: ['If-None-Match'],
+        answers: {
+          200: {
+            description: 'The key set.',
+            schema: shapes.jwks,
+            type: 'application/jwk-set+json',
+            headers: ['ETag', 'Cache-Control'],
+          },
+        },
+      },
+      { handle: () => jwksReply(house) },
+    ),
+    route(
+      {
+        ...common,
+        path: '/openapi.json',
+        name: 'getOpenApi',
+        summary: 'This document',
+        description: 'OpenAPI 3.1, made of what the node validates with. `/docs` shows it as a page.',
+        answers: { 200: { description: 'OpenAPI 3.1.', schema: shapes.anyJson } },
+      },
+      {
+        handle: () => ({
+          status: 200,
+          headers: { 'Content-Type': 'application/json', 'Cache-Control': 'public, max-age=300', 'Access-Control-Allow-Origin': '*' },
+          body: describe(),
+        }),
+      },
+    ),
+  ]
+}
+
+/** Always 200 and never conditional: some JWKS clients take nothing else (jose among them). */
+function jwksReply(house: House): Reply {
+  const { body, etag } = house.signingKeys.jwks()
+  return {
+    status: 200,
+    headers: {
+      'Content-Type': 'application/jwk-set+json',
+      'Cache-Control': 'public, max-age=300, stale-if-error=600',
+      'Access-Control-Allow-Origin': '*',
+      ETag: etag,
+    },
+    body,
+  }
+}
+
+function readiness(call: Call, checks: Readonly<Record<string, string>>): Reply {
+  const failed = Object.keys(checks).filter((name) => checks[name] !== 'ok')
+  if (failed.length === 0) return jsonReply(200, { status: 'ok', checks })
+  const refusal = new RingbackError('temporary_reduced_capacity', `Not ready: ${failed.join(', ')}.`, { headers: { 'Retry-After': '5' } })
+  return problemReply(refusal, { instance: call.path, requestId: call.requestId }, { checks })
+}

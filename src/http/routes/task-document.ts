@@ -1,0 +1,96 @@
+/** What an answer shows of a task beyond its row, and the headers that come with it. */
+import { legible } from '../../core/stored-json.ts'
+import { isTerminal, type Millis, type Task } from '../../core/model.ts'
+import { type TaskView, taskJson, type WaitingFor } from '../../core/wire.ts'
+import type { CallbackStatus } from '../../store/interfaces.ts'
+import { type House, JSON_TYPE } from '../context.ts'
+import type { Reply } from '../request/problem.ts'
+
+/**
+ * When a live task will have ended: from the slope of what its run has reported, else from how long runs of its type lately took
+ * (`typicalMs`). Never in the past; null when neither is known, or when nobody can say how long the task will still wait.
+ */
+export function estimate(task: Task, typicalMs: Millis | null, waitingFor: WaitingFor | null, now: Millis): Millis | null {
+  if (task.state === 'running' && task.startedAt !== null && task.progress > 0) {
+    const reportedAt = Math.max(task.updatedAt, task.startedAt + 1)
+    return Math.max(now, Math.round(task.startedAt + ((reportedAt - task.startedAt) * 100) / task.progress))
+  }
+  if (typicalMs === null) return null
+  if (task.state === 'running') return Math.max(now, (task.startedAt ?? now) + typicalMs)
+  const startsByItself = waitingFor === null || waitingFor === 'runAt' || waitingFor === 'retryBackoff'
+  return task.state === 'pending' && startsByItself ? Math.max(now, task.dueAt) + typicalMs : null
+}
+
+/** Whole seconds to wait before asking again: a quarter of what remains, or one and a tenth of the age in seconds; 1 to 30. */
+export function retryAfterSeconds(task: Task, estimatedAt: Millis | null, now: Millis): number {
+  const seconds = estimatedAt === null ? 1 + Math.floor((now - task.createdAt) / 1_000) / 10 : (estimatedAt - now) / 4_000
+  return Math.min(30, Math.max(1, Math.ceil(seconds)))
+}
+
+/** The view of a task; `status` counts only once the task has ended, `waitingFor` while it is pending. */
+function viewOf(house: House, task: Task, status: CallbackStatus | undefined, now: Millis, waitingFor: WaitingFor | null): TaskView {
+  return {
+    publicUrl: house.publicUrl(),
+    callbackStatus: task.callback === null ? 'none' : isTerminal(task.state) ? (status ?? 'none') : 'pending',
+    keptMs: house.keepMs(task.type),
+    waitingFor,
+    estimatedCompletionAt: estimate(task, house.typicalMs(task.type), waitingFor, now),
+  }
+}
+
+/** Tasks as JSON text, with what became of their callbacks. */
+export async function showTasks(
+  house: House,
+  tasks: readonly Task[],
+  now: Millis = house.clock.now(),
+  waits = house.waiting.of(tasks, now),
+): Promise<string[]> {
+  const ended = tasks.filter((task) => task.callback !== null && isTerminal(task.state))
+  const [statuses, waiting] = await Promise.all([ended.length > 0 ? house.store.callbackStatuses(ended) : null, waits])
+  return tasks.map(legible).map((task) => taskJson(task, viewOf(house, task, statuses?.get(task.id), now, waiting.get(task.id) ?? null)))
+}
+
+/** Every read of a task may be kept, and must be asked for again: what it shows is one caller's, and changes. */
+export const TASK_CACHE = { 'Cache-Control': 'private, no-cache', Vary: 'Authorization, Accept, Prefer' } as const
+
+export const taskTag = (task: Task): string => `W/"${task.revision}"`
+
+/** The headers of one task. `Retry-After` only while it lives. */
+function taskHeaders(house: House, task: Task, waitingFor: WaitingFor | null, now: Millis): Record<string, string> {
+  const headers: Record<string, string> = {
+    'Content-Type': JSON_TYPE,
+    'Cache-Control': TASK_CACHE['Cache-Control'],
+    Vary: TASK_CACHE.Vary,
+    ETag: taskTag(task),
+  }
+  if (!isTerminal(task.state)) {
+    const estimatedAt = estimate(task, house.typicalMs(task.type), waitingFor, now)
+    headers['Retry-After'] = String(retryAfterSeconds(task, estimatedAt, now))
+  }
+  return headers
+}
+
+/** One task as an answer. */
+export async function taskReply(house: House, task: Task, status: number, now = house.clock.now()): Promise<Reply> {
+  const waits = house.waiting.of([task], now)
+  const [[shown], waiting] = await Promise.all([showTasks(house, [task], now, waits), waits])
+  return { status, headers: taskHeaders(house, task, waiting.get(task.id) ?? null, now), body: shown! }
+}
+
+/** 304: the task as the caller knows it, and when to ask again. */
+export async function unchangedReply(house: House, task: Task): Promise<Reply> {
+  const now = house.clock.now()
+  const waiting = await house.waiting.of([task], now)
+  const { 'Content-Type': _, ...headers } = taskHeaders(house, task, waiting.get(task.id) ?? null, now)
+  return { status: 304, headers, body: null }
+}
+
+/** A task just taken in as an answer, with what is known of it without another look at the store. */
+export function newTaskReply(house: House, task: Task, now: Millis): Reply {
+  const waitingFor = house.waiting.atFirst(task, now)
+  return {
+    status: 202,
+    headers: taskHeaders(house, task, waitingFor, now),
+    body: taskJson(task, viewOf(house, task, undefined, now, waitingFor)),
+  }
+}

@@ -1,0 +1,440 @@
+/** The task routes: create, read, wait, list, cancel, retry, erase. */
+import { RingbackError } from '../../core/errors.ts'
+import { fingerprintOf, parseIdempotencyKey } from '../request/idempotency.ts'
+import { isTerminal, type Millis, type Task } from '../../core/model.ts'
+import type { Idempotency, Submitted, TaskQuery } from '../../store/interfaces.ts'
+import { bulkRoutes } from './bulk.ts'
+import { noneMatch, preferredWait } from '../request/headers.ts'
+import {
+  boundTo,
+  clientOf,
+  defined,
+  empty,
+  expired,
+  type House,
+  idParam,
+  judgeAgain,
+  listOwner,
+  notFound,
+  pageReply,
+  present,
+  startOf,
+} from '../context.ts'
+import { planBatch, planTask } from './create-tasks.ts'
+import type { Reply } from '../request/problem.ts'
+import { type Call, type Route, route } from '../request/route.ts'
+import * as shapes from '../shapes/index.ts'
+import { newTaskReply, showTasks, TASK_CACHE, taskReply, taskTag, unchangedReply } from './task-document.ts'
+
+const READ_HEADERS = ['ETag', 'Retry-After', 'Cache-Control', 'Vary']
+
+export function taskRoutes(house: House): Route[] {
+  return [...submitting(house), ...bulkRoutes(house), ...reading(house), ...acting(house)]
+}
+
+/** What the same key may be used for once each. */
+const CREATE = 'POST /v1/tasks'
+const CREATE_BATCH = 'POST /v1/tasks/batch'
+
+function submitting(house: House): Route[] {
+  return [
+    route(
+      {
+        method: 'post',
+        path: '/v1/tasks',
+        name: 'createTask',
+        tag: 'Tasks',
+        summary: 'Submit a task',
+        description: 'Answers 202 once the task is on disk. With `wait` it answers 200 when the task ended in time.',
+        scope: 'tasks:write',
+        clientOnly: true,
+        query: shapes.waitQuery,
+        body: shapes.createTask,
+        requestHeaders: ['Idempotency-Key', 'Prefer', 'traceparent', 'tracestate'],
+        answers: {
+          202: {
+            description: 'The task, on disk.',
+            schema: shapes.task,
+            headers: ['Location', ...READ_HEADERS, 'Idempotent-Replayed', 'Preference-Applied'],
+          },
+          200: {
+            description: 'The task ended while the call waited.',
+            schema: shapes.task,
+            headers: ['Location', 'ETag', 'Cache-Control', 'Vary', 'Idempotent-Replayed', 'Preference-Applied'],
+          },
+        },
+        refusals: [
+          'idempotency_key_invalid',
+          'idempotency_key_reused',
+          'task_type_not_found',
+          'invalid_callback_url',
+          'callback_url_forbidden',
+          'callback_url_not_verified',
+          'task_expired',
+          'temporary_reduced_capacity',
+        ],
+      },
+      {
+        syntax: readKey,
+        replay: (call) =>
+          replay(house, call, CREATE, (tasks) => submittedReply(house, call, tasks[0] as Task, waitOf(call, askedWait(call)))),
+        async handle(call, { query, body }) {
+          const plan = planTask(house, call, clientOf(call), body)
+          const planned = plan instanceof Promise ? await plan : plan
+          house.checkCapacity(clientOf(call), 1, call.now)
+          const submitted = await house.store.addTasks({ tasks: [planned], idempotency: idempotencyOf(call, CREATE) })
+          const [task] = accepted(submitted)
+          const answer = submittedReply(house, call, task as Task, waitOf(call, query.wait))
+          const reply = answer instanceof Promise ? await answer : answer
+          if (submitted.kind === 'replayed') reply.headers['Idempotent-Replayed'] = 'true'
+          return reply
+        },
+      },
+    ),
+    route(
+      {
+        method: 'post',
+        path: '/v1/tasks/batch',
+        name: 'createTasks',
+        tag: 'Tasks',
+        summary: 'Submit up to 100 tasks, all or none',
+        description:
+          'Atomic: one bad item refuses them all, with pointers such as `#/tasks/3/input/month`. The items are in the order in which they were given.',
+        scope: 'tasks:write',
+        clientOnly: true,
+        body: shapes.createBatch,
+        requestHeaders: ['Idempotency-Key', 'traceparent', 'tracestate'],
+        answers: {
+          202: { description: 'The tasks, on disk.', schema: shapes.batch, headers: ['Location', 'Retry-After', 'Idempotent-Replayed'] },
+        },
+        refusals: [
+          'idempotency_key_invalid',
+          'idempotency_key_reused',
+          'task_type_not_found',
+          'invalid_callback_url',
+          'callback_url_forbidden',
+          'callback_url_not_verified',
+          'task_expired',
+          'temporary_reduced_capacity',
+        ],
+      },
+      {
+        syntax: readKey,
+        replay: (call) => replay(house, call, CREATE_BATCH, (tasks) => batchReply(house, tasks)),
+        async handle(call, { body }) {
+          const planned = await planBatch(house, call, clientOf(call), body.tasks)
+          house.checkCapacity(clientOf(call), planned.length, call.now)
+          const submitted = await house.store.addTasks({ tasks: planned, idempotency: idempotencyOf(call, CREATE_BATCH) })
+          const reply = await batchReply(house, accepted(submitted))
+          if (submitted.kind === 'replayed') reply.headers['Idempotent-Replayed'] = 'true'
+          return reply
+        },
+      },
+    ),
+  ]
+}
+
+function readKey(call: Call): void {
+  const header = call.header('idempotency-key')
+  if (header !== undefined) call.idempotencyKey = parseIdempotencyKey(header)
+}
+
+function idempotencyOf(call: Call, scope: string): Idempotency | null {
+  if (call.idempotencyKey === null) return null
+  call.fingerprint ??= fingerprintOf(call.json)
+  return { clientId: clientOf(call), scope, key: call.idempotencyKey, fingerprint: call.fingerprint }
+}
+
+async function replay(
+  house: House,
+  call: Call,
+  scope: string,
+  show: (tasks: readonly Task[]) => Reply | Promise<Reply>,
+): Promise<Reply | null> {
+  const idempotency = idempotencyOf(call, scope)
+  const submitted = idempotency && (await house.store.findSubmitted(idempotency))
+  if (!submitted) return null
+  const reply = await show(accepted(submitted))
+  reply.headers['Idempotent-Replayed'] = 'true'
+  return reply
+}
+
+/** @throws RingbackError `idempotency_key_reused`, `task_expired` */
+function accepted(submitted: Submitted): readonly Task[] {
+  if (submitted.kind === 'added' || submitted.kind === 'replayed') return submitted.tasks
+  if (submitted.kind === 'gone') throw expired()
+  throw new RingbackError(
+    'idempotency_key_reused',
+    'This Idempotency-Key was used with another body within 24 hours; use a new key for a new request.',
+  )
+}
+
+/** What `?wait` asks for where the query has not been judged yet: a replay comes before that. A malformed one asks for nothing. */
+const askedWait = (call: Call): number | undefined => shapes.wait.safeParse(call.context.req.query('wait')).data
+
+interface Wait {
+  readonly seconds: number
+  /** What `Preference-Applied` says; null when the header did not ask. */
+  readonly applied: string | null
+}
+
+/** The query wins: proxies strip `Prefer`. */
+function waitOf(call: Call, query: number | undefined): Wait {
+  if (query !== undefined) return { seconds: query, applied: null }
+  const preferred = preferredWait(call.header('prefer'))
+  return preferred === null ? NO_WAIT : { seconds: preferred, applied: `wait=${preferred}` }
+}
+const NO_WAIT: Wait = { seconds: 0, applied: null }
+
+function submittedReply(house: House, call: Call, task: Task, wait: Wait): Reply | Promise<Reply> {
+  // What is on disk is not refused for want of a seat: it is answered as it is.
+  if (wait.seconds > 0 && !isTerminal(task.state) && house.waiters.refusal(call.caller))
+    return waitedReply(house, task, NO_WAIT, house.clock.now())
+  if (wait.seconds > 0 && !isTerminal(task.state))
+    return waitForTask(house, call, task, wait.seconds, (now) => isTerminal(now.state)).then((last) =>
+      waitedReply(house, last, wait, house.clock.now()),
+    )
+  return waitedReply(house, task, wait, Math.max(call.now, task.updatedAt))
+}
+
+function waitedReply(house: House, task: Task, wait: Wait, now: Millis): Reply | Promise<Reply> {
+  const finish = (reply: Reply): Reply => {
+    if (wait.applied !== null) reply.headers['Preference-Applied'] = wait.applied
+    return located(house, reply, task)
+  }
+  if (wait.seconds === 0 && task.state === 'pending' && task.revision === 1) return finish(newTaskReply(house, task, now))
+  return taskReply(house, task, wait.seconds > 0 && isTerminal(task.state) ? 200 : 202, now).then(finish)
+}
+
+/** The task once `enough` holds, or as it is when the time is over. */
+async function waitForTask(house: House, call: Call, task: Task, seconds: number, enough: (task: Task) => boolean): Promise<Task> {
+  const changed = await house.waiters.hold(call.caller, () => house.waits.forTask(task.id, enough, seconds * 1000, call.request.signal))
+  return changed ?? present(await house.store.findTask(task.id, call.caller.clientId), 'task')
+}
+
+async function batchReply(house: House, tasks: readonly Task[]): Promise<Reply> {
+  const id = tasks[0]?.batchId ?? ''
+  const shown = await showTasks(house, tasks)
+  return {
+    status: 202,
+    headers: {
+      'Content-Type': 'application/json',
+      ...TASK_CACHE,
+      Location: `${house.publicUrl()}/v1/tasks?batchId=${id}`,
+      'Retry-After': '1',
+    },
+    body: `{"id":"${id}","data":[${shown.join(',')}]}`,
+  }
+}
+
+function reading(house: House): Route[] {
+  const find = async (call: Call): Promise<Task> => present(await house.store.findTask(idParam(call, 'task'), call.caller.clientId), 'task')
+  return [
+    route(
+      {
+        method: 'get',
+        path: '/v1/tasks/{id}',
+        name: 'getTask',
+        tag: 'Tasks',
+        summary: 'Read a task, or wait for it',
+        description:
+          'With `wait` it answers when the task has ended, or, with `If-None-Match`, on its first change; at the latest after that many seconds.',
+        scope: 'tasks:read',
+        query: shapes.waitQuery,
+        requestHeaders: ['If-None-Match', 'Prefer'],
+        answers: {
+          200: { description: 'The task.', schema: shapes.task, headers: [...READ_HEADERS, 'Preference-Applied'] },
+          304: { description: 'The revision named by If-None-Match is the present one.', headers: [...READ_HEADERS, 'Preference-Applied'] },
+        },
+        refusals: ['task_expired'],
+      },
+      { find, handle: (call, { query, found }) => readTask(house, call, found, waitOf(call, query.wait)) },
+    ),
+    rawRoute('input', find),
+    rawRoute('result', find),
+    route(
+      {
+        method: 'get',
+        path: '/v1/tasks',
+        name: 'listTasks',
+        tag: 'Tasks',
+        summary: 'List tasks',
+        description: 'A page may end early; go on while `hasMore` is true.',
+        scope: 'tasks:read',
+        query: shapes.taskListQuery,
+        answers: { 200: { description: 'A page of tasks.', schema: shapes.taskList, headers: ['Link', 'Cache-Control', 'Vary'] } },
+        refusals: ['invalid_cursor'],
+      },
+      { handle: (call, { query }) => listTasks(house, call, query) },
+    ),
+  ]
+}
+
+async function readTask(house: House, call: Call, found: Task, wait: Wait): Promise<Reply> {
+  const known = call.header('if-none-match')
+  const unchanged = (task: Task): boolean => noneMatch(known, String(task.revision))
+  let task = found
+  if (wait.seconds > 0 && !isTerminal(task.state) && (known === undefined || unchanged(task))) {
+    task = await waitForTask(
+      house,
+      call,
+      task,
+      wait.seconds,
+      known === undefined ? (now) => isTerminal(now.state) : (now) => !unchanged(now),
+    )
+    await judgeAgain(house, call, 'tasks:read')
+  }
+  const reply = await (unchanged(task) ? unchangedReply(house, task) : taskReply(house, task, 200))
+  if (wait.applied !== null) reply.headers['Preference-Applied'] = wait.applied
+  return reply
+}
+
+function rawRoute(member: 'input' | 'result', find: (call: Call) => Promise<Task>): Route {
+  return route(
+    {
+      method: 'get',
+      path: `/v1/tasks/{id}/${member}`,
+      name: member === 'input' ? 'getTaskInput' : 'getTaskResult',
+      tag: 'Tasks',
+      summary: `Read a task's ${member} alone, whatever its size`,
+      description: `The JSON as it ${member === 'input' ? 'was sent' : 'was returned'}: also where the task shows null for it, because it is over 64 KiB.`,
+      scope: 'tasks:read',
+      requestHeaders: ['If-None-Match'],
+      answers: {
+        200: { description: `The ${member}.`, schema: shapes.anyJson, headers: ['ETag', 'Cache-Control', 'Vary'] },
+        304: { description: 'The revision named by If-None-Match is the present one.', headers: ['ETag', 'Cache-Control', 'Vary'] },
+      },
+      refusals: member === 'result' ? ['task_expired', 'task_not_completed'] : ['task_expired'],
+    },
+    {
+      find,
+      handle(call, { found: task }) {
+        if (member === 'result' && task.state !== 'completed')
+          throw new RingbackError('task_not_completed', `The task is ${task.state}; only a completed task has a result.`)
+        const headers = { ...TASK_CACHE, ETag: taskTag(task) }
+        if (noneMatch(call.header('if-none-match'), String(task.revision))) return { status: 304, headers, body: null }
+        const body = member === 'input' ? task.input : (task.result ?? 'null')
+        return { status: 200, headers: { 'Content-Type': 'application/json', ...headers }, body }
+      },
+    },
+  )
+}
+
+async function listTasks(house: House, call: Call, query: shapes.TaskListQuery): Promise<Reply> {
+  const { limit, cursor, order, clientId, status, metadata, ...rest } = query
+  const same = defined(rest)
+  const owner = listOwner(call.caller, clientId)
+  const bound = boundTo(call, 'tasks', { order, owner, status, metadata: metadata && Object.entries(metadata), ...same })
+  const [member] = Object.entries(metadata ?? {})
+  const asked: TaskQuery = {
+    ...same,
+    clientId: owner,
+    order,
+    limit,
+    after: await startOf(house, bound, cursor),
+    ...(status && { states: status }),
+    ...(member && { metadata: { key: member[0], value: member[1] } }),
+  }
+  const page = await house.store.listTasks(asked)
+  const shown = await showTasks(house, page.items)
+  return pageReply(
+    house,
+    call,
+    bound,
+    page,
+    (_, index) => shown[index] as string,
+    ({ createdAt, id }) => ({ at: createdAt, id }),
+    { ...TASK_CACHE },
+  )
+}
+
+function acting(house: House): Route[] {
+  const find = async (call: Call): Promise<Task> => present(await house.store.findTask(idParam(call, 'task'), call.caller.clientId), 'task')
+  return [
+    route(
+      {
+        method: 'post',
+        path: '/v1/tasks/{id}/cancel',
+        name: 'cancelTask',
+        tag: 'Tasks',
+        summary: 'Cancel a task',
+        description: 'A pending task is canceled at once; a running one is asked to stop, and whoever settles it first wins.',
+        scope: 'tasks:write',
+        answers: {
+          200: { description: 'The task is canceled.', schema: shapes.task, headers: ['Location', 'ETag'] },
+          202: { description: 'The run was asked to stop.', schema: shapes.task, headers: ['Location', 'Retry-After', 'ETag'] },
+        },
+        refusals: ['task_expired', 'task_not_cancelable'],
+      },
+      {
+        find,
+        async handle(call, { found }) {
+          const change = await house.store.cancelTask(found.id, call.caller.clientId, call.author)
+          const task = changedTask(change)
+          if (change.kind === 'refused')
+            throw new RingbackError('task_not_cancelable', `The task is ${task.state}; only a pending or running task can be canceled.`)
+          return located(house, await taskReply(house, task, isTerminal(task.state) ? 200 : 202), task)
+        },
+      },
+    ),
+    route(
+      {
+        method: 'post',
+        path: '/v1/tasks/{id}/retry',
+        name: 'retryTask',
+        tag: 'Tasks',
+        summary: 'Run a failed or canceled task again',
+        description: 'Begins a new generation of the task, with all its tries, under the same id.',
+        scope: 'tasks:write',
+        answers: { 202: { description: 'The task, pending again.', schema: shapes.task, headers: ['Location', 'Retry-After', 'ETag'] } },
+        refusals: ['task_expired', 'task_not_retryable'],
+      },
+      {
+        find,
+        async handle(call, { found }) {
+          if (call.caller.clientId !== null && (found.state === 'failed' || found.state === 'canceled'))
+            house.checkCapacity(call.caller.clientId, 1, call.now)
+          const change = await house.store.redoTask(found.id, call.caller.clientId, call.author)
+          const task = changedTask(change)
+          if (change.kind === 'refused')
+            throw new RingbackError('task_not_retryable', `The task is ${task.state}; only a failed or canceled task can be retried.`)
+          return located(house, await taskReply(house, task, 202), task)
+        },
+      },
+    ),
+    route(
+      {
+        method: 'delete',
+        path: '/v1/tasks/{id}',
+        name: 'deleteTask',
+        tag: 'Tasks',
+        summary: 'Erase a task that has ended',
+        description: 'Erases input, result, metadata and the bodies of its events, and cancels what is still to be delivered of it.',
+        scope: 'tasks:write',
+        answers: { 204: { description: 'Erased. From now on the task answers 410.' } },
+        refusals: ['task_expired', 'task_not_terminal'],
+      },
+      {
+        find,
+        async handle(call, { found }) {
+          const change = await house.store.eraseTask(found.id, call.caller.clientId, call.author)
+          if (change.kind === 'missing') throw notFound('task')
+          if (change.kind === 'refused')
+            throw new RingbackError('task_not_terminal', `The task is ${change.task.state}; cancel it first, or wait until it has ended.`)
+          return empty()
+        },
+      },
+    ),
+  ]
+}
+
+function changedTask(change: Awaited<ReturnType<House['store']['cancelTask']>>): Task {
+  if (change.kind === 'missing') throw notFound('task')
+  if (change.kind === 'gone') throw expired()
+  return change.task
+}
+
+function located(house: House, reply: Reply, task: Task): Reply {
+  reply.headers.Location = `${house.publicUrl()}/v1/tasks/${task.id}`
+  return reply
+}

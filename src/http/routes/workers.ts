@@ -1,0 +1,278 @@
+/** Workers over HTTP: they pull tasks, keep their leases by heartbeats, and say how each try ended. Every call but the claim presents its lease. */
+import type { z } from '@hono/zod-openapi'
+import { RingbackError } from '../../core/errors.ts'
+import { decide, type Ended, judgeTimes, RESULT_LIMIT_BYTES, tooLarge } from '../../core/lifecycle.ts'
+import { type Json, type Task, WORKER } from '../../core/model.ts'
+import type { Held, LeaseEnd, TaskClaim } from '../../store/interfaces.ts'
+import { exponential, type Registry, readInput } from '../../tasks/define.ts'
+import type { Caller } from '../request/auth.ts'
+import { type House, idParam, jsonReply, notFound, present, shownTime, shownTimeOrNull } from '../context.ts'
+import { checkDepth, memberText } from './create-tasks.ts'
+import { createLeaseTokens, type LeaseTokens } from '../request/lease-token.ts'
+import { invalid, type Reply } from '../request/problem.ts'
+import { type Call, type Route, route } from '../request/route.ts'
+import * as shapes from '../shapes/index.ts'
+
+/** A result that is too large is read, so that the task can fail for it; what is over twice as large is refused unread. */
+const COMPLETE_LIMIT_BYTES = 2 * RESULT_LIMIT_BYTES
+
+export function workerRoutes(house: House): Route[] {
+  const tokens = createLeaseTokens(house)
+  const common = { tag: 'Workers', scope: 'worker', method: 'post' } as const
+  return [
+    route(
+      {
+        ...common,
+        path: '/v1/worker/claim',
+        name: 'claimTasks',
+        summary: 'Claim tasks to run, or wait for some',
+        description:
+          'Answers as soon as there is a task, at the latest after `waitSeconds`. A claim whose caller hung up before it was answered is given back.',
+        body: shapes.claimTasks,
+        answers: { 200: { description: 'The tasks, each with its lease; none when the time was over.', schema: shapes.claimedTasks } },
+        refusals: ['task_type_not_found', 'temporary_reduced_capacity'],
+      },
+      {
+        async handle(call, { body }) {
+          const types = claimable(house.registry, call.caller, body.types)
+          const by = WORKER + (call.caller.keyId ?? 'operator')
+          const hungUp = call.request.signal
+          const taken = await house.claims.take({ types, limit: body.limit, by }, body.waitSeconds * 1000, hungUp)
+          if (taken.length === 0) return claimReply(house, tokens, taken)
+          // What was taken for somebody who is gone goes back, until the last byte has left.
+          const giveBack = (): void => house.claims.giveBack(taken)
+          try {
+            // The key may have been revoked while it waited.
+            await house.gate.recognize(call.header('authorization'), house.clock.now())
+            const reply = await claimReply(house, tokens, taken)
+            if (hungUp.aborted) giveBack()
+            else hungUp.addEventListener('abort', giveBack, { once: true })
+            return reply
+          } catch (error) {
+            giveBack()
+            throw error
+          }
+        },
+      },
+    ),
+    leaseRoute(house, tokens, {
+      verb: 'heartbeat',
+      summary: 'Keep a lease, and report progress',
+      description: 'Renews the lease, but not beyond the end of the try’s `timeoutSeconds` or the task’s `deadlineAt`.',
+      body: shapes.heartbeat,
+      answer: { description: 'The lease is kept.', schema: shapes.leaseKept },
+      async handle(body, lease) {
+        if (!lease.holds) throw lost()
+        const { task, now } = lease
+        const times = [house.leaseMs, task.startedAt! + task.timeoutSeconds * 1000 - now, (task.deadlineAt ?? Infinity) - now]
+        const leaseMs = Math.min(...times)
+        house.claims.see([task.type])
+        const [renewal] = await house.store.renew('task', [lease], leaseMs)
+        if (!renewal?.kept) throw lost()
+        if (body.progress != null || body.message != null) {
+          const { progress, message } = body
+          const report = { progress: Math.min(99.9, progress ?? 0), message: message == null ? task.progressMessage : plain(message, 500) }
+          const reported = await house.store.reportProgress({ ...held(lease), ...report, told: true })
+          if (reported.kind === 'stale') throw lost()
+        }
+        const kept = { leaseExpiresAt: shownTime(now + leaseMs), leaseSeconds: leaseMs / 1000 }
+        return jsonReply(200, { ...kept, cancelRequested: renewal.cancelRequested })
+      },
+    }),
+    leaseRoute(house, tokens, {
+      verb: 'complete',
+      summary: 'Complete a task with its result',
+      description:
+        'The result must fit the schema of the type (422, and the lease goes on). One over 8 MiB fails the task with `result_too_large`.',
+      body: shapes.completeTask,
+      bodyLimitBytes: COMPLETE_LIMIT_BYTES,
+      answer: ENDED,
+      async handle(body, lease, call) {
+        return end(house, lease, 'complete', async () => {
+          const result: Json = memberText(call, 'result', body.result)
+          if (Buffer.byteLength(result) > RESULT_LIMIT_BYTES) return tooLarge
+          await house.registry.get(lease.task.type)?.parseResult(body.result)
+          return { kind: 'returned', result }
+        })
+      },
+    }),
+    leaseRoute(house, tokens, {
+      verb: 'fail',
+      summary: 'Say that a try failed',
+      description:
+        'It is tried again by the retry policy of its type, and not sooner than `retryAfterSeconds`, unless `retryable` is false.',
+      body: shapes.failTask,
+      answer: ENDED,
+      handle({ error, retryable, retryAfterSeconds }, lease, call) {
+        checkDepth(call)
+        return end(house, lease, 'fail', () => ({
+          kind: 'threw',
+          permanent: !(retryable ?? true),
+          error: { code: error.code ?? 'handler_error', message: plain(error.message, 2_000), details: error.details ?? null },
+          notBeforeMs: retryAfterSeconds == null ? null : retryAfterSeconds * 1000,
+        }))
+      },
+    }),
+    leaseRoute(house, tokens, {
+      verb: 'release',
+      summary: 'Give a task back, and its try',
+      description: 'For a worker that stops, and, with `delaySeconds`, for a task that must wait.',
+      body: shapes.releaseTask,
+      answer: ENDED,
+      handle: ({ delaySeconds }, lease) => end(house, lease, 'release', () => ({ kind: 'postponed', delayMs: (delaySeconds ?? 0) * 1000 })),
+    }),
+  ]
+}
+
+const ENDED = { description: 'The lease has ended so; this time, or when it was said before.', schema: shapes.leaseEnded }
+
+/** Types as the store claims them. @throws RingbackError `insufficient_scope`, `task_type_not_found`, `validation_failed` */
+function claimable(registry: Registry, { taskTypes }: Caller, names: readonly string[]): TaskClaim['types'] {
+  const types = names.map((name, index) => {
+    const pointer = `#/types/${index}`
+    if (taskTypes !== null && !taskTypes.includes(name))
+      throw new RingbackError('insufficient_scope', `The key is not for tasks of type "${name}"; it claims ${taskTypes.join(', ')}.`, {
+        headers: { 'WWW-Authenticate': 'Bearer realm="ringback", error="insufficient_scope", scope="worker"' },
+        errors: [{ pointer, detail: 'is no type that this key may claim' }],
+      })
+    const type = registry.get(name)
+    if (!type || name.startsWith('system.'))
+      throw new RingbackError('task_type_not_found', `There is no task type "${name}" on this node.`, {
+        errors: [{ pointer, detail: 'names no task type' }],
+      })
+    if (type.where !== 'worker') throw invalid([{ pointer, detail: 'is run by the nodes themselves: it is not declared where: "worker"' }])
+    return { type: name, concurrency: type.concurrency }
+  })
+  const byName = new Map(types.map((type) => [type.type, type]))
+  return [...byName.values()].sort((a, b) => (a.type < b.type ? -1 : 1))
+}
+
+/** The tasks that may be run; an input that no longer fits its schema ends its task here. */
+async function claimReply(house: House, tokens: LeaseTokens, taken: readonly Task[]): Promise<Reply> {
+  const shown = await Promise.all(
+    taken.map(async (task) => {
+      const input = await readInput(task, house.registry.get(task.type)!)
+      if (input.kind === 'parsed') return showClaimed(task, await tokens.write(task.id, task.fence))
+      await settle(house, task, { kind: 'threw', permanent: true, error: input.error })
+      return null
+    }),
+  )
+  const tasks = shown.filter((text) => text !== null)
+  return {
+    status: 200,
+    headers: { 'Content-Type': 'application/json', 'Cache-Control': 'no-store' },
+    body: `{"tasks":[${tasks.join(',')}]}`,
+  }
+}
+
+function showClaimed(task: Task, token: string): string {
+  const { id, type, clientId, tries, maxTries, generation, fence, deadlineAt, timeoutSeconds, traceparent, tracestate } = task
+  // Its times may end before its lease does.
+  const { startedAt, leasedUntil } = task
+  const expiresAt = Math.min(leasedUntil!, startedAt! + timeoutSeconds * 1000, deadlineAt ?? Infinity)
+  const lease = { token, expiresAt: shownTime(expiresAt), seconds: Math.max(0, expiresAt - startedAt!) / 1000 }
+  const rest = {
+    id,
+    type,
+    clientId,
+    try: tries,
+    maxTries,
+    generation,
+    fence,
+    lease,
+    deadlineAt: shownTimeOrNull(deadlineAt),
+    timeoutSeconds,
+  }
+  const text = JSON.stringify({ ...rest, traceparent, tracestate })
+  // The input as it was sent.
+  return `${text.slice(0, -1)},"input":${task.input},"metadata":${task.metadata}}`
+}
+
+/** A lease as it was presented, beside the task as it is. */
+interface Presented extends Held {
+  readonly task: Task
+  /** The store's clock. */
+  readonly now: number
+  /** Whether it is the lease under which the task runs. */
+  readonly holds: boolean
+}
+const held = ({ id, fence }: Held): Held => ({ id, fence })
+
+interface LeaseShape<Body> {
+  readonly verb: LeaseEnd | 'heartbeat'
+  readonly summary: string
+  readonly description: string
+  readonly body: Body
+  readonly bodyLimitBytes?: number
+  readonly answer: { readonly description: string; readonly schema: z.ZodType }
+}
+
+/** A route that presents a lease. A try whose own time is over ends here, whatever was to be said of it. */
+function leaseRoute<Body extends z.ZodType<{ readonly lease: string }>>(
+  house: House,
+  tokens: LeaseTokens,
+  shape: LeaseShape<Body> & { handle(body: z.output<Body>, lease: Presented, call: Call): Promise<Reply> },
+): Route {
+  const { verb, answer, handle, ...rest } = shape
+  return route(
+    {
+      ...rest,
+      tag: 'Workers',
+      scope: 'worker',
+      method: 'post',
+      path: `/v1/worker/tasks/{id}/${verb}`,
+      name: `${verb}Task`,
+      answers: { 200: answer },
+      refusals: ['task_expired', 'lease_lost'],
+    },
+    {
+      async find(call) {
+        const [now, found] = await Promise.all([house.store.now(), house.store.findTask(idParam(call, 'task'), null)])
+        const task = present(found, 'task')
+        const { taskTypes } = call.caller
+        if (taskTypes !== null && !taskTypes.includes(task.type)) throw notFound('task')
+        return { now, task }
+      },
+      async handle(call, { body, found }) {
+        const { task, now } = found
+        const fence = await tokens.read(task.id, body.lease)
+        if (fence === null)
+          throw invalid([{ pointer: '#/lease', detail: 'is no lease of this task; send lease.token as the claim gave it' }])
+        const holds = task.state === 'running' && task.fence === fence
+        const late = holds ? judgeTimes(task, now) : null
+        if (late) {
+          await settle(house, task, late)
+          throw lost()
+        }
+        return handle(body, { id: task.id, fence, task, now, holds }, call)
+      },
+    },
+  )
+}
+
+/** Ends a lease, or knows that it was ended so before. @throws RingbackError `lease_lost` */
+async function end(house: House, lease: Presented, as: LeaseEnd, judge: () => Ended | Promise<Ended>): Promise<Reply> {
+  const settled = lease.holds ? await settle(house, lease.task, await judge(), as) : null
+  const task = settled ?? (await house.store.findEnded(held(lease), as))
+  if (task === null) throw lost()
+  return jsonReply(200, { status: task.state })
+}
+
+/** The task as its settlement left it; null: the lease was lost. */
+async function settle(house: House, task: Task, ended: Ended, as?: LeaseEnd): Promise<Task | null> {
+  const { clock, store, registry, onRun } = house
+  const outcome = decide(task, ended, (registry.get(task.type)?.retry ?? exponential()).delayMs, clock)
+  const settled = await store.settleTask({ id: task.id, fence: task.fence, outcome, ...(as && { as }) })
+  if (settled.kind === 'stale') return null
+  const { value } = settled
+  const errorCode = 'error' in outcome ? (outcome.error?.code ?? null) : null
+  const durationMs = Math.max(0, value.updatedAt - task.startedAt!)
+  onRun?.({ task, outcome: value.state, durationMs, waitMs: Math.max(0, task.startedAt! - task.dueAt), errorCode })
+  return value
+}
+
+const lost = (): RingbackError =>
+  new RingbackError('lease_lost', 'The lease has ended, or its task was settled otherwise; leave the task: another worker may have it.')
+
+/** Text that any store holds, cut where it is too long: a failure that is told badly is told nevertheless. */
+const plain = (text: string, most: number): string => text.slice(0, most).replaceAll('\0', '\ufffd').toWellFormed()
