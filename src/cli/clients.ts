@@ -1,7 +1,7 @@
 /** `ringback clients`: a first client and its key without curl, on the database itself. */
 import { Command } from 'commander'
-import { systemClock } from '../core/clock.ts'
 import { loadDevelopmentSecrets, parseConfig } from '../config/config.ts'
+import { systemClock } from '../core/clock.ts'
 import { StartupError } from '../core/errors.ts'
 import type { ClientKeeper } from '../platform.ts'
 

@@ -1,7 +1,7 @@
 /** `ringback keys`: the keys that sign webhooks, from the command line, beside a running server too. */
 import { Command } from 'commander'
-import { systemClock } from '../core/clock.ts'
 import { loadDevelopmentSecrets, parseConfig } from '../config/config.ts'
+import { systemClock } from '../core/clock.ts'
 import type { KeyKeeper } from '../platform.ts'
 
 interface Given {

@@ -2,8 +2,8 @@
 import { existsSync } from 'node:fs'
 import { pathToFileURL } from 'node:url'
 import { StartupError } from '../core/errors.ts'
-import { meanThisCopy } from '../tasks/self-import.ts'
 import { isTaskType, type TaskType } from '../tasks/define.ts'
+import { meanThisCopy } from '../tasks/self-import.ts'
 
 /** @throws StartupError when there is no such module, when it cannot be loaded, and when its default export is not `{ tasks: […] }`. */
 export async function loadTaskTypes(path: string): Promise<readonly TaskType[]> {

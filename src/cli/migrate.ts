@@ -1,7 +1,7 @@
 /** `ringback migrate`: brings the database to this version's schema and ends. */
 import { Command } from 'commander'
-import { systemClock } from '../core/clock.ts'
 import { loadDevelopmentSecrets, parseConfig } from '../config/config.ts'
+import { systemClock } from '../core/clock.ts'
 
 export function migrateCommand(): Command {
   return new Command('migrate')

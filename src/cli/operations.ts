@@ -1,13 +1,13 @@
 /** What an operator does with a store, beside running servers or without any: prove it, copy it, put a copy back. */
 import { existsSync } from 'node:fs'
 import { join, resolve } from 'node:path'
-import { systemClock } from '../core/clock.ts'
 import { type Config, loadDevelopmentSecrets } from '../config/config.ts'
+import { systemClock } from '../core/clock.ts'
+import { createSealer } from '../core/encryption.ts'
 import { StartupError } from '../core/errors.ts'
 import type { Millis } from '../core/model.ts'
-import { createSealer } from '../core/encryption.ts'
-import { type AuditReport, auditStore } from '../store/check/check.ts'
 import { type Copied, copyStore, restoreStore } from '../store/backup.ts'
+import { type AuditReport, auditStore } from '../store/check/check.ts'
 
 export { type AuditReport, checks } from '../store/check/check.ts'
 

@@ -1,10 +1,10 @@
 /** `ringback serve`: one node, from its settings to the end of its drain. */
 import { pathToFileURL } from 'node:url'
 import { Command } from 'commander'
-import { systemClock } from '../core/clock.ts'
 import { listeningAt, loadDevelopmentSecrets, parseConfig } from '../config/config.ts'
-import { openLog } from '../observe/log.ts'
 import type { Options } from '../config/settings.ts'
+import { systemClock } from '../core/clock.ts'
+import { openLog } from '../observe/log.ts'
 import { openDoor } from '../server/listener.ts'
 import { loadTaskTypes } from './load-task-types.ts'
 import { developmentKey, welcome } from './welcome.ts'

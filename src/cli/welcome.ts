@@ -1,7 +1,7 @@
 /** What a developer is told at the start: the address, a key, and lines to paste. */
 import { join } from 'node:path'
-import type { Clock } from '../core/clock.ts'
 import { keepInPlace, readIfThere, type SecuredConfig } from '../config/config.ts'
+import type { Clock } from '../core/clock.ts'
 import type { Fetch } from '../server/listener.ts'
 
 const CLIENT = 'development'

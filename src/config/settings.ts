@@ -2,8 +2,8 @@
 import { isIP } from 'node:net'
 import { fileURLToPath } from 'node:url'
 import ipaddr from 'ipaddr.js'
-import { StartupError } from '../core/errors.ts'
 import { parseMasterKey } from '../core/encryption.ts'
+import { StartupError } from '../core/errors.ts'
 
 export type Environment = 'development' | 'production'
 export type LogLevel = 'trace' | 'debug' | 'info' | 'warn' | 'error' | 'fatal' | 'silent'

@@ -2,8 +2,9 @@
  * The one way a task is shown: in a 202, a GET, a list, a stream and a webhook. Written as text, because input, result and
  * metadata are JSON text already: they go out as they came in, and nothing is parsed to be printed again.
  */
-import { parsed } from './stored-json.ts'
+
 import type { Json, Millis, Task } from './model.ts'
+import { parsed } from './stored-json.ts'
 
 /** Inputs and results above this many bytes of UTF-8 are null in every representation and fetched from their own URL. */
 const INLINE_LIMIT_BYTES = 65_536

@@ -4,10 +4,10 @@
  */
 import type { Clock } from '../core/clock.ts'
 import { planTicks, readCron } from '../core/cron.ts'
-import { COUNT_MS, type Room } from './open-tasks.ts'
 import type { Millis } from '../core/model.ts'
 import type { DueSchedule, Store } from '../store/interfaces.ts'
 import type { Registry } from '../tasks/define.ts'
+import { COUNT_MS, type Room } from './open-tasks.ts'
 
 export interface TickerOptions {
   readonly store: Pick<Store, 'findDueSchedules' | 'tick'>

@@ -7,8 +7,8 @@
  * falls due. Polling only repairs wake-ups that were lost.
  */
 import type { Clock } from '../core/clock.ts'
-import type { Millis, Work } from '../core/model.ts'
 import { type Slots, unshared } from '../core/fair-share.ts'
+import type { Millis, Work } from '../core/model.ts'
 import type { Allotment, Claimed, Held, Refusal, Renewal, Settled, Starter } from '../store/interfaces.ts'
 
 export interface Source<W extends Work> {

@@ -1,6 +1,7 @@
 /** After a change of the master key: what was sealed with the previous one is sealed anew, so that the previous one can be dropped. */
-import { StartupError } from '../core/errors.ts'
+
 import type { Sealer } from '../core/encryption.ts'
+import { StartupError } from '../core/errors.ts'
 import type { Store } from '../store/interfaces.ts'
 
 const BATCH = 200

@@ -1,8 +1,8 @@
 /** One try of a task from its input to how it ended, in whatever thread. Nothing here knows the store. */
 import { type Ended, RESULT_LIMIT_BYTES, tooLarge } from '../core/lifecycle.ts'
 import type { Json, Millis, Task } from '../core/model.ts'
-import { Interrupted } from './pump.ts'
 import { Permanent, Postpone, type RunContext, readInput, type TaskType } from '../tasks/define.ts'
+import { Interrupted } from './pump.ts'
 
 /** After a client asked to cancel, how long the handler may still return a result. */
 export const CANCEL_GRACE_MS = 10_000

@@ -2,10 +2,10 @@
 import type { Clock } from '../core/clock.ts'
 import { decide, type Ended, type RunRecord } from '../core/lifecycle.ts'
 import type { Millis, Task } from '../core/model.ts'
-import { lender, Pump, type Source, settleSurely } from './pump.ts'
-import { Expired, graceOf, judgeReason, runTry, tryOf } from './run-try.ts'
 import type { Store } from '../store/interfaces.ts'
 import type { Registry, RunContext, TaskType } from '../tasks/define.ts'
+import { lender, Pump, type Source, settleSurely } from './pump.ts'
+import { Expired, graceOf, judgeReason, runTry, tryOf } from './run-try.ts'
 import type { Threads } from './threads/pool.ts'
 
 /** Reports of one run are written at most this often; the last one always is. */

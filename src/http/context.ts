@@ -1,20 +1,20 @@
 /** What the routes are given: injected once, so that the app is a function of it and of the request. */
 import type { Clock } from '../core/clock.ts'
+import type { Sealer } from '../core/encryption.ts'
 import { RingbackError } from '../core/errors.ts'
 import type { RunRecord } from '../core/lifecycle.ts'
 import type { Millis, Scope, SigningKey } from '../core/model.ts'
-import type { Sealer } from '../core/encryption.ts'
 import type { Found, Page, Position, Store } from '../store/interfaces.ts'
 import type { Registry, TaskType } from '../tasks/define.ts'
-import type { Caller, Gate } from './request/auth.ts'
+import type { MostSeats, Seats } from './limits/open-calls.ts'
 import type { Claims } from './live/claims.ts'
-import type { Cursors } from './request/cursor.ts'
 import type { Ownership } from './live/endpoint-owners.ts'
+import type { Waits } from './live/waits.ts'
+import type { Caller, Gate } from './request/auth.ts'
+import type { Cursors } from './request/cursor.ts'
 import { invalid, type Reply } from './request/problem.ts'
 import type { Call, Log, Porch } from './request/route.ts'
-import type { MostSeats, Seats } from './limits/open-calls.ts'
 import type { Waiting } from './routes/waiting-for.ts'
-import type { Waits } from './live/waits.ts'
 
 export interface AppOptions {
   readonly store: Store

@@ -1,10 +1,10 @@
 /** The log: JSON lines without secrets, and the two wide lines, one for each run of a task and one for each attempt of a delivery. */
 import { write, writeSync } from 'node:fs'
 import { type Logger, pino } from 'pino'
+import type { LogLevel } from '../config/settings.ts'
 import type { Clock } from '../core/clock.ts'
 import { shownError } from '../core/errors.ts'
 import type { AttemptOutcome, EventType, Millis, State } from '../core/model.ts'
-import type { LogLevel } from '../config/settings.ts'
 
 /** Without `child`, whose bindings pino writes past {@link censored}. */
 export type Log = Pick<Logger, 'isLevelEnabled' | Exclude<LogLevel, 'silent'>>

@@ -3,11 +3,11 @@ import { once } from 'node:events'
 import { createServer, type IncomingMessage, maxHeaderSize, type ServerResponse, STATUS_CODES } from 'node:http'
 import type { AddressInfo, Socket } from 'node:net'
 import { getRequestListener, RequestError } from '@hono/node-server'
-import type { Clock } from '../core/clock.ts'
 import type { Config } from '../config/config.ts'
+import type { Clock } from '../core/clock.ts'
 import { RingbackError, StartupError } from '../core/errors.ts'
-import { harden, problemReply } from '../http/request/problem.ts'
 import type { Millis } from '../core/model.ts'
+import { harden, problemReply } from '../http/request/problem.ts'
 import { limitConnections } from './connections.ts'
 
 export type Fetch = (request: Request, bindings?: object) => Response | Promise<Response>

@@ -1,7 +1,7 @@
 /** Task types: how they are defined, what a run is given, and the registry of those this node knows. */
 import { type Fault, RingbackError, StartupError } from '../core/errors.ts'
-import { damageOf } from '../core/stored-json.ts'
 import type { Failure, Millis, Task } from '../core/model.ts'
+import { damageOf } from '../core/stored-json.ts'
 
 /** The part of Standard Schema (https://standardschema.dev) that Ringback uses; zod ≥ 4.2 and others also give JSON Schema. */
 export interface Schema<Output = unknown> {

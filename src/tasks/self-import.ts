@@ -4,7 +4,11 @@
  */
 import { registerHooks } from 'node:module'
 
-const entries: Readonly<Record<string, string>> = { ringback: 'index', 'ringback/client': 'client/index', 'ringback/receiver': 'receiver/index' }
+const entries: Readonly<Record<string, string>> = {
+  ringback: 'index',
+  'ringback/client': 'client/index',
+  'ringback/receiver': 'receiver/index',
+}
 
 /** From now on, in this thread. */
 export function meanThisCopy(): void {

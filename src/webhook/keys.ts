@@ -2,8 +2,8 @@
 import { createHash } from 'node:crypto'
 import { type CryptoKey, calculateJwkThumbprint, exportJWK, generateKeyPair, importJWK, type JWK } from 'jose'
 import type { Clock } from '../core/clock.ts'
-import type { Millis, SigningKey, SigningKeyState } from '../core/model.ts'
 import type { Sealer } from '../core/encryption.ts'
+import type { Millis, SigningKey, SigningKeyState } from '../core/model.ts'
 import type { KeyTurn } from '../store/interfaces.ts'
 
 /** What the ring asks of a store. */

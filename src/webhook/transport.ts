@@ -4,10 +4,10 @@
  */
 import type { Socket } from 'node:net'
 import { Client } from 'undici'
+import type { EgressProxy } from '../config/settings.ts'
 import type { Clock } from '../core/clock.ts'
 import { RingbackError } from '../core/errors.ts'
 import type { Millis } from '../core/model.ts'
-import type { EgressProxy } from '../config/settings.ts'
 import { type AddressRules, judgeUrl } from './address.ts'
 import { Attempt, type AttemptHost, type Carrier, defaultLimits, type Limits, type Sent } from './attempt.ts'
 import { type Destination, Dialer, Failure, type Resolver, type Step, sentences, systemResolver, type Waiting } from './resolver.ts'

@@ -2,8 +2,9 @@
  * One run: nodes, their database, clients and receivers under a seed. First everything that can go wrong does; then nothing does, and whatever was
  * acknowledged has to come to its end.
  */
-import type { Millis } from '../../src/core/model.ts'
+
 import { createSealer } from '../../src/core/encryption.ts'
+import type { Millis } from '../../src/core/model.ts'
 import { walkStore } from '../../src/store/check/check.ts'
 import type { ActiveKey } from '../../src/webhook/keys.ts'
 import { createClients } from './clients.ts'

@@ -1,9 +1,9 @@
 /** The whole platform on SQLite under a clock moved by hand, sending over real sockets. */
 import { onTestFinished } from 'vitest'
 import { listeningAt, loadDevelopmentSecrets, parseConfig } from '../../src/config/config.ts'
+import type { Options } from '../../src/config/settings.ts'
 import type { Millis } from '../../src/core/model.ts'
 import { openRingback } from '../../src/platform.ts'
-import type { Options } from '../../src/config/settings.ts'
 import { defineTask } from '../../src/tasks/define.ts'
 import { freshSqlite } from './databases.ts'
 import { turn } from './engine.ts'

@@ -1,8 +1,8 @@
 /** Clients, endpoints and tasks to test with, all members given. */
 import { systemClock } from '../../src/core/clock.ts'
-import type { Room } from '../../src/engine/open-tasks.ts'
 import { newId, type Prefix } from '../../src/core/id.ts'
 import type { Callback, Failure, Task } from '../../src/core/model.ts'
+import type { Room } from '../../src/engine/open-tasks.ts'
 import type { Added, Claim, DeliverySettlement, NewEndpoint, NewTask, Owed, Settlement, Store } from '../../src/store/interfaces.ts'
 
 const clock = systemClock()

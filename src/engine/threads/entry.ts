@@ -3,10 +3,10 @@ import { type MessagePort, receiveMessageOnPort } from 'node:worker_threads'
 import { systemClock } from '../../core/clock.ts'
 import type { Ended } from '../../core/lifecycle.ts'
 import type { Millis } from '../../core/model.ts'
+import { isTaskType, type RunContext, type TaskType } from '../../tasks/define.ts'
+import { meanThisCopy } from '../../tasks/self-import.ts'
 import { Interrupted, type Interruption } from '../pump.ts'
 import { Expired, judgeError, runTry, type Try } from '../run-try.ts'
-import { meanThisCopy } from '../../tasks/self-import.ts'
-import { isTaskType, type RunContext, type TaskType } from '../../tasks/define.ts'
 
 /** What a thread is told to do. */
 export type Order =

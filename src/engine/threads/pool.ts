@@ -4,9 +4,9 @@ import type { Clock } from '../../core/clock.ts'
 import { StartupError } from '../../core/errors.ts'
 import type { Ended } from '../../core/lifecycle.ts'
 import type { Millis } from '../../core/model.ts'
+import type { RunContext, TaskType } from '../../tasks/define.ts'
 import { Interrupted } from '../pump.ts'
 import { Expired, graceOf, judgeReason, type Try } from '../run-try.ts'
-import type { RunContext, TaskType } from '../../tasks/define.ts'
 import type { Order, Reason, Word } from './entry.ts'
 
 export interface Threads {

@@ -1,8 +1,8 @@
 /** The depth limits: over so many open tasks, of a client or of all, new ones are refused. */
 import type { Clock } from '../../core/clock.ts'
-import { countOpen } from '../../engine/open-tasks.ts'
 import { RingbackError } from '../../core/errors.ts'
 import type { Millis } from '../../core/model.ts'
+import { countOpen } from '../../engine/open-tasks.ts'
 import type { Store } from '../../store/interfaces.ts'
 
 /** Counted anew at most this often, and at least that often while tasks come in. */

@@ -3,10 +3,10 @@
  * Where a process owns its store the count is its memory; where nodes share one, so do they the count.
  */
 import { RateLimiterMemory, RateLimiterPostgres, RateLimiterRes } from 'rate-limiter-flexible'
+import type { RateLimit, RateLimits } from '../../config/settings.ts'
 import type { Clock } from '../../core/clock.ts'
 import { RingbackError } from '../../core/errors.ts'
 import type { Millis } from '../../core/model.ts'
-import type { RateLimit, RateLimits } from '../../config/settings.ts'
 import type { QuotaWindow, Store } from '../../store/interfaces.ts'
 
 export type RequestKind = keyof RateLimits

@@ -1,8 +1,8 @@
 /** The document with examples and links: put where a schema or an operation asks for them by its name. */
 import type { ErrorCode } from '../../core/errors.ts'
+import { answeredBy, shownBy } from './example-index.ts'
 import { examples, problemExample } from './examples.ts'
 import { linksFrom, linksOf } from './links.ts'
-import { answeredBy, shownBy } from './example-index.ts'
 
 interface Media {
   readonly schema?: { readonly $ref?: string }

@@ -2,10 +2,10 @@
 import { OpenAPIHono, type RouteConfig, z } from '@hono/zod-openapi'
 import type { ErrorCode } from '../../core/errors.ts'
 import { clientScopes, type EventType, endpointEventTypes, taskEventTypes } from '../../core/model.ts'
-import { type Document, illustrate } from './add-examples.ts'
 import { documentedStatus, titleOf } from '../request/problem.ts'
 import type { Answer, Route } from '../request/route.ts'
 import * as shapes from '../shapes/index.ts'
+import { type Document, illustrate } from './add-examples.ts'
 
 export interface Described {
   readonly version: string

@@ -1,9 +1,9 @@
 /** JSON Schemas of what webhooks carry, one for each event type, cut out of the OpenAPI document. */
 import { endpointEventTypes, taskEventTypes } from '../../core/model.ts'
 import { type House, jsonReply, notFound } from '../context.ts'
-import type { Described } from './document.ts'
 import { type Route, route } from '../request/route.ts'
 import * as shapes from '../shapes/index.ts'
+import type { Described } from './document.ts'
 
 /** Grows when a receiver that was valid before would not be. New members and new types do not count: receivers ignore what they do not know. */
 const VERSION = 'v1'

@@ -8,12 +8,12 @@ import type { Context } from 'hono'
 import type { Clock } from '../../core/clock.ts'
 import { type ErrorCode, RingbackError, shownError } from '../../core/errors.ts'
 import { type Author, actors, type Millis, type Scope } from '../../core/model.ts'
+import type { Admission, Admit } from '../limits/rate-limit.ts'
 import type { Caller, Gate } from './auth.ts'
-import { faultsOf } from './validation-issues.ts'
 import { admits, isSaneRequestId, mediaType } from './headers.ts'
 import { parseJson, readText } from './json.ts'
 import { asRefusal, harden, invalid, problemReply, type Reply } from './problem.ts'
-import type { Admission, Admit } from '../limits/rate-limit.ts'
+import { faultsOf } from './validation-issues.ts'
 
 export interface Answer {
   readonly description: string

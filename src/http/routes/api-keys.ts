@@ -3,11 +3,11 @@ import { generateApiKey } from '../../core/api-key.ts'
 import { RingbackError } from '../../core/errors.ts'
 import { newId } from '../../core/id.ts'
 import { type Client, clientScopes, type Key, type Millis } from '../../core/model.ts'
-import { findClient } from './clients.ts'
 import { empty, type House, idParam, jsonReply, notFound, OPERATOR, shownTime, shownTimeOrNull } from '../context.ts'
 import { invalid, type Reply } from '../request/problem.ts'
 import { type Call, type Route, route } from '../request/route.ts'
 import * as shapes from '../shapes/index.ts'
+import { findClient } from './clients.ts'
 
 export function apiKeyRoutes(house: House): Route[] {
   return [...clientKeyRoutes(house), ...operatorKeyRoutes(house)]

@@ -1,6 +1,7 @@
 /** Cancel and retry by filter: counted, or done by a durable task. */
-import { BULK_CANCEL, BULK_RETRY, type BulkInput, bulkFilterOf } from '../../tasks/system/bulk.ts'
+
 import type { State } from '../../core/model.ts'
+import { BULK_CANCEL, BULK_RETRY, type BulkInput, bulkFilterOf } from '../../tasks/system/bulk.ts'
 import { clientOf, type House } from '../context.ts'
 import { invalid, type Reply } from '../request/problem.ts'
 import { type Call, type Route, route } from '../request/route.ts'

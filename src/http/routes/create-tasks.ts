@@ -5,13 +5,13 @@ import { newId } from '../../core/id.ts'
 import type { Endpoint, Json, Millis } from '../../core/model.ts'
 import type { NewTask } from '../../store/interfaces.ts'
 import type { TaskType } from '../../tasks/define.ts'
-import { listAllEndpoints } from './endpoint-document.ts'
-import { traceContext } from '../request/headers.ts'
 import type { House } from '../context.ts'
+import { traceContext } from '../request/headers.ts'
 import { DEEPEST, scanJson } from '../request/json.ts'
 import { invalid } from '../request/problem.ts'
 import type { Call } from '../request/route.ts'
 import type { CreateTask } from '../shapes/index.ts'
+import { listAllEndpoints } from './endpoint-document.ts'
 
 /** How many characters of a pointer stand before the member: `#` or `#/tasks/3`. */
 type Root = string

@@ -2,8 +2,8 @@
 
 import { RingbackError } from '../../core/errors.ts'
 import { newId } from '../../core/id.ts'
-import { parsed } from '../../core/stored-json.ts'
 import { type Attempt, type Delivery, type Endpoint, endpointStatus, type Millis, type Timings } from '../../core/model.ts'
+import { parsed } from '../../core/stored-json.ts'
 import type { DeliveryQuery, LaneState } from '../../store/interfaces.ts'
 import {
   boundTo,
@@ -20,9 +20,9 @@ import {
   startOf,
 } from '../context.ts'
 import { invalid, type Reply } from '../request/problem.ts'
-import { replayRoute } from './replay.ts'
 import { type Call, type Route, route } from '../request/route.ts'
 import * as shapes from '../shapes/index.ts'
+import { replayRoute } from './replay.ts'
 
 export function deliveryRoutes(house: House): Route[] {
   const common = { tag: 'Deliveries' } as const

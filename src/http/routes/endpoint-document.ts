@@ -1,11 +1,11 @@
 /** The endpoint as it is shown, and the one way it is changed. */
 import { canonicalUrl } from '../../core/callback-url.ts'
 import { RingbackError } from '../../core/errors.ts'
-import { isJson, parsed } from '../../core/stored-json.ts'
 import { defaultEvents, type Endpoint, endpointStatus } from '../../core/model.ts'
+import { isJson, parsed } from '../../core/stored-json.ts'
 import type { EndpointPatch } from '../../store/interfaces.ts'
-import { checkIfMatch, matches } from '../request/headers.ts'
 import { type House, idParam, jsonReply, notFound, shownTime, shownTimeOrNull } from '../context.ts'
+import { checkIfMatch, matches } from '../request/headers.ts'
 import type { Reply } from '../request/problem.ts'
 import type { Call } from '../request/route.ts'
 

@@ -3,11 +3,11 @@ import { timingSafeEqual } from 'node:crypto'
 import { RingbackError } from '../../core/errors.ts'
 import type { Endpoint } from '../../core/model.ts'
 import { challengeOf } from '../../core/wire.ts'
-import { change, checkPrecondition, endpointReply, findUnchanged } from './endpoint-document.ts'
 import type { House } from '../context.ts'
 import type { Reply } from '../request/problem.ts'
 import { type Call, type Route, route } from '../request/route.ts'
 import * as shapes from '../shapes/index.ts'
+import { change, checkPrecondition, endpointReply, findUnchanged } from './endpoint-document.ts'
 
 export function verificationRoute(house: House): Route {
   return route(

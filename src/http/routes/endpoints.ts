@@ -1,16 +1,26 @@
 /** The endpoint routes: where a client's webhooks go. */
+
+import type { Place } from '../../core/encryption.ts'
 import { RingbackError } from '../../core/errors.ts'
 import { newId } from '../../core/id.ts'
 import { type Delivery, defaultEvents, type Endpoint, type Json, type Millis } from '../../core/model.ts'
-import type { Place } from '../../core/encryption.ts'
 import type { EndpointPatch, NewEndpoint } from '../../store/interfaces.ts'
-import { deliveryReply } from './deliveries.ts'
-import { change, checkPrecondition, duplicate, endpointReply, findEndpoint, findUnchanged, shownEndpoint, tagOf } from './endpoint-document.ts'
-import { noneMatch } from '../request/headers.ts'
 import { boundTo, clientOf, empty, type House, listOwner, notFound, pageReply, startOf, tooMany } from '../context.ts'
+import { noneMatch } from '../request/headers.ts'
 import { invalid, type Reply } from '../request/problem.ts'
 import { type Call, type Route, route } from '../request/route.ts'
 import * as shapes from '../shapes/index.ts'
+import { deliveryReply } from './deliveries.ts'
+import {
+  change,
+  checkPrecondition,
+  duplicate,
+  endpointReply,
+  findEndpoint,
+  findUnchanged,
+  shownEndpoint,
+  tagOf,
+} from './endpoint-document.ts'
 import { verificationRoute } from './endpoint-verification.ts'
 
 const DEFAULT_IN_FLIGHT = 20

@@ -1,14 +1,14 @@
 /** Events as they are read: the feed of a client, in commit order, for a receiver that was down; those of one task, as a list or as a stream. */
 import { RingbackError } from '../../core/errors.ts'
-import { isJson } from '../../core/stored-json.ts'
 import type { Event, EventType, Task } from '../../core/model.ts'
+import { isJson } from '../../core/stored-json.ts'
 import { envelopeJson } from '../../core/wire.ts'
-import { prefersEventStream } from '../request/headers.ts'
 import { boundTo, type House, idParam, judgeAgain, listOwner, listReply, present } from '../context.ts'
+import { createStreams } from '../live/stream.ts'
+import { prefersEventStream } from '../request/headers.ts'
 import { invalid, type Reply } from '../request/problem.ts'
 import { type Call, type Route, route } from '../request/route.ts'
 import * as shapes from '../shapes/index.ts'
-import { createStreams } from '../live/stream.ts'
 
 export function eventRoutes(house: House): Route[] {
   const common = { tag: 'Events', method: 'get', scope: 'tasks:read' } as const

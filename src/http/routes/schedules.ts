@@ -4,7 +4,6 @@ import { RingbackError } from '../../core/errors.ts'
 import { newId } from '../../core/id.ts'
 import type { Json, Millis, Schedule, TaskTemplate } from '../../core/model.ts'
 import type { NewSchedule, SchedulePatch } from '../../store/interfaces.ts'
-import { checkIfMatch, matches } from '../request/headers.ts'
 import {
   boundTo,
   clientOf,
@@ -20,10 +19,11 @@ import {
   startOf,
   tooMany,
 } from '../context.ts'
-import { type CallbackBody, checkInput, inputText, planCallback, typeNamed } from './create-tasks.ts'
+import { checkIfMatch, matches } from '../request/headers.ts'
 import { invalid, type Reply } from '../request/problem.ts'
 import { type Call, check, type Route, route } from '../request/route.ts'
 import * as shapes from '../shapes/index.ts'
+import { type CallbackBody, checkInput, inputText, planCallback, typeNamed } from './create-tasks.ts'
 
 const DEFAULT_ZONE = 'UTC'
 const DEFAULT_CATCH_UP = 'none'

@@ -1,6 +1,7 @@
 /** What an answer shows of a task beyond its row, and the headers that come with it. */
-import { legible } from '../../core/stored-json.ts'
+
 import { isTerminal, type Millis, type Task } from '../../core/model.ts'
+import { legible } from '../../core/stored-json.ts'
 import { type TaskView, taskJson, type WaitingFor } from '../../core/wire.ts'
 import type { CallbackStatus } from '../../store/interfaces.ts'
 import { type House, JSON_TYPE } from '../context.ts'

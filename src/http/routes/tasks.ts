@@ -1,10 +1,7 @@
 /** The task routes: create, read, wait, list, cancel, retry, erase. */
 import { RingbackError } from '../../core/errors.ts'
-import { fingerprintOf, parseIdempotencyKey } from '../request/idempotency.ts'
 import { isTerminal, type Millis, type Task } from '../../core/model.ts'
 import type { Idempotency, Submitted, TaskQuery } from '../../store/interfaces.ts'
-import { bulkRoutes } from './bulk.ts'
-import { noneMatch, preferredWait } from '../request/headers.ts'
 import {
   boundTo,
   clientOf,
@@ -20,10 +17,13 @@ import {
   present,
   startOf,
 } from '../context.ts'
-import { planBatch, planTask } from './create-tasks.ts'
+import { noneMatch, preferredWait } from '../request/headers.ts'
+import { fingerprintOf, parseIdempotencyKey } from '../request/idempotency.ts'
 import type { Reply } from '../request/problem.ts'
 import { type Call, type Route, route } from '../request/route.ts'
 import * as shapes from '../shapes/index.ts'
+import { bulkRoutes } from './bulk.ts'
+import { planBatch, planTask } from './create-tasks.ts'
 import { newTaskReply, showTasks, TASK_CACHE, taskReply, taskTag, unchangedReply } from './task-document.ts'
 
 const READ_HEADERS = ['ETag', 'Retry-After', 'Cache-Control', 'Vary']

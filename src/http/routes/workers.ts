@@ -5,13 +5,13 @@ import { decide, type Ended, judgeTimes, RESULT_LIMIT_BYTES, tooLarge } from '..
 import { type Json, type Task, WORKER } from '../../core/model.ts'
 import type { Held, LeaseEnd, TaskClaim } from '../../store/interfaces.ts'
 import { exponential, type Registry, readInput } from '../../tasks/define.ts'
-import type { Caller } from '../request/auth.ts'
 import { type House, idParam, jsonReply, notFound, present, shownTime, shownTimeOrNull } from '../context.ts'
-import { checkDepth, memberText } from './create-tasks.ts'
+import type { Caller } from '../request/auth.ts'
 import { createLeaseTokens, type LeaseTokens } from '../request/lease-token.ts'
 import { invalid, type Reply } from '../request/problem.ts'
 import { type Call, type Route, route } from '../request/route.ts'
 import * as shapes from '../shapes/index.ts'
+import { checkDepth, memberText } from './create-tasks.ts'
 
 /** A result that is too large is read, so that the task can fail for it; what is over twice as large is refused unread. */
 const COMPLETE_LIMIT_BYTES = 2 * RESULT_LIMIT_BYTES

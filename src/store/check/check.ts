@@ -5,9 +5,9 @@ import type { Driver } from '../driver.ts'
 import { checkSchema } from '../migrate.ts'
 import { openPostgres } from '../postgres.ts'
 import type { Script } from '../script.ts'
-import * as places from './indexes.ts'
-import * as proofs from './checks.ts'
 import { readSqlite } from '../sqlite.ts'
+import * as proofs from './checks.ts'
+import * as places from './indexes.ts'
 
 export { type Check, checks } from './checks.ts'
 

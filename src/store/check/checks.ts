@@ -2,7 +2,7 @@
  * What holds for tasks, their events and the deliveries these owe, looked at page by page in the order of keys. Each page is one consistent
  * look, and every rule can be judged within it, so that servers may go on meanwhile.
  */
-import { isJson } from '../../core/stored-json.ts'
+
 import {
   type CanceledReason,
   type Endpoint,
@@ -15,6 +15,7 @@ import {
   type Task,
   type Trigger,
 } from '../../core/model.ts'
+import { isJson } from '../../core/stored-json.ts'
 import { bind, type Dialect, now, rows, type Script, type SQL, sql, statement, together } from '../script.ts'
 import { ending, readListeners, subscriptions } from '../scripts/outbox.ts'
 import { laneOf } from '../scripts/tasks.ts'

@@ -1,12 +1,12 @@
 /** What an audit looks at beside tasks, events and deliveries: the places these are found by. Lanes and turns, feeds, labels, remembered keys, tombstones. */
 import { gateOf } from '../../core/circuit-breaker.ts'
-import { isJson } from '../../core/stored-json.ts'
 import type { Endpoint, Millis } from '../../core/model.ts'
-import { bind, now, rows, type Script, sql, statement, together } from '../script.ts'
+import { isJson } from '../../core/stored-json.ts'
 import { strandedIn } from '../queue/claim.ts'
-import { type Check, end, fates, idsOf, named, type OpenReason, type Portion, spared, type Violation } from './checks.ts'
-import { TOMBSTONE_MS } from '../scripts/retention.ts'
 import { FOREVER } from '../queue/fair-order.ts'
+import { bind, now, rows, type Script, sql, statement, together } from '../script.ts'
+import { TOMBSTONE_MS } from '../scripts/retention.ts'
+import { type Check, end, fates, idsOf, named, type OpenReason, type Portion, spared, type Violation } from './checks.ts'
 
 const PAGE = 2_000
 const limit = sql.raw(`limit ${PAGE}`)

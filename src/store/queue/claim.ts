@@ -10,12 +10,24 @@
  * and for later, and is passed by: a client at the cost of one row.
  */
 import { limitOf } from '../../core/circuit-breaker.ts'
-import type { Kind, Millis, Work } from '../../core/model.ts'
 import { unshared } from '../../core/fair-share.ts'
-import { bind, type Columns, type Dialect, rows, type Script, send, sql, statement, together } from '../script.ts'
+import type { Kind, Millis, Work } from '../../core/model.ts'
 import type { Allotment, Claimed, Refusal } from '../interfaces.ts'
+import { bind, type Columns, type Dialect, rows, type Script, send, sql, statement, together } from '../script.ts'
+import {
+  clientsIn,
+  type Line,
+  type Looked,
+  mostTurns,
+  plan,
+  type Round,
+  type Rule,
+  type Seen,
+  share,
+  sift,
+  type Want,
+} from './fair-order.ts'
 import { addLanes, KEY_CONCURRENCY, lockLanes } from './lane.ts'
-import { clientsIn, type Line, type Looked, mostTurns, plan, type Round, type Rule, type Seen, share, sift, type Want } from './fair-order.ts'
 import { keepTurns, type Turn } from './run-queue.ts'
 
 const ids = (d: Dialect, name: string) => sql`select v.id from ${d.records(name, { id: 'text' })} v`

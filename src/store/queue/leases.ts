@@ -1,8 +1,8 @@
 /** Leases of both tables of work: renewed by whoever holds them, found by the janitor when they have ended. */
 import { type Delivery, type Kind, type Millis, type Task, WORKER } from '../../core/model.ts'
 import { deliveryColumns, taskColumns } from '../columns.ts'
-import { bind, first, rows, type Script, send, sql, statement, together } from '../script.ts'
 import type { Expired, Held, LeaseEnd, Renewal } from '../interfaces.ts'
+import { bind, first, rows, type Script, send, sql, statement, together } from '../script.ts'
 
 const tables = { task: 'tasks', delivery: 'deliveries' } as const
 

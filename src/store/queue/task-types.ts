@@ -1,7 +1,7 @@
 /** What nodes share about task types: which are paused, and when somebody was last there to run them. */
 import type { Millis } from '../../core/model.ts'
-import { bind, first, rows, type Script, send, sql, statement } from '../script.ts'
 import type { QueueState } from '../interfaces.ts'
+import { bind, first, rows, type Script, send, sql, statement } from '../script.ts'
 
 /** Every task type's queue, and what stands before and behind them. */
 const PREFIX = 'task/'

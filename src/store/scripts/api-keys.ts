@@ -1,8 +1,8 @@
 /** API keys: made, looked up, rotated, revoked. What ends one tells the other nodes, which remember keys for some seconds. */
 import type { ClientStatus, Key, Millis } from '../../core/model.ts'
 import { keyColumns } from '../columns.ts'
-import { bind, type Call, type Dialect, first, rows, type Script, type SQL, sql, statement } from '../script.ts'
 import type { NewKey } from '../interfaces.ts'
+import { bind, type Call, type Dialect, first, rows, type Script, type SQL, sql, statement } from '../script.ts'
 
 /** The word that a key, or all keys of a client, may not mean any more what they did; its id follows. */
 export const ACCESS = 'access:'

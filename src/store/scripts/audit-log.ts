@@ -13,8 +13,8 @@ import {
   type Schedule,
 } from '../../core/model.ts'
 import { auditColumns } from '../columns.ts'
-import { bind, first, now, query, rows, type Script, type SQL, send, sql, statement } from '../script.ts'
 import type { AuditQuery, Changed, EndpointPatch, KeyTurn, Page, Position, SchedulePatch, TaskChange } from '../interfaces.ts'
+import { bind, first, now, query, rows, type Script, type SQL, send, sql, statement } from '../script.ts'
 
 /** What was done, to what, of whose. */
 export interface Deed {

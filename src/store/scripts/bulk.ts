@@ -1,7 +1,7 @@
 /** Cancel and retry by filter, page by page, each page with the mark of how far it came, in one commit. */
 import type { Millis, State, Task } from '../../core/model.ts'
-import { type Call, type Dialect, query, rows, type Script, type SQL, send, sql, statement } from '../script.ts'
 import type { BulkCheckpoint, BulkFilter, Held, Position } from '../interfaces.ts'
+import { type Call, type Dialect, query, rows, type Script, type SQL, send, sql, statement } from '../script.ts'
 import { keepCheckpoint, resume } from './checkpoints.ts'
 import { isIn, scan } from './lists.ts'
 import type { View } from './outbox.ts'

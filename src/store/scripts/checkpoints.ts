@@ -1,7 +1,7 @@
 /** How far a walk along a client's rows has come: kept with the task that walks, in the commit of each page. */
 import type { Json } from '../../core/model.ts'
-import { bind, type Call, first, type Script, sql, statement } from '../script.ts'
 import type { Held, Walked } from '../interfaces.ts'
+import { bind, type Call, first, type Script, sql, statement } from '../script.ts'
 
 const readCheckpoint = statement(
   () => sql`select checkpoint from tasks where id = ${bind('id')} and fence = ${bind('fence')} and coalesce(state, '') = 'running'`,

@@ -1,7 +1,7 @@
 /** Where sealed values live, how they are replaced by the same values under another key, and how those that serve no more are erased. */
 import type { Millis } from '../../core/model.ts'
-import { bind, type Call, rows, type Script, send, sql, statement } from '../script.ts'
 import type { SealedValue } from '../interfaces.ts'
+import { bind, type Call, rows, type Script, send, sql, statement } from '../script.ts'
 
 /** Every column that holds sealed values, and the column that names its rows. The canary's place is called `meta`: it is no value among others. */
 const places = [

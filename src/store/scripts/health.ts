@@ -3,11 +3,11 @@ import { COLD_WINDOW, DISABLED_PROBE_MS, gateOf, isForbidden } from '../../core/
 import { type Endpoint, type EventType, endpointStatus, type Millis } from '../../core/model.ts'
 import { cloudEventJson, envelopeJson } from '../../core/wire.ts'
 import { endpointColumns } from '../columns.ts'
-import { bind, type Call, type Columns, type Dialect, now, rows, type Script, send, sql, statement } from '../script.ts'
 import type { DeliverySettlement } from '../interfaces.ts'
-import { type NewDelivery, type NewEvent, owe, readListeners, triesOf, type View, write } from './outbox.ts'
-import { changeLane } from '../queue/lane.ts'
 import { FOREVER, type Rule } from '../queue/fair-order.ts'
+import { changeLane } from '../queue/lane.ts'
+import { bind, type Call, type Columns, type Dialect, now, rows, type Script, send, sql, statement } from '../script.ts'
+import { type NewDelivery, type NewEvent, owe, readListeners, triesOf, type View, write } from './outbox.ts'
 
 const DAY_MS: Millis = 86_400_000
 /** An episode of failure is told after this, and disables the endpoint after that. */

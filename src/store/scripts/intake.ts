@@ -1,14 +1,14 @@
 /** Tasks come in: the task, its lane's turn and its idempotency key in one commit. A merged statement is total: a conflict is a row of the answer. */
 import type { Millis, Task } from '../../core/model.ts'
 import { taskColumns } from '../columns.ts'
-import { bind, type Call, type Columns, first, rows, type Script, send, sql, statement, together } from '../script.ts'
 import type { Idempotency, Intake, NewTask, Submitted } from '../interfaces.ts'
 import type { Slots } from '../queue/claim.ts'
-import type { View } from './outbox.ts'
-import { findGates, queueOf } from '../queue/task-types.ts'
 import { addLanes, KEY_CONCURRENCY } from '../queue/lane.ts'
-import { announce, laneOf } from './tasks.ts'
 import { leaveTurns, turnsFor } from '../queue/run-queue.ts'
+import { findGates, queueOf } from '../queue/task-types.ts'
+import { bind, type Call, type Columns, first, rows, type Script, send, sql, statement, together } from '../script.ts'
+import type { View } from './outbox.ts'
+import { announce, laneOf } from './tasks.ts'
 
 /** How long an idempotency key is kept. */
 export const IDEMPOTENCY_MS: Millis = 86_400_000

@@ -1,11 +1,11 @@
 /** What is read and not changed: lists by keyset, the feed, states of callbacks. Texts vary with the filters, so they are rendered at each call. */
 import { type Delivery, type Endpoint, type Event, type EventType, isTerminal, type Task } from '../../core/model.ts'
 import { deliveryColumns, endpointColumns, eventColumns, taskColumns } from '../columns.ts'
-import { bind, type Dialect, first, query, rows, type Script, type SQL, sql, statement, together } from '../script.ts'
 import type { CallbackStatus, DeliveryQuery, Holds, LaneState, OpenMark, Page, Position, TaskQuery } from '../interfaces.ts'
 import { countTypes } from '../queue/claim.ts'
-import { type QueueRow, readQueues, shownQueue, typeOf } from '../queue/task-types.ts'
 import { FOREVER } from '../queue/fair-order.ts'
+import { type QueueRow, readQueues, shownQueue, typeOf } from '../queue/task-types.ts'
+import { bind, type Dialect, first, query, rows, type Script, type SQL, sql, statement, together } from '../script.ts'
 
 const every = (conditions: readonly SQL[]): SQL => (conditions.length === 0 ? sql`true` : sql.join([...conditions], sql` and `))
 

@@ -2,7 +2,7 @@
  * The outbox: events and the deliveries they owe, written by the script that changes the task, in its transaction. There is no other.
  * Bodies are rendered here, from the row the change returned, so that the bytes are fixed with the fact.
  */
-import { legible, parsed } from '../../core/stored-json.ts'
+
 import {
   type Callback,
   type Delivery,
@@ -15,12 +15,13 @@ import {
   type Task,
   type Trigger,
 } from '../../core/model.ts'
+import { legible, parsed } from '../../core/stored-json.ts'
 import { cloudEventJson, envelopeJson, taskJson } from '../../core/wire.ts'
 import { endpointColumns } from '../columns.ts'
-import { bind, type Call, type Columns, rows, type Script, send, sql, statement, together } from '../script.ts'
 import type { Owed } from '../interfaces.ts'
 import { admit, type Slots, type Wanted } from '../queue/claim.ts'
 import { leaveTurns, turnsFor } from '../queue/run-queue.ts'
+import { bind, type Call, type Columns, rows, type Script, send, sql, statement, together } from '../script.ts'
 
 /** What rendering takes that no table holds. */
 export interface View {

@@ -6,11 +6,11 @@
 import type { Delivery, Endpoint, Json, Millis } from '../../core/model.ts'
 import { cloudEventJson, envelopeJson } from '../../core/wire.ts'
 import { endpointColumns } from '../columns.ts'
-import { bind, first, type Script, send, sql, statement } from '../script.ts'
 import type { DeliverySettlement } from '../interfaces.ts'
+import { addLanes, changeLane, paceOf } from '../queue/lane.ts'
+import { bind, first, type Script, send, sql, statement } from '../script.ts'
 import { regulate } from './health.ts'
 import { laneOf, owe, type View, write } from './outbox.ts'
-import { addLanes, changeLane, paceOf } from '../queue/lane.ts'
 
 const TYPE = 'endpoint.verification'
 /** An endpoint that has not proved itself is asked at most once in this. */

@@ -1,7 +1,7 @@
 /** What was used of quotas that count requests: windows of fixed length, shared by all nodes. Losing them in a crash costs a window. */
 import type { Millis } from '../../core/model.ts'
-import { bind, type Call, type Columns, type Script, send, sql, statement, together } from '../script.ts'
 import type { QuotaUse, QuotaWindow } from '../interfaces.ts'
+import { bind, type Call, type Columns, type Script, send, sql, statement, together } from '../script.ts'
 
 /** A window is over when a new one, begun now, would end a whole window later: one reading of the clock judges both columns. */
 const use = statement(

@@ -1,11 +1,11 @@
 /** Replay: what was owed before is owed once more, page by page, each page with the mark of how far it came, in one commit. */
 import type { Endpoint, EventType, Json, Millis, State } from '../../core/model.ts'
-import { bind, type Columns, type Dialect, now, query, rows, type Script, type SQL, send, sql, statement, together } from '../script.ts'
 import type { Held, Position, ReplayCheckpoint, ReplayFilter } from '../interfaces.ts'
+import { leaveTurns, turnsFor } from '../queue/run-queue.ts'
+import { bind, type Columns, type Dialect, now, query, rows, type Script, type SQL, send, sql, statement, together } from '../script.ts'
 import { keepCheckpoint, resume } from './checkpoints.ts'
 import { DELIVERIES, keepEvents, keepTasks } from './deliveries.ts'
 import { readListeners, triesOf, type View } from './outbox.ts'
-import { leaveTurns, turnsFor } from '../queue/run-queue.ts'
 
 /** Rows that one page looks at, whether they match or not. */
 const SCANNED = 1_000

@@ -1,7 +1,7 @@
 /** What has served its time goes: ended tasks with everything of theirs, news of endpoints, deleted endpoints, remembered keys, and the memory of what was erased. */
 import { isTerminal, type Millis, type State } from '../../core/model.ts'
-import { bind, type Columns, type Dialect, now, rows, type Script, send, sql, statement } from '../script.ts'
 import type { Aged } from '../interfaces.ts'
+import { bind, type Columns, type Dialect, now, rows, type Script, send, sql, statement } from '../script.ts'
 
 /** How long a task that is gone still answers 410. */
 export const TOMBSTONE_MS: Millis = 7 * 86_400_000

@@ -1,8 +1,8 @@
 /** Recurring tasks: a tick moves its schedule on and makes its task in one commit, so that no tick is made twice, and none is lost. */
 import type { Millis, Schedule, TaskTemplate } from '../../core/model.ts'
 import { scheduleColumns } from '../columns.ts'
-import { bind, type Columns, first, now, query, rows, type Script, send, sql, statement } from '../script.ts'
 import type { Added, Changed, DueSchedule, NewSchedule, NewTask, Page, Position, SchedulePatch, Tick } from '../interfaces.ts'
+import { bind, type Columns, first, now, query, rows, type Script, send, sql, statement } from '../script.ts'
 import { lockClient } from './clients.ts'
 import { addTasks } from './intake.ts'
 import type { View } from './outbox.ts'

@@ -1,8 +1,8 @@
 /** The keys that sign webhooks: made, rotated, revoked. Each change tells the other nodes. */
 import type { SigningKey, SigningKeyState } from '../../core/model.ts'
 import { signingKeyColumns } from '../columns.ts'
-import { bind, first, rows, type Script, send, sql, statement } from '../script.ts'
 import type { KeyTurn } from '../interfaces.ts'
+import { bind, first, rows, type Script, send, sql, statement } from '../script.ts'
 
 /** The word that the keys have changed. */
 export const KEYS = 'keys'

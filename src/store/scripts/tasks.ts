@@ -1,15 +1,15 @@
 /** Tasks leave and enter their states here: intake, claim, settle, progress, cancel, redo, erase. */
 import { isTerminal, type Millis, type Outcome, type Task } from '../../core/model.ts'
 import { taskColumns, updatedTaskColumns } from '../columns.ts'
-import { bind, type Columns, type Dialect, first, now, rows, type Script, type SQL, send, sql, statement, together } from '../script.ts'
 import type { Owed, Progress, Reported, Settled, Settlement, TaskChange } from '../interfaces.ts'
 import type { Slots, Taking } from '../queue/claim.ts'
-import { byLease, leaseOf, rememberEnds } from '../queue/leases.ts'
-import { emit, ending, type Fact, type View } from './outbox.ts'
-import { queueOf } from '../queue/task-types.ts'
-import { TOMBSTONE_MS } from './retention.ts'
 import { free } from '../queue/lane.ts'
+import { byLease, leaseOf, rememberEnds } from '../queue/leases.ts'
 import { leaveTurns, type Ready, turnsFor } from '../queue/run-queue.ts'
+import { queueOf } from '../queue/task-types.ts'
+import { bind, type Columns, type Dialect, first, now, rows, type Script, type SQL, send, sql, statement, together } from '../script.ts'
+import { emit, ending, type Fact, type View } from './outbox.ts'
+import { TOMBSTONE_MS } from './retention.ts'
 
 export const laneOf = (task: { clientId: string; type: string; concurrencyKey: string | null }): string =>
   task.concurrencyKey === null ? `${task.clientId}/${task.type}` : `${task.clientId}/${task.type}/${task.concurrencyKey}`

@@ -1,6 +1,7 @@
 /** The task types `system.cancel` and `system.retry`: what a filter matches is canceled, or begins anew. */
-import type { Room } from '../../engine/open-tasks.ts'
+
 import type { State } from '../../core/model.ts'
+import type { Room } from '../../engine/open-tasks.ts'
 import type { BulkCheckpoint, BulkFilter, Held, Store } from '../../store/interfaces.ts'
 import { Postpone, type TaskType } from '../define.ts'
 import { walkType } from './paged-job.ts'

@@ -1,0 +1,136 @@
+import { randomBytes } from 'node:crypto'
+import { inspect } from 'node:util'
+import { describe, expect, test } from 'vitest'
+import { systemClock } from '../../src/core/clock.ts'
+import { createSealer, parseMasterKey } from '../../src/core/encryption.ts'
+import { StartupError } from '../../src/core/errors.ts'
+import { fc } from '../support/chance.ts'
+
+const clock = systemClock()
+const newKey = (): string => randomBytes(32).toString('base64')
+const place = { table: 'endpoints', id: 'endpoint_1', column: 'secret' }
+
+/** The error `act` throws. */
+function refusal(act: () => unknown): Error {
+  try {
+    act()
+  } catch (error) {
+    return error as Error
+  }
+  throw new Error('nothing was refused')
+}
+
+describe('a sealed value', () => {
+  test('opens at its place and is never sealed the same way twice', () => {
+    const sealer = createSealer({ masterKey: newKey(), clock })
+    fc.assert(
+      fc.property(fc.string({ unit: 'binary' }), (plain) => {
+        const [a, b] = [sealer.seal(plain, place), sealer.seal(plain, place)]
+        expect(a).toMatch(/^v1\.[\w-]{8}\.[\w-]{16}\.[\w-]{22,}$/)
+        expect(a.startsWith(`v1.${sealer.keyId}.`)).toBe(true)
+        expect(sealer.open(a, place)).toBe(plain)
+        expect(a).not.toBe(b)
+      }),
+    )
+  })
+
+  test('opens in no other table, row or column', () => {
+    const sealer = createSealer({ masterKey: newKey(), clock })
+    const sealed = sealer.seal('whsec_x', { table: 'a', id: 'bc', column: 'd' })
+    for (const other of [
+      { table: 'x', id: 'bc', column: 'd' },
+      { table: 'a', id: 'x', column: 'd' },
+      { table: 'a', id: 'bc', column: 'x' },
+      { table: 'ab', id: 'c', column: 'd' },
+      { table: 'a', id: 'b', column: 'cd' },
+    ]) {
+      expect(() => sealer.open(sealed, other)).toThrow(/sealed for another row or column/)
+    }
+  })
+
+  test('does not open once a bit of nonce, data or tag changed', () => {
+    const sealer = createSealer({ masterKey: newKey(), clock })
+    const [version, id, nonce, data] = sealer.seal('whsec_x', place).split('.') as [string, string, string, string]
+    for (const part of [nonce, data]) {
+      const bytes = Buffer.from(part, 'base64url')
+      for (let at = 0; at < bytes.length; at++) {
+        const changed = Buffer.from(bytes)
+        changed[at]! ^= 1
+        const text = changed.toString('base64url')
+        const sealed = [version, id, part === nonce ? text : nonce, part === data ? text : data].join('.')
+        expect(() => sealer.open(sealed, place)).toThrow(/does not open/)
+      }
+    }
+    expect(() => sealer.open([version, id, nonce, data.slice(0, 8)].join('.'), place)).toThrow(/does not open/)
+  })
+
+  test('of another form is refused, and the error names the place and not the value', () => {
+    const sealer = createSealer({ masterKey: newKey(), clock })
+    for (const text of ['', 'whsec_plain', 'v2.a.b.c', 'v1.a.b', 'v1.a.b.c.d']) {
+      const { message } = refusal(() => sealer.open(text, place))
+      expect(message).toBe('endpoints.secret of "endpoint_1" is not a sealed value: it must have the form v1.<key id>.<nonce>.<data>.')
+    }
+  })
+})
+
+describe('the master key', () => {
+  test('of yesterday opens old rows while today’s seals new ones', () => {
+    const [old, present] = [newKey(), newKey()]
+    const before = createSealer({ masterKey: old, clock })
+    const after = createSealer({ masterKey: present, previousMasterKey: old, clock })
+    const sealed = before.seal('secret', place)
+    expect(after.open(sealed, place)).toBe('secret')
+    expect(after.keyId).not.toBe(before.keyId)
+    const anew = after.seal('secret', place)
+    expect(createSealer({ masterKey: present, clock }).open(anew, place)).toBe('secret')
+    expect(() => before.open(anew, place)).toThrow(`was sealed with master key "${after.keyId}", but this server has "${before.keyId}"`)
+  })
+
+  test('that is wrong refuses to start, with a sentence', () => {
+    const [right, wrong] = [createSealer({ masterKey: newKey(), clock }), createSealer({ masterKey: newKey(), clock })]
+    right.checkCanary(right.canary())
+    const error = refusal(() => wrong.checkCanary(right.canary()))
+    expect(error).toBeInstanceOf(StartupError)
+    expect(error.message).toContain(`was sealed with master key "${right.keyId}", but this server has "${wrong.keyId}"`)
+    expect(error.message).toContain('RINGBACK_MASTER_KEY_PREVIOUS')
+  })
+
+  test('that changed starts while the previous one is given', () => {
+    const [old, present] = [newKey(), newKey()]
+    const canary = createSealer({ masterKey: old, clock }).canary()
+    createSealer({ masterKey: present, previousMasterKey: old, clock }).checkCanary(canary)
+    expect(() => createSealer({ masterKey: present, clock }).checkCanary(canary)).toThrow(StartupError)
+  })
+
+  test('is told from a canary that is damaged, moved or no canary', () => {
+    const sealer = createSealer({ masterKey: newKey(), clock })
+    const canary = sealer.canary()
+    for (const bad of ['', 'ringback', `${canary.slice(0, -4)}AAAA`, sealer.seal('ringback', place)]) {
+      expect(() => sealer.checkCanary(bad)).toThrow(StartupError)
+    }
+  })
+
+  test.each([
+    ['', 'RINGBACK_MASTER_KEY is empty, but it must be 32 bytes in base64.'],
+    ['correct horse battery staple!', 'RINGBACK_MASTER_KEY must be 32 bytes in base64, but it is not base64.'],
+    ['c2hvcnQ=', 'RINGBACK_MASTER_KEY must be 32 bytes in base64, but it has 5.'],
+    ['A'.repeat(86), 'RINGBACK_MASTER_KEY must be 32 bytes in base64, but it has 64.'],
+    ['ab'.repeat(32), 'RINGBACK_MASTER_KEY must be 32 bytes in base64, but it has 48.'],
+  ])('%j is refused and not repeated', (text, sentence) => {
+    const error = refusal(() => parseMasterKey(text))
+    expect(error).toBeInstanceOf(StartupError)
+    expect(error.message).toBe(`${sentence} Make one with: openssl rand -base64 32`)
+  })
+
+  test('names the variable that holds it', () => {
+    expect(() => createSealer({ masterKey: newKey(), previousMasterKey: 'c2hvcnQ=', clock })).toThrow(/^RINGBACK_MASTER_KEY_PREVIOUS must/)
+  })
+
+  test('may end with a line break, and shows nothing of itself when it is printed', () => {
+    const text = newKey()
+    const [key, sealer] = [parseMasterKey(`${text}\n`), createSealer({ masterKey: `${text}\n`, clock })]
+    expect(key.export().toString('base64')).toBe(text)
+    const shown = inspect([key, sealer], { depth: null, showHidden: true })
+    for (const form of ['base64', 'base64url', 'hex'] as const) expect(shown).not.toContain(key.export().toString(form).slice(0, 12))
+  })
+})

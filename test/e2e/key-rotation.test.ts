@@ -1,0 +1,327 @@
+/** The lives of keys on both databases: rotation, revocation, and a new master key, with real servers and real receivers. */
+import { randomBytes } from 'node:crypto'
+import { once } from 'node:events'
+import { createServer } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
+import { systemClock } from '../../src/core/clock.ts'
+import { createSealer } from '../../src/core/encryption.ts'
+import { checkSealed, reseal } from '../../src/engine/reencrypt.ts'
+import { createReceiver } from '../../src/receiver/index.ts'
+import type { Store } from '../../src/store/interfaces.ts'
+import { createKeyRing } from '../../src/webhook/keys.ts'
+import { openReceiver, type Receiver } from '../support/receiver.ts'
+import { databases, type Home, openHome, type Server } from '../support/server.ts'
+import { engines, type Ground, openGround } from '../support/stores.ts'
+import { addClient, added, MANY, newEndpoint } from '../support/work.ts'
+
+const DAY = 86_400_000
+const HOUR = 3_600_000
+const going = new AbortController().signal
+const newKey = (): string => randomBytes(32).toString('base64')
+
+describe.each(engines)('keys on %s', (engine) => {
+  let ground: Ground
+  let store: Store
+  beforeAll(async () => {
+    ground = await openGround(engine)
+    store = ground.store
+  })
+  afterEach(() => ground.clear())
+  afterAll(() => ground.close())
+
+  const clock = { ...systemClock() }
+  /** A ring of another node, whose clock agrees with the database's. */
+  const ringAt = async (sealer = createSealer({ masterKey: newKey(), clock })) => {
+    const skew = (await store.now()) - clock.now()
+    const ring = createKeyRing({ store, sealer, clock: { now: () => clock.now() + skew } })
+    await ring.load()
+    return ring
+  }
+  const states = async () => Object.fromEntries((await store.listSigningKeys()).map(({ id, state }) => [id, state]))
+  const idOf = async (state: string) => (await store.listSigningKeys()).find((key) => key.state === state)?.id
+  const published = (ring: { jwks(): { body: string } }) => JSON.parse(ring.jwks().body).keys.map(({ kid }: { kid: string }) => kid)
+
+  test('a rotation that is asked for waits until the next key was published for a day, then happens once, whoever sees it first', async () => {
+    const sealer = createSealer({ masterKey: newKey(), clock })
+    await ringAt(sealer)
+    const [first, second] = [await idOf('active'), await idOf('next')]
+    await store.wantNextKey()
+    await ground.pass(DAY - 60_000)
+    await ringAt(sealer)
+    expect(await idOf('active'), 'too early').toBe(first)
+    await ground.pass(120_000)
+    await Promise.all([ringAt(sealer), ringAt(sealer), ringAt(sealer)])
+    expect(await states()).toMatchObject({ [first!]: 'retiring', [second!]: 'active' })
+    expect(await store.listSigningKeys()).toHaveLength(3)
+    const ring = await ringAt(sealer)
+    expect(published(ring)).toEqual([second, await idOf('next'), first])
+    expect((await ring.active()).kid).toBe(second)
+    // A second wish is a wish for the key after.
+    expect((await store.listSigningKeys()).find(({ state }) => state === 'next')!.wantedAt).toBe(null)
+    await ground.pass(7 * DAY)
+    expect(published(await ringAt(sealer))).not.toContain(first)
+    expect(Object.keys(await states())).not.toContain(first)
+  })
+
+  test('after 90 days the keys rotate by themselves', async () => {
+    const sealer = createSealer({ masterKey: newKey(), clock })
+    await ringAt(sealer)
+    const next = await idOf('next')
+    await ground.pass(89 * DAY)
+    await ringAt(sealer)
+    expect(await idOf('next')).toBe(next)
+    const retired = await idOf('active')
+    await ground.pass(2 * DAY)
+    await Promise.all([ringAt(sealer), ringAt(sealer)])
+    expect(await idOf('active')).toBe(next)
+    const { items } = await store.listAudit({ action: 'signingKey.rotate', limit: 10, after: null })
+    expect(items.map(({ actor, target, details }) => ({ actor, target, details: JSON.parse(details) }))).toEqual([
+      { actor: 'system', target: next, details: { retired } },
+    ])
+  })
+
+  test('a revoked key is gone from the published set at once, its private part erased, and the next one signs however young it is', async () => {
+    const sealer = createSealer({ masterKey: newKey(), clock })
+    const ring = await ringAt(sealer)
+    const [first, second] = [await idOf('active'), await idOf('next')]
+    expect(await store.revokeSigningKey('nothing')).toBe(null)
+    await store.revokeSigningKey(first!)
+    await ring.load()
+    expect((await ring.active()).kid).toBe(second)
+    expect(published(ring)).toEqual([second, await idOf('next')])
+    const revoked = (await store.listSigningKeys()).find(({ id }) => id === first)!
+    expect(revoked).toMatchObject({ state: 'revoked', privateJwk: '' })
+    await store.revokeSigningKey(first!)
+    expect(await idOf('active'), 'revoking it again changes nothing').toBe(second)
+    // The next one, and one that retires, can be revoked as well.
+    const third = (await idOf('next'))!
+    await store.revokeSigningKey(third)
+    await ring.load()
+    expect(published(ring)).not.toContain(third)
+    expect(published(ring)).toHaveLength(2)
+  })
+
+  test('what changes the keys tells every node', async () => {
+    await ringAt()
+    const other = await ground.anotherNode()
+    const heard = Promise.withResolvers<void>()
+    const stop = other.onKeys(() => heard.resolve())
+    await store.wantNextKey()
+    await heard.promise
+    stop()
+  })
+
+  test('after a new master key everything is sealed anew, the canary last, also by two nodes at once; then the old key is not needed', async () => {
+    const [oldKey, newKeyText] = [newKey(), newKey()]
+    const old = createSealer({ masterKey: oldKey, clock })
+    await store.keepSetting('canary', old.canary())
+    await ringAt(old)
+    const clientId = await addClient(store)
+    const sealedEndpoint = newEndpoint({ clientId })
+    const place = (column: string) => ({ table: 'endpoints', id: sealedEndpoint.id, column })
+    await store.addEndpoint(
+      {
+        ...sealedEndpoint,
+        secret: old.seal('whsec_1', place('secret')),
+        headers: old.seal('{"a":"b"}', place('headers')),
+      },
+      MANY,
+    )
+    await store.changeEndpoint(sealedEndpoint.id, null, { previousSecret: old.seal('whsec_0', place('previous_secret')) }, null)
+
+    const alone = createSealer({ masterKey: newKeyText, clock })
+    const both = createSealer({ masterKey: newKeyText, previousMasterKey: oldKey, clock })
+    const canary = () => store.keepSetting('canary', '')
+    expect(() => alone.checkCanary(old.canary()), 'before').toThrow(/RINGBACK_MASTER_KEY_PREVIOUS/)
+    await Promise.all([reseal(store, both, going), reseal(store, both, going)])
+    alone.checkCanary(await canary())
+    const endpoint = (await store.findEndpoint(sealedEndpoint.id, null))!
+    expect(alone.open(endpoint.secret, place('secret'))).toBe('whsec_1')
+    expect(alone.open(endpoint.previousSecret!, place('previous_secret'))).toBe('whsec_0')
+    expect(alone.open(endpoint.headers!, place('headers'))).toBe('{"a":"b"}')
+    await ringAt(alone)
+    expect(await reseal(store, both, going), 'nothing is left').toBe(0)
+  })
+
+  test('no key retires whose next one was revoked meanwhile, and none takes over twice', async () => {
+    await ringAt()
+    const [first, second] = [(await idOf('active'))!, (await idOf('next'))!]
+    const turn = { activate: second, retire: first, remove: [] }
+    await store.revokeSigningKey(second)
+    await store.turnKeys(turn)
+    expect(await idOf('active'), 'the plan is out of date').toBe(first)
+    const other = await ground.anotherNode()
+    await Promise.all([store, other].map((node) => node.turnKeys({ ...turn, activate: 'nothing' })))
+    expect(await states()).toEqual({ [first]: 'active', [second]: 'revoked' })
+  })
+
+  test('revocation and rotation at the same time leave one active key, and it is not the revoked one', async () => {
+    const sealer = createSealer({ masterKey: newKey(), clock })
+    await ringAt(sealer)
+    const nodes = [store, await ground.anotherNode(), await ground.anotherNode()]
+    for (let round = 0; round < 10; round++) {
+      const [active, next] = [(await idOf('active'))!, (await idOf('next'))!]
+      const revoked = round % 2 ? active : next
+      const turn = { activate: next, retire: active, remove: [] }
+      await Promise.all(nodes.flatMap((node) => [node.turnKeys(turn), node.revokeSigningKey(revoked)]))
+      await Promise.all([ringAt(sealer), ringAt(sealer)])
+      const now = await store.listSigningKeys()
+      expect(now.filter(({ state }) => state === 'active')).toHaveLength(1)
+      expect(now.filter(({ state }) => state === 'next')).toHaveLength(1)
+      expect(now.find(({ id }) => id === revoked)).toMatchObject({ state: 'revoked', privateJwk: '' })
+    }
+  })
+
+  test('sealing anew that was cut short goes on at the next start, and gives way to whoever changes a value meanwhile', async () => {
+    const [oldKey, newKeyText] = [newKey(), newKey()]
+    const old = createSealer({ masterKey: oldKey, clock })
+    const both = createSealer({ masterKey: newKeyText, previousMasterKey: oldKey, clock })
+    const alone = createSealer({ masterKey: newKeyText, clock })
+    const canary = old.canary()
+    await store.keepSetting('canary', canary)
+    const clientId = await addClient(store)
+    const endpoint = newEndpoint({ clientId })
+    const place = { table: 'endpoints', id: endpoint.id, column: 'secret' }
+    await store.addEndpoint({ ...endpoint, secret: old.seal('whsec_1', place) }, MANY)
+    const cut = new AbortController()
+    cut.abort()
+    expect(await reseal(store, both, cut.signal)).toBe(null)
+    expect(await store.keepSetting('canary', ''), 'the canary is the last').toBe(canary)
+
+    // A client rotates the secret after the old value was read and before its replacement is written.
+    const found = await store.findSealed(`v1.${both.keyId}.`, 10)
+    const rotated = old.seal('whsec_2', place)
+    await store.changeEndpoint(endpoint.id, null, { secret: rotated }, null)
+    await store.replaceSealed(found.map((value) => ({ ...value, fresh: both.seal(both.open(value.sealed, value.place), value.place) })))
+    expect((await store.findEndpoint(endpoint.id, null))!.secret).toBe(rotated)
+    await reseal(store, both, going)
+    expect(alone.open((await store.findEndpoint(endpoint.id, null))!.secret, place)).toBe('whsec_2')
+    await checkSealed(store, alone)
+
+    // A node that still seals with the old key comes after the canary.
+    await store.changeEndpoint(endpoint.id, null, { secret: rotated }, null)
+    await expect(checkSealed(store, alone)).rejects.toThrow(/Not everything in this store .* RINGBACK_MASTER_KEY_PREVIOUS/)
+    await checkSealed(store, both)
+  })
+
+  test('more values than a batch holds are all sealed anew', async () => {
+    const [oldKey, newKeyText] = [newKey(), newKey()]
+    const old = createSealer({ masterKey: oldKey, clock })
+    const both = createSealer({ masterKey: newKeyText, previousMasterKey: oldKey, clock })
+    const clientId = await addClient(store)
+    const made = Array.from({ length: 450 }, () => newEndpoint({ clientId }))
+    const placeOf = (id: string) => ({ table: 'endpoints', id, column: 'secret' })
+    const add = (endpoint: (typeof made)[number]) =>
+      store.addEndpoint({ ...endpoint, secret: old.seal(endpoint.id, placeOf(endpoint.id)) }, MANY)
+    // Each waits for the row of its client, and no longer than it may for a connection.
+    for (let at = 0; at < made.length; at += 150) await Promise.all(made.slice(at, at + 150).map(add))
+    expect(await reseal(store, both, going)).toBe(450)
+    const alone = createSealer({ masterKey: newKeyText, clock })
+    for (const { id } of made) expect(alone.open((await store.findEndpoint(id, null))!.secret, placeOf(id))).toBe(id)
+  })
+
+  test('the secret before is erased an hour after its overlap ended, and no earlier', async () => {
+    const clientId = await addClient(store)
+    const { id } = added(await store.addEndpoint(newEndpoint({ clientId }), MANY))
+    await store.changeEndpoint(id, null, { previousSecret: 'sealed', previousSecretUntil: (await store.now()) + 60_000 }, null)
+    await ground.pass(HOUR)
+    expect(await store.erasePreviousSecrets(10)).toBe(0)
+    await ground.pass(120_000)
+    const before = await store.findEndpoint(id, null)
+    expect(before!.previousSecret).toBe('sealed')
+    expect(await store.erasePreviousSecrets(10)).toBe(1)
+    expect(await store.findEndpoint(id, null)).toEqual({ ...before, previousSecret: null, previousSecretUntil: null })
+  })
+})
+
+describe.each(databases)('a server on %s', (database) => {
+  let home: Home
+  let server: Server
+  let base: string
+  let receiver: Receiver
+  beforeEach(async () => {
+    receiver = await openReceiver()
+    home = await openHome(database)
+    server = await home.start()
+    base = await server.listening
+  })
+  afterEach(async () => {
+    await receiver.close()
+    await home.close()
+  })
+
+  const call = async (token: string, method: string, path: string, body?: object) => {
+    const response = await fetch(base + path, {
+      method,
+      headers: { authorization: `Bearer ${token}`, ...(body && { 'content-type': 'application/json' }) },
+      ...(body && { body: JSON.stringify(body) }),
+    })
+    // biome-ignore lint/suspicious/noExplicitAny: documents have many shapes
+    return (await response.json()) as any
+  }
+
+  test('refuses to start with a wrong master key, makes no new keys, and starts again with the right one', {
+    timeout: 120_000,
+  }, async () => {
+    const sealed = () => home.query('select id, state, private_jwk from signing_keys order by id')
+    const before = await sealed()
+    server.kill('SIGTERM')
+    await server.ended
+    const wrong = home.spawn({ RINGBACK_MASTER_KEY: Buffer.alloc(32, 9).toString('base64') })
+    expect(await wrong.ended).toEqual({ code: 1, signal: null })
+    expect(wrong.said()).toMatch(/was sealed with master key "[\w-]{8}", but this server has "[\w-]{8}"/)
+    await expect(wrong.listening).rejects.toThrow()
+    expect(await sealed()).toEqual(before)
+    await home.start()
+  })
+
+  test('rotates its key under load: every delivery verifies at a receiver that caches the key set for ten minutes', async () => {
+    const operator = 'operator-of-the-tests-0123456789'
+    const client = await call(operator, 'POST', '/v1/clients', { name: 'load' })
+    const { key } = await call(operator, 'POST', `/v1/clients/${client.id}/keys`)
+    const audience = `${receiver.url}/hooks`
+    await call(key, 'POST', '/v1/endpoints', { url: audience, maxInFlight: 50 })
+    let fetched = 0
+    const counting = createServer(async (_request, response) => {
+      fetched++
+      response.end(await fetch(`${base}/.well-known/jwks.json`).then((answer) => answer.text()))
+    }).listen(0, '127.0.0.1')
+    await once(counting, 'listening')
+    const jwksUrl = `http://127.0.0.1:${(counting.address() as AddressInfo).port}/`
+    // It keeps the key set for ten minutes.
+    const verifier = createReceiver({ issuer: base, audience, jwksUrl })
+    const kids = new Map<string, number>()
+    const verdicts: Promise<unknown>[] = []
+    receiver.answer((arrival) => {
+      verdicts.push(
+        verifier.verify(arrival).then(({ keyId }) => {
+          kids.set(keyId, (kids.get(keyId) ?? 0) + 1)
+        }),
+      )
+      return { status: 200 }
+    })
+    let submitted = 0
+    let loading = true
+    const load = (async () => {
+      while (loading) {
+        await call(key, 'POST', '/v1/tasks/batch', { tasks: Array.from({ length: 20 }, () => ({ type: 'demo.echo', input: {} })) })
+        submitted += 20
+      }
+    })()
+    await receiver.receives(100)
+    const before: { data: { id: string; state: string }[] } = await call(operator, 'GET', '/v1/signing-keys')
+    await home.query(`update signing_keys set published_at = published_at - ${2 * DAY}`)
+    const after = await call(operator, 'POST', '/v1/signing-keys/rotate')
+    expect(after.data.filter(({ state }: { state: string }) => state === 'retiring')).toHaveLength(1)
+    await receiver.receives(receiver.arrivals.length + 200)
+    loading = false
+    await load
+    await receiver.receives(submitted)
+    await Promise.all(verdicts)
+    expect([...kids.keys()].sort(), 'both keys signed').toEqual(before.data.map(({ id }) => id).sort())
+    expect([...kids.values()].reduce((sum, n) => sum + n)).toBe(receiver.arrivals.length)
+    expect(fetched, 'the key set was fetched once').toBe(1)
+    counting.close()
+  })
+})

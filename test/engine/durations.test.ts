@@ -1,0 +1,15 @@
+/** What is typical of a task type. */
+import { expect, test } from 'vitest'
+import { createDurations } from '../../src/engine/durations.ts'
+
+test('What is typical of a type is the median of its latest runs: one that took an hour changes nothing, a change of pace is followed', () => {
+  const durations = createDurations()
+  expect(durations.typical('report.build')).toBeNull()
+  durations.note('report.build', 2_000)
+  expect(durations.typical('report.build')).toBe(2_000)
+  for (let i = 0; i < 40; i++) durations.note('report.build', i === 20 ? 3_600_000 : 1_000)
+  expect(durations.typical('report.build')).toBe(1_000)
+  expect(durations.typical('mail.send')).toBeNull()
+  for (let i = 0; i < 64; i++) durations.note('report.build', 9_000)
+  expect(durations.typical('report.build')).toBe(9_000)
+})

@@ -1,0 +1,371 @@
+/**
+ * What must hold of tasks and of webhooks, a sentence each, and the one test that owns it. `docs/explanation/proofs.md` is made of this.
+ *
+ * A sentence about what is stored is tested on both databases; where one database is enough, `why` says so.
+ */
+import type { Engine } from '../support/stores.ts'
+
+export interface Sentence {
+  readonly says: string
+  readonly file: string
+  /** The titles of the test as they are written, from the outermost in. */
+  readonly test: string
+  /** Where it has to be run: `both`; one of them, or `none` where nothing is stored or both store alike, with the reason. */
+  readonly on: 'both' | Engine | 'none'
+  readonly why?: string
+  /** The test needs an operating system that not everybody has. */
+  readonly needs?: 'Linux'
+}
+export interface Group {
+  readonly name: string
+  readonly sentences: readonly Sentence[]
+}
+
+/** `file` without its folder and ending. */
+const both = (says: string, file: string, test: string): Sentence => ({ says, file: `test/${file}.ts`, test, on: 'both' })
+const single =
+  (on: Engine, why: string) =>
+  (says: string, file: string, test: string, needs?: 'Linux'): Sentence => ({
+    says,
+    file: `test/${file}.ts`,
+    test,
+    on,
+    why,
+    ...(needs && { needs }),
+  })
+const pure = (says: string, file: string, test: string): Sentence => ({ says, file: `test/${file}.ts`, test, on: 'none' })
+
+export const tasks: readonly Group[] = [
+  {
+    name: 'Claim and settle',
+    sentences: [
+      both(
+        'N nodes with M claimers each hand every try out once.',
+        'store/contract/claims',
+        'many claimers on many nodes hand each try of a task out once, the first and the next',
+      ),
+      both(
+        'A late finish from an expired lease changes nothing.',
+        'store/contract/claims',
+        'a late finish from an expired lease changes nothing, and neither do its progress and its renewal',
+      ),
+      both(
+        'The fence survives retry, release and redo.',
+        'store/contract/claims',
+        'the fence survives retry, release, cancel and redo: it grows and is never lowered',
+      ),
+      both(
+        'Finishing twice with one lease is a no-op.',
+        'store/contract/claims',
+        'finishing twice with one lease is a no-op, one after the other and at once',
+      ),
+      both(
+        'Complete racing fail, cancel, timeout and rescue leaves one winner and one terminal event.',
+        'store/contract/claims',
+        'complete racing fail, cancel, timeout and rescue leaves one winner and one terminal event',
+      ),
+      both(
+        'A settlement that fails does not turn a success into a failure.',
+        'e2e/settle.test',
+        'on %s > a settlement that the store refuses is repeated: a success does not become a failure',
+      ),
+      both(
+        'One bad item in a batch (NUL in a text, a conflict, a row that cannot be decoded) fails alone beside 99 good ones.',
+        'store/contract/endings',
+        'one bad item in a batch fails alone beside 99 good ones: %s',
+      ),
+    ],
+  },
+  {
+    name: 'Crash',
+    sentences: [
+      both(
+        'kill -9 at random points and at those that hurt (before the commit of a claim, in the middle of a run, before the commit of a settlement, after it and before dispatch, after the receiver’s 200 and before its record): nothing is lost, tries are counted once, and a webhook comes at most once more for each crash, under the same id.',
+        'long/crash.test',
+        'on %s > kill -9 under load, again and again, loses nothing',
+      ),
+      both(
+        'A task whose 202 was sent exists after an immediate kill -9.',
+        'long/crash.test',
+        'on %s > a task whose 202 has arrived exists, although the server was killed in that very moment',
+      ),
+      single('postgres', 'a SQLite store has one owner, so nobody could have taken its work over')(
+        'A worker that was stopped (SIGSTOP) and wakes after its lease is refused.',
+        'long/drain.test',
+        'on PostgreSQL > a server that was stopped for longer than its lease is refused when it wakes: another has finished its tasks',
+      ),
+      single('sqlite', 'the disk of PostgreSQL is that of another process, which fails a commit like any other')(
+        'A full disk: 503, never a 202, and nothing is half done.',
+        'store/open.test',
+        'a full disk under SQLite > is answered with 503; nothing is half done, and it goes on when there is room',
+        'Linux',
+      ),
+      single('sqlite', 'only SQLite merges operations of different kinds into one commit')(
+        'A disk that is full between two operations of one group: each is done and acknowledged, or neither.',
+        'store/open.test',
+        'a full disk under SQLite > between two operations of one group: each is done and acknowledged, or not done and refused',
+      ),
+    ],
+  },
+  {
+    name: 'Time',
+    sentences: [
+      both(
+        'A clock that is set by an hour, forward or back, steals no live lease.',
+        'store/clock-steps.test',
+        'A node’s clock that is set by an hour, on %s, > steals no live lease, and ends none',
+      ),
+      both(
+        'The three deadlines are independent.',
+        'e2e/settle.test',
+        'on %s > startBy, timeoutSeconds and deadlineAt are independent: each runs on its own clock and ends what it is about alone',
+      ),
+      pure('A timer longer than 24.8 days waits as long as it says.', 'core/clock.test', 'a timer > of %i ms waits as long as it says'),
+      both(
+        'A suspend of 31 s, longer than the lease, takes nothing from a node that has its store for itself.',
+        'long/schedules.test',
+        'on %s > a server that was stopped for 31 s, longer than its lease, and has the store for itself keeps its task when it wakes',
+      ),
+    ],
+  },
+  {
+    name: 'Sharing',
+    sentences: [
+      both(
+        'A limit of k is never exceeded, and slots never leak.',
+        'e2e/fairness.test',
+        'on %s > limits of a type and of a key hold while nodes die in the midst of it, and their slots come back',
+      ),
+      both(
+        'One client with 100,000 tasks queued does not delay another’s single task by more than one round.',
+        'long/sharing.test',
+        'on %s > one client has 100,000 tasks queued: another’s one task waits no more than a round',
+      ),
+      both(
+        '10,000 blocked tasks of one key cost the others under 10 percent.',
+        'e2e/fairness.test',
+        'on %s > with 10,000 tasks blocked behind one key > a claim of another’s task, and of the same client’s under another key, visits no more rows and makes no more statements',
+      ),
+    ],
+  },
+  {
+    name: 'Drain',
+    sentences: [
+      both(
+        'SIGTERM finishes what runs within the grace, or gives it back.',
+        'long/drain.test',
+        'on %s > what outlives the grace is given back without spending its try, and waiting calls are answered',
+      ),
+      both(
+        'So it does with the store down: the process ends, and the rest is left to the lease.',
+        'long/drain.test',
+        'on %s > SIGTERM while the store is down ends the process within the grace, and the next server finishes what ran',
+      ),
+      both(
+        'Start and stop in a loop leak nothing.',
+        'e2e/start-stop.test',
+        'start and stop in a loop leak no file, timer, listener or memory, on %s',
+      ),
+    ],
+  },
+]
+
+export const webhooks: readonly Group[] = [
+  {
+    name: 'Signing',
+    sentences: [
+      both(
+        'The bytes signed are the bytes sent, whatever floats, unicode and order of members.',
+        'e2e/joint.test',
+        'on %s > the bytes that were signed are the bytes that were sent, whatever numbers, characters and order of members the input has',
+      ),
+      both(
+        'Every attempt has a fresh timestamp and a stable id.',
+        'e2e/tasks-and-webhooks.test',
+        'on %s > every attempt sends the same id and bytes under a fresh signature',
+      ),
+      pure(
+        'A stale or future `iat`, another `aud`, a body serialised again, `alg: none`, HS256 with the public key, an embedded `jwk` and an unknown `kid` are refused by the receiver library.',
+        'receiver/verify.test',
+        'everything a forger could try is among the published vectors, and refused for what it is',
+      ),
+      both(
+        'During a rotation both keys verify.',
+        'e2e/key-rotation.test',
+        'a server on %s > rotates its key under load: every delivery verifies at a receiver that caches the key set for ten minutes',
+      ),
+      both(
+        'Custom headers cannot set `webhook-*`, `host`, hop-by-hop headers, CR or LF.',
+        'e2e/tasks-and-webhooks.test',
+        'on %s > custom headers are sent, shown starred, and cannot be those of the signature',
+      ),
+      both(
+        'A wrong master key refuses to start.',
+        'e2e/key-rotation.test',
+        'a server on %s > refuses to start with a wrong master key, makes no new keys, and starts again with the right one',
+      ),
+    ],
+  },
+  {
+    name: 'Network',
+    sentences: [
+      pure(
+        'Rebinding (a public address first, 127.0.0.1 second) is refused.',
+        'webhook/transport.test',
+        'an address that may not be called > behind a name that was public a moment ago is refused: names are looked up at every connect',
+      ),
+      pure('Mixed answers are refused.', 'webhook/transport.test', 'an address that may not be called > among others refuses them all: %j'),
+      pure(
+        'A literal is refused in every spelling.',
+        'webhook/transport.test',
+        'an address that may not be called > is refused however it is spelled: %s',
+      ),
+      pure(
+        'A 302 to 127.0.0.1 is not followed.',
+        'webhook/transport.test',
+        'an address that may not be called > is not dialled because a redirect names it',
+      ),
+      pure(
+        'A proxy that the environment names is not used.',
+        'webhook/transport.test',
+        'an address that may not be called > is not reached through a proxy the environment names',
+      ),
+      pure(
+        'A proxy that is set is asked for the vetted address alone.',
+        'webhook/proxy.test',
+        'a proxy is asked for the vetted address, never for the name, with its credentials; the receiver sees its own name',
+      ),
+      pure(
+        'A name server that hangs does not slow other lanes.',
+        'webhook/transport.test',
+        'a name > whose name server is silent ends as dns, and holds up nobody else meanwhile',
+      ),
+      pure(
+        'A name with an AAAA record is reached where there is no IPv6.',
+        'webhook/transport.test',
+        'a name > whose first address swallows packets is still reached in time',
+      ),
+    ],
+  },
+  {
+    name: 'Hostile receivers',
+    sentences: [
+      pure(
+        'Headers of one byte now and then are cut at the deadline.',
+        'webhook/transport.test',
+        'a hostile receiver > that sends a header byte now and then is cut at the deadline',
+      ),
+      pure(
+        'So is a body.',
+        'webhook/transport.test',
+        'a hostile receiver > that sends a body byte now and then is cut at the deadline over all, and a 2xx stays a success',
+      ),
+      pure('Endless headers are cut.', 'webhook/transport.test', 'a hostile receiver > that sends headers without end is cut'),
+      pure(
+        'An endless body is left.',
+        'webhook/transport.test',
+        'a hostile receiver > that sends a body without end is left after 64 KiB, with 4 KiB kept',
+      ),
+      pure(
+        'A gzip bomb is not inflated.',
+        'webhook/transport.test',
+        'a hostile receiver > that sends a gzip bomb nobody asked for inflates nothing',
+      ),
+      pure('A flood of 1xx is cut.', 'webhook/transport.test', 'a hostile receiver > that sends interim answers without end is cut'),
+      pure(
+        'Who hangs up early is judged by what it had said.',
+        'webhook/transport.test',
+        'a hostile receiver > that hangs up %s is judged by what it had said',
+      ),
+      pure(
+        'A 2xx whose body breaks has delivered.',
+        'webhook/transport.test',
+        'a hostile receiver > whose 2xx goes on with nonsense has succeeded',
+      ),
+      pure('A huge, negative, past or textual `Retry-After` does no harm.', 'core/lifecycle.test', 'Retry-After > %j asks to wait %s ms'),
+    ],
+  },
+  {
+    name: 'Lanes',
+    sentences: [
+      both(
+        'A cap holds under two nodes.',
+        'store/queue/lane.test',
+        'lanes on %s > the cap of an endpoint holds under two nodes that claim and settle at once, and its slots never leak',
+      ),
+      single('postgres', 'a SQLite store has one node')(
+        'A cap holds after kill -9 of one of two servers.',
+        'long/nodes.test',
+        'of two servers on one PostgreSQL > together they never send an endpoint more than maxInFlight at once, nor after one has died',
+      ),
+      both(
+        '200 lanes that hang, before any breaker has opened, leave the others their slots.',
+        'store/scripts/health.test',
+        'endpoints that fail, on %s > 200 lanes that hang hold two slots each before any breaker has closed, and leave the rest to the others',
+      ),
+      single('sqlite', 'the slots are the node’s own')(
+        'Receivers of one client that answer well, but late, leave the others their slots.',
+        'engine/dispatcher.test',
+        'one client’s receivers that answer late do not keep another client’s webhook waiting, though there would be enough of them for every slot',
+      ),
+      both(
+        'A probe spends one try.',
+        'store/scripts/health.test',
+        'endpoints that fail, on %s > a probe is the longest due and spends one try; a hold spends none',
+      ),
+      both(
+        'Lanes that are paused, unverified, disabled or closed hold, and drain.',
+        'store/scripts/health.test',
+        'endpoints that fail, on %s > an endpoint that is paused, disabled, unverified or broken for an hour gets every event afterwards, each once',
+      ),
+      both(
+        'A hold ends after its days.',
+        'store/scripts/health.test',
+        'endpoints that fail, on %s > a delivery still open after its days fails as expired, with an attempt that says so, and the rest goes on',
+      ),
+    ],
+  },
+]
+
+export const joint: readonly Group[] = [
+  {
+    name: 'Joint',
+    sentences: [
+      both(
+        'Every terminal path has exactly one terminal event, in the same commit.',
+        'store/contract/endings',
+        '$name: one terminal event and its delivery, in the commit that ends the task',
+      ),
+      both(
+        'After a webhook, GET shows that revision or a later one.',
+        'e2e/joint.test',
+        'on %s > a receiver that asks for the task while the webhook is in its hands is shown that revision or a later one',
+      ),
+      both(
+        'SSE, feed, GET and webhook never disagree.',
+        'e2e/joint.test',
+        'on %s > server-sent events, the feed, the status route and webhooks never disagree about a task, however it ends',
+      ),
+      single('postgres', 'SQLite has one writer: no commit comes between another’s beginning and its end')(
+        'A feed reader during an open transaction skips nothing.',
+        'store/postgres-connection.test',
+        'a feed reader skips nothing while a transaction that has its place in the feed is still open',
+      ),
+      both(
+        'A feed has no gaps, and is in the order of commits.',
+        'store/contract/lists',
+        'a feed is gapless and in commit order, for each client, however many nodes write',
+      ),
+      both(
+        'A retried task is a new generation with a terminal event of its own.',
+        'store/contract/endings',
+        'a retried task is a new generation with a terminal event of its own',
+      ),
+      both(
+        'Deleting or rotating an endpoint during retries loses nothing silently.',
+        'e2e/joint.test',
+        'on %s > rotating the secret of an endpoint, or deleting it, during retries loses nothing silently',
+      ),
+    ],
+  },
+]

@@ -1,0 +1,501 @@
+/** The audit finds whatever is planted, and nothing in a store that only Ringback has written. */
+import { getTableName } from 'drizzle-orm'
+import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
+import { systemClock } from '../../../src/core/clock.ts'
+import { type AuditReport, auditStore, type Check, checks } from '../../../src/store/check/check.ts'
+import type { Store } from '../../../src/store/interfaces.ts'
+import * as schema from '../../../src/store/schema.sqlite.ts'
+import { engines, type Ground, openGround } from '../../support/stores.ts'
+import {
+  addClient,
+  addEndpoint,
+  addTask,
+  addTasks,
+  claimDeliveries,
+  claimTasks,
+  completed,
+  delivered,
+  failed,
+  newTask,
+  retried,
+  undeliverable,
+  undelivered,
+} from '../../support/work.ts'
+
+const DAY = 86_400_000
+
+describe.each(engines)('an audit on %s', (engine) => {
+  let ground: Ground
+  let store: Store
+  beforeAll(async () => {
+    ground = await openGround(engine)
+    store = ground.store
+    made = await traffic()
+    // Making it takes longer than putting it back.
+    for (const table of tables) await sql(`create table kept_${table} as select * from ${table}`)
+  })
+  afterEach(() => restore())
+  afterAll(() => ground.close())
+
+  const audit = async (limit = 100): Promise<AuditReport> => {
+    const now = await store.now()
+    return auditStore({ url: ground.url, clock: { ...systemClock(), now: () => now }, sweptWithinMs: 90_000, keptMs: 7 * DAY, limit })
+  }
+  const sql = (text: string) => ground.sql(text)
+
+  /** Something of everything: ended, retried, erased, aged out, waiting, running, delivered, failing, held, deleted. */
+  async function traffic() {
+    const clientId = await addClient(store)
+    const other = await addClient(store, 'Another')
+    const endpointId = await addEndpoint(store, { clientId })
+    await addTasks(store, 3, { clientId, metadata: '{"of":"long ago"}' })
+    const finish = async () => Promise.all((await claimTasks(store)).map((task) => store.settleTask(completed(task))))
+    const deliver = async () => {
+      for (const owed of await claimDeliveries(store)) await store.settleDelivery(delivered(owed))
+    }
+    await finish()
+    await deliver()
+    await ground.pass(8 * DAY)
+    await store.ageTasks('', 500, DAY)
+
+    const follower = await addEndpoint(store, {
+      clientId,
+      format: 'cloudevents',
+      events: '["task.created","task.started","task.progress","task.completed","task.failed"]',
+    })
+    const deletedEndpoint = await addEndpoint(store, { clientId })
+    await ground.pass(120_000)
+    const idempotency = { clientId, scope: 'POST /v1/tasks', key: 'k', fingerprint: 'f' }
+    const named = newTask({ clientId, metadata: '{"order":"7","of":"now"}' })
+    await store.addTasks({ tasks: [named], idempotency })
+    const erased = await addTask(store, { clientId })
+    await finish()
+    await deliver()
+    await store.eraseTask(erased.id, clientId)
+    await addTasks(store, 4, { clientId, maxTries: 2 })
+    const again = await addTask(store, { clientId, concurrencyKey: 'one' })
+    await addTask(store, { clientId, concurrencyKey: 'one' })
+    await addTask(store, { clientId: other })
+    const [first, second, third, ...running] = await claimTasks(store)
+    await store.settleTask(failed(first!))
+    await store.settleTask(retried(second!, 60_000))
+    await store.reportProgress({ id: third!.id, fence: third!.fence, progress: 40, message: null, told: true })
+    await store.cancelTask(again.id, clientId)
+    for (const task of running.filter(({ id }) => id === again.id)) await store.settleTask(failed(task))
+    await store.redoTask(again.id, clientId)
+    const late = await addTask(store, { clientId, dueAt: (await store.now()) + DAY })
+    const canceled = await addTask(store, { clientId, callback: { endpointId } })
+    await store.cancelTask(canceled.id, clientId)
+    const [one, two, three] = await claimDeliveries(store)
+    await store.settleDelivery(undelivered(one!, 60_000))
+    await store.settleDelivery(undeliverable(two!))
+    await store.settleDelivery(delivered(three!))
+    await store.removeEndpoint(deletedEndpoint, clientId)
+    await store.changeEndpoint(follower, clientId, { paused: true }, null)
+    const held = await addTask(store, { clientId, callback: { endpointId: follower } })
+    await store.cancelTask(held.id, clientId)
+    await addTask(store, { clientId })
+    await store.addPing({
+      endpointId,
+      clientId,
+      eventId: 'event_00000000000000000000000ping',
+      deliveryId: 'delivery_00000000000000000000ping',
+    })
+    return { clientId, other, endpointId, follower, named: named.id, erased: erased.id, again: again.id, late: late.id, running: third!.id }
+  }
+  let made: Awaited<ReturnType<typeof traffic>>
+  const tables = Object.values(schema).map((table) => getTableName(table))
+  async function restore() {
+    await ground.clear()
+    for (const table of tables) await sql(`insert into ${table} select * from kept_${table}`)
+  }
+
+  test('of a store that has seen everything finds nothing, and says what is owed to whom', async () => {
+    const report = await audit()
+    expect(report.violations).toMatchObject({ total: 0, first: [] })
+    expect(report.counts).toMatchObject({ tasks: 12, tombstones: 4, idempotencyKeys: 1, clients: 2, endpoints: 2 })
+    expect(report.counts.liveTasks).toBeGreaterThan(4)
+    expect(report.lapsedLeases).toBe(0)
+    const owed = await ground.sql<{ endpoint_id: string; n: number | string }>(
+      `select endpoint_id, count(*) as n from deliveries where state in ('pending', 'running') group by endpoint_id`,
+    )
+    expect(new Map(report.owed.map((debt) => [debt.endpointId, debt.open]))).toEqual(
+      new Map(owed.map(({ endpoint_id, n }) => [endpoint_id, Number(n)])),
+    )
+    const held = report.owed.find((debt) => debt.endpointId === made.follower)!
+    expect(Object.keys(held.reasons)).toContain('endpointPaused')
+    expect(held.url).toContain('https://receiver.example/')
+  })
+
+  const ended = `(select task_id from events where terminal = 1 and generation = 1 and task_id in (select id from tasks where state = 'completed') limit 1)`
+  const openDelivery = `(select id from deliveries where state = 'pending' limit 1)`
+  const deliveredOne = `(select id from deliveries where state = 'completed' order by id desc limit 1)`
+  const schedule = (members: string, values: string) =>
+    `insert into schedules (id, client_id, type, cron, timezone, catch_up, created_at, updated_at, revision, ${members}) values ('schedule_1', '${made.clientId}', 't', '* * * * *', 'UTC', 'one', 1, 1, 1, ${values})`
+  const plants: readonly (readonly [what: string, check: Check, sentence: RegExp, ...sql: (() => string)[]])[] = [
+    [
+      'an ending without its event',
+      'endings',
+      /^Task task_\w+ has ended its generation 1 without a terminal event\.$/,
+      () => `update events set terminal = 0, type = 'task.started' where terminal = 1 and task_id = ${ended}`,
+    ],
+    [
+      'an earlier generation without its event',
+      'endings',
+      /has ended its generation 1 without/,
+      () => `delete from events where terminal = 1 and task_id = '${made.again}'`,
+    ],
+    [
+      'a generation that ended twice',
+      'endings',
+      /has 2 terminal events of generation 1: event_/,
+      () => 'drop index events_terminal',
+      () => `insert into events select 'event_2', client_id, task_id, endpoint_id, type, terminal, generation, revision, seq + 1000, body, created_at
+        from events where terminal = 1 and task_id = '${made.named}'`,
+      () => `update clients set seq = seq + 1000`,
+    ],
+    [
+      'an ending of a task that lives',
+      'endings',
+      /is (pending|running) in generation 2, and event event_\w+ says that generation 2 has ended/,
+      () => `update events set generation = 2 where terminal = 1 and task_id = '${made.again}'`,
+    ],
+    [
+      'an ending of another revision',
+      'endings',
+      /is completed at revision 9, and its event event_\w+ is task\.completed at revision 3/,
+      () => `update tasks set revision = 9 where id = '${made.named}'`,
+    ],
+    [
+      'a body that says something else',
+      'bodies',
+      /^The body of event event_\w+ says .*"failed"/,
+      () =>
+        `update events set body = replace(body, '"status":"completed"', '"status":"failed"') where task_id = '${made.named}' and terminal = 1`,
+    ],
+    [
+      'a body that is no JSON',
+      'bodies',
+      /is not JSON/,
+      () => `update events set body = '{' where task_id = '${made.named}' and terminal = 1`,
+    ],
+    ['a body that is gone', 'bodies', /is gone/, () => `update events set body = '' where task_id = '${made.named}' and terminal = 1`],
+    [
+      'an input that is no JSON',
+      'rows',
+      /^The input of task task_\w+ is not JSON/,
+      () => `update tasks set input = '{' where id = '${made.late}'`,
+    ],
+    ['metadata that is no JSON', 'rows', /metadata that is not JSON/, () => `update tasks set metadata = '{' where id = '${made.named}'`],
+    [
+      'running without a lease',
+      'rows',
+      /is running without a lease/,
+      () => `update tasks set leased_until = null where id = '${made.running}'`,
+    ],
+    [
+      'a lease of nothing that runs',
+      'rows',
+      /is pending and holds a lease of boot_x/,
+      () => `update tasks set leased_by = 'boot_x' where id = '${made.late}'`,
+    ],
+    ['more tries than there are', 'rows', /counts 9 tries of 5/, () => `update tasks set tries = 9 where id = '${made.late}'`],
+    [
+      'a task in another lane',
+      'rows',
+      /waits in lane elsewhere/,
+      () => `update tasks set lane_id = 'elsewhere' where id = '${made.named}'`,
+    ],
+    [
+      'a completed task without a result',
+      'rows',
+      /is completed without a result/,
+      () => `update tasks set result = null where id = '${made.named}'`,
+    ],
+    [
+      'a lease that ended while somebody was there',
+      'leases',
+      /is running under a lease of boot_a that ended \d+ s ago/,
+      () => `update tasks set leased_until = leased_until - 200000 where id = '${made.running}'`,
+      () => `insert into queues (id, worker_seen_at) select 'task/x', max(updated_at) from tasks`,
+    ],
+    [
+      'something owed without a delivery',
+      'owed',
+      /is owed to endpoint endpoint_\w+, and there is no delivery of it/,
+      () => `delete from deliveries where task_id = '${made.named}' and endpoint_id = '${made.endpointId}'`,
+    ],
+    [
+      'a delivery of no event',
+      'owed',
+      /is of event event_\w+, which is not there/,
+      () => `delete from events where id = (select event_id from deliveries where task_id is null)`,
+    ],
+    [
+      'a delivery of another event',
+      'owed',
+      /tell of different things/,
+      () => `update deliveries set event_type = 'task.failed' where id = ${deliveredOne}`,
+    ],
+    [
+      'a delivery to nobody',
+      'owed',
+      /owed to endpoint endpoint_gone, which is not there/,
+      () => `update deliveries set endpoint_id = 'endpoint_gone' where id = ${openDelivery}`,
+    ],
+    [
+      'a delivery of an unknown task',
+      'traces',
+      /tells of task task_gone/,
+      () => `update deliveries set task_id = 'task_gone' where id = ${openDelivery}`,
+    ],
+    ['a schedule of what is no JSON', 'rows', /^Schedule schedule_1 makes tasks of what is not JSON/, () => schedule('template', `'{'`)],
+    [
+      'a paused schedule that will tick',
+      'rows',
+      /is paused, and its next tick has a time/,
+      () => schedule('template, paused_at, next_at', `'{}', 1, 1`),
+    ],
+    [
+      'a schedule of nobody',
+      'traces',
+      /^Schedule schedule_1 belongs to a client/,
+      () => schedule('template', `'{}'`),
+      () => `update schedules set client_id = 'client_gone'`,
+    ],
+    ['a callback that is no JSON', 'rows', /callback that is not JSON/, () => `update tasks set callback = '{' where id = '${made.late}'`],
+    [
+      'an ended task that has not ended',
+      'rows',
+      /is completed, and its row says that it has not ended/,
+      () => `update tasks set finished_at = null where id = '${made.named}'`,
+    ],
+    ['a completed task at half', 'rows', /is completed at 50 percent/, () => `update tasks set progress = 50 where id = '${made.named}'`],
+    [
+      'a completed task with an error',
+      'rows',
+      /is completed with an error/,
+      () => `update tasks set error = '{}' where id = '${made.named}'`,
+    ],
+    ['more tries than claims', 'rows', /counts 3 tries under 0 fences/, () => `update tasks set tries = 3 where id = '${made.late}'`],
+    [
+      'an event of another client',
+      'endings',
+      /belongs to client_\w+, and its event event_\w+ to client_/,
+      () => `update events set client_id = '${made.other}', seq = seq + 500 where task_id = '${made.named}'`,
+    ],
+    [
+      'an ending that is not marked',
+      'endings',
+      /is task\.completed and is not marked as an ending/,
+      () => `update events set terminal = 0 where task_id = '${made.named}' and terminal = 1`,
+    ],
+    [
+      'a delivery in another lane',
+      'rows',
+      /waits in lane elsewhere, and is owed to/,
+      () => `update deliveries set lane_id = 'elsewhere' where id = ${deliveredOne}`,
+    ],
+    [
+      'an ended delivery that has not ended',
+      'rows',
+      /is completed, and its row says that it has not/,
+      () => `update deliveries set finished_at = null where id = ${deliveredOne}`,
+    ],
+    [
+      'a delivery of another client',
+      'owed',
+      /of client_\w+ is owed to endpoint endpoint_\w+ of client_/,
+      () => `update deliveries set client_id = '${made.other}' where id = ${deliveredOne}`,
+    ],
+    [
+      'a reason that is none',
+      'rows',
+      /was canceled because endpoint endpoint_\w+ was deleted, which is there/,
+      () => `update deliveries set state = 'canceled', canceled_reason = 'endpointDeleted' where endpoint_id = '${made.endpointId}'`,
+    ],
+    [
+      'a task that was not deleted',
+      'rows',
+      /was canceled because task task_\w+ was deleted, which is there/,
+      () => `update deliveries set state = 'canceled', canceled_reason = 'taskDeleted' where task_id = '${made.named}'`,
+    ],
+    [
+      'an endpoint that subscribes to what is no JSON',
+      'rows',
+      /subscribes to what is not JSON/,
+      () => `update endpoints set events = '[' where id = '${made.follower}'`,
+    ],
+    [
+      'an endpoint of nobody',
+      'traces',
+      /belongs to a client that is not there/,
+      () => `update endpoints set client_id = 'client_gone' where id = '${made.follower}'`,
+    ],
+    [
+      'a feed of nobody',
+      'feeds',
+      /is in the feed of client_gone, which is not there/,
+      () => `update events set client_id = 'client_gone' where task_id = '${made.named}'`,
+    ],
+    ['a key that names what is no JSON', 'traces', /names tasks in what is not JSON/, () => `update idempotency set task_ids = '['`],
+    ['a turn for no time', 'lanes', /is for no time at all/, () => 'update turns set turn = null, alarm_at = null'],
+    [
+      'canceled without a reason',
+      'rows',
+      /is canceled with the reason null/,
+      () => `update deliveries set canceled_reason = null where state = 'canceled'`,
+    ],
+    [
+      'delivered without an attempt that succeeded',
+      'attempts',
+      /is delivered, and no attempt/,
+      () => `delete from attempts where delivery_id = ${deliveredOne}`,
+    ],
+    [
+      'failed without an attempt that failed',
+      'attempts',
+      /has failed, and no attempt/,
+      () => `delete from attempts where delivery_id = (select id from deliveries where state = 'failed')`,
+    ],
+    [
+      'a try without an attempt',
+      'attempts',
+      /counts 2 tries, and has 1 attempts/,
+      () => `update deliveries set tries = 2, fence = 2 where state = 'pending' and tries = 1`,
+    ],
+    [
+      'an attempt of no claim',
+      'attempts',
+      /has an attempt under fence 77/,
+      () => `update attempts set fence = 77 where delivery_id = ${deliveredOne}`,
+    ],
+    [
+      'an attempt of no delivery',
+      'traces',
+      /is of delivery delivery_gone/,
+      () => `update attempts set delivery_id = 'delivery_gone' where delivery_id = ${deliveredOne}`,
+    ],
+    [
+      'a feed with a gap',
+      'feeds',
+      /^The feed of client_\w+ goes on with \d+ after \d+/,
+      () => 'delete from tombstones',
+      () =>
+        `update events set seq = seq + 100 where seq = (select max(seq) from events where client_id = '${made.clientId}') and client_id = '${made.clientId}'`,
+      () => `update clients set seq = seq + 100 where id = '${made.clientId}'`,
+    ],
+    [
+      'a feed that lost its end',
+      'feeds',
+      /goes on with \d\d after \d+/,
+      () => 'delete from tombstones',
+      () => `update clients set seq = seq + 20 where id = '${made.clientId}'`,
+    ],
+    [
+      'a feed that counts less than it has',
+      'feeds',
+      /and has counted 1\./,
+      () => `update clients set seq = 1 where id = '${made.clientId}'`,
+    ],
+    ['a lane without its turn', 'lanes', /^Lane client_\w+\/report\.build has something to do and no turn/, () => 'delete from turns'],
+    [
+      'a lane that is full of nothing',
+      'lanes',
+      /is marked full, and nothing of it runs/,
+      () => `insert into lanes (id, paced_at, held_until, filled) values ('empty', 0, 0, 1)`,
+    ],
+    [
+      'more running than a lane lets',
+      'lanes',
+      /lets 0 run at once, and \d run/,
+      () => `update lanes set cap = 0 where id = '${made.clientId}/report.build'`,
+    ],
+    [
+      'an open endpoint whose lane is held for good',
+      'lanes',
+      /is sent to, and its lane is held/,
+      () => `update lanes set held_until = 8000000000000000 where id = '${made.endpointId}'`,
+    ],
+    [
+      'a paused endpoint whose lane is open',
+      'lanes',
+      /is sent nothing, and its lane is open/,
+      () => `update lanes set held_until = 0 where id = '${made.follower}'`,
+    ],
+    ['an endpoint without a lane', 'lanes', /has no lane/, () => `delete from lanes where id = '${made.follower}'`],
+    [
+      'a lane that takes more than its endpoint',
+      'lanes',
+      /takes 100 at once, and its lane 7/,
+      () => `update lanes set cap = 7 where id = '${made.endpointId}'`,
+    ],
+    ['a turn of another lane', 'lanes', /in queue task\/x is for lane/, () => `update turns set queue = 'task/x'`],
+    [
+      'metadata that is not found',
+      'traces',
+      /has 2 members of metadata, and 1 of its 1 labels/,
+      () => `delete from labels where name = 'order'`,
+    ],
+    ['a label of no task', 'traces', /names task task_gone/, () => `update labels set task_id = 'task_gone' where name = 'order'`],
+    [
+      'a key of no task',
+      'traces',
+      /^Idempotency key "k" of client_\w+ made task task_gone/,
+      () => `update idempotency set task_ids = '["task_gone"]'`,
+    ],
+    [
+      'a tombstone of a task that is there',
+      'traces',
+      /has a tombstone, and is there/,
+      () => `update tombstones set id = '${made.named}' where id = '${made.erased}'`,
+    ],
+    [
+      'an event of a task that nobody erased',
+      'traces',
+      /tells of task task_\w+, which is not there/,
+      () => `delete from tombstones where id = '${made.erased}'`,
+    ],
+  ]
+  test.each(plants.map(([what, ...rest]) => [what, rest] as const))('finds %s', async (_what, [check, sentence, ...plant]) => {
+    for (const make of plant) await sql(make())
+    const { violations } = await audit(1_000)
+    const found = violations.first.filter((each) => each.check === check && sentence.test(each.sentence))
+    expect(found, JSON.stringify(violations.first)).not.toEqual([])
+    expect(violations.byCheck[check]).toBeGreaterThanOrEqual(found.length)
+    expect(violations.total).toBe(violations.first.length)
+    if (plant[0]!() === 'drop index events_terminal') {
+      await sql(`delete from events where id = 'event_2'`)
+      await sql('create unique index events_terminal on events (task_id, generation) where terminal = 1')
+    }
+  })
+
+  test('finds something for every sentence that it says it proves', () => {
+    expect(new Set(plants.map(([, check]) => check))).toEqual(new Set(Object.keys(checks)))
+  })
+
+  test('finds nothing while a deleted client is erased, page by page, nor when it has gone', async () => {
+    await store.removeClient(made.clientId)
+    for (let rest = 'more'; rest !== 'nothing'; ) {
+      expect((await audit()).violations.first).toEqual([])
+      rest = await store.eraseClient(made.clientId, true)
+      // What is in flight or running ends as it would.
+      for (const { id, fence } of await ground.sql<{ id: string; fence: number }>(`select id, fence from tasks where state = 'running'`))
+        await store.settleTask(completed({ id, fence }))
+    }
+    expect((await audit()).violations.first).toEqual([])
+  })
+
+  test('counts what it does not tell, and blames nobody where no server was there to sweep', async () => {
+    await sql('delete from labels')
+    await sql('delete from events where terminal = 1')
+    const { violations } = await audit(2)
+    expect(violations.first).toHaveLength(2)
+    expect(violations.total).toBeGreaterThan(2)
+    await sql('delete from queues')
+    await sql(`update tasks set leased_until = leased_until - 200000 where state = 'running'`)
+    const quiet = await audit()
+    expect(quiet.violations.byCheck.leases).toBe(0)
+    expect(quiet.lapsedLeases).toBeGreaterThan(0)
+  })
+})

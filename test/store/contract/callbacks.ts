@@ -1,0 +1,350 @@
+/** Who is owed what: fan-out, filters, and the bytes each endpoint is promised. */
+import { expect, test } from 'vitest'
+import type { Callback, Delivery } from '../../../src/core/model.ts'
+import { RETRY_SCHEDULE } from '../../support/stores.ts'
+import {
+  addClient,
+  addEndpoint,
+  addTask,
+  claimDeliveries,
+  claimOne,
+  claimTasks,
+  completed,
+  delivered,
+  failed,
+  undeliverable,
+} from '../../support/work.ts'
+import type { Current } from './suite.ts'
+
+export function callbacks(current: Current): void {
+  const owedFor = async (clientId: string): Promise<readonly Delivery[]> =>
+    (await current().store.listDeliveries({ clientId, limit: 100, after: null })).items
+  const complete = async (clientId: string, callback: Callback | null, type = 'report.build'): Promise<string> => {
+    const { store } = current()
+    const { id } = await addTask(store, { clientId, callback, type, metadata: '{"order":"7"}' })
+    await store.settleTask(completed(await claimOne(store, {}, [type])))
+    return id
+  }
+
+  test('an ending is owed to every endpoint that subscribes, whatever its status, and to no deleted one', async () => {
+    const { store } = current()
+    const clientId = await addClient(store)
+    const active = await addEndpoint(store, { clientId })
+    const paused = await addEndpoint(store, { clientId })
+    const disabled = await addEndpoint(store, { clientId })
+    const unverified = await addEndpoint(store, { clientId, verified: false })
+    const deleted = await addEndpoint(store, { clientId })
+    await addEndpoint(store, { clientId, events: '["task.failed"]' })
+    await addEndpoint(store, { clientId: await addClient(store, 'Another') })
+    await store.changeEndpoint(paused, clientId, { paused: true }, null)
+    await store.changeEndpoint(disabled, clientId, { disabled: 'failing' }, null)
+    await store.removeEndpoint(deleted, clientId)
+    await complete(clientId, {})
+    const owed = await owedFor(clientId)
+    expect(owed.map((delivery) => delivery.endpointId).sort()).toEqual([active, paused, disabled, unverified].sort())
+    expect(new Set(owed.map((delivery) => delivery.eventId)).size).toBe(1)
+    expect((await claimDeliveries(store)).map((delivery) => delivery.endpointId)).toEqual([active])
+  })
+
+  test('a task without callbacks owes nothing and is in the feed', async () => {
+    const { store } = current()
+    const clientId = await addClient(store)
+    await addEndpoint(store, { clientId })
+    const id = await complete(clientId, null)
+    expect(await owedFor(clientId)).toEqual([])
+    expect(await store.listEvents({ clientId, after: 0, limit: 10 })).toMatchObject([{ taskId: id, type: 'task.completed' }])
+  })
+
+  test('a callback may name its endpoint, a URL under it, its events and its schedule', async () => {
+    const { store } = current()
+    const clientId = await addClient(store)
+    const named = await addEndpoint(store, { clientId, retrySchedule: '[1,2]', taskTypes: '["mail.send"]' })
+    await addEndpoint(store, { clientId })
+    await complete(clientId, { endpointId: named })
+    expect(await owedFor(clientId), 'the task types of a named endpoint do not matter').toMatchObject([
+      { endpointId: named, url: null, retrySchedule: '[1,2]', maxTries: 3 },
+    ])
+
+    const url = 'https://receiver.example/orders?id=7'
+    await complete(clientId, { endpointId: named, url, retrySchedule: [9] })
+    expect(await owedFor(clientId)).toContainEqual(expect.objectContaining({ endpointId: named, url, retrySchedule: '[9]', maxTries: 2 }))
+
+    await complete(clientId, { events: ['task.failed'] })
+    expect(await owedFor(clientId), 'narrowed to failures').toHaveLength(2)
+    await addTask(store, { clientId, callback: { events: ['task.failed'] } })
+    await store.settleTask(failed(await claimOne(store)))
+    expect(await owedFor(clientId)).toHaveLength(3)
+  })
+
+  test('the delays before retries come from the task, else the endpoint, else the installation', async () => {
+    const { store } = current()
+    const clientId = await addClient(store)
+    await addEndpoint(store, { clientId })
+    await complete(clientId, {})
+    expect(await owedFor(clientId)).toMatchObject([{ retrySchedule: null, maxTries: RETRY_SCHEDULE.length + 1 }])
+  })
+
+  test('an endpoint receives the task types it names; "*" leaves out those of the system', async () => {
+    const { store } = current()
+    const clientId = await addClient(store)
+    const every = await addEndpoint(store, { clientId, taskTypes: '["*"]' })
+    const mails = await addEndpoint(store, { clientId, taskTypes: '["mail.send"]' })
+    const system = await addEndpoint(store, { clientId, taskTypes: '["*","system.export"]' })
+    const heard = async (type: string): Promise<string[]> => {
+      const id = await complete(clientId, {}, type)
+      return (await owedFor(clientId))
+        .filter((delivery) => delivery.taskId === id)
+        .map((delivery) => delivery.endpointId)
+        .sort()
+    }
+    expect(await heard('mail.send')).toEqual([every, mails, system].sort())
+    expect(await heard('report.build')).toEqual([every, system].sort())
+    expect(await heard('system.export')).toEqual([system])
+    expect(await heard('system.other')).toEqual([])
+  })
+
+  test('a thin endpoint receives no input, result or metadata; CloudEvents have an envelope of their own; one id for all', async () => {
+    const { store } = current()
+    const clientId = await addClient(store)
+    const full = await addEndpoint(store, { clientId })
+    const thin = await addEndpoint(store, { clientId, payload: 'thin' })
+    const cloud = await addEndpoint(store, { clientId, format: 'cloudevents' })
+    const thinCloud = await addEndpoint(store, { clientId, format: 'cloudevents', payload: 'thin' })
+    const id = await complete(clientId, {})
+    const [event] = await store.listEvents({ clientId, after: 0, limit: 1 })
+    const sent = new Map((await claimDeliveries(store)).map((owed) => [owed.endpoint.id, owed]))
+    const bytes = (endpointId: string) => sent.get(endpointId)!.body ?? sent.get(endpointId)!.eventBody
+    const held = { input: { month: '2026-11' }, result: { rows: 1 }, metadata: { order: '7' } }
+    const bare = { input: null, result: null, metadata: null }
+
+    expect(bytes(full)).toBe(event!.body)
+    expect(Object.keys(JSON.parse(bytes(full)))).toEqual(['type', 'timestamp', 'id', 'data'])
+    expect(JSON.parse(bytes(full)).data).toMatchObject({ id, ...held })
+    expect(JSON.parse(bytes(thin))).toMatchObject({ id: event!.id, data: { id, status: 'completed', ...bare } })
+    const cloudEvent = { specversion: '1.0', id: event!.id, source: 'https://tasks.example', subject: id, type: 'task.completed' }
+    expect(JSON.parse(bytes(cloud))).toMatchObject({ ...cloudEvent, data: { id, ...held } })
+    expect(Object.keys(JSON.parse(bytes(cloud)))).toEqual([
+      'specversion',
+      'id',
+      'source',
+      'type',
+      'subject',
+      'time',
+      'datacontenttype',
+      'sequence',
+      'data',
+    ])
+    const { sequence, data, time } = JSON.parse(bytes(cloud))
+    expect([sequence, time]).toEqual([String(data.revision), data.finishedAt])
+    expect(JSON.parse(bytes(thinCloud))).toMatchObject({ ...cloudEvent, data: { id, ...bare } })
+  })
+
+  test('created, started and progress are told only to those who subscribe; a report of progress gets one attempt', async () => {
+    const { store } = current()
+    const clientId = await addClient(store)
+    const curious = await addEndpoint(store, { clientId, events: '["task.created","task.started","task.progress","task.completed"]' })
+    await addEndpoint(store, { clientId })
+    await addTask(store, { clientId })
+    const task = await claimOne(store)
+    await store.reportProgress({ ...task, progress: 42, message: 'page 3 of 7', told: true })
+    const [sending] = (await claimDeliveries(store)).filter(({ eventType }) => eventType === 'task.progress')
+    await store.settleTask(completed(task))
+    const events = await store.listEvents({ clientId, after: 0, limit: 10 })
+    expect(events.map(({ type, seq }) => [type, seq])).toEqual([
+      ['task.created', 1],
+      ['task.started', 2],
+      ['task.progress', 3],
+      ['task.completed', 4],
+    ])
+    const revisions = events.map(({ revision }) => revision)
+    expect(revisions).toEqual([...revisions].sort((a, b) => a - b))
+    expect(JSON.parse(events[2]!.body).data).toMatchObject({ progress: 42, progressMessage: 'page 3 of 7' })
+    expect(sending).toMatchObject({ endpointId: curious, maxTries: 1 })
+    const { items: all } = await store.listDeliveries({ clientId, limit: 100, after: null })
+    const owed = all.filter((delivery) => delivery.endpointId === curious)
+    expect(owed.map(({ eventType, maxTries }) => [eventType, maxTries]).sort()).toEqual([
+      ['task.completed', 4],
+      ['task.created', 4],
+      ['task.progress', 1],
+      ['task.started', 4],
+    ])
+    expect(all).toHaveLength(5)
+  })
+
+  test('progress is told once a second at most, and what waits is superseded by whatever is newer for the same endpoint', async () => {
+    const { store, pass } = current()
+    const clientId = await addClient(store)
+    const both = await addEndpoint(store, { clientId, events: '["task.progress","task.completed"]' })
+    const only = await addEndpoint(store, { clientId, events: '["task.progress"]' })
+    for (const id of [both, only]) await store.changeEndpoint(id, clientId, { paused: true }, null)
+    await addTask(store, { clientId })
+    const task = await claimOne(store)
+    const report = (progress: number, told = true) => store.reportProgress({ ...task, progress, message: null, told })
+    const waiting = async () => {
+      const { items } = await store.listDeliveries({ clientId, limit: 100, after: null })
+      const of = (endpointId: string, state: string) =>
+        items
+          .filter((item) => item.endpointId === endpointId && item.state === state)
+          .map(({ eventType, canceledReason }) => canceledReason ?? eventType)
+      return { both: of(both, 'pending'), only: of(only, 'pending'), canceled: of(both, 'canceled') }
+    }
+    await report(10)
+    for (const progress of [20, 30, 40]) await report(progress)
+    await report(50, false)
+    expect(
+      (await store.listEvents({ clientId, after: 0, limit: 10 })).map(({ body }) => JSON.parse(body).data.progress),
+      'one a second',
+    ).toEqual([10])
+    await pass(1_000)
+    await report(60)
+    expect(await waiting()).toEqual({ both: ['task.progress'], only: ['task.progress'], canceled: ['superseded'] })
+    await pass(1_000)
+    await store.settleTask(completed(task))
+    expect(await waiting(), 'the end is news for those who hear of it').toEqual({
+      both: ['task.completed'],
+      only: ['task.progress'],
+      canceled: ['superseded', 'superseded'],
+    })
+  })
+
+  test('a paused endpoint receives, once it is resumed, the newest progress alone, and then the end', async () => {
+    const { store, pass } = current()
+    const clientId = await addClient(store)
+    const endpointId = await addEndpoint(store, { clientId, events: '["task.started","task.progress","task.completed"]' })
+    await store.changeEndpoint(endpointId, clientId, { paused: true }, null)
+    await addTask(store, { clientId })
+    const task = await claimOne(store)
+    for (const progress of [10, 20, 30]) {
+      await store.reportProgress({ ...task, progress, message: null, told: true })
+      await pass(1_000)
+    }
+    expect(await claimDeliveries(store)).toEqual([])
+    await store.changeEndpoint(endpointId, clientId, { paused: false }, null)
+    const received: [string, number][] = []
+    const drain = async (): Promise<void> => {
+      for (let owed = await claimDeliveries(store); owed.length > 0; owed = await claimDeliveries(store))
+        for (const one of owed) {
+          received.push([one.eventType, JSON.parse(one.eventBody).data.progress])
+          await store.settleDelivery(delivered(one))
+        }
+    }
+    await drain()
+    await store.settleTask(completed(task))
+    await drain()
+    expect(received.slice(0, 2).sort()).toEqual([
+      ['task.progress', 30],
+      ['task.started', 0],
+    ])
+    expect(received.slice(2)).toEqual([['task.completed', 100]])
+  })
+
+  test('a report of progress that is being sent is left alone by a newer one; sent again by hand, it gets one attempt', async () => {
+    const { store, pass } = current()
+    const clientId = await addClient(store)
+    await addEndpoint(store, { clientId, events: '["task.progress","task.completed"]' })
+    await addTask(store, { clientId })
+    const task = await claimOne(store)
+    const report = (progress: number) => store.reportProgress({ ...task, progress, message: null, told: true })
+    const states = async () => (await owedFor(clientId)).map(({ state, canceledReason }) => canceledReason ?? state).sort()
+    expect(await report(10)).toMatchObject({ kind: 'settled', heard: 'told' })
+    const [sending] = await claimDeliveries(store)
+    expect(await report(20)).toMatchObject({ kind: 'settled', heard: 'early' })
+    await pass(1_000)
+    await report(30)
+    expect(await states()).toEqual(['pending', 'running'])
+    await store.settleTask(completed(task))
+    expect(await states()).toEqual(['pending', 'running', 'superseded'])
+    expect(await store.settleDelivery(delivered(sending!))).toMatchObject({ kind: 'settled', value: { state: 'completed' } })
+    expect(await store.redeliver(sending!.id, 'delivery_progress', clientId)).toMatchObject({ eventType: 'task.progress', maxTries: 1 })
+  })
+
+  test('progress that nobody follows is told to nobody, and the reporter hears so', async () => {
+    const { store } = current()
+    const clientId = await addClient(store)
+    await addEndpoint(store, { clientId })
+    const another = await addClient(store, 'Another')
+    await addEndpoint(store, { clientId: another, events: '["task.progress"]' })
+    await addTask(store, { clientId })
+    await addTask(store, { clientId: another })
+    await addTask(store, { clientId: another, callback: null })
+    const tasks = await claimTasks(store)
+    // One group: each hears of its own.
+    const answers = await Promise.all(tasks.map((task) => store.reportProgress({ ...task, progress: 10, message: null, told: true })))
+    const heard = tasks.map((task, i) => [task.clientId, task.callback, (answers[i] as { heard: string }).heard])
+    expect(heard.sort()).toEqual(
+      [
+        [clientId, '{}', 'nobody'],
+        [another, '{}', 'told'],
+        [another, null, 'nobody'],
+      ].sort(),
+    )
+    expect(await owedFor(clientId)).toEqual([])
+    expect(await owedFor(another)).toHaveLength(1)
+  })
+
+  test('the status of a callback: none, pending while one is open, else failed if one failed, else delivered', async () => {
+    const { store } = current()
+    const clientId = await addClient(store)
+    await addEndpoint(store, { clientId })
+    await addEndpoint(store, { clientId })
+    const silent = await complete(clientId, null)
+    const id = await complete(clientId, {})
+    const statusOf = async (taskId: string) => (await store.callbackStatuses(await store.findTasks([taskId]))).get(taskId)
+    expect(await statusOf(silent)).toBe('none')
+    expect(await statusOf(id)).toBe('pending')
+    const [one, other] = await claimDeliveries(store)
+    await store.settleDelivery(delivered(one!))
+    expect(await statusOf(id)).toBe('pending')
+    await store.settleDelivery(delivered(other!))
+    expect(await statusOf(id)).toBe('delivered')
+    const second = await complete(clientId, {})
+    const [good, bad] = await claimDeliveries(store)
+    await store.settleDelivery(delivered(good!))
+    await store.settleDelivery(undeliverable(bad!))
+    expect(await statusOf(second)).toBe('failed')
+  })
+
+  test('an ended delivery sent again is a new one of the same event and bytes; an open one becomes due now', async () => {
+    const { store, pass } = current()
+    const clientId = await addClient(store)
+    const endpointId = await addEndpoint(store, { clientId, payload: 'thin' })
+    await complete(clientId, {})
+    const [first] = await claimDeliveries(store)
+    await store.settleDelivery(undeliverable(first!))
+    const made = await store.redeliver(first!.id, 'delivery_again', clientId)
+    expect(made).toMatchObject({
+      id: 'delivery_again',
+      eventId: first!.eventId,
+      trigger: 'redelivery',
+      state: 'pending',
+      tries: 0,
+      maxTries: 4,
+    })
+    const [again] = await claimDeliveries(store)
+    expect(again).toMatchObject({ id: 'delivery_again', body: first!.body, endpointId })
+
+    await store.settleDelivery({
+      ...undeliverable(again!),
+      outcome: { kind: 'retry', delayMs: 3_600_000, error: null },
+    })
+    await pass(1)
+    expect(await claimDeliveries(store)).toEqual([])
+    expect(await store.redeliver('delivery_again', 'delivery_unused', clientId)).toMatchObject({ id: 'delivery_again', state: 'pending' })
+    expect((await claimDeliveries(store)).map(({ id }) => id)).toEqual(['delivery_again'])
+    expect(await store.redeliver('delivery_again', 'delivery_unused', clientId), 'running: as it is').toMatchObject({ state: 'running' })
+    expect(await store.redeliver(first!.id, 'delivery_other', await addClient(store)), 'of another client').toBeNull()
+    expect(await store.redeliver('delivery_unknown', 'delivery_other', null)).toBeNull()
+  })
+
+  test('a ping is one attempt at one endpoint', async () => {
+    const { store } = current()
+    const clientId = await addClient(store)
+    const endpointId = await addEndpoint(store, { clientId, events: '[]' })
+    await addEndpoint(store, { clientId })
+    const ping = { endpointId, clientId, eventId: 'event_ping', deliveryId: 'delivery_ping' }
+    expect(await store.addPing(ping)).toMatchObject({ id: 'delivery_ping', maxTries: 1, trigger: 'ping', endpointId, taskId: null })
+    expect(await owedFor(clientId)).toHaveLength(1)
+    const [sent] = await claimDeliveries(store)
+    expect(JSON.parse(sent!.eventBody)).toMatchObject({ type: 'endpoint.ping', id: 'event_ping', data: { endpointId } })
+  })
+}

@@ -1,0 +1,389 @@
+/** Every path to an end has exactly one terminal event and the deliveries it owes, in the commit that ends the task. */
+import { expect, onTestFinished, test } from 'vitest'
+import type { State, Task } from '../../../src/core/model.ts'
+import type { Settlement, Store } from '../../../src/store/interfaces.ts'
+import type { Engine, Ground } from '../../support/stores.ts'
+import {
+  addClient,
+  addEndpoint,
+  addTask,
+  addTasks,
+  claimOne,
+  claimTasks,
+  completed,
+  failed,
+  findTask,
+  newTask,
+  released,
+  retried,
+} from '../../support/work.ts'
+import type { Current } from './suite.ts'
+
+const HOUR_MS = 3_600_000
+
+interface Path {
+  readonly name: string
+  readonly state: State
+  readonly code?: string
+  /** Times from now of the task it is made for. */
+  readonly startsBy?: number
+  readonly endsBy?: number
+  /** Leads the task to the brink; the answer pushes it over. */
+  lead(ground: Ground, id: string): Promise<() => Promise<unknown>>
+}
+
+const settling = (code: string) => ({ code, message: 'it ended', details: null })
+const paths: readonly Path[] = [
+  {
+    name: 'completed',
+    state: 'completed',
+    async lead({ store }) {
+      const task = await claimOne(store)
+      return () => store.settleTask(completed(task))
+    },
+  },
+  {
+    name: 'failed',
+    state: 'failed',
+    code: 'handler_error',
+    async lead({ store }) {
+      const task = await claimOne(store)
+      return () => store.settleTask(failed(task))
+    },
+  },
+  {
+    name: 'timed out at the last try',
+    state: 'failed',
+    code: 'timeout',
+    async lead({ store }) {
+      const task = await claimOne(store)
+      return () => store.settleTask(failed(task, settling('timeout')))
+    },
+  },
+  {
+    name: 'not started by its time, found by a sweep',
+    state: 'failed',
+    code: 'start_expired',
+    startsBy: 1_000,
+    endsBy: HOUR_MS,
+    async lead({ store, pass }) {
+      await pass(1_001)
+      return () => store.endOverdue(100, 10_000)
+    },
+  },
+  {
+    name: 'not started by its time, found by a claim',
+    state: 'failed',
+    code: 'start_expired',
+    startsBy: 1_000,
+    async lead({ store, pass }) {
+      await pass(1_001)
+      return () => claimTasks(store)
+    },
+  },
+  {
+    name: 'past its deadline while pending, found by a sweep',
+    state: 'failed',
+    code: 'deadline_exceeded',
+    startsBy: HOUR_MS,
+    endsBy: 1_000,
+    async lead({ store, pass }) {
+      await pass(1_001)
+      return () => store.endOverdue(100, 10_000)
+    },
+  },
+  {
+    name: 'past its deadline while pending, found by a claim',
+    state: 'failed',
+    code: 'deadline_exceeded',
+    endsBy: 1_000,
+    async lead({ store, pass }) {
+      await pass(1_001)
+      return () => claimTasks(store)
+    },
+  },
+  {
+    name: 'past its deadline and its grace while running',
+    state: 'failed',
+    code: 'deadline_exceeded',
+    endsBy: 10_000,
+    async lead({ store, pass }) {
+      await claimOne(store)
+      await pass(20_001)
+      return () => store.endOverdue(100, 10_000)
+    },
+  },
+  {
+    name: 'canceled while pending',
+    state: 'canceled',
+    async lead({ store }, id) {
+      return () => store.cancelTask(id, null)
+    },
+  },
+  {
+    name: 'canceled while it waits for its next try',
+    state: 'canceled',
+    async lead({ store }, id) {
+      await store.settleTask(retried(await claimOne(store), 60_000))
+      return () => store.cancelTask(id, null)
+    },
+  },
+  {
+    name: 'canceled while running, by a throw',
+    state: 'canceled',
+    async lead({ store }, id) {
+      const task = await claimOne(store)
+      await store.cancelTask(id, null)
+      return () => store.settleTask(failed(task))
+    },
+  },
+  {
+    name: 'canceled while running, by the end of its grace',
+    state: 'canceled',
+    async lead({ store, pass }, id) {
+      await claimOne(store)
+      await store.cancelTask(id, null)
+      await pass(10_001)
+      return () => store.endOverdue(100, 10_000)
+    },
+  },
+  {
+    name: 'canceled while running, and its worker lost',
+    state: 'canceled',
+    async lead({ store, pass }, id) {
+      await claimOne(store, { leaseMs: 1_000 })
+      await store.cancelTask(id, null)
+      await pass(1_001)
+      const [expired] = (await store.findExpired(10, null)).tasks
+      return () => store.settleTask(retried(expired!))
+    },
+  },
+  {
+    name: 'its worker lost at the last try',
+    state: 'failed',
+    code: 'worker_lost',
+    async lead({ store, pass }) {
+      await claimOne(store, { leaseMs: 1_000 })
+      await pass(1_001)
+      const [expired] = (await store.findExpired(10, null)).tasks
+      return () => store.settleTask(failed(expired!, settling('worker_lost')))
+    },
+  },
+]
+
+/** Makes the database refuse every new delivery, until the answer is called or the test is over. */
+async function refuseDeliveries({ engine, sql }: Ground): Promise<() => Promise<unknown>> {
+  if (engine === 'sqlite') {
+    await sql(`create trigger refuse before insert on deliveries begin select raise(abort, 'refused by the test'); end`)
+  } else {
+    await sql(
+      `create or replace function refuse() returns trigger language plpgsql as $$ begin raise exception 'refused by the test'; end $$`,
+    )
+    await sql('create trigger refuse before insert on deliveries for each row execute function refuse()')
+  }
+  const allow = () => sql(`drop trigger if exists refuse ${engine === 'sqlite' ? '' : 'on deliveries'}`)
+  onTestFinished(async () => void (await allow()))
+  return allow
+}
+
+export function endings(current: Current): void {
+  const add = async ({ store }: Ground, { startsBy, endsBy }: Partial<Path>, clientId: string): Promise<string> => {
+    const now = await store.now()
+    const { id } = await addTask(store, {
+      clientId,
+      startBy: startsBy === undefined ? null : now + startsBy,
+      deadlineAt: endsBy === undefined ? null : now + endsBy,
+    })
+    return id
+  }
+
+  test.each(paths)('$name: one terminal event and its delivery, in the commit that ends the task', async (path) => {
+    const ground = current()
+    const { store } = ground
+    const clientId = await addClient(store)
+    const endpointId = await addEndpoint(store, { clientId })
+    const id = await add(ground, path, clientId)
+    const push = await path.lead(ground, id)
+    const before = await findTask(store, id)
+    const allow = await refuseDeliveries(ground)
+    await expect(push()).rejects.toMatchObject({ code: 'temporary_reduced_capacity' })
+    expect(await findTask(store, id), 'a refused delivery takes the ending with it').toEqual(before)
+    expect(await store.listEvents({ clientId, after: 0, limit: 10 })).toEqual([])
+    await allow()
+
+    await push()
+    const task = await findTask(store, id)
+    expect(task.state).toBe(path.state)
+    expect(task.error === null ? undefined : JSON.parse(task.error).code).toBe(path.code)
+    expect(task).toMatchObject({ leasedBy: null, leasedUntil: null })
+    expect(task.finishedAt).not.toBeNull()
+    const events = await store.listEvents({ clientId, after: 0, limit: 10 })
+    expect(events.map(({ type, seq, generation, revision }) => ({ type, seq, generation, revision }))).toEqual([
+      { type: `task.${path.state}`, seq: 1, generation: 1, revision: task.revision },
+    ])
+    const body = JSON.parse(events[0]!.body)
+    expect(body).toMatchObject({ type: `task.${path.state}`, id: events[0]!.id, data: { id, status: path.state, revision: task.revision } })
+    expect(body.data.error?.code).toBe(path.code)
+    const { items: owed } = await store.listDeliveries({ clientId, limit: 10, after: null })
+    expect(owed).toMatchObject([{ endpointId, eventId: events[0]!.id, state: 'pending', tries: 0, taskId: id }])
+
+    await push().catch(() => {})
+    expect(await findTask(store, id), 'ended once').toEqual(task)
+    expect(await store.listEvents({ clientId, after: 0, limit: 10 })).toHaveLength(1)
+  })
+
+  test('a task that never started shows no start', async () => {
+    const ground = current()
+    const clientId = await addClient(ground.store)
+    for (const find of [() => claimTasks(ground.store), () => ground.store.endOverdue(10, 0)]) {
+      const id = await add(ground, { startsBy: 1_000 }, clientId)
+      await ground.pass(1_001)
+      await find()
+      expect(await findTask(ground.store, id)).toMatchObject({ state: 'failed', tries: 0, startedAt: null })
+    }
+  })
+
+  test('a result that was returned stands, although a cancel was asked for meanwhile', async () => {
+    const { store } = current()
+    const { id } = await addTask(store, { clientId: await addClient(store) })
+    const task = await claimOne(store)
+    expect(await store.cancelTask(id, null)).toMatchObject({ kind: 'changed', task: { state: 'running' } })
+    expect(await store.renew('task', [task], 1_000)).toEqual([{ id, kept: true, cancelRequested: true }])
+    expect(await store.settleTask(completed(task))).toMatchObject({ kind: 'settled', value: { state: 'completed', progress: 100 } })
+    expect((await store.cancelTask(id, null)).kind).toBe('refused')
+  })
+
+  test.each([
+    ['a retry', retried],
+    ['a failure', failed],
+    ['a release', released],
+  ])('after a cancel was asked for, %s ends in canceled, is never repeated and moves the fence', async (_name, settle) => {
+    const { store, pass } = current()
+    const { id } = await addTask(store, { clientId: await addClient(store) })
+    const task = await claimOne(store)
+    await store.cancelTask(id, null)
+    expect(await store.settleTask(settle(task))).toMatchObject({ kind: 'settled', value: { state: 'canceled', fence: task.fence + 1 } })
+    await pass(HOUR_MS)
+    expect(await claimTasks(store)).toEqual([])
+    expect((await store.cancelTask(id, null)).kind).toBe('unchanged')
+  })
+
+  test('a cancel asked for is not enforced before its grace is over', async () => {
+    const { store, pass } = current()
+    const { id } = await addTask(store, { clientId: await addClient(store) })
+    await claimOne(store)
+    await store.cancelTask(id, null)
+    await pass(5_000)
+    expect(await store.endOverdue(10, 10_000)).toBe(0)
+    expect((await findTask(store, id)).state).toBe('running')
+  })
+
+  test('the start-by time no longer counts once a try has started', async () => {
+    const ground = current()
+    const { store, pass } = ground
+    const id = await add(ground, { startsBy: 10_000 }, await addClient(store))
+    await store.settleTask(retried(await claimOne(store)))
+    await pass(11_000)
+    expect(await store.endOverdue(10, 0)).toBe(0)
+    expect((await claimOne(store)).id).toBe(id)
+  })
+
+  test('a retried task is a new generation with a terminal event of its own', async () => {
+    const { store } = current()
+    const clientId = await addClient(store)
+    await addEndpoint(store, { clientId })
+    const { id } = await addTask(store, { clientId })
+    await store.settleTask(failed(await claimOne(store)))
+    const [first] = await store.listEvents({ clientId, after: 0, limit: 10 })
+    const redone = await store.redoTask(id, clientId)
+    expect(redone).toMatchObject({
+      kind: 'changed',
+      task: { state: 'pending', generation: 2, tries: 0, error: null, lastError: null, finishedAt: null, startedAt: null },
+    })
+    expect((await store.redoTask(id, clientId)).kind).toBe('refused')
+    expect(await store.callbackStatuses([await findTask(store, id)])).toEqual(new Map([[id, 'pending']]))
+    await store.settleTask(completed(await claimOne(store)))
+    const events = await store.listEvents({ clientId, after: 0, limit: 10 })
+    expect(events.map(({ type, generation }) => [type, generation])).toEqual([
+      ['task.failed', 1],
+      ['task.completed', 2],
+    ])
+    expect(events[0], 'what was said stays said').toEqual(first)
+    expect((await store.listDeliveries({ clientId, limit: 10, after: null })).items).toHaveLength(2)
+    expect((await store.redoTask(id, clientId)).kind, 'a completed task is not done again').toBe('refused')
+  })
+
+  test('the database itself refuses a second terminal event of a generation', async () => {
+    const { store, sql } = current()
+    const clientId = await addClient(store)
+    await addTask(store, { clientId })
+    await store.settleTask(completed(await claimOne(store)))
+    const columns = 'client_id, task_id, type, terminal, generation, revision, body, created_at'
+    await expect(sql(`insert into events (id, seq, ${columns}) select 'event_other', 2, ${columns} from events`)).rejects.toThrow(/unique/i)
+  })
+
+  test.each<[string, (ground: Ground, id: string) => Promise<unknown>, (task: Task) => Settlement, Engine[]]>([
+    // As JSON it is six characters that any text may hold: it does not even fail.
+    ['NUL in an error message', async () => {}, (task) => failed(task, { code: 'broken', message: 'a\0b', details: { why: '\0' } }), []],
+    // SQLite holds NUL in text; PostgreSQL does not.
+    ['NUL in what is stored as it is', async () => {}, (task) => completed(task, '"a\0b"'), ['postgres']],
+    [
+      'a conflict',
+      ({ sql }, id) =>
+        sql(
+          `insert into events (id, client_id, task_id, seq, type, terminal, generation, revision, body, created_at)
+           select 'event_before', client_id, id, -1, 'task.failed', 1, generation, revision, '{}', created_at from tasks where id = '${id}'`,
+        ),
+      completed,
+      ['sqlite', 'postgres'],
+    ],
+    [
+      'a row that cannot be decoded',
+      // A time that no calendar has.
+      ({ sql }, id) => sql(`update tasks set created_at = 9000000000000000 where id = '${id}'`),
+      completed,
+      ['sqlite', 'postgres'],
+    ],
+  ])('one bad item in a batch fails alone beside 99 good ones: %s', async (_name, spoil, settle, refusedOn) => {
+    const ground = current()
+    const { store, engine } = ground
+    const clientId = await addClient(store)
+    await addEndpoint(store, { clientId })
+    await addTasks(store, 100, { clientId })
+    const tasks = await claimTasks(store)
+    const bad = tasks[42]!
+    await spoil(ground, bad.id)
+    const calls = tasks.map((task, i) => () => store.settleTask(i === 42 ? settle(task) : completed(task)))
+    await expectOneRefused(store, calls, refusedOn.includes(engine) ? 42 : null)
+    const states = (await store.findTasks(tasks.map(({ id }) => id))).map(({ id, state }) => (id === bad.id ? 'bad' : state))
+    expect(states.filter((state) => state === 'completed')).toHaveLength(99)
+    const deliveries = await ground.sql(`select task_id from deliveries where task_id <> '${bad.id}'`)
+    expect(deliveries, 'each with what it owes').toHaveLength(99)
+    if (refusedOn.includes(engine))
+      expect(await findTask(store, bad.id), 'nothing of it is half done').toEqual({
+        ...bad,
+        createdAt: (await findTask(store, bad.id)).createdAt,
+      })
+  })
+
+  test('one report the database cannot hold fails alone beside 99 good ones', async () => {
+    const { store, engine } = current()
+    const clientId = await addClient(store)
+    await store.addTasks({ tasks: Array.from({ length: 100 }, () => newTask({ clientId })), idempotency: null })
+    const tasks = await claimTasks(store)
+    const reports = tasks.map(
+      (task, i) => () => store.reportProgress({ ...task, progress: i / 2, message: i === 42 ? 'a\0b' : 'fine', told: true }),
+    )
+    // SQLite holds NUL in text; PostgreSQL does not.
+    await expectOneRefused(store, reports, engine === 'postgres' ? 42 : null)
+    expect((await findTask(store, tasks[99]!.id)).progress).toBe(49.5)
+  })
+}
+
+/** All at once, so that they share a batch: every one is answered, and only that one (null: none) is refused. */
+async function expectOneRefused(_store: Store, calls: readonly (() => Promise<{ kind: string }>)[], refused: number | null): Promise<void> {
+  const answers = await Promise.allSettled(calls.map((call) => call()))
+  const bad = answers.flatMap((answer, i) => (answer.status === 'rejected' ? [i] : []))
+  expect(bad).toEqual(refused === null ? [] : [refused])
+  expect(answers.every((answer) => answer.status === 'rejected' || answer.value.kind === 'settled')).toBe(true)
+}

@@ -1,0 +1,256 @@
+/** Endpoints, clients and keys: changed under their revision, and what they own goes with them. */
+import { expect, test } from 'vitest'
+import {
+  addClient,
+  addEndpoint,
+  addTask,
+  addTasks,
+  claimDeliveries,
+  claimOne,
+  claimTasks,
+  completed,
+  delivered,
+  MANY,
+  newEndpoint,
+  undeliverable,
+  undelivered,
+} from '../../support/work.ts'
+import type { Current } from './suite.ts'
+
+export function endpoints(current: Current): void {
+  const owe = async (clientId: string, count: number): Promise<void> => {
+    const { store } = current()
+    await addTasks(store, count, { clientId })
+    const tasks = await claimTasks(store)
+    await Promise.all(tasks.map((task) => store.settleTask(completed(task))))
+  }
+
+  test('an endpoint changes under the revision it was read at, and no other', async () => {
+    const { store } = current()
+    const clientId = await addClient(store)
+    const id = await addEndpoint(store, { clientId, headers: 'sealed', maxPerMinute: 60 })
+    expect(await store.changeEndpoint(id, clientId, { description: 'one' }, 1)).toMatchObject({
+      kind: 'changed',
+      value: { description: 'one', revision: 2, headers: 'sealed', maxPerMinute: 60 },
+    })
+    expect(await store.changeEndpoint(id, clientId, { description: 'two' }, 1)).toEqual({ kind: 'stale' })
+    expect(await store.changeEndpoint(id, clientId, { headers: null, maxPerMinute: null }, null)).toMatchObject({
+      kind: 'changed',
+      value: { revision: 3, headers: null, maxPerMinute: null, description: 'one' },
+    })
+    expect(await store.changeEndpoint(id, await addClient(store), { description: 'x' }, null)).toEqual({ kind: 'missing' })
+    const rivals = await Promise.all([3, 3, 3].map((revision) => store.changeEndpoint(id, clientId, { description: 'three' }, revision)))
+    expect(rivals.filter(({ kind }) => kind === 'changed')).toHaveLength(1)
+  })
+
+  test('a client has one endpoint for each URL, until it is deleted', async () => {
+    const { store } = current()
+    const clientId = await addClient(store)
+    const url = 'https://receiver.example/hook'
+    const id = await addEndpoint(store, { clientId, url })
+    expect(await store.addEndpoint(newEndpoint({ clientId, url }), MANY)).toEqual({ kind: 'duplicate' })
+    expect((await store.addEndpoint(newEndpoint({ clientId: await addClient(store), url }), MANY)).kind, 'of another client').toBe('added')
+    const other = await addEndpoint(store, { clientId })
+    expect(await store.changeEndpoint(other, clientId, { url }, null)).toEqual({ kind: 'duplicate' })
+    await store.removeEndpoint(id, clientId)
+    expect(await store.changeEndpoint(other, clientId, { url }, null)).toMatchObject({ kind: 'changed', value: { url } })
+  })
+
+  test('of many that are added at once on two nodes a client gets as many as it may have, and one more for each that is deleted', async () => {
+    const { store, anotherNode } = current()
+    const nodes = [store, await anotherNode()]
+    const clientId = await addClient(store)
+    const add = (i: number) => nodes[i % 2]!.addEndpoint(newEndpoint({ clientId }), 5)
+    const answers = await Promise.all(Array.from({ length: 16 }, (_, i) => add(i)))
+    expect(answers.filter(({ kind }) => kind === 'added')).toHaveLength(5)
+    expect(answers.filter(({ kind }) => kind === 'full')).toHaveLength(11)
+    const { items } = await store.listEndpoints(clientId, 100, null)
+    expect(items).toHaveLength(5)
+    await store.removeEndpoint(items[0]!.id, clientId)
+    expect([(await add(0)).kind, (await add(1)).kind]).toEqual(['added', 'full'])
+    await addEndpoint(store, { clientId: await addClient(store) })
+  })
+
+  test('a URL is one however it is spelled, also for two who register it at the same time', async () => {
+    const { store } = current()
+    const clientId = await addClient(store)
+    const id = await addEndpoint(store, { clientId, url: 'https://receiver.example/hook' })
+    const spellings = ['HTTPS://Receiver.EXAMPLE:443/hook', 'https://receiver.example./hook', 'https://receiver.example/a/../%68ook']
+    for (const url of spellings) expect(await store.addEndpoint(newEndpoint({ clientId, url }), MANY), url).toEqual({ kind: 'duplicate' })
+    expect(await store.changeEndpoint(id, clientId, { url: spellings[0]! }, null), 'its own').toMatchObject({ kind: 'changed' })
+    const other = await addEndpoint(store, { clientId })
+    expect(await store.changeEndpoint(other, clientId, { url: spellings[1]! }, null)).toEqual({ kind: 'duplicate' })
+    const rivals = ['https://b.example', 'https://b.example/', 'https://b.example:443', 'https://B.example/./']
+    const made = await Promise.all(rivals.map((url) => store.addEndpoint(newEndpoint({ clientId, url }), MANY)))
+    expect(made.filter(({ kind }) => kind === 'added')).toHaveLength(1)
+  })
+
+  test('what a commit owes that did not see its endpoint deleted, or its event erased, is canceled and not sent', async () => {
+    const { store, sql } = current()
+    const clientId = await addClient(store)
+    const id = await addEndpoint(store, { clientId })
+    await owe(clientId, 2)
+    // As if the deletion had committed before the deliveries did.
+    await sql(`update endpoints set deleted_at = 1 where id = '${id}'`)
+    await sql(`delete from lanes where id = '${id}'`)
+    expect(await claimDeliveries(store)).toEqual([])
+    const gone = { state: 'canceled', canceledReason: 'endpointDeleted', tries: 0, leasedBy: null }
+    expect((await store.listDeliveries({ clientId, limit: 10, after: null })).items).toMatchObject([gone, gone])
+
+    const left = await addEndpoint(store, { clientId })
+    await owe(clientId, 1)
+    const [sending] = await claimDeliveries(store)
+    await sql(`update endpoints set deleted_at = 1 where id = '${left}'`)
+    const settled = await store.settleDelivery(undelivered(sending!))
+    expect(settled, 'nor is what was being sent tried again').toMatchObject({ kind: 'settled', value: { ...gone, tries: 1 } })
+    expect(await store.listAttempts([sending!.id])).toHaveLength(1)
+
+    await addEndpoint(store, { clientId })
+    await owe(clientId, 1)
+    await sql(`update events set body = ''`)
+    expect(await claimDeliveries(store)).toEqual([])
+    expect((await store.listDeliveries({ clientId, limit: 1, after: null })).items).toMatchObject([
+      { state: 'canceled', canceledReason: 'taskDeleted' },
+    ])
+  })
+
+  test('deleting an endpoint cancels what it is still owed, also what is being sent, and says why', async () => {
+    const { store, pass, sql } = current()
+    const clientId = await addClient(store)
+    const id = await addEndpoint(store, { clientId, maxInFlight: 1 })
+    const other = await addEndpoint(store, { clientId })
+    await owe(clientId, 3)
+    const claimed = await claimDeliveries(store)
+    const sending = claimed.find((delivery) => delivery.endpointId === id)!
+    await store.settleDelivery(delivered(sending))
+    const [next] = (await claimDeliveries(store)).filter((delivery) => delivery.endpointId === id)
+    expect(await store.removeEndpoint(id, await addClient(store))).toBe(false)
+    expect(await store.removeEndpoint(id, clientId)).toBe(true)
+    expect(await store.removeEndpoint(id, clientId)).toBe(false)
+    expect(await store.findEndpoint(id, clientId)).toBeNull()
+
+    const { items } = await store.listDeliveries({ clientId, endpointId: id, limit: 10, after: null })
+    expect(items.map(({ state, canceledReason }) => [state, canceledReason]).sort()).toEqual([
+      ['canceled', 'endpointDeleted'],
+      ['canceled', 'endpointDeleted'],
+      ['completed', null],
+    ])
+    expect(await store.settleDelivery(undelivered(next!)), 'a late answer does not bring it back').toEqual({ kind: 'stale' })
+    expect(await store.listAttempts([next!.id]), 'the request did happen').toHaveLength(1)
+    expect(await store.redeliver(next!.id, 'delivery_again', clientId), 'nothing is sent to it again').toBeNull()
+    const ping = { endpointId: 'endpoint_unknown', clientId, eventId: 'event_ping', deliveryId: 'delivery_ping' }
+    expect(await store.addPing(ping)).toBeNull()
+    await pass(60_000)
+    expect((await claimDeliveries(store)).every((delivery) => delivery.endpointId === other)).toBe(true)
+    expect(await sql(`select 1 as one from turns where lane_id = '${id}'`)).toEqual([])
+  })
+
+  test('an erased task answers gone for seven days; its events lose their bytes and its open deliveries are canceled', async () => {
+    const { store, pass } = current()
+    const clientId = await addClient(store)
+    const endpointId = await addEndpoint(store, { clientId, payload: 'thin', maxInFlight: 1 })
+    const { id } = await addTask(store, { clientId, metadata: '{"order":"7"}' })
+    expect((await store.eraseTask(id, clientId)).kind, 'not while it is open').toBe('refused')
+    await store.settleTask(completed(await claimOne(store)))
+    const [sending] = await claimDeliveries(store)
+    expect((await store.eraseTask(id, await addClient(store))).kind).toBe('missing')
+    expect((await store.eraseTask(id, clientId)).kind).toBe('changed')
+
+    expect(await store.findTask(id, clientId)).toEqual({ kind: 'gone' })
+    expect(await store.findTask(id, await addClient(store)), 'to another client it never was').toEqual({ kind: 'missing' })
+    expect((await store.eraseTask(id, clientId)).kind).toBe('gone')
+    expect((await store.cancelTask(id, clientId)).kind).toBe('gone')
+    expect((await store.redoTask(id, clientId)).kind).toBe('gone')
+    expect(await store.listEvents({ clientId, after: 0, limit: 10 })).toEqual([])
+    expect(
+      (await store.listTasks({ clientId, order: 'asc', limit: 10, after: null, metadata: { key: 'order', value: '7' } })).items,
+    ).toEqual([])
+    expect(await store.findDelivery(sending!.id, clientId)).toMatchObject({ state: 'canceled', canceledReason: 'taskDeleted', body: '' })
+    expect(await store.settleDelivery(undelivered(sending!))).toEqual({ kind: 'stale' })
+    expect(await store.redeliver(sending!.id, 'delivery_again', clientId), 'its bytes are gone').toBeNull()
+
+    await owe(clientId, 1)
+    expect(
+      (await claimDeliveries(store)).map((delivery) => delivery.endpointId),
+      'its slot is free again',
+    ).toEqual([endpointId])
+    await pass(7 * 86_400_000 + 1)
+    expect(await store.findTask(id, clientId)).toEqual({ kind: 'missing' })
+  })
+
+  test('an endpoint’s health: failing since its first failure, well at a success, disabled once with an event in the feed', async () => {
+    const { store, pass } = current()
+    const clientId = await addClient(store)
+    const id = await addEndpoint(store, { clientId })
+    const endpoint = async () => (await store.findEndpoint(id, clientId))!
+    await owe(clientId, 4)
+    const [first, second, third, fourth] = await claimDeliveries(store)
+    await store.settleDelivery(undelivered(first!, 60_000))
+    const { failingSince } = await endpoint()
+    expect(failingSince).not.toBeNull()
+    await pass(5_000)
+    await store.settleDelivery(undelivered(second!, 60_000))
+    expect((await endpoint()).failingSince, 'since the first').toBeLessThanOrEqual(failingSince!)
+    await store.settleDelivery(delivered(third!))
+    expect(await endpoint()).toMatchObject({ failingSince: null, disabledAt: null, revision: 1 })
+    expect((await endpoint()).lastSuccessAt).not.toBeNull()
+
+    await store.settleDelivery(undeliverable(fourth!, { disable: 'gone' }))
+    expect(await endpoint()).toMatchObject({ disabledReason: 'gone', revision: 2 })
+    await pass(60_000)
+    expect(await claimDeliveries(store), 'held while disabled').toEqual([])
+    const feed = await store.listEvents({ clientId, types: ['endpoint.disabled'], after: 0, limit: 10 })
+    expect(feed).toMatchObject([{ type: 'endpoint.disabled', endpointId: id, taskId: null }])
+    expect(JSON.parse(feed[0]!.body).data).toMatchObject({ endpointId: id, reason: 'gone', failingSince: expect.any(String) })
+    await store.changeEndpoint(id, clientId, { disabled: false }, null)
+    expect(await claimDeliveries(store), 'sent when enabled again').toHaveLength(2)
+  })
+
+  test('keys are found by their hash with the status of their client, and end when revoked', async () => {
+    const { store } = current()
+    const clientId = await addClient(store)
+    const key = { id: 'key_1', clientId, name: 'ci', hash: 'h1', hint: 'abcd', scopes: '["tasks:read"]', taskTypes: null, expiresAt: null }
+    expect(await store.addKey(key)).toMatchObject(key)
+    expect(await store.addKey({ ...key, id: 'key_2', hash: 'h2', clientId: 'client_unknown' })).toBeNull()
+    const operator = { ...key, id: 'key_3', hash: 'h3', clientId: null, scopes: '["admin"]' }
+    await store.addKey(operator)
+    expect(await store.findKey('h1')).toMatchObject({ ...key, clientStatus: 'active', revokedAt: null })
+    expect(await store.findKey('h3')).toMatchObject({ clientId: null, clientStatus: null })
+    expect(await store.findKey('unknown')).toBeNull()
+    expect(await store.listKeys(clientId)).toHaveLength(1)
+    expect(await store.listKeys(null)).toMatchObject([{ id: 'key_3' }])
+    await store.changeClient(clientId, 'suspended')
+    expect(await store.findKey('h1')).toMatchObject({ clientStatus: 'suspended' })
+    expect(await store.revokeKey('key_1', null), 'not the operator’s').toBeNull()
+    const revoked = await store.revokeKey('key_1', clientId)
+    expect(revoked?.revokedAt).not.toBeNull()
+    expect(await store.revokeKey('key_1', clientId)).toEqual(revoked)
+    await store.removeClient(clientId)
+    expect(await store.findClient(clientId)).toBeNull()
+    expect(await store.changeClient(clientId, 'active')).toBeNull()
+    expect((await store.listClients(10, null)).items).toEqual([])
+  })
+
+  test('nodes that start at once agree on one signing key of each kind and on one value of a setting', async () => {
+    const ground = current()
+    const nodes = [ground.store, await ground.anotherNode(), await ground.anotherNode()]
+    const made = (node: number) =>
+      (['active', 'next'] as const).map((state) => ({
+        id: `${state}-${node}`,
+        state,
+        alg: 'ES256' as const,
+        publicJwk: '{}',
+        privateJwk: 'sealed',
+        createdAt: node,
+        publishedAt: node,
+        activatedAt: null,
+        retiredAt: null,
+        wantedAt: null,
+      }))
+    const seen = await Promise.all(nodes.map((node, i) => node.addSigningKeys(made(i))))
+    expect(seen[0]!.map((key) => key.state).sort()).toEqual(['active', 'next'])
+    for (const keys of seen) expect(keys).toEqual(await ground.store.listSigningKeys())
+    const values = await Promise.all(nodes.map((node, i) => node.keepSetting('canary', `value ${i}`)))
+    expect(new Set(values).size).toBe(1)
+  })
+}

@@ -1,0 +1,114 @@
+/** Leases: kept by renewing, found when they end. */
+import { expect, test } from 'vitest'
+import {
+  addClient,
+  addEndpoint,
+  addTask,
+  addTasks,
+  claimDeliveries,
+  claimOne,
+  claimTasks,
+  completed,
+  delivered,
+  released,
+  retried,
+} from '../../support/work.ts'
+import type { Current } from './suite.ts'
+
+export function leases(current: Current): void {
+  test('a renewed lease lasts from its renewal; an unrenewed one ends', async () => {
+    const { store, pass } = current()
+    const clientId = await addClient(store)
+    await addTasks(store, 2, { clientId })
+    const [kept, left] = await claimTasks(store, { leaseMs: 30_000 })
+    await pass(20_000)
+    expect(await store.renew('task', [kept!], 30_000)).toEqual([{ id: kept!.id, kept: true, cancelRequested: false }])
+    await pass(10_001)
+    expect((await store.findExpired(10, null)).tasks.map(({ id }) => id)).toEqual([left!.id])
+    await pass(20_000)
+    expect((await store.findExpired(10, null)).tasks).toHaveLength(2)
+    expect((await store.findExpired(1, null)).tasks).toHaveLength(1)
+  })
+
+  test('an ended lease nobody swept can still be renewed, and still be settled', async () => {
+    const { store, pass } = current()
+    await addTask(store, { clientId: await addClient(store) })
+    const task = await claimOne(store, { leaseMs: 1_000 })
+    await pass(60_000)
+    expect(await store.renew('task', [task], 30_000)).toMatchObject([{ kept: true }])
+    expect((await store.findExpired(10, null)).tasks).toEqual([])
+    expect((await store.settleTask(completed(task))).kind).toBe('settled')
+    expect(await store.renew('task', [task], 30_000)).toMatchObject([{ kept: false }])
+  })
+
+  test('a new boot finds what other boots hold, but not what workers over HTTP hold', async () => {
+    const { store } = current()
+    const clientId = await addClient(store)
+    await addEndpoint(store, { clientId })
+    await addTasks(store, 4, { clientId })
+    const dead = await claimOne(store, { by: 'boot_dead' })
+    await claimOne(store, { by: 'boot_new' })
+    await claimOne(store, { by: 'worker:17' })
+    expect((await store.findExpired(10, 'boot_new')).tasks.map(({ id }) => id)).toEqual([dead.id])
+    expect((await store.findExpired(10, null)).tasks).toEqual([])
+
+    const task = await claimOne(store, { by: 'boot_new' })
+    await store.settleTask(completed(task))
+    const [delivery] = await claimDeliveries(store, { by: 'boot_dead' })
+    expect((await store.findExpired(10, 'boot_new')).deliveries.map(({ id }) => id)).toEqual([delivery!.id])
+    expect((await store.findExpired(10, 'boot_dead')).deliveries).toEqual([])
+  })
+
+  test('leases of deliveries are renewed and found like those of tasks', async () => {
+    const { store, pass } = current()
+    const clientId = await addClient(store)
+    await addEndpoint(store, { clientId })
+    await addTask(store, { clientId })
+    await store.settleTask(completed(await claimOne(store)))
+    const [delivery] = await claimDeliveries(store, { leaseMs: 10_000 })
+    await pass(6_000)
+    expect(await store.renew('delivery', [delivery!], 10_000)).toEqual([{ id: delivery!.id, kept: true, cancelRequested: false }])
+    await pass(5_000)
+    expect((await store.findExpired(10, null)).deliveries).toEqual([])
+    await pass(5_001)
+    expect((await store.findExpired(10, null)).deliveries.map(({ id }) => id)).toEqual([delivery!.id])
+    expect(await store.renew('delivery', [{ id: delivery!.id, fence: delivery!.fence + 1 }], 10_000)).toMatchObject([{ kept: false }])
+    expect((await store.settleDelivery(delivered(delivery!))).kind).toBe('settled')
+  })
+
+  test('of a worker are found when the try or the task is out of its time, however long they last; those of nodes are not', async () => {
+    const { store, pass } = current()
+    const clientId = await addClient(store)
+    await addTask(store, { clientId, timeoutSeconds: 20 })
+    const late = await claimOne(store, { by: 'worker:17', leaseMs: 600_000 })
+    await addTask(store, { clientId, deadlineAt: (await store.now()) + 20_000 })
+    const overdue = await claimOne(store, { by: 'worker:17', leaseMs: 600_000 })
+    await addTask(store, { clientId, timeoutSeconds: 60 })
+    await claimOne(store, { by: 'worker:17', leaseMs: 600_000 })
+    await addTask(store, { clientId, timeoutSeconds: 20 })
+    await claimOne(store, { by: 'boot_a', leaseMs: 600_000 })
+    await pass(9_000)
+    expect((await store.findExpired(10, null)).tasks).toEqual([])
+    await pass(11_001)
+    expect((await store.findExpired(10, null)).tasks.map(({ id }) => id).sort()).toEqual([late.id, overdue.id].sort())
+  })
+
+  test('how a lease was ended by its holder is known for an hour, by the very word, also while another has the task', async () => {
+    const { store, pass } = current()
+    const { id, clientId } = await addTask(store, { clientId: await addClient(store) })
+    const first = await claimOne(store)
+    expect((await store.settleTask({ ...released(first), as: 'release' })).kind).toBe('settled')
+    const second = await claimOne(store)
+    expect(await store.findEnded(first, 'release')).toMatchObject({ id, state: 'running' })
+    for (const as of ['complete', 'fail'] as const) expect(await store.findEnded(first, as)).toBeNull()
+    expect(await store.findEnded(second, 'release')).toBeNull()
+    await store.settleTask(retried(second))
+    expect(await store.findEnded(second, 'fail'), 'nobody’s word').toBeNull()
+    const third = await claimOne(store)
+    await store.settleTask({ ...completed(third), as: 'complete' })
+    await pass(3_600_001)
+    expect(await store.findEnded(first, 'release')).toBeNull()
+    expect(await store.findEnded(third, 'complete'), 'for as long as the task is there').toMatchObject({ id, clientId })
+    expect(await store.findEnded({ id, fence: third.fence - 1 }, 'complete')).toBeNull()
+  })
+}

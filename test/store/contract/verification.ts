@@ -1,0 +1,255 @@
+/** Who owns an endpoint: nothing is sent to it but challenges until one is answered, and then everything that was held. */
+import { expect, test } from 'vitest'
+import type { Endpoint } from '../../../src/core/model.ts'
+import { challengeOf } from '../../../src/core/wire.ts'
+import type { DeliverySettlement, Owed } from '../../../src/store/interfaces.ts'
+import {
+  addClient,
+  addEndpoint,
+  addTasks,
+  claimDeliveries,
+  claimTasks,
+  completed,
+  delivered,
+  type newEndpoint,
+  undeliverable,
+  undelivered,
+} from '../../support/work.ts'
+import type { Current } from './suite.ts'
+
+const MINUTE = 60_000
+const TYPE = 'endpoint.verification'
+
+export function verification(current: Current): void {
+  const owe = async (clientId: string, count: number): Promise<void> => {
+    const { store } = current()
+    await addTasks(store, count, { clientId })
+    const tasks = await claimTasks(store)
+    await Promise.all(tasks.map((task) => store.settleTask(completed(task))))
+  }
+  const unproven = async (given: Partial<Parameters<typeof newEndpoint>[0]> = {}): Promise<{ id: string; clientId: string }> => {
+    const clientId = await addClient(current().store)
+    return { id: await addEndpoint(current().store, { clientId, verification: 'challenge', verified: false, ...given }), clientId }
+  }
+  const endpoint = async (id: string): Promise<Endpoint> => (await current().store.findEndpoint(id, null))!
+  const claimOne = async (): Promise<Owed> => {
+    const claimed = await claimDeliveries(current().store)
+    expect(claimed).toHaveLength(1)
+    return claimed[0]!
+  }
+  const listed = async (endpointId: string) =>
+    (await current().store.listDeliveries({ clientId: null, endpointId, eventType: TYPE, limit: 100, after: null })).items
+  const answer = async (settlement: DeliverySettlement) => (await current().store.settleDelivery(settlement)).kind
+  const health = { signal: null, succeeded: null }
+  const proved = (owed: Owed, allowedRate: number | null = null): DeliverySettlement => {
+    const settlement = delivered(owed)
+    return { ...settlement, endpoint: { ...settlement.endpoint, ...health, allowedRate } }
+  }
+
+  test('an endpoint that has not proved itself is sent its challenge and nothing else, and once it has, all that was held, in one piece', async () => {
+    const { id, clientId } = await unproven()
+    await owe(clientId, 3)
+    const asked = await claimOne()
+    expect(asked).toMatchObject({ eventType: TYPE, endpointId: id, maxTries: 3, trigger: 'event', retrySchedule: '[60,600]' })
+    const envelope = JSON.parse(asked.body!)
+    expect(envelope).toMatchObject({ type: TYPE, id: asked.eventId, data: { endpointId: id } })
+    expect(envelope.data.challenge).toMatch(/^[\w-]{43}$/)
+    const before = await endpoint(id)
+    expect(Date.parse(envelope.data.expiresAt)).toBe(before.verificationExpiresAt)
+    expect(before).toMatchObject({ verifiedAt: null, verificationDeliveryId: asked.id, revision: 1 })
+    const valid = before.verificationExpiresAt! - before.createdAt
+    expect(valid).toBeGreaterThanOrEqual(86_400_000)
+    expect(valid, 'the clock of the database may have gone on within the commit').toBeLessThan(86_460_000)
+    await current().pass(MINUTE)
+    expect(await claimDeliveries(current().store), 'held').toEqual([])
+
+    expect(await answer(proved(asked))).toBe('settled')
+    const after = await endpoint(id)
+    expect(after).toMatchObject({ verificationDeliveryId: null, verificationError: null, verificationExpiresAt: null, revision: 2 })
+    expect(after.verifiedAt).not.toBeNull()
+    // The clock of PostgreSQL is read for each of them.
+    expect(Math.abs(after.firstVerifiedAt! - after.verifiedAt!)).toBeLessThan(1_000)
+    expect((await claimDeliveries(current().store)).map(({ eventType }) => eventType)).toEqual(Array(3).fill('task.completed'))
+  })
+
+  test('the challenge is in the bytes for the receiver, and in nothing that a key can read', async () => {
+    const { store } = current()
+    for (const format of ['standard', 'cloudevents'] as const) {
+      const { id, clientId } = await unproven({ format })
+      const challenge = challengeOf((await claimOne()).body!)!
+      const [event] = await store.listEvents({ clientId, after: 0, limit: 10 })
+      expect(JSON.parse(event!.body)).toMatchObject({ type: TYPE, data: { endpointId: id, challenge: null } })
+      expect(JSON.stringify([event, await endpoint(id)])).not.toContain(challenge)
+    }
+  })
+
+  test('two challenges are never the same, and a handshake of CloudEvents carries none', async () => {
+    await unproven()
+    await unproven()
+    const [one, two] = await claimDeliveries(current().store)
+    expect(challengeOf(one!.body!)).not.toBe(challengeOf(two!.body!))
+    await unproven({ verification: 'cloudevents' })
+    expect((await claimOne()).body).toBeNull()
+  })
+
+  test('three tries, each with its reason; then the endpoint waits, is as healthy as before, and can be asked again', async () => {
+    const { store, pass } = current()
+    const { id, clientId } = await unproven()
+    await owe(clientId, 1)
+    const unanswered = (owed: Owed, settlement: DeliverySettlement, error: string): DeliverySettlement => ({
+      ...settlement,
+      attempt: { ...settlement.attempt!, error },
+      endpoint: { ...settlement.endpoint, id: owed.endpointId, ...health },
+    })
+    const first = await claimOne()
+    await answer(unanswered(first, undelivered(first, MINUTE), 'one'))
+    expect((await endpoint(id)).verificationError).toBe('one')
+    await pass(MINUTE)
+    const second = await claimOne()
+    await answer(unanswered(second, undelivered(second, 10 * MINUTE), 'two'))
+    await pass(10 * MINUTE)
+    const third = await claimOne()
+    expect([first.id, second.id, third.tries]).toEqual([third.id, third.id, 3])
+    await answer(unanswered(third, undeliverable(third), 'three'))
+    expect(await endpoint(id)).toMatchObject({
+      verificationError: 'three',
+      verificationDeliveryId: third.id,
+      verifiedAt: null,
+      failingSince: null,
+      disabledAt: null,
+      revision: 1,
+    })
+    await pass(3 * MINUTE)
+    expect(await claimDeliveries(store)).toEqual([])
+    expect(await store.redeliver(third.id, 'delivery_again', clientId), 'the old bytes are not sent again').toBeNull()
+
+    await store.changeEndpoint(id, clientId, { verified: false }, null)
+    expect(await endpoint(id)).toMatchObject({ verificationError: null, revision: 2 })
+    await answer(proved(await claimOne()))
+    expect(await claimDeliveries(store)).toHaveLength(1)
+  })
+
+  test('however often it is asked for, an endpoint gets one challenge a minute, and the newest one', async () => {
+    const { store, pass, anotherNode } = current()
+    const nodes = [store, await anotherNode(), await anotherNode()]
+    const { id } = await unproven()
+    const first = await claimOne()
+    await Promise.all([
+      ...nodes.map((node) => node.changeEndpoint(id, null, { verified: false }, null)),
+      store.settleDelivery(undelivered(first, MINUTE)),
+    ])
+    expect(await claimDeliveries(store)).toEqual([])
+    await pass(MINUTE - 5_000)
+    expect(await claimDeliveries(store)).toEqual([])
+    await pass(5_000)
+    const asked = await claimOne()
+    expect(asked.id).toBe((await endpoint(id)).verificationDeliveryId)
+    const all = await listed(id)
+    expect(all.map(({ state, canceledReason }) => [state, canceledReason]).sort()).toEqual([
+      ...Array(3).fill(['canceled', 'superseded']),
+      ['running', null],
+    ])
+    await pass(2 * MINUTE)
+    expect(await claimDeliveries(store)).toEqual([])
+  })
+
+  test('a late answer to an earlier challenge changes nothing, and a new URL is proved anew with deliveries held', async () => {
+    const { store, pass } = current()
+    const { id, clientId } = await unproven()
+    const early = await claimOne()
+    await store.changeEndpoint(id, clientId, { verified: false }, null)
+    expect(await answer(proved(early))).toBe('stale')
+    expect(await endpoint(id)).toMatchObject({ verifiedAt: null, revision: 2 })
+    await pass(MINUTE)
+    await answer(proved(await claimOne()))
+
+    await pass(MINUTE)
+    const first = (await endpoint(id)).firstVerifiedAt
+    await store.changeEndpoint(id, clientId, { url: 'https://elsewhere.example/hooks', verified: false }, null)
+    await owe(clientId, 2)
+    const asked = await claimOne()
+    expect(asked.endpoint.url).toBe('https://elsewhere.example/hooks')
+    await answer(proved(asked))
+    expect(await endpoint(id)).toMatchObject({ firstVerifiedAt: first })
+    expect(first).not.toBeNull()
+    expect(await claimDeliveries(store)).toHaveLength(2)
+  })
+
+  test('an answer to a delivery that the endpoint does not name changes nothing', async () => {
+    const { sql } = current()
+    const { id } = await unproven()
+    const asked = await claimOne()
+    await sql(`update endpoints set verification_delivery_id = 'delivery_other' where id = '${id}'`)
+    expect(await answer(proved(asked))).toBe('settled')
+    expect(await endpoint(id)).toMatchObject({ verifiedAt: null, verificationDeliveryId: 'delivery_other', revision: 1 })
+  })
+
+  test('the operator’s word ends what is being asked', async () => {
+    const { store, pass } = current()
+    const { id, clientId } = await unproven()
+    const asked = await claimOne()
+    await store.changeEndpoint(id, null, { verified: true }, null)
+    expect(await endpoint(id)).toMatchObject({ verificationDeliveryId: null, verificationExpiresAt: null })
+    expect(await store.findDelivery(asked.id, clientId)).toMatchObject({ state: 'canceled', canceledReason: 'superseded' })
+    expect(await answer({ ...undelivered(asked) })).toBe('stale')
+    expect((await endpoint(id)).verificationError).toBeNull()
+    await pass(20 * MINUTE)
+    expect(await claimDeliveries(store)).toEqual([])
+  })
+
+  test('the rate that a receiver allows is the pace of its lane, unless its owner set a slower one', async () => {
+    const { store, pass, sql } = current()
+    const { id, clientId } = await unproven({ verification: 'cloudevents', maxPerMinute: 600 })
+    await owe(clientId, 3)
+    await answer(proved(await claimOne(), 60))
+    expect((await endpoint(id)).allowedRate).toBe(60)
+    expect(await claimDeliveries(store)).toHaveLength(1)
+    await pass(1_000)
+    expect(await claimDeliveries(store)).toHaveLength(1)
+    const pace = async () =>
+      (await sql<{ pace_ms: number | string }>(`select pace_ms from lanes where id = '${id}'`)).map((row) => Number(row.pace_ms))
+    expect(await pace()).toEqual([1_000])
+    await store.changeEndpoint(id, clientId, { maxPerMinute: 6 }, null)
+    expect(await pace()).toEqual([10_000])
+  })
+
+  test('a deleted endpoint is asked no more, and an answer to it is too late', async () => {
+    const { store, pass, sql } = current()
+    const { id, clientId } = await unproven()
+    const asked = await claimOne()
+    const other = await unproven()
+    expect(await store.removeEndpoint(id, clientId)).toBe(true)
+    expect(await answer(proved(asked))).toBe('stale')
+    expect(await listed(id)).toMatchObject([{ state: 'canceled', canceledReason: 'endpointDeleted' }])
+    expect(await sql(`select id from lanes where id like '${id}%'`)).toEqual([])
+    expect(await sql(`select seq from turns where lane_id like '${id}%'`)).toEqual([])
+    await pass(20 * MINUTE)
+    expect((await claimDeliveries(store)).map(({ endpointId }) => endpointId)).toEqual([other.id])
+  })
+
+  test('an endpoint owed more than one commit should cancel is deleted all the same, and nothing more is sent to it', async () => {
+    const { store, sql } = current()
+    const clientId = await addClient(store)
+    const id = await addEndpoint(store, { clientId })
+    await owe(clientId, 1)
+    const [{ columns }] = (await sql<{ columns: string }>(COLUMNS[current().engine])) as [{ columns: string }]
+    await sql(`insert into deliveries (id, ${columns}) select 'delivery_' || n.n, ${columns} from deliveries,
+      (with recursive n(n) as (select 1 union all select n + 1 from n where n < 10500) select n from n) n`)
+    expect(await store.removeEndpoint(id, clientId)).toBe(true)
+    const states = async () =>
+      Object.fromEntries(
+        (await sql<{ state: string; n: number | string }>(`select state, count(*) as n from deliveries group by state`)).map((row) => [
+          row.state,
+          Number(row.n),
+        ]),
+      )
+    expect(await states()).toEqual({ canceled: 10_000, pending: 501 })
+    for (let claims = 0; claims < 6; claims++) expect(await claimDeliveries(store)).toEqual([])
+    expect(await states()).toEqual({ canceled: 10_501 })
+  })
+}
+
+const COLUMNS = {
+  sqlite: `select group_concat(name, ', ') as columns from pragma_table_info('deliveries') where name <> 'id'`,
+  postgres: `select string_agg(column_name, ', ') as columns from information_schema.columns where table_name = 'deliveries' and column_name <> 'id'`,
+} as const

@@ -1,0 +1,352 @@
+/** Endpoints that fail, on both databases: breaker and probes, who is told, when an endpoint is disabled and enabled again, when holds end. */
+import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
+import type { DeliverySettlement, Owed, Store } from '../../../src/store/interfaces.ts'
+import { engines, type Ground, openGround } from '../../support/stores.ts'
+import {
+  addClient,
+  addEndpoint,
+  addTasks,
+  claimDeliveries,
+  claimTasks,
+  completed,
+  delivered,
+  newTask,
+  undeliverable,
+  undelivered,
+} from '../../support/work.ts'
+
+const MINUTE = 60_000
+const HOUR = 60 * MINUTE
+const DAY = 24 * HOUR
+
+describe.each(engines)('endpoints that fail, on %s', (engine) => {
+  let ground: Ground
+  let store: Store
+  beforeAll(async () => {
+    ground = await openGround(engine, { slowStart: true })
+    store = ground.store
+  })
+  afterEach(() => ground.clear())
+  afterAll(() => ground.close())
+
+  /** Events of finished tasks, owed to every endpoint of the client. */
+  const owe = async (clientId: string, events: number): Promise<void> => {
+    await addTasks(store, events, { clientId })
+    const tasks = await claimTasks(store, { limit: events })
+    await Promise.all(tasks.map((task) => store.settleTask(completed(task))))
+  }
+  const endpoint = async (id: string) => (await store.findEndpoint(id, null))!
+  const open = async (id: string) =>
+    (
+      await store.listDeliveries({
+        clientId: null,
+        endpointId: id,
+        eventType: 'task.completed',
+        states: ['pending'],
+        limit: 200,
+        after: null,
+      })
+    ).items
+  const fail = (owed: Owed, more: Partial<DeliverySettlement['endpoint']> = {}) => store.settleDelivery(undelivered(owed, 0, more))
+  /** Fails attempts until nothing more is claimable; answers how many were made. */
+  const failAll = async (more: Partial<DeliverySettlement['endpoint']> = {}): Promise<number> => {
+    for (let attempts = 0; ; ) {
+      const sending = await claimDeliveries(store)
+      if (sending.length === 0) return attempts
+      for (const owed of sending) await fail(owed, more)
+      attempts += sending.length
+      if (attempts > 200) throw new Error('the breaker never closed the lane')
+    }
+  }
+  /** Delivers until nothing more is claimable; answers the sizes of the claims, and every id. */
+  const drain = async (): Promise<{ sizes: number[]; ids: string[] }> => {
+    const sizes: number[] = []
+    const ids: string[] = []
+    for (;;) {
+      const sending = await claimDeliveries(store)
+      if (sending.length === 0) return { sizes, ids }
+      sizes.push(sending.length)
+      ids.push(...sending.map(({ eventId }) => eventId))
+      for (const owed of sending) await store.settleDelivery(delivered(owed))
+    }
+  }
+
+  test('a lane starts with 2 in flight and doubles as they succeed; with no success for 10 s it is at 2 again', async () => {
+    const clientId = await addClient(store)
+    await addEndpoint(store, { clientId, maxInFlight: 10 })
+    await owe(clientId, 40)
+    expect((await drain()).sizes.slice(0, 3)).toEqual([2, 8, 10])
+    await ground.pass(10_001)
+    await owe(clientId, 5)
+    expect(await claimDeliveries(store)).toHaveLength(2)
+  })
+
+  test('after ten failed attempts in a row the lane closes: one probe after 5 s, then after pauses that double to 60 s', async () => {
+    const clientId = await addClient(store)
+    await addEndpoint(store, { clientId, maxInFlight: 5 })
+    await owe(clientId, 30)
+    expect(await failAll()).toBe(10)
+    for (const pause of [5_000, 10_000, 20_000, 40_000, 60_000, 60_000]) {
+      await ground.pass(pause - 3_000)
+      expect(await claimDeliveries(store), `closed for ${pause} ms`).toEqual([])
+      await ground.pass(3_100)
+      const probe = await claimDeliveries(store)
+      expect(probe, 'one probe').toHaveLength(1)
+      expect(await claimDeliveries(store), 'and no second beside it').toEqual([])
+      await fail(probe[0]!)
+    }
+  })
+
+  test('a probe is the longest due and spends one try; a hold spends none', async () => {
+    const clientId = await addClient(store)
+    const id = await addEndpoint(store, { clientId, maxInFlight: 1 })
+    await owe(clientId, 1)
+    const [old] = await open(id)
+    // Ten failures of it alone: it is the first that was due, and stays so.
+    await failAll()
+    await ground.pass(1_000)
+    await owe(clientId, 3)
+    expect((await store.findDelivery(old!.id, null))!.tries).toBe(10)
+    await ground.pass(4_100)
+    const [probe] = await claimDeliveries(store)
+    expect(probe).toMatchObject({ id: old!.id, tries: 11 })
+    await store.settleDelivery(delivered(probe!))
+    expect((await open(id)).map(({ tries }) => tries)).toEqual([0, 0, 0])
+  })
+
+  test('a probe that succeeds opens the lane at 1 in flight, doubling, and everything held arrives once', async () => {
+    const clientId = await addClient(store)
+    const id = await addEndpoint(store, { clientId, maxInFlight: 8 })
+    await owe(clientId, 40)
+    await failAll()
+    await ground.pass(5_100)
+    const [probe] = await claimDeliveries(store)
+    await store.settleDelivery(delivered(probe!))
+    const { sizes, ids } = await drain()
+    expect(sizes.slice(0, 4)).toEqual([1, 2, 8, 8])
+    expect(new Set(ids).size).toBe(39)
+    expect(await open(id)).toEqual([])
+  })
+
+  test('a Retry-After holds the lane, and after it the lane restarts at 1', async () => {
+    const clientId = await addClient(store)
+    await addEndpoint(store, { clientId, maxInFlight: 8 })
+    await owe(clientId, 30)
+    for (let i = 0; i < 3; i++) for (const owed of await claimDeliveries(store)) await store.settleDelivery(delivered(owed))
+    const sending = await claimDeliveries(store)
+    expect(sending).toHaveLength(8)
+    for (const [i, owed] of sending.entries())
+      await (i === 0
+        ? fail(owed, { signal: 'neutral', succeeded: null, holdMs: 30_000 })
+        : store.settleDelivery(undeliverable(owed, { signal: 'neutral' })))
+    expect(await claimDeliveries(store)).toEqual([])
+    await ground.pass(30_100)
+    expect(await claimDeliveries(store)).toHaveLength(1)
+  })
+
+  test('failing for a day is told once an episode: in the feed, and to the other active endpoints whatever they subscribe to', async () => {
+    const clientId = await addClient(store)
+    const bad = await addEndpoint(store, { clientId, maxInFlight: 1, taskTypes: '["report.build"]' })
+    const good = await addEndpoint(store, { clientId, taskTypes: '["none"]' })
+    const ce = await addEndpoint(store, { clientId, taskTypes: '["none"]', format: 'cloudevents' })
+    const paused = await addEndpoint(store, { clientId, taskTypes: '["none"]' })
+    await store.changeEndpoint(paused, clientId, { paused: true }, null)
+    const stranger = await addEndpoint(store, { clientId: await addClient(store), taskTypes: '["none"]' })
+    await owe(clientId, 1)
+    await fail((await claimDeliveries(store))[0]!)
+    const since = (await endpoint(bad)).failingSince!
+    await ground.pass(DAY - 10_000)
+    expect(await store.tellFailing(10)).toBe(0)
+    await ground.pass(11_000)
+    expect(await store.tellFailing(10)).toBe(1)
+    expect(await store.tellFailing(10), 'once').toBe(0)
+    const [event] = await store.listEvents({ clientId, types: ['endpoint.failing'], after: 0, limit: 10 })
+    const { data } = JSON.parse(event!.body)
+    expect(data).toMatchObject({ endpointId: bad, url: `https://receiver.example/${bad}`, reason: null })
+    if (engine === 'sqlite') expect(data.failingSince).toBe(new Date(since).toISOString())
+    const sending = await claimDeliveries(store)
+    const told = sending.filter(({ eventId }) => eventId === event!.id)
+    expect(told.map(({ endpointId }) => endpointId).sort()).toEqual([good, ce].sort())
+    expect(JSON.parse(told.find(({ endpointId }) => endpointId === ce)!.body!)).toMatchObject({
+      specversion: '1.0',
+      subject: bad,
+      type: 'endpoint.failing',
+      data,
+    })
+    expect(await open(paused)).toEqual([])
+    expect(await open(stranger)).toEqual([])
+
+    // A success ends the episode; the next one is told anew.
+    for (const owed of sending) await store.settleDelivery(delivered(owed))
+    await owe(clientId, 1)
+    for (const owed of await claimDeliveries(store)) await (owed.endpointId === bad ? fail(owed) : store.settleDelivery(delivered(owed)))
+    await ground.pass(DAY + 1_000)
+    expect(await store.tellFailing(10)).toBe(1)
+  })
+
+  test('failing for five days disables at the next failure; an hourly probe enables again, and what was held arrives', async () => {
+    const clientId = await addClient(store)
+    const id = await addEndpoint(store, { clientId, maxInFlight: 4 })
+    const other = await addEndpoint(store, { clientId, taskTypes: '["none"]' })
+    await owe(clientId, 6)
+    await failAll()
+    await ground.pass(5 * DAY - HOUR)
+    const [early] = await claimDeliveries(store)
+    await fail(early!)
+    expect((await endpoint(id)).disabledAt).toBe(null)
+    await ground.pass(2 * HOUR)
+    const [probe] = await claimDeliveries(store)
+    await fail(probe!)
+    expect(await endpoint(id)).toMatchObject({ disabledReason: 'failing', revision: 2 })
+    const told = await claimDeliveries(store)
+    expect(told).toMatchObject([{ endpointId: other, eventType: 'endpoint.disabled' }])
+    expect(JSON.parse(told[0]!.eventBody).data).toMatchObject({ endpointId: id, reason: 'failing' })
+    await store.settleDelivery(delivered(told[0]!))
+
+    for (let hour = 0; hour < 3; hour++) {
+      await ground.pass(HOUR - 10_000)
+      expect(await claimDeliveries(store), 'one probe an hour').toEqual([])
+      await ground.pass(10_100)
+      const sending = await claimDeliveries(store)
+      expect(sending).toHaveLength(1)
+      if (hour < 2) await fail(sending[0]!)
+      else await store.settleDelivery(delivered(sending[0]!))
+    }
+    expect(await endpoint(id)).toMatchObject({ disabledAt: null, disabledReason: null, failingSince: null, revision: 3 })
+    expect((await drain()).ids).toHaveLength(5)
+    expect(await store.listEvents({ clientId, types: ['endpoint.disabled'], after: 0, limit: 10 }), 'told once').toHaveLength(1)
+  })
+
+  test('a paused endpoint that was disabled for failing is not probed', async () => {
+    const clientId = await addClient(store)
+    const id = await addEndpoint(store, { clientId })
+    await owe(clientId, 1)
+    await store.changeEndpoint(id, clientId, { disabled: 'failing' }, null)
+    await store.changeEndpoint(id, clientId, { paused: true }, null)
+    await ground.pass(3 * HOUR)
+    expect(await claimDeliveries(store)).toEqual([])
+    await store.changeEndpoint(id, clientId, { paused: false }, null)
+    await ground.pass(HOUR + 100)
+    expect(await claimDeliveries(store), 'probed again').toHaveLength(1)
+  })
+
+  test('a forbidden address disables after three attempts in a row over ten minutes, and what is owed is held', async () => {
+    const clientId = await addClient(store)
+    const id = await addEndpoint(store, { clientId })
+    await owe(clientId, 1)
+    for (const wait of [0, 5 * MINUTE, 5 * MINUTE]) {
+      expect((await endpoint(id)).disabledAt).toBe(null)
+      await ground.pass(wait + 100)
+      const [owed] = await claimDeliveries(store)
+      await fail(owed!, { signal: 'blocked' })
+    }
+    expect(await endpoint(id)).toMatchObject({ disabledReason: 'forbiddenAddress' })
+    await ground.pass(2 * HOUR)
+    expect(await claimDeliveries(store)).toEqual([])
+    expect(await open(id)).toHaveLength(1)
+  })
+
+  test('an endpoint that is paused, disabled, unverified or broken for an hour gets every event afterwards, each once', async () => {
+    const ways = {
+      paused: [{ paused: true }, { paused: false }],
+      disabled: [{ disabled: 'gone' }, { disabled: false }],
+      unverified: [{ verified: false }, { verified: true }],
+      broken: null,
+    } as const
+    for (const [way, change] of Object.entries(ways)) {
+      const clientId = await addClient(store)
+      const id = await addEndpoint(store, { clientId, maxInFlight: 50 })
+      await owe(clientId, 5)
+      expect((await drain()).ids, way).toHaveLength(5)
+      if (change) await store.changeEndpoint(id, clientId, change[0], null)
+      for (let minute = 0; minute < 60; minute++) {
+        if (minute % 2 === 0) await owe(clientId, 1)
+        await ground.pass(MINUTE)
+        if (!change) await failAll()
+        else expect(await claimDeliveries(store), way).toEqual([])
+      }
+      const owed = new Set((await open(id)).map(({ eventId }) => eventId))
+      expect(owed.size, way).toBe(30)
+      if (change) await store.changeEndpoint(id, clientId, change[1], null)
+      else await ground.pass(MINUTE + 100)
+      const { ids } = await drain()
+      expect(ids, way).toHaveLength(30)
+      expect(new Set(ids), way).toEqual(owed)
+    }
+  })
+
+  test('a delivery still open after its days fails as expired, with an attempt that says so, and the rest goes on', async () => {
+    const clientId = await addClient(store)
+    const id = await addEndpoint(store, { clientId })
+    await owe(clientId, 3)
+    const [tried] = await claimDeliveries(store, { limit: 1 })
+    await store.settleDelivery(undelivered(tried!, 20 * DAY))
+    await store.changeEndpoint(id, clientId, { paused: true }, null)
+    await ground.pass(14 * DAY - HOUR)
+    await owe(clientId, 1)
+    expect(await store.expireDeliveries(100, 14 * DAY)).toBe(0)
+    await ground.pass(2 * HOUR)
+    expect(await store.expireDeliveries(2, 14 * DAY)).toBe(2)
+    expect(await store.expireDeliveries(2, 14 * DAY)).toBe(1)
+    const { items } = await store.listDeliveries({ clientId, endpointId: id, states: ['failed'], limit: 10, after: null })
+    expect(items).toHaveLength(3)
+    const attempts = await store.listAttempts(items.map((item) => item.id))
+    expect(attempts.filter(({ outcome }) => outcome === 'expired')).toHaveLength(3)
+    expect(attempts.find(({ outcome }) => outcome === 'expired')).toMatchObject({
+      error: 'It could not be delivered for 14 days.',
+      httpStatus: null,
+    })
+    await store.changeEndpoint(id, clientId, { paused: false }, null)
+    expect(await claimDeliveries(store)).toHaveLength(1)
+  })
+
+  test('an endpoint never verified holds for a day; one that was verified once holds as long as any', async () => {
+    const clientId = await addClient(store)
+    const never = await addEndpoint(store, { clientId, verification: 'challenge', verified: false })
+    const once = await addEndpoint(store, { clientId, verification: 'challenge' })
+    await store.changeEndpoint(once, clientId, { url: 'https://elsewhere.example/hooks', verified: false }, null)
+    await owe(clientId, 2)
+    await ground.pass(DAY - HOUR)
+    expect(await store.expireDeliveries(100, 14 * DAY)).toBe(0)
+    await ground.pass(2 * HOUR)
+    expect(await store.expireDeliveries(100, 14 * DAY)).toBe(2)
+    expect(await open(never)).toEqual([])
+    expect(await open(once)).toHaveLength(2)
+  })
+
+  test('200 lanes that hang hold two slots each before any breaker has closed, and leave the rest to the others', async () => {
+    const hanging = await addClient(store)
+    const ids = []
+    for (let i = 0; i < 200; i++) ids.push(await addEndpoint(store, { clientId: hanging, taskTypes: '["none"]' }))
+    const tasks = ids.flatMap((endpointId) => Array.from({ length: 4 }, () => newTask({ clientId: hanging, callback: { endpointId } })))
+    await store.addTasks({ tasks, idempotency: null })
+    for (let left = tasks.length; left > 0; ) {
+      const claimed = await claimTasks(store, { limit: 400 })
+      await Promise.all(claimed.map((task) => store.settleTask(completed(task))))
+      left -= claimed.length
+    }
+    const sending: Owed[] = []
+    for (let more = true; more; ) {
+      const claimed = await store.claimDeliveries({ limit: 1_024 - sending.length, leaseMs: 30_000, by: 'boot_a' })
+      sending.push(...claimed.items)
+      more = claimed.more
+    }
+    expect(sending).toHaveLength(400)
+    const quick = await addClient(store)
+    const id = await addEndpoint(store, { clientId: quick })
+    await owe(quick, 1)
+    expect(await claimDeliveries(store), 'at the next claim').toMatchObject([{ endpointId: id }])
+  })
+
+  test('a lane that nothing is wrong with is not rewritten by every batch', async () => {
+    const clientId = await addClient(store)
+    await addEndpoint(store, { clientId, maxInFlight: 4 })
+    await owe(clientId, 30)
+    await drain()
+    const [before] = await ground.sql('select * from lanes where window_size is not null')
+    await owe(clientId, 3)
+    if (engine === 'sqlite') await drain()
+    const [after] = await ground.sql('select * from lanes where window_size is not null')
+    expect(after).toEqual(before)
+  })
+})
