@@ -1,11 +1,11 @@
 /** The composition root: builds every part, starts them, stops them in reverse. The only file that sees everything. */
 
-import { type Config, listeningAt, loadDevelopmentSecrets, parseConfig, type SecuredConfig } from './config/config.ts'
+import { type Config, loadDevelopmentSecrets, parseConfig, type SecuredConfig, withPort } from './config/config.ts'
 import type { Options } from './config/settings.ts'
 import { generateApiKey } from './core/api-key.ts'
 import { type Clock, systemClock } from './core/clock.ts'
-import { createSealer, type Sealer } from './core/encryption.ts'
-import { StartupError, shownError } from './core/errors.ts'
+import { createEncryptor, type Encryptor } from './core/encryption.ts'
+import { StartupError, toErrorLog } from './core/errors.ts'
 import { newId } from './core/id.ts'
 import type { RunRecord } from './core/lifecycle.ts'
 import { type Author, actors, type Client, clientScopes, type Millis, type SigningKey } from './core/model.ts'
@@ -13,8 +13,8 @@ import { createJanitor } from './engine/chores/janitor.ts'
 import { createTicker } from './engine/cron-ticker.ts'
 import { createDispatcher } from './engine/dispatcher.ts'
 import { createDurations } from './engine/durations.ts'
-import { createRoom } from './engine/open-tasks.ts'
-import { checkSealed, reseal } from './engine/reencrypt.ts'
+import { createOpenTaskBudget } from './engine/open-tasks.ts'
+import { checkEncrypted, reencrypt } from './engine/reencrypt.ts'
 import { CANCEL_GRACE_MS } from './engine/run-try.ts'
 import { createScheduler, type SchedulerOptions } from './engine/task-runner.ts'
 import { openThreads, refuseInThread } from './engine/threads/pool.ts'
@@ -22,7 +22,7 @@ import { createApp } from './http/app.ts'
 import { createQuotas } from './http/limits/rate-limit.ts'
 import { createClaims } from './http/live/claims.ts'
 import { createWaits } from './http/live/waits.ts'
-import { attemptLine, type Log, openLog, runLine } from './observe/log.ts'
+import { type Log, logAttempt, logRun, openLog } from './observe/log.ts'
 import type { Store } from './store/interfaces.ts'
 import { migrateStore, openStore } from './store/open.ts'
 import { createRegistry, type TaskType } from './tasks/define.ts'
@@ -56,7 +56,7 @@ export async function createRingback({ tasks, log, ...options }: RingbackOptions
   const clock = systemClock()
   const given = loadDevelopmentSecrets(parseConfig({ env: {}, options }), clock)
   const opened = log ? { log, close: async () => {} } : openLog({ level: given.logLevel, clock })
-  const ringback = await openRingback({ config: listeningAt(given, given.port), tasks, log: opened.log, clock })
+  const ringback = await openRingback({ config: withPort(given, given.port), tasks, log: opened.log, clock })
   return {
     ...ringback,
     async stop() {
@@ -66,7 +66,7 @@ export async function createRingback({ tasks, log, ...options }: RingbackOptions
   }
 }
 
-export interface Parts {
+export interface PlatformParts {
   readonly config: SecuredConfig & { readonly publicUrl: string }
   readonly tasks: readonly TaskType[]
   readonly log: Log
@@ -78,18 +78,25 @@ export interface Parts {
 }
 
 /** Open streams, and as many calls that wait: each costs some kilobytes and a connection. */
-const MOST_SEATS = { node: 10_000, client: 1_000 }
+const MAX_SEATS = { node: 10_000, client: 1_000 }
 /** A pump that has not claimed for this long is not well. */
 const STALE_MS = 60_000
 const KEYS_EVERY_MS = 30_000
 
 /** The platform from a judged configuration. */
-export async function openRingback({ config, tasks, log, clock = systemClock(), module, listens = false }: Parts): Promise<Ringback> {
+export async function openRingback({
+  config,
+  tasks,
+  log,
+  clock = systemClock(),
+  module,
+  listens = false,
+}: PlatformParts): Promise<Ringback> {
   refuseInThread()
   const boot = newId(clock, 'boot')
   const onError = (error: unknown): void => log.warn({ err: rooted(error) }, 'trouble')
   const publicUrl = (): string => config.publicUrl
-  const sealer = createSealer({
+  const encryptor = createEncryptor({
     masterKey: config.masterKey,
     ...(config.masterKeyPrevious === null ? {} : { previousMasterKey: config.masterKeyPrevious }),
     clock,
@@ -100,10 +107,10 @@ export async function openRingback({ config, tasks, log, clock = systemClock(), 
   const url = databaseUrl(config)
   const store = await openStore({ url, clock, publicUrl, retrySchedule, keepMs, limitedTypes, owner: true, onError })
   try {
-    const room = createRoom({ store, clock, ...config })
-    const registry = createRegistry([...tasks, replayType(store), ...bulkTypes(store, room)])
-    await checkMasterKey(store, sealer)
-    const keys = createKeyRing({ store, sealer, clock })
+    const budget = createOpenTaskBudget({ store, clock, ...config })
+    const registry = createRegistry([...tasks, replayType(store), ...bulkTypes(store, budget)])
+    await checkMasterKey(store, encryptor)
+    const keys = createKeyRing({ store, encryptor, clock })
     await keys.load()
     const rules = parseAddressRules({
       allow: config.callbackAllow,
@@ -121,7 +128,7 @@ export async function openRingback({ config, tasks, log, clock = systemClock(), 
         : await openThreads({ types: threaded, module, most: config.threads, memoryMb: config.threadMemoryMb, clock, onError })
     const onRun = ({ task, outcome, durationMs, waitMs, errorCode }: RunRecord): void => {
       if (outcome === 'completed') durations.note(task.type, durationMs)
-      runLine(log, {
+      logRun(log, {
         taskId: task.id,
         type: task.type,
         clientId: task.clientId,
@@ -150,7 +157,7 @@ export async function openRingback({ config, tasks, log, clock = systemClock(), 
       store,
       transport,
       keys,
-      sealer,
+      encryptor,
       clock,
       boot,
       publicUrl,
@@ -160,7 +167,7 @@ export async function openRingback({ config, tasks, log, clock = systemClock(), 
       concurrency: config.dispatchConcurrency,
       onError,
       onAttempt: ({ delivery, sent, nextDelayMs }) =>
-        attemptLine(log, {
+        logAttempt(log, {
           deliveryId: delivery.id,
           eventId: delivery.eventId,
           eventType: delivery.eventType,
@@ -186,7 +193,7 @@ export async function openRingback({ config, tasks, log, clock = systemClock(), 
       newsKeptMs: config.retentionMs,
       onError,
     })
-    const ticker = createTicker({ store, registry, clock, room, onError })
+    const ticker = createTicker({ store, registry, clock, budget, onError })
     const waits = createWaits({ store, clock })
     const claims = createClaims({ store, clock, leaseMs, onError })
     let state: 'built' | 'started' | 'stopped' = 'built'
@@ -206,7 +213,7 @@ export async function openRingback({ config, tasks, log, clock = systemClock(), 
       clock,
       publicUrl,
       adminToken: config.adminToken,
-      sealer,
+      encryptor,
       signingKeys: keys,
       judgeCallbackUrl: (url) => judgeUrl(url, rules),
       generateSecret: () => generateSecret(clock),
@@ -223,8 +230,8 @@ export async function openRingback({ config, tasks, log, clock = systemClock(), 
         keys: config.maxKeysPerClient,
       },
       isFull: (type) => (type.where === 'thread' && inThreads ? inThreads : inProcess).full,
-      mostStreams: MOST_SEATS,
-      mostWaits: MOST_SEATS,
+      mostStreams: MAX_SEATS,
+      mostWaits: MAX_SEATS,
       keepMs,
       waits,
       claims,
@@ -276,7 +283,7 @@ export async function openRingback({ config, tasks, log, clock = systemClock(), 
         ticker.start()
         readKeysAgain()
         if (config.masterKeyPrevious !== null)
-          resealed = reseal(store, sealer, resealing.signal).then((sealedAnew) => {
+          resealed = reencrypt(store, encryptor, resealing.signal).then((sealedAnew) => {
             if (sealedAnew !== null)
               log.info({ sealedAnew }, 'everything is sealed with the present master key: the previous one may be dropped')
           }, onError)
@@ -322,13 +329,13 @@ const databaseUrl = ({ database }: Pick<Config, 'database'>): string =>
   database.kind === 'sqlite' ? `file:${database.path}` : database.url
 
 /** @throws StartupError when the store was sealed with another master key: nothing is made anew that would hide it. */
-async function checkMasterKey(store: Store, sealer: Sealer): Promise<void> {
-  sealer.checkCanary(await store.keepSetting('canary', sealer.canary()))
-  await checkSealed(store, sealer)
+async function checkMasterKey(store: Store, encryptor: Encryptor): Promise<void> {
+  encryptor.verifyKeyCheck(await store.keepSetting('canary', encryptor.keyCheck()))
+  await checkEncrypted(store, encryptor)
 }
 
 /** What `ringback keys` does, beside whatever servers run on the same store. */
-export interface KeyKeeper {
+export interface SigningKeyAdmin {
   list(): Promise<readonly (SigningKey & ReturnType<typeof outlook>)[]>
   rotate(): Promise<void>
   /** @throws StartupError when there is no such key. */
@@ -337,14 +344,14 @@ export interface KeyKeeper {
 }
 const byHand: Author = { actor: actors.cli, requestId: null, remoteAddress: null }
 /** @throws StartupError when the store cannot be opened, or the master key is not the store's. */
-export async function openKeys(config: SecuredConfig): Promise<KeyKeeper> {
+export async function openKeys(config: SecuredConfig): Promise<SigningKeyAdmin> {
   const clock = systemClock()
   const store = await openStore({ url: databaseUrl(config), clock, publicUrl: () => '', retrySchedule: [] })
   try {
     const previous = config.masterKeyPrevious === null ? {} : { previousMasterKey: config.masterKeyPrevious }
-    const sealer = createSealer({ masterKey: config.masterKey, ...previous, clock })
-    await checkMasterKey(store, sealer)
-    const ring = createKeyRing({ store, sealer, clock })
+    const encryptor = createEncryptor({ masterKey: config.masterKey, ...previous, clock })
+    await checkMasterKey(store, encryptor)
+    const ring = createKeyRing({ store, encryptor, clock })
     return {
       async list() {
         return (await store.listSigningKeys()).map((key) => ({ ...key, ...outlook(key) }))
@@ -367,14 +374,14 @@ export async function openKeys(config: SecuredConfig): Promise<KeyKeeper> {
 }
 
 /** What `ringback clients` does, beside whatever servers run on the same store. */
-export interface ClientKeeper {
+export interface ClientAdmin {
   /** A client, and a key with every scope of one. */
   create(name: string): Promise<{ readonly client: Client; readonly key: string }>
   list(): AsyncIterable<Client>
   close(): Promise<void>
 }
 /** @throws StartupError when the store cannot be opened. */
-export async function openClients(config: Pick<Config, 'database'>): Promise<ClientKeeper> {
+export async function openClients(config: Pick<Config, 'database'>): Promise<ClientAdmin> {
   const clock = systemClock()
   const store = await openStore({ url: databaseUrl(config), clock, publicUrl: () => '', retrySchedule: [] })
   return {
@@ -398,5 +405,5 @@ export async function openClients(config: Pick<Config, 'database'>): Promise<Cli
 /** The error that says what happened, under those that say what it means. */
 function rooted(error: unknown): unknown {
   const root = error instanceof Error && error.cause instanceof Error ? error.cause : error
-  return root instanceof Error ? shownError(root) : root
+  return root instanceof Error ? toErrorLog(root) : root
 }

@@ -32,7 +32,7 @@ export interface Column {
   profile(rows: number): ColumnProfile
 }
 
-const MOST_TOP = 5
+const MAX_TOP = 5
 const LONGEST_TOP = 100
 /** Years first, or as in "Jun 12 1998": what nobody writes who means something else. */
 const DATE = /^(\d{4}[-/]\d{1,2}[-/]\d{1,2}([T ]\d{1,2}:\d{2}.*)?|[A-Z][a-z]{2} \d{1,2} \d{4})$/
@@ -74,7 +74,7 @@ export function createColumn(name: string): Column {
         quantiles: sorted && { p05: at(0.05), p25: at(0.25), p50: at(0.5), p75: at(0.75), p95: at(0.95) },
         top: [...counts]
           .sort(([a, m], [b, n]) => n - m || (a < b ? -1 : 1))
-          .slice(0, MOST_TOP)
+          .slice(0, MAX_TOP)
           .map(([value, times]) => ({ value: value.slice(0, LONGEST_TOP), count: times })),
       }
     },

@@ -4,7 +4,7 @@ import { defineTask, Permanent } from '../../src/index.ts'
 import { type Column, createColumn } from './column.ts'
 import { readTable } from './table.ts'
 
-const MOST_COLUMNS = 1_000
+const MAX_COLUMNS = 1_000
 /** Rows between two looks at the signal: a few milliseconds' worth, in which nothing else runs here. */
 const ROWS_AT_ONCE = 500
 
@@ -59,7 +59,7 @@ export const datasetProfile = defineTask({
 function columnNamed(columns: Map<string, Column>, name: string): Column {
   const known = columns.get(name)
   if (known) return known
-  if (columns.size === MOST_COLUMNS) throw new Permanent(`The table has over ${MOST_COLUMNS} columns.`, { code: 'too_many_columns' })
+  if (columns.size === MAX_COLUMNS) throw new Permanent(`The table has over ${MAX_COLUMNS} columns.`, { code: 'too_many_columns' })
   const column = createColumn(name)
   columns.set(name, column)
   return column

@@ -4,7 +4,7 @@ import { parseConfig } from '../config/config.ts'
 import type { AuditReport } from './operations.ts'
 import { print } from './print.ts'
 
-interface Given {
+interface AuditFlags {
   readonly databaseUrl?: string
   readonly json?: true
   readonly limit: number
@@ -17,7 +17,7 @@ export function auditCommand(end: (code: number) => void): Command {
     .option('--database-url <url>', 'file:… or postgres://…')
     .option('--json', 'print the report as JSON')
     .option('--limit <number>', 'violations and endpoints told one by one', wholeNumber, 100)
-    .action(async ({ databaseUrl, json, limit }: Given) => {
+    .action(async ({ databaseUrl, json, limit }: AuditFlags) => {
       const config = parseConfig({ env: process.env, options: databaseUrl === undefined ? {} : { databaseUrl } })
       // Loaded here, so that --help and --version need nothing native.
       const { audit, checks } = await import('./operations.ts')

@@ -3,7 +3,7 @@ import { Command } from 'commander'
 import { parseConfig } from '../config/config.ts'
 import { print } from './print.ts'
 
-interface Given {
+interface BackupFlags {
   readonly to: string
   readonly overwrite?: boolean
   readonly databaseUrl?: string
@@ -15,7 +15,7 @@ export function backupCommand(): Command {
     .requiredOption('--to <file>', 'where the copy goes')
     .option('--overwrite', 'replace a file that is there')
     .option('--database-url <url>', 'file:…')
-    .action(async ({ to, overwrite = false, databaseUrl }: Given) => {
+    .action(async ({ to, overwrite = false, databaseUrl }: BackupFlags) => {
       const config = parseConfig({ env: process.env, options: databaseUrl === undefined ? {} : { databaseUrl } })
       // Loaded here, so that --help and --version need nothing native.
       const { backup } = await import('./operations.ts')

@@ -3,9 +3,9 @@ import { Command } from 'commander'
 import { loadDevelopmentSecrets, parseConfig } from '../config/config.ts'
 import { systemClock } from '../core/clock.ts'
 import { StartupError } from '../core/errors.ts'
-import type { ClientKeeper } from '../platform.ts'
+import type { ClientAdmin } from '../platform.ts'
 
-interface Given {
+interface ClientsFlags {
   readonly databaseUrl?: string
 }
 
@@ -17,7 +17,7 @@ export function clientsCommand(): Command {
       .description('make a client, and a key with every scope of a client, shown this once')
       .argument('<name>', 'what people call it')
       .option(...database)
-      .action((name: string, given: Given) => {
+      .action((name: string, given: ClientsFlags) => {
         if (!/^\P{C}{1,200}$/u.test(name)) throw new StartupError(`the name ${JSON.stringify(name)} does not do: give 1 to 200 characters.`)
         return withClients(given, async (keeper) => {
           const { client, key } = await keeper.create(name)
@@ -29,7 +29,7 @@ export function clientsCommand(): Command {
     new Command('list')
       .description('show them all')
       .option(...database)
-      .action((given: Given) =>
+      .action((given: ClientsFlags) =>
         withClients(given, async (keeper) => {
           for await (const { id, status, name } of keeper.list()) process.stdout.write(`${id}  ${status.padEnd(9)}  ${name}\n`)
         }),
@@ -38,7 +38,7 @@ export function clientsCommand(): Command {
   return clients
 }
 
-async function withClients(given: Given, act: (keeper: ClientKeeper) => Promise<void>): Promise<void> {
+async function withClients(given: ClientsFlags, act: (keeper: ClientAdmin) => Promise<void>): Promise<void> {
   // Without need of them: in development a database that is made here is to have its secrets beside it, or serve would take it for another's.
   const config = loadDevelopmentSecrets(parseConfig({ env: process.env, options: given }), systemClock())
   // Loaded here, so that --help and --version need nothing native.

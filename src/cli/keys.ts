@@ -2,20 +2,20 @@
 import { Command } from 'commander'
 import { loadDevelopmentSecrets, parseConfig } from '../config/config.ts'
 import { systemClock } from '../core/clock.ts'
-import type { KeyKeeper } from '../platform.ts'
+import type { SigningKeyAdmin } from '../platform.ts'
 
-interface Given {
+interface KeysFlags {
   readonly databaseUrl?: string
 }
 
 export function keysCommand(): Command {
   const keys = new Command('keys').description('the keys that sign webhooks')
-  const add = (signature: string, description: string, act: (keeper: KeyKeeper, id: string) => Promise<void>): void => {
+  const add = (signature: string, description: string, act: (keeper: SigningKeyAdmin, id: string) => Promise<void>): void => {
     const command = new Command(signature.split(' ')[0]!)
       .description(description)
       .option('--database-url <url>', 'file:… or postgres://…')
       .action(async (...args: unknown[]) => {
-        const [id, given] = (signature.includes('<') ? args : ['', ...args]) as [string, Given]
+        const [id, given] = (signature.includes('<') ? args : ['', ...args]) as [string, KeysFlags]
         await withKeys(given, (keeper) => act(keeper, id))
       })
     // An id is base64url (RFC 7638) and may begin with a dash: what looks like an option nobody knows is one.
@@ -34,7 +34,7 @@ export function keysCommand(): Command {
   return keys
 }
 
-async function withKeys(given: Given, act: (keeper: KeyKeeper) => Promise<void>): Promise<void> {
+async function withKeys(given: KeysFlags, act: (keeper: SigningKeyAdmin) => Promise<void>): Promise<void> {
   const config = loadDevelopmentSecrets(parseConfig({ env: process.env, options: given }), systemClock())
   // Loaded here, so that --help and --version need nothing native.
   const { openKeys } = await import('../platform.ts')
@@ -46,7 +46,7 @@ async function withKeys(given: Given, act: (keeper: KeyKeeper) => Promise<void>)
   }
 }
 
-async function print(keeper: KeyKeeper): Promise<void> {
+async function print(keeper: SigningKeyAdmin): Promise<void> {
   const day = (at: number | null): string => (at === null ? '' : new Date(at).toISOString())
   for (const key of await keeper.list()) {
     const notes = [

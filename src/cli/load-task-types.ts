@@ -3,14 +3,14 @@ import { existsSync } from 'node:fs'
 import { pathToFileURL } from 'node:url'
 import { StartupError } from '../core/errors.ts'
 import { isTaskType, type TaskType } from '../tasks/define.ts'
-import { meanThisCopy } from '../tasks/self-import.ts'
+import { resolveRingbackToThisCopy } from '../tasks/self-import.ts'
 
 /** @throws StartupError when there is no such module, when it cannot be loaded, and when its default export is not `{ tasks: […] }`. */
 export async function loadTaskTypes(path: string): Promise<readonly TaskType[]> {
   const mend = 'make it export default { tasks: [defineTask({ … })] }'
   if (!existsSync(path))
     throw new StartupError(`There is no ${path}, where the task types should be: ${mend}, or name yours in RINGBACK_CONFIG.`)
-  meanThisCopy()
+  resolveRingbackToThisCopy()
   const loaded = (await import(pathToFileURL(path).href).catch((error: unknown) => {
     throw new StartupError(`${path} cannot be loaded: ${told(error)}`)
   })) as { default?: { tasks?: unknown } }

@@ -3,7 +3,7 @@ import { existsSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import { type Config, loadDevelopmentSecrets } from '../config/config.ts'
 import { systemClock } from '../core/clock.ts'
-import { createSealer } from '../core/encryption.ts'
+import { createEncryptor } from '../core/encryption.ts'
 import { StartupError } from '../core/errors.ts'
 import type { Millis } from '../core/model.ts'
 import { type Copied, copyStore, restoreStore } from '../store/backup.ts'
@@ -51,17 +51,17 @@ export async function restore(config: Config, from: string, replace: boolean): P
     replace,
     clock: systemClock(),
     accept({ canary }) {
-      if (canary !== null) keyOf(config, join(dataFolder, 'master-key')).checkCanary(canary)
+      if (canary !== null) keyOf(config, join(dataFolder, 'master-key')).verifyKeyCheck(canary)
     },
   })
   return { ...copy, path: database.path }
 }
 
 /** None is made here: what the copy holds was sealed with one that there is. */
-function keyOf(config: Config, path: string): ReturnType<typeof createSealer> {
+function keyOf(config: Config, path: string): ReturnType<typeof createEncryptor> {
   if (config.masterKey === null && !existsSync(path))
     throw new StartupError(`The copy is sealed with a master key, and there is none here: put it into ${path}, or set RINGBACK_MASTER_KEY.`)
   const clock = systemClock()
   const { masterKey, masterKeyPrevious } = loadDevelopmentSecrets(config, clock)
-  return createSealer({ masterKey, clock, ...(masterKeyPrevious !== null && { previousMasterKey: masterKeyPrevious }) })
+  return createEncryptor({ masterKey, clock, ...(masterKeyPrevious !== null && { previousMasterKey: masterKeyPrevious }) })
 }

@@ -3,7 +3,7 @@ import { Command } from 'commander'
 import { parseConfig } from '../config/config.ts'
 import { print } from './print.ts'
 
-interface Given {
+interface RestoreFlags {
   readonly from: string
   readonly overwrite?: boolean
   readonly databaseUrl?: string
@@ -15,7 +15,7 @@ export function restoreCommand(): Command {
     .requiredOption('--from <file>', 'the copy')
     .option('--overwrite', 'replace the database that is there, for good')
     .option('--database-url <url>', 'file:…: where it goes')
-    .action(async ({ from, overwrite = false, databaseUrl }: Given) => {
+    .action(async ({ from, overwrite = false, databaseUrl }: RestoreFlags) => {
       const config = parseConfig({ env: process.env, options: databaseUrl === undefined ? {} : { databaseUrl } })
       // Loaded here, so that --help and --version need nothing native.
       const { restore } = await import('./operations.ts')

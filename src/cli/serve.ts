@@ -1,7 +1,7 @@
 /** `ringback serve`: one node, from its settings to the end of its drain. */
 import { pathToFileURL } from 'node:url'
 import { Command } from 'commander'
-import { listeningAt, loadDevelopmentSecrets, parseConfig } from '../config/config.ts'
+import { loadDevelopmentSecrets, parseConfig, withPort } from '../config/config.ts'
 import type { Options } from '../config/settings.ts'
 import { systemClock } from '../core/clock.ts'
 import { openLog } from '../observe/log.ts'
@@ -32,7 +32,7 @@ async function serve(options: Options): Promise<void> {
   try {
     // A promise that a handler left behind must not end the node, and with it everybody's tasks.
     process.on('unhandledRejection', (error) => log.error({ err: error }, 'a promise was rejected, and nobody awaited it'))
-    const config = listeningAt(given, door.port)
+    const config = withPort(given, door.port)
     const ringback = await openRingback({ config, tasks, log, clock, module: pathToFileURL(config.configFile).href, listens: true })
     try {
       await ringback.start()

@@ -4,7 +4,7 @@ import { RingbackClientError } from './errors.ts'
 import type { ClientClock, ClientOptions } from './types.ts'
 
 /** Tries of one call: the retries wait about 0.25, 0.5, 1 and 2 s, or as long as the server says. */
-const MOST_TRIES = 5
+const MAX_TRIES = 5
 const FIRST_PAUSE_MS = 250
 const LONGEST_PAUSE_MS = 30_000
 export const ANSWER_MS = 20_000
@@ -22,7 +22,7 @@ export interface Ask {
   readonly timeoutMs?: number
 }
 
-export interface Answer {
+export interface ApiResponse {
   readonly status: number
   readonly headers: Headers
   readonly body: unknown
@@ -31,9 +31,9 @@ export interface Answer {
 export interface Calls {
   readonly clock: ClientClock
   /** One request and its answer. */
-  send(ask: Ask): Promise<Answer>
+  send(ask: Ask): Promise<ApiResponse>
   /** The same, sent again as long as that is safe and of use. */
-  request(ask: Ask): Promise<Answer>
+  request(ask: Ask): Promise<ApiResponse>
   /** Opens a stream: answers as soon as the headers are there. Its signal ends it, whenever that is. */
   open(path: string, headers: Readonly<Record<string, string>>, signal: AbortSignal): Promise<Response>
   pause(ms: number, signal: AbortSignal | undefined): Promise<void>
@@ -62,7 +62,7 @@ export function createCalls({ url, key, userAgent, clock = platformClock, ...opt
       else signal?.addEventListener('abort', abort, { once: true })
     })
 
-  async function send({ method, path, body, headers, signal, timeoutMs = ANSWER_MS }: Ask): Promise<Answer> {
+  async function send({ method, path, body, headers, signal, timeoutMs = ANSWER_MS }: Ask): Promise<ApiResponse> {
     signal?.throwIfAborted()
     const late = new AbortController()
     const disarm = clock.after(Math.min(timeoutMs, LONGEST_TIMER), () =>
@@ -91,12 +91,12 @@ export function createCalls({ url, key, userAgent, clock = platformClock, ...opt
     }
   }
 
-  async function request(ask: Ask): Promise<Answer> {
+  async function request(ask: Ask): Promise<ApiResponse> {
     for (let tries = 1; ; tries++) {
       try {
         return await send(ask)
       } catch (error) {
-        if (!(error instanceof RingbackClientError) || tries >= MOST_TRIES || !isWorthRepeating(error, ask.repeatable)) throw error
+        if (!(error instanceof RingbackClientError) || tries >= MAX_TRIES || !isWorthRepeating(error, ask.repeatable)) throw error
         await pause(error.retryAfterSeconds === null ? backOff(tries, clock) : error.retryAfterSeconds * 1000, ask.signal)
       }
     }
@@ -138,7 +138,7 @@ export function retryAfter(headers: Headers): number | null {
   return Number.isNaN(ms) ? null : Math.max(0, Math.min(ms, LONGEST_PAUSE_MS))
 }
 
-export function answerOf(response: Response, text: string, what: string): Answer {
+export function answerOf(response: Response, text: string, what: string): ApiResponse {
   const { status, headers } = response
   const requestId = headers.get('x-request-id')
   let body: unknown

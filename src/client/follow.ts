@@ -12,13 +12,13 @@ import { openStream, Unstreamable } from './stream.ts'
 import type { FollowOptions, Task, WaitOptions } from './types.ts'
 
 /** Tries in a row without an answer: about two minutes, as long as a restart may take. */
-const MOST_BLIND_TRIES = 12
+const MAX_BLIND_TRIES = 12
 /** Streams in a row that tell nothing new: what cuts them may let calls through. */
-const MOST_IDLE_STREAMS = 3
+const MAX_IDLE_STREAMS = 3
 /** How long a call is held at most; proxies cut idle ones after 30 or 60 s. */
 const HOLD_SECONDS = 25
 /** Held calls in a row that something between here and the server did not let be. */
-const MOST_UNHELD_CALLS = 3
+const MAX_UNHELD_CALLS = 3
 const BETWEEN_REPORTS_MS = 250
 /** Streams did not come through: how long none is tried. */
 const STREAMS_AGAIN_MS = 300_000
@@ -96,7 +96,7 @@ async function* stream(calls: Calls, course: Course): AsyncGenerator<Task, boole
   const { clock, pause } = calls
   let resumeAfter: number | null = null
   let idle = 0
-  while (idle < MOST_IDLE_STREAMS) {
+  while (idle < MAX_IDLE_STREAMS) {
     const leftMs = course.leftMs()
     let waitMs: number | null = null
     idle++
@@ -128,7 +128,7 @@ async function* poll({ send, pause, clock }: Calls, course: Course, everyChange:
   while (!hasEnded(course.known)) {
     const leftMs = course.leftMs()
     const askedAt = clock.now()
-    const hold = unheld < MOST_UNHELD_CALLS
+    const hold = unheld < MAX_UNHELD_CALLS
     const seconds = hold ? Math.max(1, Math.min(holdSeconds, Math.ceil(leftMs / 1000))) : 0
     const since = course.known?.revision
     let pauseMs = 0
@@ -157,8 +157,8 @@ async function* poll({ send, pause, clock }: Calls, course: Course, everyChange:
       const heldMs = clock.now() - askedAt
       const refused = hold && isOfAProxy(error)
       if (!refused && !isPassing(error)) throw error
-      if (heldMs < leftMs && ++blind >= MOST_BLIND_TRIES) throw error
-      if (refused) unheld = MOST_UNHELD_CALLS
+      if (heldMs < leftMs && ++blind >= MAX_BLIND_TRIES) throw error
+      if (refused) unheld = MAX_UNHELD_CALLS
       if (hold && heldMs >= 1000) {
         unheld++
         holdSeconds = Math.max(1, Math.floor(Math.min(seconds, heldMs / 1000) * 0.8))

@@ -8,7 +8,7 @@ import { TaskFailed } from './errors.ts'
 import { createFollower, taskPath } from './follow.ts'
 import type {
   AnyTask,
-  Call,
+  CallOptions,
   Client,
   ClientOptions,
   FollowOptions,
@@ -45,16 +45,16 @@ export type {
 export function createClient<const Types extends object = readonly AnyTask[]>(options: ClientOptions): Client<Types> {
   const calls = createCalls(options)
   const { request } = calls
-  const read = async (path: string, { signal }: Call = {}): Promise<unknown> =>
+  const read = async (path: string, { signal }: CallOptions = {}): Promise<unknown> =>
     (await request({ method: 'GET', path, signal, repeatable: true })).body
-  const act = async (path: string, { signal }: Call = {}, repeatable = false, body?: unknown): Promise<unknown> =>
+  const act = async (path: string, { signal }: CallOptions = {}, repeatable = false, body?: unknown): Promise<unknown> =>
     (await request({ method: 'POST', path, body, signal, repeatable })).body
   const add = async (path: string, body: unknown, { idempotencyKey = crypto.randomUUID(), signal }: Keyed): Promise<unknown> =>
     (await request({ method: 'POST', path, body, headers: { 'Idempotency-Key': idempotencyKey }, signal, repeatable: true })).body
-  const erase = async (path: string, { signal }: Call = {}): Promise<void> => {
+  const erase = async (path: string, { signal }: CallOptions = {}): Promise<void> => {
     await request({ method: 'DELETE', path, signal, repeatable: false })
   }
-  async function* pages(path: string, query: URLSearchParams, call: Call): AsyncGenerator<unknown, void, undefined> {
+  async function* pages(path: string, query: URLSearchParams, call: CallOptions): AsyncGenerator<unknown, void, undefined> {
     for (;;) {
       const { data, nextCursor } = (await read(`${path}?${query}`, call)) as { data: readonly unknown[]; nextCursor: string | null }
       yield* data
@@ -67,7 +67,7 @@ export function createClient<const Types extends object = readonly AnyTask[]>(op
     add('/v1/tasks', { type, input, ...settings }, { idempotencyKey, signal })
   const follower = createFollower(calls)
   const wait = (task: Task | string, waiting: WaitOptions = {}): Promise<Task> => follower.wait(task, waiting)
-  const result = async (task: Task, call?: Call): Promise<unknown> => {
+  const result = async (task: Task, call?: CallOptions): Promise<unknown> => {
     if (task.status === 'failed' || task.status === 'canceled') throw new TaskFailed(task)
     if (task.status === 'completed' && task.resultUrl === null) return task.result
     // What `resultUrl` names, by way of `url`: the key goes nowhere else.
@@ -79,7 +79,7 @@ export function createClient<const Types extends object = readonly AnyTask[]>(op
       const { id, data } = (await add('/v1/tasks/batch', { tasks }, keyed)) as { id: string; data: readonly Task[] }
       return { id, tasks: data }
     },
-    get: (id: string, call?: Call) => read(taskPath(id), call),
+    get: (id: string, call?: CallOptions) => read(taskPath(id), call),
     wait,
     follow: (task: Task | string, following: FollowOptions = {}) => follower.follow(task, following),
     result,
@@ -87,15 +87,15 @@ export function createClient<const Types extends object = readonly AnyTask[]>(op
       const task = (await submit(type, input, options)) as Task
       return result(await wait(task, { timeoutMs, onProgress, signal: options.signal }), options)
     },
-    cancel: (id: string, call?: Call) => act(taskPath(id, '/cancel'), call, true),
-    retry: (id: string, call?: Call) => act(taskPath(id, '/retry'), call),
-    delete: (id: string, call?: Call) => erase(taskPath(id), call),
+    cancel: (id: string, call?: CallOptions) => act(taskPath(id, '/cancel'), call, true),
+    retry: (id: string, call?: CallOptions) => act(taskPath(id, '/retry'), call),
+    delete: (id: string, call?: CallOptions) => erase(taskPath(id), call),
     list: ({ signal, ...query }: TaskQuery = {}) => pages('/v1/tasks', taskQuery(query), { signal }),
     endpoints: {
-      create: (endpoint: NewEndpoint, call?: Call) => act('/v1/endpoints', call, false, endpoint),
-      get: (id: string, call?: Call) => read(`/v1/endpoints/${encodeURIComponent(id)}`, call),
-      list: (call: Call = {}) => pages('/v1/endpoints', new URLSearchParams(), call),
-      delete: (id: string, call?: Call) => erase(`/v1/endpoints/${encodeURIComponent(id)}`, call),
+      create: (endpoint: NewEndpoint, call?: CallOptions) => act('/v1/endpoints', call, false, endpoint),
+      get: (id: string, call?: CallOptions) => read(`/v1/endpoints/${encodeURIComponent(id)}`, call),
+      list: (call: CallOptions = {}) => pages('/v1/endpoints', new URLSearchParams(), call),
+      delete: (id: string, call?: CallOptions) => erase(`/v1/endpoints/${encodeURIComponent(id)}`, call),
     },
   }
   // What the server answers is typed by its contract; it is not checked again here.

@@ -9,7 +9,7 @@ const FIRST_FRAME_MS = 5_000
 /** The server says something every 15 s: after this silence the connection is dead. */
 const SILENCE_MS = 25_000
 /** A frame holds a task with 64 KiB of input and as much of a result; JSON may write a character as six. */
-const MOST_CHARACTERS = 2 * 1024 * 1024
+const MAX_CHARACTERS = 2 * 1024 * 1024
 
 /** Streams do not come through here, or are not served. */
 export class Unstreamable extends Error {
@@ -63,7 +63,7 @@ async function* textOf(response: Response, path: string, signal: AbortSignal): A
   const body = await bodyOf(response, path)
   const decoder = new TextDecoder()
   let frames: Task[] = []
-  const parser = createParser({ maxBufferSize: MOST_CHARACTERS, onEvent: ({ data }) => frames.push(shownBy(data)) })
+  const parser = createParser({ maxBufferSize: MAX_CHARACTERS, onEvent: ({ data }) => frames.push(shownBy(data)) })
   const reader = body.getReader()
   // A platform that is called without a socket does not end its answer when a signal fires.
   const cancel = (): void => void reader.cancel(signal.reason).catch(() => {})

@@ -108,15 +108,15 @@ export interface NewEndpoint {
 }
 
 export type AnyTask = TypedTask<string, unknown, unknown>
-type Member<Types> = Extract<Types extends readonly (infer T)[] ? T : Types[keyof Types], AnyTask>
+type TaskTypeOf<Types> = Extract<Types extends readonly (infer T)[] ? T : Types[keyof Types], AnyTask>
 type Named<M, Name> = M extends TypedTask<infer Type, infer Input, infer Result> ? (Name extends Type ? [Input, Result] : never) : never
 
 /** The names among `Types`, a list or a record of task types. */
-export type TypeName<Types> = Member<Types>['type']
+export type TypeName<Types> = TaskTypeOf<Types>['type']
 /** What the task type of that name takes. */
-export type InputOf<Types, Name> = Named<Member<Types>, Name>[0]
+export type InputOf<Types, Name> = Named<TaskTypeOf<Types>, Name>[0]
 /** What the task type of that name gives. */
-export type ResultOf<Types, Name> = Named<Member<Types>, Name>[1]
+export type ResultOf<Types, Name> = Named<TaskTypeOf<Types>, Name>[1]
 export type TaskOf<Types, Name> = Name extends string ? Task<Name, InputOf<Types, Name>, ResultOf<Types, Name>> : never
 /** A task of any of these types; its `type` tells which. */
 export type SomeTask<Types> = TaskOf<Types, TypeName<Types>>
@@ -143,17 +143,17 @@ interface TaskSettings {
   readonly concurrencyKey?: string
 }
 
-export interface Call {
+export interface CallOptions {
   readonly signal?: AbortSignal | undefined
 }
-export interface Keyed extends Call {
+export interface Keyed extends CallOptions {
   /** The same key gives the same task for 24 hours. Default: a new one for each call, so that the call's own retries make one task. */
   readonly idempotencyKey?: string | undefined
 }
 
 export type SubmitOptions = TaskSettings & Keyed
 
-export interface FollowOptions extends Call {
+export interface FollowOptions extends CallOptions {
   /** How long to follow at most, whatever happens meanwhile. Default: until the task ends. */
   readonly timeoutMs?: number | undefined
 }
@@ -163,7 +163,7 @@ export interface WaitOptions<T extends Task = Task> extends FollowOptions {
   readonly onProgress?: ((task: T) => void) | undefined
 }
 
-export interface TaskQuery extends Call {
+export interface TaskQuery extends CallOptions {
   readonly status?: TaskStatus | readonly TaskStatus[]
   readonly type?: string
   readonly batchId?: string
@@ -191,7 +191,7 @@ export interface Client<Types> {
     tasks: readonly BatchItem<Types>[],
     options?: Keyed,
   ): Promise<{ readonly id: string; readonly tasks: readonly SomeTask<Types>[] }>
-  get(id: string, options?: Call): Promise<SomeTask<Types>>
+  get(id: string, options?: CallOptions): Promise<SomeTask<Types>>
   /** The task once it has ended, whichever way. Throws `wait_timeout` after `timeoutMs`; the task goes on. */
   wait<T extends Task>(task: T, options?: WaitOptions<T>): Promise<Ended<T>>
   wait(id: string, options?: WaitOptions<SomeTask<Types>>): Promise<Ended<SomeTask<Types>>>
@@ -202,7 +202,7 @@ export interface Client<Types> {
   follow<T extends Task>(task: T, options?: FollowOptions): AsyncGenerator<T, void, undefined>
   follow(id: string, options?: FollowOptions): AsyncGenerator<SomeTask<Types>, void, undefined>
   /** The result, whatever its size. Throws {@link TaskFailed} for a task that ended without one, and `task_not_completed` for one that has not ended. */
-  result<Result>(task: Task<string, unknown, Result>, options?: Call): Promise<Result>
+  result<Result>(task: Task<string, unknown, Result>, options?: CallOptions): Promise<Result>
   /** Submits, waits, and gives the result. Throws {@link TaskFailed} when there is none. */
   run<const Name extends TypeName<Types>>(
     type: Name,
@@ -210,19 +210,19 @@ export interface Client<Types> {
     options?: SubmitOptions & WaitOptions<TaskOf<Types, Name>>,
   ): Promise<ResultOf<Types, Name>>
   /** A pending task is canceled at once; a running one is asked to stop. */
-  cancel(id: string, options?: Call): Promise<SomeTask<Types>>
+  cancel(id: string, options?: CallOptions): Promise<SomeTask<Types>>
   /** Runs a failed or canceled task again, under the same id. */
-  retry(id: string, options?: Call): Promise<SomeTask<Types>>
+  retry(id: string, options?: CallOptions): Promise<SomeTask<Types>>
   /** Erases a task that has ended. */
-  delete(id: string, options?: Call): Promise<void>
+  delete(id: string, options?: CallOptions): Promise<void>
   /** Page after page, as they are asked for. */
   list(query?: TaskQuery): AsyncGenerator<SomeTask<Types>, void, undefined>
   readonly endpoints: {
     /** The one answer that holds the secret. */
-    create(endpoint: NewEndpoint, options?: Call): Promise<Endpoint & { readonly secret: string }>
-    get(id: string, options?: Call): Promise<Endpoint>
-    list(options?: Call): AsyncGenerator<Endpoint, void, undefined>
-    delete(id: string, options?: Call): Promise<void>
+    create(endpoint: NewEndpoint, options?: CallOptions): Promise<Endpoint & { readonly secret: string }>
+    get(id: string, options?: CallOptions): Promise<Endpoint>
+    list(options?: CallOptions): AsyncGenerator<Endpoint, void, undefined>
+    delete(id: string, options?: CallOptions): Promise<void>
   }
 }
 

@@ -21,7 +21,7 @@ import {
 export interface Config {
   readonly env: Environment
   readonly host: string
-  /** 0: any free port. See {@link listeningAt}. */
+  /** 0: any free port. See {@link withPort}. */
   readonly port: number
   /** A path in it is absolute. */
   readonly database: Database
@@ -83,11 +83,11 @@ export interface Config {
 /** A configuration with both its secrets: what the platform starts from. */
 export type SecuredConfig = Config & { readonly adminToken: string; readonly masterKey: string }
 
-type Key = keyof typeof settings
-type Value<K extends Key> = ReturnType<(typeof settings)[K]['parse']>
+type SettingName = keyof typeof settings
+type Value<K extends SettingName> = ReturnType<(typeof settings)[K]['parse']>
 
 /** What {@link parseConfig} judges. */
-export interface Given {
+export interface ConfigInput {
   readonly env: Readonly<Record<string, string | undefined>>
   readonly options?: Options | undefined
   /** Where relative paths start; the working folder when absent. */
@@ -101,10 +101,10 @@ const LOOPBACK = ['127.0.0.0/8', '::1/128']
  * One frozen configuration from the environment and the options, which overrule it. An empty variable counts as unset.
  * @throws StartupError that names everything wrong at once, quotes what was given (never a secret) and says how to mend it.
  */
-export function parseConfig({ env, options = {}, folder = process.cwd() }: Given): Config {
+export function parseConfig({ env, options = {}, folder = process.cwd() }: ConfigInput): Config {
   const problems = [...unknownVariables(env), ...unknownOptions(options)]
-  const unread = new Set<Key>()
-  const attempt = <K extends Key>(key: K, judge: () => Value<K> | null): Value<K> | null => {
+  const unread = new Set<SettingName>()
+  const attempt = <K extends SettingName>(key: K, judge: () => Value<K> | null): Value<K> | null => {
     try {
       return judge()
     } catch (error) {
@@ -118,13 +118,13 @@ export function parseConfig({ env, options = {}, folder = process.cwd() }: Given
   const values = Object.fromEntries(
     Object.keys(settings)
       .filter((key) => key !== 'env')
-      .map((key) => [key, attempt(key as Key, () => read(key as Key, { env, options }, environment ?? 'development'))]),
-  ) as { [K in Exclude<Key, 'env'>]: Value<K> | null }
+      .map((key) => [key, attempt(key as SettingName, () => read(key as SettingName, { env, options }, environment ?? 'development'))]),
+  ) as { [K in Exclude<SettingName, 'env'>]: Value<K> | null }
   problems.push(...conflicts({ ...values, env: environment }, unread))
   if (problems.length > 0) throw new StartupError(together(problems))
 
   const { databaseUrl, leaseSeconds, shutdownSeconds, holdDays, retentionDays, auditRetentionDays, ...rest } = values as {
-    [K in Exclude<Key, 'env'>]: Value<K>
+    [K in Exclude<SettingName, 'env'>]: Value<K>
   }
   const database: Database = databaseUrl.kind === 'sqlite' ? { kind: 'sqlite', path: resolve(folder, databaseUrl.path) } : databaseUrl
   const development = environment === 'development'
@@ -149,14 +149,18 @@ export function parseConfig({ env, options = {}, folder = process.cwd() }: Given
 }
 
 /** The configuration once the server listens: a port of 0, and the public URL that waited for it, are known. */
-export function listeningAt<C extends Config>(config: C, port: number): C & { readonly publicUrl: string } {
+export function withPort<C extends Config>(config: C, port: number): C & { readonly publicUrl: string } {
   return frozen({ ...config, port, publicUrl: config.publicUrl ?? localUrl(port) })
 }
 
 const localUrl = (port: number): string => `http://127.0.0.1:${port}`
 
 /** The value of one setting; null where nothing is given and nothing stands in for it. */
-function read<K extends Key>(key: K, { env, options }: { env: Given['env']; options: Options }, environment: Environment): Value<K> | null {
+function read<K extends SettingName>(
+  key: K,
+  { env, options }: { env: ConfigInput['env']; options: Options },
+  environment: Environment,
+): Value<K> | null {
   const { variable, fallback, parse } = settings[key] as Setting<Value<K>>
   const option = options[key]
   const text = (option === undefined ? (env[variable] ?? '') : String(option)).trim()
@@ -165,15 +169,15 @@ function read<K extends Key>(key: K, { env, options }: { env: Given['env']; opti
   return standing === null ? null : parse(standing, variable)
 }
 
-type Judged = { [K in Key]: Value<K> | null }
+type ParsedSettings = { [K in SettingName]: Value<K> | null }
 
 /** What settings want of each other, in the order of the reference. Of one that could not be read, nothing is known but that it was given. */
 function conflicts(
-  { env, host, databaseUrl, publicUrl, adminToken, masterKey, masterKeyPrevious }: Judged,
-  unread: ReadonlySet<Key>,
+  { env, host, databaseUrl, publicUrl, adminToken, masterKey, masterKeyPrevious }: ParsedSettings,
+  unread: ReadonlySet<SettingName>,
 ): string[] {
   const found: string[] = []
-  const isUnset = (key: Key, value: unknown): boolean => value === null && !unread.has(key)
+  const isUnset = (key: SettingName, value: unknown): boolean => value === null && !unread.has(key)
   const production = env === 'production'
   if (env === 'development' && host !== null && host !== '127.0.0.1')
     found.push(
@@ -202,7 +206,7 @@ function together(problems: readonly string[]): string {
   return `${problems.length} settings are wrong:\n${problems.map((problem) => `- ${problem}`).join('\n')}`
 }
 
-function unknownVariables(env: Given['env']): string[] {
+function unknownVariables(env: ConfigInput['env']): string[] {
   const known = Object.values(settings).map(({ variable }): string => variable)
   return Object.keys(env)
     .filter((name) => name.startsWith('RINGBACK_') && !name.startsWith('RINGBACK_TEST_') && !known.includes(name))

@@ -4,7 +4,7 @@
  */
 
 /** How a batch is carried out. */
-export interface Carrier<Item, Answer> {
+export interface BatchExecutor<Item, Answer> {
   /**
    * Starts one commit and answers in the order of the items. `take` hands over what waits, at the latest possible moment, and
    * hands over the same again when the commit has to be repeated.
@@ -16,7 +16,7 @@ export interface Carrier<Item, Answer> {
   readonly width: number
 }
 
-export interface Limits<Item> {
+export interface BatchLimits<Item> {
   /** Items in one commit. */
   readonly most: number
   /** Size in one commit, by `size`. */
@@ -27,18 +27,18 @@ export interface Limits<Item> {
   refuse(): Error
 }
 
-interface Waiting<Item, Answer> {
+interface QueuedItem<Item, Answer> {
   readonly item: Item
   readonly resolve: (answer: Answer) => void
   readonly reject: (error: unknown) => void
 }
 
 /** The answer adds one item and resolves with what became of it, after its commit. */
-export function batch<Item, Answer>(carrier: Carrier<Item, Answer>, limits: Limits<Item>): (item: Item) => Promise<Answer> {
-  let queue: Waiting<Item, Answer>[] = []
+export function batch<Item, Answer>(carrier: BatchExecutor<Item, Answer>, limits: BatchLimits<Item>): (item: Item) => Promise<Answer> {
+  let queue: QueuedItem<Item, Answer>[] = []
   let running = 0
 
-  const cut = (): Waiting<Item, Answer>[] => {
+  const cut = (): QueuedItem<Item, Answer>[] => {
     let count = 0
     for (let bytes = 0; count < queue.length && count < limits.most; count++) {
       bytes += limits.size(queue[count]!.item)
@@ -49,7 +49,7 @@ export function batch<Item, Answer>(carrier: Carrier<Item, Answer>, limits: Limi
     return taken
   }
 
-  const commit = async (only?: readonly Waiting<Item, Answer>[]): Promise<void> => {
+  const commit = async (only?: readonly QueuedItem<Item, Answer>[]): Promise<void> => {
     let taken = only
     try {
       const answers = await carrier.run(() => {

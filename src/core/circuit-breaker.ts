@@ -41,7 +41,7 @@ export function limitOf(lane: Pick<Health, 'windowSize' | 'succeededAt' | 'probe
 
 /** A lane after what its attempts said, in the order they ended; `askedMs`: how long the receiver asked to wait, null: it did not;
  * `tookMs`: how long the attempt lasted. */
-export function heard<L extends Health & { readonly cap: number | null }>(
+export function applySignals<L extends Health & { readonly cap: number | null }>(
   lane: L,
   signals: readonly { readonly signal: Signal | null; readonly askedMs: Millis | null; readonly tookMs: Millis }[],
   now: Millis,
@@ -83,8 +83,8 @@ export const isForbidden = ({ blocked, blockedSince }: Pick<Health, 'blocked' | 
   blocked >= BLOCKED_ATTEMPTS && blockedSince !== null && now - blockedSince >= BLOCKED_MS
 
 /** What an endpoint's status lets through: everything, a probe an hour, or nothing. */
-export type Gate = 'open' | 'probing' | 'shut'
-export function gateOf(endpoint: Pick<Endpoint, 'verifiedAt' | 'pausedAt' | 'disabledAt' | 'disabledReason'>): Gate {
+export type DeliveryGate = 'open' | 'probing' | 'shut'
+export function gateOf(endpoint: Pick<Endpoint, 'verifiedAt' | 'pausedAt' | 'disabledAt' | 'disabledReason'>): DeliveryGate {
   if (endpoint.verifiedAt === null || endpoint.pausedAt !== null) return 'shut'
   if (endpoint.disabledAt === null) return 'open'
   return endpoint.disabledReason === ('failing' satisfies DisabledReason) ? 'probing' : 'shut'

@@ -77,7 +77,7 @@ const refused = (member: 'cron' | 'timezone', detail: string): RingbackError =>
 /** A tick made within this time of its own is on time: restarts and deploys are no outage. */
 export const ON_TIME_MS: Millis = 60_000
 /** Missed ticks made good one by one, at most; those before them are left out. */
-export const MOST_CAUGHT_UP = 1_000
+export const MAX_CAUGHT_UP = 1_000
 
 /**
  * Which ticks are to be made now that `nextAt` is due, and the tick after them. When the first of them is late beyond
@@ -98,7 +98,7 @@ export function planTicks(
   let at: Millis | null = nextAt
   for (; at !== null && at <= now; at = recurrence.after(at)) {
     // Looking back costs as much as having walked here, so it is done only when it must be.
-    if (times.length === MOST_CAUGHT_UP) return { times: recurrence.latest(now, MOST_CAUGHT_UP), nextAt: recurrence.after(now) }
+    if (times.length === MAX_CAUGHT_UP) return { times: recurrence.latest(now, MAX_CAUGHT_UP), nextAt: recurrence.after(now) }
     times.push(at)
   }
   return { times, nextAt: at }

@@ -4,25 +4,25 @@ import type { Clock } from './clock.ts'
 import { StartupError } from './errors.ts'
 
 /** Where a sealed value lives. It opens nowhere else. */
-export interface Place {
+export interface SecretLocation {
   readonly table: string
   readonly id: string
   readonly column: string
 }
 
-export interface Sealer {
+export interface Encryptor {
   /** A short digest of the present master key. Rows that do not begin with `v1.<keyId>.` are older. */
   readonly keyId: string
   /** `plain` as `v1.<key id>.<nonce>.<data>`, the last three in base64url; data ends with the 16-byte tag. */
-  seal(plain: string, place: Place): string
+  encrypt(plain: string, place: SecretLocation): string
   /** Whether `sealed` was sealed with the present or the previous key, by the key id it carries. It may be damaged nevertheless. */
   knows(sealed: string): boolean
   /** The text that was sealed at `place`, under the present or the previous key. Throws an Error that names the place, never the value. */
-  open(sealed: string, place: Place): string
+  decrypt(sealed: string, place: SecretLocation): string
   /** A sealed value to keep beside the data: it tells a wrong master key from the right one. */
-  canary(): string
+  keyCheck(): string
   /** Throws a StartupError unless the present or the previous key made `sealed` by `canary()`. */
-  checkCanary(sealed: string): void
+  verifyKeyCheck(sealed: string): void
 }
 
 export interface SealerOptions {
@@ -53,7 +53,7 @@ export function parseMasterKey(text: string, variable = 'RINGBACK_MASTER_KEY'): 
 }
 
 /** Throws a StartupError when a key is not 32 bytes in base64. */
-export function createSealer({ masterKey, previousMasterKey, clock }: SealerOptions): Sealer {
+export function createEncryptor({ masterKey, previousMasterKey, clock }: SealerOptions): Encryptor {
   const key = parseMasterKey(masterKey)
   const keyId = idOf(key)
   const keys = new Map([[keyId, key]])
@@ -62,14 +62,14 @@ export function createSealer({ masterKey, previousMasterKey, clock }: SealerOpti
     keys.set(idOf(previous), previous)
   }
 
-  const seal = (plain: string, place: Place): string => {
+  const seal = (plain: string, place: SecretLocation): string => {
     const nonce = clock.bytes(NONCE_BYTES)
     const cipher = createCipheriv('aes-256-gcm', key, nonce, { authTagLength: TAG_BYTES }).setAAD(bindingOf(place))
     const data = Buffer.concat([cipher.update(plain, 'utf8'), cipher.final(), cipher.getAuthTag()])
     return `v1.${keyId}.${Buffer.from(nonce).toString('base64url')}.${data.toString('base64url')}`
   }
 
-  const open = (sealed: string, place: Place): string => {
+  const open = (sealed: string, place: SecretLocation): string => {
     const where = `${place.table}.${place.column} of "${place.id}"`
     const [version, id, nonceText, dataText, ...rest] = sealed.split('.')
     if (version !== 'v1' || id === undefined || nonceText === undefined || dataText === undefined || rest.length > 0) {
@@ -96,11 +96,11 @@ export function createSealer({ masterKey, previousMasterKey, clock }: SealerOpti
 
   return {
     keyId,
-    seal,
-    open,
+    encrypt: seal,
+    decrypt: open,
     knows: (sealed) => keys.has(sealed.split('.')[1] ?? ''),
-    canary: () => seal(CANARY.plain, CANARY.place),
-    checkCanary(sealed) {
+    keyCheck: () => seal(CANARY.plain, CANARY.place),
+    verifyKeyCheck(sealed) {
       try {
         if (open(sealed, CANARY.place) === CANARY.plain) return
       } catch (cause) {
@@ -117,7 +117,7 @@ function idOf(key: KeyObject): string {
 }
 
 /** The associated data. JSON, so that no two places can run together into the same bytes. */
-function bindingOf({ table, id, column }: Place): Buffer {
+function bindingOf({ table, id, column }: SecretLocation): Buffer {
   return Buffer.from(JSON.stringify([table, id, column]))
 }
 

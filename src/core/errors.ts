@@ -90,7 +90,7 @@ const DEEPEST_CAUSE = 4
 const QUOTES_VALUES = /^22[0-9A-Z]{3}$/
 
 /** An error as it may be logged: what it is and where it arose, without the row that a database quotes beside it, which holds data of clients. */
-export function shownError(error: Error, depth = 0): ShownError {
+export function toErrorLog(error: Error, depth = 0): ShownError {
   const { code } = error as { code?: unknown }
   const known = typeof code === 'string' || typeof code === 'number'
   const quotes = typeof code === 'string' && QUOTES_VALUES.test(code)
@@ -100,6 +100,6 @@ export function shownError(error: Error, depth = 0): ShownError {
     // The frames alone: what stands above them is the message again.
     stack: (error.stack ?? '').match(/^ +at .*$/gm)?.join('\n') ?? '',
     ...(known && { code }),
-    ...(error.cause instanceof Error && depth < DEEPEST_CAUSE && { cause: shownError(error.cause, depth + 1) }),
+    ...(error.cause instanceof Error && depth < DEEPEST_CAUSE && { cause: toErrorLog(error.cause, depth + 1) }),
   }
 }

@@ -30,7 +30,7 @@ export interface Holder {
 }
 
 /** Counts who holds what; how many are free says whoever has them. */
-export class Slots {
+export class SlotShares {
   #held = 0
   readonly #shares = new Map<string, Share>()
 

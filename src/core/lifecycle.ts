@@ -27,7 +27,7 @@ export const transitions = {
 export type Verb = keyof typeof transitions
 
 /** How a try ended, before it is judged. */
-export type Ended =
+export type TryResult =
   | { readonly kind: 'returned'; readonly result: Json | null }
   /** `notBeforeMs`: what the other side asked to wait at least. */
   | { readonly kind: 'threw'; readonly error: Failure; readonly permanent?: boolean; readonly notBeforeMs?: Millis | null }
@@ -40,7 +40,7 @@ export type Ended =
 /** The largest result, as JSON. */
 export const RESULT_LIMIT_BYTES = 8 * 1024 * 1024
 /** How a try ends whose result is larger. */
-export const tooLarge: Ended = {
+export const tooLarge: TryResult = {
   kind: 'threw',
   permanent: true,
   error: { code: 'result_too_large', message: `The result is over ${RESULT_LIMIT_BYTES} bytes of JSON.`, details: null },
@@ -50,7 +50,7 @@ export const tooLarge: Ended = {
  * When a running task's own times are over: its try's `timeoutSeconds`, or its deadline; null: neither is. A node keeps them by timers;
  * for a worker over HTTP whoever asks does, and the janitor. `now` is the store's clock.
  */
-export function judgeTimes({ startedAt, timeoutSeconds, deadlineAt }: Task, now: Millis): (Ended & { readonly kind: 'threw' }) | null {
+export function judgeTimes({ startedAt, timeoutSeconds, deadlineAt }: Task, now: Millis): (TryResult & { readonly kind: 'threw' }) | null {
   if (deadlineAt !== null && deadlineAt <= now) {
     const message = `The task had not ended by ${new Date(deadlineAt).toISOString()}.`
     return { kind: 'threw', permanent: true, error: { code: 'deadline_exceeded', message, details: null } }
@@ -72,7 +72,7 @@ export interface RunRecord {
 }
 
 /** What judging needs of the work. */
-export interface Judged {
+export interface WorkToDecide {
   readonly tries: number
   readonly maxTries: number
   readonly deadlineAt?: Millis | null
@@ -81,7 +81,7 @@ export interface Judged {
 export type Delays = (tries: number, random: number) => Millis
 
 /** The only judge, for tasks and deliveries alike. */
-export function decide(work: Judged, ended: Ended, delays: Delays, clock: Pick<Clock, 'now' | 'random'>): Outcome {
+export function decide(work: WorkToDecide, ended: TryResult, delays: Delays, clock: Pick<Clock, 'now' | 'random'>): Outcome {
   switch (ended.kind) {
     case 'returned':
       return { kind: 'complete', result: ended.result }
@@ -108,9 +108,9 @@ export function decide(work: Judged, ended: Ended, delays: Delays, clock: Pick<C
 }
 
 /** A hundred years: a moment that far away is still a date. */
-const MOST_DELAY_MS = 3_155_760_000_000
+const MAX_DELAY_MS = 3_155_760_000_000
 /** What a handler or its policy asks to wait, as a number every store can add to its clock; nonsense is no delay. */
-const whole = (ms: Millis): Millis => Math.min(Math.max(0, Math.round(ms) || 0), MOST_DELAY_MS)
+const whole = (ms: Millis): Millis => Math.min(Math.max(0, Math.round(ms) || 0), MAX_DELAY_MS)
 
 /** A list of delays in seconds, one before each retry, the last repeated; each lengthened by up to a fifth, never shortened. */
 export function scheduled(seconds: readonly number[]): Delays {
@@ -118,7 +118,7 @@ export function scheduled(seconds: readonly number[]): Delays {
 }
 
 /** Ceilings on what a receiver may ask us to wait. */
-const MOST_RETRY_AFTER_MS = 86_400_000
+const MAX_RETRY_AFTER_MS = 86_400_000
 const MOST_503_HOLD_MS = 3_600_000
 
 /** The three forms of a date (RFC 9110 §5.6.7); the last one names no zone and means GMT. */
@@ -138,12 +138,12 @@ export function parseRetryAfter(value: string | undefined, now: Millis): Millis 
       : ASCTIME.test(text)
         ? Date.parse(`${text} GMT`) - now
         : Number.NaN
-  return ms > 0 ? Math.min(ms, MOST_RETRY_AFTER_MS) : null
+  return ms > 0 ? Math.min(ms, MAX_RETRY_AFTER_MS) : null
 }
 
 /** What a receiver's answer means: for the delivery, and for its endpoint. */
-export interface Verdict {
-  readonly ended: Ended
+export interface ReceiverVerdict {
+  readonly ended: TryResult
   /** What the lane's breaker and slow start hear; null: nothing. */
   readonly signal: Signal | null
   /** Whether the endpoint works: a success ends an episode of failure, a failure begins one, null does neither. */
@@ -157,7 +157,7 @@ export interface Verdict {
 export function judgeAnswer(
   sent: { outcome: AttemptOutcome; httpStatus: number | null; error: string | null },
   retryAfterMs: Millis | null,
-): Verdict {
+): ReceiverVerdict {
   const nothing = { signal: null, succeeded: null, disable: null, holdMs: null }
   if (sent.outcome === 'success') return { ...nothing, ended: { kind: 'returned', result: null }, signal: 'success', succeeded: true }
   if (sent.outcome === 'aborted') return { ...nothing, ended: { kind: 'interrupted' } }
@@ -184,7 +184,7 @@ export function judgeAnswer(
 export function judgeVerification(
   sent: { outcome: AttemptOutcome; httpStatus: number | null; error: string | null },
   retryAfterMs: Millis | null,
-): Verdict {
+): ReceiverVerdict {
   const { ended } = judgeAnswer(sent, retryAfterMs)
   const patient = ended.kind === 'threw' ? { ...ended, permanent: false } : ended
   return { ended: patient, signal: null, succeeded: null, disable: null, holdMs: null }

@@ -300,7 +300,7 @@ export const clientScopes = [
 ] as const
 export type Scope = (typeof clientScopes)[number] | 'worker' | 'admin'
 
-export interface Key {
+export interface ApiKey {
   readonly id: string
   /** Null: an operator's key. */
   readonly clientId: string | null

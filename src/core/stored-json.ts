@@ -27,7 +27,7 @@ const stands = Object.entries({ input: 'null', metadata: '{}', callback: '{}', r
 const PLAIN: ReadonlySet<string | null> = new Set([null, '{}', 'null'])
 
 /** The task without what cannot be read of it; the very same where there is no such thing. */
-export function legible(task: Task): Task {
+export function sanitizeStored(task: Task): Task {
   let read = task
   for (const [member, otherwise] of stands) {
     const text = task[member as 'input']
@@ -37,7 +37,7 @@ export function legible(task: Task): Task {
 }
 
 /** Why a task cannot run, now or ever: no later try would find its row whole. Null: nothing of the kind. */
-export function damageOf({ input, metadata }: Pick<Task, 'input' | 'metadata'>): Failure | null {
+export function corruptionOf({ input, metadata }: Pick<Task, 'input' | 'metadata'>): Failure | null {
   const damaged = !isJson(input) ? 'input' : metadata !== '{}' && !isJson(metadata) ? 'metadata' : null
   return damaged && { code: 'input_rejected', message: `The ${damaged} in the store is not JSON.`, details: null }
 }

@@ -7,7 +7,7 @@ import { planTicks, readCron } from '../core/cron.ts'
 import type { Millis } from '../core/model.ts'
 import type { DueSchedule, Store } from '../store/interfaces.ts'
 import type { Registry } from '../tasks/define.ts'
-import { COUNT_MS, type Room } from './open-tasks.ts'
+import { COUNT_MS, type OpenTaskBudget } from './open-tasks.ts'
 
 export interface TickerOptions {
   readonly store: Pick<Store, 'findDueSchedules' | 'tick'>
@@ -15,7 +15,7 @@ export interface TickerOptions {
   readonly registry: Pick<Registry, 'get' | 'list'>
   readonly clock: Clock
   /** While there is none ticks wait; what they miss meanwhile is caught up as after any outage. */
-  readonly room: Room
+  readonly budget: OpenTaskBudget
   readonly onError: (error: unknown) => void
 }
 export interface Ticker {
@@ -31,14 +31,14 @@ const POLL_MS = 15_000
 /** How soon a look that failed is repeated. */
 const REPEAT_MS = 5_000
 /** Schedules one look asks for. */
-const MOST_DUE = 100
+const MAX_DUE = 100
 /** Schedules ticked side by side: planning a thousand ticks takes a tenth of a second of the event loop, which has other work. */
-const MOST_AT_ONCE = 8
+const MAX_AT_ONCE = 8
 /** Ticks of one schedule, and characters of their tasks, in one commit. */
-const MOST_TIMES = 100
-const MOST_CHARACTERS = 4 * 1024 * 1024
+const MAX_TIMES = 100
+const MAX_CHARACTERS = 4 * 1024 * 1024
 
-export function createTicker({ store, registry, clock, room, onError }: TickerOptions): Ticker {
+export function createTicker({ store, registry, clock, budget, onError }: TickerOptions): Ticker {
   const types = registry.list().map(({ type }) => type)
   let running = false
   let again = false
@@ -49,11 +49,11 @@ export function createTicker({ store, registry, clock, room, onError }: TickerOp
   const tick = async (schedule: DueSchedule, now: Millis): Promise<boolean> => {
     const { timeoutSeconds, retry } = registry.get(schedule.type)!
     const plan = planTicks(readCron(schedule.cron, schedule.timezone), schedule, now)
-    const page = Math.max(1, Math.min(MOST_TIMES, Math.floor(MOST_CHARACTERS / schedule.size)))
+    const page = Math.max(1, Math.min(MAX_TIMES, Math.floor(MAX_CHARACTERS / schedule.size)))
     let { nextAt } = schedule
     for (let done = 0; ; ) {
       const wanted = Math.min(page, plan.times.length - done)
-      const granted = wanted === 0 ? 0 : await room.take(schedule.clientId, wanted)
+      const granted = wanted === 0 ? 0 : await budget.take(schedule.clientId, wanted)
       if (granted === 0 && wanted > 0) return false
       const times = plan.times.slice(done, done + granted)
       done += granted
@@ -70,10 +70,10 @@ export function createTicker({ store, registry, clock, room, onError }: TickerOp
     /** Clients whose ticks wait: those of the others must not wait behind them. */
     const full = new Set<string>()
     while (running) {
-      const { now, items } = await store.findDueSchedules(types, MOST_DUE, [...full])
+      const { now, items } = await store.findDueSchedules(types, MAX_DUE, [...full])
       const due = items.filter(({ nextAt }) => nextAt <= now)
       if (due.length === 0) return Math.min(full.size > 0 ? COUNT_MS : POLL_MS, (items[0]?.nextAt ?? Infinity) - now)
-      if (await room.isFull()) return COUNT_MS
+      if (await budget.isFull()) return COUNT_MS
       let failed = 0
       const waiting = due.values()
       const work = async (): Promise<void> => {
@@ -88,7 +88,7 @@ export function createTicker({ store, registry, clock, room, onError }: TickerOp
             },
           )
       }
-      await Promise.all(Array.from({ length: MOST_AT_ONCE }, work))
+      await Promise.all(Array.from({ length: MAX_AT_ONCE }, work))
       if (failed === due.length) return REPEAT_MS
     }
     return POLL_MS

@@ -2,23 +2,23 @@
 import type { KeyObject } from 'node:crypto'
 import { isUnder } from '../core/callback-url.ts'
 import type { Clock } from '../core/clock.ts'
-import type { Sealer } from '../core/encryption.ts'
-import { Slots } from '../core/fair-share.ts'
+import type { Encryptor } from '../core/encryption.ts'
+import { SlotShares } from '../core/fair-share.ts'
 import { decide, judgeAnswer, judgeVerification, parseRetryAfter, scheduled } from '../core/lifecycle.ts'
 import type { Attempt, Endpoint, Millis } from '../core/model.ts'
 import { parsed } from '../core/stored-json.ts'
 import { challengeOf } from '../core/wire.ts'
-import type { DeliverySettlement, Owed, Store } from '../store/interfaces.ts'
+import type { DeliverySettlement, OwedDelivery, Store } from '../store/interfaces.ts'
 import type { Sent } from '../webhook/attempt.ts'
 import type { KeyRing } from '../webhook/keys.ts'
-import { consentHeaders, judgeChallenge, judgeConsent, PROOF_WITHIN_MS, type Proof } from '../webhook/ownership.ts'
+import { consentHeaders, judgeChallenge, judgeConsent, type OwnershipProof, PROOF_WITHIN_MS } from '../webhook/ownership.ts'
 import { secretKey, signWebhook } from '../webhook/signer.ts'
 import type { Transport } from '../webhook/transport.ts'
-import { Interrupted, lender, Pump, type Source, settleSurely } from './pump.ts'
+import { Interrupted, lender, Pump, settleSurely, type WorkSource } from './pump.ts'
 
 /** One line per attempt: everything about it. */
 export interface AttemptRecord {
-  readonly delivery: Owed
+  readonly delivery: OwedDelivery
   readonly sent: Sent
   readonly outcome: string
   readonly nextDelayMs: Millis | null
@@ -28,7 +28,7 @@ export interface DispatcherOptions {
   readonly store: Store
   readonly transport: Transport
   readonly keys: Pick<KeyRing, 'active'>
-  readonly sealer: Sealer
+  readonly encryptor: Encryptor
   readonly clock: Clock
   readonly boot: string
   readonly publicUrl: () => string
@@ -41,10 +41,10 @@ export interface DispatcherOptions {
   readonly onError: (error: unknown) => void
 }
 
-export function createDispatcher(options: DispatcherOptions): Pump<Owed> {
+export function createDispatcher(options: DispatcherOptions): Pump<OwedDelivery> {
   const { store, boot, leaseMs, clock } = options
   const attempt = attempts(options)
-  const source: Source<Owed> = {
+  const source: WorkSource<OwedDelivery> = {
     claim: (limit, allot) => store.claimDeliveries({ limit, leaseMs, by: boot, allot }),
     renew: (held) => store.renew('delivery', held, leaseMs),
     async work(delivery, signal) {
@@ -60,7 +60,7 @@ export function createDispatcher(options: DispatcherOptions): Pump<Owed> {
       options.onAttempt({ delivery, sent, outcome: outcome.kind, nextDelayMs: 'delayMs' in outcome ? outcome.delayMs : null })
     },
   }
-  const pump = new Pump(source, { concurrency: options.concurrency, slots: new Slots(), leaseMs, clock, onError: options.onError })
+  const pump = new Pump(source, { concurrency: options.concurrency, slots: new SlotShares(), leaseMs, clock, onError: options.onError })
   store.startDeliveries(lender(pump, boot, leaseMs))
   return pump
 }
@@ -74,11 +74,11 @@ interface Attempted {
   readonly ours?: boolean
 }
 
-const isVerification = ({ eventType }: Owed): boolean => eventType === 'endpoint.verification'
+const isVerification = ({ eventType }: OwedDelivery): boolean => eventType === 'endpoint.verification'
 
 /** The attempt and what it means, ready to be settled. */
 function judge(
-  delivery: Owed,
+  delivery: OwedDelivery,
   { sent, keyId, allowedRate, ours = sent.ours }: Attempted,
   { clock, retrySchedule, excerpts }: DispatcherOptions,
 ): DeliverySettlement {
@@ -122,36 +122,36 @@ function judge(
 }
 
 /** What signing for an endpoint takes, opened once and kept while its settings stay. */
-interface Prepared {
+interface SigningMaterial {
   readonly secrets: readonly { readonly key: KeyObject; readonly until: Millis | null }[]
   readonly headers: Readonly<Record<string, string>>
 }
-const MOST_PREPARED = 10_000
+const MAX_PREPARED = 10_000
 
-function attempts({ keys, sealer, transport, clock, publicUrl }: DispatcherOptions) {
-  const prepared = new Map<string, Prepared>()
-  const prepare = (endpoint: Endpoint): Prepared => {
+function attempts({ keys, encryptor, transport, clock, publicUrl }: DispatcherOptions) {
+  const prepared = new Map<string, SigningMaterial>()
+  const prepare = (endpoint: Endpoint): SigningMaterial => {
     const settings = `${endpoint.secret} ${endpoint.previousSecret} ${endpoint.headers}`
     const known = prepared.get(settings)
     if (known) return known
     const place = (column: string) => ({ table: 'endpoints', id: endpoint.id, column })
-    const newest = { key: secretKey(sealer.open(endpoint.secret, place('secret'))), until: null }
-    const made: Prepared = {
+    const newest = { key: secretKey(encryptor.decrypt(endpoint.secret, place('secret'))), until: null }
+    const made: SigningMaterial = {
       secrets:
         endpoint.previousSecret === null
           ? [newest]
           : [
-              { key: secretKey(sealer.open(endpoint.previousSecret, place('previous_secret'))), until: endpoint.previousSecretUntil },
+              { key: secretKey(encryptor.decrypt(endpoint.previousSecret, place('previous_secret'))), until: endpoint.previousSecretUntil },
               newest,
             ],
-      headers: endpoint.headers === null ? {} : lowerCase(JSON.parse(sealer.open(endpoint.headers, place('headers')))),
+      headers: endpoint.headers === null ? {} : lowerCase(JSON.parse(encryptor.decrypt(endpoint.headers, place('headers')))),
     }
-    if (prepared.size >= MOST_PREPARED) prepared.delete(prepared.keys().next().value!)
+    if (prepared.size >= MAX_PREPARED) prepared.delete(prepared.keys().next().value!)
     prepared.set(settings, made)
     return made
   }
 
-  const post = async (delivery: Owed, signal: AbortSignal): Promise<Attempted> => {
+  const post = async (delivery: OwedDelivery, signal: AbortSignal): Promise<Attempted> => {
     const { endpoint } = delivery
     const url = delivery.url ?? endpoint.url
     if (delivery.url !== null && !isUnder(delivery.url, endpoint.url))
@@ -188,7 +188,7 @@ function attempts({ keys, sealer, transport, clock, publicUrl }: DispatcherOptio
     return { sent, keyId: key.kid }
   }
 
-  const verify = async (delivery: Owed, signal: AbortSignal): Promise<Attempted> => {
+  const verify = async (delivery: OwedDelivery, signal: AbortSignal): Promise<Attempted> => {
     const { endpoint } = delivery
     if (endpoint.verificationExpiresAt !== null && endpoint.verificationExpiresAt <= clock.now())
       return { sent: unsent('expired', 'The verification expired before it could be sent.'), keyId: null }
@@ -206,7 +206,7 @@ function attempts({ keys, sealer, transport, clock, publicUrl }: DispatcherOptio
     return proven({ sent, keyId: null }, judgeConsent(sent, origin))
   }
 
-  return async (delivery: Owed, signal: AbortSignal): Promise<Attempted> => {
+  return async (delivery: OwedDelivery, signal: AbortSignal): Promise<Attempted> => {
     const attempted = await (isVerification(delivery) ? verify : post)(delivery, signal)
     // A cancel of ours is an interruption; anything else the transport calls aborted was the other side.
     if (attempted.sent.outcome === 'aborted' && !(signal.reason instanceof Interrupted))
@@ -216,7 +216,7 @@ function attempts({ keys, sealer, transport, clock, publicUrl }: DispatcherOptio
 }
 
 /** An answer that proves nothing is a failed attempt, whatever its status. */
-function proven(attempted: Attempted, proof: Proof): Attempted {
+function proven(attempted: Attempted, proof: OwnershipProof): Attempted {
   if (proof.kind === 'proved') return { ...attempted, allowedRate: proof.allowedRate }
   const { sent } = attempted
   return { ...attempted, sent: { ...sent, outcome: sent.outcome === 'success' ? 'http_error' : sent.outcome, error: proof.error } }

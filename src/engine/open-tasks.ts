@@ -21,7 +21,7 @@ export async function countOpen(store: Pick<Store, 'countOpenTasks'>, clock: Clo
 }
 
 /** Room for tasks that no request asks for: those of ticks, and those that a walk begins anew. Whoever opens them waits while there is none. */
-export interface Room {
+export interface OpenTaskBudget {
   /** Up to so many more of the client's may be opened now; they count as open from here on. Right but for what is under way while it counts. */
   take(clientId: string, wanted: number): Promise<number>
   /** Whether there is none for anybody. */
@@ -36,19 +36,19 @@ export interface RoomOptions {
 /** How long a count is believed. */
 export const COUNT_MS: Millis = 10_000
 
-interface Count {
+interface CountedTasks {
   readonly at: Millis
   readonly open: Promise<number>
   taken: number
 }
-export function createRoom({ store, clock, maxOpenTasks, maxOpenTasksPerClient }: RoomOptions): Room {
-  const counts = new Map<string | null, Count>()
-  const countOf = (clientId: string | null): Count => {
+export function createOpenTaskBudget({ store, clock, maxOpenTasks, maxOpenTasksPerClient }: RoomOptions): OpenTaskBudget {
+  const counts = new Map<string | null, CountedTasks>()
+  const countOf = (clientId: string | null): CountedTasks => {
     const now = clock.now()
     for (const [id, { at }] of counts) if (now - at >= COUNT_MS) counts.delete(id)
     const known = counts.get(clientId)
     if (known) return known
-    const fresh: Count = { at: now, open: countOpen(store, clock, clientId), taken: 0 }
+    const fresh: CountedTasks = { at: now, open: countOpen(store, clock, clientId), taken: 0 }
     counts.set(clientId, fresh)
     // What could not be counted is counted anew by the next who asks.
     fresh.open.catch(() => counts.delete(clientId))

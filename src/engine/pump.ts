@@ -7,22 +7,22 @@
  * falls due. Polling only repairs wake-ups that were lost.
  */
 import type { Clock } from '../core/clock.ts'
-import { type Slots, unshared } from '../core/fair-share.ts'
+import { type SlotShares, unshared } from '../core/fair-share.ts'
 import type { Millis, Work } from '../core/model.ts'
-import type { Allotment, Claimed, Held, Refusal, Renewal, Settled, Starter } from '../store/interfaces.ts'
+import type { Allotment, Claimed, LeaseRef, Refusal, Renewal, Settled, SlotLender } from '../store/interfaces.ts'
 
-export interface Source<W extends Work> {
+export interface WorkSource<W extends Work> {
   claim(limit: number, allot: () => Allotment): Promise<Claimed<W>>
   /** Works one item up to its settlement. Rejecting means: it stays leased, and the lease will end. */
   work(item: W, signal: AbortSignal): Promise<void>
-  renew(held: readonly Held[]): Promise<readonly Renewal[]>
+  renew(held: readonly LeaseRef[]): Promise<readonly Renewal[]>
 }
 
 export interface PumpOptions {
   /** At once on this node. */
   readonly concurrency: number
   /** Who may hold how many of them. Left out: whoever comes. */
-  readonly slots?: Slots
+  readonly slots?: SlotShares
   readonly leaseMs: Millis
   readonly clock: Clock
   readonly onError: (error: unknown) => void
@@ -40,7 +40,7 @@ export class Interrupted extends Error {
 }
 
 /** Rows one claim asks for at most. */
-const MOST_CLAIMED = 500
+const MAX_CLAIMED = 500
 /** How often an idle pump looks although nobody woke it. */
 const POLL_MS = 15_000
 /** How soon a claim that failed is repeated. */
@@ -54,7 +54,7 @@ interface Running {
 }
 
 export class Pump<W extends Work> {
-  readonly #source: Source<W>
+  readonly #source: WorkSource<W>
   readonly #options: PumpOptions
   readonly #held = new Map<string, Running>()
   #state: 'idle' | 'pumping' | 'draining' | 'stopped' = 'idle'
@@ -72,7 +72,7 @@ export class Pump<W extends Work> {
   /** When the last claim came back, or was not needed since all slots are taken: what readiness looks at. */
   lastClaimAt: Millis = 0
 
-  constructor(source: Source<W>, options: PumpOptions) {
+  constructor(source: WorkSource<W>, options: PumpOptions) {
     this.#source = source
     this.#options = options
   }
@@ -173,7 +173,7 @@ export class Pump<W extends Work> {
     try {
       while (this.#again && this.#state === 'pumping') {
         this.#again = false
-        const free = Math.min(this.#free, MOST_CLAIMED)
+        const free = Math.min(this.#free, MAX_CLAIMED)
         this.#hungry = free <= 0
         if (free <= 0) {
           // Full is well.
@@ -234,8 +234,8 @@ export class Pump<W extends Work> {
     const running = new Map(this.#held)
     const held = [...running].map(([id, { fence }]) => ({ id, fence }))
     try {
-      for (let i = 0; i < held.length; i += MOST_CLAIMED) {
-        for (const renewal of await this.#source.renew(held.slice(i, i + MOST_CLAIMED))) {
+      for (let i = 0; i < held.length; i += MAX_CLAIMED) {
+        for (const renewal of await this.#source.renew(held.slice(i, i + MAX_CLAIMED))) {
           // Given back and claimed anew meanwhile: what was asked about has ended.
           if (this.#held.get(renewal.id) !== running.get(renewal.id)) continue
           if (!renewal.kept) this.interrupt(renewal.id, 'leaseLost')
@@ -249,7 +249,7 @@ export class Pump<W extends Work> {
 }
 
 /** A pump as the store sees it. */
-export const lender = <W extends Work>(pump: Pump<W>, by: string, leaseMs: Millis): Starter<W> => ({
+export const lender = <W extends Work>(pump: Pump<W>, by: string, leaseMs: Millis): SlotLender<W> => ({
   by,
   leaseMs,
   reserve: (most) => pump.reserve(most),

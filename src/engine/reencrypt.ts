@@ -1,6 +1,6 @@
 /** After a change of the master key: what was sealed with the previous one is sealed anew, so that the previous one can be dropped. */
 
-import type { Sealer } from '../core/encryption.ts'
+import type { Encryptor } from '../core/encryption.ts'
 import { StartupError } from '../core/errors.ts'
 import type { Store } from '../store/interfaces.ts'
 
@@ -10,8 +10,8 @@ const BATCH = 200
  * Throws a StartupError when the store holds values that neither master key opens. The canary alone does not tell: a node that
  * still had the old key may have sealed something with it after the canary was sealed anew.
  */
-export async function checkSealed(store: Store, sealer: Sealer): Promise<void> {
-  const foreign = (await store.findSealed(`v1.${sealer.keyId}.`, 1)).find(({ sealed }) => !sealer.knows(sealed))
+export async function checkEncrypted(store: Store, encryptor: Encryptor): Promise<void> {
+  const foreign = (await store.findSealed(`v1.${encryptor.keyId}.`, 1)).find(({ encrypted: sealed }) => !encryptor.knows(sealed))
   if (foreign === undefined) return
   const { table, column, id } = foreign.place
   throw new StartupError(
@@ -24,18 +24,20 @@ export async function checkSealed(store: Store, sealer: Sealer): Promise<void> {
  * Any number of nodes may do it at once; one that dies, or that `signal` stops between two batches, leaves the rest to the next start.
  * Answers how many values were sealed anew; null: it was stopped.
  */
-export async function reseal(store: Store, sealer: Sealer, signal: AbortSignal): Promise<number | null> {
-  const prefix = `v1.${sealer.keyId}.`
+export async function reencrypt(store: Store, encryptor: Encryptor, signal: AbortSignal): Promise<number | null> {
+  const prefix = `v1.${encryptor.keyId}.`
   let count = 0
   for (;;) {
     if (signal.aborted) return null
     const found = await store.findSealed(prefix, BATCH)
     if (found.length === 0) break
-    await store.replaceSealed(found.map(({ place, sealed }) => ({ place, sealed, fresh: sealer.seal(sealer.open(sealed, place), place) })))
+    await store.replaceSealed(
+      found.map(({ place, encrypted }) => ({ place, encrypted, fresh: encryptor.encrypt(encryptor.decrypt(encrypted, place), place) })),
+    )
     count += found.length
   }
   if (signal.aborted) return null
-  const canary = await store.keepSetting('canary', sealer.canary())
-  if (!canary.startsWith(prefix) && (await store.swapSetting('canary', canary, sealer.canary()))) count++
+  const canary = await store.keepSetting('canary', encryptor.keyCheck())
+  if (!canary.startsWith(prefix) && (await store.swapSetting('canary', canary, encryptor.keyCheck()))) count++
   return count
 }

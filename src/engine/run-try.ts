@@ -1,5 +1,5 @@
 /** One try of a task from its input to how it ended, in whatever thread. Nothing here knows the store. */
-import { type Ended, RESULT_LIMIT_BYTES, tooLarge } from '../core/lifecycle.ts'
+import { RESULT_LIMIT_BYTES, type TryResult, tooLarge } from '../core/lifecycle.ts'
 import type { Json, Millis, Task } from '../core/model.ts'
 import { Permanent, Postpone, type RunContext, readInput, type TaskType } from '../tasks/define.ts'
 import { Interrupted } from './pump.ts'
@@ -10,7 +10,7 @@ export const CANCEL_GRACE_MS = 10_000
 const SHUTDOWN_GRACE_MS = 1_000
 
 /** A run's own reasons to stop, beside the pump's. */
-export class Expired extends Error {
+export class TryTimeout extends Error {
   readonly code: 'timeout' | 'deadline_exceeded'
   constructor(code: 'timeout' | 'deadline_exceeded', message: string) {
     super(message)
@@ -42,7 +42,7 @@ export const tryOf = (task: Task): Try => ({
 })
 
 /** Parses the input, runs the handler, judges what it gave or threw. Never throws. */
-export async function runTry(given: Try, type: TaskType, context: Omit<RunContext, 'task'>): Promise<Ended> {
+export async function runTry(given: Try, type: TaskType, context: Omit<RunContext, 'task'>): Promise<TryResult> {
   const { signal } = context
   try {
     const input = await readInput(given, type)
@@ -55,7 +55,7 @@ export async function runTry(given: Try, type: TaskType, context: Omit<RunContex
   }
 }
 
-function serialise(result: unknown): Ended {
+function serialise(result: unknown): TryResult {
   const text: Json | undefined = JSON.stringify(result ?? null)
   if (text === undefined)
     return judgeError(new Permanent(`The handler returned a ${typeof result}, which JSON cannot hold.`, { code: 'handler_error' }))
@@ -64,8 +64,8 @@ function serialise(result: unknown): Ended {
 }
 
 /** How a try ended whose signal fired, unless it returned a result in time. */
-export function judgeReason(reason: unknown): Ended {
-  if (reason instanceof Expired)
+export function judgeReason(reason: unknown): TryResult {
+  if (reason instanceof TryTimeout)
     return {
       kind: 'threw',
       permanent: reason.code === 'deadline_exceeded',
@@ -82,11 +82,11 @@ export function graceOf(reason: unknown): Millis {
 }
 
 const OWN_CODE = /^[a-z0-9_.]{1,64}$/
-const MOST_MESSAGE = 2_000
+const MAX_MESSAGE = 2_000
 /** How a try ended that threw. */
-export function judgeError(error: unknown): Ended {
+export function judgeError(error: unknown): TryResult {
   if (error instanceof Postpone) return { kind: 'postponed', delayMs: Math.max(0, Math.round(error.delaySeconds * 1000)) }
-  const message = messageOf(error).slice(0, MOST_MESSAGE).toWellFormed()
+  const message = messageOf(error).slice(0, MAX_MESSAGE).toWellFormed()
   if (!(error instanceof Permanent)) return { kind: 'threw', error: { code: 'handler_error', message, details: null } }
   const code = OWN_CODE.test(error.code) ? error.code : 'handler_error'
   return { kind: 'threw', permanent: true, error: { code, message, details: sendable(error.details) } }

@@ -1,11 +1,11 @@
 /** The task side: runs each try under its signal, in this thread or in one of the pool, judges how it ended, settles. */
 import type { Clock } from '../core/clock.ts'
-import { decide, type Ended, type RunRecord } from '../core/lifecycle.ts'
+import { decide, type RunRecord, type TryResult } from '../core/lifecycle.ts'
 import type { Millis, Task } from '../core/model.ts'
 import type { Store } from '../store/interfaces.ts'
 import type { Registry, RunContext, TaskType } from '../tasks/define.ts'
-import { lender, Pump, type Source, settleSurely } from './pump.ts'
-import { Expired, graceOf, judgeReason, runTry, tryOf } from './run-try.ts'
+import { lender, Pump, settleSurely, type WorkSource } from './pump.ts'
+import { graceOf, judgeReason, runTry, TryTimeout, tryOf } from './run-try.ts'
 import type { Threads } from './threads/pool.ts'
 
 /** Reports of one run are written at most this often; the last one always is. */
@@ -35,7 +35,7 @@ export function createScheduler(options: SchedulerOptions): Pump<Task> {
     .filter(({ where }) => where === place)
     .map(({ type, concurrency: limit }) => ({ type, concurrency: limit }))
 
-  const source: Source<Task> = {
+  const source: WorkSource<Task> = {
     claim: async (limit) => {
       if (types.length === 0) return { items: [], nextInMs: null, more: false }
       return store.claimTasks({ limit, leaseMs, by: boot, types })
@@ -69,7 +69,7 @@ export function createScheduler(options: SchedulerOptions): Pump<Task> {
 }
 
 /** Runs one try up to its end; never throws. */
-async function run(task: Task, type: TaskType, outer: AbortSignal, options: SchedulerOptions): Promise<Ended> {
+async function run(task: Task, type: TaskType, outer: AbortSignal, options: SchedulerOptions): Promise<TryResult> {
   const { clock } = options
   const abort = new AbortController()
   const pass = (): void => abort.abort(outer.reason)
@@ -77,13 +77,13 @@ async function run(task: Task, type: TaskType, outer: AbortSignal, options: Sche
   else outer.addEventListener('abort', pass, { once: true })
   const timers = [
     clock.after(task.timeoutSeconds * 1000, () =>
-      abort.abort(new Expired('timeout', `The try took longer than its ${task.timeoutSeconds} s.`)),
+      abort.abort(new TryTimeout('timeout', `The try took longer than its ${task.timeoutSeconds} s.`)),
     ),
   ]
   if (task.deadlineAt !== null)
     timers.push(
       clock.after(Math.max(0, task.deadlineAt - clock.now()), () =>
-        abort.abort(new Expired('deadline_exceeded', `The task had not ended by ${new Date(task.deadlineAt!).toISOString()}.`)),
+        abort.abort(new TryTimeout('deadline_exceeded', `The task had not ended by ${new Date(task.deadlineAt!).toISOString()}.`)),
       ),
     )
   const reports = reporter(task, options)
@@ -99,7 +99,7 @@ async function run(task: Task, type: TaskType, outer: AbortSignal, options: Sche
 }
 
 /** Ends the wait for a handler that does not heed its signal: at once for its own deadlines, after a grace when it may still return. */
-function stopped(signal: AbortSignal, timers: (() => void)[], clock: Clock): Promise<Ended> {
+function stopped(signal: AbortSignal, timers: (() => void)[], clock: Clock): Promise<TryResult> {
   return new Promise((resolve) => {
     const end = (): void => {
       const verdict = judgeReason(signal.reason)
@@ -112,7 +112,7 @@ function stopped(signal: AbortSignal, timers: (() => void)[], clock: Clock): Pro
   })
 }
 
-const MOST_PROGRESS_MESSAGE = 500
+const MAX_PROGRESS_MESSAGE = 500
 /**
  * Coalesces a run's reports: the first is written at once, later ones at most every tenth of a second, none after the run. Those who subscribe are
  * told once a second, the last report among them.
@@ -147,11 +147,11 @@ function reporter(task: Task, { store, clock, onError }: SchedulerOptions): { re
       cancelGap = null
       if (fresh) write()
     })
-    store.reportProgress({ id: task.id, fence: task.fence, ...latest!, told }).then((reported) => {
+    store.reportProgress({ id: task.id, fence: task.fence, ...latest!, notify: told }).then((reported) => {
       if (!told || reported.kind === 'stale') return
-      followed = reported.heard !== 'nobody'
+      followed = reported.notified !== 'nobody'
       // Another report was told too short a time ago, by the store's clock.
-      if (reported.heard === 'early') {
+      if (reported.notified === 'early') {
         tellAt = clock.now() + REPORT_EVERY_MS
         tellLater()
       }
@@ -161,7 +161,7 @@ function reporter(task: Task, { store, clock, onError }: SchedulerOptions): { re
     report(percent, message) {
       if (closed || !(percent >= 0)) return
       highest = Math.max(highest, Math.min(99.9, percent))
-      latest = { progress: highest, message: message?.slice(0, MOST_PROGRESS_MESSAGE).replaceAll('\0', '\ufffd').toWellFormed() ?? null }
+      latest = { progress: highest, message: message?.slice(0, MAX_PROGRESS_MESSAGE).replaceAll('\0', '\ufffd').toWellFormed() ?? null }
       fresh = true
       if (!cancelGap) write()
     },

@@ -3,8 +3,8 @@ import { type Context, Hono } from 'hono'
 import { SmartRouter } from 'hono/router/smart-router'
 import { TrieRouter } from 'hono/router/trie-router'
 import { RingbackError } from '../core/errors.ts'
-import type { AppOptions, House } from './context.ts'
-import { createSeats } from './limits/open-calls.ts'
+import type { AppContext, AppOptions } from './context.ts'
+import { createOpenCallLimiter } from './limits/open-calls.ts'
 import { createCapacity } from './limits/open-tasks.ts'
 import { createOwnership } from './live/endpoint-owners.ts'
 import { describeApi } from './openapi/document.ts'
@@ -12,7 +12,7 @@ import { eventSchemaRoutes } from './openapi/event-schemas.ts'
 import { referenceRoutes } from './openapi/reference-page.ts'
 import { createGate } from './request/auth.ts'
 import { createCursors } from './request/cursor.ts'
-import { Call, type Porch, type Route, refuse, respond, serve } from './request/route.ts'
+import { ApiCall, type Route, type RoutePipeline, refuse, respond, serve } from './request/route.ts'
 import { TableRouter } from './request/router.ts'
 import { apiKeyRoutes } from './routes/api-keys.ts'
 import { auditRoute } from './routes/audit-log.ts'
@@ -31,58 +31,62 @@ export type { AppOptions } from './context.ts'
 
 /** The API. Mount it, serve it, or call `app.request()`. */
 export function createApp(options: AppOptions): Hono {
-  const house: House = {
+  const context: AppContext = {
     ...options,
     gate: createGate(options),
     cursors: createCursors(options),
     ownership: createOwnership(options),
     waiting: createWaiting(options),
     checkCapacity: createCapacity(options),
-    streams: createSeats(
+    streams: createOpenCallLimiter(
       options.mostStreams,
       'streams',
       'close some, or wait for tasks with ?wait, or for all of them at once with GET /v1/events',
     ),
-    waiters: createSeats(options.mostWaits, 'calls that wait', 'ask without ?wait, or for all of your tasks at once with GET /v1/events'),
+    waiters: createOpenCallLimiter(
+      options.mostWaits,
+      'calls that wait',
+      'ask without ?wait, or for all of your tasks at once with GET /v1/events',
+    ),
   }
-  const routes = apiRoutes(house)
-  const porch = createPorch(house)
+  const routes = apiRoutes(context)
+  const pipeline = createPipeline(context)
   const app = new Hono({ router: new SmartRouter({ routers: [new TableRouter(), new TrieRouter()] }) })
-  for (const route of routes) app.on(route.method.toUpperCase(), route.path.replaceAll(/\{(\w+)\}/g, ':$1'), serve(route, porch))
-  app.notFound(otherwise(routes, porch))
+  for (const route of routes) app.on(route.method.toUpperCase(), route.path.replaceAll(/\{(\w+)\}/g, ':$1'), serve(route, pipeline))
+  app.notFound(otherwise(routes, pipeline))
   return app
 }
 
 /** Every route there is, as data. */
-export function apiRoutes(house: House): readonly Route[] {
+export function apiRoutes(context: AppContext): readonly Route[] {
   let document: { readonly described: object; readonly text: string } | null = null
   const describe = () => {
     if (document === null) {
-      const described = describeApi(routes, { version: '1', publicUrl: house.publicUrl() })
+      const described = describeApi(routes, { version: '1', publicUrl: context.publicUrl() })
       document = { described, text: JSON.stringify(described) }
     }
     return document
   }
   const routes: readonly Route[] = [
-    ...taskRoutes(house),
-    ...scheduleRoutes(house),
-    ...eventRoutes(house),
-    ...endpointRoutes(house),
-    ...deliveryRoutes(house),
-    ...clientRoutes(house),
-    ...apiKeyRoutes(house),
-    ...signingKeyRoutes(house),
-    ...workerRoutes(house),
-    auditRoute(house),
-    ...operationRoutes(house, () => describe().text),
-    ...eventSchemaRoutes(house, () => describe().described),
+    ...taskRoutes(context),
+    ...scheduleRoutes(context),
+    ...eventRoutes(context),
+    ...endpointRoutes(context),
+    ...deliveryRoutes(context),
+    ...clientRoutes(context),
+    ...apiKeyRoutes(context),
+    ...signingKeyRoutes(context),
+    ...workerRoutes(context),
+    auditRoute(context),
+    ...operationRoutes(context, () => describe().text),
+    ...eventSchemaRoutes(context, () => describe().described),
     ...referenceRoutes(),
   ]
   return routes
 }
 
-function createPorch(house: House): Porch {
-  const { clock, bodyLimitBytes, gate, admit, log } = house
+function createPipeline(context: AppContext): RoutePipeline {
+  const { clock, bodyLimitBytes, gate, admit, log } = context
   const start = Buffer.from(clock.bytes(9)).toString('base64url')
   let count = 0
   return {
@@ -91,7 +95,7 @@ function createPorch(house: House): Porch {
     bodyLimitBytes,
     admit,
     log,
-    cors: createCors(house.corsOrigins),
+    cors: createCors(context.corsOrigins),
     // Unique, not secret: the chance of the start and a count.
     newRequestId: () => `request_${start}${(count++).toString(36).padStart(6, '0')}`,
   }
@@ -100,7 +104,7 @@ function createPorch(house: House): Porch {
 const EXPOSED =
   'Location, Retry-After, ETag, Link, RateLimit, RateLimit-Policy, Idempotent-Replayed, Preference-Applied, X-Request-Id, WWW-Authenticate, Allow, Accept, Accept-Patch, Accept-Encoding'
 
-function createCors(origins: readonly string[]): Porch['cors'] {
+function createCors(origins: readonly string[]): RoutePipeline['cors'] {
   if (origins.length === 0) return undefined
   const any = origins.includes('*')
   return (origin) => {
@@ -110,28 +114,28 @@ function createCors(origins: readonly string[]): Porch['cors'] {
 }
 
 /** What no route takes: 404 when the path is none of ours, an answer to OPTIONS, 405 for the rest. */
-function otherwise(routes: readonly Route[], porch: Porch): (context: Context) => Response {
+function otherwise(routes: readonly Route[], pipeline: RoutePipeline): (c: Context) => Response {
   const paths = methodsByPath(routes)
-  return (context) => {
-    const call = new Call(context, porch)
+  return (c) => {
+    const call = new ApiCall(c, pipeline)
     const offered = paths.find(({ pattern }) => pattern.test(call.path))?.allow
     // The patterns are open to the left, for apps mounted under a path. What is offered and yet came here is under another one.
     const elsewhere = call.request.method !== 'OPTIONS' && offered?.split(', ').includes(call.request.method)
     const allow = elsewhere ? undefined : offered
     if (allow !== undefined && call.request.method === 'OPTIONS')
-      return respond({ status: 204, headers: { Allow: allow, ...preflight(call, porch, allow) }, body: null }, call, porch)
+      return respond({ status: 204, headers: { Allow: allow, ...preflight(call, pipeline, allow) }, body: null }, call, pipeline)
     const refusal =
       allow === undefined
         ? new RingbackError('not_found', 'There is nothing at this path; /docs shows what there is, and /openapi.json lists it.')
         : new RingbackError('method_not_allowed', `${call.request.method} is not offered here; ${allow} are.`, {
             headers: { Allow: allow },
           })
-    return respond(refuse(refusal, call, porch.log), call, porch)
+    return respond(refuse(refusal, call, pipeline.log), call, pipeline)
   }
 }
 
-function preflight(call: Call, porch: Porch, allow: string): Record<string, string> {
-  if (!porch.cors || call.header('access-control-request-method') === undefined) return {}
+function preflight(call: ApiCall, pipeline: RoutePipeline, allow: string): Record<string, string> {
+  if (!pipeline.cors || call.header('access-control-request-method') === undefined) return {}
   return {
     'Access-Control-Allow-Methods': allow,
     'Access-Control-Allow-Headers':

@@ -1,20 +1,20 @@
 /** What the routes are given: injected once, so that the app is a function of it and of the request. */
 import type { Clock } from '../core/clock.ts'
-import type { Sealer } from '../core/encryption.ts'
+import type { Encryptor } from '../core/encryption.ts'
 import { RingbackError } from '../core/errors.ts'
 import type { RunRecord } from '../core/lifecycle.ts'
 import type { Millis, Scope, SigningKey } from '../core/model.ts'
 import type { Found, Page, Position, Store } from '../store/interfaces.ts'
 import type { Registry, TaskType } from '../tasks/define.ts'
-import type { MostSeats, Seats } from './limits/open-calls.ts'
+import type { OpenCallLimiter, OpenCallLimits } from './limits/open-calls.ts'
 import type { Claims } from './live/claims.ts'
 import type { Ownership } from './live/endpoint-owners.ts'
-import type { Waits } from './live/waits.ts'
-import type { Caller, Gate } from './request/auth.ts'
+import type { Watchers } from './live/waits.ts'
+import type { Authenticator, Caller } from './request/auth.ts'
 import type { Cursors } from './request/cursor.ts'
-import { invalid, type Reply } from './request/problem.ts'
-import type { Call, Log, Porch } from './request/route.ts'
-import type { Waiting } from './routes/waiting-for.ts'
+import { type ApiReply, invalid } from './request/problem.ts'
+import type { ApiCall, RouteLog, RoutePipeline } from './request/route.ts'
+import type { WaitingReasons } from './routes/waiting-for.ts'
 
 export interface AppOptions {
   readonly store: Store
@@ -24,7 +24,7 @@ export interface AppOptions {
   readonly publicUrl: () => string
   /** Null: there is no admin token, operators use keys. */
   readonly adminToken: string | null
-  readonly sealer: Pick<Sealer, 'seal' | 'open'>
+  readonly encryptor: Pick<Encryptor, 'encrypt' | 'decrypt'>
   readonly signingKeys: {
     jwks(): { readonly body: string; readonly etag: string }
     /** Reads the keys anew, and does what is due in their lives. */
@@ -53,46 +53,46 @@ export interface AppOptions {
   readonly mostOfClient: { readonly openTasks: number; readonly endpoints: number; readonly schedules: number; readonly keys: number }
   /** Whether as many tasks run on this node as may where that type runs; left out: it runs none. */
   readonly isFull?: (type: TaskType) => boolean
-  readonly mostStreams: MostSeats
+  readonly mostStreams: OpenCallLimits
   /** Calls that wait: for a task, a feed, a ping. */
-  readonly mostWaits: MostSeats
+  readonly mostWaits: OpenCallLimits
   /** Every part of the node that must work: `ok`, or what is wrong. */
   readonly health: () => Promise<Readonly<Record<string, string>>>
-  readonly waits: Waits
+  readonly waits: Watchers
   readonly claims: Claims
   /** How long a worker's lease lasts. */
   readonly leaseMs: Millis
   /** Told of each try of a worker that ended here. */
   readonly onRun?: (run: RunRecord) => void
   /** Rate limits; left out: there are none. */
-  readonly admit?: Porch['admit']
-  readonly log: Log
+  readonly admit?: RoutePipeline['admit']
+  readonly log: RouteLog
 }
 
-export interface House extends AppOptions {
-  readonly gate: Gate
+export interface AppContext extends AppOptions {
+  readonly gate: Authenticator
   readonly cursors: Cursors
   readonly ownership: Ownership
-  readonly waiting: Waiting
+  readonly waiting: WaitingReasons
   /** Refuses new tasks of a client over the limits of open ones. Throws `quota_exceeded`, `temporary_reduced_capacity`. */
   readonly checkCapacity: (clientId: string, adding: number, now: Millis) => void
-  readonly streams: Seats
-  readonly waiters: Seats
+  readonly streams: OpenCallLimiter
+  readonly waiters: OpenCallLimiter
 }
 
 export const JSON_TYPE = 'application/json'
 
-export const jsonReply = (status: number, body: unknown, headers: Record<string, string> = {}): Reply => ({
+export const jsonReply = (status: number, body: unknown, headers: Record<string, string> = {}): ApiReply => ({
   status,
   headers: { 'Content-Type': JSON_TYPE, 'Cache-Control': 'no-store', ...headers },
   body: JSON.stringify(body),
 })
 
-export const empty = (status = 204): Reply => ({ status, headers: {}, body: null })
+export const empty = (status = 204): ApiReply => ({ status, headers: {}, body: null })
 
 /** Epoch milliseconds as RFC 3339. */
-export const shownTime = (at: number): string => new Date(at).toISOString()
-export const shownTimeOrNull = (at: number | null): string | null => (at === null ? null : shownTime(at))
+export const toTimestamp = (at: number): string => new Date(at).toISOString()
+export const toTimestampOrNull = (at: number | null): string | null => (at === null ? null : toTimestamp(at))
 
 export const notFound = (what: string): RingbackError => new RingbackError('not_found', `There is no such ${what}.`)
 
@@ -115,7 +115,7 @@ const ID = /^[a-z]+_[0-9a-z]{26}$/
  * An id from the path. What cannot be an id of that kind is no object's name.
  * @throws RingbackError `not_found`
  */
-export function idParam(call: Call, prefix: string, name = 'id'): string {
+export function idParam(call: ApiCall, prefix: string, name = 'id'): string {
   const id = call.param(name)
   if (!ID.test(id) || !id.startsWith(`${prefix}_`)) throw notFound(prefix)
   return id
@@ -129,20 +129,20 @@ export function listOwner(caller: Caller, clientId: string | undefined): string 
 }
 
 /** The client a `clientOnly` route acts for. */
-export function clientOf(call: Call): string {
+export function clientOf(call: ApiCall): string {
   if (call.caller.clientId === null) throw new Error('a route for clients was reached by the operator')
   return call.caller.clientId
 }
 
 /** What a list's cursor is bound to: who asks, the list and its filters. */
-export function boundTo(call: Call, list: string, filters: object): string {
+export function boundTo(call: ApiCall, list: string, filters: object): string {
   return JSON.stringify([call.caller.clientId, list, Object.entries(filters).sort(([a], [b]) => (a < b ? -1 : 1))])
 }
 
 /** @throws RingbackError `invalid_cursor` */
-export async function startOf(house: House, bound: string, cursor: string | undefined): Promise<Position | null> {
+export async function startPosition(context: AppContext, bound: string, cursor: string | undefined): Promise<Position | null> {
   if (cursor === undefined) return null
-  const [at, id] = await house.cursors.read(bound, cursor)
+  const [at, id] = await context.cursors.read(bound, cursor)
   return { at: Number(at), id: String(id) }
 }
 
@@ -159,14 +159,14 @@ const LARGEST_PAGE = 4 * 1024 * 1024
 
 /** A page as the contract shows it, with `Link: …; rel="next"`. `items` are JSON text. */
 export async function pageReply<T>(
-  house: House,
-  call: Call,
+  context: AppContext,
+  call: ApiCall,
   bound: string,
   page: Page<T>,
   show: (item: T, index: number) => string,
   positionOf: (item: T) => Position,
   headers: Record<string, string> = {},
-): Promise<Reply> {
+): Promise<ApiReply> {
   const shown: string[] = []
   let size = 0
   let next = page.next
@@ -179,25 +179,25 @@ export async function pageReply<T>(
     }
     shown.push(text)
   }
-  const cursor = next === null ? null : await house.cursors.write(bound, [next.at, next.id])
-  return listReply(house, call, shown, next !== null, cursor, headers)
+  const cursor = next === null ? null : await context.cursors.write(bound, [next.at, next.id])
+  return listReply(context, call, shown, next !== null, cursor, headers)
 }
 
 export function listReply(
-  house: House,
-  call: Call,
+  context: AppContext,
+  call: ApiCall,
   shown: readonly string[],
   hasMore: boolean,
   cursor: string | null,
   headers: Record<string, string> = {},
   parameter = 'cursor',
-): Reply {
+): ApiReply {
   const link: Record<string, string> = {}
   if (hasMore && cursor !== null) {
     const query = new URLSearchParams(call.request.url.split('?')[1] ?? '')
     query.set(parameter, cursor)
     // Where the app is mounted under a path, the public URL has that path.
-    link.Link = `<${house.publicUrl()}${call.path.slice(call.path.indexOf('/v1/'))}?${query}>; rel="next"`
+    link.Link = `<${context.publicUrl()}${call.path.slice(call.path.indexOf('/v1/'))}?${query}>; rel="next"`
   }
   return {
     status: 200,
@@ -210,7 +210,7 @@ export function listReply(
  * For who has waited: what is known now is told to nobody whose key was revoked, or whose client was suspended, meanwhile.
  * @throws RingbackError `unauthenticated`, `insufficient_scope`
  */
-export async function judgeAgain({ gate, clock }: House, call: Call, scope: Scope): Promise<void> {
+export async function recheckScope({ gate, clock }: AppContext, call: ApiCall, scope: Scope): Promise<void> {
   gate.allow(await gate.recognize(call.header('authorization'), clock.now()), scope, false)
 }
 

@@ -3,7 +3,7 @@ import { write, writeSync } from 'node:fs'
 import { type Logger, pino } from 'pino'
 import type { LogLevel } from '../config/settings.ts'
 import type { Clock } from '../core/clock.ts'
-import { shownError } from '../core/errors.ts'
+import { toErrorLog } from '../core/errors.ts'
 import type { AttemptOutcome, EventType, Millis, State } from '../core/model.ts'
 
 /** Without `child`, whose bindings pino writes past {@link censored}. */
@@ -44,7 +44,7 @@ export function openLog({ level, clock, fd = 1 }: LogOptions): OpenLog {
 const GATHERED = 16_384
 const LINGER_MS: Millis = 50
 /** What may wait for a reader that has stalled; past it, lines are dropped. */
-const MOST_WAITING = 16 * 1024 * 1024
+const MAX_WAITING = 16 * 1024 * 1024
 /** How long a closing log waits for such a reader. */
 const CLOSING_MS: Millis = 1000
 
@@ -89,7 +89,7 @@ function gatherLines(fd: number, clock: Pick<Clock, 'after'>): { write(line: str
 
   return {
     write(line) {
-      if (closed || waiting.length > MOST_WAITING) return
+      if (closed || waiting.length > MAX_WAITING) return
       waiting += line
       if (waiting.length >= GATHERED) send()
       else if (!lingering) {
@@ -162,7 +162,7 @@ function censoredCopy(fields: object, depth: number): Record<string, unknown> {
 }
 
 function shown(value: unknown, depth: number): unknown {
-  if (value instanceof Error) return shownError(value)
+  if (value instanceof Error) return toErrorLog(value)
   // What knows its JSON (a Date, a URL) is no bag of fields.
   if (typeof value !== 'object' || value === null || 'toJSON' in value) return value
   if (depth >= DEEPEST) return '…'
@@ -170,7 +170,7 @@ function shown(value: unknown, depth: number): unknown {
 }
 
 /** One run of a task, as the log tells it. */
-export interface RunFacts {
+export interface RunLog {
   readonly taskId: string
   readonly type: string
   readonly clientId: string
@@ -185,12 +185,12 @@ export interface RunFacts {
 }
 
 /** Writes `task.run`, at `info`. Costs nothing when that level is off. */
-export function runLine(log: Log, facts: RunFacts): void {
+export function logRun(log: Log, facts: RunLog): void {
   if (log.isLevelEnabled('info')) log.info(facts, 'task.run')
 }
 
 /** One attempt of a delivery, as the log tells it. */
-export interface AttemptFacts {
+export interface AttemptLog {
   readonly deliveryId: string
   readonly eventId: string
   readonly eventType?: EventType
@@ -204,6 +204,6 @@ export interface AttemptFacts {
 }
 
 /** Writes `delivery.attempted`, at `info`. Costs nothing when that level is off. */
-export function attemptLine(log: Log, facts: AttemptFacts): void {
+export function logAttempt(log: Log, facts: AttemptLog): void {
   if (log.isLevelEnabled('info')) log.info(facts, 'delivery.attempted')
 }

@@ -43,10 +43,10 @@ export interface AnswererOptions {
 const CLAIM_SECONDS = 60
 /** How late a webhook may come again: the longest retention of a redelivery. */
 const SEEN_SECONDS = 30 * 86_400
-const MOST_BYTES = 1_048_576
+const MAX_BYTES = 1_048_576
 
 /** A request that is answered with its status before anything is verified. */
-class Refused extends Error {
+class RejectedRequest extends Error {
   readonly status: number
 
   constructor(status: number, message: string) {
@@ -66,7 +66,7 @@ export interface Answerer {
 
 /** Throws a TypeError when `maxBodyBytes` or `allowRate` bounds nothing. */
 export function createAnswerer(verify: Verify, wall: () => number, options: AnswererOptions): Answerer {
-  const { endpointId, seen, allowOrigin, allowRate, maxBodyBytes = MOST_BYTES, onError = complain } = options
+  const { endpointId, seen, allowOrigin, allowRate, maxBodyBytes = MAX_BYTES, onError = complain } = options
   positive('maxBodyBytes', maxBodyBytes)
   if (allowRate !== undefined) positive('allowRate', allowRate)
   const nowSeconds = (): number => Math.floor(wall() / 1000)
@@ -94,7 +94,7 @@ export function createAnswerer(verify: Verify, wall: () => number, options: Answ
       if (isChallenge(webhook)) {
         if (endpointId === undefined || webhook.data.endpointId === endpointId)
           return json(200, 'application/json', { challenge: webhook.data.challenge })
-        const error = new Refused(
+        const error = new RejectedRequest(
           403,
           `The challenge is for ${JSON.stringify(webhook.data.endpointId)}, not for ${JSON.stringify(endpointId)}.`,
         )
@@ -132,7 +132,7 @@ export function createAnswerer(verify: Verify, wall: () => number, options: Answ
     tooLarge() {
       const sentence = `The body is larger than ${maxBodyBytes} bytes.`
       return failed(
-        new Refused(413, `${sentence} Raise maxBodyBytes, or have the endpoint send thin payloads.`),
+        new RejectedRequest(413, `${sentence} Raise maxBodyBytes, or have the endpoint send thin payloads.`),
         413,
         'too_large',
         sentence,

@@ -80,7 +80,7 @@ const ALGORITHMS = ['ES256', 'EdDSA']
 const REFUSED = ['crit', 'b64', 'jwk', 'jku', 'x5u', 'x5c'] as const
 const TOLERANCE_SECONDS = 300
 /** More `v1,` tokens than any rotation makes. */
-const MOST_TOKENS = 16
+const MAX_TOKENS = 16
 
 /** Throws a TypeError when issuer, audience or tolerance could not refuse anything. */
 export function createVerifier(options: VerifierOptions): Verify {
@@ -130,8 +130,8 @@ export async function verifyStandardWebhook(
   const timestamp = required(webhook.headers, 'webhook-timestamp')
   const tokens = required(webhook.headers, 'webhook-signature').split(' ')
   if (!/^\d{1,15}$/.test(timestamp)) throw refusal('malformed', `webhook-timestamp must be whole seconds, but it is ${quote(timestamp)}.`)
-  if (tokens.length > MOST_TOKENS)
-    throw refusal('malformed', `webhook-signature has ${tokens.length} tokens; at most ${MOST_TOKENS} are read.`)
+  if (tokens.length > MAX_TOKENS)
+    throw refusal('malformed', `webhook-signature has ${tokens.length} tokens; at most ${MAX_TOKENS} are read.`)
   const preamble = new TextEncoder().encode(`${id}.${timestamp}.`)
   const signed = new Uint8Array(preamble.length + body.length)
   signed.set(preamble)

@@ -7,10 +7,10 @@ import type { IncomingMessage, Server, ServerResponse } from 'node:http'
 import type { Socket } from 'node:net'
 
 /** Of answers that are ready and not taken, on all connections: over it, who does not read gives way, as above. */
-const MOST_UNREAD_BYTES = 256 * 1024 * 1024
+const MAX_UNREAD_BYTES = 256 * 1024 * 1024
 
 /** One that is open. */
-interface Visitor {
+interface TrackedConnection {
   readonly socket: Socket
   /** Where it comes from. */
   readonly address: string
@@ -23,71 +23,66 @@ interface Visitor {
 }
 
 /** `refuse` is given those who come while all are being worked for. */
-export function limitConnections(
-  server: Server,
-  most: number,
-  refuse: (socket: Socket) => void,
-  mostUnreadBytes = MOST_UNREAD_BYTES,
-): void {
-  const open = new Map<Socket, Visitor>()
+export function limitConnections(server: Server, most: number, refuse: (socket: Socket) => void, mostUnreadBytes = MAX_UNREAD_BYTES): void {
+  const open = new Map<Socket, TrackedConnection>()
   /** Those whose next byte may be waited for, the one that has been for longest first: all of them, and of each address. */
-  const idle = new Set<Visitor>()
-  const idleAt = new Map<string, Set<Visitor>>()
+  const idle = new Set<TrackedConnection>()
+  const idleAt = new Map<string, Set<TrackedConnection>>()
   /** Those who have not taken their answer, the one that has not for longest first. */
-  const unread = new Set<Visitor>()
+  const unread = new Set<TrackedConnection>()
   let unreadBytes = 0
 
   /** It said something, or was answered: the last in line now. */
-  const rest = (visitor: Visitor): void => {
-    idle.delete(visitor)
-    idle.add(visitor)
-    const same = idleAt.get(visitor.address)
-    if (same === undefined) return void idleAt.set(visitor.address, new Set([visitor]))
-    same.delete(visitor)
-    same.add(visitor)
+  const rest = (connection: TrackedConnection): void => {
+    idle.delete(connection)
+    idle.add(connection)
+    const same = idleAt.get(connection.address)
+    if (same === undefined) return void idleAt.set(connection.address, new Set([connection]))
+    same.delete(connection)
+    same.add(connection)
   }
-  const wake = (visitor: Visitor): void => {
-    const same = idleAt.get(visitor.address)
-    idle.delete(visitor)
-    if (same?.delete(visitor) && same.size === 0) idleAt.delete(visitor.address)
+  const wake = (connection: TrackedConnection): void => {
+    const same = idleAt.get(connection.address)
+    idle.delete(connection)
+    if (same?.delete(connection) && same.size === 0) idleAt.delete(connection.address)
   }
   /** Of those, who has waited for longest; whoever is being worked for leaves the line, and comes back with the answer. */
-  const longest = (line: Iterable<Visitor>): Visitor | undefined => {
-    for (const visitor of line) {
-      if (!isBusy(visitor)) return visitor
-      wake(visitor)
+  const longest = (line: Iterable<TrackedConnection>): TrackedConnection | undefined => {
+    for (const connection of line) {
+      if (!isBusy(connection)) return connection
+      wake(connection)
     }
     return undefined
   }
-  const read = (visitor: Visitor): void => {
-    unreadBytes -= visitor.unreadBytes
-    visitor.unreadBytes = 0
-    unread.delete(visitor)
+  const read = (connection: TrackedConnection): void => {
+    unreadBytes -= connection.unreadBytes
+    connection.unreadBytes = 0
+    unread.delete(connection)
   }
-  const forget = (visitor: Visitor): void => {
-    wake(visitor)
-    read(visitor)
-    open.delete(visitor.socket)
+  const forget = (connection: TrackedConnection): void => {
+    wake(connection)
+    read(connection)
+    open.delete(connection.socket)
   }
-  const cut = (visitor: Visitor): void => {
-    forget(visitor)
-    visitor.socket.destroy()
+  const cut = (connection: TrackedConnection): void => {
+    forget(connection)
+    connection.socket.destroy()
   }
   /** All of an answer is written, and nobody works for it any more: what the system did not take of it waits for its reader. */
-  const answered = (visitor: Visitor, response: ServerResponse): void => {
-    if (--visitor.answers === 0) visitor.request = null
-    if (!open.has(visitor.socket)) return
-    rest(visitor)
-    read(visitor)
-    const bytes = visitor.socket.writableLength
+  const answered = (connection: TrackedConnection, response: ServerResponse): void => {
+    if (--connection.answers === 0) connection.request = null
+    if (!open.has(connection.socket)) return
+    rest(connection)
+    read(connection)
+    const bytes = connection.socket.writableLength
     if (bytes === 0) return
-    response.once('finish', () => read(visitor))
-    visitor.unreadBytes = bytes
-    unread.add(visitor)
+    response.once('finish', () => read(connection))
+    connection.unreadBytes = bytes
+    unread.add(connection)
     unreadBytes += bytes
     while (unreadBytes > mostUnreadBytes && unread.size > 1) {
-      const others = [...unread].filter((other) => other !== visitor)
-      cut(others.find(({ address }) => address === visitor.address) ?? others[0]!)
+      const others = [...unread].filter((other) => other !== connection)
+      cut(others.find(({ address }) => address === connection.address) ?? others[0]!)
     }
   }
 
@@ -98,20 +93,20 @@ export function limitConnections(
       if (weakest === undefined) return refuse(socket)
       cut(weakest)
     }
-    const visitor: Visitor = { socket, address, answers: 0, request: null, unreadBytes: 0 }
-    open.set(socket, visitor)
-    socket.once('close', () => forget(visitor))
-    rest(visitor)
+    const connection: TrackedConnection = { socket, address, answers: 0, request: null, unreadBytes: 0 }
+    open.set(socket, connection)
+    socket.once('close', () => forget(connection))
+    rest(connection)
   })
   server.prependListener('request', (request, response) => {
-    const visitor = open.get(request.socket)
-    if (visitor === undefined) return
-    visitor.request = request
-    visitor.answers++
-    rest(visitor)
-    response.on('prefinish', () => answered(visitor, response))
+    const connection = open.get(request.socket)
+    if (connection === undefined) return
+    connection.request = request
+    connection.answers++
+    rest(connection)
+    response.on('prefinish', () => answered(connection, response))
   })
 }
 
 /** Whether a request of it has come whole, and is being answered. */
-const isBusy = ({ answers, request }: Visitor): boolean => answers > 1 || (answers === 1 && request?.complete === true)
+const isBusy = ({ answers, request }: TrackedConnection): boolean => answers > 1 || (answers === 1 && request?.complete === true)

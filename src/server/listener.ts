@@ -12,7 +12,7 @@ import { limitConnections } from './connections.ts'
 
 export type Fetch = (request: Request, bindings?: object) => Response | Promise<Response>
 
-export interface Door {
+export interface HttpListener {
   readonly port: number
   /** Lets `fetch` answer from now on, beginning with the requests that wait. */
   admit(fetch: Fetch): void
@@ -37,7 +37,7 @@ const KEEP_ALIVE_MS: Millis = 65_000
 export async function openDoor(
   { host, port, maxConnections }: Pick<Config, 'host' | 'port' | 'maxConnections'>,
   clock: Pick<Clock, 'bytes'>,
-): Promise<Door> {
+): Promise<HttpListener> {
   const opened = Promise.withResolvers<Fetch>()
   // An abandoned door leaves nobody waiting who could mind.
   opened.promise.catch(() => {})

@@ -3,18 +3,18 @@
 import { CasingCache } from 'drizzle-orm/casing'
 import { is } from 'drizzle-orm/entity'
 import { Placeholder } from 'drizzle-orm/sql/sql'
-import type { Call, Dialect, Script, Statement } from './script.ts'
+import type { BoundStatement, Dialect, Script, Statement } from './script.ts'
 
 /** Within one group commit: renewals first, so that a busy store loses no leases; intake last. */
-export const order = { renewal: 0, settlement: 1, claim: 2, other: 3, intake: 4 } as const
-export type Order = (typeof order)[keyof typeof order]
+export const writePriority = { renewal: 0, settlement: 1, claim: 2, other: 3, intake: 4 } as const
+export type WritePriority = (typeof writePriority)[keyof typeof writePriority]
 
 export interface Driver {
   readonly dialect: Dialect
   /** Commits of one kind that may run side by side. */
   readonly width: number
   /** One transaction. `make` is called when it starts, and again when it has to be repeated. */
-  write<R>(order: Order, make: () => Script<R>): Promise<R>
+  write<R>(order: WritePriority, make: () => Script<R>): Promise<R>
   /** Reads; nothing is written. */
   read<R>(script: Script<R>): Promise<R>
   /** Whether one item of a merged statement is to blame for this error. */
@@ -22,8 +22,8 @@ export interface Driver {
   /** Why the database took nothing when it was last written to, in words for the operator; null: it did. */
   readonly refusal: string | null
   /** Tells every node, this one included. Repeats are merged. */
-  tell(word: string): void
-  onTold(listener: (word: string) => void): () => void
+  notify(word: string): void
+  onNotify(listener: (word: string) => void): () => void
   close(): Promise<void>
 }
 
@@ -44,7 +44,7 @@ export function render(dialect: Dialect, statement: Statement): Rendered {
   return { text: sql, slots: params.map((param) => (is(param, Placeholder) ? { name: param.name as string } : { value: param })) }
 }
 /** The value of a call for a name. */
-export function valueFor(call: Call, name: string): unknown {
+export function valueFor(call: BoundStatement, name: string): unknown {
   const value = call.values[name]
   if (value === undefined) throw new Error(`no value was given for "${name}" of a statement`)
   return value

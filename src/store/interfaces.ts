@@ -5,6 +5,7 @@
  * `by` is who acts: given, the act and its entry in the audit log are one commit. What a client does to its own tasks leaves no entry.
  */
 import type {
+  ApiKey,
   Attempt,
   AuditEntry,
   Author,
@@ -15,7 +16,6 @@ import type {
   Event,
   EventType,
   Json,
-  Key,
   Kind,
   Millis,
   Schedule,
@@ -24,51 +24,51 @@ import type {
 } from '../core/model.ts'
 import type {
   Added,
-  Aged,
   AuditQuery,
   BulkCheckpoint,
   BulkFilter,
   CallbackStatus,
   Changed,
-  Claim,
   Claimed,
+  ClaimOptions,
   DeliveryQuery,
   DeliverySettlement,
   DueSchedule,
+  EncryptedValue,
+  EndpointInsert,
   EndpointPatch,
-  Expired,
+  ExpiredWork,
   Found,
-  Held,
-  Holds,
   Idempotency,
   Intake,
-  KeyTurn,
   LaneState,
   LeaseEnd,
-  NewEndpoint,
+  LeaseRef,
   NewKey,
   NewSchedule,
   OpenMark,
-  Owed,
+  OwedDelivery,
   Page,
   Position,
   Progress,
+  ProgressReport,
+  PrunedPage,
   QueueState,
   QuotaUse,
   QuotaWindow,
   Renewal,
   ReplayCheckpoint,
   ReplayFilter,
-  Reported,
   SchedulePatch,
-  SealedValue,
   Settled,
   Settlement,
-  Starter,
+  SigningKeyRotation,
+  SlotLender,
   Submitted,
   TaskChange,
   TaskClaim,
-  TaskQuery,
+  TaskHolds,
+  TaskListQuery,
   Tick,
 } from './types.ts'
 
@@ -93,29 +93,29 @@ export interface Store {
   /** The envelopes of their terminal events, each of the generation given, by the task's id. None of what was erased. */
   findEndings(tasks: readonly Pick<Task, 'id' | 'generation'>[]): Promise<ReadonlyMap<string, Json>>
   callbackStatuses(tasks: readonly Task[]): Promise<ReadonlyMap<string, CallbackStatus>>
-  listTasks(query: TaskQuery): Promise<Page<Task>>
+  listTasks(query: TaskListQuery): Promise<Page<Task>>
   cancelTask(id: string, clientId: string | null, by?: Author): Promise<TaskChange>
   redoTask(id: string, clientId: string | null, by?: Author): Promise<TaskChange>
   eraseTask(id: string, clientId: string | null, by?: Author): Promise<TaskChange>
   /** How many a page of the filter matches, and where the next one starts. */
   countBulk(filter: BulkFilter, after: Position | null): Promise<{ readonly matched: number; readonly next: Position | null }>
   /** Cancels or begins anew the next page of what a running task's filter matches, and keeps how far it came, in one commit. Null: the lease was lost. */
-  bulkPage(lease: Held, filter: BulkFilter): Promise<BulkCheckpoint | null>
+  bulkPage(lease: LeaseRef, filter: BulkFilter): Promise<BulkCheckpoint | null>
   claimTasks(claim: TaskClaim): Promise<Claimed<Task>>
   /** What was ever said of task types: of others, nothing. */
   listQueues(): Promise<readonly QueueState[]>
   /** What may hold these tasks up, read together. */
-  findHolds(tasks: readonly Pick<Task, 'type' | 'laneId'>[]): Promise<Holds>
+  findHolds(tasks: readonly Pick<Task, 'type' | 'laneId'>[]): Promise<TaskHolds>
   /** Somebody who runs these types is here. */
   seeTypes(types: readonly string[]): Promise<void>
   /** Has nothing more of the type claimed, on any node, or ends that: what waits starts at once. */
   pauseType(type: string, paused: boolean, by?: Author): Promise<QueueState>
   settleTask(settlement: Settlement): Promise<Settled<Task>>
   /** The task as it is now, if the holder of that lease ended it so; null: it did not, or that is forgotten. */
-  findEnded(lease: Held, as: LeaseEnd): Promise<Task | null>
-  reportProgress(progress: Progress): Promise<Reported | { readonly kind: 'stale' }>
+  findEnded(lease: LeaseRef, as: LeaseEnd): Promise<Task | null>
+  reportProgress(progress: Progress): Promise<ProgressReport | { readonly kind: 'stale' }>
 
-  claimDeliveries(claim: Claim): Promise<Claimed<Owed>>
+  claimDeliveries(claim: ClaimOptions): Promise<Claimed<OwedDelivery>>
   settleDelivery(settlement: DeliverySettlement): Promise<Settled<Delivery>>
   findDelivery(id: string, clientId: string | null): Promise<Delivery | null>
   listDeliveries(query: DeliveryQuery): Promise<Page<Delivery>>
@@ -125,7 +125,7 @@ export interface Store {
   /** How many a page of the filter matches, and where the next one starts. */
   countReplay(filter: ReplayFilter, after: Position | null): Promise<{ readonly matched: number; readonly next: Position | null }>
   /** Sends the next page of a running replay again, and keeps how far it came, in one commit. Null: the lease was lost. */
-  replayPage(lease: Held, filter: ReplayFilter): Promise<ReplayCheckpoint | null>
+  replayPage(lease: LeaseRef, filter: ReplayFilter): Promise<ReplayCheckpoint | null>
   /** An `endpoint.*` event for this endpoint alone, with one attempt. */
   addPing(ping: { endpointId: string; clientId: string; eventId: string; deliveryId: string }, by?: Author): Promise<Delivery | null>
   listEvents(query: {
@@ -152,18 +152,18 @@ export interface Store {
   /** Fails deliveries still open after `holdMs`, or after a day where the endpoint never proved itself; answers how many. */
   expireDeliveries(limit: number, holdMs: Millis): Promise<number>
 
-  renew(kind: Kind, held: readonly Held[], leaseMs: Millis): Promise<readonly Renewal[]>
+  renew(kind: Kind, held: readonly LeaseRef[], leaseMs: Millis): Promise<readonly Renewal[]>
   /** Running work whose lease has ended, or that another boot than `boot` holds (null: by lease alone); of each kind up to `limit`. */
-  findExpired(limit: number, boot: string | null): Promise<Expired>
+  findExpired(limit: number, boot: string | null): Promise<ExpiredWork>
   /** Pending tasks past `startBy` or `deadlineAt`, and running ones whose cancel was asked for over `graceMs` ago: ended by the script. */
   endOverdue(limit: number, graceMs: Millis): Promise<number>
   /**
    * Looks at up to `limit` tasks made after the one called `after`, and removes those that ended longer ago than their type is kept, `leastMs` at
    * least, and owe nobody anything.
    */
-  ageTasks(after: string, limit: number, leastMs: Millis): Promise<Aged>
+  ageTasks(after: string, limit: number, leastMs: Millis): Promise<PrunedPage>
   /** Removes news of endpoints older than `keepMs` that is owed to nobody any more, and what is left of endpoints deleted as long ago, from `after` on. */
-  ageNews(after: string, limit: number, keepMs: Millis): Promise<Aged>
+  ageNews(after: string, limit: number, keepMs: Millis): Promise<PrunedPage>
   /** Forgets idempotency keys and tombstones whose time is over. True: there may be more. */
   forget(limit: number): Promise<boolean>
   /** Looks at up to `limit` lanes of concurrency keys after `after`, and removes the idle ones. Where to go on; null: that was all. */
@@ -171,7 +171,7 @@ export interface Store {
   /** Leaves a turn for every lane that has claimable work and none: a lost turn costs seconds, not a delivery. */
   mendLanes(kind: Kind): Promise<number>
 
-  addEndpoint(endpoint: NewEndpoint, most: number, by?: Author): Promise<Added<Endpoint>>
+  addEndpoint(endpoint: EndpointInsert, most: number, by?: Author): Promise<Added<Endpoint>>
   findEndpoint(id: string, clientId: string | null): Promise<Endpoint | null>
   /** Those of these ids that there are, whoever's, and deleted ones too. */
   findEndpoints(ids: readonly string[]): Promise<readonly Endpoint[]>
@@ -221,19 +221,19 @@ export interface Store {
    * `last` nobody looks at it again.
    */
   eraseClient(id: string, last: boolean): Promise<'more' | 'open' | 'nothing'>
-  addKey(key: NewKey, by?: Author): Promise<Key | null>
+  addKey(key: NewKey, by?: Author): Promise<ApiKey | null>
   /** The key with that hash and its client's status; null when unknown. */
-  findKey(hash: string): Promise<(Key & { readonly clientStatus: ClientStatus | null }) | null>
-  listKeys(clientId: string | null): Promise<readonly Key[]>
-  revokeKey(id: string, clientId: string | null, by?: Author): Promise<Key | null>
+  findKey(hash: string): Promise<(ApiKey & { readonly clientStatus: ClientStatus | null }) | null>
+  listKeys(clientId: string | null): Promise<readonly ApiKey[]>
+  revokeKey(id: string, clientId: string | null, by?: Author): Promise<ApiKey | null>
   /** A key in the place of another that ends after the overlap: with its name, scopes, task types and length of life. Null: that one has ended. */
   rotateKey(
     id: string,
     clientId: string | null,
-    fresh: Pick<Key, 'id' | 'hash' | 'hint'>,
+    fresh: Pick<ApiKey, 'id' | 'hash' | 'hint'>,
     overlapMs: Millis,
     by?: Author,
-  ): Promise<Key | null>
+  ): Promise<ApiKey | null>
   /** Forgets keys that ended longer ago than `keepMs`; answers how many. */
   forgetKeys(limit: number, keepMs: Millis): Promise<number>
   /** A key is in use: written at most once a minute. */
@@ -245,17 +245,17 @@ export interface Store {
   listSigningKeys(): Promise<SigningKey[]>
   addSigningKeys(keys: readonly SigningKey[]): Promise<SigningKey[]>
   /** Does what is due in the keys' lives, unless another node did it first. */
-  turnKeys(turn: KeyTurn): Promise<SigningKey[]>
+  turnKeys(turn: SigningKeyRotation): Promise<SigningKey[]>
   /** The next key shall sign as soon as it may. */
   wantNextKey(by?: Author): Promise<SigningKey[]>
   /** Null: there is none such. */
   revokeSigningKey(id: string, by?: Author): Promise<SigningKey[] | null>
   /** Sealed values that do not begin with `prefix`, at most `limit` of each place; the canary is not among them. */
-  findSealed(prefix: string, limit: number): Promise<readonly SealedValue[]>
+  findSealed(prefix: string, limit: number): Promise<readonly EncryptedValue[]>
   /** Erases secrets that were rotated away and whose overlap ended over an hour ago; answers how many. */
   erasePreviousSecrets(limit: number): Promise<number>
   /** Replaces values, each unless it changed meanwhile. */
-  replaceSealed(values: readonly (SealedValue & { readonly fresh: string })[]): Promise<void>
+  replaceSealed(values: readonly (EncryptedValue & { readonly fresh: string })[]): Promise<void>
   /** The audit log, newest first; a page may hold fewer than match, and say where to go on. */
   listAudit(query: AuditQuery): Promise<Page<AuditEntry>>
   /** Forgets entries older than `keepMs`; answers how many. */
@@ -266,9 +266,9 @@ export interface Store {
   swapSetting(name: string, known: string, value: string): Promise<boolean>
 
   /** Lends the slots of a pump that runs these types: their tasks start as they come in, where nothing waits before them that it could run. */
-  startTasks(starter: Starter<Task>, types: TaskClaim['types']): void
+  startTasks(starter: SlotLender<Task>, types: TaskClaim['types']): void
   /** Lends a pump's slots: deliveries start with the fact they tell of, where their lane has room and nothing waits before them. */
-  startDeliveries(starter: Starter<Owed>): void
+  startDeliveries(starter: SlotLender<OwedDelivery>): void
 
   /** Work of that kind became claimable: in process, or heard from another node. */
   onWork(listener: (kind: Kind) => void): () => void

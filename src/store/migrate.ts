@@ -2,7 +2,7 @@
 import { fileURLToPath } from 'node:url'
 import { type MigrationMeta, readMigrationFiles } from 'drizzle-orm/migrator'
 import { StartupError } from '../core/errors.ts'
-import { type Driver, order } from './driver.ts'
+import { type Driver, writePriority } from './driver.ts'
 import { type Dialect, first, query, rows, type Script, send, sql } from './script.ts'
 
 /** The number of the advisory lock that lets one node migrate at a time: "ringback" has no number of its own, so this is one. */
@@ -27,7 +27,7 @@ function* compare(dialect: Dialect): Script<{ readonly files: readonly Migration
  * @throws StartupError when the store was migrated by a newer program.
  */
 export function migrate(driver: Driver): Promise<number> {
-  return driver.write(order.other, function* (): Script<number> {
+  return driver.write(writePriority.other, function* (): Script<number> {
     if (driver.dialect.name === 'postgres') yield query(() => sql`select pg_advisory_xact_lock(${MIGRATION_LOCK})`)
     yield query(() => sql`create table if not exists migrations (hash text primary key, made_at bigint not null)`)
     const { files, done } = yield* compare(driver.dialect)

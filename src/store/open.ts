@@ -6,26 +6,26 @@ import type { Clock } from '../core/clock.ts'
 import { RingbackError, StartupError } from '../core/errors.ts'
 import { newId } from '../core/id.ts'
 import type { Author, Delivery, Endpoint, Millis, Schedule, Task } from '../core/model.ts'
-import { type Driver, type Order, order } from './driver.ts'
+import { type Driver, type WritePriority, writePriority } from './driver.ts'
 import type {
   DeliverySettlement,
   Found,
   Intake,
-  Owed,
+  OwedDelivery,
   Progress,
   QuotaUse,
   QuotaWindow,
   Settled,
   Settlement,
-  Starter,
+  SlotLender,
   Store,
   Submitted,
   TaskClaim,
   Tick,
 } from './interfaces.ts'
 import { migrate } from './migrate.ts'
-import { claim, mend, type Slots } from './queue/claim.ts'
-import { newRound, type Round } from './queue/fair-order.ts'
+import { claim, type LentSlots, repairLanes } from './queue/claim.ts'
+import { type FairCursor, newFairCursor } from './queue/fair-order.ts'
 import * as leases from './queue/leases.ts'
 import * as queues from './queue/task-types.ts'
 import { first, now, type Script } from './script.ts'
@@ -41,7 +41,7 @@ import * as erasure from './scripts/erasure.ts'
 import * as health from './scripts/health.ts'
 import * as intake from './scripts/intake.ts'
 import * as lists from './scripts/lists.ts'
-import type { View } from './scripts/outbox.ts'
+import type { RenderContext } from './scripts/outbox.ts'
 import { useQuotas } from './scripts/quotas.ts'
 import * as replay from './scripts/replay.ts'
 import * as retention from './scripts/retention.ts'
@@ -68,16 +68,16 @@ export interface StoreOptions {
 }
 
 /** Items and bytes one merged statement carries, and intake that may wait for it. */
-const MOST_ITEMS = 500
-const MOST_BYTES = 8 * 1024 * 1024
-const MOST_WAITING_INTAKE = 5_000
+const MAX_ITEMS = 500
+const MAX_BYTES = 8 * 1024 * 1024
+const MAX_WAITING_INTAKE = 5_000
 
 /** What a script throws over a row that it cannot read. */
 const DECODING = [SyntaxError, RangeError, TypeError]
 /** Sets of task types whose turns are remembered: the nodes' own, and those that workers name. */
-const MOST_ROUNDS = 100
+const MAX_ROUNDS = 100
 
-function lentBy<W>(lender: Starter<W>, most: number): Slots {
+function lentBy<W>(lender: SlotLender<W>, most: number): LentSlots {
   const count = lender.reserve(most)
   return { by: lender.by, leaseMs: lender.leaseMs, count, allot: () => lender.allot(count) }
 }
@@ -142,7 +142,7 @@ export function bind(
   { clock, publicUrl, retrySchedule, keepMs = () => WEEK_MS, limitedTypes = [], onError }: Omit<StoreOptions, 'url'>,
   disown: () => void,
 ): Store {
-  const view: View = {
+  const view: RenderContext = {
     publicUrl,
     retrySchedule,
     newId: (prefix) => newId(clock, prefix),
@@ -151,19 +151,20 @@ export function bind(
     keepMs,
     limited: new Set(limitedTypes.map(queues.queueOf)),
   }
-  const deliveryRound = newRound()
-  const taskRounds = new Map<string, Round>()
+  const deliveryRound = newFairCursor()
+  const taskRounds = new Map<string, FairCursor>()
   /** Whose turn it is, for each set of types that is claimed together: else a busy type of a client would cost it its turns of others. */
-  const taskRound = (types: TaskClaim['types']): Round => {
+  const taskRound = (types: TaskClaim['types']): FairCursor => {
     const key = types.map(({ type }) => type).join(' ')
-    const round = taskRounds.get(key) ?? newRound()
+    const round = taskRounds.get(key) ?? newFairCursor()
     taskRounds.delete(key)
     taskRounds.set(key, round)
-    if (taskRounds.size > MOST_ROUNDS) for (const oldest of taskRounds.keys()) if (taskRounds.delete(oldest)) break
+    if (taskRounds.size > MAX_ROUNDS) for (const oldest of taskRounds.keys()) if (taskRounds.delete(oldest)) break
     return round
   }
   const read = driver.read.bind(driver)
-  const write = <R>(make: () => Script<R>, place: Order = order.other): Promise<R> => driver.write(place, make).catch(storeDown)
+  const write = <R>(make: () => Script<R>, place: WritePriority = writePriority.other): Promise<R> =>
+    driver.write(place, make).catch(storeDown)
   let stamped = { at: 0, nth: 0 }
   /** Entries of one millisecond stand in the order they were made in here. */
   const newAuditId: audit.NewAuditId = (at) => {
@@ -171,20 +172,20 @@ export function bind(
     return newId({ stamp: () => stamped, bytes: clock.bytes }, 'audit')
   }
   /** An act and its entry in the audit log, in one commit; of whom is not said, nothing is kept. */
-  const acted = <R>(by: Author | undefined, make: () => Script<R>, deed: (answer: R) => audit.Deed | null): Promise<R> =>
-    write(() => (by ? audit.audited(by, make(), deed, newAuditId) : make()))
+  const acted = <R>(by: Author | undefined, make: () => Script<R>, record: (answer: R) => audit.AuditRecord | null): Promise<R> =>
+    write(() => (by ? audit.audited(by, make(), record, newAuditId) : make()))
   const merged = <Item, Answer>(
-    place: Order,
+    place: WritePriority,
     script: (items: readonly Item[]) => Script<readonly Answer[]>,
     size: (item: Item) => number,
   ): ((item: Item) => Promise<Answer>) => gathered((take) => driver.write(place, () => script(take())), size)
   /** As `merged`, with slots lent by the pump of `kind`: what the script started runs once its transaction has committed. */
   const starting = <Item, Answer, W>(
-    place: Order,
-    starter: () => Starter<W> | null,
+    place: WritePriority,
+    starter: () => SlotLender<W> | null,
     script: (
       items: readonly Item[],
-      slots: Slots | null,
+      slots: LentSlots | null,
     ) => Script<{ readonly answers: readonly Answer[]; readonly started: readonly W[] }>,
     size: (item: Item) => number,
     waiting?: number,
@@ -192,7 +193,7 @@ export function bind(
     gathered(
       async (take) => {
         const lender = starter()
-        let slots: Slots | null = null
+        let slots: LentSlots | null = null
         try {
           const { answers, started } = await driver.write(place, () => {
             const items = take()
@@ -202,7 +203,7 @@ export function bind(
           lender?.start(started)
           return answers
         } finally {
-          lender?.release((slots as Slots | null)?.count ?? 0)
+          lender?.release((slots as LentSlots | null)?.count ?? 0)
         }
       },
       size,
@@ -221,8 +222,8 @@ export function bind(
         width: driver.width,
       },
       {
-        most: MOST_ITEMS,
-        mostBytes: MOST_BYTES,
+        most: MAX_ITEMS,
+        mostBytes: MAX_BYTES,
         size,
         waiting,
         refuse: () =>
@@ -234,47 +235,47 @@ export function bind(
     return (item) => add(item).catch(storeDown)
   }
 
-  const changed = (task: Task): void => driver.tell(task.id)
-  const ended = ({ changed, asked }: Pick<erasure.Stopped, 'changed' | 'asked'>): void => {
-    for (const id of changed) driver.tell(id)
-    for (const id of asked) driver.tell(CANCEL + id)
+  const changed = (task: Task): void => driver.notify(task.id)
+  const ended = ({ changed, asked }: Pick<erasure.StoppedWork, 'changed' | 'asked'>): void => {
+    for (const id of changed) driver.notify(id)
+    for (const id of asked) driver.notify(CANCEL + id)
   }
   const taskListeners = new Set<(taskId: string) => void>()
 
-  let taskStarter: Starter<Task> | null = null
+  let taskStarter: SlotLender<Task> | null = null
   let startedTypes: intake.RunTypes = new Map()
-  let deliveryStarter: Starter<Owed> | null = null
+  let deliveryStarter: SlotLender<OwedDelivery> | null = null
   const addTasks = starting<Intake, Submitted, Task>(
-    order.intake,
+    writePriority.intake,
     () => taskStarter,
     (items, slots) => intake.addTasks(items, view, slots, startedTypes),
     ({ tasks }) => tasks.reduce((bytes, task) => bytes + task.input.length + 600, 0),
-    MOST_WAITING_INTAKE,
+    MAX_WAITING_INTAKE,
   )
-  const settleTask = starting<Settlement, Settled<Task>, Owed>(
-    order.settlement,
+  const settleTask = starting<Settlement, Settled<Task>, OwedDelivery>(
+    writePriority.settlement,
     () => deliveryStarter,
     (items, slots) => tasks.settleTasks(items, view, slots),
     ({ outcome }) => 600 + (outcome.kind === 'complete' ? (outcome.result?.length ?? 0) : 0),
   )
   const reportProgress = merged<Progress, Awaited<ReturnType<Store['reportProgress']>>>(
-    order.settlement,
+    writePriority.settlement,
     (items) => tasks.reportProgress(items, view),
     () => 200,
   )
   const settleDelivery = merged<DeliverySettlement, Awaited<ReturnType<Store['settleDelivery']>>>(
-    order.settlement,
+    writePriority.settlement,
     (items) => deliveries.settleDeliveries(items, view),
     ({ attempt }) => 600 + (attempt?.responseHeaders.length ?? 0) + (attempt?.responseExcerpt?.length ?? 0),
   )
 
   const tick = merged<Tick, boolean>(
-    order.intake,
+    writePriority.intake,
     (items) => schedules.tick(items, view),
     ({ times, due }) => 600 + times.length * (due.size + 600),
   )
 
-  const useQuota = merged<QuotaUse, QuotaWindow>(order.other, useQuotas, () => 100)
+  const useQuota = merged<QuotaUse, QuotaWindow>(writePriority.other, useQuotas, () => 100)
 
   return {
     now: () => read(now()),
@@ -303,25 +304,26 @@ export function bind(
     },
     findTasks: (ids) => read(intake.findTasks(ids)),
     findRevisions: (ids) => read(following.findRevisions(ids)),
-    findEndings: (list) => read(following.findEndings(list)),
+    findEndings: (list) => read(following.findTerminalEvents(list)),
     callbackStatuses: (list) => read(lists.callbackStatuses(list)),
     listTasks: (query) => read(lists.listTasks(query)),
     async cancelTask(id, clientId, by) {
       const cancel = () => tasks.cancelTask(id, clientId, view)
-      const answer = await acted(audit.operator(by, clientId), cancel, audit.ofTask('task.cancel'))
+      const answer = await acted(audit.operatorAuthor(by, clientId), cancel, audit.taskRecord('task.cancel'))
       if (answer.kind === 'changed') {
         changed(answer.task)
-        if (answer.task.state === 'running') driver.tell(CANCEL + id)
+        if (answer.task.state === 'running') driver.notify(CANCEL + id)
       }
       return answer
     },
     async redoTask(id, clientId, by) {
       const redo = () => tasks.redoTask(id, clientId)
-      const answer = await acted(audit.operator(by, clientId), redo, audit.ofTask('task.retry'))
+      const answer = await acted(audit.operatorAuthor(by, clientId), redo, audit.taskRecord('task.retry'))
       if (answer.kind === 'changed') changed(answer.task)
       return answer
     },
-    eraseTask: (id, clientId, by) => acted(audit.operator(by, clientId), () => tasks.eraseTask(id, clientId), audit.ofTask('task.delete')),
+    eraseTask: (id, clientId, by) =>
+      acted(audit.operatorAuthor(by, clientId), () => tasks.eraseTask(id, clientId), audit.taskRecord('task.delete')),
     countBulk: (filter, after) => read(bulk.countBulk(filter, after)),
     async bulkPage(lease, filter) {
       const page = await write(() => bulk.bulkPage(lease, filter, view))
@@ -333,7 +335,7 @@ export function bind(
       const wanted = types.map(({ type, concurrency }) => ({ id: queues.queueOf(type), cap: concurrency }))
       for (const { id, cap } of wanted) if (cap !== null) view.limited.add(id)
       const round = taskRound(types)
-      const { taken, ...rest } = await write(() => claim(tasks.takingTasks(leaseMs, by, view), wanted, limit, round), order.claim)
+      const { taken, ...rest } = await write(() => claim(tasks.takingTasks(leaseMs, by, view), wanted, limit, round), writePriority.claim)
       const items = taken.filter((task) => task.state === 'running')
       // Not told to other nodes: a claim is not worth a NOTIFY.
       for (const hear of taskListeners) for (const { id } of items) hear(id)
@@ -341,8 +343,8 @@ export function bind(
     },
     listQueues: () => read(queues.listQueues()),
     findHolds: (waiting) => read(lists.findHolds(waiting)),
-    seeTypes: (types) => write(() => queues.seeTypes(types)),
-    pauseType: (type, paused, by) => acted(by, () => queues.pauseQueue(type, paused), audit.ofType(type, paused)),
+    seeTypes: (types) => write(() => queues.touchTypes(types)),
+    pauseType: (type, paused, by) => acted(by, () => queues.pauseQueue(type, paused), audit.taskTypeRecord(type, paused)),
     async settleTask(settlement) {
       const answer = await settleTask(settlement)
       if (answer.kind === 'settled') changed(answer.value)
@@ -358,8 +360,8 @@ export function bind(
     async claimDeliveries({ limit, leaseMs, by, allot }) {
       const queues = [{ id: deliveries.DELIVERIES, cap: null }]
       const { taken, ...rest } = await write(
-        () => claim(deliveries.takingDeliveries(leaseMs, by, view), queues, limit, deliveryRound, allot?.()),
-        order.claim,
+        () => claim(deliveries.deliveryTable(leaseMs, by, view), queues, limit, deliveryRound, allot?.()),
+        writePriority.claim,
       )
       return { ...rest, items: taken.filter((delivery) => delivery.state === 'running') }
     },
@@ -368,130 +370,134 @@ export function bind(
     listDeliveries: (query) => read(lists.listDeliveries(query)),
     listAttempts: (ids) => read(deliveries.listAttempts(ids)),
     redeliver: (id, made, clientId, by) =>
-      acted(audit.operator(by, clientId), () => deliveries.redeliver(id, made, clientId, view), audit.ofDelivery('delivery.redeliver', id)),
+      acted(
+        audit.operatorAuthor(by, clientId),
+        () => deliveries.redeliver(id, made, clientId, view),
+        audit.deliveryRecord('delivery.redeliver', id),
+      ),
     countReplay: (filter, after) => read(replay.countReplay(filter, after)),
     replayPage: (lease, filter) => write(() => replay.replayPage(lease, filter, view)),
-    addPing: (ping, by) => acted(by, () => deliveries.addPing(ping, view), audit.ofDelivery('endpoint.ping', ping.endpointId)),
+    addPing: (ping, by) => acted(by, () => deliveries.addPing(ping, view), audit.deliveryRecord('endpoint.ping', ping.endpointId)),
     listEvents: (query) => read(lists.listEvents(query)),
     findSeqs: (clientIds) => read(following.findSeqs(clientIds)),
     findFeedReach: (clientId, after) => read(lists.findFeedReach(clientId, after)),
     findEventSeq: (id, clientId) => read(lists.findEventSeq(id, clientId)),
 
     findLanes: (ids) => read(lists.findLanes(ids)),
-    tellFailing: (limit) => write(() => health.tellFailing(limit, view)),
+    tellFailing: (limit) => write(() => health.announceFailing(limit, view)),
     expireDeliveries: (limit, holdMs) => write(() => health.expireDeliveries(limit, holdMs)),
 
-    renew: (kind, held, leaseMs) => write(() => leases.renew(kind, held, leaseMs), order.renewal),
+    renew: (kind, held, leaseMs) => write(() => leases.renew(kind, held, leaseMs), writePriority.renewal),
     findExpired: (limit, boot) => read(leases.findExpired(limit, boot)),
     endOverdue: (limit, graceMs) => write(() => tasks.endOverdue(limit, graceMs, view)),
     ageTasks: (after, limit, leastMs) => write(() => retention.ageTasks(after, limit, keepMs, leastMs)),
     ageNews: (after, limit, keepMs) => write(() => retention.ageNews(after, limit, keepMs)),
     forget: (limit) => write(() => retention.forget(limit)),
     sweepLanes: (after, limit) => write(() => retention.sweepLanes(after, limit)),
-    mendLanes: (kind) => write(() => mend(kind)),
+    mendLanes: (kind) => write(() => repairLanes(kind)),
 
     addEndpoint: (endpoint, most, by) =>
       acted(
         by,
         () => endpoints.addEndpoint(endpoint, most, view),
-        (answer) => audit.ofEndpoint('endpoint.create')(answer.kind === 'added' ? answer.value : null),
+        (answer) => audit.endpointRecord('endpoint.create')(answer.kind === 'added' ? answer.value : null),
       ),
     findEndpoints: (ids) => read(endpoints.findEndpoints(ids)),
     findEndpoint: (id, clientId) => read(first<Endpoint>(endpoints.readEndpoint({ id, clientId }))),
     listEndpoints: (clientId, limit, after) => read(lists.listEndpoints(clientId, limit, after)),
     changeEndpoint: (id, clientId, patch, revision, by) =>
-      acted(by, () => endpoints.changeEndpoint(id, clientId, patch, revision, view), audit.ofEndpointChange(patch)),
+      acted(by, () => endpoints.changeEndpoint(id, clientId, patch, revision, view), audit.endpointChangeRecord(patch)),
     async removeEndpoint(id, clientId, by) {
       const remove = () => endpoints.removeEndpoint(id, clientId)
-      return (await acted(by, remove, audit.ofRemoved('endpoint.delete', id))) !== null
+      return (await acted(by, remove, audit.removalRecord('endpoint.delete', id))) !== null
     },
 
     addSchedule: (schedule, most) => write(() => schedules.addSchedule(schedule, most)),
     findSchedule: (id, clientId) => read(first<Schedule>(schedules.readSchedule({ id, clientId }))),
     listSchedules: (clientId, limit, after) => read(schedules.listSchedules(clientId, limit, after)),
     changeSchedule: (id, clientId, patch, seen, by) =>
-      acted(audit.operator(by, clientId), () => schedules.changeSchedule(id, clientId, patch, seen), audit.ofSchedule(patch)),
+      acted(audit.operatorAuthor(by, clientId), () => schedules.changeSchedule(id, clientId, patch, seen), audit.scheduleRecord(patch)),
     async removeSchedule(id, clientId, by) {
       const remove = () => schedules.removeSchedule(id, clientId)
-      return (await acted(audit.operator(by, clientId), remove, audit.ofRemoved('schedule.delete', id))) !== null
+      return (await acted(audit.operatorAuthor(by, clientId), remove, audit.removalRecord('schedule.delete', id))) !== null
     },
     findDueSchedules: (types, limit, but) => read(schedules.findDueSchedules(types, limit, but)),
     tick,
 
-    addClient: (client, by) => acted(by, () => clients.addClient(client), audit.ofClient('client.create')),
+    addClient: (client, by) => acted(by, () => clients.addClient(client), audit.clientRecord('client.create')),
     findClient: (id) => read(clients.findClient(id)),
     listClients: (limit, after) => read(clients.listClients(limit, after)),
     changeClient: (id, status, by) =>
-      acted(by, () => clients.changeClient(id, status), audit.ofClient(status === 'active' ? 'client.resume' : 'client.suspend')),
+      acted(by, () => clients.changeClient(id, status), audit.clientRecord(status === 'active' ? 'client.resume' : 'client.suspend')),
     async removeClient(id, by) {
       const remove = () => erasure.removeClient(id, view)
-      const removed = await acted(by, remove, (answer) => audit.ofClient('client.delete')(answer?.client ?? null))
+      const removed = await acted(by, remove, (answer) => audit.clientRecord('client.delete')(answer?.client ?? null))
       if (removed) ended(removed.stopped)
       return removed?.client ?? null
     },
     findDeletedClient: (after) => read(erasure.findDeletedClient(after)),
     async eraseClient(id, last) {
       const erase = () => erasure.eraseClient(id, last, view)
-      const erased = await acted(audit.SYSTEM, erase, ({ client }) => audit.ofClient('client.erase')(client))
+      const erased = await acted(audit.SYSTEM, erase, ({ client }) => audit.clientRecord('client.erase')(client))
       ended(erased)
       return erased.rest
     },
-    addKey: (key, by) => acted(by, () => apikeys.addKey(key), audit.ofKey('key.create')),
+    addKey: (key, by) => acted(by, () => apikeys.addKey(key), audit.keyRecord('key.create')),
     findKey: (hash) => read(apikeys.findKey(hash)),
     listKeys: (clientId) => read(apikeys.listKeys(clientId)),
-    revokeKey: (id, clientId, by) => acted(by, () => apikeys.revokeKey(id, clientId), audit.ofKey('key.revoke')),
+    revokeKey: (id, clientId, by) => acted(by, () => apikeys.revokeKey(id, clientId), audit.keyRecord('key.revoke')),
     rotateKey: (id, clientId, fresh, overlapMs, by) =>
       acted(
         by,
         () => apikeys.rotateKey(id, clientId, fresh, overlapMs),
-        audit.ofKey('key.rotate', { replaces: id, overlapSeconds: overlapMs / 1000 }),
+        audit.keyRecord('key.rotate', { replaces: id, overlapSeconds: overlapMs / 1000 }),
       ),
-    forgetKeys: (limit, keepMs) => write(() => apikeys.forgetKeys(limit, keepMs)),
-    useKey: merged(order.other, apikeys.useKeys, () => 50),
+    forgetKeys: (limit, keepMs) => write(() => apikeys.pruneKeys(limit, keepMs)),
+    useKey: merged(writePriority.other, apikeys.touchKeys, () => 50),
 
     useQuota,
 
     listSigningKeys: () => read(signingkeys.listSigningKeys()),
     addSigningKeys: (keys) => write(() => signingkeys.addSigningKeys(keys)),
-    turnKeys: async (turn) => (await acted(audit.SYSTEM, () => signingkeys.turnKeys(turn), audit.ofKeyTurn(turn))).keys,
-    wantNextKey: (by) => acted(by, signingkeys.wantNextKey, audit.ofSigningKey('signingKey.rotate', null)),
-    revokeSigningKey: (id, by) => acted(by, () => signingkeys.revokeSigningKey(id), audit.ofSigningKey('signingKey.revoke', id)),
-    findSealed: (prefix, limit) => read(sealed.findSealed(prefix, limit)),
+    turnKeys: async (turn) => (await acted(audit.SYSTEM, () => signingkeys.turnKeys(turn), audit.keyRotationRecord(turn))).keys,
+    wantNextKey: (by) => acted(by, signingkeys.wantNextKey, audit.signingKeyRecord('signingKey.rotate', null)),
+    revokeSigningKey: (id, by) => acted(by, () => signingkeys.revokeSigningKey(id), audit.signingKeyRecord('signingKey.revoke', id)),
+    findSealed: (prefix, limit) => read(sealed.findEncrypted(prefix, limit)),
     erasePreviousSecrets: (limit) => write(() => sealed.erasePreviousSecrets(limit)),
-    replaceSealed: (values) => write(() => sealed.replaceSealed(values)),
-    listAudit: (query) => read(audit.listAudit(query)),
-    forgetAudit: (limit, keepMs) => write(() => audit.forgetAudit(limit, keepMs)),
-    keepSetting: (name, value) => write(() => clients.keepSetting(name, value)),
-    swapSetting: (name, known, value) => write(() => clients.swapSetting(name, known, value)),
+    replaceSealed: (values) => write(() => sealed.replaceEncrypted(values)),
+    listAudit: (query) => read(audit.listAuditLog(query)),
+    forgetAudit: (limit, keepMs) => write(() => audit.pruneAuditLog(limit, keepMs)),
+    keepSetting: (name, value) => write(() => clients.putSettingIfAbsent(name, value)),
+    swapSetting: (name, known, value) => write(() => clients.compareAndSetSetting(name, known, value)),
 
     onWork: (listener) =>
-      driver.onTold((word) => {
+      driver.onNotify((word) => {
         if (word === 'task' || word === '*') listener('task')
         if (word === 'delivery' || word === '*') listener('delivery')
       }),
     onCancelRequest: (listener) =>
-      driver.onTold((word) => {
+      driver.onNotify((word) => {
         if (word.startsWith(CANCEL)) listener(word.slice(CANCEL.length))
       }),
     onQueues: (listener) =>
-      driver.onTold((word) => {
+      driver.onNotify((word) => {
         if (word === queues.QUEUES || word === '*') listener()
       }),
     onSchedules: (listener) =>
-      driver.onTold((word) => {
+      driver.onNotify((word) => {
         if (word === schedules.SCHEDULES || word === '*') listener()
       }),
     onKeys: (listener) =>
-      driver.onTold((word) => {
+      driver.onNotify((word) => {
         if (word === signingkeys.KEYS || word === '*') listener()
       }),
     onAccess: (listener) =>
-      driver.onTold((word) => {
+      driver.onNotify((word) => {
         if (word === '*') listener(null)
         else if (word.startsWith(apikeys.ACCESS)) listener(word.slice(apikeys.ACCESS.length))
       }),
     onTask(listener) {
-      const forget = driver.onTold((word) => {
+      const forget = driver.onNotify((word) => {
         if (word.startsWith('task_')) listener(word)
       })
       taskListeners.add(listener)

@@ -5,28 +5,28 @@
 import pg from 'pg'
 import type { Clock } from '../core/clock.ts'
 import { StartupError } from '../core/errors.ts'
-import { type Driver, type Order, order, type Rendered, render, valueFor } from './driver.ts'
-import { type Call, postgresDialect, type Row, type Script, type Statement } from './script.ts'
+import { type Driver, type Rendered, render, valueFor, type WritePriority, writePriority } from './driver.ts'
+import { type BoundStatement, postgresDialect, type Row, type Script, type Statement } from './script.ts'
 
 const CHANNEL = 'ringback'
 /** How long words to other nodes gather before one NOTIFY says them all: NOTIFY takes a lock of the whole server at commit. */
 const TELL_EVERY_MS = 10
 /** NOTIFY refuses payloads of 8,000 bytes and more. */
-const MOST_PAYLOAD = 7_500
+const MAX_PAYLOAD = 7_500
 /** Serialization failure and deadlock: the transaction is repeated. */
 const REPEATED = new Set(['40001', '40P01'])
-const MOST_REPEATS = 8
+const MAX_REPEATS = 8
 /**
  * What locks lanes goes one transaction after another on a node. Side by side they would wait for each other in the database, and
  * pass each other's lanes by, so that deliveries whose lane has room stand in line for a claim.
  */
-const LANE_LOCKING: ReadonlySet<Order> = new Set([order.settlement, order.claim])
+const LANE_LOCKING: ReadonlySet<WritePriority> = new Set([writePriority.settlement, writePriority.claim])
 
 /**
  * A node that stands still amid a transaction, its process stopped or its machine paused, keeps what it locked no longer than this:
  * the server ends its session. Statements of a transaction follow each other in milliseconds.
  */
-const MOST_STILL_MS = 10_000
+const MAX_STILL_MS = 10_000
 /** A server that swallows packets is given up after this. */
 const QUERY_TIMEOUT_MS = 60_000
 
@@ -65,7 +65,7 @@ export async function openPostgres(url: string, clock: Clock, onError: (error: E
     if (!statement.fresh) known.set(statement, compiled)
     return compiled
   }
-  const execute = async (client: pg.PoolClient, call: Call): Promise<readonly Row[]> => {
+  const execute = async (client: pg.PoolClient, call: BoundStatement): Promise<readonly Row[]> => {
     const { text, slots, name } = compile(call.statement)
     const values = slots.map((slot) => {
       const value = 'name' in slot ? valueFor(call, slot.name) : slot.value
@@ -75,13 +75,13 @@ export async function openPostgres(url: string, clock: Clock, onError: (error: E
   }
   /** `sent` gathers what was sent and is not waited for. */
   const run = async <R>(client: pg.PoolClient, script: Script<R>, tells: Set<string>, sent: Promise<unknown>[]): Promise<R> => {
-    const one = (call: Call): Promise<readonly Row[]> => {
-      for (const word of call.tells ?? []) tells.add(word)
+    const one = (call: BoundStatement): Promise<readonly Row[]> => {
+      for (const word of call.notifies ?? []) tells.add(word)
       return execute(client, call)
     }
     let turn = script.next()
     while (!turn.done) {
-      const asked: readonly Call[] = Array.isArray(turn.value) ? turn.value : [turn.value]
+      const asked: readonly BoundStatement[] = Array.isArray(turn.value) ? turn.value : [turn.value]
       const answers = asked.map(one)
       if (asked.every((call) => call.quiet)) {
         for (const answer of answers) answer.catch(() => {})
@@ -103,7 +103,7 @@ export async function openPostgres(url: string, clock: Clock, onError: (error: E
     // with the first statement.
     const sent: Promise<unknown>[] = [
       client.query(
-        `${begin}; set local enable_seqscan = off; set local enable_bitmapscan = off; set local idle_in_transaction_session_timeout = ${MOST_STILL_MS}`,
+        `${begin}; set local enable_seqscan = off; set local enable_bitmapscan = off; set local idle_in_transaction_session_timeout = ${MAX_STILL_MS}`,
       ),
     ]
     sent[0]!.catch(() => {})
@@ -127,7 +127,7 @@ export async function openPostgres(url: string, clock: Clock, onError: (error: E
   }
 
   let lanesFree: Promise<unknown> = Promise.resolve()
-  const turn = <R>(place: Order, make: () => Script<R>): Promise<R> => {
+  const turn = <R>(place: WritePriority, make: () => Script<R>): Promise<R> => {
     if (!LANE_LOCKING.has(place)) return once('begin', make)
     const done = lanesFree.then(() => once('begin', make))
     lanesFree = done.catch(() => {})
@@ -145,7 +145,7 @@ export async function openPostgres(url: string, clock: Clock, onError: (error: E
     while (told.size > 0) {
       let words = self
       for (const word of told) {
-        if (words.length + word.length > MOST_PAYLOAD) break
+        if (words.length + word.length > MAX_PAYLOAD) break
         words += ` ${word}`
         told.delete(word)
       }
@@ -171,7 +171,7 @@ export async function openPostgres(url: string, clock: Clock, onError: (error: E
     get refusal() {
       return refusal
     },
-    async write<R>(place: Order, make: () => Script<R>) {
+    async write<R>(place: WritePriority, make: () => Script<R>) {
       // What is asked in this turn of the event loop still joins the batch.
       await new Promise((resolve) => setImmediate(resolve))
       for (let repeats = 0; ; repeats++) {
@@ -181,14 +181,14 @@ export async function openPostgres(url: string, clock: Clock, onError: (error: E
           return value
         } catch (error) {
           refusal = refusalOf(error) ?? refusal
-          if (repeats === MOST_REPEATS || !REPEATED.has((error as { code?: string }).code ?? '')) throw error
+          if (repeats === MAX_REPEATS || !REPEATED.has((error as { code?: string }).code ?? '')) throw error
         }
       }
     },
     read: (script) => once('begin isolation level repeatable read read only', () => script),
     blames: (error) => /^2[23]/.test((error as { code?: string }).code ?? ''),
-    tell,
-    onTold(each) {
+    notify: tell,
+    onNotify(each) {
       listeners.add(each)
       return () => listeners.delete(each)
     },

@@ -10,16 +10,16 @@ export { type SQL, sql }
 /** Rows come back under the names the statement gave them. */
 export type Row = Record<string, unknown>
 /** One statement to run. An array of them runs in order; on PostgreSQL they travel together. */
-export interface Call {
+export interface BoundStatement {
   readonly statement: Statement
   readonly values: Values
   /** Its rows are not wanted: on PostgreSQL nobody waits for it before the commit. */
   readonly quiet?: boolean
   /** Words for every node, said once the transaction has committed. */
-  readonly tells?: readonly string[]
+  readonly notifies?: readonly string[]
 }
 export type Values = Readonly<Record<string, unknown>>
-export type Script<R> = Generator<Call | readonly Call[], R, never>
+export type Script<R> = Generator<BoundStatement | readonly BoundStatement[], R, never>
 
 /** SQL whose text never varies: rendered and prepared once per database, its values bound by name. */
 export interface Statement {
@@ -63,31 +63,31 @@ export interface Dialect {
 }
 
 /** A statement with its text fixed once. The answer makes a call of it: values by name, arrays as records. */
-export function statement(build: (dialect: Dialect) => SQL): (values?: Values) => Call {
+export function statement(build: (dialect: Dialect) => SQL): (values?: Values) => BoundStatement {
   const fixed: Statement = { build }
   return (values = {}) => ({ statement: fixed, values })
 }
 
 /** A statement whose text depends on what is asked. */
-export function query(build: (dialect: Dialect) => SQL, values: Values = {}): Call {
+export function query(build: (dialect: Dialect) => SQL, values: Values = {}): BoundStatement {
   return { statement: { build, fresh: true }, values }
 }
 
 /** Runs one statement and receives its rows. */
-export function* rows<T>(call: Call): Script<readonly T[]> {
+export function* rows<T>(call: BoundStatement): Script<readonly T[]> {
   return (yield call) as readonly T[]
 }
 /** Runs one statement and receives its first row, or null. */
-export function* first<T>(call: Call): Script<T | null> {
+export function* first<T>(call: BoundStatement): Script<T | null> {
   return ((yield call) as readonly T[])[0] ?? null
 }
 /** Runs statements that need nothing of each other. */
-export function* together(calls: readonly Call[]): Script<readonly (readonly Row[])[]> {
+export function* together(calls: readonly BoundStatement[]): Script<readonly (readonly Row[])[]> {
   return calls.length === 0 ? [] : ((yield calls) as readonly (readonly Row[])[])
 }
 
 /** Runs statements whose rows nobody wants. */
-export function* send(calls: readonly Call[]): Script<void> {
+export function* send(calls: readonly BoundStatement[]): Script<void> {
   if (calls.length > 0) yield calls.map((call) => ({ ...call, quiet: true }))
 }
 

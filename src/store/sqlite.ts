@@ -5,23 +5,23 @@
 import Database from 'better-sqlite3'
 import type { Clock } from '../core/clock.ts'
 import { StartupError } from '../core/errors.ts'
-import { type Driver, type Order, render, type Slot, valueFor } from './driver.ts'
-import { type Call, type Row, type RowSource, rowSource, type Script, type Statement, sqliteDialect } from './script.ts'
+import { type Driver, render, type Slot, valueFor, type WritePriority } from './driver.ts'
+import { type BoundStatement, type Row, type RowSource, rowSource, type Script, type Statement, sqliteDialect } from './script.ts'
 
-type Prepared = Database.Statement<unknown[], Row>
+type PreparedStatement = Database.Statement<unknown[], Row>
 
 /** The longest the event loop goes on between two commits while scripts wait. */
 const LONGEST_REST_MS = 5
 /** A commit that took less leaves the event loop at peace: the next one may follow at once. */
 const SHORT_COMMIT_MS = 2
 
-interface Member {
-  readonly order: Order
+interface QueuedScript {
+  readonly order: WritePriority
   readonly make: () => Script<unknown>
   readonly resolve: (value: unknown) => void
   readonly reject: (error: unknown) => void
 }
-type Ended = { readonly member: Member; readonly value: unknown } | { readonly member: Member; readonly error: unknown }
+type ScriptResult = { readonly member: QueuedScript; readonly value: unknown } | { readonly member: QueuedScript; readonly error: unknown }
 
 /** A connection that runs scripts without a pause. */
 export interface Connection {
@@ -47,7 +47,7 @@ export function connect(file: string | Buffer, clock: Pick<Clock, 'now'>, readon
   // Whoever reads for long lets the log grow; once it is merged, the file is cut to this again.
   if (!readonly) db.pragma(`journal_size_limit = ${64 * 1024 * 1024}`)
   const prepare = preparer(db, clock)
-  const execute = (call: Call): readonly Row[] => {
+  const execute = (call: BoundStatement): readonly Row[] => {
     const ready = prepare(call)
     if (!ready) return halves(call).flatMap(execute)
     const { prepared, bound } = ready
@@ -60,14 +60,14 @@ export function connect(file: string | Buffer, clock: Pick<Clock, 'now'>, readon
     begin: db.prepare(readonly ? 'begin' : 'begin immediate'),
     commit: db.prepare('commit'),
     run(script, tells) {
-      const one = (call: Call): readonly Row[] => {
-        if (call.tells) for (const word of call.tells) tells?.add(word)
+      const one = (call: BoundStatement): readonly Row[] => {
+        if (call.notifies) for (const word of call.notifies) tells?.add(word)
         return execute(call)
       }
       let turn = script.next()
       while (!turn.done) {
         const asked = turn.value
-        turn = script.next((Array.isArray(asked) ? asked.map(one) : one(asked as Call)) as never)
+        turn = script.next((Array.isArray(asked) ? asked.map(one) : one(asked as BoundStatement)) as never)
       }
       return turn.value
     },
@@ -75,9 +75,9 @@ export function connect(file: string | Buffer, clock: Pick<Clock, 'now'>, readon
 }
 
 /** What SQLite takes in one statement (SQLITE_MAX_VARIABLE_NUMBER). */
-const MOST_PARAMETERS = 32_766
+const MAX_PARAMETERS = 32_766
 /** The same call with half of its records, and with the other half. */
-function halves(call: Call): readonly Call[] {
+function halves(call: BoundStatement): readonly BoundStatement[] {
   const lists = Object.entries(call.values).filter((entry): entry is [string, unknown[]] => Array.isArray(entry[1]))
   const [name, records] = lists.reduce((a, b) => (b[1].length > a[1].length ? b : a))
   const middle = records.length >> 1
@@ -88,17 +88,20 @@ function halves(call: Call): readonly Call[] {
  * Prepares each statement once for each number of records it is given, rounded up to a power of two and padded with nulls.
  * Filling rows of parameters is the hot loop of the store. Null: more parameters than a statement takes.
  */
-function preparer(db: Database.Database, clock: Pick<Clock, 'now'>): (call: Call) => { prepared: Prepared; bound: unknown[] } | null {
+function preparer(
+  db: Database.Database,
+  clock: Pick<Clock, 'now'>,
+): (call: BoundStatement) => { prepared: PreparedStatement; bound: unknown[] } | null {
   const known = new Map<
     Statement,
-    { readonly text: readonly string[]; readonly slots: readonly (Slot | RowSource)[]; readonly sized: Map<number, Prepared> }
+    { readonly text: readonly string[]; readonly slots: readonly (Slot | RowSource)[]; readonly sized: Map<number, PreparedStatement> }
   >()
   const compile = (statement: Statement) => {
     const { text, slots } = render(sqliteDialect, statement)
     const parts = text.split('?')
     if (parts.length !== slots.length + 1) throw new Error(`a statement holds a question mark that is no parameter: ${text}`)
     const places = slots.map((slot) => ('name' in slot ? (rowSource(slot.name) ?? slot) : slot))
-    return { text: parts, slots: places, sized: new Map<number, Prepared>() }
+    return { text: parts, slots: places, sized: new Map<number, PreparedStatement>() }
   }
   return (call) => {
     let compiled = known.get(call.statement)
@@ -113,14 +116,14 @@ function preparer(db: Database.Database, clock: Pick<Clock, 'now'>): (call: Call
         const records = valueFor(call, slot.rows) as readonly Record<string, unknown>[]
         const doublings = Math.ceil(Math.log2(Math.max(1, records.length)))
         const padded = 2 ** doublings
-        // The sizes together name the text, and a double is exact for ten of them: no list is longer than 2^15 (see MOST_PARAMETERS).
+        // The sizes together name the text, and a double is exact for ten of them: no list is longer than 2^15 (see MAX_PARAMETERS).
         size = size * 32 + doublings
         for (const record of records) for (const column of slot.columns) bound.push(record[column])
         for (let nulls = (padded - records.length) * slot.columns.length; nulls > 0; nulls--) bound.push(null)
       } else if ('name' in slot) bound.push(slot.name === 'now' ? clock.now() : valueFor(call, slot.name))
       else bound.push(slot.value)
     }
-    if (bound.length > MOST_PARAMETERS) return null
+    if (bound.length > MAX_PARAMETERS) return null
     let prepared = compiled.sized.get(size)
     if (!prepared) {
       prepared = db.prepare<unknown[], Row>(written(compiled.text, compiled.slots, call))
@@ -129,7 +132,7 @@ function preparer(db: Database.Database, clock: Pick<Clock, 'now'>): (call: Call
     return { prepared, bound }
   }
 }
-function written(text: readonly string[], slots: readonly (Slot | RowSource)[], call: Call): string {
+function written(text: readonly string[], slots: readonly (Slot | RowSource)[], call: BoundStatement): string {
   return text.reduce((sofar, part, i) => {
     const slot = slots[i - 1]!
     if (!('rows' in slot)) return `${sofar}?${part}`
@@ -180,13 +183,13 @@ export function openSqlite(file: string, clock: Clock): Driver {
   } catch (error) {
     throw new StartupError(`the database file "${file}" cannot be opened: ${(error as Error).message}`)
   }
-  let waiting: Member[] = []
+  let waiting: QueuedScript[] = []
   let refusal: string | null = null
   let told = new Set<string>()
   const listeners = new Set<(word: string) => void>()
 
   /** Every member in turn. Alone in a savepoint, a member that fails takes nobody with it. */
-  const runMembers = (members: readonly Member[], tells: Set<string>, apart: boolean): Ended[] =>
+  const runMembers = (members: readonly QueuedScript[], tells: Set<string>, apart: boolean): ScriptResult[] =>
     members.map((member) => {
       if (!apart) return { member, value: writer.run(member.make(), tells) }
       writer.db.exec('savepoint s')
@@ -201,7 +204,7 @@ export function openSqlite(file: string, clock: Clock): Driver {
         return { member, error }
       }
     })
-  const commit = (members: readonly Member[], tells: Set<string>, apart: boolean): Ended[] => {
+  const commit = (members: readonly QueuedScript[], tells: Set<string>, apart: boolean): ScriptResult[] => {
     writer.begin.run()
     try {
       const ended = runMembers(members, tells, apart)
@@ -224,7 +227,7 @@ export function openSqlite(file: string, clock: Clock): Driver {
     const members = waiting.sort((a, b) => a.order - b.order)
     waiting = []
     const tells = new Set<string>()
-    let ended: Ended[]
+    let ended: ScriptResult[]
     try {
       ended = commit(members, tells, false)
     } catch {
@@ -264,15 +267,15 @@ export function openSqlite(file: string, clock: Clock): Driver {
     get refusal() {
       return refusal
     },
-    write: <R>(order: Order, make: () => Script<R>) =>
+    write: <R>(order: WritePriority, make: () => Script<R>) =>
       new Promise<R>((resolve, reject) => {
         if (waiting.length === 0) flushSoon()
         waiting.push({ order, make, resolve: resolve as (value: unknown) => void, reject })
       }),
     read: async (script) => look(reader, script),
     blames: (error) => error instanceof Database.SqliteError && /^SQLITE_(CONSTRAINT|MISMATCH|TOOBIG|ERROR|RANGE)/.test(error.code),
-    tell,
-    onTold(listener) {
+    notify: tell,
+    onNotify(listener) {
       listeners.add(listener)
       return () => listeners.delete(listener)
     },

@@ -1,5 +1,6 @@
 /** What goes into a store and what comes out of it, beside the rows themselves. */
 import type {
+  ApiKey,
   Attempt,
   AuditAction,
   CatchUp,
@@ -7,7 +8,6 @@ import type {
   Endpoint,
   EventType,
   Json,
-  Key,
   Millis,
   Outcome,
   Schedule,
@@ -91,7 +91,7 @@ export interface TaskFilter {
   readonly createdAfter?: Millis
   readonly createdBefore?: Millis
 }
-export interface TaskQuery extends TaskFilter {
+export interface TaskListQuery extends TaskFilter {
   readonly clientId: string | null
   readonly order: 'asc' | 'desc'
   readonly limit: number
@@ -109,7 +109,7 @@ export interface DeliveryQuery {
   readonly after: Position | null
 }
 
-export interface NewEndpoint {
+export interface EndpointInsert {
   readonly id: string
   readonly clientId: string
   readonly url: string
@@ -194,7 +194,7 @@ export interface Tick {
   readonly maxTries: number
 }
 
-export interface Claim {
+export interface ClaimOptions {
   readonly limit: number
   readonly leaseMs: Millis
   /** The boot that claims. */
@@ -215,7 +215,7 @@ export interface Refusal {
   readonly laneId: string | null
 }
 /** Task types this node runs, and their limits across nodes (null: none). */
-export interface TaskClaim extends Claim {
+export interface TaskClaim extends ClaimOptions {
   readonly types: readonly { readonly type: string; readonly concurrency: number | null }[]
 }
 /** What nodes share about a task type. */
@@ -227,7 +227,7 @@ export interface QueueState {
   readonly workerSeenAt: Millis | null
 }
 /** What may hold tasks up, beside their time. */
-export interface Holds {
+export interface TaskHolds {
   readonly queues: ReadonlyMap<string, QueueState>
   /** Lanes in which as many run as may. */
   readonly filled: ReadonlySet<string>
@@ -244,7 +244,7 @@ export interface Claimed<W> {
   readonly refused?: readonly Refusal[]
 }
 /** A delivery with what sending it takes. */
-export interface Owed extends Delivery {
+export interface OwedDelivery extends Delivery {
   readonly eventBody: string
   readonly endpoint: Endpoint
   readonly traceparent: string | null
@@ -255,7 +255,7 @@ export interface Owed extends Delivery {
  * A pump's free slots, lent to the store: work may then start in the very commit that makes it claimable, which saves the claim.
  * Only where nothing waits before it, so that nobody is overtaken.
  */
-export interface Starter<W> {
+export interface SlotLender<W> {
   /** The boot that runs what is started. */
   readonly by: string
   readonly leaseMs: Millis
@@ -267,7 +267,7 @@ export interface Starter<W> {
   start(items: readonly W[]): void
 }
 
-export interface Expired {
+export interface ExpiredWork {
   readonly tasks: readonly Task[]
   readonly deliveries: readonly Delivery[]
 }
@@ -301,11 +301,11 @@ export interface DeliverySettlement extends Settlement {
   }
 }
 export type Settled<W> = { readonly kind: 'settled'; readonly value: W } | { readonly kind: 'stale' }
-export interface Reported {
+export interface ProgressReport {
   readonly kind: 'settled'
   readonly value: Task
   /** `early`: nobody was told, for that was not asked or another report was told within the second; `nobody`: the task has no follower. */
-  readonly heard: 'told' | 'early' | 'nobody'
+  readonly notified: 'told' | 'early' | 'nobody'
 }
 export interface Progress {
   readonly id: string
@@ -313,9 +313,9 @@ export interface Progress {
   readonly progress: number
   readonly message: string | null
   /** Whether those who subscribe to progress are to be told: at most once a second of a task, whoever reports. */
-  readonly told: boolean
+  readonly notify: boolean
 }
-export interface Held {
+export interface LeaseRef {
   readonly id: string
   readonly fence: number
 }
@@ -338,7 +338,7 @@ export interface LaneState {
   readonly pacedUntil: Millis | null
 }
 
-export interface Aged {
+export interface PrunedPage {
   readonly removed: number
   /** Where to go on; null: the rest is too young, begin anew. */
   readonly next: string | null
@@ -358,12 +358,12 @@ export interface ReplayFilter {
   readonly eventTypes: readonly EventType[] | null
 }
 /** How far a walk along a client's rows has come. */
-export interface Walked {
+export interface PageCheckpoint {
   /** Where the next page starts. */
   readonly after: Position | null
   readonly done: boolean
 }
-export interface ReplayCheckpoint extends Walked {
+export interface ReplayCheckpoint extends PageCheckpoint {
   readonly replayed: number
   /** Matched, but erased, or of an endpoint that was deleted. */
   readonly skipped: number
@@ -376,7 +376,7 @@ export interface BulkFilter extends Omit<TaskFilter, 'states' | 'batchId'> {
   /** Not counting that moment itself. */
   readonly createdBefore: Millis
 }
-export interface BulkCheckpoint extends Walked {
+export interface BulkCheckpoint extends PageCheckpoint {
   /** Tasks canceled, asked to end or begun anew. */
   readonly changed: number
   /** Those among them that were running, and asked to end. */
@@ -389,7 +389,7 @@ export interface QuotaUse {
   readonly limit: number
   readonly windowMs: Millis
   /** The end of the window that one use is given back to; null: one is taken. */
-  readonly back: Millis | null
+  readonly refundWindow: Millis | null
 }
 export interface QuotaWindow {
   /** Uses of this window, this one among them; over the limit: it was refused, and not counted. */
@@ -399,7 +399,7 @@ export interface QuotaWindow {
   readonly leftMs: Millis
 }
 
-export type NewKey = Omit<Key, 'createdAt' | 'revokedAt' | 'lastUsedAt'>
+export type NewKey = Omit<ApiKey, 'createdAt' | 'revokedAt' | 'lastUsedAt'>
 
 /** Members left out narrow nothing. */
 export interface AuditQuery {
@@ -414,16 +414,16 @@ export interface AuditQuery {
 }
 
 /** What is due in the lives of the signing keys. */
-export interface KeyTurn {
+export interface SigningKeyRotation {
   /** The next key, to become active as `retire` becomes retiring. */
   readonly activate: string | null
   readonly retire: string | null
   /** Retiring keys that leave the published set. */
   readonly remove: readonly string[]
 }
-export interface SealedValue {
+export interface EncryptedValue {
   readonly place: { readonly table: string; readonly id: string; readonly column: string }
-  readonly sealed: string
+  readonly encrypted: string
 }
 
 /** What cancel, retry and delete answer. `refused` carries the task as it is. */

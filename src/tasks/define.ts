@@ -1,7 +1,7 @@
 /** Task types: how they are defined, what a run is given, and the registry of those this node knows. */
 import { type Fault, RingbackError, StartupError } from '../core/errors.ts'
 import type { Failure, Millis, Task } from '../core/model.ts'
-import { damageOf } from '../core/stored-json.ts'
+import { corruptionOf } from '../core/stored-json.ts'
 
 /** The part of Standard Schema (https://standardschema.dev) that Ringback uses; zod ≥ 4.2 and others also give JSON Schema. */
 export interface Schema<Output = unknown> {
@@ -13,8 +13,8 @@ export interface Schema<Output = unknown> {
     readonly jsonSchema?: { readonly input: (options: { target: 'draft-2020-12' }) => Record<string, unknown> } | undefined
   }
 }
-type Validated<Output> = { readonly value: Output; readonly issues?: undefined } | { readonly issues: readonly Issue[] }
-interface Issue {
+type Validated<Output> = { readonly value: Output; readonly issues?: undefined } | { readonly issues: readonly SchemaIssue[] }
+interface SchemaIssue {
   readonly message: string
   readonly path?: readonly (PropertyKey | { readonly key: PropertyKey })[] | undefined
 }
@@ -204,7 +204,7 @@ export async function readInput(
   task: Pick<Task, 'input' | 'metadata'>,
   type: Pick<TaskType, 'parseInput'>,
 ): Promise<{ readonly kind: 'parsed'; readonly value: unknown } | { readonly kind: 'rejected'; readonly error: Failure }> {
-  const damage = damageOf(task)
+  const damage = corruptionOf(task)
   if (damage !== null) return { kind: 'rejected', error: damage }
   try {
     return { kind: 'parsed', value: await type.parseInput(JSON.parse(task.input)) }
@@ -215,7 +215,7 @@ export async function readInput(
   }
 }
 
-function pointer(member: string, path: Issue['path'] = []): string {
+function pointer(member: string, path: SchemaIssue['path'] = []): string {
   const steps = path.map((step) =>
     String(typeof step === 'object' ? step.key : step)
       .replaceAll('~', '~0')

@@ -11,7 +11,7 @@ const entries: Readonly<Record<string, string>> = {
 }
 
 /** From now on, in this thread. */
-export function meanThisCopy(): void {
+export function resolveRingbackToThisCopy(): void {
   const extension = import.meta.url.endsWith('.ts') ? 'ts' : 'js'
   registerHooks({
     resolve(specifier, context, next) {

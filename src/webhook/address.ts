@@ -13,7 +13,7 @@ type Ip = ipaddr.IPv4 | ipaddr.IPv6
 type Cidr = readonly [Ip, number]
 
 /** `forbidden`: no connection to it may be made. */
-export type Verdict = 'allowed' | 'forbidden'
+export type AddressVerdict = 'allowed' | 'forbidden'
 
 /** A socket this server listens on; `0.0.0.0` and `::` stand for every address of the machine. */
 export interface Listener {
@@ -104,7 +104,7 @@ export function judgeUrl(text: string, rules: AddressRules): URL {
  * Whether a connection may be made to `address`, written in any spelling inet_aton(3) or RFC 4291 knows. Text that is no address is forbidden.
  * With `port`, the server's own listeners are refused too.
  */
-export function judgeAddress(address: string, rules: AddressRules, port?: number): Verdict {
+export function judgeAddress(address: string, rules: AddressRules, port?: number): AddressVerdict {
   return ipaddr.isValid(address) && mayConnect(ipaddr.parse(address), rules, port) ? 'allowed' : 'forbidden'
 }
 

@@ -3,9 +3,9 @@ import type { Socket } from 'node:net'
 import { type Dispatcher, errors } from 'undici'
 import type { Clock } from '../core/clock.ts'
 import type { AttemptOutcome, Millis, Timings } from '../core/model.ts'
-import { codeOf, Failure, sentences } from './resolver.ts'
+import { codeOf, sentences, TransportFailure } from './resolver.ts'
 
-export interface Limits {
+export interface TransportLimits {
   /** From the start of the attempt over name, TCP and TLS. */
   readonly connectMs: Millis
   /** What one address of several gets before the next is tried; the last one has all the time left. At least 10. */
@@ -31,7 +31,7 @@ export interface Limits {
   readonly idleConnections: number
 }
 
-export const defaultLimits: Limits = {
+export const defaultLimits: TransportLimits = {
   connectMs: 5000,
   addressMs: 1500,
   headersMs: 15_000,
@@ -68,8 +68,8 @@ export interface Sent {
 const wireBytes = 1_048_576
 
 /** The connection an attempt is carried by. */
-export interface Carrier {
-  attempt: Attempt | null
+export interface RequestConnection {
+  attempt: RequestInFlight | null
   readonly connected: boolean
   readonly remoteAddress: string | null
   readonly socket: Socket | null
@@ -77,18 +77,18 @@ export interface Carrier {
 /** Who keeps attempts and connections. */
 export interface AttemptHost {
   readonly clock: Clock
-  readonly limits: Limits
-  forget(attempt: Attempt): void
+  readonly limits: TransportLimits
+  forget(attempt: RequestInFlight): void
   /** Keeps a connection whose answer was read to the end. */
-  release(line: Carrier): void
+  release(line: RequestConnection): void
   /** Destroys a connection and whatever is under way on it. */
-  discard(line: Carrier): Promise<void>
+  discard(line: RequestConnection): Promise<void>
 }
 
 type Phase = 'dns' | 'connect' | 'tls' | 'wait' | 'body' | 'ended'
 
 /** One request: the handler undici calls, and what the shared timer watches. */
-export class Attempt implements Dispatcher.DispatchHandler {
+export class RequestInFlight implements Dispatcher.DispatchHandler {
   readonly timings: { -readonly [name in keyof Timings]: Timings[name] } = { dnsMs: null, connectMs: null, tlsMs: null, firstByteMs: null }
   readonly deadline: Millis
   remoteAddress: string | null = null
@@ -96,7 +96,7 @@ export class Attempt implements Dispatcher.DispatchHandler {
   readonly #resolve: (sent: Sent) => void
   readonly #signal: AbortSignal | undefined
   readonly #startedAt: Millis
-  #line: Carrier | null = null
+  #line: RequestConnection | null = null
   #phase: Phase = 'wait'
   #dueAt: Millis
   #readBefore: number | null = null
@@ -120,7 +120,7 @@ export class Attempt implements Dispatcher.DispatchHandler {
     return this.#phase !== 'ended' && this.#status === null
   }
 
-  start(line: Carrier): void {
+  start(line: RequestConnection): void {
     this.#line = line
     line.attempt = this
     if (line.connected) {
@@ -188,7 +188,7 @@ export class Attempt implements Dispatcher.DispatchHandler {
 
   onResponseError(_controller: Dispatcher.DispatchController | null, error: Error): void {
     if (this.#phase === 'ended') return
-    if (error instanceof Failure) this.#cut(error.outcome, error.message, error.ours)
+    if (error instanceof TransportFailure) this.#cut(error.outcome, error.message, error.ours)
     else if (this.#status !== null) this.#cutByStatus()
     else this.#cut(...classify(error))
   }
@@ -252,7 +252,7 @@ export class Attempt implements Dispatcher.DispatchHandler {
   }
 }
 
-function keptHeaders(headers: Record<string, string | string[] | undefined>, limits: Limits): Record<string, string> {
+function keptHeaders(headers: Record<string, string | string[] | undefined>, limits: TransportLimits): Record<string, string> {
   const kept: Record<string, string> = {}
   let left = limits.headerCount
   for (const name of Object.keys(headers)) {

@@ -2,9 +2,9 @@
 import { createHash } from 'node:crypto'
 import { type CryptoKey, calculateJwkThumbprint, exportJWK, generateKeyPair, importJWK, type JWK } from 'jose'
 import type { Clock } from '../core/clock.ts'
-import type { Sealer } from '../core/encryption.ts'
+import type { Encryptor } from '../core/encryption.ts'
 import type { Millis, SigningKey, SigningKeyState } from '../core/model.ts'
-import type { KeyTurn } from '../store/interfaces.ts'
+import type { SigningKeyRotation } from '../store/interfaces.ts'
 
 /** What the ring asks of a store. */
 export interface SigningKeyStore {
@@ -15,7 +15,7 @@ export interface SigningKeyStore {
    */
   addSigningKeys(keys: readonly SigningKey[]): Promise<SigningKey[]>
   /** Does what is due, unless another node did it first; answers every row. */
-  turnKeys(turn: KeyTurn): Promise<SigningKey[]>
+  turnKeys(turn: SigningKeyRotation): Promise<SigningKey[]>
 }
 
 export interface ActiveKey {
@@ -45,7 +45,7 @@ export interface KeyRing {
 
 export interface KeyRingOptions {
   readonly store: SigningKeyStore
-  readonly sealer: Pick<Sealer, 'seal' | 'open'>
+  readonly encryptor: Pick<Encryptor, 'encrypt' | 'decrypt'>
   readonly clock: Pick<Clock, 'now'>
 }
 
@@ -63,22 +63,22 @@ const RETIRING_MS = 7 * DAY_MS
 
 const PUBLISHED = ['active', 'next', 'retiring'] as const satisfies readonly SigningKeyState[]
 
-interface View {
+interface KeySetView {
   /** When the read began: what it shows may be older than its arrival, never older than this. */
   readonly readAt: Millis
   readonly active: ActiveKey
   readonly jwks: Jwks
 }
 
-export function createKeyRing({ store, sealer, clock }: KeyRingOptions): KeyRing {
-  let view: View | null = null
+export function createKeyRing({ store, encryptor, clock }: KeyRingOptions): KeyRing {
+  let view: KeySetView | null = null
   let reads = 0
   let newest = 0
   let rereading: Promise<void> | null = null
   let rereadAt = Number.NEGATIVE_INFINITY
 
   const age = (): Millis => (view === null ? Number.POSITIVE_INFINITY : clock.now() - view.readAt)
-  const privateJwk = (key: SigningKey): JWK => JSON.parse(sealer.open(key.privateJwk, placeOf(key.id))) as JWK
+  const privateJwk = (key: SigningKey): JWK => JSON.parse(encryptor.decrypt(key.privateJwk, placeOf(key.id))) as JWK
 
   const activeOf = async (keys: readonly SigningKey[]): Promise<ActiveKey> => {
     const key = keys.find((it) => it.state === 'active')
@@ -132,7 +132,7 @@ export function createKeyRing({ store, sealer, clock }: KeyRingOptions): KeyRing
       state,
       alg: 'ES256',
       publicJwk: JSON.stringify({ kty, crv, x, y }),
-      privateJwk: sealer.seal(JSON.stringify({ kty, crv, x, y, d }), placeOf(id)),
+      privateJwk: encryptor.encrypt(JSON.stringify({ kty, crv, x, y, d }), placeOf(id)),
       createdAt: now,
       publishedAt: now,
       activatedAt: state === 'active' ? now : null,
@@ -184,7 +184,7 @@ function publish(keys: readonly SigningKey[]): Jwks {
  * Rotation is due when the active key has signed for 90 days, or when the next one is wanted; it waits until that one has been published for
  * 24 hours. A retiring key is removed 7 days after it stopped signing. A free slot is filled by `load()`.
  */
-export function planKeys(keys: readonly SigningKey[], now: Millis): KeyTurn {
+export function planKeys(keys: readonly SigningKey[], now: Millis): SigningKeyRotation {
   const active = keys.find((key) => key.state === 'active')
   const next = keys.find((key) => key.state === 'next')
   const wanted = active === undefined || (next?.wantedAt ?? null) !== null || now - (active.activatedAt ?? active.createdAt) >= ROTATION_MS

@@ -2,7 +2,7 @@
 import type { Millis } from '../core/model.ts'
 import type { Sent } from './attempt.ts'
 
-export type Proof =
+export type OwnershipProof =
   /** `allowedRate`: requests a minute that the receiver allows; null: it named no bound. */
   | { readonly kind: 'proved'; readonly allowedRate: number | null }
   /** `error` is a sentence for the owner: why, and how to mend it. */
@@ -11,19 +11,19 @@ export type Proof =
 /** A verification is answered within this, or not at all. */
 export const PROOF_WITHIN_MS: Millis = 10_000
 
-const unproved = (error: string): Proof => ({ kind: 'unproved', error })
+const unproved = (error: string): OwnershipProof => ({ kind: 'unproved', error })
 /** Far above what any lane does: a bound for the column, not for the receiver. */
 const HIGHEST_RATE = 1_000_000
 
 /** Whatever is no answer of the status asked for: a redirect, a refusal, silence. */
-const unanswered = (sent: Sent, wanted: string): Proof =>
+const unanswered = (sent: Sent, wanted: string): OwnershipProof =>
   unproved(sent.outcome === 'success' ? `The endpoint answered ${sent.httpStatus}, and not ${wanted}.` : (sent.error ?? 'No answer came.'))
 
 /**
  * The receiver shows that it read the challenge: a 200 with JSON that has it as its own member `challenge`, or with it alone as text/plain.
  * A copy of the request is no proof, since there it stands under `data`.
  */
-export function judgeChallenge(sent: Sent, challenge: string): Proof {
+export function judgeChallenge(sent: Sent, challenge: string): OwnershipProof {
   if (sent.outcome !== 'success' || sent.httpStatus !== 200) return unanswered(sent, '200')
   const encoding = sent.responseHeaders['content-encoding']?.trim().toLowerCase() ?? 'identity'
   if (encoding !== 'identity')
@@ -51,7 +51,7 @@ export function consentHeaders(origin: string, requestRate: number | null): Read
 }
 
 /** Any 2xx that names our origin, or every one, consents; a bare 2xx does not (§4.2). */
-export function judgeConsent(sent: Sent, origin: string): Proof {
+export function judgeConsent(sent: Sent, origin: string): OwnershipProof {
   if (sent.outcome !== 'success') return unanswered(sent, '2xx')
   const allowed = sent.responseHeaders['webhook-allowed-origin']?.trim()
   if (allowed === undefined || allowed === '')

@@ -10,7 +10,7 @@ import type { EgressProxy } from '../config/settings.ts'
 const headerBytes = 8_192
 
 /** The proxy refused. The message names the class of its answer and nothing else: the rest is between the operator and the proxy. */
-export class Refused extends Error {
+export class ProxyRefusal extends Error {
   readonly status: number
   constructor(status: number) {
     super(`The egress proxy refused the connection (${status === 407 ? 'its credentials' : `${Math.floor(status / 100)}xx`}).`)
@@ -18,7 +18,7 @@ export class Refused extends Error {
   }
 }
 
-/** The socket, once it is a tunnel to `address`. Rejects with {@link Refused} when the proxy answers anything but 2xx. */
+/** The socket, once it is a tunnel to `address`. Rejects with {@link ProxyRefusal} when the proxy answers anything but 2xx. */
 export function openTunnel(socket: Socket, address: string, port: number, { authorization }: EgressProxy): Promise<Socket> {
   const authority = `${isIPv6(address) ? `[${address}]` : address}:${port}`
   return new Promise((resolve, reject) => {
@@ -34,7 +34,7 @@ export function openTunnel(socket: Socket, address: string, port: number, { auth
       const status = answer.statusCode ?? 0
       if (status < 200 || status > 299) {
         tunnel.destroy()
-        reject(new Refused(status))
+        reject(new ProxyRefusal(status))
         return
       }
       if (early.length > 0) tunnel.unshift(early)

@@ -11,7 +11,7 @@ import type { EgressProxy } from '../config/settings.ts'
 import type { Clock } from '../core/clock.ts'
 import type { AttemptOutcome, Millis } from '../core/model.ts'
 import { type AddressRules, judgeAddress } from './address.ts'
-import { openTunnel, Refused } from './proxy.ts'
+import { openTunnel, ProxyRefusal } from './proxy.ts'
 
 /** Every address of a name, IPv4 and IPv6. Rejects when the name has none or nobody answers. */
 export interface Resolver {
@@ -62,7 +62,7 @@ export interface Destination {
 export type Step = 'dns' | 'connect' | 'tls'
 
 /** Who waits for a connection. Whoever gives up destroys the socket held last and answers `gaveUp` with true. */
-export interface Waiting {
+export interface ConnectionWaiter {
   readonly gaveUp: boolean
   begin(step: Step): void
   finish(step: Step, tookMs: Millis): void
@@ -72,7 +72,7 @@ export interface Waiting {
 }
 
 /** Why no answer came: `message` is a sentence clients may read, without any address. */
-export class Failure extends Error {
+export class TransportFailure extends Error {
   override readonly name = 'Failure'
   readonly outcome: AttemptOutcome
   /** The egress proxy failed, or this machine lacked something, and not the endpoint. */
@@ -125,8 +125,8 @@ export class Dialer {
     this.#proxy = proxy
   }
 
-  /** A connection, over TLS if the destination is secure. Rejects with a {@link Failure}. */
-  async open(destination: Destination, waiting: Waiting): Promise<Socket> {
+  /** A connection, over TLS if the destination is secure. Rejects with a {@link TransportFailure}. */
+  async open(destination: Destination, waiting: ConnectionWaiter): Promise<Socket> {
     const addresses = this.#vet(await this.#addresses(destination.host, waiting), destination)
     const tcp =
       this.#proxy === null
@@ -135,18 +135,18 @@ export class Dialer {
     return destination.secure ? await this.#secure(destination.host, tcp, waiting) : tcp
   }
 
-  async #direct(destination: Destination, addresses: readonly string[], waiting: Waiting): Promise<Socket> {
+  async #direct(destination: Destination, addresses: readonly string[], waiting: ConnectionWaiter): Promise<Socket> {
     const tcp = dial(destination, addresses, this.#addressMs)
     await this.#step('connect', waiting, tcp, connected(tcp, 'connect'), 'No connection could be made')
     // A connection reset at once has no peer any more.
-    if (tcp.remoteAddress === undefined) throw new Failure('connect', 'The connection was lost at once.')
+    if (tcp.remoteAddress === undefined) throw new TransportFailure('connect', 'The connection was lost at once.')
     this.#vet([tcp.remoteAddress], destination)
     waiting.reached(tcp.remoteAddress)
     return tcp
   }
 
   /** A tunnel to the first vetted address that the proxy reaches. */
-  async #tunnel(proxy: EgressProxy, { port }: Destination, addresses: readonly string[], waiting: Waiting): Promise<Socket> {
+  async #tunnel(proxy: EgressProxy, { port }: Destination, addresses: readonly string[], waiting: ConnectionWaiter): Promise<Socket> {
     const tried = addresses.slice(0, mostAddresses)
     for (const [i, address] of tried.entries()) {
       const isLast = i === tried.length - 1
@@ -172,22 +172,28 @@ export class Dialer {
         cancel()
       }
     }
-    throw new Failure('dns', 'The host name has no address.')
+    throw new TransportFailure('dns', 'The host name has no address.')
   }
 
-  async #through(proxy: EgressProxy, address: string, port: number, waiting: Waiting, hold: (socket: Socket) => void): Promise<Socket> {
+  async #through(
+    proxy: EgressProxy,
+    address: string,
+    port: number,
+    waiting: ConnectionWaiter,
+    hold: (socket: Socket) => void,
+  ): Promise<Socket> {
     const socket = await this.#reach(proxy, waiting, hold).catch((error: unknown) => {
-      throw new Failure('connect', `The egress proxy could not be reached${codeOf(error)}.`, true)
+      throw new TransportFailure('connect', `The egress proxy could not be reached${codeOf(error)}.`, true)
     })
     return openTunnel(socket, address, port, proxy).catch((error: unknown) => {
-      throw error instanceof Refused && error.status === 407 ? new Failure('connect', error.message, true) : error
+      throw error instanceof ProxyRefusal && error.status === 407 ? new TransportFailure('connect', error.message, true) : error
     })
   }
 
-  async #reach(proxy: EgressProxy, waiting: Waiting, hold: (socket: Socket) => void): Promise<Socket> {
+  async #reach(proxy: EgressProxy, waiting: ConnectionWaiter, hold: (socket: Socket) => void): Promise<Socket> {
     const servers = isIP(proxy.host) === 0 ? await this.#resolve(proxy.host) : [proxy.host]
     // No connection is begun for whoever gave up meanwhile.
-    if (waiting.gaveUp) throw new Failure('aborted', sentences.aborted)
+    if (waiting.gaveUp) throw new TransportFailure('aborted', sentences.aborted)
     const tcp = dial({ ...proxy, secure: false }, servers, this.#addressMs)
     hold(tcp)
     await connected(tcp, 'connect')
@@ -198,12 +204,12 @@ export class Dialer {
     return tls
   }
 
-  async #addresses(host: string, waiting: Waiting): Promise<readonly string[]> {
+  async #addresses(host: string, waiting: ConnectionWaiter): Promise<readonly string[]> {
     if (isIP(host) !== 0) return [host]
     const addresses = await this.#step('dns', waiting, null, this.#resolve(host), 'The host name could not be resolved')
     // No connection is begun for whoever gave up meanwhile.
-    if (waiting.gaveUp) throw new Failure('aborted', sentences.aborted)
-    if (addresses.length === 0) throw new Failure('dns', 'The host name has no address.')
+    if (waiting.gaveUp) throw new TransportFailure('aborted', sentences.aborted)
+    if (addresses.length === 0) throw new TransportFailure('dns', 'The host name has no address.')
     return addresses
   }
 
@@ -220,12 +226,12 @@ export class Dialer {
   /** One forbidden address refuses all: the name's owner would choose which of them is taken. */
   #vet(addresses: readonly string[], { port }: Destination): readonly string[] {
     if (addresses.some((address) => isIP(address) === 0 || judgeAddress(address, this.#rules, port) === 'forbidden')) {
-      throw new Failure('blocked', sentences.blocked)
+      throw new TransportFailure('blocked', sentences.blocked)
     }
     return addresses
   }
 
-  async #secure(host: string, tcp: Socket, waiting: Waiting): Promise<Socket> {
+  async #secure(host: string, tcp: Socket, waiting: ConnectionWaiter): Promise<Socket> {
     const tls = this.#overTls(host, tcp)
     await this.#step('tls', waiting, tls, connected(tls, 'secureConnect'), 'The TLS handshake failed')
     return tls
@@ -244,16 +250,16 @@ export class Dialer {
     })
   }
 
-  async #step<T>(step: Step, waiting: Waiting, socket: Socket | null, work: Promise<T>, trouble: string): Promise<T> {
+  async #step<T>(step: Step, waiting: ConnectionWaiter, socket: Socket | null, work: Promise<T>, trouble: string): Promise<T> {
     const began = this.#clock.now()
     waiting.begin(step)
     if (socket !== null) waiting.hold(socket)
     try {
       return await work
     } catch (error) {
-      if (error instanceof Failure) throw error
+      if (error instanceof TransportFailure) throw error
       const code = codeOf(error)
-      throw new Failure(step, error instanceof Refused ? error.message : `${trouble}${code}.`, OUR_OWN.test(code))
+      throw new TransportFailure(step, error instanceof ProxyRefusal ? error.message : `${trouble}${code}.`, OUR_OWN.test(code))
     } finally {
       if (!waiting.gaveUp) waiting.finish(step, this.#clock.now() - began)
     }

@@ -9,10 +9,19 @@ import type { Clock } from '../core/clock.ts'
 import { RingbackError } from '../core/errors.ts'
 import type { Millis } from '../core/model.ts'
 import { type AddressRules, judgeUrl } from './address.ts'
-import { Attempt, type AttemptHost, type Carrier, defaultLimits, type Limits, type Sent } from './attempt.ts'
-import { type Destination, Dialer, Failure, type Resolver, type Step, sentences, systemResolver, type Waiting } from './resolver.ts'
+import { type AttemptHost, defaultLimits, type RequestConnection, RequestInFlight, type Sent, type TransportLimits } from './attempt.ts'
+import {
+  type ConnectionWaiter,
+  type Destination,
+  Dialer,
+  type Resolver,
+  type Step,
+  sentences,
+  systemResolver,
+  TransportFailure,
+} from './resolver.ts'
 
-export interface Call {
+export interface WebhookRequest {
   /** POST when left out. */
   readonly method?: 'POST' | 'OPTIONS'
   readonly url: string
@@ -20,13 +29,13 @@ export interface Call {
   readonly headers: Readonly<Record<string, string>>
   /** Null: there is none. */
   readonly body: string | null
-  /** Less than {@link Limits.totalMs} over everything, the body too. */
+  /** Less than {@link TransportLimits.totalMs} over everything, the body too. */
   readonly withinMs?: Millis
 }
 
 export interface Transport {
   /** At most one request on the wire. Never rejects: what went wrong is in the answer. An aborted `signal` is noticed within 50 ms. */
-  send(call: Call, signal?: AbortSignal): Promise<Sent>
+  send(call: WebhookRequest, signal?: AbortSignal): Promise<Sent>
   /** Ends what is in flight as `aborted` and closes every connection. */
   close(): Promise<void>
 }
@@ -34,7 +43,7 @@ export interface Transport {
 export interface TransportOptions {
   readonly rules: AddressRules
   readonly clock: Clock
-  readonly limits?: Partial<Limits>
+  readonly limits?: Partial<TransportLimits>
   /** Default: {@link systemResolver}. Closed with the transport. */
   readonly resolver?: Resolver
   /** PEM certificates to trust instead of the system's: a private authority. */
@@ -64,18 +73,18 @@ interface Target extends Destination {
 }
 
 class Connections implements Transport, AttemptHost {
-  readonly limits: Limits
+  readonly limits: TransportLimits
   readonly clock: Clock
   readonly rules: AddressRules
   readonly dialer: Dialer
   readonly #resolver: Resolver
   readonly #targets = new Map<string, Target>()
   #listenersJudged = 0
-  readonly #lines = new Set<Line>()
+  readonly #lines = new Set<PooledConnection>()
   /** The last used comes first, so that the rest may grow old. */
-  readonly #idle = new Map<string, Line[]>()
+  readonly #idle = new Map<string, PooledConnection[]>()
   #idleCount = 0
-  readonly #attempts = new Set<Attempt>()
+  readonly #attempts = new Set<RequestInFlight>()
   #stopTicking: (() => void) | null = null
   #closed = false
 
@@ -88,11 +97,11 @@ class Connections implements Transport, AttemptHost {
     this.dialer = new Dialer({ rules, clock, resolver: this.#resolver, addressMs: this.limits.addressMs, ca, proxy })
   }
 
-  send(call: Call, signal?: AbortSignal): Promise<Sent> {
-    return new Promise((resolve) => this.#start(call, new Attempt(this, call.withinMs, signal, resolve), signal))
+  send(call: WebhookRequest, signal?: AbortSignal): Promise<Sent> {
+    return new Promise((resolve) => this.#start(call, new RequestInFlight(this, call.withinMs, signal, resolve), signal))
   }
 
-  #start(call: Call, attempt: Attempt, signal: AbortSignal | undefined): void {
+  #start(call: WebhookRequest, attempt: RequestInFlight, signal: AbortSignal | undefined): void {
     if (this.#closed || signal?.aborted) {
       attempt.end('aborted', sentences.aborted)
       return
@@ -120,12 +129,12 @@ class Connections implements Transport, AttemptHost {
     await Promise.all([...this.#lines].map((line) => this.discard(line)))
   }
 
-  forget(attempt: Attempt): void {
+  forget(attempt: RequestInFlight): void {
     this.#attempts.delete(attempt)
   }
 
   /** Keeps a line whose answer was read to the end. */
-  release(line: Line): void {
+  release(line: PooledConnection): void {
     line.attempt = null
     if (this.#idleCount >= this.limits.idleConnections) {
       void this.discard(line)
@@ -138,7 +147,7 @@ class Connections implements Transport, AttemptHost {
   }
 
   /** Destroys a line and whatever is under way on it. */
-  async discard(line: Line): Promise<void> {
+  async discard(line: PooledConnection): Promise<void> {
     if (!this.#lines.delete(line)) return
     const idle = this.#idle.get(line.target.origin)
     const place = idle?.indexOf(line) ?? -1
@@ -150,7 +159,7 @@ class Connections implements Transport, AttemptHost {
     line.attempt = null
     line.discarded = true
     line.socket?.destroy()
-    await line.client.destroy(new Failure('aborted', sentences.aborted))
+    await line.client.destroy(new TransportFailure('aborted', sentences.aborted))
   }
 
   /** Null: refused. The verdict on a URL depends on the rules alone, and of these only the listeners grow. */
@@ -171,14 +180,14 @@ class Connections implements Transport, AttemptHost {
     }
   }
 
-  #takeIdle(origin: string): Line | undefined {
+  #takeIdle(origin: string): PooledConnection | undefined {
     const line = this.#idle.get(origin)?.pop()
     if (line !== undefined) this.#idleCount--
     return line
   }
 
-  #addLine(target: Target): Line {
-    const line = new Line(this, target)
+  #addLine(target: Target): PooledConnection {
+    const line = new PooledConnection(this, target)
     this.#lines.add(line)
     return line
   }
@@ -191,10 +200,10 @@ class Connections implements Transport, AttemptHost {
 }
 
 /** One connection to one origin, carrying one attempt at a time. */
-class Line implements Waiting, Carrier {
+class PooledConnection implements ConnectionWaiter, RequestConnection {
   readonly target: Target
   readonly client: Client
-  attempt: Attempt | null = null
+  attempt: RequestInFlight | null = null
   socket: Socket | null = null
   remoteAddress: string | null = null
   connected = false

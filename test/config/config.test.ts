@@ -5,7 +5,7 @@ import { availableParallelism, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
-import { type Config, listeningAt, loadDevelopmentSecrets, parseConfig } from '../../src/config/config.ts'
+import { type Config, loadDevelopmentSecrets, parseConfig, withPort } from '../../src/config/config.ts'
 import { type Options, settings } from '../../src/config/settings.ts'
 import { systemClock } from '../../src/core/clock.ts'
 import { StartupError } from '../../src/core/errors.ts'
@@ -264,10 +264,10 @@ describe('options of an application', () => {
 })
 
 test('once the server listens, a port of 0 and the public URL that waited for it are known', () => {
-  const config = listeningAt(parse({ RINGBACK_PORT: '0' }), 40_123)
+  const config = withPort(parse({ RINGBACK_PORT: '0' }), 40_123)
   expect(config).toMatchObject({ port: 40_123, publicUrl: 'http://127.0.0.1:40123' })
   expect(Object.isFrozen(config)).toBe(true)
-  expect(listeningAt(parse({ RINGBACK_PORT: '0', RINGBACK_PUBLIC_URL: 'https://t.example' }), 40_123).publicUrl).toBe('https://t.example')
+  expect(withPort(parse({ RINGBACK_PORT: '0', RINGBACK_PUBLIC_URL: 'https://t.example' }), 40_123).publicUrl).toBe('https://t.example')
 })
 
 describe('the secrets of development', () => {

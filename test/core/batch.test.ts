@@ -1,14 +1,14 @@
 /** Many callers, one commit: every item is answered once, whatever goes wrong, and nothing waits on a timer. */
 
 import { afterEach, describe, expect, test, vi } from 'vitest'
-import { batch, type Carrier, type Limits } from '../../src/core/batch.ts'
+import { type BatchExecutor, type BatchLimits, batch } from '../../src/core/batch.ts'
 import { fc } from '../support/chance.ts'
 
 class Poison extends Error {}
 class Down extends Error {}
 class Full extends Error {}
 
-const limits = (given: Partial<Limits<number>> = {}): Limits<number> => ({
+const limits = (given: Partial<BatchLimits<number>> = {}): BatchLimits<number> => ({
   most: 4,
   mostBytes: 1_000,
   size: () => 1,
@@ -23,7 +23,7 @@ const turn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve)
 function carrier(given: { fail?: (items: readonly number[], commit: number) => Error | null; width?: number; late?: boolean } = {}) {
   const commits: (readonly number[])[] = []
   const tries: (readonly number[])[] = []
-  const made: Carrier<number, string> = {
+  const made: BatchExecutor<number, string> = {
     width: given.width ?? 1,
     blames: (error) => error instanceof Poison,
     async run(take) {

@@ -1,7 +1,7 @@
 /** The health of a lane: slow start, breaker, probes, the receiver's own pause. Pure. */
 
 import { describe, expect, test } from 'vitest'
-import { DISABLED_PROBE_MS, gateOf, type Health, heard, isForbidden, limitOf } from '../../src/core/circuit-breaker.ts'
+import { applySignals, DISABLED_PROBE_MS, gateOf, type Health, isForbidden, limitOf } from '../../src/core/circuit-breaker.ts'
 import type { Millis, Signal } from '../../src/core/model.ts'
 import { fc } from '../support/chance.ts'
 
@@ -9,7 +9,7 @@ type Lane = Health & { readonly cap: number | null }
 const NOW = 1_800_000_000_000
 const fresh: Lane = { cap: 20, windowSize: 2, succeededAt: 0, failures: 0, probeMs: 0, blocked: 0, blockedSince: null, heldUntil: 0 }
 const say = (lane: Lane, signals: readonly Signal[], now: Millis = NOW): Lane =>
-  heard(
+  applySignals(
     lane,
     signals.map((signal) => ({ signal, askedMs: null, tookMs: 0 })),
     now,
@@ -97,7 +97,7 @@ describe('the breaker', () => {
 describe('what the receiver asks', () => {
   test('a Retry-After holds the lane, never shortens a hold, and the lane restarts at 1', () => {
     const wide = say(fresh, times(4, 'success'))
-    const asked = heard(
+    const asked = applySignals(
       wide,
       [
         { signal: 'neutral', askedMs: 30_000, tookMs: 0 },
@@ -136,7 +136,7 @@ test('whatever a lane hears: its limit stays between 1 and its cap, a pause neve
       for (const { passMs, ...said } of steps) {
         now += passMs
         const before = lane
-        lane = heard(lane, [said], now)
+        lane = applySignals(lane, [said], now)
         const limit = limitOf(lane, now)!
         expect(limit).toBeGreaterThanOrEqual(1)
         expect(limit).toBeLessThanOrEqual(cap)

@@ -1,6 +1,6 @@
 /** Which moments a pattern names, above all where clocks are put forward and back; and which of them are made after an outage. */
 import { describe, expect, test } from 'vitest'
-import { MOST_CAUGHT_UP, ON_TIME_MS, planTicks, readCron } from '../../src/core/cron.ts'
+import { MAX_CAUGHT_UP, ON_TIME_MS, planTicks, readCron } from '../../src/core/cron.ts'
 import type { RingbackError } from '../../src/core/errors.ts'
 
 const ms = (time: string): number => Date.parse(time)
@@ -162,7 +162,7 @@ describe('what is made when', () => {
   test('an outage of a year of seconds: all makes the latest 1,000, and takes no time to find them', () => {
     const now = T + 365 * 24 * HOUR
     const { times, nextAt } = at('all', T, now, readCron('* * * * * *', 'Europe/Berlin'))
-    expect(times).toEqual(Array.from({ length: MOST_CAUGHT_UP }, (_, n) => now - (MOST_CAUGHT_UP - 1 - n) * 1_000))
+    expect(times).toEqual(Array.from({ length: MAX_CAUGHT_UP }, (_, n) => now - (MAX_CAUGHT_UP - 1 - n) * 1_000))
     expect(nextAt).toBe(now + 1_000)
   })
 

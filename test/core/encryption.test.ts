@@ -2,7 +2,7 @@ import { randomBytes } from 'node:crypto'
 import { inspect } from 'node:util'
 import { describe, expect, test } from 'vitest'
 import { systemClock } from '../../src/core/clock.ts'
-import { createSealer, parseMasterKey } from '../../src/core/encryption.ts'
+import { createEncryptor, parseMasterKey } from '../../src/core/encryption.ts'
 import { StartupError } from '../../src/core/errors.ts'
 import { fc } from '../support/chance.ts'
 
@@ -22,21 +22,21 @@ function refusal(act: () => unknown): Error {
 
 describe('a sealed value', () => {
   test('opens at its place and is never sealed the same way twice', () => {
-    const sealer = createSealer({ masterKey: newKey(), clock })
+    const encryptor = createEncryptor({ masterKey: newKey(), clock })
     fc.assert(
       fc.property(fc.string({ unit: 'binary' }), (plain) => {
-        const [a, b] = [sealer.seal(plain, place), sealer.seal(plain, place)]
+        const [a, b] = [encryptor.encrypt(plain, place), encryptor.encrypt(plain, place)]
         expect(a).toMatch(/^v1\.[\w-]{8}\.[\w-]{16}\.[\w-]{22,}$/)
-        expect(a.startsWith(`v1.${sealer.keyId}.`)).toBe(true)
-        expect(sealer.open(a, place)).toBe(plain)
+        expect(a.startsWith(`v1.${encryptor.keyId}.`)).toBe(true)
+        expect(encryptor.decrypt(a, place)).toBe(plain)
         expect(a).not.toBe(b)
       }),
     )
   })
 
   test('opens in no other table, row or column', () => {
-    const sealer = createSealer({ masterKey: newKey(), clock })
-    const sealed = sealer.seal('whsec_x', { table: 'a', id: 'bc', column: 'd' })
+    const encryptor = createEncryptor({ masterKey: newKey(), clock })
+    const sealed = encryptor.encrypt('whsec_x', { table: 'a', id: 'bc', column: 'd' })
     for (const other of [
       { table: 'x', id: 'bc', column: 'd' },
       { table: 'a', id: 'x', column: 'd' },
@@ -44,13 +44,13 @@ describe('a sealed value', () => {
       { table: 'ab', id: 'c', column: 'd' },
       { table: 'a', id: 'b', column: 'cd' },
     ]) {
-      expect(() => sealer.open(sealed, other)).toThrow(/sealed for another row or column/)
+      expect(() => encryptor.decrypt(sealed, other)).toThrow(/sealed for another row or column/)
     }
   })
 
   test('does not open once a bit of nonce, data or tag changed', () => {
-    const sealer = createSealer({ masterKey: newKey(), clock })
-    const [version, id, nonce, data] = sealer.seal('whsec_x', place).split('.') as [string, string, string, string]
+    const encryptor = createEncryptor({ masterKey: newKey(), clock })
+    const [version, id, nonce, data] = encryptor.encrypt('whsec_x', place).split('.') as [string, string, string, string]
     for (const part of [nonce, data]) {
       const bytes = Buffer.from(part, 'base64url')
       for (let at = 0; at < bytes.length; at++) {
@@ -58,16 +58,16 @@ describe('a sealed value', () => {
         changed[at]! ^= 1
         const text = changed.toString('base64url')
         const sealed = [version, id, part === nonce ? text : nonce, part === data ? text : data].join('.')
-        expect(() => sealer.open(sealed, place)).toThrow(/does not open/)
+        expect(() => encryptor.decrypt(sealed, place)).toThrow(/does not open/)
       }
     }
-    expect(() => sealer.open([version, id, nonce, data.slice(0, 8)].join('.'), place)).toThrow(/does not open/)
+    expect(() => encryptor.decrypt([version, id, nonce, data.slice(0, 8)].join('.'), place)).toThrow(/does not open/)
   })
 
   test('of another form is refused, and the error names the place and not the value', () => {
-    const sealer = createSealer({ masterKey: newKey(), clock })
+    const encryptor = createEncryptor({ masterKey: newKey(), clock })
     for (const text of ['', 'whsec_plain', 'v2.a.b.c', 'v1.a.b', 'v1.a.b.c.d']) {
-      const { message } = refusal(() => sealer.open(text, place))
+      const { message } = refusal(() => encryptor.decrypt(text, place))
       expect(message).toBe('endpoints.secret of "endpoint_1" is not a sealed value: it must have the form v1.<key id>.<nonce>.<data>.')
     }
   })
@@ -76,20 +76,20 @@ describe('a sealed value', () => {
 describe('the master key', () => {
   test('of yesterday opens old rows while today’s seals new ones', () => {
     const [old, present] = [newKey(), newKey()]
-    const before = createSealer({ masterKey: old, clock })
-    const after = createSealer({ masterKey: present, previousMasterKey: old, clock })
-    const sealed = before.seal('secret', place)
-    expect(after.open(sealed, place)).toBe('secret')
+    const before = createEncryptor({ masterKey: old, clock })
+    const after = createEncryptor({ masterKey: present, previousMasterKey: old, clock })
+    const sealed = before.encrypt('secret', place)
+    expect(after.decrypt(sealed, place)).toBe('secret')
     expect(after.keyId).not.toBe(before.keyId)
-    const anew = after.seal('secret', place)
-    expect(createSealer({ masterKey: present, clock }).open(anew, place)).toBe('secret')
-    expect(() => before.open(anew, place)).toThrow(`was sealed with master key "${after.keyId}", but this server has "${before.keyId}"`)
+    const anew = after.encrypt('secret', place)
+    expect(createEncryptor({ masterKey: present, clock }).decrypt(anew, place)).toBe('secret')
+    expect(() => before.decrypt(anew, place)).toThrow(`was sealed with master key "${after.keyId}", but this server has "${before.keyId}"`)
   })
 
   test('that is wrong refuses to start, with a sentence', () => {
-    const [right, wrong] = [createSealer({ masterKey: newKey(), clock }), createSealer({ masterKey: newKey(), clock })]
-    right.checkCanary(right.canary())
-    const error = refusal(() => wrong.checkCanary(right.canary()))
+    const [right, wrong] = [createEncryptor({ masterKey: newKey(), clock }), createEncryptor({ masterKey: newKey(), clock })]
+    right.verifyKeyCheck(right.keyCheck())
+    const error = refusal(() => wrong.verifyKeyCheck(right.keyCheck()))
     expect(error).toBeInstanceOf(StartupError)
     expect(error.message).toContain(`was sealed with master key "${right.keyId}", but this server has "${wrong.keyId}"`)
     expect(error.message).toContain('RINGBACK_MASTER_KEY_PREVIOUS')
@@ -97,16 +97,16 @@ describe('the master key', () => {
 
   test('that changed starts while the previous one is given', () => {
     const [old, present] = [newKey(), newKey()]
-    const canary = createSealer({ masterKey: old, clock }).canary()
-    createSealer({ masterKey: present, previousMasterKey: old, clock }).checkCanary(canary)
-    expect(() => createSealer({ masterKey: present, clock }).checkCanary(canary)).toThrow(StartupError)
+    const canary = createEncryptor({ masterKey: old, clock }).keyCheck()
+    createEncryptor({ masterKey: present, previousMasterKey: old, clock }).verifyKeyCheck(canary)
+    expect(() => createEncryptor({ masterKey: present, clock }).verifyKeyCheck(canary)).toThrow(StartupError)
   })
 
   test('is told from a canary that is damaged, moved or no canary', () => {
-    const sealer = createSealer({ masterKey: newKey(), clock })
-    const canary = sealer.canary()
-    for (const bad of ['', 'ringback', `${canary.slice(0, -4)}AAAA`, sealer.seal('ringback', place)]) {
-      expect(() => sealer.checkCanary(bad)).toThrow(StartupError)
+    const encryptor = createEncryptor({ masterKey: newKey(), clock })
+    const canary = encryptor.keyCheck()
+    for (const bad of ['', 'ringback', `${canary.slice(0, -4)}AAAA`, encryptor.encrypt('ringback', place)]) {
+      expect(() => encryptor.verifyKeyCheck(bad)).toThrow(StartupError)
     }
   })
 
@@ -123,14 +123,16 @@ describe('the master key', () => {
   })
 
   test('names the variable that holds it', () => {
-    expect(() => createSealer({ masterKey: newKey(), previousMasterKey: 'c2hvcnQ=', clock })).toThrow(/^RINGBACK_MASTER_KEY_PREVIOUS must/)
+    expect(() => createEncryptor({ masterKey: newKey(), previousMasterKey: 'c2hvcnQ=', clock })).toThrow(
+      /^RINGBACK_MASTER_KEY_PREVIOUS must/,
+    )
   })
 
   test('may end with a line break, and shows nothing of itself when it is printed', () => {
     const text = newKey()
-    const [key, sealer] = [parseMasterKey(`${text}\n`), createSealer({ masterKey: `${text}\n`, clock })]
+    const [key, encryptor] = [parseMasterKey(`${text}\n`), createEncryptor({ masterKey: `${text}\n`, clock })]
     expect(key.export().toString('base64')).toBe(text)
-    const shown = inspect([key, sealer], { depth: null, showHidden: true })
+    const shown = inspect([key, encryptor], { depth: null, showHidden: true })
     for (const form of ['base64', 'base64url', 'hex'] as const) expect(shown).not.toContain(key.export().toString(form).slice(0, 12))
   })
 })

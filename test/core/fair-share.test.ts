@@ -1,11 +1,11 @@
 /** Who may hold how many of a node's slots. Pure. */
 import { describe, expect, test } from 'vitest'
-import { allowance, Slots } from '../../src/core/fair-share.ts'
+import { allowance, SlotShares } from '../../src/core/fair-share.ts'
 import { fc } from '../support/chance.ts'
 
 /** A node, and who holds what of it. */
 function node(total: number) {
-  const slots = new Slots()
+  const slots = new SlotShares()
   const held: { clientId: string; laneId: string }[] = []
   const free = () => total - held.length
   return {

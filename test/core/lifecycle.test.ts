@@ -1,6 +1,6 @@
 /** The life of leased work: the table of transitions, in TypeScript and in SQL, and the one judge of how a try ended. */
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
-import { decide, type Ended, judgeAnswer, parseRetryAfter, scheduled, transitions, type Verb } from '../../src/core/lifecycle.ts'
+import { decide, judgeAnswer, parseRetryAfter, scheduled, type TryResult, transitions, type Verb } from '../../src/core/lifecycle.ts'
 import { type AttemptOutcome, isTerminal, type Outcome, type State, terminalStates } from '../../src/core/model.ts'
 import type { Store } from '../../src/store/interfaces.ts'
 import { exponential } from '../../src/tasks/define.ts'
@@ -128,10 +128,10 @@ describe.each(engines)('the table of transitions in %s', (engine) => {
 describe('the judge', () => {
   const clock = { now: () => 1_000_000, random: () => 0.5 }
   const second = () => 1_000
-  const judge = (ended: Ended, work: { tries?: number; maxTries?: number; deadlineAt?: number | null } = {}): Outcome =>
+  const judge = (ended: TryResult, work: { tries?: number; maxTries?: number; deadlineAt?: number | null } = {}): Outcome =>
     decide({ tries: 1, maxTries: 3, ...work }, ended, second, clock)
 
-  test.each<[string, Ended, Outcome]>([
+  test.each<[string, TryResult, Outcome]>([
     ['a result completes', { kind: 'returned', result: '1' }, { kind: 'complete', result: '1' }],
     ['a postponement gives the try back and waits', { kind: 'postponed', delayMs: 7 }, { kind: 'release', delayMs: 7 }],
     ['a cut by the shutdown gives the try back at once', { kind: 'interrupted' }, { kind: 'release', delayMs: 0 }],

@@ -2,7 +2,7 @@
 import Database from 'better-sqlite3'
 import pg from 'pg'
 import { beforeEach, describe, expect, onTestFinished, test } from 'vitest'
-import { listeningAt, parseConfig } from '../../src/config/config.ts'
+import { parseConfig, withPort } from '../../src/config/config.ts'
 import { openRingback } from '../../src/platform.ts'
 import { defineTask } from '../../src/tasks/define.ts'
 import { freshPostgres, freshSqlite } from '../support/databases.ts'
@@ -31,7 +31,7 @@ describe.each(engines)('damage on %s', (engine) => {
       adminToken,
       masterKey: Buffer.alloc(32, 7).toString('base64'),
     }
-    const config = listeningAt(parseConfig({ env: {}, options }), 0) as Parameters<typeof openRingback>[0]['config']
+    const config = withPort(parseConfig({ env: {}, options }), 0) as Parameters<typeof openRingback>[0]['config']
     const echo = defineTask({ type: 'echo', run: async (input: unknown) => input })
     const warn = (about: { err?: Error }) => void warnings.push(about.err?.message ?? '')
     const ringback = await openRingback({ config, tasks: [echo], log: { info() {}, debug() {}, error: warn, warn } as never })

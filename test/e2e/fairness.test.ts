@@ -2,11 +2,11 @@
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
 import { systemClock } from '../../src/core/clock.ts'
 import type { Task } from '../../src/core/model.ts'
-import { order } from '../../src/store/driver.ts'
+import { writePriority } from '../../src/store/driver.ts'
 import type { Store } from '../../src/store/interfaces.ts'
 import { openPostgres } from '../../src/store/postgres.ts'
 import { claim as claimScript } from '../../src/store/queue/claim.ts'
-import { newRound } from '../../src/store/queue/fair-order.ts'
+import { newFairCursor } from '../../src/store/queue/fair-order.ts'
 import { queueOf } from '../../src/store/queue/task-types.ts'
 import { takingTasks } from '../../src/store/scripts/tasks.ts'
 import { openSqlite } from '../../src/store/sqlite.ts'
@@ -168,10 +168,10 @@ describe.each(engines)('on %s', (engine) => {
         expect(await claimTasks(store)).toEqual([])
         const { id } = await addTask(store, { clientId: owner, concurrencyKey })
         const visits: Visit[] = []
-        const taken = await driver.write(order.other, () => {
+        const taken = await driver.write(writePriority.other, () => {
           visits.length = 0
           const queues = [{ id: queueOf('report.build'), cap: null }]
-          return explained(claimScript(takingTasks(LEASE_MS, 'boot_a', view), queues, 10, newRound()), driver, visits)
+          return explained(claimScript(takingTasks(LEASE_MS, 'boot_a', view), queues, 10, newFairCursor()), driver, visits)
         })
         expect(taken.taken.map((task) => task.id)).toEqual([id])
         await store.settleTask(completed(taken.taken[0]!))

@@ -5,8 +5,8 @@ import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { systemClock } from '../../src/core/clock.ts'
-import { createSealer } from '../../src/core/encryption.ts'
-import { checkSealed, reseal } from '../../src/engine/reencrypt.ts'
+import { createEncryptor } from '../../src/core/encryption.ts'
+import { checkEncrypted, reencrypt } from '../../src/engine/reencrypt.ts'
 import { createReceiver } from '../../src/receiver/index.ts'
 import type { Store } from '../../src/store/interfaces.ts'
 import { createKeyRing } from '../../src/webhook/keys.ts'
@@ -32,9 +32,9 @@ describe.each(engines)('keys on %s', (engine) => {
 
   const clock = { ...systemClock() }
   /** A ring of another node, whose clock agrees with the database's. */
-  const ringAt = async (sealer = createSealer({ masterKey: newKey(), clock })) => {
+  const ringAt = async (encryptor = createEncryptor({ masterKey: newKey(), clock })) => {
     const skew = (await store.now()) - clock.now()
-    const ring = createKeyRing({ store, sealer, clock: { now: () => clock.now() + skew } })
+    const ring = createKeyRing({ store, encryptor, clock: { now: () => clock.now() + skew } })
     await ring.load()
     return ring
   }
@@ -43,37 +43,37 @@ describe.each(engines)('keys on %s', (engine) => {
   const published = (ring: { jwks(): { body: string } }) => JSON.parse(ring.jwks().body).keys.map(({ kid }: { kid: string }) => kid)
 
   test('a rotation that is asked for waits until the next key was published for a day, then happens once, whoever sees it first', async () => {
-    const sealer = createSealer({ masterKey: newKey(), clock })
-    await ringAt(sealer)
+    const encryptor = createEncryptor({ masterKey: newKey(), clock })
+    await ringAt(encryptor)
     const [first, second] = [await idOf('active'), await idOf('next')]
     await store.wantNextKey()
     await ground.pass(DAY - 60_000)
-    await ringAt(sealer)
+    await ringAt(encryptor)
     expect(await idOf('active'), 'too early').toBe(first)
     await ground.pass(120_000)
-    await Promise.all([ringAt(sealer), ringAt(sealer), ringAt(sealer)])
+    await Promise.all([ringAt(encryptor), ringAt(encryptor), ringAt(encryptor)])
     expect(await states()).toMatchObject({ [first!]: 'retiring', [second!]: 'active' })
     expect(await store.listSigningKeys()).toHaveLength(3)
-    const ring = await ringAt(sealer)
+    const ring = await ringAt(encryptor)
     expect(published(ring)).toEqual([second, await idOf('next'), first])
     expect((await ring.active()).kid).toBe(second)
     // A second wish is a wish for the key after.
     expect((await store.listSigningKeys()).find(({ state }) => state === 'next')!.wantedAt).toBe(null)
     await ground.pass(7 * DAY)
-    expect(published(await ringAt(sealer))).not.toContain(first)
+    expect(published(await ringAt(encryptor))).not.toContain(first)
     expect(Object.keys(await states())).not.toContain(first)
   })
 
   test('after 90 days the keys rotate by themselves', async () => {
-    const sealer = createSealer({ masterKey: newKey(), clock })
-    await ringAt(sealer)
+    const encryptor = createEncryptor({ masterKey: newKey(), clock })
+    await ringAt(encryptor)
     const next = await idOf('next')
     await ground.pass(89 * DAY)
-    await ringAt(sealer)
+    await ringAt(encryptor)
     expect(await idOf('next')).toBe(next)
     const retired = await idOf('active')
     await ground.pass(2 * DAY)
-    await Promise.all([ringAt(sealer), ringAt(sealer)])
+    await Promise.all([ringAt(encryptor), ringAt(encryptor)])
     expect(await idOf('active')).toBe(next)
     const { items } = await store.listAudit({ action: 'signingKey.rotate', limit: 10, after: null })
     expect(items.map(({ actor, target, details }) => ({ actor, target, details: JSON.parse(details) }))).toEqual([
@@ -82,8 +82,8 @@ describe.each(engines)('keys on %s', (engine) => {
   })
 
   test('a revoked key is gone from the published set at once, its private part erased, and the next one signs however young it is', async () => {
-    const sealer = createSealer({ masterKey: newKey(), clock })
-    const ring = await ringAt(sealer)
+    const encryptor = createEncryptor({ masterKey: newKey(), clock })
+    const ring = await ringAt(encryptor)
     const [first, second] = [await idOf('active'), await idOf('next')]
     expect(await store.revokeSigningKey('nothing')).toBe(null)
     await store.revokeSigningKey(first!)
@@ -114,8 +114,8 @@ describe.each(engines)('keys on %s', (engine) => {
 
   test('after a new master key everything is sealed anew, the canary last, also by two nodes at once; then the old key is not needed', async () => {
     const [oldKey, newKeyText] = [newKey(), newKey()]
-    const old = createSealer({ masterKey: oldKey, clock })
-    await store.keepSetting('canary', old.canary())
+    const old = createEncryptor({ masterKey: oldKey, clock })
+    await store.keepSetting('canary', old.keyCheck())
     await ringAt(old)
     const clientId = await addClient(store)
     const sealedEndpoint = newEndpoint({ clientId })
@@ -123,25 +123,25 @@ describe.each(engines)('keys on %s', (engine) => {
     await store.addEndpoint(
       {
         ...sealedEndpoint,
-        secret: old.seal('whsec_1', place('secret')),
-        headers: old.seal('{"a":"b"}', place('headers')),
+        secret: old.encrypt('whsec_1', place('secret')),
+        headers: old.encrypt('{"a":"b"}', place('headers')),
       },
       MANY,
     )
-    await store.changeEndpoint(sealedEndpoint.id, null, { previousSecret: old.seal('whsec_0', place('previous_secret')) }, null)
+    await store.changeEndpoint(sealedEndpoint.id, null, { previousSecret: old.encrypt('whsec_0', place('previous_secret')) }, null)
 
-    const alone = createSealer({ masterKey: newKeyText, clock })
-    const both = createSealer({ masterKey: newKeyText, previousMasterKey: oldKey, clock })
+    const alone = createEncryptor({ masterKey: newKeyText, clock })
+    const both = createEncryptor({ masterKey: newKeyText, previousMasterKey: oldKey, clock })
     const canary = () => store.keepSetting('canary', '')
-    expect(() => alone.checkCanary(old.canary()), 'before').toThrow(/RINGBACK_MASTER_KEY_PREVIOUS/)
-    await Promise.all([reseal(store, both, going), reseal(store, both, going)])
-    alone.checkCanary(await canary())
+    expect(() => alone.verifyKeyCheck(old.keyCheck()), 'before').toThrow(/RINGBACK_MASTER_KEY_PREVIOUS/)
+    await Promise.all([reencrypt(store, both, going), reencrypt(store, both, going)])
+    alone.verifyKeyCheck(await canary())
     const endpoint = (await store.findEndpoint(sealedEndpoint.id, null))!
-    expect(alone.open(endpoint.secret, place('secret'))).toBe('whsec_1')
-    expect(alone.open(endpoint.previousSecret!, place('previous_secret'))).toBe('whsec_0')
-    expect(alone.open(endpoint.headers!, place('headers'))).toBe('{"a":"b"}')
+    expect(alone.decrypt(endpoint.secret, place('secret'))).toBe('whsec_1')
+    expect(alone.decrypt(endpoint.previousSecret!, place('previous_secret'))).toBe('whsec_0')
+    expect(alone.decrypt(endpoint.headers!, place('headers'))).toBe('{"a":"b"}')
     await ringAt(alone)
-    expect(await reseal(store, both, going), 'nothing is left').toBe(0)
+    expect(await reencrypt(store, both, going), 'nothing is left').toBe(0)
   })
 
   test('no key retires whose next one was revoked meanwhile, and none takes over twice', async () => {
@@ -157,15 +157,15 @@ describe.each(engines)('keys on %s', (engine) => {
   })
 
   test('revocation and rotation at the same time leave one active key, and it is not the revoked one', async () => {
-    const sealer = createSealer({ masterKey: newKey(), clock })
-    await ringAt(sealer)
+    const encryptor = createEncryptor({ masterKey: newKey(), clock })
+    await ringAt(encryptor)
     const nodes = [store, await ground.anotherNode(), await ground.anotherNode()]
     for (let round = 0; round < 10; round++) {
       const [active, next] = [(await idOf('active'))!, (await idOf('next'))!]
       const revoked = round % 2 ? active : next
       const turn = { activate: next, retire: active, remove: [] }
       await Promise.all(nodes.flatMap((node) => [node.turnKeys(turn), node.revokeSigningKey(revoked)]))
-      await Promise.all([ringAt(sealer), ringAt(sealer)])
+      await Promise.all([ringAt(encryptor), ringAt(encryptor)])
       const now = await store.listSigningKeys()
       expect(now.filter(({ state }) => state === 'active')).toHaveLength(1)
       expect(now.filter(({ state }) => state === 'next')).toHaveLength(1)
@@ -175,50 +175,52 @@ describe.each(engines)('keys on %s', (engine) => {
 
   test('sealing anew that was cut short goes on at the next start, and gives way to whoever changes a value meanwhile', async () => {
     const [oldKey, newKeyText] = [newKey(), newKey()]
-    const old = createSealer({ masterKey: oldKey, clock })
-    const both = createSealer({ masterKey: newKeyText, previousMasterKey: oldKey, clock })
-    const alone = createSealer({ masterKey: newKeyText, clock })
-    const canary = old.canary()
+    const old = createEncryptor({ masterKey: oldKey, clock })
+    const both = createEncryptor({ masterKey: newKeyText, previousMasterKey: oldKey, clock })
+    const alone = createEncryptor({ masterKey: newKeyText, clock })
+    const canary = old.keyCheck()
     await store.keepSetting('canary', canary)
     const clientId = await addClient(store)
     const endpoint = newEndpoint({ clientId })
     const place = { table: 'endpoints', id: endpoint.id, column: 'secret' }
-    await store.addEndpoint({ ...endpoint, secret: old.seal('whsec_1', place) }, MANY)
+    await store.addEndpoint({ ...endpoint, secret: old.encrypt('whsec_1', place) }, MANY)
     const cut = new AbortController()
     cut.abort()
-    expect(await reseal(store, both, cut.signal)).toBe(null)
+    expect(await reencrypt(store, both, cut.signal)).toBe(null)
     expect(await store.keepSetting('canary', ''), 'the canary is the last').toBe(canary)
 
     // A client rotates the secret after the old value was read and before its replacement is written.
     const found = await store.findSealed(`v1.${both.keyId}.`, 10)
-    const rotated = old.seal('whsec_2', place)
+    const rotated = old.encrypt('whsec_2', place)
     await store.changeEndpoint(endpoint.id, null, { secret: rotated }, null)
-    await store.replaceSealed(found.map((value) => ({ ...value, fresh: both.seal(both.open(value.sealed, value.place), value.place) })))
+    await store.replaceSealed(
+      found.map((value) => ({ ...value, fresh: both.encrypt(both.decrypt(value.encrypted, value.place), value.place) })),
+    )
     expect((await store.findEndpoint(endpoint.id, null))!.secret).toBe(rotated)
-    await reseal(store, both, going)
-    expect(alone.open((await store.findEndpoint(endpoint.id, null))!.secret, place)).toBe('whsec_2')
-    await checkSealed(store, alone)
+    await reencrypt(store, both, going)
+    expect(alone.decrypt((await store.findEndpoint(endpoint.id, null))!.secret, place)).toBe('whsec_2')
+    await checkEncrypted(store, alone)
 
     // A node that still seals with the old key comes after the canary.
     await store.changeEndpoint(endpoint.id, null, { secret: rotated }, null)
-    await expect(checkSealed(store, alone)).rejects.toThrow(/Not everything in this store .* RINGBACK_MASTER_KEY_PREVIOUS/)
-    await checkSealed(store, both)
+    await expect(checkEncrypted(store, alone)).rejects.toThrow(/Not everything in this store .* RINGBACK_MASTER_KEY_PREVIOUS/)
+    await checkEncrypted(store, both)
   })
 
   test('more values than a batch holds are all sealed anew', async () => {
     const [oldKey, newKeyText] = [newKey(), newKey()]
-    const old = createSealer({ masterKey: oldKey, clock })
-    const both = createSealer({ masterKey: newKeyText, previousMasterKey: oldKey, clock })
+    const old = createEncryptor({ masterKey: oldKey, clock })
+    const both = createEncryptor({ masterKey: newKeyText, previousMasterKey: oldKey, clock })
     const clientId = await addClient(store)
     const made = Array.from({ length: 450 }, () => newEndpoint({ clientId }))
     const placeOf = (id: string) => ({ table: 'endpoints', id, column: 'secret' })
     const add = (endpoint: (typeof made)[number]) =>
-      store.addEndpoint({ ...endpoint, secret: old.seal(endpoint.id, placeOf(endpoint.id)) }, MANY)
+      store.addEndpoint({ ...endpoint, secret: old.encrypt(endpoint.id, placeOf(endpoint.id)) }, MANY)
     // Each waits for the row of its client, and no longer than it may for a connection.
     for (let at = 0; at < made.length; at += 150) await Promise.all(made.slice(at, at + 150).map(add))
-    expect(await reseal(store, both, going)).toBe(450)
-    const alone = createSealer({ masterKey: newKeyText, clock })
-    for (const { id } of made) expect(alone.open((await store.findEndpoint(id, null))!.secret, placeOf(id))).toBe(id)
+    expect(await reencrypt(store, both, going)).toBe(450)
+    const alone = createEncryptor({ masterKey: newKeyText, clock })
+    for (const { id } of made) expect(alone.decrypt((await store.findEndpoint(id, null))!.secret, placeOf(id))).toBe(id)
   })
 
   test('the secret before is erased an hour after its overlap ended, and no earlier', async () => {

@@ -10,7 +10,7 @@ import { importJWK } from 'jose'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { parseConfig } from '../../src/config/config.ts'
 import { systemClock } from '../../src/core/clock.ts'
-import { createSealer } from '../../src/core/encryption.ts'
+import { createEncryptor } from '../../src/core/encryption.ts'
 import { openReceiver, type Receiver } from '../support/receiver.ts'
 import { type Call, calling, databases, eventually, type Home, ok, openHome, type Server } from '../support/server.ts'
 
@@ -161,7 +161,7 @@ describe.each(databases)('on %s', (name) => {
     // A database that refuses a row, and says which: the request, and the run, break inside.
     const [row] = await signed()
     const { d } = JSON.parse(
-      createSealer({ masterKey: sealedOrNever.masterKey, clock: systemClock() }).open(row!.private_jwk, {
+      createEncryptor({ masterKey: sealedOrNever.masterKey, clock: systemClock() }).decrypt(row!.private_jwk, {
         table: 'signing_keys',
         id: row!.id,
         column: 'private_jwk',
@@ -218,10 +218,10 @@ describe.each(databases)('on %s', (name) => {
   test('what stands in a stolen database cannot sign, nor be opened with another master key', async () => {
     const rows = await signed()
     expect(rows.length).toBeGreaterThanOrEqual(2)
-    const thief = createSealer({ masterKey: wrongKey(), clock: systemClock() })
+    const thief = createEncryptor({ masterKey: wrongKey(), clock: systemClock() })
     for (const { id, public_jwk, private_jwk } of rows) {
       expect(private_jwk).toMatch(/^v1\./)
-      expect(() => thief.open(private_jwk, { table: 'signing_keys', id, column: 'private_jwk' })).toThrow('was sealed with master key')
+      expect(() => thief.decrypt(private_jwk, { table: 'signing_keys', id, column: 'private_jwk' })).toThrow('was sealed with master key')
       const readable = await importJWK(JSON.parse(public_jwk), 'ES256')
       expect(readable).toMatchObject({ type: 'public', usages: ['verify'] })
     }

@@ -1,10 +1,10 @@
 /** Schedules as nodes tick them, on both databases. */
 import { afterAll, afterEach, beforeAll, describe, expect, onTestFinished, test } from 'vitest'
 import { systemClock } from '../../src/core/clock.ts'
-import { MOST_CAUGHT_UP } from '../../src/core/cron.ts'
+import { MAX_CAUGHT_UP } from '../../src/core/cron.ts'
 import type { Millis, Schedule } from '../../src/core/model.ts'
 import { createTicker, type Ticker } from '../../src/engine/cron-ticker.ts'
-import { createRoom } from '../../src/engine/open-tasks.ts'
+import { createOpenTaskBudget } from '../../src/engine/open-tasks.ts'
 import type { NewSchedule, Store } from '../../src/store/interfaces.ts'
 import { openStore } from '../../src/store/open.ts'
 import { createRegistry, defineTask } from '../../src/tasks/define.ts'
@@ -62,7 +62,7 @@ describe.each(engines)('Schedules on %s', (engine) => {
       store,
       registry: given.types ? createRegistry(given.types) : registry,
       clock: systemClock(),
-      room: createRoom({ store, clock: systemClock(), maxOpenTasks, maxOpenTasksPerClient }),
+      budget: createOpenTaskBudget({ store, clock: systemClock(), maxOpenTasks, maxOpenTasksPerClient }),
       onError: (error) => errors.push(error),
     })
     onTestFinished(() => ticker.stop())
@@ -126,8 +126,8 @@ describe.each(engines)('Schedules on %s', (engine) => {
     newTicker(ground.store).start()
     await caughtUp(schedule)
     const made = await ticksMade(schedule.id)
-    expect(made.length).toBeGreaterThanOrEqual(MOST_CAUGHT_UP)
-    expect(made.length).toBeLessThanOrEqual(MOST_CAUGHT_UP + 2)
+    expect(made.length).toBeGreaterThanOrEqual(MAX_CAUGHT_UP)
+    expect(made.length).toBeLessThanOrEqual(MAX_CAUGHT_UP + 2)
     expect(made).toEqual(made.map((_, n) => made[0]! + n * MINUTE))
   })
 
@@ -197,7 +197,7 @@ test.each(engines)('A tick on %s comes at its time: neither before it, nor by a 
   const { url, close } = engine === 'sqlite' ? sqlite() : await postgres()
   const clock = systemClock()
   const store = await openStore({ url, clock, publicUrl: () => 'https://tasks.example', retrySchedule: [5] })
-  const ticker = createTicker({ store, registry, clock, room: ROOM, onError: () => {} })
+  const ticker = createTicker({ store, registry, clock, budget: ROOM, onError: () => {} })
   onTestFinished(async () => {
     await ticker.stop()
     await store.close()
@@ -258,7 +258,7 @@ test('An idle ticker asks four times a minute; one with a tick far away no often
     },
     tick: async () => true,
   }
-  const ticker = createTicker({ store, registry, clock, room: ROOM, onError: () => {} })
+  const ticker = createTicker({ store, registry, clock, budget: ROOM, onError: () => {} })
   ticker.start()
   for (let second = 0; second < 600; second++) {
     clock.advance(1_000)

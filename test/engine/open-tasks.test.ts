@@ -5,7 +5,7 @@ import { turns } from '../support/engine.ts'
 import { manualClock } from '../support/manual-clock.ts'
 import { openPlatform } from '../support/platform.ts'
 
-test('over the limit a submission is refused with 503 and when to come again, and taken in once there is room', async () => {
+test('over the limit a submission is refused with 503 and when to come again, and taken in once there is budget', async () => {
   const platform = await openPlatform({ maxOpenTasks: 3 })
   const submit = () => platform.call('POST', '/v1/tasks', { type: 'echo', input: 1, delaySeconds: 3600 })
   const tasks = [await submit(), await submit(), await submit()]

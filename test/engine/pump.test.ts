@@ -1,9 +1,9 @@
 /** The pump: when it claims, how it renews, how it stops. */
 import { describe, expect, onTestFinished, test } from 'vitest'
-import { Slots } from '../../src/core/fair-share.ts'
+import { SlotShares } from '../../src/core/fair-share.ts'
 import type { Work } from '../../src/core/model.ts'
-import { type Interrupted, Pump, type Source } from '../../src/engine/pump.ts'
-import type { Claimed, Held, Renewal } from '../../src/store/interfaces.ts'
+import { type Interrupted, Pump, type WorkSource } from '../../src/engine/pump.ts'
+import type { Claimed, LeaseRef, Renewal } from '../../src/store/interfaces.ts'
 import { turns, until } from '../support/engine.ts'
 import { type ManualClock, manualClock } from '../support/manual-clock.ts'
 
@@ -11,12 +11,12 @@ const LEASE_MS = 30_000
 
 /** A source whose claims are scripted, and whose work runs until it is ended. */
 function source(
-  given: { claims?: ((limit: number) => Partial<Claimed<Work>> | Error)[]; renew?: (held: readonly Held[]) => readonly Renewal[] } = {},
+  given: { claims?: ((limit: number) => Partial<Claimed<Work>> | Error)[]; renew?: (held: readonly LeaseRef[]) => readonly Renewal[] } = {},
 ) {
   const limits: number[] = []
-  const renewals: (readonly Held[])[] = []
+  const renewals: (readonly LeaseRef[])[] = []
   const running = new Map<string, { signal: AbortSignal; end: (error?: Error) => void }>()
-  const made: Source<Work> = {
+  const made: WorkSource<Work> = {
     async claim(limit) {
       limits.push(limit)
       await turns(1)
@@ -43,7 +43,7 @@ function source(
 /** All of one client, each of the lane its id begins with. */
 const items = (...ids: string[]): Work[] => ids.map((id) => ({ id, fence: 1, clientId: 'client_a', laneId: id[0] }) as Work)
 
-function start(given: Parameters<typeof source>[0] & { concurrency?: number; slots?: Slots } = {}) {
+function start(given: Parameters<typeof source>[0] & { concurrency?: number; slots?: SlotShares } = {}) {
   const clock: ManualClock = manualClock()
   const errors: unknown[] = []
   const parts = source(given)
@@ -253,7 +253,7 @@ describe('a pump', () => {
     test('does not ask in vain for whom it refuses, and asks as soon as one of them may have a slot', async () => {
       const { limits, running } = start({
         concurrency: 8,
-        slots: new Slots(),
+        slots: new SlotShares(),
         claims: [() => ({ items: items('a', 'b', 'c', 'd', 'e', 'f'), refused }), () => ({ items: items('g'), refused })],
       })
       await until(() => running.size === 6)
@@ -268,7 +268,7 @@ describe('a pump', () => {
     test('asks for them too when slots that were lent come back', async () => {
       const { pump, limits, running } = start({
         concurrency: 8,
-        slots: new Slots(),
+        slots: new SlotShares(),
         claims: [() => ({ items: items('a', 'b', 'c') }), () => ({ items: items('d'), refused })],
       })
       await until(() => running.size === 3)
@@ -286,7 +286,7 @@ describe('a pump', () => {
       const end: (() => void)[] = []
       const { limits, running } = start({
         concurrency: 8,
-        slots: new Slots(),
+        slots: new SlotShares(),
         claims: [
           () => ({ items: items('a', 'b', 'c', 'd', 'e', 'f'), more: true }),
           () => {

@@ -1,7 +1,7 @@
 import Database from 'better-sqlite3'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { generateApiKey } from '../../src/core/api-key.ts'
-import { type AuditEntry, clientScopes, type Key } from '../../src/core/model.ts'
+import { type ApiKey, type AuditEntry, clientScopes } from '../../src/core/model.ts'
 import type { Route } from '../../src/http/request/route.ts'
 import { createRegistry, defineTask } from '../../src/tasks/define.ts'
 import { anything, type Client, type Kit, openKit, REPORT, report, routesOf } from './kit.ts'
@@ -203,7 +203,7 @@ function everything(): unknown {
 const entries = (): AuditEntry[] => behind.prepare('select * from audit_log order by id').all() as AuditEntry[]
 
 /** A key that the client had, or has, written as it came to be. */
-async function keyOf(owner: Owner, how: Partial<Pick<Key, 'expiresAt' | 'scopes'>>, revoked = false): Promise<Client['call']> {
+async function keyOf(owner: Owner, how: Partial<Pick<ApiKey, 'expiresAt' | 'scopes'>>, revoked = false): Promise<Client['call']> {
   const { key, hash, hint } = generateApiKey(kit.clock)
   const id = `key_${hash.slice(0, 26)}`
   await kit.store.addKey({

@@ -355,7 +355,7 @@ test('However many ask at once whether a node is ready, it looks once', async ()
   await busy.close()
 })
 
-test('Task types show their schemas and limits, never the house’s own', async () => {
+test('Task types show their schemas and limits, never the context’s own', async () => {
   const { json } = await client.call('GET', '/v1/task-types')
   expect(json.data.map((type: { name: string }) => type.name)).toEqual([anything.type, report.type])
   const one = await client.call('GET', '/v1/task-types/report.build')

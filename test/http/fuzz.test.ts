@@ -225,7 +225,7 @@ function requests(): fc.Arbitrary<Request> {
 
 const SAMPLES = 10
 /** Above what the collector leaves lying about, and some two hundred bytes a request of a hundred thousand. */
-const MOST_GROWTH_MIB = 16
+const MAX_GROWTH_MIB = 16
 interface Memory {
   readonly heap: number
   readonly all: number
@@ -272,7 +272,7 @@ test('requests made of the document and of nonsense get documented answers, none
   console.log(`MiB of heap and in all, over time: ${memory.map(({ heap, all }) => `${heap}/${all}`).join(' ')}`)
   // What is loaded and compiled on the way is there after a fifth; from then on it is flat.
   const [, second] = memory
-  expect(memory.at(-1)!.heap - second!.heap, 'MiB of heap that four fifths of the requests left').toBeLessThan(MOST_GROWTH_MIB)
+  expect(memory.at(-1)!.heap - second!.heap, 'MiB of heap that four fifths of the requests left').toBeLessThan(MAX_GROWTH_MIB)
   const client = await kit.newClient()
   expect((await client.call('POST', '/v1/tasks', { type: 'anything', input: 1 })).status).toBe(202)
   const share = (status: number): number => (answered.get(status) ?? 0) / REQUESTS

@@ -4,11 +4,11 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { z } from 'zod'
 import { type Clock, systemClock } from '../../src/core/clock.ts'
-import { createSealer } from '../../src/core/encryption.ts'
+import { createEncryptor } from '../../src/core/encryption.ts'
 import type { Task } from '../../src/core/model.ts'
 import { type AppOptions, apiRoutes, createApp } from '../../src/http/app.ts'
 import { createClaims } from '../../src/http/live/claims.ts'
-import { createWaits, type Waits } from '../../src/http/live/waits.ts'
+import { createWaits, type Watchers } from '../../src/http/live/waits.ts'
 import { refusals } from '../../src/http/openapi/document.ts'
 import type { Route } from '../../src/http/request/route.ts'
 import { problem } from '../../src/http/shapes/index.ts'
@@ -51,7 +51,7 @@ export interface Kit {
   readonly file: string
   readonly store: Store
   readonly clock: Clock
-  readonly waits: Waits
+  readonly waits: Watchers
   readonly app: ReturnType<typeof createApp>
   readonly options: AppOptions
   /** The operator. */
@@ -82,7 +82,7 @@ export async function openKit(overrides: Partial<AppOptions> = {}): Promise<Kit>
     clock,
     publicUrl: () => PUBLIC_URL,
     adminToken: ADMIN,
-    sealer: createSealer({ masterKey: Buffer.alloc(32, 7).toString('base64'), clock }),
+    encryptor: createEncryptor({ masterKey: Buffer.alloc(32, 7).toString('base64'), clock }),
     keepMs: () => 7 * 86_400_000,
     typicalMs: () => null,
     signingKeys: {
@@ -170,7 +170,7 @@ export async function openKit(overrides: Partial<AppOptions> = {}): Promise<Kit>
   }
 }
 
-/** The table of routes, for what it declares: none of them can be called without its house. */
+/** The table of routes, for what it declares: none of them can be called without its context. */
 export const routesOf = (options: AppOptions): readonly Route[] =>
   apiRoutes({
     ...options,

@@ -13,7 +13,7 @@ const SETTINGS = { RINGBACK_LEASE_SECONDS: '3', RINGBACK_PUBLIC_URL: PUBLIC_URL 
 /** Kills a server at the point that RINGBACK_TEST_DEATH names. */
 const MORTAL = { NODE_OPTIONS: `--import ${new URL('../support/deaths.ts', import.meta.url).href}` }
 /** A server that listens and has not come to its point by then is killed wherever it is. */
-const MOST_LIFE_MS = 3_000
+const MAX_LIFE_MS = 3_000
 
 const closing: { close(): Promise<void> }[] = []
 afterAll(async () => {
@@ -188,7 +188,7 @@ function createCluster(home: Home, size: number, random: Random): Cluster {
         () => {},
       )
       if (kind === undefined && random() < 0.3) await Promise.race([sleep(random() * startMs), ended])
-      else await isUp.then(() => Promise.race([sleep(kind === undefined ? random() * 1_000 : MOST_LIFE_MS), ended]))
+      else await isUp.then(() => Promise.race([sleep(kind === undefined ? random() * 1_000 : MAX_LIFE_MS), ended]))
       if (await stillRuns(server)) for (const each of random() < 0.125 ? places : [places[place]!]) await kill(each.server, 'anywhere')
       else if ((await ended) && (await server.ended).signal !== 'SIGKILL') throw new Error(`a server ended by itself: ${server.said()}`)
       // One that was taken with another is counted already.

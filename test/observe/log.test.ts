@@ -6,7 +6,7 @@ import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import type { LogLevel } from '../../src/config/settings.ts'
 import { systemClock } from '../../src/core/clock.ts'
-import { attemptLine, type OpenLog, openLog, runLine } from '../../src/observe/log.ts'
+import { logAttempt, logRun, type OpenLog, openLog } from '../../src/observe/log.ts'
 
 const run = {
   taskId: 'task_1',
@@ -56,8 +56,8 @@ async function logged(level: LogLevel, write: (open: OpenLog) => void): Promise<
 
 test('a run and an attempt are one flat line each, with every fact', async () => {
   const lines = await logged('info', ({ log }) => {
-    runLine(log, run)
-    attemptLine(log, attempt)
+    logRun(log, run)
+    logAttempt(log, attempt)
   })
   const stamp = { level: 'info', time: '2026-11-22T10:00:05.120Z' }
   expect(lines).toEqual([
@@ -69,8 +69,8 @@ test('a run and an attempt are one flat line each, with every fact', async () =>
 test('above their level they are not even looked at', async () => {
   const untouchable = new Proxy({}, { get: () => expect.unreachable(), ownKeys: () => expect.unreachable() })
   const lines = await logged('warn', ({ log }) => {
-    runLine(log, untouchable as typeof run)
-    attemptLine(log, untouchable as typeof attempt)
+    logRun(log, untouchable as typeof run)
+    logAttempt(log, untouchable as typeof attempt)
     log.warn('only this')
   })
   expect(lines.map(({ msg }) => msg)).toEqual(['only this'])

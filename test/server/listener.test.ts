@@ -6,7 +6,7 @@ import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } fr
 import { createApp } from '../../src/http/app.ts'
 import { createWaits } from '../../src/http/live/waits.ts'
 import { limitConnections } from '../../src/server/connections.ts'
-import { type Door, openDoor } from '../../src/server/listener.ts'
+import { type HttpListener, openDoor } from '../../src/server/listener.ts'
 import { type Client, type Kit, openKit, REPORT } from '../http/kit.ts'
 
 /** Over real sockets: what the server does with bodies, lengths and callers that leave. */
@@ -220,7 +220,7 @@ test('Of answers that nobody reads only so much is kept: who has left one unread
 })
 
 describe('a door that lets in five', () => {
-  let door: Door
+  let door: HttpListener
   const open: Socket[] = []
   const opened = async (text = '', localAddress = '127.0.0.1'): Promise<Socket> => {
     const socket = connect({ port: door.port, host: '127.0.0.1', localAddress })

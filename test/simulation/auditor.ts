@@ -5,7 +5,7 @@
 import type Database from 'better-sqlite3'
 import { transitions } from '../../src/core/lifecycle.ts'
 import { isTerminal, type Millis, type State } from '../../src/core/model.ts'
-import type { Held } from '../../src/store/interfaces.ts'
+import type { LeaseRef } from '../../src/store/interfaces.ts'
 import type { World } from './world.ts'
 
 const TASK =
@@ -88,7 +88,7 @@ export interface Auditor {
   /** A handler begins, here or at a worker. */
   started(who: string, run: { readonly id: string; readonly fence: number; readonly generation: number; readonly try: number }): void
   /** Whether the task runs under that lease. */
-  holds(lease: Held): boolean
+  holds(lease: LeaseRef): boolean
   /** Whether a running task's own times are over. */
   isLate(id: string, now: Millis): boolean
   /** A receiver took a webhook: it answers 2xx. */
@@ -172,7 +172,7 @@ export function audit(db: Database.Database, world: World, caps: ReadonlyMap<str
   const must = (holds: boolean, sentence: () => string): void => {
     if (!holds) world.violated(sentence())
   }
-  const holds = ({ id, fence }: Held): boolean => tasks.get(id)?.state === 'running' && tasks.get(id)!.fence === fence
+  const holds = ({ id, fence }: LeaseRef): boolean => tasks.get(id)?.state === 'running' && tasks.get(id)!.fence === fence
   const isOpen = (state: State | undefined): number => (state === 'pending' || state === 'running' ? 1 : 0)
   const isRunning = (state: State | undefined): number => (state === 'running' ? 1 : 0)
   const ways = new Set(Object.values(transitions).flatMap((way) => Object.entries(way).map(([from, to]) => `${from} ${to}`)))

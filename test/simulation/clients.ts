@@ -187,7 +187,7 @@ export function createClients({ world, setup, auditor, life, receivers, someBoot
         for (let e = world.whole(0, 2); e > 0; e--) {
           const id = newId(clock, 'endpoint')
           client.endpoints.push(id)
-          const secret = setup().sealer.seal(`whsec_${Buffer.alloc(32, e).toString('base64')}`, {
+          const secret = setup().encryptor.encrypt(`whsec_${Buffer.alloc(32, e).toString('base64')}`, {
             table: 'endpoints',
             id,
             column: 'secret',

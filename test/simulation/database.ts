@@ -7,7 +7,7 @@ import type { Millis } from '../../src/core/model.ts'
 import { type Driver, render } from '../../src/store/driver.ts'
 import type { Store } from '../../src/store/interfaces.ts'
 import { migrate } from '../../src/store/migrate.ts'
-import { type Call, type Script, type Statement, sqliteDialect } from '../../src/store/script.ts'
+import { type BoundStatement, type Script, type Statement, sqliteDialect } from '../../src/store/script.ts'
 import { connect } from '../../src/store/sqlite.ts'
 import { type Auditor, audit } from './auditor.ts'
 import type { Life } from './machine.ts'
@@ -85,18 +85,18 @@ export function openShared(
   const listeners: { readonly life: Life; readonly hear: (word: string) => void; readonly weather: () => Weather }[] = []
 
   const texts = new Map<Statement, string>()
-  const textOf = ({ statement }: Call): string => {
+  const textOf = ({ statement }: BoundStatement): string => {
     const text = texts.get(statement) ?? render(sqliteDialect, statement).text
     texts.set(statement, text)
     return text
   }
   /** The script without what the sabotage leaves out. */
-  function* without(script: Script<unknown>, later: Call[]): Script<unknown> {
+  function* without(script: Script<unknown>, later: BoundStatement[]): Script<unknown> {
     let first: string | null = null
     let turn = script.next()
     while (!turn.done) {
       const asked = turn.value
-      const calls: readonly Call[] = Array.isArray(asked) ? asked : [asked as Call]
+      const calls: readonly BoundStatement[] = Array.isArray(asked) ? asked : [asked as BoundStatement]
       first ??= textOf(calls[0]!)
       const fate = sabotage!.late!(textOf(calls[0]!), first)
       if (fate === 'later') later.push(...calls)
@@ -166,7 +166,7 @@ export function openShared(
         write: (_order, make) =>
           there((tells) => {
             if (!sabotage?.late) return transact(name, make(), tells)
-            const later: Call[] = []
+            const later: BoundStatement[] = []
             const value = transact(name, without(make(), later) as ReturnType<typeof make>, tells)
             if (later.length > 0)
               world.after(way(), life, () =>
@@ -182,8 +182,8 @@ export function openShared(
           }),
         read: (script) => there(() => connection.run(script)),
         blames: (error) => error instanceof Database.SqliteError && error.code.startsWith('SQLITE_CONSTRAINT'),
-        tell,
-        onTold(listener) {
+        notify: tell,
+        onNotify(listener) {
           own.add(listener)
           return () => own.delete(listener)
         },

@@ -1,6 +1,6 @@
 /** A node: a machine on which the product's own scheduler, dispatcher, janitor and API are started, stopped, stalled and killed. */
 
-import type { Sealer } from '../../src/core/encryption.ts'
+import type { Encryptor } from '../../src/core/encryption.ts'
 import { newId } from '../../src/core/id.ts'
 import type { Millis } from '../../src/core/model.ts'
 import { createJanitor } from '../../src/engine/chores/janitor.ts'
@@ -55,7 +55,7 @@ export interface Setup {
   readonly keepMs: Millis
   /** How long a delivery may stay open. */
   readonly holdMs: Millis
-  readonly sealer: Sealer
+  readonly encryptor: Encryptor
   readonly key: ActiveKey
   /** One node owns the store: at its start it takes back at once what an earlier one had leased. */
   readonly alone: boolean
@@ -112,7 +112,7 @@ export function startBoot(setup: Setup, machine: Machine, name: string): Boot {
     ...common,
     transport: setup.transport(life),
     keys: { active: async () => setup.key },
-    sealer: setup.sealer,
+    encryptor: setup.encryptor,
     publicUrl,
     retrySchedule: RETRY_SCHEDULE,
     excerpts: false,
@@ -137,7 +137,7 @@ export function startBoot(setup: Setup, machine: Machine, name: string): Boot {
     clock,
     publicUrl,
     adminToken: null,
-    sealer: setup.sealer,
+    encryptor: setup.encryptor,
     keepMs,
     leaseMs,
     waits,

@@ -1,7 +1,7 @@
 /** Receivers of webhooks and the network before them: quick, slow, failing, gone for a while, or accepting what they never answer. */
 import type { Millis } from '../../src/core/model.ts'
 import type { Sent } from '../../src/webhook/attempt.ts'
-import type { Call, Transport } from '../../src/webhook/transport.ts'
+import type { Transport, WebhookRequest } from '../../src/webhook/transport.ts'
 import type { Auditor } from './auditor.ts'
 import type { Life } from './machine.ts'
 import type { World } from './world.ts'
@@ -43,7 +43,7 @@ export function createReceivers(world: World, auditor: Auditor, moods: () => Moo
   let arrivals = 0
 
   /** What the receiver does with a webhook that reached it: the status, and after how long; null: no answer ever. */
-  const receive = (endpointId: string, call: Call): { status: number; afterMs: Millis; retryAfter?: number } | null => {
+  const receive = (endpointId: string, call: WebhookRequest): { status: number; afterMs: Millis; retryAfter?: number } | null => {
     const eventId = call.headers['webhook-id']!
     const body = call.body!
     arrivals++

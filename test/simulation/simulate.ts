@@ -3,7 +3,7 @@
  * acknowledged has to come to its end.
  */
 
-import { createSealer } from '../../src/core/encryption.ts'
+import { createEncryptor } from '../../src/core/encryption.ts'
 import type { Millis } from '../../src/core/model.ts'
 import { walkStore } from '../../src/store/check/check.ts'
 import type { ActiveKey } from '../../src/webhook/keys.ts'
@@ -109,7 +109,7 @@ export async function simulate(seed: number, { empty, key }: Ground, sabotage: S
     dispatchConcurrency: whole(1, 8),
     keepMs: keeps ? 7 * 86_400_000 : 60_000,
     holdMs: 3 * 3_600_000,
-    sealer: createSealer({ masterKey: Buffer.alloc(32, 7).toString('base64'), clock: clientLife.clock }),
+    encryptor: createEncryptor({ masterKey: Buffer.alloc(32, 7).toString('base64'), clock: clientLife.clock }),
     key,
     alone,
     weather: () => (faults ? stormy : CALM),

@@ -138,7 +138,7 @@ function watched({ text, late, store, lease }: Sabotage, tried: { ever: boolean 
 }
 
 /** The rarest of them shows in one seed of fifteen. */
-const MOST_SEEDS = 120
+const MAX_SEEDS = 120
 
 describe('the simulation finds out when', () => {
   test.each(Object.entries(planted))('%s', { timeout: 120_000 }, async (name, { sabotage, found, from = 1 }) => {
@@ -148,7 +148,7 @@ describe('the simulation finds out when', () => {
     let seed = first
     do {
       outcome = await simulate(seed, ground, watched(sabotage, tried))
-    } while (outcome.violation === null && ++seed < first + MOST_SEEDS)
+    } while (outcome.violation === null && ++seed < first + MAX_SEEDS)
     expect(tried.ever, 'the statement it is about has changed: it plants nothing any more').toBe(true)
     expect(outcome.violation, `seeds ${first} to ${seed}`).not.toBeNull()
     console.log(`seed ${seed}: ${outcome.violation!.slice(0, 200)}\n  SEED=${seed} npx vitest run test/simulation -t '${name}'`)

@@ -5,7 +5,7 @@
 import { generateApiKey } from '../../src/core/api-key.ts'
 import { newId } from '../../src/core/id.ts'
 import type { Millis } from '../../src/core/model.ts'
-import type { Held, LeaseEnd, Store } from '../../src/store/interfaces.ts'
+import type { LeaseEnd, LeaseRef, Store } from '../../src/store/interfaces.ts'
 import type { Auditor } from './auditor.ts'
 import type { Sabotage } from './database.ts'
 import { createLife, createMachine, type Life, type Machine } from './machine.ts'
@@ -59,7 +59,7 @@ interface Claimed {
   readonly lease: { readonly token: string; readonly seconds: number }
   readonly input: Plan
 }
-interface Lease extends Held {
+interface Lease extends LeaseRef {
   readonly token: string
 }
 interface Answer {

@@ -18,7 +18,7 @@ import { beforeEach, describe, expect, onTestFinished, test } from 'vitest'
 import { audit, backup, restore } from '../../src/cli/operations.ts'
 import { parseConfig } from '../../src/config/config.ts'
 import { systemClock } from '../../src/core/clock.ts'
-import { createSealer } from '../../src/core/encryption.ts'
+import { createEncryptor } from '../../src/core/encryption.ts'
 import { openStore } from '../../src/store/open.ts'
 import { addClient, addTask, addTasks } from '../support/work.ts'
 
@@ -39,7 +39,7 @@ const open = async (name: string, owner = false) => {
 /** A store with some tasks, sealed with `masterKey`. */
 async function made(name: string): Promise<{ clientId: string; taskId: string }> {
   const store = await open(name)
-  await store.keepSetting('canary', createSealer({ masterKey, clock }).canary())
+  await store.keepSetting('canary', createEncryptor({ masterKey, clock }).keyCheck())
   const clientId = await addClient(store)
   const { id } = await addTask(store, { clientId, input: '"a secret of mine"' })
   await store.close()

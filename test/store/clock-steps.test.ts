@@ -97,7 +97,7 @@ describe.each(engines)('A node’s clock that is set by an hour, on %s,', (engin
   test('makes no tick twice, none before its time, and leaves none out', async () => {
     const store = await openNode(engine)
     const clientId = await addClient(store)
-    const ticker = createTicker({ store, registry, clock: systemClock(), room: ROOM, onError: () => {} })
+    const ticker = createTicker({ store, registry, clock: systemClock(), budget: ROOM, onError: () => {} })
     const start = Math.ceil((await store.now()) / 1_000) * 1_000
     await store.addSchedule(newSchedule({ clientId, cron: '* * * * * *', catchUp: 'none', nextAt: start }), MANY)
     const daily = added(
@@ -130,7 +130,7 @@ test('The clock of a PostgreSQL server that is set forward and back by an hour m
   onTestFinished(() => ground.close())
   const { store } = ground
   const clientId = await addClient(store)
-  const ticker = createTicker({ store, registry, clock: systemClock(), room: ROOM, onError: () => {} })
+  const ticker = createTicker({ store, registry, clock: systemClock(), budget: ROOM, onError: () => {} })
   onTestFinished(() => ticker.stop())
   ticker.start()
   const first = Math.floor((await store.now()) / 60_000) * 60_000 + 30 * 60_000

@@ -6,7 +6,7 @@ import { sql } from 'drizzle-orm'
 import pg from 'pg'
 import { describe, expect, onTestFinished, test } from 'vitest'
 import { systemClock } from '../../src/core/clock.ts'
-import { order } from '../../src/store/driver.ts'
+import { writePriority } from '../../src/store/driver.ts'
 import type { Store } from '../../src/store/interfaces.ts'
 import { migrateStore, openStore } from '../../src/store/open.ts'
 import { query, type Script } from '../../src/store/script.ts'
@@ -191,7 +191,7 @@ describe('a full disk under SQLite', () => {
     const driver = openSqlite(url.slice('file:'.length), manualClock())
     onTestFinished(() => driver.close())
     const write = (text: () => ReturnType<typeof sql>) =>
-      driver.write(order.other, function* (): Script<void> {
+      driver.write(writePriority.other, function* (): Script<void> {
         yield query(text)
       })
     const most = (pages: number) => write(() => sql.raw(`pragma max_page_count = ${pages}`))

@@ -2,20 +2,20 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { systemClock } from '../../src/core/clock.ts'
 import type { Task } from '../../src/core/model.ts'
-import { type Driver, order } from '../../src/store/driver.ts'
+import { type Driver, writePriority } from '../../src/store/driver.ts'
 import type { Allotment, OpenMark } from '../../src/store/interfaces.ts'
 import { openPostgres } from '../../src/store/postgres.ts'
-import { admit, claim, mend, type Slots } from '../../src/store/queue/claim.ts'
-import { newRound } from '../../src/store/queue/fair-order.ts'
+import { admit, claim, type LentSlots, repairLanes } from '../../src/store/queue/claim.ts'
+import { newFairCursor } from '../../src/store/queue/fair-order.ts'
 import { findExpired, renew } from '../../src/store/queue/leases.ts'
 import { queueOf } from '../../src/store/queue/task-types.ts'
 import type { Script } from '../../src/store/script.ts'
 import { countBulk } from '../../src/store/scripts/bulk.ts'
-import { findEndings } from '../../src/store/scripts/changes.ts'
-import { DELIVERIES, settleDeliveries, takingDeliveries } from '../../src/store/scripts/deliveries.ts'
+import { findTerminalEvents } from '../../src/store/scripts/changes.ts'
+import { DELIVERIES, deliveryTable, settleDeliveries } from '../../src/store/scripts/deliveries.ts'
 import { changeEndpoint, addEndpoint as insertEndpoint, removeEndpoint } from '../../src/store/scripts/endpoints.ts'
 import { eraseClient, removeClient } from '../../src/store/scripts/erasure.ts'
-import { expireDeliveries, tellFailing } from '../../src/store/scripts/health.ts'
+import { announceFailing, expireDeliveries } from '../../src/store/scripts/health.ts'
 import { callbackStatuses, countOpenTasks } from '../../src/store/scripts/lists.ts'
 import { countReplay } from '../../src/store/scripts/replay.ts'
 import { ageNews, sweepLanes } from '../../src/store/scripts/retention.ts'
@@ -44,7 +44,7 @@ import {
 const BACKLOG = Number(process.env.RINGBACK_TEST_BACKLOG ?? 50_000)
 const backlog = BACKLOG.toLocaleString('en-US')
 /** Rows any one statement may visit: some for each slot it fills, whatever waits elsewhere. */
-const MOST_VISITED = 200
+const MAX_VISITED = 200
 
 /** When PostgreSQL looked at its tables, by which it plans: if at all, after a test; or while all but one of their rows were being written. */
 const looks = [...engines.map((engine) => [engine, 'later'] as const), ['postgres', 'amid'] as const]
@@ -99,7 +99,7 @@ describe.each(looks)(`with ${backlog} rows in the lanes of others, on %s, which 
 
   const measure = async <R>(script: () => Script<R>): Promise<{ answer: R; visits: readonly Visit[] }> => {
     const visits: Visit[] = []
-    const answer = await driver.write(order.other, () => {
+    const answer = await driver.write(writePriority.other, () => {
       visits.length = 0
       return explained(script(), driver, visits)
     })
@@ -108,7 +108,7 @@ describe.each(looks)(`with ${backlog} rows in the lanes of others, on %s, which 
   const expectFew = (visits: readonly Visit[]): void => {
     expect(visits.length).toBeGreaterThan(0)
     for (const { text, rows, scans } of visits) {
-      expect(rows, text).toBeLessThanOrEqual(MOST_VISITED)
+      expect(rows, text).toBeLessThanOrEqual(MAX_VISITED)
       expect(scans, text).toEqual([])
     }
   }
@@ -121,7 +121,7 @@ describe.each(looks)(`with ${backlog} rows in the lanes of others, on %s, which 
       const { store } = ground
       const { id } = await addTask(store, { clientId: quiet })
       const queues = [{ id: queueOf('report.build'), cap: state === 'as loaded' ? null : 1_000 }]
-      const claimed = await measure(() => claim(takingTasks(30_000, 'boot_a', view), queues, 10, newRound()))
+      const claimed = await measure(() => claim(takingTasks(30_000, 'boot_a', view), queues, 10, newFairCursor()))
       expect(claimed.answer.taken.map((task) => task.id)).toEqual([id])
       expectFew(claimed.visits)
       const [task] = claimed.answer.taken
@@ -131,7 +131,9 @@ describe.each(looks)(`with ${backlog} rows in the lanes of others, on %s, which 
       expectFew(settled.visits)
       expect((await store.findTasks([id]))[0]!.state).toBe('completed')
 
-      const sending = await measure(() => claim(takingDeliveries(30_000, 'boot_a', view), [{ id: DELIVERIES, cap: null }], 10, newRound()))
+      const sending = await measure(() =>
+        claim(deliveryTable(30_000, 'boot_a', view), [{ id: DELIVERIES, cap: null }], 10, newFairCursor()),
+      )
       expect(sending.answer.taken.map((delivery) => delivery.taskId)).toEqual([id])
       expectFew(sending.visits)
       expectFew((await measure(() => settleDeliveries([delivered(sending.answer.taken[0]!)], view))).visits)
@@ -150,14 +152,14 @@ describe.each(looks)(`with ${backlog} rows in the lanes of others, on %s, which 
       { clientId: one, laneId: slow },
     ]
     const allotment: Allotment = { refused, take: (_clientId, _laneId, n) => n }
-    const slots: Slots = { by: 'boot_a', leaseMs: 30_000, count: 5, allot: () => allotment }
+    const slots: LentSlots = { by: 'boot_a', leaseMs: 30_000, count: 5, allot: () => allotment }
     const started = await measure(() => admit(new Map([[well, { clientId: one, n: 1 }]]), slots, Date.now()))
     expect([...started.answer]).toEqual([[well, 1]])
     expectFew(started.visits)
     const { id } = await addTask(store, { clientId: one, callback: { endpointId: well } })
     await store.settleTask(completed(await claimOne(store)))
     const queues = [{ id: DELIVERIES, cap: null }]
-    const claimed = await measure(() => claim(takingDeliveries(30_000, 'boot_a', view), queues, 10, newRound(), allotment))
+    const claimed = await measure(() => claim(deliveryTable(30_000, 'boot_a', view), queues, 10, newFairCursor(), allotment))
     expect(claimed.answer.taken.map(({ taskId }) => taskId)).toEqual([id])
     expect(claimed.answer).toMatchObject({ more: false, refused: [refused[0], refused[2]] })
     expectFew(claimed.visits)
@@ -180,12 +182,12 @@ describe.each(looks)(`with ${backlog} rows in the lanes of others, on %s, which 
 
   test('a claim that finds nothing, and the search for lost turns, visit none of them', async () => {
     const nothing = await measure(() =>
-      claim(takingTasks(30_000, 'boot_a', view), [{ id: queueOf('report.build'), cap: null }], 10, newRound()),
+      claim(takingTasks(30_000, 'boot_a', view), [{ id: queueOf('report.build'), cap: null }], 10, newFairCursor()),
     )
     expect(nothing.answer.taken).toEqual([])
     expectFew(nothing.visits)
-    expectFew((await measure(() => mend('task'))).visits)
-    expectFew((await measure(() => mend('delivery'))).visits)
+    expectFew((await measure(() => repairLanes('task'))).visits)
+    expectFew((await measure(() => repairLanes('delivery'))).visits)
   })
 
   test('neither does a page of another endpoint’s replay', async () => {
@@ -215,9 +217,9 @@ describe.each(looks)(`with ${backlog} rows in the lanes of others, on %s, which 
     await store.changeEndpoint(mountain, clientId, { events: '["task.progress","task.completed"]' }, null)
     await addTask(store, { clientId, type: 'third.type' })
     const task = await claimOne(store, {}, ['third.type'])
-    const report = { ...task, progress: 10, message: null, told: true }
+    const report = { ...task, progress: 10, message: null, notify: true }
     const first = await measure(() => reportProgress([report], view))
-    expect(first.answer).toMatchObject([{ heard: 'told' }])
+    expect(first.answer).toMatchObject([{ notified: 'told' }])
     expectFew(first.visits)
     expectFew((await measure(() => reportProgress([report], view))).visits)
     expectFew((await measure(() => settleTasks([completed(task)], view))).visits)
@@ -256,7 +258,7 @@ describe.each(looks)(`with ${backlog} rows in the lanes of others, on %s, which 
   })
 
   test('neither does the search for endpoints that fail and for holds that end', async () => {
-    expectFew((await measure(() => tellFailing(100, view))).visits)
+    expectFew((await measure(() => announceFailing(100, view))).visits)
     expectFew((await measure(() => expireDeliveries(100, 14 * 86_400_000))).visits)
   })
 
@@ -264,7 +266,7 @@ describe.each(looks)(`with ${backlog} rows in the lanes of others, on %s, which 
     const { visits } = await measure(() => ageNews('', 100, 7 * 86_400_000))
     // Endpoints alone are walked along, once an hour.
     expectFew(visits.filter(({ text }) => !text.includes('endpoints')))
-    for (const { rows, text } of visits) expect(rows, text).toBeLessThanOrEqual(MOST_VISITED)
+    for (const { rows, text } of visits) expect(rows, text).toBeLessThanOrEqual(MAX_VISITED)
   })
 
   test('nor does the search for schedules that are due visit those that are not, nor a tick', async () => {
@@ -300,7 +302,7 @@ describe.each(looks)(`with ${backlog} rows in the lanes of others, on %s, which 
   test('nor do the proof of an endpoint, its change and its deletion', async () => {
     const given = newEndpoint({ clientId: quiet, verification: 'challenge', verified: false })
     expectFew((await measure(() => insertEndpoint(given, MANY, view))).visits)
-    const asked = await measure(() => claim(takingDeliveries(30_000, 'boot_a', view), [{ id: DELIVERIES, cap: null }], 10, newRound()))
+    const asked = await measure(() => claim(deliveryTable(30_000, 'boot_a', view), [{ id: DELIVERIES, cap: null }], 10, newFairCursor()))
     expect(asked.answer.taken.map(({ eventType }) => eventType)).toEqual(['endpoint.verification'])
     expectFew((await measure(() => settleDeliveries([delivered(asked.answer.taken[0]!)], view))).visits)
     expectFew((await measure(() => changeEndpoint(given.id, quiet, { verified: false }, null, view))).visits)
@@ -311,12 +313,12 @@ describe.each(looks)(`with ${backlog} rows in the lanes of others, on %s, which 
     const { store } = ground
     await store.changeEndpoint(mountain, null, { paused: false }, null)
     const queues = [{ id: DELIVERIES, cap: null }]
-    const first = await measure(() => claim(takingDeliveries(30_000, 'boot_a', view), queues, 10, newRound()))
+    const first = await measure(() => claim(deliveryTable(30_000, 'boot_a', view), queues, 10, newFairCursor()))
     expect(first.answer.taken.map(({ endpointId }) => endpointId)).toEqual([mountain, mountain])
     expectFew(first.visits)
     const { id } = await addTask(store, { clientId: quiet })
     await store.settleTask(completed(await claimOne(store)))
-    const second = await measure(() => claim(takingDeliveries(30_000, 'boot_a', view), queues, 10, newRound()))
+    const second = await measure(() => claim(deliveryTable(30_000, 'boot_a', view), queues, 10, newFairCursor()))
     expect(second.answer.taken.map(({ taskId }) => taskId)).toEqual([id])
     expectFew(second.visits)
     expectFew((await measure(() => settleDeliveries([delivered(first.answer.taken[0]!)], view))).visits)
@@ -330,20 +332,18 @@ describe.each(looks)(`with ${backlog} rows in the lanes of others, on %s, which 
         let best = Infinity
         for (let i = 0; i < 20; i++) {
           const startedAt = performance.now()
-          await driver.write(order.other, script)
+          await driver.write(writePriority.other, script)
           best = Math.min(best, performance.now() - startedAt)
         }
         return best
       }
-      const round = newRound()
+      const round = newFairCursor()
       expect(
         await fastest(() => claim(takingTasks(30_000, 'boot_a', view), [{ id: queueOf('report.build'), cap: null }], 10, round)),
       ).toBeLessThan(5)
-      expect(await fastest(() => claim(takingDeliveries(30_000, 'boot_a', view), [{ id: DELIVERIES, cap: null }], 10, round))).toBeLessThan(
-        5,
-      )
-      expect(await fastest(() => mend('task'))).toBeLessThan(5)
-      expect(await fastest(() => mend('delivery'))).toBeLessThan(5)
+      expect(await fastest(() => claim(deliveryTable(30_000, 'boot_a', view), [{ id: DELIVERIES, cap: null }], 10, round))).toBeLessThan(5)
+      expect(await fastest(() => repairLanes('task'))).toBeLessThan(5)
+      expect(await fastest(() => repairLanes('delivery'))).toBeLessThan(5)
     },
   )
 })
@@ -402,11 +402,11 @@ describe.each([['as new'], ['amid']])(`with ${MANY_LANES} lanes on a PostgreSQL 
   )
   /** Rows each statement may visit: about as many as it is asked about, whatever else there is. */
   const asked: readonly (readonly [string, number, () => Script<unknown>])[] = [
-    ['the search for lost turns', MANY_LANES * 8, () => mend('task')],
+    ['the search for lost turns', MANY_LANES * 8, () => repairLanes('task')],
     [
       'a claim of some lanes',
       500,
-      () => claim(takingTasks(30_000, 'boot_a', view), [{ id: queueOf('report.build'), cap: null }], 10, newRound()),
+      () => claim(takingTasks(30_000, 'boot_a', view), [{ id: queueOf('report.build'), cap: null }], 10, newFairCursor()),
     ],
     ['a sweep of idle lanes', 2_000, () => sweepLanes('', 100)],
     ['a page of a replay', 8_000, () => countReplay({ ...page, clientId, endpointId }, null)],
@@ -416,14 +416,14 @@ describe.each([['as new'], ['amid']])(`with ${MANY_LANES} lanes on a PostgreSQL 
       7_000,
       () => countBulk({ clientId, states: ['failed'], createdBefore: 8e12, metadata: { key: 'order', value: 'A' } }, null),
     ],
-    ['the endings of some tasks', 500, () => findEndings(ids)],
+    ['the endings of some tasks', 500, () => findTerminalEvents(ids)],
     ['what became of their callbacks', 1_000, () => callbackStatuses(ids)],
     ['the erasing of a task', 50, () => eraseTask('task_100007', clientId)],
     ['tasks past their time', 50, () => endOverdue(100, 1_000, view)],
   ]
   test.each(asked)('%s visits what it is asked about', async (_, most, script) => {
     const visits: Visit[] = []
-    await driver.write(order.other, () => {
+    await driver.write(writePriority.other, () => {
       visits.length = 0
       return explained(script(), driver, visits)
     })

@@ -4,7 +4,7 @@ import { sql } from 'drizzle-orm'
 import pg from 'pg'
 import { expect, onTestFinished, test } from 'vitest'
 import { systemClock } from '../../src/core/clock.ts'
-import { order } from '../../src/store/driver.ts'
+import { writePriority } from '../../src/store/driver.ts'
 import { openPostgres } from '../../src/store/postgres.ts'
 import { first, query, type Script } from '../../src/store/script.ts'
 import { freshPostgres } from '../support/databases.ts'
@@ -28,14 +28,14 @@ test('a connection that breaks in the middle of a transaction fails that transac
   })
   const sleeping = `from pg_stat_activity where datname = current_database() and query like '%pg_sleep(60)%' and pid <> pg_backend_pid()`
   const broken = expect(
-    driver.write(order.other, function* (): Script<void> {
+    driver.write(writePriority.other, function* (): Script<void> {
       yield query(() => sql`select pg_sleep(60)`)
     }),
   ).rejects.toThrow('terminat')
   await until(async () => (await behind.query(`select 1 ${sleeping}`)).rowCount === 1)
   await behind.query(`select pg_terminate_backend(pid) ${sleeping}`)
   await broken
-  expect(await driver.write(order.other, one)).toEqual({ one: 1 })
+  expect(await driver.write(writePriority.other, one)).toEqual({ one: 1 })
 })
 
 test('a feed reader skips nothing while a transaction that has its place in the feed is still open', async () => {

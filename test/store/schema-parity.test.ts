@@ -3,7 +3,7 @@ import { getTableColumns, getTableName } from 'drizzle-orm'
 import { getTableConfig as postgresConfig } from 'drizzle-orm/pg-core'
 import { getTableConfig as sqliteConfig } from 'drizzle-orm/sqlite-core'
 import { describe, expect, expectTypeOf, test } from 'vitest'
-import type { Attempt, AuditEntry, Client, Delivery, Endpoint, Event, Key, SigningKey, Task } from '../../src/core/model.ts'
+import type { ApiKey, Attempt, AuditEntry, Client, Delivery, Endpoint, Event, SigningKey, Task } from '../../src/core/model.ts'
 import * as postgres from '../../src/store/schema.postgres.ts'
 import * as sqlite from '../../src/store/schema.sqlite.ts'
 
@@ -22,7 +22,7 @@ describe('the schemas', () => {
     expectTypeOf<Rows['endpoints']>().toExtend<Endpoint>()
     expectTypeOf<Rows['events']>().toExtend<Event>()
     expectTypeOf<Rows['attempts']>().toExtend<Attempt>()
-    expectTypeOf<Rows['keys']>().toExtend<Key>()
+    expectTypeOf<Rows['keys']>().toExtend<ApiKey>()
     expectTypeOf<Rows['signingKeys']>().toExtend<SigningKey>()
     expectTypeOf<Rows['clients']>().toExtend<Client>()
     expectTypeOf<Rows['auditLog']>().toExtend<AuditEntry>()

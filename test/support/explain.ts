@@ -1,7 +1,7 @@
 /** What the statements of a script visit, by the plans of the databases themselves. */
 import { sql } from 'drizzle-orm'
 import type { Driver } from '../../src/store/driver.ts'
-import { type Call, query, type Script } from '../../src/store/script.ts'
+import { type BoundStatement, query, type Script } from '../../src/store/script.ts'
 
 export interface Visit {
   readonly text: string
@@ -17,7 +17,7 @@ export function* explained<R>(script: Script<R>, { dialect }: Driver, visits: Vi
   while (!turn.done) {
     const asked = turn.value
     const answers: unknown[] = []
-    for (const call of Array.isArray(asked) ? (asked as readonly Call[]) : [asked as Call]) {
+    for (const call of Array.isArray(asked) ? (asked as readonly BoundStatement[]) : [asked as BoundStatement]) {
       const text = (analyze: string) => query((d) => sql`explain ${sql.raw(analyze)} ${call.statement.build(d)}`, call.values)
       if (dialect.name === 'sqlite') visits.push({ ...planned((yield text('query plan')) as never), rows: 0 })
       else {

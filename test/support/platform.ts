@@ -1,6 +1,6 @@
 /** The whole platform on SQLite under a clock moved by hand, sending over real sockets. */
 import { onTestFinished } from 'vitest'
-import { listeningAt, loadDevelopmentSecrets, parseConfig } from '../../src/config/config.ts'
+import { loadDevelopmentSecrets, parseConfig, withPort } from '../../src/config/config.ts'
 import type { Options } from '../../src/config/settings.ts'
 import type { Millis } from '../../src/core/model.ts'
 import { openRingback } from '../../src/platform.ts'
@@ -30,7 +30,7 @@ export async function openPlatform(options: Options = {}): Promise<Platform> {
   const { url, remove } = freshSqlite()
   const clock = manualClock(Date.now())
   const given = parseConfig({ env: {}, options: { databaseUrl: url, publicUrl: 'https://tasks.example', ...options } })
-  const config = listeningAt(loadDevelopmentSecrets(given, clock), 0)
+  const config = withPort(loadDevelopmentSecrets(given, clock), 0)
   const echo = defineTask({ type: 'echo', run: async (input: unknown) => input })
   const quiet = { info() {}, warn() {}, debug() {}, error() {} }
   const ringback = await openRingback({ config, tasks: [echo], log: quiet as never, clock })

@@ -4,7 +4,7 @@
  */
 import { execFileSync } from 'node:child_process'
 import { statSync } from 'node:fs'
-import { listeningAt, parseConfig } from '../../src/config/config.ts'
+import { parseConfig, withPort } from '../../src/config/config.ts'
 import { openRingback } from '../../src/platform.ts'
 import { defineTask } from '../../src/tasks/define.ts'
 import { eventually } from './server.ts'
@@ -31,7 +31,7 @@ const tasks = [
 let troubles = 0
 const warn = () => void troubles++
 const options = { databaseUrl, adminToken, masterKey: Buffer.alloc(32, 7).toString('base64') }
-const config = listeningAt(parseConfig({ env: {}, options }), 0) as Parameters<typeof openRingback>[0]['config']
+const config = withPort(parseConfig({ env: {}, options }), 0) as Parameters<typeof openRingback>[0]['config']
 const ringback = await openRingback({ config, tasks, log: { info() {}, debug() {}, error: warn, warn } as never })
 await ringback.start()
 const ask = (token: string) => async (method: string, path: string, body?: object) => {

@@ -2,8 +2,17 @@
 import { systemClock } from '../../src/core/clock.ts'
 import { newId, type Prefix } from '../../src/core/id.ts'
 import type { Callback, Failure, Task } from '../../src/core/model.ts'
-import type { Room } from '../../src/engine/open-tasks.ts'
-import type { Added, Claim, DeliverySettlement, NewEndpoint, NewTask, Owed, Settlement, Store } from '../../src/store/interfaces.ts'
+import type { OpenTaskBudget } from '../../src/engine/open-tasks.ts'
+import type {
+  Added,
+  ClaimOptions,
+  DeliverySettlement,
+  EndpointInsert,
+  NewTask,
+  OwedDelivery,
+  Settlement,
+  Store,
+} from '../../src/store/interfaces.ts'
 
 const clock = systemClock()
 export const idOf = (prefix: Prefix): string => newId(clock, prefix)
@@ -27,7 +36,7 @@ export const newTask = (given: Omit<Partial<NewTask>, 'callback'> & { clientId: 
   callback: given.callback === null ? null : JSON.stringify(given.callback ?? {}),
 })
 
-export const newEndpoint = (given: Partial<NewEndpoint> & { clientId: string }): NewEndpoint => {
+export const newEndpoint = (given: Partial<EndpointInsert> & { clientId: string }): EndpointInsert => {
   const id = idOf('endpoint')
   return {
     id,
@@ -55,11 +64,11 @@ export async function addClient(store: Store, name = 'Client'): Promise<string> 
   await store.addClient({ id, name })
   return id
 }
-export async function addEndpoint(store: Store, given: Partial<NewEndpoint> & { clientId: string }): Promise<string> {
+export async function addEndpoint(store: Store, given: Partial<EndpointInsert> & { clientId: string }): Promise<string> {
   return added(await store.addEndpoint(newEndpoint(given), MANY)).id
 }
 /** Room for every task. */
-export const ROOM: Room = { take: async (_, wanted) => wanted, isFull: async () => false }
+export const ROOM: OpenTaskBudget = { take: async (_, wanted) => wanted, isFull: async () => false }
 /** More than any test gives a client. */
 export const MANY = 1_000_000
 export function added<T>(answer: Added<T>): T {
@@ -79,22 +88,22 @@ export async function addTasks(store: Store, count: number, given: Parameters<ty
 }
 
 export const LEASE_MS = 30_000
-export const claim = (given: Partial<Claim> = {}): Claim => ({ limit: 100, leaseMs: LEASE_MS, by: 'boot_a', ...given })
+export const claim = (given: Partial<ClaimOptions> = {}): ClaimOptions => ({ limit: 100, leaseMs: LEASE_MS, by: 'boot_a', ...given })
 /** Claims tasks of these types, without a limit across nodes. */
 export async function claimTasks(
   store: Store,
-  given: Partial<Claim> = {},
+  given: Partial<ClaimOptions> = {},
   types: readonly string[] = ['report.build'],
 ): Promise<readonly Task[]> {
   const { items } = await store.claimTasks({ ...claim(given), types: types.map((type) => ({ type, concurrency: null })) })
   return items
 }
-export async function claimOne(store: Store, given: Partial<Claim> = {}, types?: readonly string[]): Promise<Task> {
+export async function claimOne(store: Store, given: Partial<ClaimOptions> = {}, types?: readonly string[]): Promise<Task> {
   const [task] = await claimTasks(store, { limit: 1, ...given }, types)
   if (!task) throw new Error('nothing was claimable')
   return task
 }
-export const claimDeliveries = async (store: Store, given: Partial<Claim> = {}): Promise<readonly Owed[]> =>
+export const claimDeliveries = async (store: Store, given: Partial<ClaimOptions> = {}): Promise<readonly OwedDelivery[]> =>
   (await store.claimDeliveries(claim(given))).items
 
 export async function findTask(store: Store, id: string): Promise<Task> {

@@ -2,13 +2,13 @@ import { createHash, randomBytes } from 'node:crypto'
 import { base64url, createLocalJWKSet, FlattenedSign, flattenedVerify, type JSONWebKeySet } from 'jose'
 import { describe, expect, test } from 'vitest'
 import { systemClock } from '../../src/core/clock.ts'
-import { createSealer, type Sealer } from '../../src/core/encryption.ts'
+import { createEncryptor, type Encryptor } from '../../src/core/encryption.ts'
 import type { Millis, SigningKey, SigningKeyState } from '../../src/core/model.ts'
 import { createKeyRing, type KeyRing, planKeys, type SigningKeyStore } from '../../src/webhook/keys.ts'
 import { fc } from '../support/chance.ts'
 
 const DAY_MS = 86_400_000
-const newSealer = (): Sealer => createSealer({ masterKey: randomBytes(32).toString('base64'), clock: systemClock() })
+const newSealer = (): Encryptor => createEncryptor({ masterKey: randomBytes(32).toString('base64'), clock: systemClock() })
 const published = (ring: KeyRing): JSONWebKeySet => JSON.parse(ring.jwks().body) as JSONWebKeySet
 const kids = (ring: KeyRing): (string | undefined)[] => published(ring).keys.map((key) => key.kid)
 
@@ -59,7 +59,7 @@ const settled = (): Promise<void> => new Promise((resolve) => setImmediate(() =>
 describe('the first start', () => {
   test('makes an active and a next key, and publishes both', async () => {
     const { store, rows, kid } = memory()
-    const ring = createKeyRing({ store, sealer: newSealer(), clock: stillClock() })
+    const ring = createKeyRing({ store, encryptor: newSealer(), clock: stillClock() })
     await ring.load()
     expect(rows.map(({ state }) => state)).toEqual(['active', 'next'])
     expect(kids(ring)).toEqual([kid('active'), kid('next')])
@@ -68,11 +68,11 @@ describe('the first start', () => {
 
   test('is the only one: a later start finds the same keys', async () => {
     const { store, rows } = memory()
-    const sealer = newSealer()
-    const before = createKeyRing({ store, sealer, clock: stillClock() })
+    const encryptor = newSealer()
+    const before = createKeyRing({ store, encryptor, clock: stillClock() })
     await before.load()
     const kept = structuredClone(rows)
-    const after = createKeyRing({ store, sealer, clock: stillClock() })
+    const after = createKeyRing({ store, encryptor, clock: stillClock() })
     await after.load()
     expect(rows).toEqual(kept)
     expect(after.jwks()).toEqual(before.jwks())
@@ -82,7 +82,7 @@ describe('the first start', () => {
     await fc.assert(
       fc.asyncProperty(fc.scheduler(), fc.integer({ min: 2, max: 3 }), async (order, nodes) => {
         const { store, rows } = memory()
-        const sealer = newSealer()
+        const encryptor = newSealer()
         const rings = Array.from({ length: nodes }, () =>
           createKeyRing({
             store: {
@@ -90,7 +90,7 @@ describe('the first start', () => {
               addSigningKeys: order.scheduleFunction(store.addSigningKeys),
               turnKeys: order.scheduleFunction(store.turnKeys),
             },
-            sealer,
+            encryptor,
             clock: stillClock(),
           }),
         )
@@ -107,8 +107,8 @@ describe('the first start', () => {
   test('with a wrong master key makes no keys and changes none', async () => {
     const { store, rows, move } = memory()
     const clock = stillClock()
-    await createKeyRing({ store, sealer: newSealer(), clock }).load()
-    const wrong = createKeyRing({ store, sealer: newSealer(), clock })
+    await createKeyRing({ store, encryptor: newSealer(), clock }).load()
+    const wrong = createKeyRing({ store, encryptor: newSealer(), clock })
     const kept = structuredClone(rows)
     await expect(wrong.load()).rejects.toThrow(/signing_keys\.private_jwk of .* was sealed with master key/)
     expect(rows).toEqual(kept)
@@ -122,7 +122,7 @@ describe('the first start', () => {
 describe('a key', () => {
   test('signs what its published half verifies', async () => {
     const { store } = memory()
-    const ring = createKeyRing({ store, sealer: newSealer(), clock: stillClock() })
+    const ring = createKeyRing({ store, encryptor: newSealer(), clock: stillClock() })
     await ring.load()
     const { kid, privateKey } = await ring.active()
     const jws = await new FlattenedSign(new TextEncoder().encode('{}')).setProtectedHeader({ alg: 'ES256', kid }).sign(privateKey)
@@ -135,8 +135,8 @@ describe('a key', () => {
 
   test('is named by its RFC 7638 thumbprint, and its private half is sealed at its own row', async () => {
     const { store } = memory()
-    const [sealer, clock] = [newSealer(), stillClock()]
-    const key = await createKeyRing({ store, sealer, clock }).generateSigningKey('next')
+    const [encryptor, clock] = [newSealer(), stillClock()]
+    const key = await createKeyRing({ store, encryptor, clock }).generateSigningKey('next')
     const { kty, crv, x, y } = JSON.parse(key.publicJwk) as Record<string, string>
     const canonical = `{"crv":"${crv}","kty":"${kty}","x":"${x}","y":"${y}"}`
     expect(key.id).toBe(createHash('sha256').update(canonical).digest('base64url'))
@@ -150,13 +150,13 @@ describe('a key', () => {
       wantedAt: null,
     })
     const place = { table: 'signing_keys', id: key.id, column: 'private_jwk' }
-    expect(JSON.parse(sealer.open(key.privateJwk, place))).toMatchObject({ kty, crv, x, y, d: expect.any(String) })
-    expect(() => sealer.open(key.privateJwk, { ...place, id: 'another' })).toThrow(/another row/)
+    expect(JSON.parse(encryptor.decrypt(key.privateJwk, place))).toMatchObject({ kty, crv, x, y, d: expect.any(String) })
+    expect(() => encryptor.decrypt(key.privateJwk, { ...place, id: 'another' })).toThrow(/another row/)
   })
 
   test('is published with its public members alone, whatever the row holds', async () => {
     const { store, rows } = memory()
-    const ring = createKeyRing({ store, sealer: newSealer(), clock: stillClock() })
+    const ring = createKeyRing({ store, encryptor: newSealer(), clock: stillClock() })
     await ring.load()
     rows[0] = { ...rows[0]!, publicJwk: JSON.stringify({ ...JSON.parse(rows[0]!.publicJwk), d: 'leaked', ext: true }) }
     await ring.load()
@@ -169,7 +169,7 @@ describe('a key', () => {
 describe('the published set', () => {
   test('holds active, next and retiring keys and no revoked one', async () => {
     const { store, kid, move } = memory()
-    const ring = createKeyRing({ store, sealer: newSealer(), clock: stillClock() })
+    const ring = createKeyRing({ store, encryptor: newSealer(), clock: stillClock() })
     await ring.load()
     const [first, second] = [kid('active'), kid('next')]
     move('active', 'retiring')
@@ -187,7 +187,7 @@ describe('the published set', () => {
 
   test('has a strong ETag that changes with it and with nothing else', async () => {
     const { store, move } = memory()
-    const ring = createKeyRing({ store, sealer: newSealer(), clock: stillClock() })
+    const ring = createKeyRing({ store, encryptor: newSealer(), clock: stillClock() })
     await ring.load()
     const { etag } = ring.jwks()
     expect(etag).toMatch(/^"[\w-]{22}"$/)
@@ -199,14 +199,14 @@ describe('the published set', () => {
   })
 
   test('cannot be asked for before it was loaded', () => {
-    expect(() => createKeyRing({ store: memory().store, sealer: newSealer(), clock: stillClock() }).jwks()).toThrow(/await load\(\)/)
+    expect(() => createKeyRing({ store: memory().store, encryptor: newSealer(), clock: stillClock() }).jwks()).toThrow(/await load\(\)/)
   })
 })
 
 describe('a view of the keys', () => {
   async function loaded() {
     const [held, clock] = [memory(), stillClock()]
-    const ring = createKeyRing({ store: held.store, sealer: newSealer(), clock })
+    const ring = createKeyRing({ store: held.store, encryptor: newSealer(), clock })
     await ring.load()
     return { ...held, clock, ring }
   }
@@ -266,7 +266,7 @@ describe('a view of the keys', () => {
 
   test('that arrives late does not bring back a revoked key', async () => {
     const { store, kid, move } = memory()
-    const [sealer, clock] = [newSealer(), stillClock()]
+    const [encryptor, clock] = [newSealer(), stillClock()]
     const gates: (() => void)[] = []
     let gated = false
     const slow: SigningKeyStore = {
@@ -277,7 +277,7 @@ describe('a view of the keys', () => {
         return rows
       },
     }
-    const ring = createKeyRing({ store: slow, sealer, clock })
+    const ring = createKeyRing({ store: slow, encryptor, clock })
     await ring.load()
     const second = kid('next')
     gated = true

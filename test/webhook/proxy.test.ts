@@ -6,7 +6,7 @@ import { expect, onTestFinished, test } from 'vitest'
 import { parseConfig } from '../../src/config/config.ts'
 import { systemClock } from '../../src/core/clock.ts'
 import { type AddressRulesInput, parseAddressRules } from '../../src/webhook/address.ts'
-import type { Limits } from '../../src/webhook/attempt.ts'
+import type { TransportLimits } from '../../src/webhook/attempt.ts'
 import { createTransport, type Transport } from '../../src/webhook/transport.ts'
 import { openReceiver, type Receiver } from '../support/receiver.ts'
 
@@ -54,7 +54,11 @@ const portOf = ({ url }: Receiver): string => new URL(url).port
 
 function through(
   proxy: string,
-  { rules, addresses = ['127.0.0.1'], limits }: { rules?: AddressRulesInput; addresses?: readonly string[]; limits?: Partial<Limits> } = {},
+  {
+    rules,
+    addresses = ['127.0.0.1'],
+    limits,
+  }: { rules?: AddressRulesInput; addresses?: readonly string[]; limits?: Partial<TransportLimits> } = {},
 ): Transport {
   const transport = createTransport({
     clock: systemClock(),

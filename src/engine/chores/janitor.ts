@@ -49,13 +49,13 @@ const LEFTOVERS_EVERY_MS = 600_000
 /** How often news of endpoints, and endpoints that were deleted, are looked at: few they are, beside tasks. */
 const NEWS_EVERY_MS = 3_600_000
 /** Tasks looked at in one go; the rest waits for the next: 5,000 a second can age out. */
-const MOST_WALKED = 300_000
+const MAX_WALKED = 300_000
 /** How often other nodes are told which types are run here: well within the minute after which nobody is believed to run one. */
 const SEEN_EVERY_MS = 20_000
 /** How often secrets that no longer sign, and old entries of the audit log and old keys, are looked for. */
 const RECORDS_EVERY_MS = 3_600_000
 /** Pages of one deleted client that are erased in one go. */
-const MOST_PAGES = 100
+const MAX_PAGES = 100
 /** For so long after its deletion a request of a client that was let in before may still write. */
 const LATE_MS = 600_000
 
@@ -107,7 +107,7 @@ export function createJanitor(options: JanitorOptions): Janitor {
   let walkedTo = ''
   const age = async (): Promise<void> => {
     while (await store.forget(BATCH));
-    for (let walked = 0; walked < MOST_WALKED && cancels.size > 0; walked += BATCH) {
+    for (let walked = 0; walked < MAX_WALKED && cancels.size > 0; walked += BATCH) {
       const { next } = await store.ageTasks(walkedTo, BATCH, leastKeptMs)
       walkedTo = next ?? ''
       if (next === null) return
@@ -126,7 +126,7 @@ export function createJanitor(options: JanitorOptions): Janitor {
     for (let id = await store.findDeletedClient(''); id !== null; id = await store.findDeletedClient(id)) {
       const since = deleted.get(id) ?? now
       seen.set(id, since)
-      for (let pages = 0; pages < MOST_PAGES && (await store.eraseClient(id, now - since >= LATE_MS)) === 'more'; pages++);
+      for (let pages = 0; pages < MAX_PAGES && (await store.eraseClient(id, now - since >= LATE_MS)) === 'more'; pages++);
     }
     deleted = seen
   }

@@ -1,21 +1,21 @@
 /** What a thread of the pool runs: loads the module of a task type, and runs one try in it. */
 import { type MessagePort, receiveMessageOnPort } from 'node:worker_threads'
 import { systemClock } from '../../core/clock.ts'
-import type { Ended } from '../../core/lifecycle.ts'
+import type { TryResult } from '../../core/lifecycle.ts'
 import type { Millis } from '../../core/model.ts'
 import { isTaskType, type RunContext, type TaskType } from '../../tasks/define.ts'
-import { meanThisCopy } from '../../tasks/self-import.ts'
+import { resolveRingbackToThisCopy } from '../../tasks/self-import.ts'
 import { Interrupted, type Interruption } from '../pump.ts'
-import { Expired, judgeError, runTry, type Try } from '../run-try.ts'
+import { judgeError, runTry, type Try, TryTimeout } from '../run-try.ts'
 
 /** What a thread is told to do. */
-export type Order =
+export type ThreadJob =
   | { readonly kind: 'look'; readonly module: string; readonly types: readonly string[] }
   | { readonly kind: 'run'; readonly module: string; readonly given: Try; readonly port: MessagePort }
 /** From the node to the thread: why the signal fires. */
 export type Reason =
   | { readonly kind: 'interrupted'; readonly why: Interruption }
-  | { readonly kind: 'expired'; readonly code: Expired['code']; readonly message: string }
+  | { readonly kind: 'expired'; readonly code: TryTimeout['code']; readonly message: string }
 /** From the thread to the node, while it runs. */
 export type Word =
   | { readonly kind: 'progress'; readonly percent: number; readonly message: string | undefined }
@@ -24,10 +24,10 @@ export type Word =
 /** Reports are sent this far apart: a loop that reports each of its rounds must not flood the node. */
 const REPORT_EVERY_MS: Millis = 50
 
-meanThisCopy()
+resolveRingbackToThisCopy()
 
 /** Answers how a run ended; of a look, which types the module does not export. */
-export default async function obey(order: Order): Promise<Ended | readonly string[]> {
+export default async function obey(order: ThreadJob): Promise<TryResult | readonly string[]> {
   if (order.kind === 'look') {
     const exported = typesOf(await import(order.module))
     return order.types.filter((type) => !exported.has(type))
@@ -63,7 +63,7 @@ function signalFrom(port: MessagePort): { signal: AbortSignal; listen(): void } 
   const abort = new AbortController()
   const { signal } = abort
   const hear = (reason: Reason): void => {
-    abort.abort(reason.kind === 'expired' ? new Expired(reason.code, reason.message) : new Interrupted(reason.why))
+    abort.abort(reason.kind === 'expired' ? new TryTimeout(reason.code, reason.message) : new Interrupted(reason.why))
   }
   const aborted = (): boolean => {
     const sent = receiveMessageOnPort(port)

@@ -2,18 +2,18 @@
 import { isMainThread, MessageChannel, receiveMessageOnPort, workerData } from 'node:worker_threads'
 import type { Clock } from '../../core/clock.ts'
 import { StartupError } from '../../core/errors.ts'
-import type { Ended } from '../../core/lifecycle.ts'
+import type { TryResult } from '../../core/lifecycle.ts'
 import type { Millis } from '../../core/model.ts'
 import type { RunContext, TaskType } from '../../tasks/define.ts'
 import { Interrupted } from '../pump.ts'
-import { Expired, graceOf, judgeReason, type Try } from '../run-try.ts'
-import type { Order, Reason, Word } from './entry.ts'
+import { graceOf, judgeReason, type Try, TryTimeout } from '../run-try.ts'
+import type { Reason, ThreadJob, Word } from './entry.ts'
 
 export interface Threads {
   /** How many there are: none before they are needed, none once they have been idle for a while. */
   readonly count: number
   /** Runs one try up to its end, in a thread that was idle or is new. Never throws. When it resolves, the handler has ended or its thread is killed. */
-  run(given: Try, type: TaskType, context: Omit<RunContext, 'task'>): Promise<Ended>
+  run(given: Try, type: TaskType, context: Omit<RunContext, 'task'>): Promise<TryResult>
   /** Ends all of them. */
   close(): Promise<void>
 }
@@ -70,7 +70,7 @@ export async function openThreads({ types, module, most, memoryMb, clock, onErro
   })
   // A thread that breaks down between two runs costs itself alone.
   pool.on('error', onError)
-  const crashed = (error: unknown): Ended => ({
+  const crashed = (error: unknown): TryResult => ({
     kind: 'threw',
     error: { code: 'handler_error', message: told(error, memoryMb), details: null },
   })
@@ -93,8 +93,8 @@ export async function openThreads({ types, module, most, memoryMb, clock, onErro
       if (signal.aborted) tell()
       else signal.addEventListener('abort', tell, { once: true })
       try {
-        const order: Order = { kind: 'run', module: modules.get(type.type)!, given, port }
-        const ended = (await pool.run(order, { transferList: [port], signal: kill.signal })) as Ended
+        const order: ThreadJob = { kind: 'run', module: modules.get(type.type)!, given, port }
+        const ended = (await pool.run(order, { transferList: [port], signal: kill.signal })) as TryResult
         return signal.aborted && graceOf(signal.reason) === 0 ? judgeReason(signal.reason) : ended
       } catch (error) {
         return signal.aborted ? judgeReason(signal.reason) : crashed(error)
@@ -113,7 +113,7 @@ export async function openThreads({ types, module, most, memoryMb, clock, onErro
     const expected = types.filter(({ type }) => modules.get(type) === module).map(({ type }) => type)
     const kill = new AbortController()
     const disarm = clock.after(LOAD_MS, () => kill.abort())
-    const order: Order = { kind: 'look', module, types: expected }
+    const order: ThreadJob = { kind: 'look', module, types: expected }
     const names = expected.map((type) => JSON.stringify(type)).join(', ')
     const missing = await pool.run(order, { signal: kill.signal }).catch((error: unknown) => {
       const why = kill.signal.aborted ? `it had not loaded after ${LOAD_MS / 1000} s` : told(error, memoryMb)
@@ -143,7 +143,7 @@ function moduleOf({ type, module }: TaskType, otherwise: string | undefined): st
 }
 
 function reasonOf(reason: unknown): Reason {
-  if (reason instanceof Expired) return { kind: 'expired', code: reason.code, message: reason.message }
+  if (reason instanceof TryTimeout) return { kind: 'expired', code: reason.code, message: reason.message }
   return { kind: 'interrupted', why: reason instanceof Interrupted ? reason.why : 'shutdown' }
 }
 

@@ -3,12 +3,12 @@ import { RingbackError } from '../../core/errors.ts'
 import type { Caller } from '../request/auth.ts'
 
 /** Over `client` more of that client are refused with 429, over `node` more of anybody with 503. */
-export interface MostSeats {
+export interface OpenCallLimits {
   readonly node: number
   readonly client: number
 }
 
-export interface Seats {
+export interface OpenCallLimiter {
   /** Why there is none for this caller now; null: there is one. */
   refusal(caller: Caller): RingbackError | null
   /**
@@ -23,7 +23,7 @@ export interface Seats {
 const BUSY_SECONDS = '10'
 
 /** `what` they are, in the plural, and what to do `instead`: for the sentences of refusals. */
-export function createSeats(most: MostSeats, what: string, instead: string): Seats {
+export function createOpenCallLimiter(most: OpenCallLimits, what: string, instead: string): OpenCallLimiter {
   const open = new Map<string, number>()
   let taken = 0
 

@@ -9,9 +9,9 @@ import type { Store } from '../../store/interfaces.ts'
 const SOONEST_MS: Millis = 1_000
 const LATEST_MS: Millis = 60_000
 /** More than all nodes together take in: how long the room there is lasts at least. */
-const MOST_PER_MS = 50
+const MAX_PER_MS = 50
 /** Clients whose tasks are counted; of more than these the one that has sent none for longest is counted anew. */
-const MOST_CLIENTS = 10_000
+const MAX_CLIENTS = 10_000
 
 export interface CapacityOptions {
   readonly store: Pick<Store, 'countOpenTasks'>
@@ -29,11 +29,11 @@ export function createCapacity(options: CapacityOptions): (clientId: string, add
   const { store, clock, maxOpenTasks } = options
   const most = options.mostOfClient.openTasks
   const all = createCount(() => countOpen(store, clock))
-  const clients = new Map<string, Count>()
-  const countOf = (clientId: string): Count => {
+  const clients = new Map<string, OpenTaskCount>()
+  const countOf = (clientId: string): OpenTaskCount => {
     const known = clients.get(clientId) ?? createCount(() => countOpen(store, clock, clientId))
     clients.delete(clientId)
-    if (clients.size >= MOST_CLIENTS) for (const oldest of clients.keys()) if (clients.delete(oldest)) break
+    if (clients.size >= MAX_CLIENTS) for (const oldest of clients.keys()) if (clients.delete(oldest)) break
     clients.set(clientId, known)
     return known
   }
@@ -57,13 +57,13 @@ export function createCapacity(options: CapacityOptions): (clientId: string, add
 
 const COME_AGAIN = { 'Retry-After': '10' }
 
-interface Count {
+interface OpenTaskCount {
   /** Has it counted when that is due, by the distance to `limit`. Answers how many are open with those that are added. */
   add(adding: number, now: Millis, limit: number): number
   openWith(adding: number): number
 }
 
-function createCount(counted: () => Promise<number>): Count {
+function createCount(counted: () => Promise<number>): OpenTaskCount {
   let open = 0
   let countedAt = Number.NEGATIVE_INFINITY
   /** Taken in here since the count began. */
@@ -83,7 +83,7 @@ function createCount(counted: () => Promise<number>): Count {
   return {
     add(adding, now, limit) {
       added += adding
-      const lastsMs = (limit - open - added) / MOST_PER_MS
+      const lastsMs = (limit - open - added) / MAX_PER_MS
       if (!counting && now - countedAt >= Math.min(LATEST_MS, Math.max(SOONEST_MS, lastsMs))) {
         countedAt = now
         void count()

@@ -82,7 +82,7 @@ const NO_HEADERS = {}
 const secondsOf = (ms: Millis): number => Math.max(1, Math.ceil(ms / 1000))
 
 /** Keys that are nobody's, of one address in a minute, for which the store is asked. */
-const MOST_STRANGERS = 1_000
+const MAX_STRANGERS = 1_000
 const STRANGERS_WINDOW_S = 60
 
 /**
@@ -90,10 +90,10 @@ const STRANGERS_WINDOW_S = 60
  * called when the key was somebody's: then it cost nothing.
  * @throws RingbackError `quota_exceeded`
  */
-export type LetIn = (address: string) => Promise<() => void>
+export type UnknownKeyLimiter = (address: string) => Promise<() => void>
 
-export function createDoorkeeper(): LetIn {
-  const limiter = new RateLimiterMemory({ points: MOST_STRANGERS, duration: STRANGERS_WINDOW_S })
+export function createUnknownKeyLimiter(): UnknownKeyLimiter {
+  const limiter = new RateLimiterMemory({ points: MAX_STRANGERS, duration: STRANGERS_WINDOW_S })
   return async (address) => {
     const who = networkOf(address)
     try {
@@ -104,7 +104,7 @@ export function createDoorkeeper(): LetIn {
       const seconds = secondsOf(refused.msBeforeNext)
       throw new RingbackError(
         'quota_exceeded',
-        `Your address has given ${MOST_STRANGERS} unknown keys within a minute; new keys are looked up again in ${seconds} s.`,
+        `Your address has given ${MAX_STRANGERS} unknown keys within a minute; new keys are looked up again in ${seconds} s.`,
         { headers: { 'Retry-After': String(seconds) } },
       )
     }
@@ -144,7 +144,7 @@ class SharedLimiter extends RateLimiterPostgres {
     { window }: { window?: RateLimiterRes },
   ): Promise<QuotaWindow> {
     const back = points < 0 ? this.#windows.get(window!)!.expire : null
-    const answer = await this.#store.useQuota({ key, limit: this.#limit, windowMs, back })
+    const answer = await this.#store.useQuota({ key, limit: this.#limit, windowMs, refundWindow: back })
     // There may be some again for whoever was told that there are none.
     if (back !== null) this.deleteInMemoryBlockedAll()
     return answer

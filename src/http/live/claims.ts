@@ -8,7 +8,7 @@ import { decide } from '../../core/lifecycle.ts'
 import type { Millis, Task } from '../../core/model.ts'
 import type { Store, TaskClaim } from '../../store/interfaces.ts'
 
-export interface Asked {
+export interface WaitingClaim {
   /** Sorted, each once. */
   readonly types: TaskClaim['types']
   readonly limit: number
@@ -20,7 +20,7 @@ export interface Claims {
    * Up to `limit` tasks as soon as there is one; none when `ms` are over, the caller hung up, or the node stops.
    * @throws RingbackError `temporary_reduced_capacity` when too many wait, or the store is down.
    */
-  take(asked: Asked, ms: Millis, hungUp: AbortSignal): Promise<readonly Task[]>
+  take(asked: WaitingClaim, ms: Millis, hungUp: AbortSignal): Promise<readonly Task[]>
   /** Tasks whose worker was gone before it heard of them: their tries are given back. */
   giveBack(tasks: readonly Task[]): void
   /** Somebody who runs these types is there. */
@@ -36,11 +36,11 @@ export interface ClaimsOptions {
 }
 
 /** Rows one claim asks for at most. */
-const MOST_CLAIMED = 500
+const MAX_CLAIMED = 500
 /** Characters of input in one answer; the first task is given whatever its size. */
 const LARGEST_ANSWER = 8 * 1024 * 1024
 /** Claims that wait at once on this node. */
-const MOST_WAITING = 10_000
+const MAX_WAITING = 10_000
 /** How often a line looks although nobody woke it. */
 const POLL_MS: Millis = 15_000
 /** A claim that found nothing is not repeated sooner: on a busy node there is always some word of work. */
@@ -87,14 +87,14 @@ export function createClaims({ store, clock, leaseMs, onError }: ClaimsOptions):
   class Line {
     readonly waiters = new Set<Waiter>()
     readonly #key: string
-    readonly #asked: Omit<Asked, 'limit'>
+    readonly #asked: Omit<WaitingClaim, 'limit'>
     #claiming = false
     /** Somebody came, or work did, since the last claim began. */
     #again = false
     #emptyAt: Millis = Number.NEGATIVE_INFINITY
     #cancelTimer = (): void => {}
 
-    constructor(key: string, { types, by }: Omit<Asked, 'limit'>) {
+    constructor(key: string, { types, by }: Omit<WaitingClaim, 'limit'>) {
       this.#key = key
       this.#asked = { types, by }
     }
@@ -128,7 +128,7 @@ export function createClaims({ store, clock, leaseMs, onError }: ClaimsOptions):
       let nextInMs: Millis | null = null
       try {
         const limit = Math.min(
-          MOST_CLAIMED,
+          MAX_CLAIMED,
           asking.reduce((sum, waiter) => sum + waiter.limit, 0),
         )
         const claimed = await store.claimTasks({ ...this.#asked, limit, leaseMs })
@@ -178,10 +178,10 @@ export function createClaims({ store, clock, leaseMs, onError }: ClaimsOptions):
     see,
     take(asked, ms, hungUp) {
       if (stopped || hungUp.aborted) return Promise.resolve([])
-      if (waiting >= MOST_WAITING)
+      if (waiting >= MAX_WAITING)
         throw new RingbackError(
           'temporary_reduced_capacity',
-          `${MOST_WAITING} claims wait on this node, which is the most; ask again later.`,
+          `${MAX_WAITING} claims wait on this node, which is the most; ask again later.`,
           {
             headers: { 'Retry-After': '5' },
           },

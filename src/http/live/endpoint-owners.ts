@@ -12,7 +12,7 @@ export interface Ownership {
 
 /** As long as a revoked key may still work on another node. */
 const REMEMBERED_MS: Millis = 5_000
-const MOST_REMEMBERED = 10_000
+const MAX_REMEMBERED = 10_000
 
 export function createOwnership({ store, clock }: { store: Pick<Store, 'findEndpoint'>; clock: Pick<Clock, 'now'> }): Ownership {
   const owners = new Map<string, { readonly clientId: string; readonly until: Millis }>()
@@ -22,7 +22,7 @@ export function createOwnership({ store, clock }: { store: Pick<Store, 'findEndp
       if (known && known.until > clock.now()) return known.clientId === clientId
       return store.findEndpoint(endpointId, clientId).then((endpoint) => {
         if (!endpoint) return false
-        if (owners.size >= MOST_REMEMBERED) owners.clear()
+        if (owners.size >= MAX_REMEMBERED) owners.clear()
         owners.set(endpointId, { clientId, until: clock.now() + REMEMBERED_MS })
         return true
       })

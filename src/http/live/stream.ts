@@ -2,9 +2,9 @@
 import { RingbackError } from '../../core/errors.ts'
 import { type EventType, isTerminal, type Json, type Millis, type Task } from '../../core/model.ts'
 import { envelopeJson } from '../../core/wire.ts'
-import { expired, type House, judgeAgain } from '../context.ts'
-import type { Reply } from '../request/problem.ts'
-import type { Call } from '../request/route.ts'
+import { type AppContext, expired, recheckScope } from '../context.ts'
+import type { ApiReply } from '../request/problem.ts'
+import type { ApiCall } from '../request/route.ts'
 import { showTasks, TASK_CACHE } from '../routes/task-document.ts'
 import type { News } from './waits.ts'
 
@@ -29,15 +29,15 @@ type FrameType = EventType | 'task.snapshot'
  * Answers `GET /v1/tasks/{id}/events` of who asked for a stream.
  * @throws RingbackError `quota_exceeded` and `temporary_reduced_capacity` over the limits of open streams
  */
-export function createStreams(house: House): (call: Call, task: Task) => Promise<Reply> {
-  const { clock, waits } = house
+export function createStreams(context: AppContext): (call: ApiCall, task: Task) => Promise<ApiReply> {
+  const { clock, waits } = context
   /** By the object that all watchers of one change are given. */
   const rendered = new WeakMap<Task, Promise<readonly Json[]>>()
 
   /** Whether the key that opened a stream still may. A store that cannot say it closes nothing. */
-  async function mayGoOn(call: Call): Promise<boolean> {
+  async function mayGoOn(call: ApiCall): Promise<boolean> {
     try {
-      await judgeAgain(house, call, 'tasks:read')
+      await recheckScope(context, call, 'tasks:read')
       return true
     } catch (error) {
       return !(error instanceof RingbackError) || error.status >= 500
@@ -45,15 +45,15 @@ export function createStreams(house: House): (call: Call, task: Task) => Promise
   }
 
   async function liveFrame(type: FrameType, task: Task): Promise<string> {
-    const data = rendered.get(task) ?? showTasks(house, [task])
+    const data = rendered.get(task) ?? showTasks(context, [task])
     rendered.set(task, data)
     const [shown = ''] = await data
     return presentFrame(type, task, shown)
   }
 
   /** `shown` is the task as the reader knows it; null: it is to be told first. */
-  function follow(call: Call, found: Task, shown: Task | null): ReadableStream<Uint8Array> {
-    const giveBack = house.streams.take(call.caller)
+  function follow(call: ApiCall, found: Task, shown: Task | null): ReadableStream<Uint8Array> {
+    const giveBack = context.streams.take(call.caller)
     const encoder = new TextEncoder()
     let known = shown
     let newest: News | null = shown === null ? { task: found, ending: null } : null
@@ -128,9 +128,9 @@ export function createStreams(house: House): (call: Call, task: Task) => Promise
     if (isTerminal(task.state)) {
       if (seen === task.revision)
         return { status: 204, headers: { 'Cache-Control': HEADERS['Cache-Control'], Vary: HEADERS.Vary }, body: null }
-      const ending = (await house.store.findEndings([task])).get(task.id)
+      const ending = (await context.store.findEndings([task])).get(task.id)
       if (ending === undefined) throw expired()
-      const [data = ''] = seen === null ? await showTasks(house, [task]) : []
+      const [data = ''] = seen === null ? await showTasks(context, [task]) : []
       const first = seen === null ? presentFrame('task.snapshot', task, data) : ''
       return { status: 200, headers, body: first + frame(task.revision, changeOf(null, task), ending) }
     }
@@ -140,7 +140,7 @@ export function createStreams(house: House): (call: Call, task: Task) => Promise
 }
 
 /** The revision a reader has seen; null when it names none that this task has had. */
-function lastEventId(call: Call, task: Task): number | null {
+function lastEventId(call: ApiCall, task: Task): number | null {
   const header = call.header('last-event-id')?.trim() ?? ''
   return /^\d{1,15}$/.test(header) && Number(header) <= task.revision ? Number(header) : null
 }

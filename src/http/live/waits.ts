@@ -9,7 +9,7 @@ export interface News {
   readonly ending: Json | null
 }
 
-export interface Waits {
+export interface Watchers {
   /**
    * The task as soon as `enough` says so; null when `ms` are over, the caller hung up, the task is gone or the node stops.
    * What is true already is noticed too.
@@ -33,7 +33,7 @@ const REPAIR_MS: Millis = 1_000
 /** A busy node changes tasks all the time; who waits for anything at all looks this often at most. */
 const LOOK_MS: Millis = 100
 /** Ids in one query. */
-const MOST_IDS = 500
+const MAX_IDS = 500
 
 type Hears = Pick<Store, 'onTask' | 'findTasks' | 'findRevisions' | 'findEndings' | 'findSeqs'>
 
@@ -47,7 +47,7 @@ interface Topic<Waiting> {
   readonly waiting: Set<Waiting>
 }
 
-export function createWaits(options: { store: Hears; clock: Clock }): Waits {
+export function createWaits(options: { store: Hears; clock: Clock }): Watchers {
   const { store, clock } = options
   const tasks = new Map<string, Topic<Watcher>>()
   const feeds = new Map<string, Topic<() => void>>()
@@ -71,7 +71,7 @@ export function createWaits(options: { store: Hears; clock: Clock }): Waits {
   const read = oneAtATime(async () => {
     // A turn of the event loop lets the changes of one commit come together.
     await new Promise(setImmediate)
-    while (changed.size > 0) await readSome([...changed].slice(0, MOST_IDS))
+    while (changed.size > 0) await readSome([...changed].slice(0, MAX_IDS))
   })
 
   async function readSome(ids: readonly string[]): Promise<void> {
@@ -236,8 +236,8 @@ async function marks(
   find: (ids: readonly string[]) => Promise<ReadonlyMap<string, number>>,
 ): Promise<[string, number | null][]> {
   const found: [string, number | null][] = []
-  for (let from = 0; from < ids.length; from += MOST_IDS) {
-    const some = ids.slice(from, from + MOST_IDS)
+  for (let from = 0; from < ids.length; from += MAX_IDS) {
+    const some = ids.slice(from, from + MAX_IDS)
     const known = await find(some)
     for (const id of some) found.push([id, known.get(id) ?? null])
   }

@@ -3,7 +3,7 @@ import { OpenAPIHono, type RouteConfig, z } from '@hono/zod-openapi'
 import type { ErrorCode } from '../../core/errors.ts'
 import { clientScopes, type EventType, endpointEventTypes, taskEventTypes } from '../../core/model.ts'
 import { documentedStatus, titleOf } from '../request/problem.ts'
-import type { Answer, Route } from '../request/route.ts'
+import type { ResponseSpec, Route } from '../request/route.ts'
 import * as shapes from '../shapes/index.ts'
 import { type Document, illustrate } from './add-examples.ts'
 
@@ -177,7 +177,7 @@ function request(route: Route): NonNullable<RouteConfig['request']> {
 const headersOf = (names: readonly string[]) => Object.fromEntries(names.map((name) => [name, { $ref: `#/components/headers/${name}` }]))
 
 const response = (
-  { description, schema, type = 'application/json', headers = [], otherwise }: Answer,
+  { description, schema, type = 'application/json', headers = [], otherwise }: ResponseSpec,
   common: readonly string[],
 ): RouteConfig['responses'][string] => ({
   description,

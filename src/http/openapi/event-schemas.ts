@@ -1,6 +1,6 @@
 /** JSON Schemas of what webhooks carry, one for each event type, cut out of the OpenAPI document. */
 import { endpointEventTypes, taskEventTypes } from '../../core/model.ts'
-import { type House, jsonReply, notFound } from '../context.ts'
+import { type AppContext, jsonReply, notFound } from '../context.ts'
 import { type Route, route } from '../request/route.ts'
 import * as shapes from '../shapes/index.ts'
 import type { Described } from './document.ts'
@@ -10,13 +10,13 @@ const VERSION = 'v1'
 const EVENT_TYPES: readonly string[] = [...taskEventTypes, ...endpointEventTypes]
 
 /** As much of the document as schemas are cut out of. */
-interface Source {
+interface DocumentSource {
   readonly webhooks: Readonly<Record<string, { readonly post: { readonly requestBody: { readonly content: Content } } }>>
   readonly components: { readonly schemas: Readonly<Record<string, unknown>> }
 }
 type Content = Readonly<Record<string, { readonly schema: object }>>
 
-export function eventSchemaRoutes(house: House, describe: () => object): Route[] {
+export function eventSchemaRoutes(context: AppContext, describe: () => object): Route[] {
   const common = { tag: 'Events', scope: 'public', method: 'get' } as const
   return [
     route(
@@ -35,7 +35,7 @@ export function eventSchemaRoutes(house: House, describe: () => object): Route[]
         handle(call) {
           const type = call.param('type')
           if (!EVENT_TYPES.includes(type)) throw notFound('event type')
-          const schema = eventSchema(describe() as Source, type, { publicUrl: house.publicUrl() })
+          const schema = eventSchema(describe() as DocumentSource, type, { publicUrl: context.publicUrl() })
           return jsonReply(200, schema, {
             'Content-Type': 'application/schema+json',
             'Cache-Control': 'public, max-age=3600',
@@ -48,7 +48,7 @@ export function eventSchemaRoutes(house: House, describe: () => object): Route[]
 }
 
 /** What the document says of a webhook of that type, with every schema it names brought along. */
-export function eventSchema(document: Source, type: string, { publicUrl }: Pick<Described, 'publicUrl'>): object {
+export function eventSchema(document: DocumentSource, type: string, { publicUrl }: Pick<Described, 'publicUrl'>): object {
   const { schema } = Object.values(document.webhooks[type]!.post.requestBody.content)[0]!
   const definitions: Record<string, unknown> = {}
   const bring = (name: string): void => {

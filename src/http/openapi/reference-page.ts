@@ -6,7 +6,7 @@ import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { RingbackError } from '../../core/errors.ts'
 import { notFound } from '../context.ts'
-import type { Reply } from '../request/problem.ts'
+import type { ApiReply } from '../request/problem.ts'
 import { type Route, route } from '../request/route.ts'
 import * as shapes from '../shapes/index.ts'
 
@@ -113,7 +113,7 @@ export function referenceRoutes(): Route[] {
   ]
 }
 
-const file = (body: string, type: string): Reply => ({
+const file = (body: string, type: string): ApiReply => ({
   status: 200,
   headers: { 'Content-Type': type, 'Cache-Control': 'public, max-age=3600', ...GUARDS },
   body,

@@ -5,7 +5,7 @@ import type { Clock } from '../../core/clock.ts'
 import { RingbackError } from '../../core/errors.ts'
 import { clientScopes, type Millis, type Scope } from '../../core/model.ts'
 import type { Store } from '../../store/interfaces.ts'
-import { createDoorkeeper } from '../limits/rate-limit.ts'
+import { createUnknownKeyLimiter } from '../limits/rate-limit.ts'
 
 export interface Caller {
   /** Null: the operator, or a worker. */
@@ -22,9 +22,9 @@ export interface Caller {
 /** Remembers keys for as long as a key revoked on another node may still work here. */
 const REMEMBERED_MS = 5_000
 /** Bounds the memory that callers with many keys take: about 400 bytes each. */
-const MOST_REMEMBERED = 10_000
+const MAX_REMEMBERED = 10_000
 /** Headers recognized without hashing: a busy node hears few keys, again and again. */
-const MOST_RECENT = 1_000
+const MAX_RECENT = 1_000
 
 /** A key whose last use is younger is not noted again. */
 const USED_EVERY_MS = 60_000
@@ -35,7 +35,7 @@ interface Remembered {
   readonly until: Millis
 }
 
-export interface Gate {
+export interface Authenticator {
   /**
    * Who the `Authorization` header names: at once when the key is remembered. `from` is where the caller is, as far as is known.
    * @throws RingbackError `unauthenticated`; `quota_exceeded` after too many unknown keys from there, of keys that this node has not met
@@ -50,11 +50,11 @@ export interface GateOptions {
   readonly clock: Clock
   readonly adminToken: string | null
 }
-export function createGate(options: GateOptions): Gate {
+export function createGate(options: GateOptions): Authenticator {
   const { store, clock } = options
   const admin = options.adminToken === null ? null : Buffer.from(hashApiKey(options.adminToken), 'hex')
   const remembered = new Map<string, Remembered>()
-  const letIn = createDoorkeeper()
+  const letIn = createUnknownKeyLimiter()
   const asked = new Map<string, Promise<Caller>>()
   /** By the header as it came. It holds keys themselves, so it is emptied when its entries have lapsed, at the next look-up. */
   const recent = new Map<string, Remembered>()
@@ -82,7 +82,7 @@ export function createGate(options: GateOptions): Gate {
     // Nobody waits for it, and a note that is lost is made again at the next question.
     if (key.lastUsedAt === null || key.lastUsedAt + USED_EVERY_MS <= now) store.useKey(key.id).catch(() => {})
     if (before === forgotten) {
-      if (remembered.size >= MOST_REMEMBERED) for (const oldest of remembered.keys()) if (remembered.delete(oldest)) break
+      if (remembered.size >= MAX_REMEMBERED) for (const oldest of remembered.keys()) if (remembered.delete(oldest)) break
       remembered.set(hash, { caller, until: Math.min(now + REMEMBERED_MS, key.expiresAt ?? Number.POSITIVE_INFINITY) })
     }
     return caller
@@ -101,7 +101,7 @@ export function createGate(options: GateOptions): Gate {
   }
 
   function keep(authorization: string, known: Remembered, now: Millis): void {
-    if (now >= recentUntil || recent.size >= MOST_RECENT) {
+    if (now >= recentUntil || recent.size >= MAX_RECENT) {
       recent.clear()
       recentUntil = now + REMEMBERED_MS
     }

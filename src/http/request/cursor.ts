@@ -1,7 +1,7 @@
 /** Cursors: a place in a list, authenticated and bound to the list it came from. */
 import { createHmac, timingSafeEqual } from 'node:crypto'
 import { RingbackError } from '../../core/errors.ts'
-import { type KeepsKeys, keptKey } from './stored-secret.ts'
+import { type StoredSecretOptions, storedSecret } from './stored-secret.ts'
 
 export interface Cursors {
   /** `bound` is what the list was asked for: who asks, the route and its filters. */
@@ -12,8 +12,8 @@ export interface Cursors {
 
 const TAG_BYTES = 16
 
-export function createCursors(options: KeepsKeys): Cursors {
-  const theKey = keptKey(options, 'cursorKey')
+export function createCursors(options: StoredSecretOptions): Cursors {
+  const theKey = storedSecret(options, 'cursorKey')
   const tag = (secret: Buffer, bound: string, payload: string): Buffer =>
     createHmac('sha256', secret)
       .update(JSON.stringify([bound, payload]))

@@ -92,7 +92,7 @@ export function parseJson(text: string): unknown {
 }
 
 /** What one pass over valid JSON text finds. */
-export interface Scanned {
+export interface JsonScan {
   /** Objects and arrays within each other at the deepest place. */
   readonly depth: number
   /** The raw values of the members called `member`, however it is spelled, in objects at depth `level`, in order. */
@@ -105,7 +105,7 @@ const COLON = 0x3a
 const COMMA = 0x2c
 
 /** One pass over JSON text that parses. Keeping a member's own text loses no digit of a number and saves printing it again. */
-export function scanJson(text: string, member: string, level: number): Scanned {
+export function scanJson(text: string, member: string, level: number): JsonScan {
   const values: string[] = []
   let depth = 0
   let deepest = 0

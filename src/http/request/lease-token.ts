@@ -1,6 +1,6 @@
 /** Lease tokens: what a worker presents to show that a task was handed to it, and under which fence. */
 import { createHmac, timingSafeEqual } from 'node:crypto'
-import { type KeepsKeys, keptKey } from './stored-secret.ts'
+import { type StoredSecretOptions, storedSecret } from './stored-secret.ts'
 
 export interface LeaseTokens {
   write(taskId: string, fence: number): Promise<string>
@@ -12,8 +12,8 @@ const FENCE_BYTES = 8
 const TAG_BYTES = 16
 
 /** A token is the fence and an HMAC-SHA-256 over task and fence, cut to 16 bytes. It ends with its lease, so the key needs no rotation. */
-export function createLeaseTokens(options: KeepsKeys): LeaseTokens {
-  const theKey = keptKey(options, 'leaseKey')
+export function createLeaseTokens(options: StoredSecretOptions): LeaseTokens {
+  const theKey = storedSecret(options, 'leaseKey')
   const sign = async (taskId: string, fence: number): Promise<Buffer> => {
     const token = Buffer.alloc(FENCE_BYTES)
     token.writeBigUInt64BE(BigInt(fence))

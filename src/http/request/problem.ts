@@ -35,7 +35,7 @@ const titles: Readonly<Record<ErrorCode, string>> = {
 }
 
 /** What a handler answers: the pipeline adds the headers every response carries. */
-export interface Reply {
+export interface ApiReply {
   readonly status: number
   readonly headers: Record<string, string>
   readonly body: string | ReadableStream<Uint8Array> | null
@@ -55,7 +55,7 @@ export function harden(headers: Record<string, string>): void {
   for (const name in HARDENED) headers[name] ??= HARDENED[name] as string
 }
 
-export interface Place {
+export interface RequestRef {
   /** The path of the request. */
   readonly instance: string
   readonly requestId: string
@@ -68,9 +68,9 @@ const encoded = (path: string): string =>
 /** A refusal as a problem document. `more` holds extension members. */
 export function problemReply(
   error: RingbackError,
-  place: Place,
+  place: RequestRef,
   more: Readonly<Record<string, unknown>> = {},
-): Reply & { readonly body: string } {
+): ApiReply & { readonly body: string } {
   const { code, status } = error
   const body = JSON.stringify({
     type: `urn:ringback:problem:${code}`,

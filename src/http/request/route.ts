@@ -6,16 +6,16 @@ import type { IncomingHttpHeaders } from 'node:http'
 import type { z } from '@hono/zod-openapi'
 import type { Context } from 'hono'
 import type { Clock } from '../../core/clock.ts'
-import { type ErrorCode, RingbackError, shownError } from '../../core/errors.ts'
+import { type ErrorCode, RingbackError, toErrorLog } from '../../core/errors.ts'
 import { type Author, actors, type Millis, type Scope } from '../../core/model.ts'
 import type { Admission, Admit } from '../limits/rate-limit.ts'
-import type { Caller, Gate } from './auth.ts'
+import type { Authenticator, Caller } from './auth.ts'
 import { admits, isSaneRequestId, mediaType } from './headers.ts'
 import { parseJson, readText } from './json.ts'
-import { asRefusal, harden, invalid, problemReply, type Reply } from './problem.ts'
+import { type ApiReply, asRefusal, harden, invalid, problemReply } from './problem.ts'
 import { faultsOf } from './validation-issues.ts'
 
-export interface Answer {
+export interface ResponseSpec {
   readonly description: string
   /** None: the answer has no body. */
   readonly schema?: z.ZodType
@@ -47,7 +47,7 @@ interface Shape<Query extends z.ZodType, Body extends z.ZodType> {
   /** Media types of the body; `application/json` when left out. */
   readonly takes?: readonly string[]
   readonly requestHeaders?: readonly string[]
-  readonly answers: Readonly<Record<number, Answer>>
+  readonly answers: Readonly<Record<number, ResponseSpec>>
   /** Beyond those that every route of its kind has. */
   readonly refusals?: readonly ErrorCode[]
 }
@@ -55,13 +55,16 @@ interface Shape<Query extends z.ZodType, Body extends z.ZodType> {
 /** A route's stages, in the order of the contract; each may refuse by throwing. */
 interface Stages<Query, Body, Found> {
   /** Request headers beyond the common ones: 400. */
-  readonly syntax?: (call: Call) => void
+  readonly syntax?: (call: ApiCall) => void
   /** Answers at once what was asked before: after the syntax, before everything that looks into the request. */
-  readonly replay?: (call: Call) => Promise<Reply | null>
+  readonly replay?: (call: ApiCall) => Promise<ApiReply | null>
   /** The object the path names: 404, 410, and 412. */
-  readonly find?: (call: Call) => Promise<Found>
+  readonly find?: (call: ApiCall) => Promise<Found>
   /** Refuses what no shape can say: 422. The rest: 409, 503, and the answer. */
-  readonly handle: (call: Call, asked: { readonly query: Query; readonly body: Body; readonly found: Found }) => Promise<Reply> | Reply
+  readonly handle: (
+    call: ApiCall,
+    asked: { readonly query: Query; readonly body: Body; readonly found: Found },
+  ) => Promise<ApiReply> | ApiReply
 }
 
 // biome-ignore lint/suspicious/noExplicitAny: a table of routes holds routes of every shape
@@ -73,9 +76,9 @@ export const route = <Query extends z.ZodType, Body extends z.ZodType, Found = u
   stages: Stages<z.output<Query>, z.output<Body>, Found>,
 ): Route => ({ ...shape, ...stages }) as Route
 
-/** What every route needs of the house. */
-export interface Porch {
-  readonly gate: Gate
+/** What every route needs of the context. */
+export interface RoutePipeline {
+  readonly gate: Authenticator
   readonly clock: Pick<Clock, 'now'>
   readonly bodyLimitBytes: number
   /** A made-up id for requests that bring none. */
@@ -84,11 +87,11 @@ export interface Porch {
   readonly admit?: Admit | undefined
   /** Headers for a page of another origin; undefined: CORS is off. */
   readonly cors?: ((origin: string | undefined) => Readonly<Record<string, string>>) | undefined
-  readonly log: Log
+  readonly log: RouteLog
 }
 
 /** The part of a logger that is used here. */
-export interface Log {
+export interface RouteLog {
   error(fields: object, message: string): void
   warn(fields: object, message: string): void
 }
@@ -96,8 +99,8 @@ export interface Log {
 const NOBODY: Caller = { clientId: null, keyId: null, operator: false, scopes: new Set(), taskTypes: null, suspended: false }
 
 /** One request on its way through a route. */
-export class Call {
-  readonly context: Context
+export class ApiCall {
+  readonly c: Context
   readonly request: Request
   readonly requestId: string
   caller: Caller = NOBODY
@@ -111,14 +114,14 @@ export class Call {
   fingerprint: string | null = null
   readonly #incoming: IncomingHttpHeaders | undefined
 
-  constructor(context: Context, porch: Pick<Porch, 'clock' | 'newRequestId'>) {
-    this.now = porch.clock.now()
-    this.context = context
-    this.request = context.req.raw
+  constructor(c: Context, pipeline: Pick<RoutePipeline, 'clock' | 'newRequestId'>) {
+    this.now = pipeline.clock.now()
+    this.c = c
+    this.request = c.req.raw
     // Node has parsed the headers already; through a Request each one is looked for again.
-    this.#incoming = context.env?.incoming?.headers
+    this.#incoming = c.env?.incoming?.headers
     const given = this.header('x-request-id')
-    this.requestId = given !== undefined && isSaneRequestId(given) ? given : porch.newRequestId()
+    this.requestId = given !== undefined && isSaneRequestId(given) ? given : pipeline.newRequestId()
   }
 
   /** A request header by its lower-case name. */
@@ -135,7 +138,7 @@ export class Call {
 
   /** Where the caller, or the proxy before it, is; null: the request came by no socket. */
   get address(): string | null {
-    return this.context.env?.incoming?.socket?.remoteAddress ?? null
+    return this.c.env?.incoming?.socket?.remoteAddress ?? null
   }
 
   /** Who acts, for the audit log. */
@@ -149,23 +152,23 @@ export class Call {
 
   /** A parameter of the path, decoded. */
   param(name: string): string {
-    return this.context.req.param(name) ?? ''
+    return this.c.req.param(name) ?? ''
   }
 
   get path(): string {
-    return this.context.req.path
+    return this.c.req.path
   }
 }
 
 /** The function that serves a route. It never rejects: what is thrown becomes a problem document. */
-export function serve(route: Route, porch: Porch): (context: Context) => Promise<Response> {
+export function serve(route: Route, pipeline: RoutePipeline): (c: Context) => Promise<Response> {
   const kind = route.method === 'get' ? 'read' : 'write'
-  const { admit, gate, log } = porch
-  const bodyLimitBytes = Math.max(porch.bodyLimitBytes, route.bodyLimitBytes ?? 0)
+  const { admit, gate, log } = pipeline
+  const bodyLimitBytes = Math.max(pipeline.bodyLimitBytes, route.bodyLimitBytes ?? 0)
   const others = Object.values(route.answers).flatMap(({ otherwise }) => otherwise?.type ?? [])
   const produced = [...JSON_ANSWERS, ...others]
-  return async (context) => {
-    const call = new Call(context, porch)
+  return async (c) => {
+    const call = new ApiCall(c, pipeline)
     let admission: Admission | null = null
     try {
       if (route.scope !== 'public') {
@@ -190,11 +193,11 @@ export function serve(route: Route, porch: Porch): (context: Context) => Promise
         reply = answer instanceof Promise ? await answer : answer
       }
       if (admission) Object.assign(reply.headers, admission(reply.status))
-      return respond(reply, call, porch)
+      return respond(reply, call, pipeline)
     } catch (thrown) {
       const reply = refuse(thrown, call, log)
       if (admission) Object.assign(reply.headers, admission(reply.status))
-      return respond(reply, call, porch)
+      return respond(reply, call, pipeline)
     }
   }
 }
@@ -209,7 +212,7 @@ const notAcceptable = (produced: readonly string[]): RingbackError => {
  * Whether a body is to be read: false only where it is optional and absent.
  * @throws RingbackError `unsupported_media_type`
  */
-function expectsBody(route: Route, call: Call): boolean {
+function expectsBody(route: Route, call: ApiCall): boolean {
   const takes = route.takes ?? JSON_BODY
   const type = call.header('content-type')
   if (type !== takes[0]) {
@@ -224,7 +227,7 @@ function expectsBody(route: Route, call: Call): boolean {
   return !(route.bodyOptional && hasNoBody(call))
 }
 
-function hasNoBody(call: Call): boolean {
+function hasNoBody(call: ApiCall): boolean {
   const length = call.header('content-length')
   return length === '0' || (length === undefined && call.header('transfer-encoding') === undefined && call.endsWithHeaders)
 }
@@ -276,7 +279,7 @@ function readQuery(search: string): Record<string, unknown> {
 
 const twice = (name: string): RingbackError => invalid([{ pointer: `#/query/${name}`, detail: 'is given twice' }])
 
-export function refuse(thrown: unknown, call: Call, log: Log): Reply {
+export function refuse(thrown: unknown, call: ApiCall, log: RouteLog): ApiReply {
   const refusal = asRefusal(thrown)
   if (refusal.status >= 500) {
     const fields = { requestId: call.requestId, method: call.request.method, path: call.path, err: loggable(refusal.cause ?? refusal) }
@@ -286,15 +289,15 @@ export function refuse(thrown: unknown, call: Call, log: Log): Reply {
   return problemReply(refusal, { instance: call.path, requestId: call.requestId })
 }
 
-const loggable = (thrown: unknown): unknown => (thrown instanceof Error ? shownError(thrown) : thrown)
+const loggable = (thrown: unknown): unknown => (thrown instanceof Error ? toErrorLog(thrown) : thrown)
 
-export function respond(reply: Reply, call: Call, porch: Porch): Response {
+export function respond(reply: ApiReply, call: ApiCall, pipeline: RoutePipeline): Response {
   const headers = reply.headers
   headers['X-Request-Id'] = call.requestId
   harden(headers)
-  if (porch.cors) {
+  if (pipeline.cors) {
     const { Vary: vary, 'Access-Control-Allow-Origin': anybody } = headers
-    Object.assign(headers, porch.cors(call.header('origin')))
+    Object.assign(headers, pipeline.cors(call.header('origin')))
     // What every page may read is kept by shared caches: it says so to each.
     if (anybody !== undefined) headers['Access-Control-Allow-Origin'] = anybody
     if (vary !== undefined) headers.Vary = `${vary}, Origin`

@@ -2,14 +2,14 @@
 import type { z } from '@hono/zod-openapi'
 import type { Fault } from '../../core/errors.ts'
 
-type Issue = z.core.$ZodIssue
+type ZodIssue = z.core.$ZodIssue
 
 /** More than anyone mends at once; the rest shows on the next try. */
-const MOST_FAULTS = 50
+const MAX_FAULTS = 50
 
 /** `root` is where `value` stands: `#`, `#/query`. */
-export function faultsOf(issues: readonly Issue[], value: unknown, root: string): Fault[] {
-  return issues.flatMap((issue) => faults(issue, value, root)).slice(0, MOST_FAULTS)
+export function faultsOf(issues: readonly ZodIssue[], value: unknown, root: string): Fault[] {
+  return issues.flatMap((issue) => faults(issue, value, root)).slice(0, MAX_FAULTS)
 }
 
 /** A JSON Pointer fragment (RFC 6901 §6, without percent-encoding). */
@@ -17,7 +17,7 @@ export function pointerTo(root: string, path: readonly PropertyKey[]): string {
   return [root, ...path.map((step) => String(step).replaceAll('~', '~0').replaceAll('/', '~1'))].join('/')
 }
 
-function faults(issue: Issue, value: unknown, root: string): Fault[] {
+function faults(issue: ZodIssue, value: unknown, root: string): Fault[] {
   if (issue.code === 'unrecognized_keys')
     return issue.keys.map((key) => ({ pointer: pointerTo(root, [...issue.path, key]), detail: 'is not known here' }))
   return [{ pointer: pointerTo(root, issue.path), detail: describe(issue, at(value, issue.path)) }]
@@ -31,7 +31,7 @@ function at(value: unknown, path: readonly PropertyKey[]): unknown {
 
 const units: Readonly<Record<string, string>> = { string: ' characters', array: ' items', object: ' members', record: ' members' }
 
-function describe(issue: Issue, value: unknown): string {
+function describe(issue: ZodIssue, value: unknown): string {
   switch (issue.code) {
     case 'invalid_type':
       return value === undefined ? 'is required' : `must be ${article(issue.expected)}`

@@ -2,28 +2,28 @@
 import { generateApiKey } from '../../core/api-key.ts'
 import { RingbackError } from '../../core/errors.ts'
 import { newId } from '../../core/id.ts'
-import { type Client, clientScopes, type Key, type Millis } from '../../core/model.ts'
-import { empty, type House, idParam, jsonReply, notFound, OPERATOR, shownTime, shownTimeOrNull } from '../context.ts'
-import { invalid, type Reply } from '../request/problem.ts'
-import { type Call, type Route, route } from '../request/route.ts'
+import { type ApiKey, type Client, clientScopes, type Millis } from '../../core/model.ts'
+import { type AppContext, empty, idParam, jsonReply, notFound, OPERATOR, toTimestamp, toTimestampOrNull } from '../context.ts'
+import { type ApiReply, invalid } from '../request/problem.ts'
+import { type ApiCall, type Route, route } from '../request/route.ts'
 import * as shapes from '../shapes/index.ts'
 import { findClient } from './clients.ts'
 
-export function apiKeyRoutes(house: House): Route[] {
-  return [...clientKeyRoutes(house), ...operatorKeyRoutes(house)]
+export function apiKeyRoutes(context: AppContext): Route[] {
+  return [...clientKeyRoutes(context), ...operatorKeyRoutes(context)]
 }
 
-const shownKey = (key: Key) => ({
+const shownKey = (key: ApiKey) => ({
   id: key.id,
   clientId: key.clientId,
   name: key.name,
   scopes: JSON.parse(key.scopes) as string[],
   taskTypes: key.taskTypes === null ? null : (JSON.parse(key.taskTypes) as string[]),
   hint: key.hint,
-  createdAt: shownTime(key.createdAt),
-  expiresAt: shownTimeOrNull(key.expiresAt),
-  revokedAt: shownTimeOrNull(key.revokedAt),
-  lastUsedAt: shownTimeOrNull(key.lastUsedAt),
+  createdAt: toTimestamp(key.createdAt),
+  expiresAt: toTimestampOrNull(key.expiresAt),
+  revokedAt: toTimestampOrNull(key.revokedAt),
+  lastUsedAt: toTimestampOrNull(key.lastUsedAt),
 })
 
 const made = { 201: { description: 'The key, shown this once.', schema: shapes.createdKey } }
@@ -32,11 +32,11 @@ const gone = { 204: { description: 'Revoked.' } }
 const ROTATE =
   'The new key has the name, the scopes and the length of life of the old one, which ends after the overlap. One that has ended cannot be rotated.'
 
-function clientKeyRoutes(house: House): Route[] {
-  const find = (call: Call): Promise<Client> => findClient(house, call)
-  const findKey = async (call: Call): Promise<Key> => {
+function clientKeyRoutes(context: AppContext): Route[] {
+  const find = (call: ApiCall): Promise<Client> => findClient(context, call)
+  const findKey = async (call: ApiCall): Promise<ApiKey> => {
     const client = await find(call)
-    return ownKey(await house.store.listKeys(client.id), idParam(call, 'key', 'keyId'))
+    return ownKey(await context.store.listKeys(client.id), idParam(call, 'key', 'keyId'))
   }
   const common = { tag: 'Clients', scope: OPERATOR } as const
   return [
@@ -55,7 +55,7 @@ function clientKeyRoutes(house: House): Route[] {
       {
         find,
         handle: (call, { body, found }) =>
-          addKey(house, call, found.id, {
+          addKey(context, call, found.id, {
             name: body?.name ?? '',
             scopes: body?.scopes ?? clientScopes,
             taskTypes: null,
@@ -73,7 +73,7 @@ function clientKeyRoutes(house: House): Route[] {
         description: 'What is shown of a key is its hint; the key itself is kept by nobody.',
         answers: listed,
       },
-      { find, handle: async (_call, { found }) => listedKeys(await house.store.listKeys(found.id)) },
+      { find, handle: async (_call, { found }) => listedKeys(await context.store.listKeys(found.id)) },
     ),
     route(
       {
@@ -87,7 +87,7 @@ function clientKeyRoutes(house: House): Route[] {
         bodyOptional: true,
         answers: made,
       },
-      { find: findKey, handle: (call, { body, found }) => rotate(house, call, found, body?.overlapSeconds) },
+      { find: findKey, handle: (call, { body, found }) => rotate(context, call, found, body?.overlapSeconds) },
     ),
     route(
       {
@@ -99,14 +99,14 @@ function clientKeyRoutes(house: House): Route[] {
         description: 'There is no way back: make another.',
         answers: gone,
       },
-      { find: findKey, handle: (call, { found }) => revoke(house, call, found) },
+      { find: findKey, handle: (call, { found }) => revoke(context, call, found) },
     ),
   ]
 }
 
-function operatorKeyRoutes(house: House): Route[] {
+function operatorKeyRoutes(context: AppContext): Route[] {
   const common = { tag: 'Operators', scope: OPERATOR } as const
-  const find = async (call: Call): Promise<Key> => ownKey(await house.store.listKeys(null), idParam(call, 'key'))
+  const find = async (call: ApiCall): Promise<ApiKey> => ownKey(await context.store.listKeys(null), idParam(call, 'key'))
   return [
     route(
       {
@@ -124,7 +124,7 @@ function operatorKeyRoutes(house: House): Route[] {
           // The scope admin holds every other one: such a key would not be narrowed.
           if (taskTypes !== null && scopes.some((scope) => scope !== 'worker'))
             throw invalid([{ pointer: '#/taskTypes', detail: 'narrows only a key whose one scope is worker' }])
-          return addKey(house, call, null, { name, scopes, taskTypes, expiresAt })
+          return addKey(context, call, null, { name, scopes, taskTypes, expiresAt })
         },
       },
     ),
@@ -138,7 +138,7 @@ function operatorKeyRoutes(house: House): Route[] {
         description: 'What is shown of a key is its hint; the key itself is kept by nobody.',
         answers: listed,
       },
-      { handle: async () => listedKeys(await house.store.listKeys(null)) },
+      { handle: async () => listedKeys(await context.store.listKeys(null)) },
     ),
     route(
       {
@@ -152,7 +152,7 @@ function operatorKeyRoutes(house: House): Route[] {
         bodyOptional: true,
         answers: made,
       },
-      { find, handle: (call, { body, found }) => rotate(house, call, found, body?.overlapSeconds) },
+      { find, handle: (call, { body, found }) => rotate(context, call, found, body?.overlapSeconds) },
     ),
     route(
       {
@@ -164,7 +164,7 @@ function operatorKeyRoutes(house: House): Route[] {
         description: 'At once on this node, within 5 s on others.',
         answers: gone,
       },
-      { find, handle: (call, { found }) => revoke(house, call, found) },
+      { find, handle: (call, { found }) => revoke(context, call, found) },
     ),
   ]
 }
@@ -182,11 +182,11 @@ const unique = (list: readonly string[]): string => JSON.stringify([...new Set(l
  * Before one more is made for a client; of an operator’s own there may be as many as it wants.
  * @throws RingbackError `quota_exceeded`
  */
-async function checkRoom(house: House, clientId: string | null): Promise<void> {
+async function checkRoom(context: AppContext, clientId: string | null): Promise<void> {
   if (clientId === null) return
-  const now = house.clock.now()
-  const most = house.mostOfClient.keys
-  const keys = await house.store.listKeys(clientId)
+  const now = context.clock.now()
+  const most = context.mostOfClient.keys
+  const keys = await context.store.listKeys(clientId)
   const live = keys.filter(({ revokedAt, expiresAt }) => revokedAt === null && (expiresAt === null || expiresAt > now))
   if (live.length >= most)
     throw new RingbackError(
@@ -195,39 +195,39 @@ async function checkRoom(house: House, clientId: string | null): Promise<void> {
     )
 }
 
-async function addKey(house: House, call: Call, clientId: string | null, wish: KeyWish): Promise<Reply> {
+async function addKey(context: AppContext, call: ApiCall, clientId: string | null, wish: KeyWish): Promise<ApiReply> {
   const { name, scopes, taskTypes, expiresAt } = wish
-  if (expiresAt !== null && expiresAt <= house.clock.now()) throw invalid([{ pointer: '#/expiresAt', detail: 'has passed' }])
-  await checkRoom(house, clientId)
-  const { key, hash, hint } = generateApiKey(house.clock)
-  const fresh = { id: newId(house.clock, 'key'), clientId, name, hash, hint, expiresAt }
+  if (expiresAt !== null && expiresAt <= context.clock.now()) throw invalid([{ pointer: '#/expiresAt', detail: 'has passed' }])
+  await checkRoom(context, clientId)
+  const { key, hash, hint } = generateApiKey(context.clock)
+  const fresh = { id: newId(context.clock, 'key'), clientId, name, hash, hint, expiresAt }
   const wanted = { ...fresh, scopes: unique(scopes), taskTypes: taskTypes === null ? null : unique(taskTypes) }
-  const added = await house.store.addKey(wanted, call.author)
+  const added = await context.store.addKey(wanted, call.author)
   if (!added) throw notFound('client')
   return jsonReply(201, { ...shownKey(added), key })
 }
 
-async function rotate(house: House, call: Call, old: Key, overlapSeconds = 86_400): Promise<Reply> {
+async function rotate(context: AppContext, call: ApiCall, old: ApiKey, overlapSeconds = 86_400): Promise<ApiReply> {
   // Without an overlap there are as many as before.
-  if (overlapSeconds > 0) await checkRoom(house, old.clientId)
-  const { key, hash, hint } = generateApiKey(house.clock)
-  const fresh = { id: newId(house.clock, 'key'), hash, hint }
-  const added = await house.store.rotateKey(old.id, old.clientId, fresh, overlapSeconds * 1000, call.author)
+  if (overlapSeconds > 0) await checkRoom(context, old.clientId)
+  const { key, hash, hint } = generateApiKey(context.clock)
+  const fresh = { id: newId(context.clock, 'key'), hash, hint }
+  const added = await context.store.rotateKey(old.id, old.clientId, fresh, overlapSeconds * 1000, call.author)
   if (added) return jsonReply(201, { ...shownKey(added), key })
   const pointer = old.clientId === null ? '#/id' : '#/keyId'
   throw invalid([{ pointer, detail: 'names a key that was revoked or has expired; make a new one' }])
 }
 
-const listedKeys = (keys: readonly Key[]): Reply =>
+const listedKeys = (keys: readonly ApiKey[]): ApiReply =>
   jsonReply(200, { data: keys.map(shownKey), hasMore: false, nextCursor: null }, { 'Cache-Control': 'private, no-cache' })
 
-function ownKey(keys: readonly Key[], id: string): Key {
+function ownKey(keys: readonly ApiKey[], id: string): ApiKey {
   const key = keys.find((candidate) => candidate.id === id)
   if (!key) throw notFound('key')
   return key
 }
 
-async function revoke(house: House, call: Call, key: Key): Promise<Reply> {
-  await house.store.revokeKey(key.id, key.clientId, call.author)
+async function revoke(context: AppContext, call: ApiCall, key: ApiKey): Promise<ApiReply> {
+  await context.store.revokeKey(key.id, key.clientId, call.author)
   return empty()
 }

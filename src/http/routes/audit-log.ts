@@ -1,10 +1,10 @@
 /** The audit log, for the operator. */
 import type { AuditEntry } from '../../core/model.ts'
-import { boundTo, defined, type House, OPERATOR, pageReply, shownTime, startOf } from '../context.ts'
+import { type AppContext, boundTo, defined, OPERATOR, pageReply, startPosition, toTimestamp } from '../context.ts'
 import { type Route, route } from '../request/route.ts'
 import * as shapes from '../shapes/index.ts'
 
-export function auditRoute(house: House): Route {
+export function auditRoute(context: AppContext): Route {
   return route(
     {
       tag: 'Operators',
@@ -22,9 +22,9 @@ export function auditRoute(house: House): Route {
       async handle(call, { query: { limit, cursor, ...rest } }) {
         const filters = defined(rest)
         const bound = boundTo(call, 'audit-log', filters)
-        const page = await house.store.listAudit({ ...filters, limit, after: await startOf(house, bound, cursor) })
+        const page = await context.store.listAudit({ ...filters, limit, after: await startPosition(context, bound, cursor) })
         return pageReply(
-          house,
+          context,
           call,
           bound,
           page,
@@ -38,7 +38,7 @@ export function auditRoute(house: House): Route {
 
 const shownEntry = ({ id, at, actor, action, target, clientId, details, requestId, remoteAddress }: AuditEntry) => ({
   id,
-  at: shownTime(at),
+  at: toTimestamp(at),
   actor,
   action,
   target,

@@ -2,13 +2,13 @@
 
 import type { State } from '../../core/model.ts'
 import { BULK_CANCEL, BULK_RETRY, type BulkInput, bulkFilterOf } from '../../tasks/system/bulk.ts'
-import { clientOf, type House } from '../context.ts'
-import { invalid, type Reply } from '../request/problem.ts'
-import { type Call, type Route, route } from '../request/route.ts'
+import { type AppContext, clientOf } from '../context.ts'
+import { type ApiReply, invalid } from '../request/problem.ts'
+import { type ApiCall, type Route, route } from '../request/route.ts'
 import * as shapes from '../shapes/index.ts'
-import { countMatches, startWalk } from './paged-jobs.ts'
+import { countMatches, startPagedJob } from './paged-jobs.ts'
 
-export function bulkRoutes(house: House): Route[] {
+export function bulkRoutes(context: AppContext): Route[] {
   const common = {
     tag: 'Tasks',
     method: 'post',
@@ -30,7 +30,7 @@ export function bulkRoutes(house: House): Route[] {
           'Members left out narrow nothing: `{}` is every pending and running task there is now. Pending ones are canceled, running ones asked to stop.',
         body: shapes.bulkCancel,
       },
-      { handle: (call, { body }) => begin(house, call, BULK_CANCEL, body, ['pending', 'running']) },
+      { handle: (call, { body }) => begin(context, call, BULK_CANCEL, body, ['pending', 'running']) },
     ),
     route(
       {
@@ -41,28 +41,28 @@ export function bulkRoutes(house: House): Route[] {
         description: 'Members left out narrow nothing: `{}` is every failed and canceled task there is now.',
         body: shapes.bulkRetry,
       },
-      { handle: (call, { body }) => begin(house, call, BULK_RETRY, body, ['failed', 'canceled']) },
+      { handle: (call, { body }) => begin(context, call, BULK_RETRY, body, ['failed', 'canceled']) },
     ),
   ]
 }
 
-async function begin(house: House, call: Call, type: string, body: shapes.Bulk, every: readonly State[]): Promise<Reply> {
-  const input = await plan(house, body, every)
+async function begin(context: AppContext, call: ApiCall, type: string, body: shapes.Bulk, every: readonly State[]): Promise<ApiReply> {
+  const input = await plan(context, body, every)
   if (body.dryRun !== true) {
     // Who has too many open tasks is helped by canceling some.
-    if (type !== BULK_CANCEL) house.checkCapacity(clientOf(call), 1, call.now)
-    return startWalk(house, call, type, input)
+    if (type !== BULK_CANCEL) context.checkCapacity(clientOf(call), 1, call.now)
+    return startPagedJob(context, call, type, input)
   }
   const filter = bulkFilterOf(clientOf(call), input)
-  return countMatches(call, (after) => house.store.countBulk(filter, after))
+  return countMatches(call, (after) => context.store.countBulk(filter, after))
 }
 
 /** @throws RingbackError `validation_failed` for times that contradict each other. */
-async function plan(house: House, body: shapes.Bulk, every: readonly State[]): Promise<BulkInput> {
+async function plan(context: AppContext, body: shapes.Bulk, every: readonly State[]): Promise<BulkInput> {
   const { status, type = null, metadata = null, createdAfter = null, createdBefore = null } = body
   if (createdAfter !== null && createdBefore !== null && createdAfter >= createdBefore)
     throw invalid([{ pointer: '#/createdBefore', detail: 'must be after createdAfter' }])
-  const now = await house.store.now()
+  const now = await context.store.now()
   return {
     states: [...new Set(status ?? every)],
     type,

@@ -1,21 +1,32 @@
 /** Clients, for the operator: made, suspended, deleted. */
 import { newId } from '../../core/id.ts'
 import type { Client, Millis } from '../../core/model.ts'
-import { boundTo, empty, type House, idParam, jsonReply, notFound, OPERATOR, pageReply, shownTime, startOf } from '../context.ts'
-import { type Call, type Route, route } from '../request/route.ts'
+import {
+  type AppContext,
+  boundTo,
+  empty,
+  idParam,
+  jsonReply,
+  notFound,
+  OPERATOR,
+  pageReply,
+  startPosition,
+  toTimestamp,
+} from '../context.ts'
+import { type ApiCall, type Route, route } from '../request/route.ts'
 import * as shapes from '../shapes/index.ts'
 
-const shownClient = ({ id, name, status, createdAt }: Client) => ({ id, name, status, createdAt: shownTime(createdAt) })
+const shownClient = ({ id, name, status, createdAt }: Client) => ({ id, name, status, createdAt: toTimestamp(createdAt) })
 
 /** @throws RingbackError `not_found`, for one that was deleted too. */
-export async function findClient(house: House, call: Call): Promise<Client> {
-  const client = await house.store.findClient(idParam(call, 'client'))
+export async function findClient(context: AppContext, call: ApiCall): Promise<Client> {
+  const client = await context.store.findClient(idParam(call, 'client'))
   if (!client) throw notFound('client')
   return client
 }
 
-export function clientRoutes(house: House): Route[] {
-  const find = (call: Call): Promise<Client> => findClient(house, call)
+export function clientRoutes(context: AppContext): Route[] {
+  const find = (call: ApiCall): Promise<Client> => findClient(context, call)
   const common = { tag: 'Clients', scope: OPERATOR } as const
   const one = { 200: { description: 'The client.', schema: shapes.client } }
   const change = (verb: 'suspend' | 'resume', summary: string, description: string): Route =>
@@ -24,7 +35,7 @@ export function clientRoutes(house: House): Route[] {
       {
         find,
         async handle(call, { found }) {
-          const client = await house.store.changeClient(found.id, verb === 'suspend' ? 'suspended' : 'active', call.author)
+          const client = await context.store.changeClient(found.id, verb === 'suspend' ? 'suspended' : 'active', call.author)
           if (!client) throw notFound('client')
           return jsonReply(200, shownClient(client))
         },
@@ -44,8 +55,8 @@ export function clientRoutes(house: House): Route[] {
       },
       {
         async handle(call, { body }) {
-          const client = await house.store.addClient({ id: newId(house.clock, 'client'), name: body.name }, call.author)
-          return jsonReply(201, shownClient(client), { Location: `${house.publicUrl()}/v1/clients/${client.id}` })
+          const client = await context.store.addClient({ id: newId(context.clock, 'client'), name: body.name }, call.author)
+          return jsonReply(201, shownClient(client), { Location: `${context.publicUrl()}/v1/clients/${client.id}` })
         },
       },
     ),
@@ -64,8 +75,8 @@ export function clientRoutes(house: House): Route[] {
       {
         async handle(call, { query }) {
           const bound = boundTo(call, 'clients', {})
-          const page = await house.store.listClients(query.limit, await startOf(house, bound, query.cursor))
-          return pageReply(house, call, bound, page, (client) => JSON.stringify(shownClient(client)), positionOf)
+          const page = await context.store.listClients(query.limit, await startPosition(context, bound, query.cursor))
+          return pageReply(context, call, bound, page, (client) => JSON.stringify(shownClient(client)), positionOf)
         },
       },
     ),
@@ -97,7 +108,7 @@ export function clientRoutes(house: House): Route[] {
       {
         find,
         async handle(call, { found }) {
-          if (!(await house.store.removeClient(found.id, call.author))) throw notFound('client')
+          if (!(await context.store.removeClient(found.id, call.author))) throw notFound('client')
           return empty()
         },
       },

@@ -5,11 +5,11 @@ import { newId } from '../../core/id.ts'
 import type { Endpoint, Json, Millis } from '../../core/model.ts'
 import type { NewTask } from '../../store/interfaces.ts'
 import type { TaskType } from '../../tasks/define.ts'
-import type { House } from '../context.ts'
+import type { AppContext } from '../context.ts'
 import { traceContext } from '../request/headers.ts'
 import { DEEPEST, scanJson } from '../request/json.ts'
 import { invalid } from '../request/problem.ts'
-import type { Call } from '../request/route.ts'
+import type { ApiCall } from '../request/route.ts'
 import type { CreateTask } from '../shapes/index.ts'
 import { listAllEndpoints } from './endpoint-document.ts'
 
@@ -17,32 +17,32 @@ import { listAllEndpoints } from './endpoint-document.ts'
 type Root = string
 
 /** @throws RingbackError with pointers: whatever of the contract's 422 applies. */
-export function planTask(house: House, call: Call, clientId: string, body: CreateTask): NewTask | Promise<NewTask> {
-  return plan(house, call, clientId, body, inputText(call, body.input), null, '#')
+export function planTask(context: AppContext, call: ApiCall, clientId: string, body: CreateTask): NewTask | Promise<NewTask> {
+  return plan(context, call, clientId, body, inputText(call, body.input), null, '#')
 }
 
 /** @throws RingbackError `validation_failed` for a body that nests too deep for whoever will write it out again. */
-export function checkDepth(call: Call): void {
+export function checkDepth(call: ApiCall): void {
   scanBody(call, 0)
 }
 /** The member `input` of the body, as it was written. */
-export const inputText = (call: Call, input: unknown): Json => memberText(call, 'input', input)
+export const inputText = (call: ApiCall, input: unknown): Json => memberText(call, 'input', input)
 /** A member of the body, as it was written. */
-export function memberText(call: Call, member: string, value: unknown): Json {
+export function memberText(call: ApiCall, member: string, value: unknown): Json {
   const { values } = scanBody(call, 1, member)
   return values.length === 1 ? (values[0] as Json) : JSON.stringify(value)
 }
 
 /** The tasks of a batch: all of them, or every fault of the first ones that have any. */
-export async function planBatch(house: House, call: Call, clientId: string, bodies: readonly CreateTask[]): Promise<NewTask[]> {
+export async function planBatch(context: AppContext, call: ApiCall, clientId: string, bodies: readonly CreateTask[]): Promise<NewTask[]> {
   const { values } = scanBody(call, 3)
-  const batchId = newId(house.clock, 'batch')
+  const batchId = newId(context.clock, 'batch')
   const tasks: NewTask[] = []
   const faults: Fault[] = []
   for (const [index, body] of bodies.entries()) {
     const input = values.length === bodies.length ? (values[index] as Json) : JSON.stringify(body.input)
     try {
-      tasks.push(await plan(house, call, clientId, body, input, batchId, `#/tasks/${index}`))
+      tasks.push(await plan(context, call, clientId, body, input, batchId, `#/tasks/${index}`))
     } catch (error) {
       if (!(error instanceof RingbackError) || error.code !== 'validation_failed') throw error
       faults.push(...error.errors)
@@ -56,7 +56,7 @@ export async function planBatch(house: House, call: Call, clientId: string, bodi
  * The inputs, say, as they were written. A value is used only when every object at that level named the member exactly once, in plain letters;
  * the shape has proved that each task has one, so equal counts are proof.
  */
-function scanBody(call: Call, level: number, member = 'input'): { values: readonly string[] } {
+function scanBody(call: ApiCall, level: number, member = 'input'): { values: readonly string[] } {
   const scanned = scanJson(call.text, member, level)
   if (scanned.depth > DEEPEST) throw invalid([{ pointer: '#', detail: `nests ${scanned.depth} levels deep; ${DEEPEST} is the most` }])
   return scanned
@@ -64,20 +64,20 @@ function scanBody(call: Call, level: number, member = 'input'): { values: readon
 
 /** At once when nothing must be asked for: a task without a callback of its own, of a type whose schema checks at once. */
 function plan(
-  house: House,
-  call: Call,
+  context: AppContext,
+  call: ApiCall,
   clientId: string,
   body: CreateTask,
   input: Json,
   batchId: string | null,
   root: Root,
 ): NewTask | Promise<NewTask> {
-  const type = typeNamed(house, body.type, root)
+  const type = typeNamed(context, body.type, root)
   const checked = checkInput(type, body.input, root)
   const times = planTimes(body, call.now, root)
   const trace = traceContext(call.header('traceparent'), call.header('tracestate'))
   const write = (callback: Json | null): NewTask => ({
-    id: newId(house.clock, 'task'),
+    id: newId(context.clock, 'task'),
     clientId,
     type: body.type,
     input,
@@ -97,13 +97,13 @@ function plan(
   const { callback } = body
   if (checked === undefined && !callback) return write(callback === null ? null : '{}')
   return Promise.resolve(checked).then(async () =>
-    write(callback ? await planCallback(house, clientId, callback, root) : callback === null ? null : '{}'),
+    write(callback ? await planCallback(context, clientId, callback, root) : callback === null ? null : '{}'),
   )
 }
 
 /** @throws RingbackError `task_type_not_found` */
-export function typeNamed(house: House, name: string, root: Root): TaskType {
-  const type = name.startsWith('system.') ? undefined : house.registry.get(name)
+export function typeNamed(context: AppContext, name: string, root: Root): TaskType {
+  const type = name.startsWith('system.') ? undefined : context.registry.get(name)
   if (type) return type
   throw new RingbackError('task_type_not_found', `There is no task type "${name}"; GET /v1/task-types lists those there are.`, {
     errors: [{ pointer: `${root}/type`, detail: 'names no task type' }],
@@ -153,26 +153,26 @@ const AT_ONCE = { dueAt: null, startBy: null, deadlineAt: null }
 export type CallbackBody = NonNullable<CreateTask['callback']>
 
 /** The callback as it is kept: a URL of its own is tied to the endpoint it is under. */
-export async function planCallback(house: House, clientId: string, body: CallbackBody, root: Root): Promise<Json> {
+export async function planCallback(context: AppContext, clientId: string, body: CallbackBody, root: Root): Promise<Json> {
   const { events, retrySchedule } = body
-  const endpointId = await planTarget(house, clientId, body, `${root}/callback`)
+  const endpointId = await planTarget(context, clientId, body, `${root}/callback`)
   return JSON.stringify({ endpointId, url: body.url, events, retrySchedule })
 }
 
-async function planTarget(house: House, clientId: string, body: CallbackBody, root: Root): Promise<string | undefined> {
+async function planTarget(context: AppContext, clientId: string, body: CallbackBody, root: Root): Promise<string | undefined> {
   const nobodys = (): RingbackError => invalid([{ pointer: `${root}/endpointId`, detail: 'names none of your endpoints' }])
   if (body.endpointId !== undefined && body.url === undefined) {
-    if (body.endpointId.includes('\0') || !(await house.ownership.owns(clientId, body.endpointId))) throw nobodys()
+    if (body.endpointId.includes('\0') || !(await context.ownership.owns(clientId, body.endpointId))) throw nobodys()
     return body.endpointId
   }
   let named: Endpoint | null = null
   if (body.endpointId !== undefined) {
-    named = body.endpointId.includes('\0') ? null : await house.store.findEndpoint(body.endpointId, clientId)
+    named = body.endpointId.includes('\0') ? null : await context.store.findEndpoint(body.endpointId, clientId)
     if (!named) throw nobodys()
   }
   if (body.url === undefined) return undefined
-  const url = judge(house, body.url, `${root}/url`)
-  const candidates = named ? [named] : await listAllEndpoints(house, clientId)
+  const url = judge(context, body.url, `${root}/url`)
+  const candidates = named ? [named] : await listAllEndpoints(context, clientId)
   const over = candidates.filter((endpoint) => endpoint.verifiedAt !== null && isUnder(url.href, endpoint.url))
   // The longest path is the closest endpoint.
   const [closest] = over.sort((a, b) => new URL(b.url).pathname.length - new URL(a.url).pathname.length)
@@ -184,9 +184,9 @@ async function planTarget(house: House, clientId: string, body: CallbackBody, ro
   )
 }
 
-function judge(house: House, text: string, pointer: string): URL {
+function judge(context: AppContext, text: string, pointer: string): URL {
   try {
-    return house.judgeCallbackUrl(text)
+    return context.judgeCallbackUrl(text)
   } catch (error) {
     if (!(error instanceof RingbackError) || error.errors.length > 0) throw error
     throw new RingbackError(error.code, error.message, { errors: [{ pointer, detail: 'cannot be called' }] })

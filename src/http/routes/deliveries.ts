@@ -6,33 +6,33 @@ import { type Attempt, type Delivery, type Endpoint, endpointStatus, type Millis
 import { parsed } from '../../core/stored-json.ts'
 import type { DeliveryQuery, LaneState } from '../../store/interfaces.ts'
 import {
+  type AppContext,
   boundTo,
   defined,
   expired,
-  type House,
   idParam,
   jsonReply,
   listOwner,
   notFound,
   pageReply,
-  shownTime,
-  shownTimeOrNull,
-  startOf,
+  startPosition,
+  toTimestamp,
+  toTimestampOrNull,
 } from '../context.ts'
-import { invalid, type Reply } from '../request/problem.ts'
-import { type Call, type Route, route } from '../request/route.ts'
+import { type ApiReply, invalid } from '../request/problem.ts'
+import { type ApiCall, type Route, route } from '../request/route.ts'
 import * as shapes from '../shapes/index.ts'
 import { replayRoute } from './replay.ts'
 
-export function deliveryRoutes(house: House): Route[] {
+export function deliveryRoutes(context: AppContext): Route[] {
   const common = { tag: 'Deliveries' } as const
-  const find = async (call: Call): Promise<Delivery> => {
-    const delivery = await house.store.findDelivery(idParam(call, 'delivery'), call.caller.clientId)
+  const find = async (call: ApiCall): Promise<Delivery> => {
+    const delivery = await context.store.findDelivery(idParam(call, 'delivery'), call.caller.clientId)
     if (!delivery) throw notFound('delivery')
     return delivery
   }
   return [
-    replayRoute(house),
+    replayRoute(context),
     route(
       {
         ...common,
@@ -46,7 +46,7 @@ export function deliveryRoutes(house: House): Route[] {
         answers: { 200: { description: 'A page of deliveries.', schema: shapes.deliveryList, headers: ['Link'] } },
         refusals: ['invalid_cursor'],
       },
-      { handle: (call, { query }) => listDeliveries(house, call, query) },
+      { handle: (call, { query }) => listDeliveries(context, call, query) },
     ),
     route(
       {
@@ -59,7 +59,7 @@ export function deliveryRoutes(house: House): Route[] {
         scope: 'deliveries:read',
         answers: { 200: { description: 'The delivery.', schema: shapes.delivery } },
       },
-      { find, handle: (call, { found }) => deliveryReply(house, call, found, 200) },
+      { find, handle: (call, { found }) => deliveryReply(context, call, found, 200) },
     ),
     route(
       {
@@ -76,10 +76,10 @@ export function deliveryRoutes(house: House): Route[] {
       {
         find,
         async handle(call, { found }) {
-          const delivery = await house.store.redeliver(found.id, newId(house.clock, 'delivery'), call.caller.clientId, call.author)
+          const delivery = await context.store.redeliver(found.id, newId(context.clock, 'delivery'), call.caller.clientId, call.author)
           if (!delivery && found.eventType === 'endpoint.verification') throw over()
-          if (!delivery) throw (await house.store.findEndpoint(found.endpointId, call.caller.clientId)) ? expired() : homeless()
-          return deliveryReply(house, call, delivery, 202)
+          if (!delivery) throw (await context.store.findEndpoint(found.endpointId, call.caller.clientId)) ? expired() : homeless()
+          return deliveryReply(context, call, delivery, 202)
         },
       },
     ),
@@ -91,7 +91,7 @@ const over = (): RingbackError =>
 const homeless = (): RingbackError =>
   new RingbackError('not_found', 'The endpoint was deleted, so this cannot be sent again; the feed at /v1/events has the event.')
 
-async function listDeliveries(house: House, call: Call, query: shapes.DeliveryListQuery): Promise<Reply> {
+async function listDeliveries(context: AppContext, call: ApiCall, query: shapes.DeliveryListQuery): Promise<ApiReply> {
   const { limit, cursor, clientId, status, ...rest } = query
   const owner = listOwner(call.caller, clientId)
   const same = defined(rest)
@@ -100,31 +100,31 @@ async function listDeliveries(house: House, call: Call, query: shapes.DeliveryLi
     ...same,
     clientId: owner,
     limit,
-    after: await startOf(house, bound, cursor),
+    after: await startPosition(context, bound, cursor),
     ...(status && { states: status.map(shapes.stateShownAs) }),
   }
-  const page = await house.store.listDeliveries(asked)
-  const shown = await showDeliveries(house, call, page.items)
+  const page = await context.store.listDeliveries(asked)
+  const shown = await showDeliveries(context, call, page.items)
   const show = (_: Delivery, index: number): string => JSON.stringify(shown[index])
-  return pageReply(house, call, bound, page, show, ({ createdAt, id }) => ({ at: createdAt, id }))
+  return pageReply(context, call, bound, page, show, ({ createdAt, id }) => ({ at: createdAt, id }))
 }
 
 /** One delivery as an answer; `Location` with a 202. */
-export async function deliveryReply(house: House, call: Call, delivery: Delivery, status: number): Promise<Reply> {
-  const [shown] = await showDeliveries(house, call, [delivery])
-  const location = status === 202 ? { Location: `${house.publicUrl()}/v1/deliveries/${delivery.id}` } : undefined
+export async function deliveryReply(context: AppContext, call: ApiCall, delivery: Delivery, status: number): Promise<ApiReply> {
+  const [shown] = await showDeliveries(context, call, [delivery])
+  const location = status === 202 ? { Location: `${context.publicUrl()}/v1/deliveries/${delivery.id}` } : undefined
   return jsonReply(status, shown, { 'Cache-Control': 'private, no-cache', ...location })
 }
 
-async function showDeliveries(house: House, call: Call, deliveries: readonly Delivery[]): Promise<object[]> {
+async function showDeliveries(context: AppContext, call: ApiCall, deliveries: readonly Delivery[]): Promise<object[]> {
   if (deliveries.length === 0) return []
   const [attempts, lanes, endpoints] = await Promise.all([
-    house.store.listAttempts(deliveries.map(({ id }) => id)),
-    house.store.findLanes([...new Set(deliveries.map(({ laneId }) => laneId))]),
-    house.store.findEndpoints([...new Set(deliveries.map(({ endpointId }) => endpointId))]),
+    context.store.listAttempts(deliveries.map(({ id }) => id)),
+    context.store.findLanes([...new Set(deliveries.map(({ laneId }) => laneId))]),
+    context.store.findEndpoints([...new Set(deliveries.map(({ endpointId }) => endpointId))]),
   ])
   const byDelivery = Map.groupBy(attempts, ({ deliveryId }) => deliveryId)
-  const now = house.clock.now()
+  const now = context.clock.now()
   return deliveries.map((delivery) => {
     const endpoint = endpoints.find(({ id }) => id === delivery.endpointId) ?? null
     const waits = whatItWaitsFor(delivery, endpoint, lanes.find(({ id }) => id === delivery.laneId) ?? null, now)
@@ -132,7 +132,13 @@ async function showDeliveries(house: House, call: Call, deliveries: readonly Del
   })
 }
 
-function shownDelivery(delivery: Delivery, endpoint: Endpoint | null, attempts: readonly Attempt[], waits: Waits, operator: boolean) {
+function shownDelivery(
+  delivery: Delivery,
+  endpoint: Endpoint | null,
+  attempts: readonly Attempt[],
+  waits: DeliveryWait,
+  operator: boolean,
+) {
   return {
     id: delivery.id,
     eventId: delivery.eventId,
@@ -143,12 +149,12 @@ function shownDelivery(delivery: Delivery, endpoint: Endpoint | null, attempts: 
     status: shapes.shownState(delivery.state),
     tries: delivery.tries,
     maxTries: delivery.maxTries,
-    nextAttemptAt: shownTimeOrNull(waits.until),
+    nextAttemptAt: toTimestampOrNull(waits.until),
     waitingFor: waits.for,
     canceledReason: delivery.canceledReason,
-    deliveredAt: delivery.state === 'completed' ? shownTimeOrNull(delivery.finishedAt) : null,
+    deliveredAt: delivery.state === 'completed' ? toTimestampOrNull(delivery.finishedAt) : null,
     trigger: delivery.trigger,
-    createdAt: shownTime(delivery.createdAt),
+    createdAt: toTimestamp(delivery.createdAt),
     attempts: attempts
       .filter((attempt) => isPast(attempt, delivery))
       .sort((a, b) => a.fence - b.fence)
@@ -160,7 +166,7 @@ function shownDelivery(delivery: Delivery, endpoint: Endpoint | null, attempts: 
 const isPast = ({ fence }: Attempt, delivery: Delivery): boolean =>
   delivery.state === 'running' ? fence < delivery.fence : fence <= delivery.fence
 
-interface Waits {
+interface DeliveryWait {
   readonly for:
     | 'endpointDisabled'
     | 'endpointUnverified'
@@ -175,7 +181,7 @@ interface Waits {
   readonly until: Millis | null
 }
 
-function whatItWaitsFor(delivery: Delivery, endpoint: Endpoint | null, lane: LaneState | null, now: Millis): Waits {
+function whatItWaitsFor(delivery: Delivery, endpoint: Endpoint | null, lane: LaneState | null, now: Millis): DeliveryWait {
   if (delivery.state !== 'pending') return { for: null, until: null }
   // Nothing holds a verification but the pace of its lane.
   const status = endpoint === null || delivery.eventType === 'endpoint.verification' ? 'active' : endpointStatus(endpoint)
@@ -206,7 +212,7 @@ function shownAttempt(attempt: Attempt, number: number, operator: boolean) {
   })
   return {
     number,
-    startedAt: shownTime(attempt.startedAt),
+    startedAt: toTimestamp(attempt.startedAt),
     durationMs: attempt.durationMs,
     outcome: attempt.outcome,
     httpStatus: attempt.httpStatus,

@@ -4,13 +4,13 @@ import { RingbackError } from '../../core/errors.ts'
 import { defaultEvents, type Endpoint, endpointStatus } from '../../core/model.ts'
 import { isJson, parsed } from '../../core/stored-json.ts'
 import type { EndpointPatch } from '../../store/interfaces.ts'
-import { type House, idParam, jsonReply, notFound, shownTime, shownTimeOrNull } from '../context.ts'
+import { type AppContext, idParam, jsonReply, notFound, toTimestamp, toTimestampOrNull } from '../context.ts'
 import { checkIfMatch, matches } from '../request/headers.ts'
-import type { Reply } from '../request/problem.ts'
-import type { Call } from '../request/route.ts'
+import type { ApiReply } from '../request/problem.ts'
+import type { ApiCall } from '../request/route.ts'
 
 /** The endpoint document. `secret` is given by create and rotate only. */
-export function shownEndpoint(house: House, endpoint: Endpoint, secret: string | null) {
+export function toEndpointDocument(context: AppContext, endpoint: Endpoint, secret: string | null) {
   const names = parsed<string[]>(endpoint.headerNames, [])
   return {
     id: endpoint.id,
@@ -29,37 +29,37 @@ export function shownEndpoint(house: House, endpoint: Endpoint, secret: string |
       endpoint.retrySchedule !== null && isJson(endpoint.retrySchedule) ? (JSON.parse(endpoint.retrySchedule) as number[]) : null,
     secret,
     secretHint: endpoint.secretHint,
-    jwksUrl: `${house.publicUrl()}/.well-known/jwks.json`,
+    jwksUrl: `${context.publicUrl()}/.well-known/jwks.json`,
     audience: endpoint.url,
     verification: {
       method: endpoint.verification,
       lastError: endpoint.verificationError,
-      expiresAt: shownTimeOrNull(endpoint.verificationExpiresAt),
+      expiresAt: toTimestampOrNull(endpoint.verificationExpiresAt),
     },
-    failingSince: shownTimeOrNull(endpoint.failingSince),
-    lastSuccessAt: shownTimeOrNull(endpoint.lastSuccessAt),
-    createdAt: shownTime(endpoint.createdAt),
-    updatedAt: shownTime(endpoint.updatedAt),
+    failingSince: toTimestampOrNull(endpoint.failingSince),
+    lastSuccessAt: toTimestampOrNull(endpoint.lastSuccessAt),
+    createdAt: toTimestamp(endpoint.createdAt),
+    updatedAt: toTimestamp(endpoint.updatedAt),
     revision: endpoint.revision,
   }
 }
 
 export const tagOf = (endpoint: Endpoint): string => `"${endpoint.revision}"`
 
-export function endpointReply(house: House, endpoint: Endpoint, status = 200, secret: string | null = null): Reply {
+export function endpointReply(context: AppContext, endpoint: Endpoint, status = 200, secret: string | null = null): ApiReply {
   const cached: Record<string, string> = secret === null ? { 'Cache-Control': 'private, no-cache' } : {}
-  return jsonReply(status, shownEndpoint(house, endpoint, secret), { ...cached, ETag: tagOf(endpoint) })
+  return jsonReply(status, toEndpointDocument(context, endpoint, secret), { ...cached, ETag: tagOf(endpoint) })
 }
 
-export async function findEndpoint(house: House, call: Call): Promise<Endpoint> {
-  const endpoint = await house.store.findEndpoint(idParam(call, 'endpoint'), call.caller.clientId)
+export async function findEndpoint(context: AppContext, call: ApiCall): Promise<Endpoint> {
+  const endpoint = await context.store.findEndpoint(idParam(call, 'endpoint'), call.caller.clientId)
   if (!endpoint) throw notFound('endpoint')
   return endpoint
 }
 
 /** The endpoint, if it is still what the caller saw. */
-export async function findUnchanged(house: House, call: Call): Promise<Endpoint> {
-  const endpoint = await findEndpoint(house, call)
+export async function findUnchanged(context: AppContext, call: ApiCall): Promise<Endpoint> {
+  const endpoint = await findEndpoint(context, call)
   if (!matches(call.header('if-match'), String(endpoint.revision))) throw changedMeanwhile(endpoint)
   return endpoint
 }
@@ -67,12 +67,12 @@ export async function findUnchanged(house: House, call: Call): Promise<Endpoint>
 const changedMeanwhile = (endpoint: Pick<Endpoint, 'revision'>): RingbackError =>
   new RingbackError('precondition_failed', `The endpoint has changed: its revision is ${endpoint.revision} now. Read it again.`)
 
-export const checkPrecondition = (call: Call): void => checkIfMatch(call.header('if-match'))
+export const checkPrecondition = (call: ApiCall): void => checkIfMatch(call.header('if-match'))
 
 /** Names the endpoint that has the URL. */
-export async function duplicate(house: House, clientId: string, url: string): Promise<RingbackError> {
+export async function duplicate(context: AppContext, clientId: string, url: string): Promise<RingbackError> {
   const wanted = canonicalUrl(url)
-  const other = (await listAllEndpoints(house, clientId)).find((endpoint) => canonicalUrl(endpoint.url) === wanted)
+  const other = (await listAllEndpoints(context, clientId)).find((endpoint) => canonicalUrl(endpoint.url) === wanted)
   // Deleted in this very moment, it has no id to be named by.
   const id = other?.id ?? '{id}'
   return new RingbackError(
@@ -82,33 +82,38 @@ export async function duplicate(house: House, clientId: string, url: string): Pr
 }
 
 /** Every endpoint of a client. */
-export async function listAllEndpoints(house: House, clientId: string): Promise<Endpoint[]> {
+export async function listAllEndpoints(context: AppContext, clientId: string): Promise<Endpoint[]> {
   const all: Endpoint[] = []
-  let page = await house.store.listEndpoints(clientId, 200, null)
+  let page = await context.store.listEndpoints(clientId, 200, null)
   for (;;) {
     all.push(...page.items)
     if (page.next === null) return all
-    page = await house.store.listEndpoints(clientId, 200, page.next)
+    page = await context.store.listEndpoints(clientId, 200, page.next)
   }
 }
 
 /** How often a change that another one overtook is made again. */
-const MOST_RETRIES = 5
+const MAX_RETRIES = 5
 
 /**
  * Reads, plans, writes; again when another change came between, unless the caller named the revision it saw.
  * @throws RingbackError `precondition_failed`, `endpoint_exists`, `not_found`
  */
-export async function change(house: House, call: Call, found: Endpoint, plan: (endpoint: Endpoint) => EndpointPatch): Promise<Endpoint> {
+export async function change(
+  context: AppContext,
+  call: ApiCall,
+  found: Endpoint,
+  plan: (endpoint: Endpoint) => EndpointPatch,
+): Promise<Endpoint> {
   let endpoint = found
   for (let again = 0; ; again++) {
     const patch = plan(endpoint)
     if (Object.keys(patch).length === 0) return endpoint
-    const changed = await house.store.changeEndpoint(endpoint.id, call.caller.clientId, patch, endpoint.revision, call.author)
+    const changed = await context.store.changeEndpoint(endpoint.id, call.caller.clientId, patch, endpoint.revision, call.author)
     if (changed.kind === 'changed') return changed.value
     if (changed.kind === 'missing') throw notFound('endpoint')
-    if (changed.kind === 'duplicate') throw await duplicate(house, endpoint.clientId, patch.url!)
-    endpoint = await findUnchanged(house, call)
-    if (again === MOST_RETRIES) throw changedMeanwhile(endpoint)
+    if (changed.kind === 'duplicate') throw await duplicate(context, endpoint.clientId, patch.url!)
+    endpoint = await findUnchanged(context, call)
+    if (again === MAX_RETRIES) throw changedMeanwhile(endpoint)
   }
 }

@@ -3,13 +3,13 @@ import { timingSafeEqual } from 'node:crypto'
 import { RingbackError } from '../../core/errors.ts'
 import type { Endpoint } from '../../core/model.ts'
 import { challengeOf } from '../../core/wire.ts'
-import type { House } from '../context.ts'
-import type { Reply } from '../request/problem.ts'
-import { type Call, type Route, route } from '../request/route.ts'
+import type { AppContext } from '../context.ts'
+import type { ApiReply } from '../request/problem.ts'
+import { type ApiCall, type Route, route } from '../request/route.ts'
 import * as shapes from '../shapes/index.ts'
 import { change, checkPrecondition, endpointReply, findUnchanged } from './endpoint-document.ts'
 
-export function verificationRoute(house: House): Route {
+export function verificationRoute(context: AppContext): Route {
   return route(
     {
       tag: 'Endpoints',
@@ -31,32 +31,32 @@ export function verificationRoute(house: House): Route {
     },
     {
       syntax: checkPrecondition,
-      find: (call) => findUnchanged(house, call),
-      handle: (call, { body, found }) => verify(house, call, found, body?.challenge ?? null),
+      find: (call) => findUnchanged(context, call),
+      handle: (call, { body, found }) => verify(context, call, found, body?.challenge ?? null),
     },
   )
 }
 
-async function verify(house: House, call: Call, found: Endpoint, shown: string | null): Promise<Reply> {
-  if (found.verifiedAt !== null) return endpointReply(house, found)
-  if (shown !== null) await checkChallenge(house, found, shown)
+async function verify(context: AppContext, call: ApiCall, found: Endpoint, shown: string | null): Promise<ApiReply> {
+  if (found.verifiedAt !== null) return endpointReply(context, found)
+  if (shown !== null) await checkChallenge(context, found, shown)
   const verified = shown !== null || call.caller.operator
-  const endpoint = await change(house, call, found, (now) => {
+  const endpoint = await change(context, call, found, (now) => {
     if (now.verifiedAt !== null) return {}
     // Asked anew meanwhile, perhaps at another URL.
     if (shown !== null && now.verificationDeliveryId !== found.verificationDeliveryId) throw mismatch('has been replaced by a newer one')
     return { verified }
   })
-  return endpointReply(house, endpoint, endpoint.verifiedAt === null ? 202 : 200)
+  return endpointReply(context, endpoint, endpoint.verifiedAt === null ? 202 : 200)
 }
 
 /** @throws RingbackError `challenge_mismatch` */
-async function checkChallenge(house: House, endpoint: Endpoint, shown: string): Promise<void> {
+async function checkChallenge(context: AppContext, endpoint: Endpoint, shown: string): Promise<void> {
   const { id, clientId, verificationDeliveryId, verificationExpiresAt } = endpoint
-  const sent = verificationDeliveryId === null ? null : await house.store.findDelivery(verificationDeliveryId, clientId)
+  const sent = verificationDeliveryId === null ? null : await context.store.findDelivery(verificationDeliveryId, clientId)
   const challenge = sent?.body ? challengeOf(sent.body) : null
   if (challenge === null) throw mismatch('was not sent: none is open for this endpoint')
-  if ((verificationExpiresAt ?? 0) <= house.clock.now()) throw mismatch(`has expired; POST /v1/endpoints/${id}/verify sends another`)
+  if ((verificationExpiresAt ?? 0) <= context.clock.now()) throw mismatch(`has expired; POST /v1/endpoints/${id}/verify sends another`)
   const [given, wanted] = [Buffer.from(shown), Buffer.from(challenge)]
   if (given.length !== wanted.length || !timingSafeEqual(given, wanted)) throw mismatch('is not the one that was sent last')
 }

@@ -1,14 +1,14 @@
 /** The endpoint routes: where a client's webhooks go. */
 
-import type { Place } from '../../core/encryption.ts'
+import type { SecretLocation } from '../../core/encryption.ts'
 import { RingbackError } from '../../core/errors.ts'
 import { newId } from '../../core/id.ts'
 import { type Delivery, defaultEvents, type Endpoint, type Json, type Millis } from '../../core/model.ts'
-import type { EndpointPatch, NewEndpoint } from '../../store/interfaces.ts'
-import { boundTo, clientOf, empty, type House, listOwner, notFound, pageReply, startOf, tooMany } from '../context.ts'
+import type { EndpointInsert, EndpointPatch } from '../../store/interfaces.ts'
+import { type AppContext, boundTo, clientOf, empty, listOwner, notFound, pageReply, startPosition, tooMany } from '../context.ts'
 import { noneMatch } from '../request/headers.ts'
-import { invalid, type Reply } from '../request/problem.ts'
-import { type Call, type Route, route } from '../request/route.ts'
+import { type ApiReply, invalid } from '../request/problem.ts'
+import { type ApiCall, type Route, route } from '../request/route.ts'
 import * as shapes from '../shapes/index.ts'
 import { deliveryReply } from './deliveries.ts'
 import {
@@ -18,25 +18,25 @@ import {
   endpointReply,
   findEndpoint,
   findUnchanged,
-  shownEndpoint,
   tagOf,
+  toEndpointDocument,
 } from './endpoint-document.ts'
 import { verificationRoute } from './endpoint-verification.ts'
 
 const DEFAULT_IN_FLIGHT = 20
 const EVERY_TYPE = ['*']
 
-export function endpointRoutes(house: House): Route[] {
-  return [...keeping(house), ...switching(house), verificationRoute(house)]
+export function endpointRoutes(context: AppContext): Route[] {
+  return [...keeping(context), ...switching(context), verificationRoute(context)]
 }
 
-const placeOf = (id: string, column: 'secret' | 'previous_secret' | 'headers'): Place => ({ table: 'endpoints', id, column })
+const placeOf = (id: string, column: 'secret' | 'previous_secret' | 'headers'): SecretLocation => ({ table: 'endpoints', id, column })
 
 /** @throws RingbackError with a pointer to `#/url` */
-function checkUrl(house: House, url: string): void {
+function checkUrl(context: AppContext, url: string): void {
   if (!/^[\x21-\x7e]*$/.test(url)) throw badUrl('holds characters that a URL must encode')
   try {
-    house.judgeCallbackUrl(url)
+    context.judgeCallbackUrl(url)
   } catch (error) {
     if (!(error instanceof RingbackError) || error.errors.length > 0) throw error
     throw new RingbackError(error.code, error.message, { errors: [{ pointer: '#/url', detail: 'cannot be called' }] })
@@ -48,52 +48,52 @@ const badUrl = (detail: string): RingbackError =>
 
 const unique = (list: readonly string[]): Json => JSON.stringify([...new Set(list)])
 
-async function create(house: House, call: Call, body: shapes.CreateEndpoint): Promise<Reply> {
-  checkUrl(house, body.url)
-  const id = newId(house.clock, 'endpoint')
-  const secret = house.generateSecret()
-  const method = body.verification ?? house.verificationDefault
+async function create(context: AppContext, call: ApiCall, body: shapes.CreateEndpoint): Promise<ApiReply> {
+  checkUrl(context, body.url)
+  const id = newId(context.clock, 'endpoint')
+  const secret = context.generateSecret()
+  const method = body.verification ?? context.verificationDefault
   const headers = body.headers ?? {}
-  const most = house.mostOfClient.endpoints
-  const wanted: NewEndpoint = {
+  const most = context.mostOfClient.endpoints
+  const wanted: EndpointInsert = {
     id,
     clientId: clientOf(call),
     url: body.url,
     description: body.description ?? '',
     events: unique(body.events ?? defaultEvents),
     taskTypes: unique(body.taskTypes ?? EVERY_TYPE),
-    ...sealHeaders(house, id, headers),
+    ...sealHeaders(context, id, headers),
     format: body.format ?? 'standard',
     payload: body.payload ?? 'full',
     maxPerMinute: body.maxPerMinute ?? null,
     maxInFlight: body.maxInFlight ?? DEFAULT_IN_FLIGHT,
     retrySchedule: body.retrySchedule ? JSON.stringify(body.retrySchedule) : null,
-    secret: house.sealer.seal(secret, placeOf(id, 'secret')),
-    secretHint: house.secretHint(secret),
+    secret: context.encryptor.encrypt(secret, placeOf(id, 'secret')),
+    secretHint: context.secretHint(secret),
     verification: method,
     verified: method === 'none',
   }
-  const added = await house.store.addEndpoint(wanted, most, call.author)
+  const added = await context.store.addEndpoint(wanted, most, call.author)
   if (added.kind === 'full') throw tooMany(most, 'endpoints')
-  if (added.kind === 'duplicate') throw await duplicate(house, clientOf(call), body.url)
-  const reply = endpointReply(house, added.value, 201, secret)
-  reply.headers.Location = `${house.publicUrl()}/v1/endpoints/${id}`
+  if (added.kind === 'duplicate') throw await duplicate(context, clientOf(call), body.url)
+  const reply = endpointReply(context, added.value, 201, secret)
+  reply.headers.Location = `${context.publicUrl()}/v1/endpoints/${id}`
   return reply
 }
 
 /** Values are sealed, names are shown. */
-function sealHeaders(house: House, id: string, headers: Record<string, string>): { headers: string | null; headerNames: Json } {
+function sealHeaders(context: AppContext, id: string, headers: Record<string, string>): { headers: string | null; headerNames: Json } {
   const names = Object.keys(headers)
   return {
-    headers: names.length === 0 ? null : house.sealer.seal(JSON.stringify(headers), placeOf(id, 'headers')),
+    headers: names.length === 0 ? null : context.encryptor.encrypt(JSON.stringify(headers), placeOf(id, 'headers')),
     headerNames: JSON.stringify(names),
   }
 }
 
 /** RFC 7396: null takes a header away; names differ by more than case. */
-function mergeHeaders(house: House, endpoint: Endpoint, patch: Record<string, string | null> | null): Record<string, string> {
+function mergeHeaders(context: AppContext, endpoint: Endpoint, patch: Record<string, string | null> | null): Record<string, string> {
   if (patch === null) return {}
-  const known = endpoint.headers === null ? {} : JSON.parse(house.sealer.open(endpoint.headers, placeOf(endpoint.id, 'headers')))
+  const known = endpoint.headers === null ? {} : JSON.parse(context.encryptor.decrypt(endpoint.headers, placeOf(endpoint.id, 'headers')))
   const merged = new Map<string, [string, string]>(
     Object.entries(known as Record<string, string>).map(([name, value]) => [name.toLowerCase(), [name, value]]),
   )
@@ -105,7 +105,7 @@ function mergeHeaders(house: House, endpoint: Endpoint, patch: Record<string, st
 }
 
 /** Null puts a member back to its default. */
-function planPatch(house: House, endpoint: Endpoint, body: shapes.PatchEndpoint): EndpointPatch {
+function planPatch(context: AppContext, endpoint: Endpoint, body: shapes.PatchEndpoint): EndpointPatch {
   const moved = body.url !== undefined && body.url !== endpoint.url
   return {
     ...(body.url !== undefined && { url: body.url }),
@@ -118,11 +118,11 @@ function planPatch(house: House, endpoint: Endpoint, body: shapes.PatchEndpoint)
     ...(body.maxPerMinute !== undefined && { maxPerMinute: body.maxPerMinute }),
     ...(body.maxInFlight !== undefined && { maxInFlight: body.maxInFlight ?? DEFAULT_IN_FLIGHT }),
     ...(body.retrySchedule !== undefined && { retrySchedule: body.retrySchedule === null ? null : JSON.stringify(body.retrySchedule) }),
-    ...(body.headers !== undefined && sealHeaders(house, endpoint.id, mergeHeaders(house, endpoint, body.headers))),
+    ...(body.headers !== undefined && sealHeaders(context, endpoint.id, mergeHeaders(context, endpoint, body.headers))),
   }
 }
 
-function keeping(house: House): Route[] {
+function keeping(context: AppContext): Route[] {
   const common = { tag: 'Endpoints' } as const
   const one = { description: 'The endpoint.', schema: shapes.endpoint, headers: ['ETag'] }
   const urlRefusals = ['invalid_callback_url', 'callback_url_forbidden', 'endpoint_exists'] as const
@@ -141,7 +141,7 @@ function keeping(house: House): Route[] {
         answers: { 201: { ...one, headers: ['Location', 'ETag'] } },
         refusals: urlRefusals,
       },
-      { handle: (call, { body }) => create(house, call, body) },
+      { handle: (call, { body }) => create(context, call, body) },
     ),
     route(
       {
@@ -160,9 +160,9 @@ function keeping(house: House): Route[] {
         async handle(call, { query }) {
           const owner = listOwner(call.caller, query.clientId)
           const bound = boundTo(call, 'endpoints', { owner })
-          const page = await house.store.listEndpoints(owner, query.limit, await startOf(house, bound, query.cursor))
-          const show = (endpoint: Endpoint): string => JSON.stringify(shownEndpoint(house, endpoint, null))
-          return pageReply(house, call, bound, page, show, ({ createdAt, id }) => ({ at: createdAt, id }))
+          const page = await context.store.listEndpoints(owner, query.limit, await startPosition(context, bound, query.cursor))
+          const show = (endpoint: Endpoint): string => JSON.stringify(toEndpointDocument(context, endpoint, null))
+          return pageReply(context, call, bound, page, show, ({ createdAt, id }) => ({ at: createdAt, id }))
         },
       },
     ),
@@ -179,11 +179,11 @@ function keeping(house: House): Route[] {
         answers: { 200: one, 304: { description: 'The revision named by If-None-Match is the present one.', headers: ['ETag'] } },
       },
       {
-        find: (call) => findEndpoint(house, call),
+        find: (call) => findEndpoint(context, call),
         handle(call, { found }) {
           if (noneMatch(call.header('if-none-match'), String(found.revision)))
             return { status: 304, headers: { ETag: tagOf(found), 'Cache-Control': 'private, no-cache' }, body: null }
-          return endpointReply(house, found)
+          return endpointReply(context, found)
         },
       },
     ),
@@ -204,10 +204,10 @@ function keeping(house: House): Route[] {
       },
       {
         syntax: checkPrecondition,
-        find: (call) => findUnchanged(house, call),
+        find: (call) => findUnchanged(context, call),
         async handle(call, { body, found }) {
-          if (body.url !== undefined) checkUrl(house, body.url)
-          return endpointReply(house, await change(house, call, found, (endpoint) => planPatch(house, endpoint, body)))
+          if (body.url !== undefined) checkUrl(context, body.url)
+          return endpointReply(context, await change(context, call, found, (endpoint) => planPatch(context, endpoint, body)))
         },
       },
     ),
@@ -226,10 +226,10 @@ function keeping(house: House): Route[] {
       },
       {
         syntax: checkPrecondition,
-        find: (call) => findUnchanged(house, call),
+        find: (call) => findUnchanged(context, call),
         async handle(call, { found }) {
-          if (!(await house.store.removeEndpoint(found.id, call.caller.clientId, call.author))) throw notFound('endpoint')
-          house.ownership.forget(found.id)
+          if (!(await context.store.removeEndpoint(found.id, call.caller.clientId, call.author))) throw notFound('endpoint')
+          context.ownership.forget(found.id)
           return empty()
         },
       },
@@ -237,10 +237,10 @@ function keeping(house: House): Route[] {
   ]
 }
 
-function switching(house: House): Route[] {
+function switching(context: AppContext): Route[] {
   const common = { tag: 'Endpoints', method: 'post', scope: 'endpoints:write' } as const
   const answers = { 200: { description: 'The endpoint.', schema: shapes.endpoint, headers: ['ETag'] } }
-  const stages = { syntax: checkPrecondition, find: (call: Call) => findUnchanged(house, call) }
+  const stages = { syntax: checkPrecondition, find: (call: ApiCall) => findUnchanged(context, call) }
   const refusals = ['precondition_failed'] as const
   const ifMatch = ['If-Match']
   return [
@@ -258,7 +258,7 @@ function switching(house: House): Route[] {
       {
         ...stages,
         handle: async (call, { found }) =>
-          endpointReply(house, await change(house, call, found, ({ pausedAt }) => (pausedAt === null ? { paused: true } : {}))),
+          endpointReply(context, await change(context, call, found, ({ pausedAt }) => (pausedAt === null ? { paused: true } : {}))),
       },
     ),
     route(
@@ -272,7 +272,7 @@ function switching(house: House): Route[] {
         answers,
         refusals,
       },
-      { ...stages, handle: async (call, { found }) => endpointReply(house, await change(house, call, found, planResume)) },
+      { ...stages, handle: async (call, { found }) => endpointReply(context, await change(context, call, found, planResume)) },
     ),
     route(
       {
@@ -291,10 +291,10 @@ function switching(house: House): Route[] {
       {
         ...stages,
         async handle(call, { body, found }) {
-          const secret = house.generateSecret()
+          const secret = context.generateSecret()
           const overlapMs = (body?.overlapSeconds ?? 86_400) * 1000
-          const changed = await change(house, call, found, (endpoint) => planRotation(house, endpoint, secret, overlapMs))
-          return endpointReply(house, changed, 200, secret)
+          const changed = await change(context, call, found, (endpoint) => planRotation(context, endpoint, secret, overlapMs))
+          return endpointReply(context, changed, 200, secret)
         },
       },
     ),
@@ -312,7 +312,7 @@ function switching(house: House): Route[] {
         },
         refusals: ['endpoint_not_verified'],
       },
-      { find: (call) => findEndpoint(house, call), handle: (call, { query, found }) => ping(house, call, found, query.wait ?? 0) },
+      { find: (call) => findEndpoint(context, call), handle: (call, { query, found }) => ping(context, call, found, query.wait ?? 0) },
     ),
   ]
 }
@@ -327,30 +327,32 @@ function planResume(endpoint: Endpoint): EndpointPatch {
 }
 
 /** The old secret moves to its own column, so it is sealed anew for that place. */
-function planRotation(house: House, endpoint: Endpoint, secret: string, overlapMs: Millis): EndpointPatch {
+function planRotation(context: AppContext, endpoint: Endpoint, secret: string, overlapMs: Millis): EndpointPatch {
   const { id } = endpoint
-  const old = house.sealer.open(endpoint.secret, placeOf(id, 'secret'))
+  const old = context.encryptor.decrypt(endpoint.secret, placeOf(id, 'secret'))
   return {
-    secret: house.sealer.seal(secret, placeOf(id, 'secret')),
-    secretHint: house.secretHint(secret),
-    previousSecret: overlapMs === 0 ? null : house.sealer.seal(old, placeOf(id, 'previous_secret')),
-    previousSecretUntil: overlapMs === 0 ? null : house.clock.wall() + overlapMs,
+    secret: context.encryptor.encrypt(secret, placeOf(id, 'secret')),
+    secretHint: context.secretHint(secret),
+    previousSecret: overlapMs === 0 ? null : context.encryptor.encrypt(old, placeOf(id, 'previous_secret')),
+    previousSecretUntil: overlapMs === 0 ? null : context.clock.wall() + overlapMs,
   }
 }
 
-async function ping(house: House, call: Call, endpoint: Endpoint, waitSeconds: number): Promise<Reply> {
+async function ping(context: AppContext, call: ApiCall, endpoint: Endpoint, waitSeconds: number): Promise<ApiReply> {
   if (endpoint.verifiedAt === null)
     throw new RingbackError('endpoint_not_verified', 'The endpoint is not verified yet; nothing is sent to it before.')
-  const deliveryId = newId(house.clock, 'delivery')
+  const deliveryId = newId(context.clock, 'delivery')
   const { id: endpointId, clientId } = endpoint
-  const wanted = { endpointId, clientId, eventId: newId(house.clock, 'event'), deliveryId }
-  const sent = await house.store.addPing(wanted, call.caller.operator ? call.author : undefined)
+  const wanted = { endpointId, clientId, eventId: newId(context.clock, 'event'), deliveryId }
+  const sent = await context.store.addPing(wanted, call.caller.operator ? call.author : undefined)
   if (!sent) throw notFound('endpoint')
   const look = async (): Promise<Delivery | null> => {
-    const delivery = await house.store.findDelivery(deliveryId, clientId)
+    const delivery = await context.store.findDelivery(deliveryId, clientId)
     return delivery && delivery.finishedAt !== null ? delivery : null
   }
-  const waits = waitSeconds > 0 && house.waiters.refusal(call.caller) === null
-  const ended = waits ? await house.waiters.hold(call.caller, () => house.waits.until(look, waitSeconds * 1000, call.request.signal)) : null
-  return deliveryReply(house, call, ended ?? sent, ended === null ? 202 : 200)
+  const waits = waitSeconds > 0 && context.waiters.refusal(call.caller) === null
+  const ended = waits
+    ? await context.waiters.hold(call.caller, () => context.waits.until(look, waitSeconds * 1000, call.request.signal))
+    : null
+  return deliveryReply(context, call, ended ?? sent, ended === null ? 202 : 200)
 }

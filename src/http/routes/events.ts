@@ -3,17 +3,18 @@ import { RingbackError } from '../../core/errors.ts'
 import type { Event, EventType, Task } from '../../core/model.ts'
 import { isJson } from '../../core/stored-json.ts'
 import { envelopeJson } from '../../core/wire.ts'
-import { boundTo, type House, idParam, judgeAgain, listOwner, listReply, present } from '../context.ts'
+import { type AppContext, boundTo, idParam, listOwner, listReply, present, recheckScope } from '../context.ts'
 import { createStreams } from '../live/stream.ts'
 import { prefersEventStream } from '../request/headers.ts'
-import { invalid, type Reply } from '../request/problem.ts'
-import { type Call, type Route, route } from '../request/route.ts'
+import { type ApiReply, invalid } from '../request/problem.ts'
+import { type ApiCall, type Route, route } from '../request/route.ts'
 import * as shapes from '../shapes/index.ts'
 
-export function eventRoutes(house: House): Route[] {
+export function eventRoutes(context: AppContext): Route[] {
   const common = { tag: 'Events', method: 'get', scope: 'tasks:read' } as const
-  const find = async (call: Call): Promise<Task> => present(await house.store.findTask(idParam(call, 'task'), call.caller.clientId), 'task')
-  const stream = createStreams(house)
+  const find = async (call: ApiCall): Promise<Task> =>
+    present(await context.store.findTask(idParam(call, 'task'), call.caller.clientId), 'task')
+  const stream = createStreams(context)
   const answers = { 200: { description: 'Events in commit order.', schema: shapes.eventList, headers: ['Link'] } }
   return [
     route(
@@ -28,7 +29,7 @@ export function eventRoutes(house: House): Route[] {
         answers,
         refusals: ['invalid_cursor'],
       },
-      { handle: (call, { query }) => readFeed(house, call, query) },
+      { handle: (call, { query }) => readFeed(context, call, query) },
     ),
     route(
       {
@@ -51,16 +52,16 @@ export function eventRoutes(house: House): Route[] {
         async handle(call, { query, found }) {
           if (prefersEventStream(call.header('accept'))) return stream(call, found)
           const bound = boundTo(call, 'taskEvents', { task: found.id })
-          const after = await placeOf(house, bound, query.after, found.clientId)
-          const asked: Asked = { clientId: found.clientId, taskId: found.id, after, limit: query.limit }
-          return feedReply(house, call, bound, asked, await readOneMore(house, asked))
+          const after = await placeOf(context, bound, query.after, found.clientId)
+          const asked: EventQuery = { clientId: found.clientId, taskId: found.id, after, limit: query.limit }
+          return feedReply(context, call, bound, asked, await readOneMore(context, asked))
         },
       },
     ),
   ]
 }
 
-interface Asked {
+interface EventQuery {
   readonly clientId: string
   readonly taskId?: string
   readonly types?: readonly EventType[]
@@ -71,8 +72,8 @@ interface Asked {
 }
 
 async function readFeed(
-  house: House,
-  call: Call,
+  context: AppContext,
+  call: ApiCall,
   query: {
     after?: string | undefined
     types?: EventType[] | undefined
@@ -80,40 +81,41 @@ async function readFeed(
     wait?: number | undefined
     clientId?: string | undefined
   },
-): Promise<Reply> {
+): Promise<ApiReply> {
   const clientId = listOwner(call.caller, query.clientId)
   if (clientId === null)
     throw invalid([{ pointer: '#/query/clientId', detail: 'is required of the operator: each client has a feed of its own' }])
   const bound = boundTo(call, 'events', { clientId })
-  const after = await placeOf(house, bound, query.after, clientId)
-  const upTo = query.types ? await house.store.findFeedReach(clientId, after) : null
-  const asked: Asked = {
+  const after = await placeOf(context, bound, query.after, clientId)
+  const upTo = query.types ? await context.store.findFeedReach(clientId, after) : null
+  const asked: EventQuery = {
     clientId,
     after,
     limit: query.limit,
     ...(query.types && { types: query.types }),
     ...(upTo !== null && { upTo }),
   }
-  let events = await readOneMore(house, asked)
+  let events = await readOneMore(context, asked)
   if (events.length === 0 && upTo === null && query.wait) {
     const look = async (): Promise<readonly Event[] | null> => {
-      const found = await readOneMore(house, asked)
+      const found = await readOneMore(context, asked)
       return found.length > 0 ? found : null
     }
     const ms = query.wait * 1000
-    events = (await house.waiters.hold(call.caller, () => house.waits.forFeed(clientId, look, ms, call.request.signal))) ?? []
-    await judgeAgain(house, call, 'tasks:read')
+    events = (await context.waiters.hold(call.caller, () => context.waits.forFeed(clientId, look, ms, call.request.signal))) ?? []
+    await recheckScope(context, call, 'tasks:read')
   }
-  return feedReply(house, call, bound, asked, events)
+  return feedReply(context, call, bound, asked, events)
 }
 
-const readOneMore = (house: House, asked: Asked): Promise<readonly Event[]> => house.store.listEvents({ ...asked, limit: asked.limit + 1 })
+const readOneMore = (context: AppContext, asked: EventQuery): Promise<readonly Event[]> =>
+  context.store.listEvents({ ...asked, limit: asked.limit + 1 })
 
 /** `after` is an event's id or a cursor of this feed. */
-async function placeOf(house: House, bound: string, after: string | undefined, clientId: string): Promise<number> {
+async function placeOf(context: AppContext, bound: string, after: string | undefined, clientId: string): Promise<number> {
   if (after === undefined) return 0
-  if (!after.startsWith('event_')) return Number((await house.cursors.read(bound, after, 'after'))[0])
-  const seq = await house.store.findEventSeq(after, clientId)
+  if (!after.startsWith('event_')) return Number((await context.cursors.read(bound, after, 'after'))[0])
+  const seq = await context.store.findEventSeq(after, clientId)
   if (seq !== null) return seq
   throw new RingbackError('invalid_cursor', 'There is no such event in this feed; start without `after`.', {
     errors: [{ pointer: '#/query/after', detail: 'names no event of this feed' }],
@@ -121,12 +123,12 @@ async function placeOf(house: House, bound: string, after: string | undefined, c
 }
 
 /** One event more than asked for tells that there is more. */
-async function feedReply(house: House, call: Call, bound: string, asked: Asked, found: readonly Event[]): Promise<Reply> {
+async function feedReply(context: AppContext, call: ApiCall, bound: string, asked: EventQuery, found: readonly Event[]): Promise<ApiReply> {
   const events = fitting(found.slice(0, asked.limit))
   const isAll = events.length === found.length
   const last = (isAll ? asked.upTo : undefined) ?? events.at(-1)?.seq ?? asked.after
-  const cursor = await house.cursors.write(bound, [last])
-  return listReply(house, call, events.map(shownEvent), !isAll || asked.upTo !== undefined, cursor, {}, 'after')
+  const cursor = await context.cursors.write(bound, [last])
+  return listReply(context, call, events.map(shownEvent), !isAll || asked.upTo !== undefined, cursor, {}, 'after')
 }
 
 /** One whose bytes something else has damaged is shown without them: its neighbours are read all the same. */

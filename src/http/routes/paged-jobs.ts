@@ -2,29 +2,29 @@
 import { newId } from '../../core/id.ts'
 import type { Position } from '../../store/interfaces.ts'
 import { walkTask } from '../../tasks/system/paged-job.ts'
-import { clientOf, type House, jsonReply } from '../context.ts'
-import type { Reply } from '../request/problem.ts'
-import type { Call } from '../request/route.ts'
+import { type AppContext, clientOf, jsonReply } from '../context.ts'
+import type { ApiReply } from '../request/problem.ts'
+import type { ApiCall } from '../request/route.ts'
 import { newTaskReply } from './task-document.ts'
 
 /** 202 with the task that does it. */
-export async function startWalk(house: House, call: Call, type: string, input: unknown): Promise<Reply> {
-  const id = newId(house.clock, 'task')
-  const submitted = await house.store.addTasks({ tasks: [walkTask(id, clientOf(call), type, input)], idempotency: null })
+export async function startPagedJob(context: AppContext, call: ApiCall, type: string, input: unknown): Promise<ApiReply> {
+  const id = newId(context.clock, 'task')
+  const submitted = await context.store.addTasks({ tasks: [walkTask(id, clientOf(call), type, input)], idempotency: null })
   if (submitted.kind !== 'added') throw new Error(`a task without a key was ${submitted.kind}`)
-  const reply = newTaskReply(house, submitted.tasks[0]!, call.now)
-  reply.headers.Location = `${house.publicUrl()}/v1/tasks/${id}`
+  const reply = newTaskReply(context, submitted.tasks[0]!, call.now)
+  reply.headers.Location = `${context.publicUrl()}/v1/tasks/${id}`
   return reply
 }
 
-type Counted = { readonly matched: number; readonly next: Position | null }
+type MatchCount = { readonly matched: number; readonly next: Position | null }
 /** 200 with how many there are, counted page by page until the caller hangs up. */
-export async function countMatches(call: Call, page: (after: Position | null) => Promise<Counted>): Promise<Reply> {
+export async function countMatches(call: ApiCall, page: (after: Position | null) => Promise<MatchCount>): Promise<ApiReply> {
   let matched = 0
   let after: Position | null = null
   do {
     if (call.request.signal.aborted) break
-    const counted: Counted = await page(after)
+    const counted: MatchCount = await page(after)
     matched += counted.matched
     after = counted.next
   } while (after !== null)

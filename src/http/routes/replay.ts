@@ -1,15 +1,15 @@
 /** Sending again by filter: counted, or done by a durable task. */
 import type { EventType } from '../../core/model.ts'
 import { filterOf, REPLAY, type ReplayInput } from '../../tasks/system/replay.ts'
-import { clientOf, type House } from '../context.ts'
-import { invalid, type Reply } from '../request/problem.ts'
-import { type Call, type Route, route } from '../request/route.ts'
+import { type AppContext, clientOf } from '../context.ts'
+import { type ApiReply, invalid } from '../request/problem.ts'
+import { type ApiCall, type Route, route } from '../request/route.ts'
 import * as shapes from '../shapes/index.ts'
-import { countMatches, startWalk } from './paged-jobs.ts'
+import { countMatches, startPagedJob } from './paged-jobs.ts'
 
 const ENDED = ['delivered', 'failed', 'canceled'] as const
 
-export function replayRoute(house: House): Route {
+export function replayRoute(context: AppContext): Route {
   return route(
     {
       tag: 'Deliveries',
@@ -28,28 +28,28 @@ export function replayRoute(house: House): Route {
         202: { description: 'The task that sends them.', schema: shapes.task, headers: ['Location', 'ETag', 'Retry-After'] },
       },
     },
-    { handle: async (call, { body }) => replay(house, call, body ?? {}) },
+    { handle: async (call, { body }) => replay(context, call, body ?? {}) },
   )
 }
 
-async function replay(house: House, call: Call, body: shapes.Replay): Promise<Reply> {
+async function replay(context: AppContext, call: ApiCall, body: shapes.Replay): Promise<ApiReply> {
   const clientId = clientOf(call)
-  const input = await plan(house, clientId, body)
+  const input = await plan(context, clientId, body)
   if (body.dryRun !== true) {
-    house.checkCapacity(clientId, 1, call.now)
-    return startWalk(house, call, REPLAY, input)
+    context.checkCapacity(clientId, 1, call.now)
+    return startPagedJob(context, call, REPLAY, input)
   }
   const filter = filterOf(clientId, input)
-  return countMatches(call, (after) => house.store.countReplay(filter, after))
+  return countMatches(call, (after) => context.store.countReplay(filter, after))
 }
 
 /** @throws RingbackError `validation_failed` for an endpoint that is not the client's, or times that contradict each other. */
-async function plan(house: House, clientId: string, body: shapes.Replay): Promise<ReplayInput> {
+async function plan(context: AppContext, clientId: string, body: shapes.Replay): Promise<ReplayInput> {
   const { endpointId = null, since = null, until = null, statuses, eventTypes } = body
   if (since !== null && until !== null && since > until) throw invalid([{ pointer: '#/until', detail: 'must not be before since' }])
-  if (endpointId !== null && !(await house.store.findEndpoint(endpointId, clientId)))
+  if (endpointId !== null && !(await context.store.findEndpoint(endpointId, clientId)))
     throw invalid([{ pointer: '#/endpointId', detail: 'names no endpoint of yours' }])
-  const now = await house.store.now()
+  const now = await context.store.now()
   return {
     endpointId,
     since: since === null ? null : new Date(since).toISOString(),

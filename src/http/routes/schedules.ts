@@ -5,23 +5,23 @@ import { newId } from '../../core/id.ts'
 import type { Json, Millis, Schedule, TaskTemplate } from '../../core/model.ts'
 import type { NewSchedule, SchedulePatch } from '../../store/interfaces.ts'
 import {
+  type AppContext,
   boundTo,
   clientOf,
   empty,
-  type House,
   idParam,
   JSON_TYPE,
   listOwner,
   notFound,
   pageReply,
-  shownTime,
-  shownTimeOrNull,
-  startOf,
+  startPosition,
   tooMany,
+  toTimestamp,
+  toTimestampOrNull,
 } from '../context.ts'
 import { checkIfMatch, matches } from '../request/headers.ts'
-import { invalid, type Reply } from '../request/problem.ts'
-import { type Call, check, type Route, route } from '../request/route.ts'
+import { type ApiReply, invalid } from '../request/problem.ts'
+import { type ApiCall, check, type Route, route } from '../request/route.ts'
 import * as shapes from '../shapes/index.ts'
 import { type CallbackBody, checkInput, inputText, planCallback, typeNamed } from './create-tasks.ts'
 
@@ -29,11 +29,11 @@ const DEFAULT_ZONE = 'UTC'
 const DEFAULT_CATCH_UP = 'none'
 /** Of its own template, so that a list of schedules stays a page and a tick stays cheap. */
 const LARGEST_INPUT_BYTES = 65_536
-const MOST_LABELS = 16
+const MAX_LABELS = 16
 /** Ticks an answer shows. */
 const SHOWN_TICKS = 5
 
-export function scheduleRoutes(house: House): Route[] {
+export function scheduleRoutes(context: AppContext): Route[] {
   const common = { tag: 'Schedules' } as const
   const one = { description: 'The schedule.', schema: shapes.schedule, headers: ['ETag'] }
   const refusals = ['task_type_not_found', 'invalid_callback_url', 'callback_url_forbidden', 'callback_url_not_verified'] as const
@@ -52,7 +52,7 @@ export function scheduleRoutes(house: House): Route[] {
         answers: { 201: { ...one, headers: ['Location', 'ETag'] } },
         refusals,
       },
-      { handle: (call, { body }) => create(house, call, body) },
+      { handle: (call, { body }) => create(context, call, body) },
     ),
     route(
       {
@@ -71,8 +71,8 @@ export function scheduleRoutes(house: House): Route[] {
         async handle(call, { query }) {
           const owner = listOwner(call.caller, query.clientId)
           const bound = boundTo(call, 'schedules', { owner })
-          const page = await house.store.listSchedules(owner, query.limit, await startOf(house, bound, query.cursor))
-          return pageReply(house, call, bound, page, scheduleJson, ({ createdAt, id }) => ({ at: createdAt, id }))
+          const page = await context.store.listSchedules(owner, query.limit, await startPosition(context, bound, query.cursor))
+          return pageReply(context, call, bound, page, scheduleJson, ({ createdAt, id }) => ({ at: createdAt, id }))
         },
       },
     ),
@@ -87,7 +87,7 @@ export function scheduleRoutes(house: House): Route[] {
         scope: 'tasks:read',
         answers: { 200: one },
       },
-      { find: (call) => find(house, call), handle: (_, { found }) => scheduleReply(found) },
+      { find: (call) => find(context, call), handle: (_, { found }) => scheduleReply(found) },
     ),
     route(
       {
@@ -106,8 +106,8 @@ export function scheduleRoutes(house: House): Route[] {
       },
       {
         syntax: checkPrecondition,
-        find: (call) => findUnchanged(house, call),
-        handle: async (call, { body, found }) => scheduleReply(await change(house, call, found, body)),
+        find: (call) => findUnchanged(context, call),
+        handle: async (call, { body, found }) => scheduleReply(await change(context, call, found, body)),
       },
     ),
     route(
@@ -125,9 +125,9 @@ export function scheduleRoutes(house: House): Route[] {
       },
       {
         syntax: checkPrecondition,
-        find: (call) => findUnchanged(house, call),
+        find: (call) => findUnchanged(context, call),
         async handle(call, { found }) {
-          if (!(await house.store.removeSchedule(found.id, call.caller.clientId, call.author))) throw notFound('schedule')
+          if (!(await context.store.removeSchedule(found.id, call.caller.clientId, call.author))) throw notFound('schedule')
           return empty()
         },
       },
@@ -135,43 +135,43 @@ export function scheduleRoutes(house: House): Route[] {
   ]
 }
 
-const checkPrecondition = (call: Call): void => checkIfMatch(call.header('if-match'))
+const checkPrecondition = (call: ApiCall): void => checkIfMatch(call.header('if-match'))
 
-async function find(house: House, call: Call): Promise<Schedule> {
-  const schedule = await house.store.findSchedule(idParam(call, 'schedule'), call.caller.clientId)
+async function find(context: AppContext, call: ApiCall): Promise<Schedule> {
+  const schedule = await context.store.findSchedule(idParam(call, 'schedule'), call.caller.clientId)
   if (!schedule) throw notFound('schedule')
   return schedule
 }
 
 /** The schedule, if it is still what the caller saw. */
-async function findUnchanged(house: House, call: Call): Promise<Schedule> {
-  const schedule = await find(house, call)
+async function findUnchanged(context: AppContext, call: ApiCall): Promise<Schedule> {
+  const schedule = await find(context, call)
   if (!matches(call.header('if-match'), String(schedule.revision))) throw changedMeanwhile(schedule)
   return schedule
 }
 const changedMeanwhile = ({ revision }: Schedule): RingbackError =>
   new RingbackError('precondition_failed', `The schedule has changed: its revision is ${revision} now. Read it again.`)
 
-async function create(house: House, call: Call, body: shapes.CreateSchedule): Promise<Reply> {
+async function create(context: AppContext, call: ApiCall, body: shapes.CreateSchedule): Promise<ApiReply> {
   const timezone = body.timezone ?? DEFAULT_ZONE
   const recurrence = readCron(body.cron, timezone)
   const { callback } = body
   const clientId = clientOf(call)
   const input = inputText(call, body.input)
-  await judgeInput(house, body.type, input)
+  await judgeInput(context, body.type, input)
   const template: TaskTemplate = {
     input,
     metadata: JSON.stringify(body.metadata ?? {}),
-    callback: callback ? await planCallback(house, clientId, callback, '#') : callback === null ? null : '{}',
+    callback: callback ? await planCallback(context, clientId, callback, '#') : callback === null ? null : '{}',
     timeoutSeconds: body.timeoutSeconds ?? null,
     maxTries: body.maxTries ?? null,
     priority: body.priority ?? 0,
     concurrencyKey: body.concurrencyKey ?? null,
   }
   const paused = body.paused ?? false
-  const most = house.mostOfClient.schedules
+  const most = context.mostOfClient.schedules
   const made: NewSchedule = {
-    id: newId(house.clock, 'schedule'),
+    id: newId(context.clock, 'schedule'),
     clientId,
     type: body.type,
     cron: body.cron,
@@ -179,48 +179,48 @@ async function create(house: House, call: Call, body: shapes.CreateSchedule): Pr
     catchUp: body.catchUp ?? DEFAULT_CATCH_UP,
     template: JSON.stringify(template),
     paused,
-    nextAt: paused ? null : recurrence.after(await house.store.now()),
+    nextAt: paused ? null : recurrence.after(await context.store.now()),
   }
-  const added = await house.store.addSchedule(made, most)
+  const added = await context.store.addSchedule(made, most)
   if (added.kind !== 'added') throw tooMany(most, 'schedules')
   const reply = scheduleReply(added.value, 201)
-  reply.headers.Location = `${house.publicUrl()}/v1/schedules/${made.id}`
+  reply.headers.Location = `${context.publicUrl()}/v1/schedules/${made.id}`
   return reply
 }
 
 /** @throws RingbackError `task_type_not_found`, `validation_failed` */
-async function judgeInput(house: House, typeName: string, input: Json): Promise<void> {
-  const type = typeNamed(house, typeName, '#')
+async function judgeInput(context: AppContext, typeName: string, input: Json): Promise<void> {
+  const type = typeNamed(context, typeName, '#')
   if (Buffer.byteLength(input) > LARGEST_INPUT_BYTES)
     throw invalid([{ pointer: '#/input', detail: `is larger than ${LARGEST_INPUT_BYTES} bytes, which is the most of a schedule` }])
   await checkInput(type, JSON.parse(input), '#')
 }
 
 /** How often a change that a tick or another change overtook is made again. */
-const MOST_RETRIES = 5
+const MAX_RETRIES = 5
 
 /** Reads, plans, writes; again when a tick or a change came between, unless the caller named the revision it saw. */
-async function change(house: House, call: Call, found: Schedule, body: shapes.PatchSchedule): Promise<Schedule> {
+async function change(context: AppContext, call: ApiCall, found: Schedule, body: shapes.PatchSchedule): Promise<Schedule> {
   let schedule = found
   for (let again = 0; ; again++) {
-    const patch = await planPatch(house, call, schedule, body)
+    const patch = await planPatch(context, call, schedule, body)
     if (Object.keys(patch).length === 0) return schedule
-    const changed = await house.store.changeSchedule(schedule.id, call.caller.clientId, patch, schedule, call.author)
+    const changed = await context.store.changeSchedule(schedule.id, call.caller.clientId, patch, schedule, call.author)
     if (changed.kind === 'changed') return changed.value
     if (changed.kind === 'missing') throw notFound('schedule')
-    schedule = await findUnchanged(house, call)
-    if (again === MOST_RETRIES) throw changedMeanwhile(schedule)
+    schedule = await findUnchanged(context, call)
+    if (again === MAX_RETRIES) throw changedMeanwhile(schedule)
   }
 }
 
-async function planPatch(house: House, call: Call, schedule: Schedule, body: shapes.PatchSchedule): Promise<SchedulePatch> {
+async function planPatch(context: AppContext, call: ApiCall, schedule: Schedule, body: shapes.PatchSchedule): Promise<SchedulePatch> {
   const cron = body.cron ?? schedule.cron
   const timezone = body.timezone === undefined ? schedule.timezone : (body.timezone ?? DEFAULT_ZONE)
   const moved = cron !== schedule.cron || timezone !== schedule.timezone
   const recurrence = moved ? readCron(cron, timezone) : null
   const wasPaused = schedule.pausedAt !== null
   const paused = body.paused === undefined ? wasPaused : (body.paused ?? false)
-  const template = JSON.stringify(await planTemplate(house, call, schedule, body))
+  const template = JSON.stringify(await planTemplate(context, call, schedule, body))
   const catchUp = body.catchUp === undefined ? schedule.catchUp : (body.catchUp ?? DEFAULT_CATCH_UP)
   const counts = !paused && (moved || wasPaused)
   return {
@@ -229,22 +229,22 @@ async function planPatch(house: House, call: Call, schedule: Schedule, body: sha
     ...(template !== schedule.template && { template }),
     ...(paused !== wasPaused && { paused }),
     ...(paused && !wasPaused && { nextAt: null }),
-    ...(counts && { nextAt: await nextOf(house, schedule, recurrence ?? readCron(cron, timezone)) }),
+    ...(counts && { nextAt: await nextOf(context, schedule, recurrence ?? readCron(cron, timezone)) }),
   }
 }
 
 /** Later than now, and than what has ticked: a clock that was put back makes no tick again. */
-async function nextOf(house: House, schedule: Schedule, recurrence: Recurrence): Promise<Millis | null> {
-  return recurrence.after(Math.max(await house.store.now(), schedule.lastAt ?? 0))
+async function nextOf(context: AppContext, schedule: Schedule, recurrence: Recurrence): Promise<Millis | null> {
+  return recurrence.after(Math.max(await context.store.now(), schedule.lastAt ?? 0))
 }
 
-async function planTemplate(house: House, call: Call, schedule: Schedule, body: shapes.PatchSchedule): Promise<TaskTemplate> {
+async function planTemplate(context: AppContext, call: ApiCall, schedule: Schedule, body: shapes.PatchSchedule): Promise<TaskTemplate> {
   const known = JSON.parse(schedule.template) as TaskTemplate
   const { callback } = body
   return {
-    input: body.input === undefined ? known.input : await mergeInput(house, call, schedule.type, known.input, body.input),
+    input: body.input === undefined ? known.input : await mergeInput(context, call, schedule.type, known.input, body.input),
     metadata: body.metadata === undefined ? known.metadata : mergeMetadata(known.metadata, body.metadata),
-    callback: callback ? await mergeCallback(house, schedule, known.callback, callback) : callback === null ? null : known.callback,
+    callback: callback ? await mergeCallback(context, schedule, known.callback, callback) : callback === null ? null : known.callback,
     timeoutSeconds: body.timeoutSeconds === undefined ? known.timeoutSeconds : body.timeoutSeconds,
     maxTries: body.maxTries === undefined ? known.maxTries : body.maxTries,
     priority: body.priority === undefined ? known.priority : (body.priority ?? 0),
@@ -253,23 +253,23 @@ async function planTemplate(house: House, call: Call, schedule: Schedule, body: 
 }
 
 /** What is replaced whole is kept as it was written. */
-async function mergeInput(house: House, call: Call, type: string, known: Json, patch: unknown): Promise<Json> {
+async function mergeInput(context: AppContext, call: ApiCall, type: string, known: Json, patch: unknown): Promise<Json> {
   const written = inputText(call, patch)
   const input = isObject(patch) ? JSON.stringify(mergePatch(JSON.parse(known), patch)) : written
-  await judgeInput(house, type, input)
+  await judgeInput(context, type, input)
   return input
 }
 
 function mergeMetadata(known: Json, patch: Record<string, string | null> | null): Json {
   const merged = mergePatch(JSON.parse(known), patch ?? {}) as object
-  if (Object.keys(merged).length > MOST_LABELS)
-    throw invalid([{ pointer: '#/metadata', detail: `must leave at most ${MOST_LABELS} members` }])
+  if (Object.keys(merged).length > MAX_LABELS)
+    throw invalid([{ pointer: '#/metadata', detail: `must leave at most ${MAX_LABELS} members` }])
   return patch === null ? '{}' : JSON.stringify(merged)
 }
 
-async function mergeCallback(house: House, schedule: Schedule, known: Json | null, patch: object): Promise<Json> {
+async function mergeCallback(context: AppContext, schedule: Schedule, known: Json | null, patch: object): Promise<Json> {
   const merged = check(shapes.createCallback, mergePatch(JSON.parse(known ?? '{}'), patch), '#/callback') as CallbackBody
-  return planCallback(house, schedule.clientId, merged, '#')
+  return planCallback(context, schedule.clientId, merged, '#')
 }
 
 const isObject = (value: unknown): value is Record<string, unknown> => typeof value === 'object' && value !== null && !Array.isArray(value)
@@ -284,7 +284,7 @@ function mergePatch(target: unknown, patch: unknown): unknown {
   return Object.fromEntries(merged)
 }
 
-function scheduleReply(schedule: Schedule, status = 200): Reply {
+function scheduleReply(schedule: Schedule, status = 200): ApiReply {
   return {
     status,
     headers: { 'Content-Type': JSON_TYPE, 'Cache-Control': 'private, no-cache', ETag: `"${schedule.revision}"` },
@@ -301,11 +301,11 @@ function scheduleJson(schedule: Schedule): string {
   const tail = JSON.stringify({
     callback: callback === null ? null : { endpointId, url, events, retrySchedule },
     ...template,
-    nextAt: shownTimeOrNull(nextAt),
-    lastAt: shownTimeOrNull(lastAt),
-    upcoming: upcoming(schedule).map(shownTime),
-    createdAt: shownTime(schedule.createdAt),
-    updatedAt: shownTime(schedule.updatedAt),
+    nextAt: toTimestampOrNull(nextAt),
+    lastAt: toTimestampOrNull(lastAt),
+    upcoming: upcoming(schedule).map(toTimestamp),
+    createdAt: toTimestamp(schedule.createdAt),
+    updatedAt: toTimestamp(schedule.updatedAt),
     revision,
   })
   return `${head.slice(0, -1)},"input":${input},"metadata":${metadata},${tail.slice(1)}`

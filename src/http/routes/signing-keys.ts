@@ -1,17 +1,17 @@
 /** The keys that sign webhooks, for the operator: seen, rotated, revoked. */
 import type { SigningKey } from '../../core/model.ts'
-import { type House, jsonReply, notFound, OPERATOR, shownTime, shownTimeOrNull } from '../context.ts'
-import type { Reply } from '../request/problem.ts'
+import { type AppContext, jsonReply, notFound, OPERATOR, toTimestamp, toTimestampOrNull } from '../context.ts'
+import type { ApiReply } from '../request/problem.ts'
 import { type Route, route } from '../request/route.ts'
 import * as shapes from '../shapes/index.ts'
 
-export function signingKeyRoutes(house: House): Route[] {
+export function signingKeyRoutes(context: AppContext): Route[] {
   const common = { tag: 'Operators', scope: OPERATOR } as const
   const answers = { 200: { description: 'The keys, as they are now.', schema: shapes.signingKeyList } }
   /** What was changed takes effect on this node before it is answered. */
-  const changed = async (): Promise<Reply> => {
-    await house.signingKeys.load()
-    return listed(house, await house.store.listSigningKeys())
+  const changed = async (): Promise<ApiReply> => {
+    await context.signingKeys.load()
+    return listed(context, await context.store.listSigningKeys())
   }
   return [
     route(
@@ -25,7 +25,7 @@ export function signingKeyRoutes(house: House): Route[] {
           'One is active, one is next; retiring and revoked ones are shown until they are forgotten. Private parts are never shown.',
         answers,
       },
-      { handle: async () => listed(house, await house.store.listSigningKeys()) },
+      { handle: async () => listed(context, await context.store.listSigningKeys()) },
     ),
     route(
       {
@@ -39,7 +39,7 @@ export function signingKeyRoutes(house: House): Route[] {
       },
       {
         async handle(call) {
-          await house.store.wantNextKey(call.author)
+          await context.store.wantNextKey(call.author)
           return changed()
         },
       },
@@ -56,12 +56,12 @@ export function signingKeyRoutes(house: House): Route[] {
       },
       {
         async find(call) {
-          const key = (await house.store.listSigningKeys()).find(({ id }) => id === call.param('id'))
+          const key = (await context.store.listSigningKeys()).find(({ id }) => id === call.param('id'))
           if (!key) throw notFound('signing key')
           return key
         },
         async handle(call, { found }) {
-          await house.store.revokeSigningKey(found.id, call.author)
+          await context.store.revokeSigningKey(found.id, call.author)
           return changed()
         },
       },
@@ -69,19 +69,19 @@ export function signingKeyRoutes(house: House): Route[] {
   ]
 }
 
-function listed(house: House, keys: readonly SigningKey[]): Reply {
+function listed(context: AppContext, keys: readonly SigningKey[]): ApiReply {
   const data = keys.map((key) => {
-    const { signsFrom, leavesAt } = house.signingKeys.outlook(key)
+    const { signsFrom, leavesAt } = context.signingKeys.outlook(key)
     return {
       id: key.id,
       state: key.state,
       alg: key.alg,
-      createdAt: shownTime(key.createdAt),
-      publishedAt: shownTime(key.publishedAt),
-      activatedAt: shownTimeOrNull(key.activatedAt),
-      retiredAt: shownTimeOrNull(key.retiredAt),
-      signsFrom: shownTimeOrNull(signsFrom),
-      leavesAt: shownTimeOrNull(leavesAt),
+      createdAt: toTimestamp(key.createdAt),
+      publishedAt: toTimestamp(key.publishedAt),
+      activatedAt: toTimestampOrNull(key.activatedAt),
+      retiredAt: toTimestampOrNull(key.retiredAt),
+      signsFrom: toTimestampOrNull(signsFrom),
+      leavesAt: toTimestampOrNull(leavesAt),
     }
   })
   return jsonReply(200, { data, hasMore: false, nextCursor: null }, { 'Cache-Control': 'private, no-cache' })

@@ -2,20 +2,20 @@
 import { RingbackError } from '../../core/errors.ts'
 import type { QueueState } from '../../store/interfaces.ts'
 import type { Registry, TaskType } from '../../tasks/define.ts'
-import { type House, jsonReply, notFound, OPERATOR, shownTimeOrNull } from '../context.ts'
-import { problemReply, type Reply } from '../request/problem.ts'
-import { type Call, type Route, route } from '../request/route.ts'
+import { type AppContext, jsonReply, notFound, OPERATOR, toTimestampOrNull } from '../context.ts'
+import { type ApiReply, problemReply } from '../request/problem.ts'
+import { type ApiCall, type Route, route } from '../request/route.ts'
 import * as shapes from '../shapes/index.ts'
 
 /** `describe` gives the OpenAPI document as JSON text. */
-export function operationRoutes(house: House, describe: () => string): Route[] {
-  return [...typeRoutes(house), ...publicRoutes(house, describe)]
+export function operationRoutes(context: AppContext, describe: () => string): Route[] {
+  return [...typeRoutes(context), ...publicRoutes(context, describe)]
 }
 
-function typeRoutes(house: House): Route[] {
+function typeRoutes(context: AppContext): Route[] {
   const common = { tag: 'Task types', scope: 'tasks:read' } as const
-  const find = async (call: Call): Promise<TaskType> => {
-    const type = offered(house.registry).find((candidate) => candidate.type === call.param('name'))
+  const find = async (call: ApiCall): Promise<TaskType> => {
+    const type = offered(context.registry).find((candidate) => candidate.type === call.param('name'))
     if (!type) throw notFound('task type')
     return type
   }
@@ -34,8 +34,8 @@ function typeRoutes(house: House): Route[] {
       {
         find,
         async handle(call, { found }) {
-          const state = await house.store.pauseType(found.type, verb === 'pause', call.author)
-          return jsonReply(200, shownType(house, found, state))
+          const state = await context.store.pauseType(found.type, verb === 'pause', call.author)
+          return jsonReply(200, shownType(context, found, state))
         },
       },
     )
@@ -52,8 +52,8 @@ function typeRoutes(house: House): Route[] {
       },
       {
         async handle() {
-          const states = new Map((await house.store.listQueues()).map((state) => [state.type, state]))
-          const data = offered(house.registry).map((type) => shownType(house, type, states.get(type.type)))
+          const states = new Map((await context.store.listQueues()).map((state) => [state.type, state]))
+          const data = offered(context.registry).map((type) => shownType(context, type, states.get(type.type)))
           return jsonReply(200, { data, hasMore: false, nextCursor: null }, { 'Cache-Control': 'private, no-cache' })
         },
       },
@@ -71,9 +71,9 @@ function typeRoutes(house: House): Route[] {
       {
         find,
         async handle(_call, { found }) {
-          const states = await house.store.listQueues()
+          const states = await context.store.listQueues()
           const state = states.find(({ type }) => type === found.type)
-          return jsonReply(200, shownType(house, found, state), { 'Cache-Control': 'private, no-cache' })
+          return jsonReply(200, shownType(context, found, state), { 'Cache-Control': 'private, no-cache' })
         },
       },
     ),
@@ -88,7 +88,7 @@ function typeRoutes(house: House): Route[] {
 
 const offered = (registry: Registry): TaskType[] => registry.list().filter(({ type }) => !type.startsWith('system.'))
 
-const shownType = (house: House, type: TaskType, state: QueueState | undefined) => ({
+const shownType = (context: AppContext, type: TaskType, state: QueueState | undefined) => ({
   name: type.type,
   description: type.description,
   inputSchema: type.inputJsonSchema,
@@ -96,15 +96,15 @@ const shownType = (house: House, type: TaskType, state: QueueState | undefined) 
   timeoutSeconds: type.timeoutSeconds,
   maxTries: type.retry.tries,
   concurrency: type.concurrency,
-  typicalDurationMs: house.typicalMs(type.type),
-  pausedAt: shownTimeOrNull(state?.pausedAt ?? null),
+  typicalDurationMs: context.typicalMs(type.type),
+  pausedAt: toTimestampOrNull(state?.pausedAt ?? null),
 })
 
-function publicRoutes(house: House, describe: () => string): Route[] {
+function publicRoutes(context: AppContext, describe: () => string): Route[] {
   // Anyone may ask, and each look costs the store a query: those who ask meanwhile share it.
-  let looking: ReturnType<House['health']> | null = null
-  const healthOnce = (): ReturnType<House['health']> => {
-    looking ??= house.health().finally(() => {
+  let looking: ReturnType<AppContext['health']> | null = null
+  const healthOnce = (): ReturnType<AppContext['health']> => {
+    looking ??= context.health().finally(() => {
       looking = null
     })
     return looking
@@ -152,7 +152,7 @@ function publicRoutes(house: House, describe: () => string): Route[] {
           },
         },
       },
-      { handle: () => jwksReply(house) },
+      { handle: () => jwksReply(context) },
     ),
     route(
       {
@@ -175,8 +175,8 @@ function publicRoutes(house: House, describe: () => string): Route[] {
 }
 
 /** Always 200 and never conditional: some JWKS clients take nothing else (jose among them). */
-function jwksReply(house: House): Reply {
-  const { body, etag } = house.signingKeys.jwks()
+function jwksReply(context: AppContext): ApiReply {
+  const { body, etag } = context.signingKeys.jwks()
   return {
     status: 200,
     headers: {
@@ -189,7 +189,7 @@ function jwksReply(house: House): Reply {
   }
 }
 
-function readiness(call: Call, checks: Readonly<Record<string, string>>): Reply {
+function readiness(call: ApiCall, checks: Readonly<Record<string, string>>): ApiReply {
   const failed = Object.keys(checks).filter((name) => checks[name] !== 'ok')
   if (failed.length === 0) return jsonReply(200, { status: 'ok', checks })
   const refusal = new RingbackError('temporary_reduced_capacity', `Not ready: ${failed.join(', ')}.`, { headers: { 'Retry-After': '5' } })

@@ -1,11 +1,11 @@
 /** What an answer shows of a task beyond its row, and the headers that come with it. */
 
 import { isTerminal, type Millis, type Task } from '../../core/model.ts'
-import { legible } from '../../core/stored-json.ts'
+import { sanitizeStored } from '../../core/stored-json.ts'
 import { type TaskView, taskJson, type WaitingFor } from '../../core/wire.ts'
 import type { CallbackStatus } from '../../store/interfaces.ts'
-import { type House, JSON_TYPE } from '../context.ts'
-import type { Reply } from '../request/problem.ts'
+import { type AppContext, JSON_TYPE } from '../context.ts'
+import type { ApiReply } from '../request/problem.ts'
 
 /**
  * When a live task will have ended: from the slope of what its run has reported, else from how long runs of its type lately took
@@ -29,26 +29,28 @@ export function retryAfterSeconds(task: Task, estimatedAt: Millis | null, now: M
 }
 
 /** The view of a task; `status` counts only once the task has ended, `waitingFor` while it is pending. */
-function viewOf(house: House, task: Task, status: CallbackStatus | undefined, now: Millis, waitingFor: WaitingFor | null): TaskView {
+function viewOf(context: AppContext, task: Task, status: CallbackStatus | undefined, now: Millis, waitingFor: WaitingFor | null): TaskView {
   return {
-    publicUrl: house.publicUrl(),
+    publicUrl: context.publicUrl(),
     callbackStatus: task.callback === null ? 'none' : isTerminal(task.state) ? (status ?? 'none') : 'pending',
-    keptMs: house.keepMs(task.type),
+    keptMs: context.keepMs(task.type),
     waitingFor,
-    estimatedCompletionAt: estimate(task, house.typicalMs(task.type), waitingFor, now),
+    estimatedCompletionAt: estimate(task, context.typicalMs(task.type), waitingFor, now),
   }
 }
 
 /** Tasks as JSON text, with what became of their callbacks. */
 export async function showTasks(
-  house: House,
+  context: AppContext,
   tasks: readonly Task[],
-  now: Millis = house.clock.now(),
-  waits = house.waiting.of(tasks, now),
+  now: Millis = context.clock.now(),
+  waits = context.waiting.of(tasks, now),
 ): Promise<string[]> {
   const ended = tasks.filter((task) => task.callback !== null && isTerminal(task.state))
-  const [statuses, waiting] = await Promise.all([ended.length > 0 ? house.store.callbackStatuses(ended) : null, waits])
-  return tasks.map(legible).map((task) => taskJson(task, viewOf(house, task, statuses?.get(task.id), now, waiting.get(task.id) ?? null)))
+  const [statuses, waiting] = await Promise.all([ended.length > 0 ? context.store.callbackStatuses(ended) : null, waits])
+  return tasks
+    .map(sanitizeStored)
+    .map((task) => taskJson(task, viewOf(context, task, statuses?.get(task.id), now, waiting.get(task.id) ?? null)))
 }
 
 /** Every read of a task may be kept, and must be asked for again: what it shows is one caller's, and changes. */
@@ -57,7 +59,7 @@ export const TASK_CACHE = { 'Cache-Control': 'private, no-cache', Vary: 'Authori
 export const taskTag = (task: Task): string => `W/"${task.revision}"`
 
 /** The headers of one task. `Retry-After` only while it lives. */
-function taskHeaders(house: House, task: Task, waitingFor: WaitingFor | null, now: Millis): Record<string, string> {
+function taskHeaders(context: AppContext, task: Task, waitingFor: WaitingFor | null, now: Millis): Record<string, string> {
   const headers: Record<string, string> = {
     'Content-Type': JSON_TYPE,
     'Cache-Control': TASK_CACHE['Cache-Control'],
@@ -65,33 +67,33 @@ function taskHeaders(house: House, task: Task, waitingFor: WaitingFor | null, no
     ETag: taskTag(task),
   }
   if (!isTerminal(task.state)) {
-    const estimatedAt = estimate(task, house.typicalMs(task.type), waitingFor, now)
+    const estimatedAt = estimate(task, context.typicalMs(task.type), waitingFor, now)
     headers['Retry-After'] = String(retryAfterSeconds(task, estimatedAt, now))
   }
   return headers
 }
 
 /** One task as an answer. */
-export async function taskReply(house: House, task: Task, status: number, now = house.clock.now()): Promise<Reply> {
-  const waits = house.waiting.of([task], now)
-  const [[shown], waiting] = await Promise.all([showTasks(house, [task], now, waits), waits])
-  return { status, headers: taskHeaders(house, task, waiting.get(task.id) ?? null, now), body: shown! }
+export async function taskReply(context: AppContext, task: Task, status: number, now = context.clock.now()): Promise<ApiReply> {
+  const waits = context.waiting.of([task], now)
+  const [[shown], waiting] = await Promise.all([showTasks(context, [task], now, waits), waits])
+  return { status, headers: taskHeaders(context, task, waiting.get(task.id) ?? null, now), body: shown! }
 }
 
 /** 304: the task as the caller knows it, and when to ask again. */
-export async function unchangedReply(house: House, task: Task): Promise<Reply> {
-  const now = house.clock.now()
-  const waiting = await house.waiting.of([task], now)
-  const { 'Content-Type': _, ...headers } = taskHeaders(house, task, waiting.get(task.id) ?? null, now)
+export async function unchangedReply(context: AppContext, task: Task): Promise<ApiReply> {
+  const now = context.clock.now()
+  const waiting = await context.waiting.of([task], now)
+  const { 'Content-Type': _, ...headers } = taskHeaders(context, task, waiting.get(task.id) ?? null, now)
   return { status: 304, headers, body: null }
 }
 
 /** A task just taken in as an answer, with what is known of it without another look at the store. */
-export function newTaskReply(house: House, task: Task, now: Millis): Reply {
-  const waitingFor = house.waiting.atFirst(task, now)
+export function newTaskReply(context: AppContext, task: Task, now: Millis): ApiReply {
+  const waitingFor = context.waiting.atFirst(task, now)
   return {
     status: 202,
-    headers: taskHeaders(house, task, waitingFor, now),
-    body: taskJson(task, viewOf(house, task, undefined, now, waitingFor)),
+    headers: taskHeaders(context, task, waitingFor, now),
+    body: taskJson(task, viewOf(context, task, undefined, now, waitingFor)),
   }
 }

@@ -1,26 +1,26 @@
 /** The task routes: create, read, wait, list, cancel, retry, erase. */
 import { RingbackError } from '../../core/errors.ts'
 import { isTerminal, type Millis, type Task } from '../../core/model.ts'
-import type { Idempotency, Submitted, TaskQuery } from '../../store/interfaces.ts'
+import type { Idempotency, Submitted, TaskListQuery } from '../../store/interfaces.ts'
 import {
+  type AppContext,
   boundTo,
   clientOf,
   defined,
   empty,
   expired,
-  type House,
   idParam,
-  judgeAgain,
   listOwner,
   notFound,
   pageReply,
   present,
-  startOf,
+  recheckScope,
+  startPosition,
 } from '../context.ts'
 import { noneMatch, preferredWait } from '../request/headers.ts'
 import { fingerprintOf, parseIdempotencyKey } from '../request/idempotency.ts'
-import type { Reply } from '../request/problem.ts'
-import { type Call, type Route, route } from '../request/route.ts'
+import type { ApiReply } from '../request/problem.ts'
+import { type ApiCall, type Route, route } from '../request/route.ts'
 import * as shapes from '../shapes/index.ts'
 import { bulkRoutes } from './bulk.ts'
 import { planBatch, planTask } from './create-tasks.ts'
@@ -28,15 +28,15 @@ import { newTaskReply, showTasks, TASK_CACHE, taskReply, taskTag, unchangedReply
 
 const READ_HEADERS = ['ETag', 'Retry-After', 'Cache-Control', 'Vary']
 
-export function taskRoutes(house: House): Route[] {
-  return [...submitting(house), ...bulkRoutes(house), ...reading(house), ...acting(house)]
+export function taskRoutes(context: AppContext): Route[] {
+  return [...submitting(context), ...bulkRoutes(context), ...reading(context), ...acting(context)]
 }
 
 /** What the same key may be used for once each. */
 const CREATE = 'POST /v1/tasks'
 const CREATE_BATCH = 'POST /v1/tasks/batch'
 
-function submitting(house: House): Route[] {
+function submitting(context: AppContext): Route[] {
   return [
     route(
       {
@@ -77,14 +77,14 @@ function submitting(house: House): Route[] {
       {
         syntax: readKey,
         replay: (call) =>
-          replay(house, call, CREATE, (tasks) => submittedReply(house, call, tasks[0] as Task, waitOf(call, askedWait(call)))),
+          replay(context, call, CREATE, (tasks) => submittedReply(context, call, tasks[0] as Task, waitOf(call, askedWait(call)))),
         async handle(call, { query, body }) {
-          const plan = planTask(house, call, clientOf(call), body)
+          const plan = planTask(context, call, clientOf(call), body)
           const planned = plan instanceof Promise ? await plan : plan
-          house.checkCapacity(clientOf(call), 1, call.now)
-          const submitted = await house.store.addTasks({ tasks: [planned], idempotency: idempotencyOf(call, CREATE) })
+          context.checkCapacity(clientOf(call), 1, call.now)
+          const submitted = await context.store.addTasks({ tasks: [planned], idempotency: idempotencyOf(call, CREATE) })
           const [task] = accepted(submitted)
-          const answer = submittedReply(house, call, task as Task, waitOf(call, query.wait))
+          const answer = submittedReply(context, call, task as Task, waitOf(call, query.wait))
           const reply = answer instanceof Promise ? await answer : answer
           if (submitted.kind === 'replayed') reply.headers['Idempotent-Replayed'] = 'true'
           return reply
@@ -120,12 +120,12 @@ function submitting(house: House): Route[] {
       },
       {
         syntax: readKey,
-        replay: (call) => replay(house, call, CREATE_BATCH, (tasks) => batchReply(house, tasks)),
+        replay: (call) => replay(context, call, CREATE_BATCH, (tasks) => batchReply(context, tasks)),
         async handle(call, { body }) {
-          const planned = await planBatch(house, call, clientOf(call), body.tasks)
-          house.checkCapacity(clientOf(call), planned.length, call.now)
-          const submitted = await house.store.addTasks({ tasks: planned, idempotency: idempotencyOf(call, CREATE_BATCH) })
-          const reply = await batchReply(house, accepted(submitted))
+          const planned = await planBatch(context, call, clientOf(call), body.tasks)
+          context.checkCapacity(clientOf(call), planned.length, call.now)
+          const submitted = await context.store.addTasks({ tasks: planned, idempotency: idempotencyOf(call, CREATE_BATCH) })
+          const reply = await batchReply(context, accepted(submitted))
           if (submitted.kind === 'replayed') reply.headers['Idempotent-Replayed'] = 'true'
           return reply
         },
@@ -134,25 +134,25 @@ function submitting(house: House): Route[] {
   ]
 }
 
-function readKey(call: Call): void {
+function readKey(call: ApiCall): void {
   const header = call.header('idempotency-key')
   if (header !== undefined) call.idempotencyKey = parseIdempotencyKey(header)
 }
 
-function idempotencyOf(call: Call, scope: string): Idempotency | null {
+function idempotencyOf(call: ApiCall, scope: string): Idempotency | null {
   if (call.idempotencyKey === null) return null
   call.fingerprint ??= fingerprintOf(call.json)
   return { clientId: clientOf(call), scope, key: call.idempotencyKey, fingerprint: call.fingerprint }
 }
 
 async function replay(
-  house: House,
-  call: Call,
+  context: AppContext,
+  call: ApiCall,
   scope: string,
-  show: (tasks: readonly Task[]) => Reply | Promise<Reply>,
-): Promise<Reply | null> {
+  show: (tasks: readonly Task[]) => ApiReply | Promise<ApiReply>,
+): Promise<ApiReply | null> {
   const idempotency = idempotencyOf(call, scope)
-  const submitted = idempotency && (await house.store.findSubmitted(idempotency))
+  const submitted = idempotency && (await context.store.findSubmitted(idempotency))
   if (!submitted) return null
   const reply = await show(accepted(submitted))
   reply.headers['Idempotent-Replayed'] = 'true'
@@ -170,7 +170,7 @@ function accepted(submitted: Submitted): readonly Task[] {
 }
 
 /** What `?wait` asks for where the query has not been judged yet: a replay comes before that. A malformed one asks for nothing. */
-const askedWait = (call: Call): number | undefined => shapes.wait.safeParse(call.context.req.query('wait')).data
+const askedWait = (call: ApiCall): number | undefined => shapes.wait.safeParse(call.c.req.query('wait')).data
 
 interface Wait {
   readonly seconds: number
@@ -179,56 +179,63 @@ interface Wait {
 }
 
 /** The query wins: proxies strip `Prefer`. */
-function waitOf(call: Call, query: number | undefined): Wait {
+function waitOf(call: ApiCall, query: number | undefined): Wait {
   if (query !== undefined) return { seconds: query, applied: null }
   const preferred = preferredWait(call.header('prefer'))
   return preferred === null ? NO_WAIT : { seconds: preferred, applied: `wait=${preferred}` }
 }
 const NO_WAIT: Wait = { seconds: 0, applied: null }
 
-function submittedReply(house: House, call: Call, task: Task, wait: Wait): Reply | Promise<Reply> {
+function submittedReply(context: AppContext, call: ApiCall, task: Task, wait: Wait): ApiReply | Promise<ApiReply> {
   // What is on disk is not refused for want of a seat: it is answered as it is.
-  if (wait.seconds > 0 && !isTerminal(task.state) && house.waiters.refusal(call.caller))
-    return waitedReply(house, task, NO_WAIT, house.clock.now())
+  if (wait.seconds > 0 && !isTerminal(task.state) && context.waiters.refusal(call.caller))
+    return waitedReply(context, task, NO_WAIT, context.clock.now())
   if (wait.seconds > 0 && !isTerminal(task.state))
-    return waitForTask(house, call, task, wait.seconds, (now) => isTerminal(now.state)).then((last) =>
-      waitedReply(house, last, wait, house.clock.now()),
+    return waitForTask(context, call, task, wait.seconds, (now) => isTerminal(now.state)).then((last) =>
+      waitedReply(context, last, wait, context.clock.now()),
     )
-  return waitedReply(house, task, wait, Math.max(call.now, task.updatedAt))
+  return waitedReply(context, task, wait, Math.max(call.now, task.updatedAt))
 }
 
-function waitedReply(house: House, task: Task, wait: Wait, now: Millis): Reply | Promise<Reply> {
-  const finish = (reply: Reply): Reply => {
+function waitedReply(context: AppContext, task: Task, wait: Wait, now: Millis): ApiReply | Promise<ApiReply> {
+  const finish = (reply: ApiReply): ApiReply => {
     if (wait.applied !== null) reply.headers['Preference-Applied'] = wait.applied
-    return located(house, reply, task)
+    return located(context, reply, task)
   }
-  if (wait.seconds === 0 && task.state === 'pending' && task.revision === 1) return finish(newTaskReply(house, task, now))
-  return taskReply(house, task, wait.seconds > 0 && isTerminal(task.state) ? 200 : 202, now).then(finish)
+  if (wait.seconds === 0 && task.state === 'pending' && task.revision === 1) return finish(newTaskReply(context, task, now))
+  return taskReply(context, task, wait.seconds > 0 && isTerminal(task.state) ? 200 : 202, now).then(finish)
 }
 
 /** The task once `enough` holds, or as it is when the time is over. */
-async function waitForTask(house: House, call: Call, task: Task, seconds: number, enough: (task: Task) => boolean): Promise<Task> {
-  const changed = await house.waiters.hold(call.caller, () => house.waits.forTask(task.id, enough, seconds * 1000, call.request.signal))
-  return changed ?? present(await house.store.findTask(task.id, call.caller.clientId), 'task')
+async function waitForTask(
+  context: AppContext,
+  call: ApiCall,
+  task: Task,
+  seconds: number,
+  enough: (task: Task) => boolean,
+): Promise<Task> {
+  const changed = await context.waiters.hold(call.caller, () => context.waits.forTask(task.id, enough, seconds * 1000, call.request.signal))
+  return changed ?? present(await context.store.findTask(task.id, call.caller.clientId), 'task')
 }
 
-async function batchReply(house: House, tasks: readonly Task[]): Promise<Reply> {
+async function batchReply(context: AppContext, tasks: readonly Task[]): Promise<ApiReply> {
   const id = tasks[0]?.batchId ?? ''
-  const shown = await showTasks(house, tasks)
+  const shown = await showTasks(context, tasks)
   return {
     status: 202,
     headers: {
       'Content-Type': 'application/json',
       ...TASK_CACHE,
-      Location: `${house.publicUrl()}/v1/tasks?batchId=${id}`,
+      Location: `${context.publicUrl()}/v1/tasks?batchId=${id}`,
       'Retry-After': '1',
     },
     body: `{"id":"${id}","data":[${shown.join(',')}]}`,
   }
 }
 
-function reading(house: House): Route[] {
-  const find = async (call: Call): Promise<Task> => present(await house.store.findTask(idParam(call, 'task'), call.caller.clientId), 'task')
+function reading(context: AppContext): Route[] {
+  const find = async (call: ApiCall): Promise<Task> =>
+    present(await context.store.findTask(idParam(call, 'task'), call.caller.clientId), 'task')
   return [
     route(
       {
@@ -248,7 +255,7 @@ function reading(house: House): Route[] {
         },
         refusals: ['task_expired'],
       },
-      { find, handle: (call, { query, found }) => readTask(house, call, found, waitOf(call, query.wait)) },
+      { find, handle: (call, { query, found }) => readTask(context, call, found, waitOf(call, query.wait)) },
     ),
     rawRoute('input', find),
     rawRoute('result', find),
@@ -265,31 +272,31 @@ function reading(house: House): Route[] {
         answers: { 200: { description: 'A page of tasks.', schema: shapes.taskList, headers: ['Link', 'Cache-Control', 'Vary'] } },
         refusals: ['invalid_cursor'],
       },
-      { handle: (call, { query }) => listTasks(house, call, query) },
+      { handle: (call, { query }) => listTasks(context, call, query) },
     ),
   ]
 }
 
-async function readTask(house: House, call: Call, found: Task, wait: Wait): Promise<Reply> {
+async function readTask(context: AppContext, call: ApiCall, found: Task, wait: Wait): Promise<ApiReply> {
   const known = call.header('if-none-match')
   const unchanged = (task: Task): boolean => noneMatch(known, String(task.revision))
   let task = found
   if (wait.seconds > 0 && !isTerminal(task.state) && (known === undefined || unchanged(task))) {
     task = await waitForTask(
-      house,
+      context,
       call,
       task,
       wait.seconds,
       known === undefined ? (now) => isTerminal(now.state) : (now) => !unchanged(now),
     )
-    await judgeAgain(house, call, 'tasks:read')
+    await recheckScope(context, call, 'tasks:read')
   }
-  const reply = await (unchanged(task) ? unchangedReply(house, task) : taskReply(house, task, 200))
+  const reply = await (unchanged(task) ? unchangedReply(context, task) : taskReply(context, task, 200))
   if (wait.applied !== null) reply.headers['Preference-Applied'] = wait.applied
   return reply
 }
 
-function rawRoute(member: 'input' | 'result', find: (call: Call) => Promise<Task>): Route {
+function rawRoute(member: 'input' | 'result', find: (call: ApiCall) => Promise<Task>): Route {
   return route(
     {
       method: 'get',
@@ -320,25 +327,25 @@ function rawRoute(member: 'input' | 'result', find: (call: Call) => Promise<Task
   )
 }
 
-async function listTasks(house: House, call: Call, query: shapes.TaskListQuery): Promise<Reply> {
+async function listTasks(context: AppContext, call: ApiCall, query: shapes.TaskListQuery): Promise<ApiReply> {
   const { limit, cursor, order, clientId, status, metadata, ...rest } = query
   const same = defined(rest)
   const owner = listOwner(call.caller, clientId)
   const bound = boundTo(call, 'tasks', { order, owner, status, metadata: metadata && Object.entries(metadata), ...same })
   const [member] = Object.entries(metadata ?? {})
-  const asked: TaskQuery = {
+  const asked: TaskListQuery = {
     ...same,
     clientId: owner,
     order,
     limit,
-    after: await startOf(house, bound, cursor),
+    after: await startPosition(context, bound, cursor),
     ...(status && { states: status }),
     ...(member && { metadata: { key: member[0], value: member[1] } }),
   }
-  const page = await house.store.listTasks(asked)
-  const shown = await showTasks(house, page.items)
+  const page = await context.store.listTasks(asked)
+  const shown = await showTasks(context, page.items)
   return pageReply(
-    house,
+    context,
     call,
     bound,
     page,
@@ -348,8 +355,9 @@ async function listTasks(house: House, call: Call, query: shapes.TaskListQuery):
   )
 }
 
-function acting(house: House): Route[] {
-  const find = async (call: Call): Promise<Task> => present(await house.store.findTask(idParam(call, 'task'), call.caller.clientId), 'task')
+function acting(context: AppContext): Route[] {
+  const find = async (call: ApiCall): Promise<Task> =>
+    present(await context.store.findTask(idParam(call, 'task'), call.caller.clientId), 'task')
   return [
     route(
       {
@@ -369,11 +377,11 @@ function acting(house: House): Route[] {
       {
         find,
         async handle(call, { found }) {
-          const change = await house.store.cancelTask(found.id, call.caller.clientId, call.author)
+          const change = await context.store.cancelTask(found.id, call.caller.clientId, call.author)
           const task = changedTask(change)
           if (change.kind === 'refused')
             throw new RingbackError('task_not_cancelable', `The task is ${task.state}; only a pending or running task can be canceled.`)
-          return located(house, await taskReply(house, task, isTerminal(task.state) ? 200 : 202), task)
+          return located(context, await taskReply(context, task, isTerminal(task.state) ? 200 : 202), task)
         },
       },
     ),
@@ -393,12 +401,12 @@ function acting(house: House): Route[] {
         find,
         async handle(call, { found }) {
           if (call.caller.clientId !== null && (found.state === 'failed' || found.state === 'canceled'))
-            house.checkCapacity(call.caller.clientId, 1, call.now)
-          const change = await house.store.redoTask(found.id, call.caller.clientId, call.author)
+            context.checkCapacity(call.caller.clientId, 1, call.now)
+          const change = await context.store.redoTask(found.id, call.caller.clientId, call.author)
           const task = changedTask(change)
           if (change.kind === 'refused')
             throw new RingbackError('task_not_retryable', `The task is ${task.state}; only a failed or canceled task can be retried.`)
-          return located(house, await taskReply(house, task, 202), task)
+          return located(context, await taskReply(context, task, 202), task)
         },
       },
     ),
@@ -417,7 +425,7 @@ function acting(house: House): Route[] {
       {
         find,
         async handle(call, { found }) {
-          const change = await house.store.eraseTask(found.id, call.caller.clientId, call.author)
+          const change = await context.store.eraseTask(found.id, call.caller.clientId, call.author)
           if (change.kind === 'missing') throw notFound('task')
           if (change.kind === 'refused')
             throw new RingbackError('task_not_terminal', `The task is ${change.task.state}; cancel it first, or wait until it has ended.`)
@@ -428,13 +436,13 @@ function acting(house: House): Route[] {
   ]
 }
 
-function changedTask(change: Awaited<ReturnType<House['store']['cancelTask']>>): Task {
+function changedTask(change: Awaited<ReturnType<AppContext['store']['cancelTask']>>): Task {
   if (change.kind === 'missing') throw notFound('task')
   if (change.kind === 'gone') throw expired()
   return change.task
 }
 
-function located(house: House, reply: Reply, task: Task): Reply {
-  reply.headers.Location = `${house.publicUrl()}/v1/tasks/${task.id}`
+function located(context: AppContext, reply: ApiReply, task: Task): ApiReply {
+  reply.headers.Location = `${context.publicUrl()}/v1/tasks/${task.id}`
   return reply
 }

@@ -1,10 +1,10 @@
 /** Why pending tasks have not started: read for all that are shown together, never guessed. */
 import type { Millis, Task } from '../../core/model.ts'
 import type { WaitingFor } from '../../core/wire.ts'
-import type { Holds, Store } from '../../store/interfaces.ts'
+import type { Store, TaskHolds } from '../../store/interfaces.ts'
 import type { Registry, TaskType } from '../../tasks/define.ts'
 
-export interface Waiting {
+export interface WaitingReasons {
   /** What is known without asking the store: of a task just taken in. */
   atFirst(task: Task, now: Millis): WaitingFor | null
   /** Of each of the tasks that waits for something, for what. One look at the store, and none when nothing among them is due. */
@@ -23,7 +23,7 @@ const SEEN_MS: Millis = 60_000
 /** Nodes take what they have room for within some milliseconds: who has waited for longer found every one full, if this one is. */
 const SURELY_SEEN_MS: Millis = 1_000
 
-export function createWaiting({ store, registry, isFull = () => false }: WaitingOptions): Waiting {
+export function createWaiting({ store, registry, isFull = () => false }: WaitingOptions): WaitingReasons {
   let paused: ReadonlySet<string> = new Set()
   const readPaused = (): void => {
     store.listQueues().then(
@@ -42,7 +42,7 @@ export function createWaiting({ store, registry, isFull = () => false }: Waiting
     if (task.state !== 'pending' || task.dueAt <= Math.max(now, task.updatedAt)) return null
     return task.tries > 0 ? 'retryBackoff' : 'runAt'
   }
-  const byHolds = (task: Task, { queues, filled, running }: Holds, now: Millis): WaitingFor | null => {
+  const byHolds = (task: Task, { queues, filled, running }: TaskHolds, now: Millis): WaitingFor | null => {
     const queue = queues.get(task.type)
     const type = registry.get(task.type)
     if (queue?.pausedAt != null) return 'paused'

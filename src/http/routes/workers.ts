@@ -1,23 +1,23 @@
 /** Workers over HTTP: they pull tasks, keep their leases by heartbeats, and say how each try ended. Every call but the claim presents its lease. */
 import type { z } from '@hono/zod-openapi'
 import { RingbackError } from '../../core/errors.ts'
-import { decide, type Ended, judgeTimes, RESULT_LIMIT_BYTES, tooLarge } from '../../core/lifecycle.ts'
+import { decide, judgeTimes, RESULT_LIMIT_BYTES, type TryResult, tooLarge } from '../../core/lifecycle.ts'
 import { type Json, type Task, WORKER } from '../../core/model.ts'
-import type { Held, LeaseEnd, TaskClaim } from '../../store/interfaces.ts'
+import type { LeaseEnd, LeaseRef, TaskClaim } from '../../store/interfaces.ts'
 import { exponential, type Registry, readInput } from '../../tasks/define.ts'
-import { type House, idParam, jsonReply, notFound, present, shownTime, shownTimeOrNull } from '../context.ts'
+import { type AppContext, idParam, jsonReply, notFound, present, toTimestamp, toTimestampOrNull } from '../context.ts'
 import type { Caller } from '../request/auth.ts'
 import { createLeaseTokens, type LeaseTokens } from '../request/lease-token.ts'
-import { invalid, type Reply } from '../request/problem.ts'
-import { type Call, type Route, route } from '../request/route.ts'
+import { type ApiReply, invalid } from '../request/problem.ts'
+import { type ApiCall, type Route, route } from '../request/route.ts'
 import * as shapes from '../shapes/index.ts'
 import { checkDepth, memberText } from './create-tasks.ts'
 
 /** A result that is too large is read, so that the task can fail for it; what is over twice as large is refused unread. */
 const COMPLETE_LIMIT_BYTES = 2 * RESULT_LIMIT_BYTES
 
-export function workerRoutes(house: House): Route[] {
-  const tokens = createLeaseTokens(house)
+export function workerRoutes(context: AppContext): Route[] {
+  const tokens = createLeaseTokens(context)
   const common = { tag: 'Workers', scope: 'worker', method: 'post' } as const
   return [
     route(
@@ -34,17 +34,17 @@ export function workerRoutes(house: House): Route[] {
       },
       {
         async handle(call, { body }) {
-          const types = claimable(house.registry, call.caller, body.types)
+          const types = claimable(context.registry, call.caller, body.types)
           const by = WORKER + (call.caller.keyId ?? 'operator')
           const hungUp = call.request.signal
-          const taken = await house.claims.take({ types, limit: body.limit, by }, body.waitSeconds * 1000, hungUp)
-          if (taken.length === 0) return claimReply(house, tokens, taken)
+          const taken = await context.claims.take({ types, limit: body.limit, by }, body.waitSeconds * 1000, hungUp)
+          if (taken.length === 0) return claimReply(context, tokens, taken)
           // What was taken for somebody who is gone goes back, until the last byte has left.
-          const giveBack = (): void => house.claims.giveBack(taken)
+          const giveBack = (): void => context.claims.giveBack(taken)
           try {
             // The key may have been revoked while it waited.
-            await house.gate.recognize(call.header('authorization'), house.clock.now())
-            const reply = await claimReply(house, tokens, taken)
+            await context.gate.recognize(call.header('authorization'), context.clock.now())
+            const reply = await claimReply(context, tokens, taken)
             if (hungUp.aborted) giveBack()
             else hungUp.addEventListener('abort', giveBack, { once: true })
             return reply
@@ -55,7 +55,7 @@ export function workerRoutes(house: House): Route[] {
         },
       },
     ),
-    leaseRoute(house, tokens, {
+    leaseRoute(context, tokens, {
       verb: 'heartbeat',
       summary: 'Keep a lease, and report progress',
       description: 'Renews the lease, but not beyond the end of the try’s `timeoutSeconds` or the task’s `deadlineAt`.',
@@ -64,22 +64,22 @@ export function workerRoutes(house: House): Route[] {
       async handle(body, lease) {
         if (!lease.holds) throw lost()
         const { task, now } = lease
-        const times = [house.leaseMs, task.startedAt! + task.timeoutSeconds * 1000 - now, (task.deadlineAt ?? Infinity) - now]
+        const times = [context.leaseMs, task.startedAt! + task.timeoutSeconds * 1000 - now, (task.deadlineAt ?? Infinity) - now]
         const leaseMs = Math.min(...times)
-        house.claims.see([task.type])
-        const [renewal] = await house.store.renew('task', [lease], leaseMs)
+        context.claims.see([task.type])
+        const [renewal] = await context.store.renew('task', [lease], leaseMs)
         if (!renewal?.kept) throw lost()
         if (body.progress != null || body.message != null) {
           const { progress, message } = body
           const report = { progress: Math.min(99.9, progress ?? 0), message: message == null ? task.progressMessage : plain(message, 500) }
-          const reported = await house.store.reportProgress({ ...held(lease), ...report, told: true })
+          const reported = await context.store.reportProgress({ ...held(lease), ...report, notify: true })
           if (reported.kind === 'stale') throw lost()
         }
-        const kept = { leaseExpiresAt: shownTime(now + leaseMs), leaseSeconds: leaseMs / 1000 }
+        const kept = { leaseExpiresAt: toTimestamp(now + leaseMs), leaseSeconds: leaseMs / 1000 }
         return jsonReply(200, { ...kept, cancelRequested: renewal.cancelRequested })
       },
     }),
-    leaseRoute(house, tokens, {
+    leaseRoute(context, tokens, {
       verb: 'complete',
       summary: 'Complete a task with its result',
       description:
@@ -88,15 +88,15 @@ export function workerRoutes(house: House): Route[] {
       bodyLimitBytes: COMPLETE_LIMIT_BYTES,
       answer: ENDED,
       async handle(body, lease, call) {
-        return end(house, lease, 'complete', async () => {
+        return end(context, lease, 'complete', async () => {
           const result: Json = memberText(call, 'result', body.result)
           if (Buffer.byteLength(result) > RESULT_LIMIT_BYTES) return tooLarge
-          await house.registry.get(lease.task.type)?.parseResult(body.result)
+          await context.registry.get(lease.task.type)?.parseResult(body.result)
           return { kind: 'returned', result }
         })
       },
     }),
-    leaseRoute(house, tokens, {
+    leaseRoute(context, tokens, {
       verb: 'fail',
       summary: 'Say that a try failed',
       description:
@@ -105,7 +105,7 @@ export function workerRoutes(house: House): Route[] {
       answer: ENDED,
       handle({ error, retryable, retryAfterSeconds }, lease, call) {
         checkDepth(call)
-        return end(house, lease, 'fail', () => ({
+        return end(context, lease, 'fail', () => ({
           kind: 'threw',
           permanent: !(retryable ?? true),
           error: { code: error.code ?? 'handler_error', message: plain(error.message, 2_000), details: error.details ?? null },
@@ -113,13 +113,14 @@ export function workerRoutes(house: House): Route[] {
         }))
       },
     }),
-    leaseRoute(house, tokens, {
+    leaseRoute(context, tokens, {
       verb: 'release',
       summary: 'Give a task back, and its try',
       description: 'For a worker that stops, and, with `delaySeconds`, for a task that must wait.',
       body: shapes.releaseTask,
       answer: ENDED,
-      handle: ({ delaySeconds }, lease) => end(house, lease, 'release', () => ({ kind: 'postponed', delayMs: (delaySeconds ?? 0) * 1000 })),
+      handle: ({ delaySeconds }, lease) =>
+        end(context, lease, 'release', () => ({ kind: 'postponed', delayMs: (delaySeconds ?? 0) * 1000 })),
     }),
   ]
 }
@@ -148,12 +149,12 @@ function claimable(registry: Registry, { taskTypes }: Caller, names: readonly st
 }
 
 /** The tasks that may be run; an input that no longer fits its schema ends its task here. */
-async function claimReply(house: House, tokens: LeaseTokens, taken: readonly Task[]): Promise<Reply> {
+async function claimReply(context: AppContext, tokens: LeaseTokens, taken: readonly Task[]): Promise<ApiReply> {
   const shown = await Promise.all(
     taken.map(async (task) => {
-      const input = await readInput(task, house.registry.get(task.type)!)
+      const input = await readInput(task, context.registry.get(task.type)!)
       if (input.kind === 'parsed') return showClaimed(task, await tokens.write(task.id, task.fence))
-      await settle(house, task, { kind: 'threw', permanent: true, error: input.error })
+      await settle(context, task, { kind: 'threw', permanent: true, error: input.error })
       return null
     }),
   )
@@ -170,7 +171,7 @@ function showClaimed(task: Task, token: string): string {
   // Its times may end before its lease does.
   const { startedAt, leasedUntil } = task
   const expiresAt = Math.min(leasedUntil!, startedAt! + timeoutSeconds * 1000, deadlineAt ?? Infinity)
-  const lease = { token, expiresAt: shownTime(expiresAt), seconds: Math.max(0, expiresAt - startedAt!) / 1000 }
+  const lease = { token, expiresAt: toTimestamp(expiresAt), seconds: Math.max(0, expiresAt - startedAt!) / 1000 }
   const rest = {
     id,
     type,
@@ -180,7 +181,7 @@ function showClaimed(task: Task, token: string): string {
     generation,
     fence,
     lease,
-    deadlineAt: shownTimeOrNull(deadlineAt),
+    deadlineAt: toTimestampOrNull(deadlineAt),
     timeoutSeconds,
   }
   const text = JSON.stringify({ ...rest, traceparent, tracestate })
@@ -189,14 +190,14 @@ function showClaimed(task: Task, token: string): string {
 }
 
 /** A lease as it was presented, beside the task as it is. */
-interface Presented extends Held {
+interface Presented extends LeaseRef {
   readonly task: Task
   /** The store's clock. */
   readonly now: number
   /** Whether it is the lease under which the task runs. */
   readonly holds: boolean
 }
-const held = ({ id, fence }: Held): Held => ({ id, fence })
+const held = ({ id, fence }: LeaseRef): LeaseRef => ({ id, fence })
 
 interface LeaseShape<Body> {
   readonly verb: LeaseEnd | 'heartbeat'
@@ -209,9 +210,9 @@ interface LeaseShape<Body> {
 
 /** A route that presents a lease. A try whose own time is over ends here, whatever was to be said of it. */
 function leaseRoute<Body extends z.ZodType<{ readonly lease: string }>>(
-  house: House,
+  context: AppContext,
   tokens: LeaseTokens,
-  shape: LeaseShape<Body> & { handle(body: z.output<Body>, lease: Presented, call: Call): Promise<Reply> },
+  shape: LeaseShape<Body> & { handle(body: z.output<Body>, lease: Presented, call: ApiCall): Promise<ApiReply> },
 ): Route {
   const { verb, answer, handle, ...rest } = shape
   return route(
@@ -227,7 +228,7 @@ function leaseRoute<Body extends z.ZodType<{ readonly lease: string }>>(
     },
     {
       async find(call) {
-        const [now, found] = await Promise.all([house.store.now(), house.store.findTask(idParam(call, 'task'), null)])
+        const [now, found] = await Promise.all([context.store.now(), context.store.findTask(idParam(call, 'task'), null)])
         const task = present(found, 'task')
         const { taskTypes } = call.caller
         if (taskTypes !== null && !taskTypes.includes(task.type)) throw notFound('task')
@@ -241,7 +242,7 @@ function leaseRoute<Body extends z.ZodType<{ readonly lease: string }>>(
         const holds = task.state === 'running' && task.fence === fence
         const late = holds ? judgeTimes(task, now) : null
         if (late) {
-          await settle(house, task, late)
+          await settle(context, task, late)
           throw lost()
         }
         return handle(body, { id: task.id, fence, task, now, holds }, call)
@@ -251,16 +252,16 @@ function leaseRoute<Body extends z.ZodType<{ readonly lease: string }>>(
 }
 
 /** Ends a lease, or knows that it was ended so before. @throws RingbackError `lease_lost` */
-async function end(house: House, lease: Presented, as: LeaseEnd, judge: () => Ended | Promise<Ended>): Promise<Reply> {
-  const settled = lease.holds ? await settle(house, lease.task, await judge(), as) : null
-  const task = settled ?? (await house.store.findEnded(held(lease), as))
+async function end(context: AppContext, lease: Presented, as: LeaseEnd, judge: () => TryResult | Promise<TryResult>): Promise<ApiReply> {
+  const settled = lease.holds ? await settle(context, lease.task, await judge(), as) : null
+  const task = settled ?? (await context.store.findEnded(held(lease), as))
   if (task === null) throw lost()
   return jsonReply(200, { status: task.state })
 }
 
 /** The task as its settlement left it; null: the lease was lost. */
-async function settle(house: House, task: Task, ended: Ended, as?: LeaseEnd): Promise<Task | null> {
-  const { clock, store, registry, onRun } = house
+async function settle(context: AppContext, task: Task, ended: TryResult, as?: LeaseEnd): Promise<Task | null> {
+  const { clock, store, registry, onRun } = context
   const outcome = decide(task, ended, (registry.get(task.type)?.retry ?? exponential()).delayMs, clock)
   const settled = await store.settleTask({ id: task.id, fence: task.fence, outcome, ...(as && { as }) })
   if (settled.kind === 'stale') return null

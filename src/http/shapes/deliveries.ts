@@ -1,5 +1,5 @@
 /**
- * The shapes of deliveries and their attempts. The words of the wire that differ from the words of the house (a delivery's `running` is `sending`,
+ * The shapes of deliveries and their attempts. The words of the wire that differ from the words of the context (a delivery's `running` is `sending`,
  * its `completed` is `delivered`) are mapped here.
  */
 import { z } from '@hono/zod-openapi'

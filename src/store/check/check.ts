@@ -154,7 +154,7 @@ export async function walkStore(
   const ids = [...debts.keys()]
   for (let i = 0; i < ids.length; i += CREDITORS) {
     const some = ids.slice(i, i + CREDITORS)
-    const creditors = new Map((await driver.read(places.findCreditors(some))).map((creditor) => [creditor.id, creditor]))
+    const creditors = new Map((await driver.read(places.findOwedEndpoints(some))).map((creditor) => [creditor.id, creditor]))
     for (const endpointId of some) {
       const { reasons, ...debt } = debts.get(endpointId)!
       const { url = null, hold = null } = creditors.get(endpointId) ?? {}

@@ -49,7 +49,7 @@ export interface Portion<Mark> {
 /** Rows of a page. */
 const PAGE = 500
 /** Characters of texts held at once. */
-const MOST_BYTES = 4 * 1024 * 1024
+const MAX_BYTES = 4 * 1024 * 1024
 /** An endpoint written by a transaction that was under way when an event was recorded was not seen by it. No transaction lasts so long. */
 const SETTLED_MS: Millis = 60_000
 
@@ -73,7 +73,7 @@ function* inChunks(
 ): Script<void> {
   for (let from = 0; from < sized.length; ) {
     let to = from
-    for (let bytes = 0; to < sized.length && (to === from || bytes + sized[to]!.bytes <= MOST_BYTES); to++) bytes += sized[to]!.bytes
+    for (let bytes = 0; to < sized.length && (to === from || bytes + sized[to]!.bytes <= MAX_BYTES); to++) bytes += sized[to]!.bytes
     const ids = sized.slice(from, to).map(({ id }) => ({ id }))
     for (const { id, text } of yield* rows<{ id: string; text: string }>(read({ ids }))) see(id, text)
     from = to

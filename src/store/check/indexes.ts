@@ -2,7 +2,7 @@
 import { gateOf } from '../../core/circuit-breaker.ts'
 import type { Endpoint, Millis } from '../../core/model.ts'
 import { isJson } from '../../core/stored-json.ts'
-import { strandedIn } from '../queue/claim.ts'
+import { strandedLanes } from '../queue/claim.ts'
 import { FOREVER } from '../queue/fair-order.ts'
 import { bind, now, rows, type Script, sql, statement, together } from '../script.ts'
 import { TOMBSTONE_MS } from '../scripts/retention.ts'
@@ -13,7 +13,7 @@ const limit = sql.raw(`limit ${PAGE}`)
 
 // Lanes and turns.
 
-const stranded = { task: statement((d) => strandedIn(d, 'tasks')), delivery: statement((d) => strandedIn(d, 'deliveries')) }
+const stranded = { task: statement((d) => strandedLanes(d, 'tasks')), delivery: statement((d) => strandedLanes(d, 'deliveries')) }
 /** Lanes that have something to do and no turn: nobody would ever look at them, were they not mended. */
 export function* auditTurns(): Script<Portion<never>> {
   const [tasks, deliveries] = (yield* together([stranded.task(), stranded.delivery()])) as unknown as { lane_id: string }[][]
@@ -313,7 +313,7 @@ const readCreditors = statement(
 type CreditorRow = Omit<Creditor, 'hold'> &
   Pick<Endpoint, 'disabledAt' | 'verifiedAt' | 'pausedAt'> & { readonly deletedAt: Millis | null; readonly probeMs: Millis }
 /** The endpoints of these ids, and what holds them up. */
-export function* findCreditors(ids: readonly string[]): Script<readonly Creditor[]> {
+export function* findOwedEndpoints(ids: readonly string[]): Script<readonly Creditor[]> {
   return (yield* rows<CreditorRow>(readCreditors({ ids: ids.map((id) => ({ id })) }))).map(({ id, clientId, url, ...row }) => ({
     id,
     clientId,

@@ -16,19 +16,19 @@ import type { Allotment, Claimed, Refusal } from '../interfaces.ts'
 import { bind, type Columns, type Dialect, rows, type Script, send, sql, statement, together } from '../script.ts'
 import {
   clientsIn,
-  type Line,
-  type Looked,
-  mostTurns,
-  plan,
-  type Round,
-  type Rule,
-  type Seen,
-  share,
-  sift,
-  type Want,
+  type FairCursor,
+  type LaneDemand,
+  type LaneHead,
+  type LaneRule,
+  maxTurns,
+  planStarts,
+  type QueuedTurn,
+  type QueueScan,
+  shareSlots,
+  splitStale,
 } from './fair-order.ts'
 import { addLanes, KEY_CONCURRENCY, lockLanes } from './lane.ts'
-import { keepTurns, type Turn } from './run-queue.ts'
+import { putTurnsBack, type Turn } from './run-queue.ts'
 
 const ids = (d: Dialect, name: string) => sql`select v.id from ${d.records(name, { id: 'text' })} v`
 
@@ -79,7 +79,7 @@ const sweepTurns = statement(
     )}`,
 )
 /** More than that pile up only while nobody looks, say in a paused type. Those left are eaten by the next visits. */
-const MOST_EATEN = 5_000
+const MAX_EATEN = 5_000
 /** Each task added to a full lane leaves a turn: while nobody looks they pile up, and would stand before the other lanes of their client. */
 const sweepLanes = statement(
   (d) =>
@@ -87,7 +87,7 @@ const sweepLanes = statement(
       sql`select x.seq from turns x where x.turn is not null and x.lane_id ${d.anyOf(
         // Locked and judged anew: whoever opens the lane later leaves its turn later.
         sql`select l.id from lanes l where l.id ${d.anyOf(ids(d, 'lanes'))} and (l.filled = 1 or l.held_until > ${d.now}) order by l.id ${d.skipLocked}`,
-      )} limit ${sql.raw(String(MOST_EATEN))} ${d.skipLocked}`,
+      )} limit ${sql.raw(String(MAX_EATEN))} ${d.skipLocked}`,
     )}`,
 )
 
@@ -102,7 +102,7 @@ const countTurns = statement(
     from ${d.records('lanes', { id: 'text' })} v`,
 )
 /** Of one refused lane: each look passes them by one after another. */
-const MOST_PILED = 8
+const MAX_PILED = 8
 
 /** A lane that somebody else visits or settles is looked at again this soon: its turn stands. */
 const BUSY_MS: Millis = 4
@@ -111,7 +111,7 @@ const BUSY_MS: Millis = 4
 const MISSED_MS: Millis = 1_000
 
 /** A lane of a concurrency key was made with its first task, and may have been removed since as idle. */
-const isKeyed = ({ queue, clientId, laneId }: Want): boolean =>
+const isKeyed = ({ queue, clientId, laneId }: LaneDemand): boolean =>
   queue !== 'delivery' && laneId.startsWith(`${clientId}/${queue.slice('task/'.length)}/`)
 
 // Visiting: locks the lanes' rules, eats their turns, counts, reads the heads, takes, leaves turns.
@@ -123,7 +123,7 @@ const lockGates = statement((d) => sql`select id from queues where id ${d.anyOf(
 const eatTurns = statement(
   (d) =>
     sql`delete from turns where seq ${d.anyOf(
-      sql`select x.seq from turns x where x.lane_id ${d.anyOf(ids(d, 'lanes'))} limit ${sql.raw(String(MOST_EATEN))} ${d.skipLocked}`,
+      sql`select x.seq from turns x where x.lane_id ${d.anyOf(ids(d, 'lanes'))} limit ${sql.raw(String(MAX_EATEN))} ${d.skipLocked}`,
     )}`,
 )
 const counting = (table: 'tasks' | 'deliveries') =>
@@ -152,35 +152,35 @@ const markPaced = statement(
 )
 
 /** A row as a claim brings it: running, or ended because it came too late. */
-type Row = Pick<Work, 'id' | 'laneId' | 'state'>
+type ClaimedRow = Pick<Work, 'id' | 'laneId' | 'state'>
 /** What claiming one kind of work takes beside lanes: how its rows are taken, and what comes back. */
-export interface Taking<Taken extends Row> {
+export interface WorkTable<Taken extends ClaimedRow> {
   readonly kind: Kind
   /** Tasks of one client are served in the order they stand in; endpoints take turns. */
   readonly ordered: boolean
   /** Marks the chosen rows running and returns those it got. */
   take(ids: readonly string[], now: Millis): Script<readonly Taken[]>
 }
-export interface Queue {
+export interface QueueLimit {
   readonly id: string
   /** At most this many running across nodes. */
   readonly cap: number | null
 }
 
 /** One claim: look, share the slots out, visit. `round` is the node's own memory of whose turn it is. */
-export function* claim<Taken extends Row>(
-  taking: Taking<Taken>,
-  queues: readonly Queue[],
+export function* claim<Taken extends ClaimedRow>(
+  taking: WorkTable<Taken>,
+  queues: readonly QueueLimit[],
   limit: number,
-  round: Round,
+  round: FairCursor,
   allotment: Allotment = unshared,
 ): Script<Pick<Claimed<Taken>, 'nextInMs' | 'more'> & { readonly taken: readonly Taken[]; readonly refused: readonly Refusal[] }> {
   const anyRefused = allotment.refused.length > 0
   const wide = Math.max(limit, 16)
   const depth = Math.max(4, Math.ceil(wide / 4))
-  const ask = function* (): Script<Looked> {
+  const ask = function* (): Script<QueueScan> {
     const asked = { queues: queues.map((q) => ({ ...q, since: round.since })), limit: wide, depth }
-    const found = yield* rows<Seen>(anyRefused ? lookPast({ ...asked, ...passedBy(allotment.refused) }) : look[taking.kind](asked))
+    const found = yield* rows<QueuedTurn>(anyRefused ? lookPast({ ...asked, ...passedBy(allotment.refused) }) : look[taking.kind](asked))
     const tail = found.at(-1)!
     return { seen: found.slice(0, -1), alarmAt: tail.alarmAt, now: tail.now! }
   }
@@ -196,17 +196,17 @@ export function* claim<Taken extends Row>(
     const known = new Set(begun.seen.map((row) => row.seq))
     looked = { ...begun, seen: [...begun.seen, ...looked.seen.filter((row) => !known.has(row.seq))] }
   }
-  const { lanes, stale } = sift(looked.seen, looked.now)
+  const { lanes, stale } = splitStale(looked.seen, looked.now)
   if (stale.length > 0) yield* sweep(stale)
   const refused = anyRefused ? yield* findStanding(allotment.refused, looked.now, round) : []
-  const wants = share(lanes, looked.seen, limit, wide, round, allotment)
+  const wants = shareSlots(lanes, looked.seen, limit, wide, round, allotment)
   const nextInMs = looked.alarmAt === null ? null : Math.max(0, looked.alarmAt - looked.now)
   // None though there are lanes: what runs began since those who are refused were listed.
   if (wants.length === 0) return { taken: [], nextInMs, more: stale.length > 0, refused: [...refused, ...lanes] }
   const { taken, more, alarmAt } = yield* visit(taking, wants, queues, looked.now, round)
   const alarms = [alarmAt, looked.alarmAt].filter((at) => at !== null)
   // Lanes that were seen and got nothing, or that a look could not show, are claimable still.
-  const beyond = wants.length < lanes.length || clientsIn(looked.seen) >= wide || mostTurns(looked.seen) >= depth
+  const beyond = wants.length < lanes.length || clientsIn(looked.seen) >= wide || maxTurns(looked.seen) >= depth
   return { taken, refused, more: more || beyond, nextInMs: alarms.length === 0 ? null : Math.max(0, Math.min(...alarms) - looked.now) }
 }
 
@@ -216,18 +216,18 @@ const passedBy = (refused: readonly Refusal[]) => ({
 })
 
 /** Those refused who stand in line. Where turns of a refused lane have piled up, one is left in their place, as by a visit. */
-function* findStanding(refused: readonly Refusal[], now: Millis, round: Round): Script<readonly Refusal[]> {
+function* findStanding(refused: readonly Refusal[], now: Millis, round: FairCursor): Script<readonly Refusal[]> {
   const { clients, lanes } = passedBy(refused)
-  const [standing, counts] = yield* together([standingClients({ clients }), countTurns({ lanes, most: MOST_PILED + 1 })])
+  const [standing, counts] = yield* together([standingClients({ clients }), countTurns({ lanes, most: MAX_PILED + 1 })])
   const turnsOf = new Map((counts as { laneId: string; n: number }[]).map(({ laneId, n }) => [laneId, n]))
   const inLine = refused.filter(({ laneId }) => laneId !== null && turnsOf.get(laneId)! > 0)
-  const piled = inLine.filter(({ laneId }) => turnsOf.get(laneId!)! > MOST_PILED).map(({ laneId }) => ({ id: laneId! }))
+  const piled = inLine.filter(({ laneId }) => turnsOf.get(laneId!)! > MAX_PILED).map(({ laneId }) => ({ id: laneId! }))
   if (piled.length > 0) {
-    const locked = new Set((yield* rows<Rule>(lockLanes({ lanes: piled }))).map(({ id }) => id))
+    const locked = new Set((yield* rows<LaneRule>(lockLanes({ lanes: piled }))).map(({ id }) => id))
     round.clock = Math.max(now, round.clock + 1)
     yield* send([
       eatTurns({ lanes: piled.filter(({ id }) => locked.has(id)) }),
-      ...keepTurns(
+      ...putTurnsBack(
         inLine
           .filter(({ laneId }) => locked.has(laneId!))
           .map(({ clientId, laneId }) => ({ queue: 'delivery', clientId, laneId: laneId!, turn: round.clock, alarmAt: null })),
@@ -237,18 +237,18 @@ function* findStanding(refused: readonly Refusal[], now: Millis, round: Round): 
   return [...(standing as { clientId: string }[]).map(({ clientId }) => ({ clientId, laneId: null })), ...inLine]
 }
 
-function* sweep(stale: readonly Seen[]): Script<void> {
+function* sweep(stale: readonly QueuedTurn[]): Script<void> {
   const lanes = Map.groupBy(stale, ({ laneId }) => laneId)
   const piled = [...lanes].filter(([, turns]) => turns.length > 1).map(([id]) => ({ id }))
   yield* send([sweepTurns({ stale: stale.map(({ seq }) => ({ seq })) }), ...(piled.length > 0 ? [sweepLanes({ lanes: piled })] : [])])
 }
 
-function* visit<Taken extends Row>(
-  { kind, ordered, take }: Taking<Taken>,
-  wants: readonly Want[],
-  queues: readonly Queue[],
+function* visit<Taken extends ClaimedRow>(
+  { kind, ordered, take }: WorkTable<Taken>,
+  wants: readonly LaneDemand[],
+  queues: readonly QueueLimit[],
   now: Millis,
-  round: Round,
+  round: FairCursor,
 ): Script<{ taken: readonly Taken[]; more: boolean; alarmAt: Millis | null }> {
   const caps = new Map(queues.map((q) => [q.id, q.cap]))
   const gates = [...new Set(wants.map((w) => w.queue))].filter((id) => caps.get(id) != null).map((id) => ({ id }))
@@ -261,7 +261,7 @@ function* visit<Taken extends Row>(
     lockLanes({ lanes: wants.map((w) => ({ id: w.laneId })) }),
     ...(gates.length > 0 ? [lockGates({ gates })] : []),
   ])
-  const rules = new Map((locked[0] as unknown as Rule[]).map((rule) => [rule.id, rule]))
+  const rules = new Map((locked[0] as unknown as LaneRule[]).map((rule) => [rule.id, rule]))
   const open = new Set((locked[1] as { id: string }[] | undefined)?.map((gate) => gate.id))
   const mine = wants.filter((w) => rules.has(w.laneId) && (caps.get(w.queue) == null || open.has(w.queue)))
   if (mine.length === 0) return { taken: [], more: false, alarmAt: now + BUSY_MS }
@@ -278,8 +278,8 @@ function* visit<Taken extends Row>(
   const running = new Map((counts as { id: string; n: number }[] | undefined)?.map((c) => [c.id, c.n]))
   const runningTypes = new Map((types as { id: string; n: number }[] | undefined)?.map((c) => [c.id, c.n]))
   const room = new Map(gates.map(({ id }) => [id, caps.get(id)! - (runningTypes.get(id) ?? 0)]))
-  const standing = new Map<string, Line[]>(list.map(({ id }) => [id, []]))
-  for (const head of heads as unknown as (Line & { laneId: string })[]) standing.get(head.laneId)!.push(head)
+  const standing = new Map<string, LaneHead[]>(list.map(({ id }) => [id, []]))
+  for (const head of heads as unknown as (LaneHead & { laneId: string })[]) standing.get(head.laneId)!.push(head)
 
   round.clock = Math.max(now, round.clock + 1)
   const chosen: string[] = []
@@ -289,7 +289,14 @@ function* visit<Taken extends Row>(
   let alarmAt: Millis | null = mine.length < wants.length ? now + BUSY_MS : null
   for (const want of mine) {
     const rule = rules.get(want.laneId)!
-    const planned = plan(want.want, rule, running.get(want.laneId) ?? 0, standing.get(want.laneId)!, room.get(want.queue) ?? Infinity, now)
+    const planned = planStarts(
+      want.want,
+      rule,
+      running.get(want.laneId) ?? 0,
+      standing.get(want.laneId)!,
+      room.get(want.queue) ?? Infinity,
+      now,
+    )
     chosen.push(...planned.take)
     if (room.has(want.queue)) room.set(want.queue, room.get(want.queue)! - planned.take.length)
     if (planned.pacedAt !== null) paced.push({ lane_id: want.laneId, at: planned.pacedAt })
@@ -319,7 +326,7 @@ function* visit<Taken extends Row>(
   yield* send([
     ...(full.length > 0 ? [markFilled({ lanes: full })] : []),
     ...(paced.length > 0 ? [markPaced({ lanes: paced })] : []),
-    ...keepTurns(turns),
+    ...putTurnsBack(turns),
   ])
   return { taken, alarmAt, more: turns.some((turn) => turn.turn !== null) }
 }
@@ -327,7 +334,7 @@ function* visit<Taken extends Row>(
 // Starting without a claim.
 
 /** Slots a pump lent for the time of one transaction. */
-export interface Slots {
+export interface LentSlots {
   readonly by: string
   readonly leaseMs: Millis
   readonly count: number
@@ -348,12 +355,12 @@ const othersInLine = statement(
 )
 
 /** How many deliveries of a lane are to start. */
-export interface Wanted {
+export interface StartDemand {
   readonly clientId: string
   readonly n: number
 }
 /** How many deliveries of each lane may start now, under its rule and of the slots lent; lanes that are thereby full are marked so. */
-export function* admit(wanted: ReadonlyMap<string, Wanted>, slots: Slots, now: Millis): Script<ReadonlyMap<string, number>> {
+export function* admit(wanted: ReadonlyMap<string, StartDemand>, slots: LentSlots, now: Millis): Script<ReadonlyMap<string, number>> {
   const lanes = [...wanted.keys()].map((id) => ({ id }))
   const allotment = slots.allot()
   const { refused } = allotment
@@ -362,7 +369,7 @@ export function* admit(wanted: ReadonlyMap<string, Wanted>, slots: Slots, now: M
     refused.length === 0 ? deliveryInLine() : othersInLine({ ...passedBy(refused), some }),
     lockLanes({ lanes }),
   ])
-  const rules = (locked as unknown as Rule[]).filter(
+  const rules = (locked as unknown as LaneRule[]).filter(
     (rule) => rule.heldUntil <= now && rule.filled === 0 && rule.paceMs === null && rule.probeMs === 0,
   )
   if (waits!.length > 0 || rules.length === 0) return new Map()
@@ -388,7 +395,7 @@ export function* admit(wanted: ReadonlyMap<string, Wanted>, slots: Slots, now: M
 
 const clearFilled = statement((d) => sql`update lanes set filled = 0 where id ${d.anyOf(ids(d, 'lanes'))}`)
 /** A turn for each lane that has rows and none, and is neither held nor full. In a sound store there is no such lane. */
-export const strandedIn = (d: Dialect, table: 'tasks' | 'deliveries') => {
+export const strandedLanes = (d: Dialect, table: 'tasks' | 'deliveries') => {
   const queue = table === 'tasks' ? sql`'task/' || w.type` : sql`'delivery'`
   return sql`with recursive lane(id) as (
         select (select p.lane_id from ${sql.raw(table)} p where p.state = 'pending' order by p.lane_id limit 1)
@@ -401,12 +408,12 @@ export const strandedIn = (d: Dialect, table: 'tasks' | 'deliveries') => {
         and (l.id is null or l.held_until <= ${d.now} and (l.filled = 0 or (select 1 from ${sql.raw(table)} r where r.lane_id = lane.id and r.state = 'running' limit 1) is null))`
 }
 const mending = (table: 'tasks' | 'deliveries') =>
-  statement((d) => sql`insert into turns (queue, client_id, lane_id, turn, alarm_at) ${strandedIn(d, table)} returning lane_id as id`)
+  statement((d) => sql`insert into turns (queue, client_id, lane_id, turn, alarm_at) ${strandedLanes(d, table)} returning lane_id as id`)
 const mendTurns = { task: mending('tasks'), delivery: mending('deliveries') }
 
 /** A turn for every lane that has rows and none, and is neither held nor full: a lost turn costs seconds, not work. */
-export function* mend(kind: Kind): Script<number> {
+export function* repairLanes(kind: Kind): Script<number> {
   const mended = yield* rows<{ id: string }>(mendTurns[kind]())
-  if (mended.length > 0) yield { ...clearFilled({ lanes: mended.map(({ id }) => ({ id })) }), tells: [kind] }
+  if (mended.length > 0) yield { ...clearFilled({ lanes: mended.map(({ id }) => ({ id })) }), notifies: [kind] }
   return mended.length
 }

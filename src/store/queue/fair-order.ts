@@ -4,7 +4,7 @@ import type { Millis } from '../../core/model.ts'
 import type { Allotment } from '../interfaces.ts'
 
 /** A turn in line, with its lane's rule. */
-export interface Seen {
+export interface QueuedTurn {
   readonly seq: number
   readonly laneId: string
   readonly queue: string
@@ -22,13 +22,13 @@ export interface Seen {
   readonly alarmAt: Millis | null
   readonly now: Millis | null
 }
-export interface Looked {
-  readonly seen: readonly Seen[]
+export interface QueueScan {
+  readonly seen: readonly QueuedTurn[]
   readonly alarmAt: Millis | null
   readonly now: Millis
 }
 /** A lane worth a visit, and how many rows of it. */
-export interface Want {
+export interface LaneDemand {
   readonly laneId: string
   readonly queue: string
   readonly clientId: string
@@ -39,7 +39,7 @@ export interface Want {
   readonly want: number
 }
 /** A node's memory of one kind of work: whose turn it is. */
-export interface Round {
+export interface FairCursor {
   /** The client after which the next look starts, when more wait than a look shows. */
   since: string
   /** The client that was served last: the one after it is served first. */
@@ -47,12 +47,12 @@ export interface Round {
   /** Orders lanes that take turns: never stands still. */
   clock: number
 }
-export const newRound = (): Round => ({ since: '', last: '', clock: 0 })
+export const newFairCursor = (): FairCursor => ({ since: '', last: '', clock: 0 })
 
 /** What was seen → lanes worth a visit, and turns not worth keeping: their lane is full or held, and whoever opens it leaves another. */
-export function sift(seen: readonly Seen[], now: Millis): { lanes: readonly Want[]; stale: readonly Seen[] } {
-  const lanes = new Map<string, Want>()
-  const stale: Seen[] = []
+export function splitStale(seen: readonly QueuedTurn[], now: Millis): { lanes: readonly LaneDemand[]; stale: readonly QueuedTurn[] } {
+  const lanes = new Map<string, LaneDemand>()
+  const stale: QueuedTurn[] = []
   for (const row of seen) {
     if (row.filled === 1 || (row.heldUntil ?? 0) > now) {
       stale.push(row)
@@ -74,9 +74,9 @@ export function sift(seen: readonly Seen[], now: Millis): { lanes: readonly Want
 }
 
 /** Clients in sight. */
-export const clientsIn = (seen: readonly Seen[]): number => new Set(seen.map((row) => row.clientId)).size
+export const clientsIn = (seen: readonly QueuedTurn[]): number => new Set(seen.map((row) => row.clientId)).size
 /** Turns in sight of the client that shows most of them in one queue. */
-export function mostTurns(seen: readonly Seen[]): number {
+export function maxTurns(seen: readonly QueuedTurn[]): number {
   const counts = new Map<string, number>()
   for (const { queue, clientId } of seen) counts.set(`${queue} ${clientId}`, (counts.get(`${queue} ${clientId}`) ?? 0) + 1)
   return Math.max(0, ...counts.values())
@@ -86,15 +86,15 @@ export function mostTurns(seen: readonly Seen[]): number {
  * Shares `limit` slots: clients take turns, and within a client its lanes, the one that stands first beginning. When a look showed
  * as many clients as it can (`wide`), the next one goes on behind the last client served. No lane gets more than the allotment lets it have.
  */
-export function share(
-  lanes: readonly Want[],
-  seen: readonly Seen[],
+export function shareSlots(
+  lanes: readonly LaneDemand[],
+  seen: readonly QueuedTurn[],
   limit: number,
   wide: number,
-  round: Round,
+  round: FairCursor,
   allotment: Allotment,
-): readonly Want[] {
-  const byClient = new Map<string, Want[]>()
+): readonly LaneDemand[] {
+  const byClient = new Map<string, LaneDemand[]>()
   for (const lane of lanes) {
     const own = byClient.get(lane.clientId)
     if (own) own.push(lane)
@@ -135,7 +135,7 @@ export function share(
   return all.flatMap((client) => client.lanes.filter(({ want }) => want > 0).map(({ lane, want }) => ({ ...lane, want })))
 }
 
-function nextOpen<L extends { lane: Want; want: number; most: number }>(
+function nextOpen<L extends { lane: LaneDemand; want: number; most: number }>(
   client: { id: string; at: number; lanes: L[] },
   allotment: Allotment,
 ): L | null {
@@ -151,7 +151,7 @@ function nextOpen<L extends { lane: Want; want: number; most: number }>(
 export const FOREVER: Millis = 8_000_000_000_000_000
 
 /** What a lane allows, and what it remembers. */
-export interface Rule extends Health {
+export interface LaneRule extends Health {
   readonly id: string
   readonly cap: number | null
   readonly paceMs: Millis | null
@@ -159,12 +159,12 @@ export interface Rule extends Health {
   readonly filled: number
 }
 /** A row at the head of a lane. */
-export interface Line {
+export interface LaneHead {
   readonly id: string
   readonly line: number
   readonly rank: Millis
 }
-export interface Plan {
+export interface StartPlan {
   readonly take: readonly string[]
   readonly pacedAt: Millis | null
   /** Full by what it takes now: the settlement that frees a slot leaves the turn. */
@@ -181,8 +181,15 @@ export const SAVED_MS: Millis = 500
 const PACED_LOOK_MS: Millis = 20
 
 /** One lane: its rule, what runs, what waits → what to take, and when to look again. First tries and others alternate. */
-export function plan(want: number, rule: Rule, running: number, heads: readonly Line[], gate: number, now: Millis): Plan {
-  const by = (a: Line, b: Line): number => a.rank - b.rank || (a.id < b.id ? -1 : 1)
+export function planStarts(
+  want: number,
+  rule: LaneRule,
+  running: number,
+  heads: readonly LaneHead[],
+  gate: number,
+  now: Millis,
+): StartPlan {
+  const by = (a: LaneHead, b: LaneHead): number => a.rank - b.rank || (a.id < b.id ? -1 : 1)
   const firsts = heads.filter((row) => row.line === 0).sort(by)
   const others = heads.filter((row) => row.line !== 0).sort(by)
   const held = rule.heldUntil > now

@@ -1,9 +1,9 @@
 /** The rules of lanes: made with their endpoint, changed with it, and by what its attempts say. */
-import { heard } from '../../core/circuit-breaker.ts'
+import { applySignals } from '../../core/circuit-breaker.ts'
 import type { Endpoint, Millis, Signal } from '../../core/model.ts'
-import { type Call, type Columns, type Dialect, rows, type Script, send, sql, statement } from '../script.ts'
-import { FOREVER, type Rule, SAVED_MS } from './fair-order.ts'
-import { leaveTurns, type Place, type Turn } from './run-queue.ts'
+import { type BoundStatement, type Columns, type Dialect, rows, type Script, send, sql, statement } from '../script.ts'
+import { FOREVER, type LaneRule, SAVED_MS } from './fair-order.ts'
+import { addTurns, type LaneRef, type Turn } from './run-queue.ts'
 
 /** Running at once for one client, type and `concurrencyKey`. */
 export const KEY_CONCURRENCY = 1
@@ -17,7 +17,7 @@ const insertLanes = statement(
 /** `windowSize`: where slow start begins; left out, the lane takes as many as its cap from the first. */
 export const addLanes = (
   lanes: readonly { id: string; cap: number | null; paceMs?: Millis | null; heldUntil?: Millis; windowSize?: number }[],
-): readonly Call[] =>
+): readonly BoundStatement[] =>
   lanes.length === 0
     ? []
     : [
@@ -74,7 +74,7 @@ const keepLanes = statement(
     ${d.among(sql`lanes.id`, sql`select y.lane_id from ${d.records('lanes', RULE)} y`)}`,
 )
 /** Writes rules, open to be looked at. */
-const keep = (rules: readonly Rule[]): readonly Call[] =>
+const keep = (rules: readonly LaneRule[]): readonly BoundStatement[] =>
   rules.length === 0
     ? []
     : [
@@ -95,7 +95,7 @@ const keep = (rules: readonly Rule[]): readonly Call[] =>
       ]
 
 /** What was learned of the endpoint whose lane this is. */
-export interface Heard extends Place {
+export interface LaneSignal extends LaneRef {
   readonly signal: Signal | null
   /** How long the receiver asked to wait; null: it did not. */
   readonly askedMs: Millis | null
@@ -104,26 +104,26 @@ export interface Heard extends Place {
 }
 
 /** After rows left `running`: full lanes among theirs are open again and get a turn. */
-export function* free(left: readonly Place[], now: Millis): Script<readonly Turn[]> {
-  return (yield* freeAndHear(left, [], now)).turns
+export function* leaveLanes(left: readonly LaneRef[], now: Millis): Script<readonly Turn[]> {
+  return (yield* releaseSlots(left, [], now)).turns
 }
 
 /**
  * As `free`, and the lanes learn what the attempts said: breaker, slow start, the receiver's own pause. `before` and `after` are the lanes
  * that were heard of.
  */
-export function* freeAndHear(
-  left: readonly Place[],
-  said: readonly Heard[],
+export function* releaseSlots(
+  left: readonly LaneRef[],
+  said: readonly LaneSignal[],
   now: Millis,
-): Script<{ readonly turns: readonly Turn[]; readonly lanes: readonly { readonly before: Rule; readonly after: Rule }[] }> {
+): Script<{ readonly turns: readonly Turn[]; readonly lanes: readonly { readonly before: LaneRule; readonly after: LaneRule }[] }> {
   const places = new Map([...said, ...left].map((row) => [row.laneId, row]))
   if (places.size === 0) return { turns: [], lanes: [] }
   // Locked before it is read: a visit that counted our row as running must have said `filled` by then.
-  const locked = yield* rows<Rule>(lockCapped({ lanes: [...places.keys()].map((id) => ({ id })) }))
+  const locked = yield* rows<LaneRule>(lockCapped({ lanes: [...places.keys()].map((id) => ({ id })) }))
   const freed = new Set(left.map(({ laneId }) => laneId))
   const heardOf = Map.groupBy(said, ({ laneId }) => laneId)
-  const lanes = locked.map((before) => ({ before, after: heard(before, heardOf.get(before.id) ?? [], now) }))
+  const lanes = locked.map((before) => ({ before, after: applySignals(before, heardOf.get(before.id) ?? [], now) }))
   const changed = lanes.filter(({ before, after }) => differs(before, after) || (before.filled === 1 && freed.has(before.id)))
   yield* send(keep(changed.map(({ after }) => after)))
   const turns = changed.flatMap(({ before, after }): Turn[] => {
@@ -134,15 +134,15 @@ export function* freeAndHear(
   })
   return { turns, lanes }
 }
-const differs = (before: Rule, after: Rule): boolean =>
-  before !== after && (Object.keys(after) as (keyof Rule)[]).some((name) => before[name] !== after[name])
+const differs = (before: LaneRule, after: LaneRule): boolean =>
+  before !== after && (Object.keys(after) as (keyof LaneRule)[]).some((name) => before[name] !== after[name])
 
 /** Changes the rule of a lane and has it looked at again. */
-export function* changeLane(place: Place, change: (rule: Rule) => Rule, now: Millis): Script<void> {
-  const [known] = yield* rows<Rule>(lockCapped({ lanes: [{ id: place.laneId }] }))
+export function* changeLane(place: LaneRef, change: (rule: LaneRule) => LaneRule, now: Millis): Script<void> {
+  const [known] = yield* rows<LaneRule>(lockCapped({ lanes: [{ id: place.laneId }] }))
   if (!known) return
   const rule = change(known)
   const held = rule.heldUntil > now
   const turns = held && rule.heldUntil >= FOREVER ? [] : [{ ...place, turn: held ? null : now, alarmAt: held ? rule.heldUntil : null }]
-  yield* send([...keep([rule]), ...leaveTurns(turns)])
+  yield* send([...keep([rule]), ...addTurns(turns)])
 }

@@ -1,15 +1,15 @@
 /** Leases of both tables of work: renewed by whoever holds them, found by the janitor when they have ended. */
 import { type Delivery, type Kind, type Millis, type Task, WORKER } from '../../core/model.ts'
 import { deliveryColumns, taskColumns } from '../columns.ts'
-import type { Expired, Held, LeaseEnd, Renewal } from '../interfaces.ts'
+import type { ExpiredWork, LeaseEnd, LeaseRef, Renewal } from '../interfaces.ts'
 import { bind, first, rows, type Script, send, sql, statement, together } from '../script.ts'
 
 const tables = { task: 'tasks', delivery: 'deliveries' } as const
 
 /** Names a lease: one claim of one row. */
-export const leaseOf = ({ id, fence }: Held): string => `${id} ${fence}`
+export const leaseOf = ({ id, fence }: LeaseRef): string => `${id} ${fence}`
 /** By lease, the first that presents it: a lease ends once, also when two who hold it share a batch. */
-export function byLease<P extends Held>(presented: readonly P[]): Map<string, P> {
+export function byLease<P extends LeaseRef>(presented: readonly P[]): Map<string, P> {
   const first = new Map<string, P>()
   for (const each of presented) if (!first.has(leaseOf(each))) first.set(leaseOf(each), each)
   return first
@@ -32,7 +32,7 @@ const renewing = (kind: Kind) =>
 const renewals = { task: renewing('task'), delivery: renewing('delivery') }
 
 /** Renews what is still held under its fence; the rest was lost. */
-export function* renew(kind: Kind, held: readonly Held[], leaseMs: Millis): Script<readonly Renewal[]> {
+export function* renew(kind: Kind, held: readonly LeaseRef[], leaseMs: Millis): Script<readonly Renewal[]> {
   const kept = yield* rows<{ id: string; cancelRequestedAt: Millis | null }>(
     renewals[kind]({ held: held.map(({ id, fence }) => ({ work_id: id, at_fence: fence })), leaseMs }),
   )
@@ -49,7 +49,7 @@ const remember = statement(
     where true order by v.client_id, v.key on conflict (client_id, scope, key) do nothing`,
 )
 /** Keeps how leases were ended by their holders. A result that was taken is not kept: its task shows under which fence it completed. */
-export function* rememberEnds(ended: readonly (Held & { readonly clientId: string; readonly as: LeaseEnd })[]): Script<void> {
+export function* recordEndedLeases(ended: readonly (LeaseRef & { readonly clientId: string; readonly as: LeaseEnd })[]): Script<void> {
   if (ended.length === 0) return
   const rows = ended.map((each) => ({ client_id: each.clientId, key: leaseOf(each), fingerprint: each.as }))
   yield* send([remember({ ended: rows, keepMs: REMEMBERED_MS })])
@@ -61,7 +61,7 @@ const readEnded = statement(
         and i.fingerprint = ${bind('as')} and i.expires_at > ${d.now}))`,
 )
 /** The task as it is now, if the holder of that lease ended it so. */
-export function* findEnded(lease: Held, as: LeaseEnd): Script<Task | null> {
+export function* findEnded(lease: LeaseRef, as: LeaseEnd): Script<Task | null> {
   return yield* first<Task>(readEnded({ id: lease.id, fence: lease.fence, lease: leaseOf(lease), as }))
 }
 
@@ -81,7 +81,7 @@ const expiring = (kind: Kind) =>
 const expired = { task: expiring('task'), delivery: expiring('delivery') }
 
 /** Running work whose lease has ended, or that another boot than `boot` holds (null: by lease alone). */
-export function* findExpired(limit: number, boot: string | null): Script<Expired> {
+export function* findExpired(limit: number, boot: string | null): Script<ExpiredWork> {
   const [tasks, deliveries] = yield* together([expired.task({ limit, boot }), expired.delivery({ limit, boot })])
   return { tasks: tasks as unknown as readonly Task[], deliveries: deliveries as unknown as readonly Delivery[] }
 }

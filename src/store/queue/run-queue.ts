@@ -1,10 +1,10 @@
 /** Turns: the run queue. Whoever makes a lane claimable leaves one in the same commit. */
 import type { Kind, Millis } from '../../core/model.ts'
-import { type Call, type Columns, sql, statement } from '../script.ts'
+import { type BoundStatement, type Columns, sql, statement } from '../script.ts'
 import { FOREVER } from './fair-order.ts'
 
 /** What a lane's place in the run queue is made of. */
-export interface Turn extends Place {
+export interface Turn extends LaneRef {
   /** Null: not in line before `alarmAt`. */
   readonly turn: number | null
   readonly alarmAt: Millis | null
@@ -20,12 +20,12 @@ const insertTurns = statement(
     select v.queue, v.client_id, v.lane_id, v.turn, v.alarm_at from ${d.records('turns', TURN)} v`,
 )
 /** Turns, and the word to the pumps that there is something to claim, or to wait for. */
-export const leaveTurns = (turns: readonly Turn[]): readonly Call[] => {
+export const addTurns = (turns: readonly Turn[]): readonly BoundStatement[] => {
   const tells = [...new Set(turns.filter(({ late }) => !late).map(({ queue }) => kindOf(queue)))]
-  return keepTurns(turns).map((call) => ({ ...call, tells }))
+  return putTurnsBack(turns).map((call) => ({ ...call, tells }))
 }
 /** Turns of lanes that the very pump which claims them knows of. */
-export const keepTurns = (turns: readonly Turn[]): readonly Call[] =>
+export const putTurnsBack = (turns: readonly Turn[]): readonly BoundStatement[] =>
   turns.length === 0
     ? []
     : [
@@ -36,20 +36,20 @@ export const keepTurns = (turns: readonly Turn[]): readonly Call[] =>
 const kindOf = (queue: string): Kind => (queue.startsWith('task/') ? 'task' : 'delivery')
 
 /** Where a row waits, or waited. */
-export interface Place {
+export interface LaneRef {
   readonly queue: string
   readonly clientId: string
   readonly laneId: string
 }
 
 /** A row that has become claimable, now or at its rank. */
-export interface Ready extends Place {
+export interface ClaimableLane extends LaneRef {
   readonly line: number
   readonly rank: Millis
 }
 /** One turn a lane, where its first row stands. */
-export function turnsFor(ready: readonly Ready[], now: Millis): readonly Turn[] {
-  const first = new Map<string, Ready>()
+export function turnsFor(ready: readonly ClaimableLane[], now: Millis): readonly Turn[] {
+  const first = new Map<string, ClaimableLane>()
   for (const row of ready) {
     const known = first.get(row.laneId)
     if (!known || standing(row, now) < standing(known, now)) first.set(row.laneId, row)
@@ -66,4 +66,4 @@ export function turnsFor(ready: readonly Ready[], now: Millis): readonly Turn[] 
     }
   })
 }
-const standing = (row: Ready, now: Millis): number => (row.line === 0 || row.rank <= now ? row.rank - FOREVER : row.rank)
+const standing = (row: ClaimableLane, now: Millis): number => (row.line === 0 || row.rank <= now ? row.rank - FOREVER : row.rank)

@@ -11,13 +11,13 @@ export const typeOf = (queue: string): string => queue.slice(PREFIX.length)
 export const QUEUES = 'queues'
 
 export type QueueRow = { id: string; pausedAt: Millis | null; workerSeenAt: Millis | null }
-export const shownQueue = ({ id, ...state }: QueueRow): QueueState => ({ type: typeOf(id), ...state })
+export const toQueueState = ({ id, ...state }: QueueRow): QueueState => ({ type: typeOf(id), ...state })
 const columns = sql.raw('id, paused_at as "pausedAt", worker_seen_at as "workerSeenAt"')
 
 export const readQueues = statement(() => sql`select ${columns} from queues where id >= 'task/' and id < 'task0' order by id`)
 /** Of types that nobody ever said anything about, nothing. */
 export function* listQueues(): Script<readonly QueueState[]> {
-  return (yield* rows<QueueRow>(readQueues())).map(shownQueue)
+  return (yield* rows<QueueRow>(readQueues())).map(toQueueState)
 }
 
 const pause = statement(
@@ -30,8 +30,8 @@ const resume = statement(
 /** Nothing of a paused type is claimed; its turns stay in line, so that resuming it is only a word to the pumps. */
 export function* pauseQueue(type: string, paused: boolean): Script<QueueState> {
   const change = paused ? pause : resume
-  const row = yield* first<QueueRow>({ ...change({ id: queueOf(type) }), tells: paused ? [QUEUES] : [QUEUES, 'task'] })
-  return shownQueue(row!)
+  const row = yield* first<QueueRow>({ ...change({ id: queueOf(type) }), notifies: paused ? [QUEUES] : [QUEUES, 'task'] })
+  return toQueueState(row!)
 }
 
 const see = statement(
@@ -39,7 +39,7 @@ const see = statement(
     where true order by v.id on conflict (id) do update set worker_seen_at = excluded.worker_seen_at`,
 )
 /** Somebody who runs these types is here. */
-export function* seeTypes(types: readonly string[]): Script<void> {
+export function* touchTypes(types: readonly string[]): Script<void> {
   if (types.length > 0) yield* send([see({ queues: types.map((type) => ({ id: queueOf(type) })) })])
 }
 
@@ -52,7 +52,7 @@ const readGates = statement(
     union all select id, 0, 1 from queues where paused_at is not null and id >= 'task/' and id < 'task0'`,
 )
 /** Which types have something in line, and which are paused: what may start without a claim depends on both. */
-export function* findGates(): Script<{ readonly waiting: ReadonlySet<string>; readonly paused: ReadonlySet<string> }> {
+export function* findPausedTypes(): Script<{ readonly waiting: ReadonlySet<string>; readonly paused: ReadonlySet<string> }> {
   const found = yield* rows<{ id: string; waits: number; paused: number }>(readGates())
   const of = (member: 'waits' | 'paused') => new Set(found.filter((row) => row[member] === 1).map(({ id }) => typeOf(id)))
   return { waiting: of('waits'), paused: of('paused') }

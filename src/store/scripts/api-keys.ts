@@ -1,12 +1,12 @@
 /** API keys: made, looked up, rotated, revoked. What ends one tells the other nodes, which remember keys for some seconds. */
-import type { ClientStatus, Key, Millis } from '../../core/model.ts'
+import type { ApiKey, ClientStatus, Millis } from '../../core/model.ts'
 import { keyColumns } from '../columns.ts'
 import type { NewKey } from '../interfaces.ts'
-import { bind, type Call, type Dialect, first, rows, type Script, type SQL, sql, statement } from '../script.ts'
+import { type BoundStatement, bind, type Dialect, first, rows, type Script, type SQL, sql, statement } from '../script.ts'
 
 /** The word that a key, or all keys of a client, may not mean any more what they did; its id follows. */
 export const ACCESS = 'access:'
-export const telling = (call: Call, id: string): Call => ({ ...call, tells: [ACCESS + id] })
+export const notifyAccess = (call: BoundStatement, id: string): BoundStatement => ({ ...call, notifies: [ACCESS + id] })
 
 const KEY = {
   id: 'text',
@@ -24,9 +24,9 @@ const insertKey = statement(
     where v.client_id is null or (select c.status from clients c where c.id = v.client_id) in ('active', 'suspended') returning ${keyColumns}`,
 )
 /** Null: there is no such client. */
-export function* addKey(key: NewKey): Script<Key | null> {
+export function* addKey(key: NewKey): Script<ApiKey | null> {
   const { id, clientId: client_id, name, hash, hint, scopes, taskTypes: task_types, expiresAt: expires_at } = key
-  return yield* first<Key>(insertKey({ keys: [{ id, client_id, name, hash, hint, scopes, task_types, expires_at }] }))
+  return yield* first<ApiKey>(insertKey({ keys: [{ id, client_id, name, hash, hint, scopes, task_types, expires_at }] }))
 }
 
 const ofKey = sql.raw(
@@ -38,23 +38,23 @@ const readKey = statement(
   () =>
     sql`select ${ofKey}, (select c.status from clients c where c.id = k.client_id) as "clientStatus" from keys k where k.hash = ${bind('hash')}`,
 )
-export function* findKey(hash: string): Script<(Key & { clientStatus: ClientStatus | null }) | null> {
-  return yield* first<Key & { clientStatus: ClientStatus | null }>(readKey({ hash }))
+export function* findKey(hash: string): Script<(ApiKey & { clientStatus: ClientStatus | null }) | null> {
+  return yield* first<ApiKey & { clientStatus: ClientStatus | null }>(readKey({ hash }))
 }
 
 /** A client's keys; the operator's for null: never both. */
 const owned = (d: Dialect): SQL =>
   d.name === 'postgres' ? sql`client_id is not distinct from ${bind('clientId')}` : sql`client_id is ${bind('clientId')}`
 const readKeys = statement((d) => sql`select ${keyColumns} from keys where ${owned(d)} order by created_at, id`)
-export function* listKeys(clientId: string | null): Script<readonly Key[]> {
-  return yield* rows<Key>(readKeys({ clientId }))
+export function* listKeys(clientId: string | null): Script<readonly ApiKey[]> {
+  return yield* rows<ApiKey>(readKeys({ clientId }))
 }
 
 const revoke = statement(
   (d) => sql`update keys set revoked_at = coalesce(revoked_at, ${d.now}) where id = ${bind('id')} and ${owned(d)} returning ${keyColumns}`,
 )
-export function* revokeKey(id: string, clientId: string | null): Script<Key | null> {
-  return yield* first<Key>(telling(revoke({ id, clientId }), id))
+export function* revokeKey(id: string, clientId: string | null): Script<ApiKey | null> {
+  return yield* first<ApiKey>(notifyAccess(revoke({ id, clientId }), id))
 }
 
 const lockLive = statement(
@@ -73,18 +73,18 @@ const LATEST: Millis = Date.UTC(9999, 11, 31, 23, 59, 59, 999)
 export function* rotateKey(
   id: string,
   clientId: string | null,
-  fresh: Pick<Key, 'id' | 'hash' | 'hint'>,
+  fresh: Pick<ApiKey, 'id' | 'hash' | 'hint'>,
   overlapMs: Millis,
-): Script<Key | null> {
-  const known = yield* first<Key>(lockLive({ id, clientId }))
+): Script<ApiKey | null> {
+  const known = yield* first<ApiKey>(lockLive({ id, clientId }))
   if (!known) return null
   const { name, scopes, taskTypes } = known
   const added = yield* addKey({ ...fresh, clientId, name, scopes, taskTypes, expiresAt: null })
   if (!added) return null
-  yield telling(shorten({ id, overlapMs }), id)
+  yield notifyAccess(shorten({ id, overlapMs }), id)
   if (known.expiresAt === null) return added
   const at = Math.min(LATEST, added.createdAt + known.expiresAt - known.createdAt)
-  return yield* first<Key>(expire({ id: added.id, at }))
+  return yield* first<ApiKey>(expire({ id: added.id, at }))
 }
 const expire = statement(() => sql`update keys set expires_at = ${bind('at')} where id = ${bind('id')} returning ${keyColumns}`)
 
@@ -96,7 +96,7 @@ const forget = statement(
     )} returning id`,
 )
 /** Forgets keys that were revoked or expired longer ago than that; answers how many. */
-export function* forgetKeys(limit: number, keepMs: Millis): Script<number> {
+export function* pruneKeys(limit: number, keepMs: Millis): Script<number> {
   return (yield* rows(forget({ keepMs, limit }))).length
 }
 
@@ -110,7 +110,7 @@ const use = statement(
       and coalesce(x.last_used_at, 0) <= ${d.now} - ${USED_EVERY_MS} ${d.skipLocked}`,
     )}`,
 )
-export function* useKeys(ids: readonly string[]): Script<readonly null[]> {
+export function* touchKeys(ids: readonly string[]): Script<readonly null[]> {
   yield use({ keys: [...new Set(ids)].map((id) => ({ id })) })
   return ids.map(() => null)
 }

@@ -1,6 +1,7 @@
 /** The audit log: an entry is written in the transaction of the act it tells of, so that neither stands without the other. */
 import { firstIdAt } from '../../core/id.ts'
 import {
+  type ApiKey,
   type AuditAction,
   type AuditEntry,
   type Author,
@@ -8,16 +9,15 @@ import {
   type Client,
   type Delivery,
   type Endpoint,
-  type Key,
   type Millis,
   type Schedule,
 } from '../../core/model.ts'
 import { auditColumns } from '../columns.ts'
-import type { AuditQuery, Changed, EndpointPatch, KeyTurn, Page, Position, SchedulePatch, TaskChange } from '../interfaces.ts'
+import type { AuditQuery, Changed, EndpointPatch, Page, Position, SchedulePatch, SigningKeyRotation, TaskChange } from '../interfaces.ts'
 import { bind, first, now, query, rows, type Script, type SQL, send, sql, statement } from '../script.ts'
 
 /** What was done, to what, of whose. */
-export interface Deed {
+export interface AuditRecord {
   readonly action: AuditAction
   readonly target: string | null
   readonly clientId: string | null
@@ -30,81 +30,81 @@ export const SYSTEM: Author = { actor: actors.system, requestId: null, remoteAdd
 /** An id with that time of the store's clock in it. */
 export type NewAuditId = (at: Millis) => string
 
-const append = statement(
+const insertEntry = statement(
   () => sql`insert into audit_log (id, at, actor, action, target, client_id, details, request_id, remote_address)
     values (${bind('id')}, ${bind('at')}, ${bind('actor')}, ${bind('action')}, ${bind('target')}, ${bind('clientId')}, ${bind('details')}, ${bind('requestId')}, ${bind('remoteAddress')})`,
 )
 /** Its id holds the time of the entry, by the store's clock: the log has one order. */
-function* record({ actor, requestId, remoteAddress }: Author, deed: Deed, newId: NewAuditId): Script<void> {
+function* append({ actor, requestId, remoteAddress }: Author, record: AuditRecord, newId: NewAuditId): Script<void> {
   const at = yield* now()
-  const { action, target, clientId, details = {} } = deed
+  const { action, target, clientId, details = {} } = record
   const id = newId(at)
-  yield* send([append({ id, at, actor, action, target, clientId, details: JSON.stringify(details), requestId, remoteAddress })])
+  yield* send([insertEntry({ id, at, actor, action, target, clientId, details: JSON.stringify(details), requestId, remoteAddress })])
 }
 /** A script and the entry its answer gives. Null: nothing was done, and nothing is kept. */
-export function* audited<R>(by: Author, script: Script<R>, deed: (answer: R) => Deed | null, newId: NewAuditId): Script<R> {
+export function* audited<R>(by: Author, script: Script<R>, toRecord: (answer: R) => AuditRecord | null, newId: NewAuditId): Script<R> {
   const answer = yield* script
-  const done = deed(answer)
-  if (done) yield* record(by, done, newId)
+  const done = toRecord(answer)
+  if (done) yield* append(by, done, newId)
   return answer
 }
 
 // What is kept of each act: from its answer.
 
-type Telling<R> = (answer: R) => Deed | null
+type Telling<R> = (answer: R) => AuditRecord | null
 /** The operator, whose acts on clients' own things are kept; what a client does to them itself, it does every day. */
-export const operator = (by: Author | undefined, clientId: string | null): Author | undefined => (clientId === null ? by : undefined)
+export const operatorAuthor = (by: Author | undefined, clientId: string | null): Author | undefined => (clientId === null ? by : undefined)
 
-export const ofClient =
+export const clientRecord =
   (action: AuditAction): Telling<Client | null> =>
   (client) =>
     client && { action, target: client.id, clientId: client.id, details: client.name === '' ? {} : { name: client.name } }
-export const ofKey =
-  (action: AuditAction, details: object = {}): Telling<Key | null> =>
+export const keyRecord =
+  (action: AuditAction, details: object = {}): Telling<ApiKey | null> =>
   (key) =>
     key && { action, target: key.id, clientId: key.clientId, details: { name: key.name, scopes: JSON.parse(key.scopes), ...details } }
-export const ofTask =
+export const taskRecord =
   (action: AuditAction): Telling<TaskChange> =>
   (change) =>
     change.kind !== 'changed'
       ? null
       : { action, target: change.task.id, clientId: change.task.clientId, details: { type: change.task.type } }
-export const ofType = (type: string, paused: boolean) => (): Deed => ({
+export const taskTypeRecord = (type: string, paused: boolean) => (): AuditRecord => ({
   action: paused ? 'taskType.pause' : 'taskType.resume',
   target: type,
   clientId: null,
 })
-export const ofDelivery =
+export const deliveryRecord =
   (action: AuditAction, target: string): Telling<Delivery | null> =>
   (sent) =>
     sent && { action, target, clientId: sent.clientId, details: { deliveryId: sent.id, endpointId: sent.endpointId } }
-export const ofSchedule =
+export const scheduleRecord =
   (patch: SchedulePatch): Telling<Changed<Schedule>> =>
   (changed) =>
     changed.kind !== 'changed'
       ? null
       : { action: 'schedule.change', target: changed.value.id, clientId: changed.value.clientId, details: { members: Object.keys(patch) } }
-export const ofSigningKey =
+export const signingKeyRecord =
   (action: AuditAction, target: string | null): Telling<unknown> =>
   (keys) =>
     keys === null ? null : { action, target, clientId: null }
 
-export const ofKeyTurn =
-  ({ activate, retire }: KeyTurn): Telling<{ readonly turned: boolean }> =>
+export const keyRotationRecord =
+  ({ activate, retire }: SigningKeyRotation): Telling<{ readonly turned: boolean }> =>
   ({ turned }) =>
     turned ? { action: 'signingKey.rotate', target: activate, clientId: null, details: retire === null ? {} : { retired: retire } } : null
 
 /** Of a URL only where it leads: what stands behind may be a token. */
-export const ofEndpoint =
+export const endpointRecord =
   (action: AuditAction): Telling<Endpoint | null> =>
   (endpoint) =>
     endpoint && { action, target: endpoint.id, clientId: endpoint.clientId, details: { origin: new URL(endpoint.url).origin } }
-export const ofEndpointChange =
+export const endpointChangeRecord =
   (patch: EndpointPatch): Telling<Changed<Endpoint>> =>
   (changed) => {
     if (changed.kind !== 'changed') return null
-    const deed = ofEndpoint(actionOf(patch))(changed.value)!
-    return deed.action === 'endpoint.change' ? { ...deed, details: { ...deed.details, members: Object.keys(patch) } } : deed
+    const record = endpointRecord(actionOf(patch))(changed.value)!
+    return record.action === 'endpoint.change' ? { ...record, details: { ...record.details, members: Object.keys(patch) } } : record
   }
 const actionOf = ({ url, secret, paused, disabled, verified }: EndpointPatch): AuditAction => {
   if (url !== undefined) return 'endpoint.change'
@@ -114,7 +114,7 @@ const actionOf = ({ url, secret, paused, disabled, verified }: EndpointPatch): A
   return verified === undefined ? 'endpoint.change' : 'endpoint.verify'
 }
 /** The answer is whose it was. */
-export const ofRemoved =
+export const removalRecord =
   (action: AuditAction, target: string): Telling<string | null> =>
   (clientId) =>
     clientId === null ? null : { action, target, clientId }
@@ -123,7 +123,7 @@ export const ofRemoved =
 const SCANNED = 10_000
 
 /** Newest first. */
-export function* listAudit({ clientId, actor, action, since, until, limit, after }: AuditQuery): Script<Page<AuditEntry>> {
+export function* listAuditLog({ clientId, actor, action, since, until, limit, after }: AuditQuery): Script<Page<AuditEntry>> {
   const place = [
     ...(clientId === undefined ? [] : [sql`client_id = ${clientId}`]),
     ...(since === undefined ? [] : [sql`id >= ${firstIdAt('audit', since)}`]),
@@ -152,7 +152,7 @@ const forget = statement(
     )} returning id`,
 )
 /** Forgets entries older than that; answers how many. */
-export function* forgetAudit(limit: number, keepMs: Millis): Script<number> {
+export function* pruneAuditLog(limit: number, keepMs: Millis): Script<number> {
   const at = yield* now()
   return (yield* rows(forget({ floor: firstIdAt('audit', at - keepMs), limit }))).length
 }

@@ -1,19 +1,19 @@
 /** Cancel and retry by filter, page by page, each page with the mark of how far it came, in one commit. */
 import type { Millis, State, Task } from '../../core/model.ts'
-import type { BulkCheckpoint, BulkFilter, Held, Position } from '../interfaces.ts'
-import { type Call, type Dialect, query, rows, type Script, type SQL, send, sql, statement } from '../script.ts'
-import { keepCheckpoint, resume } from './checkpoints.ts'
+import type { BulkCheckpoint, BulkFilter, LeaseRef, Position } from '../interfaces.ts'
+import { type BoundStatement, type Dialect, query, rows, type Script, type SQL, send, sql, statement } from '../script.ts'
+import { resume, writeCheckpointCall } from './checkpoints.ts'
 import { isIn, scan } from './lists.ts'
-import type { View } from './outbox.ts'
+import type { RenderContext } from './outbox.ts'
 import { cancelTasks, redoTasks } from './tasks.ts'
 
 /** Rows that one page looks at, whether they match or not. */
 const SCANNED = 2_000
 /** Rows that one commit changes, and the bytes of their inputs: each cancel is told with its input. */
-const MOST_CHANGED = 500
-const MOST_BYTES = 8 * 1024 * 1024
+const MAX_CHANGED = 500
+const MAX_BYTES = 8 * 1024 * 1024
 
-interface Scanned {
+interface BulkRow {
   readonly id: string
   readonly createdAt: Millis
   /** Bytes of the input; null: the task does not match. */
@@ -21,7 +21,7 @@ interface Scanned {
 }
 
 /** The platform's own tasks are nobody's to change in bulk, and who was asked to end is not asked again. */
-function scanning({ states, type, ...place }: BulkFilter, after: Position | null): Call {
+function scanning({ states, type, ...place }: BulkFilter, after: Position | null): BoundStatement {
   const conditions: SQL[] = [
     isIn(sql`x.state`, states),
     sql`x.type not like 'system.%'`,
@@ -36,7 +36,7 @@ function scanning({ states, type, ...place }: BulkFilter, after: Position | null
 }
 
 /** Where the walk goes on behind a page that was looked at whole; null: nothing is left. */
-const behind = (found: readonly Scanned[]): Position | null => {
+const behind = (found: readonly BulkRow[]): Position | null => {
   const last = found.at(-1)
   return last !== undefined && found.length === SCANNED ? { at: last.createdAt, id: last.id } : null
 }
@@ -46,19 +46,19 @@ export function* countBulk(
   filter: BulkFilter,
   after: Position | null,
 ): Script<{ readonly matched: number; readonly next: Position | null }> {
-  const found = yield* rows<Scanned>(scanning(filter, after))
+  const found = yield* rows<BulkRow>(scanning(filter, after))
   return { matched: found.filter(({ bytes }) => bytes !== null).length, next: behind(found) }
 }
 
 /** As many of those found as one commit may change, and where the next page starts. */
-function cut(found: readonly Scanned[]): { readonly chosen: readonly string[]; readonly next: Position | null } {
+function cut(found: readonly BulkRow[]): { readonly chosen: readonly string[]; readonly next: Position | null } {
   const chosen: string[] = []
   let size = 0
   let passed: Position | null = null
   for (const { id, createdAt, bytes } of found) {
     if (bytes !== null) {
       size += bytes
-      if (chosen.length === MOST_CHANGED || (chosen.length > 0 && size > MOST_BYTES)) return { chosen, next: passed }
+      if (chosen.length === MAX_CHANGED || (chosen.length > 0 && size > MAX_BYTES)) return { chosen, next: passed }
       chosen.push(id)
     }
     passed = { at: createdAt, id }
@@ -75,14 +75,14 @@ const lockTasks = statement((d) => sql`select id, state, fence from tasks where 
  * any more; nothing was written.
  */
 export function* bulkPage(
-  lease: Held,
+  lease: LeaseRef,
   filter: BulkFilter,
-  view: View,
+  view: RenderContext,
 ): Script<{ readonly checkpoint: BulkCheckpoint; readonly changed: readonly string[]; readonly asked: readonly string[] } | null> {
   const before = yield* resume<BulkCheckpoint>(lease, { after: null, done: false, changed: 0, asked: 0 }, { lock: false })
   if (before === null) return null
   if (before.done) return { checkpoint: before, changed: [], asked: [] }
-  const { chosen, next } = cut(yield* rows<Scanned>(scanning(filter, before.after)))
+  const { chosen, next } = cut(yield* rows<BulkRow>(scanning(filter, before.after)))
   // In the order of ids, the walk's own task among them: renewals and settlements lock so too, and may hold both.
   const locked = yield* rows<Pick<Task, 'id' | 'state' | 'fence'>>(lockTasks({ ids: [...chosen, lease.id].map((id) => ({ id })) }))
   if (!locked.some(({ id, fence, state }) => id === lease.id && fence === lease.fence && state === 'running')) return null
@@ -94,7 +94,7 @@ export function* bulkPage(
     changed: before.changed + changed.length,
     asked: before.asked + asked.length,
   }
-  yield* send([keepCheckpoint(lease, checkpoint)])
+  yield* send([writeCheckpointCall(lease, checkpoint)])
   return { checkpoint, changed, asked }
 }
 
@@ -103,7 +103,7 @@ const LIVE: ReadonlySet<State> = new Set(['pending', 'running'])
 function* change(
   going: readonly string[],
   { clientId, states }: BulkFilter,
-  view: View,
+  view: RenderContext,
 ): Script<{ readonly changed: readonly string[]; readonly asked: readonly string[] }> {
   if (going.length === 0) return { changed: [], asked: [] }
   if (!states.every((state) => LIVE.has(state))) return { changed: yield* redoTasks(going, clientId), asked: [] }

@@ -25,7 +25,7 @@ const readEndings = statement(
     ${d.join('events', 'e', sql`e.task_id = v.id and e.generation = v.generation and e.terminal = 1`)} where e.body <> ''`,
 )
 /** The envelopes of the terminal events of these tasks, each of the generation given, by the task's id. */
-export function* findEndings(of: readonly Pick<Task, 'id' | 'generation'>[]): Script<ReadonlyMap<string, Json>> {
+export function* findTerminalEvents(of: readonly Pick<Task, 'id' | 'generation'>[]): Script<ReadonlyMap<string, Json>> {
   const found = yield* rows<{ taskId: string; body: Json }>(readEndings({ tasks: of.map(({ id, generation }) => ({ id, generation })) }))
   return new Map(found.map(({ taskId, body }) => [taskId, body]))
 }

@@ -1,7 +1,7 @@
 /** How far a walk along a client's rows has come: kept with the task that walks, in the commit of each page. */
 import type { Json } from '../../core/model.ts'
-import type { Held, Walked } from '../interfaces.ts'
-import { bind, type Call, first, type Script, sql, statement } from '../script.ts'
+import type { LeaseRef, PageCheckpoint } from '../interfaces.ts'
+import { type BoundStatement, bind, first, type Script, sql, statement } from '../script.ts'
 
 const readCheckpoint = statement(
   () => sql`select checkpoint from tasks where id = ${bind('id')} and fence = ${bind('fence')} and coalesce(state, '') = 'running'`,
@@ -13,9 +13,10 @@ const lockCheckpoint = statement(
 const writeCheckpoint = statement(() => sql`update tasks set checkpoint = ${bind('checkpoint')} where id = ${bind('id')}`)
 
 /** What a walk kept last, or `start`. Null: the task is not this claim's any more. With `lock`, nobody else takes it before the commit. */
-export function* resume<C extends Walked>({ id, fence }: Held, start: C, { lock }: { lock: boolean }): Script<C | null> {
+export function* resume<C extends PageCheckpoint>({ id, fence }: LeaseRef, start: C, { lock }: { lock: boolean }): Script<C | null> {
   const held = yield* first<{ checkpoint: Json | null }>((lock ? lockCheckpoint : readCheckpoint)({ id, fence }))
   if (!held) return null
   return held.checkpoint === null ? start : (JSON.parse(held.checkpoint) as C)
 }
-export const keepCheckpoint = ({ id }: Held, checkpoint: Walked): Call => writeCheckpoint({ id, checkpoint: JSON.stringify(checkpoint) })
+export const writeCheckpointCall = ({ id }: LeaseRef, checkpoint: PageCheckpoint): BoundStatement =>
+  writeCheckpoint({ id, checkpoint: JSON.stringify(checkpoint) })

@@ -2,14 +2,14 @@
 import type { Client } from '../../core/model.ts'
 import type { Page, Position } from '../interfaces.ts'
 import { bind, first, query, rows, type Script, sql, statement } from '../script.ts'
-import { telling } from './api-keys.ts'
+import { notifyAccess } from './api-keys.ts'
 
 /** Whoever gives a client something of which it may have so many, or of which each must differ, does so one after the other. */
 export const lockClient = statement((d) => sql`select id from clients where id = ${bind('id')} ${d.lock}`)
 
 export const clientColumns = sql.raw('id, name, status, created_at as "createdAt"')
 /** Not what was deleted. */
-export const IS_THERE = sql.raw(`status in ('active', 'suspended')`)
+export const IS_LISTED = sql.raw(`status in ('active', 'suspended')`)
 const insertClient = statement(
   (d) =>
     sql`insert into clients (id, name, status, seq, created_at) values (${bind('id')}, ${bind('name')}, 'active', 0, ${d.now}) returning ${clientColumns}`,
@@ -17,24 +17,24 @@ const insertClient = statement(
 export function* addClient(client: { id: string; name: string }): Script<Client> {
   return (yield* first<Client>(insertClient(client)))!
 }
-const readClient = statement(() => sql`select ${clientColumns} from clients where id = ${bind('id')} and ${IS_THERE}`)
+const readClient = statement(() => sql`select ${clientColumns} from clients where id = ${bind('id')} and ${IS_LISTED}`)
 export function* findClient(id: string): Script<Client | null> {
   return yield* first<Client>(readClient({ id }))
 }
 export function* listClients(limit: number, after: Position | null): Script<Page<Client>> {
   const beyond = after ? sql`and (created_at, id) > (${after.at}, ${after.id})` : sql``
   const found = yield* rows<Client>(
-    query(() => sql`select ${clientColumns} from clients where ${IS_THERE} ${beyond} order by created_at, id limit ${limit + 1}`),
+    query(() => sql`select ${clientColumns} from clients where ${IS_LISTED} ${beyond} order by created_at, id limit ${limit + 1}`),
   )
   const items = found.slice(0, limit)
   const last = items.at(-1)
   return { items, next: found.length > limit && last ? { at: last.createdAt, id: last.id } : null }
 }
 const setStatus = statement(
-  () => sql`update clients set status = ${bind('status')} where id = ${bind('id')} and ${IS_THERE} returning ${clientColumns}`,
+  () => sql`update clients set status = ${bind('status')} where id = ${bind('id')} and ${IS_LISTED} returning ${clientColumns}`,
 )
 export function* changeClient(id: string, status: 'active' | 'suspended'): Script<Client | null> {
-  return yield* first<Client>(telling(setStatus({ id, status }), id))
+  return yield* first<Client>(notifyAccess(setStatus({ id, status }), id))
 }
 
 const keep = statement(
@@ -42,7 +42,7 @@ const keep = statement(
 )
 const readSetting = statement(() => sql`select value from settings where name = ${bind('name')}`)
 /** Writes the value when there is none yet; answers what is there. */
-export function* keepSetting(name: string, value: string): Script<string> {
+export function* putSettingIfAbsent(name: string, value: string): Script<string> {
   yield keep({ name, value })
   return (yield* first<{ value: string }>(readSetting({ name })))!.value
 }
@@ -51,6 +51,6 @@ const swap = statement(
   () => sql`update settings set value = ${bind('value')} where name = ${bind('name')} and value = ${bind('known')} returning name`,
 )
 /** Replaces a value nobody changed meanwhile; answers whether it did. */
-export function* swapSetting(name: string, known: string, value: string): Script<boolean> {
+export function* compareAndSetSetting(name: string, known: string, value: string): Script<boolean> {
   return (yield* first(swap({ name, known, value }))) !== null
 }

@@ -2,14 +2,27 @@
 import type { Attempt, Delivery, Endpoint, Event, Millis, Outcome } from '../../core/model.ts'
 import { cloudEventJson, envelopeJson } from '../../core/wire.ts'
 import { attemptColumns, deliveryColumns, endpointColumns, updatedDeliveryColumns } from '../columns.ts'
-import type { DeliverySettlement, Owed, Settled } from '../interfaces.ts'
-import type { Taking } from '../queue/claim.ts'
-import { freeAndHear } from '../queue/lane.ts'
+import type { DeliverySettlement, OwedDelivery, Settled } from '../interfaces.ts'
+import type { WorkTable } from '../queue/claim.ts'
+import { releaseSlots } from '../queue/lane.ts'
 import { byLease, leaseOf } from '../queue/leases.ts'
-import { leaveTurns, turnsFor } from '../queue/run-queue.ts'
-import { bind, type Call, type Columns, type Dialect, first, now, rows, type Script, send, sql, statement, together } from '../script.ts'
-import { judgeEndpoints, markHealth } from './health.ts'
-import { type NewDelivery, owe, triesOf, type View, write } from './outbox.ts'
+import { addTurns, turnsFor } from '../queue/run-queue.ts'
+import {
+  type BoundStatement,
+  bind,
+  type Columns,
+  type Dialect,
+  first,
+  now,
+  rows,
+  type Script,
+  send,
+  sql,
+  statement,
+  together,
+} from '../script.ts'
+import { judgeEndpoints, recordHealth } from './health.ts'
+import { type NewDelivery, owe, type RenderContext, triesOf, write } from './outbox.ts'
 import { settleVerifications } from './ownership.ts'
 import { anyone } from './tasks.ts'
 
@@ -38,29 +51,29 @@ const cancelOrphans = statement(
       ${d.among(sql`deliveries.id`, sql`select y.delivery_id from ${d.records('orphans', ORPHAN)} y`)}`,
 )
 /** An endpoint that is not there at all is one that something else has removed. */
-const isDeleted = ({ endpoint }: Owed): boolean => {
+const isDeleted = ({ endpoint }: OwedDelivery): boolean => {
   const known = endpoint as (Endpoint & { deletedAt: Millis | null }) | undefined
   return known === undefined || known.deletedAt !== null
 }
 
-const bytesOf = ({ body, eventBody }: Owed): string => body ?? eventBody
+const bytesOf = ({ body, eventBody }: OwedDelivery): string => body ?? eventBody
 /** Whether all of an event's bytes are there: what was cut short ends otherwise. Every attempt is spared a look at all of them. */
 const isWhole = (bytes: string): boolean => bytes.startsWith('{') && bytes.endsWith('}')
 /** What something else has done to it; null: it was deleted or erased as it should be. */
-function damageOf(each: Owed): string | null {
+function damageOf(each: OwedDelivery): string | null {
   if (each.endpoint === undefined) return `is owed to endpoint ${each.endpointId}, which is not in the store`
   if (bytesOf(each) !== '' && !isWhole(bytesOf(each))) return `is of event ${each.eventId}, whose bytes are damaged`
   return null
 }
 
 /** How deliveries are taken by a claim: those that can never be sent end here and come back canceled, the others start. */
-export const takingDeliveries = (leaseMs: Millis, by: string, view: View): Taking<Owed> => ({
+export const deliveryTable = (leaseMs: Millis, by: string, view: RenderContext): WorkTable<OwedDelivery> => ({
   kind: 'delivery',
   ordered: false,
-  *take(chosen): Script<readonly Owed[]> {
+  *take(chosen): Script<readonly OwedDelivery[]> {
     const taken = yield* rows<Delivery>(takeDeliveries({ ids: chosen.map((id) => ({ id })), leaseMs, by }))
     if (taken.length === 0) return []
-    const owed = yield* withWhatSendingTakes(taken)
+    const owed = yield* withEventAndEndpoint(taken)
     // Written by a commit that did not see yet that its endpoint was deleted, or its event erased.
     const orphans = owed.filter((each) => isDeleted(each) || !isWhole(bytesOf(each)))
     if (orphans.length === 0) return owed
@@ -85,7 +98,7 @@ interface EventBody {
 const ERASED = { body: '', traceparent: null, tracestate: null }
 
 /** Joins deliveries with their event's bytes and their endpoint. */
-export function* withWhatSendingTakes(taken: readonly Delivery[]): Script<readonly Owed[]> {
+export function* withEventAndEndpoint(taken: readonly Delivery[]): Script<readonly OwedDelivery[]> {
   const [bodies, endpoints] = yield* together([
     readBodies({ events: [...new Set(taken.map((d) => d.eventId))].map((id) => ({ id })) }),
     readEndpoints({ endpoints: [...new Set(taken.map((d) => d.endpointId))].map((id) => ({ id })) }),
@@ -158,7 +171,7 @@ const cancelUnwanted = statement(
 )
 
 /** Attempt and state in one transaction. The attempt is kept even when the lease was lost: the request did happen. */
-export function* settleDeliveries(settlements: readonly DeliverySettlement[], view: View): Script<readonly Settled<Delivery>[]> {
+export function* settleDeliveries(settlements: readonly DeliverySettlement[], view: RenderContext): Script<readonly Settled<Delivery>[]> {
   const [won] = (yield* together([
     updateDeliveries({
       settlements: [...byLease(settlements).values()].map(({ id, fence, outcome, endpoint }) => ({
@@ -171,7 +184,7 @@ export function* settleDeliveries(settlements: readonly DeliverySettlement[], vi
       })),
     }),
     ...attempts(settlements),
-    ...markHealth(settlements),
+    ...recordHealth(settlements),
   ])) as unknown as [readonly Delivery[]]
   const ended = byLease(won)
   if (won.length > 0) {
@@ -183,12 +196,12 @@ export function* settleDeliveries(settlements: readonly DeliverySettlement[], vi
       const tookMs = settlement.attempt?.durationMs ?? 0
       return delivery && (signal !== null || askedMs !== null) ? [{ ...place(delivery), signal, askedMs, tookMs }] : []
     })
-    const { turns, lanes } = yield* freeAndHear(won.map(place), said, now)
+    const { turns, lanes } = yield* releaseSlots(won.map(place), said, now)
     const retried = won.filter((d) => d.state === 'pending')
     const unwanted = retried.length === 0 ? [] : yield* rows<Delivery>(cancelUnwanted({ waiting: retried.map(({ id }) => ({ id })) }))
     for (const each of unwanted) ended.set(leaseOf(each), each)
     const waiting = retried.filter((d) => ended.get(leaseOf(d)) === d).map((d) => ({ ...place(d), line: 1, rank: d.dueAt }))
-    yield* send(leaveTurns([...turns, ...turnsFor(waiting, now)]))
+    yield* send(addTurns([...turns, ...turnsFor(waiting, now)]))
     yield* judgeEndpoints(settlements, lanes, now, view)
     yield* settleVerifications(settlements, won)
   }
@@ -198,7 +211,7 @@ export function* settleDeliveries(settlements: readonly DeliverySettlement[], vi
     return ended.delete(lease) ? { kind: 'settled', value: value! } : { kind: 'stale' }
   })
 }
-function attempts(settlements: readonly DeliverySettlement[]): readonly Call[] {
+function attempts(settlements: readonly DeliverySettlement[]): readonly BoundStatement[] {
   const made = settlements.flatMap(({ id, fence, attempt }) =>
     attempt === null
       ? []
@@ -235,24 +248,24 @@ const makeDue = statement(
 /** Locked: what tells of no task ages out by itself, and not while it is owed once more. */
 const readEvent = statement((d) => sql`select id, body from events where id = ${bind('id')} ${d.lock}`)
 /** Those of these events that are still there, and now stay until the commit. */
-export const keepEvents = statement((d) => sql`select id from events where id ${d.anyOf(ids(d, 'events'))} order by id ${d.lock}`)
+export const lockEvents = statement((d) => sql`select id from events where id ${d.anyOf(ids(d, 'events'))} order by id ${d.lock}`)
 /** Tasks that stay while something of theirs is owed once more: retention passes locked ones by. Those that are gone are left out. */
-export const keepTasks = statement((d) => sql`select id from tasks where id ${d.anyOf(ids(d, 'tasks'))} order by id ${d.lock}`)
+export const lockTasks = statement((d) => sql`select id from tasks where id ${d.anyOf(ids(d, 'tasks'))} order by id ${d.lock}`)
 
 /** Open: due now. Ended: a new delivery of the same event and bytes, with its full budget of tries; a verification that ended is begun anew elsewhere. */
-export function* redeliver(id: string, newId: string, clientId: string | null, view: View): Script<Delivery | null> {
+export function* redeliver(id: string, newId: string, clientId: string | null, view: RenderContext): Script<Delivery | null> {
   const known = yield* first<Delivery>(readDelivery({ id, clientId }))
   if (!known) return null
   if (known.state === 'running') return known
   if (known.state === 'pending') {
     const due = (yield* first<Delivery>(makeDue({ id }))) ?? known
     yield* together(
-      leaveTurns(turnsFor([{ queue: DELIVERIES, clientId: due.clientId, laneId: due.laneId, line: 1, rank: due.dueAt }], due.dueAt)),
+      addTurns(turnsFor([{ queue: DELIVERIES, clientId: due.clientId, laneId: due.laneId, line: 1, rank: due.dueAt }], due.dueAt)),
     )
     return due
   }
   if (known.eventType === 'endpoint.verification') return null
-  if (known.taskId !== null && !(yield* first(keepTasks({ tasks: [{ id: known.taskId }] })))) return null
+  if (known.taskId !== null && !(yield* first(lockTasks({ tasks: [{ id: known.taskId }] })))) return null
   const event = yield* first<Pick<Event, 'body'>>(readEvent({ id: known.eventId }))
   const endpoint = yield* first<Endpoint & { deletedAt: Millis | null }>(readEndpoints({ endpoints: [{ id: known.endpointId }] }))
   if (!event || event.body === '' || !endpoint || endpoint.deletedAt !== null) return null
@@ -279,7 +292,7 @@ export function* redeliver(id: string, newId: string, clientId: string | null, v
 /** An `endpoint.ping` for this endpoint alone, with one attempt. Null: the client has no such endpoint. */
 export function* addPing(
   ping: { endpointId: string; clientId: string; eventId: string; deliveryId: string },
-  view: View,
+  view: RenderContext,
 ): Script<Delivery | null> {
   const at = yield* now()
   const endpoint = yield* first<Endpoint & { deletedAt: Millis | null }>(readEndpoints({ endpoints: [{ id: ping.endpointId }] }))

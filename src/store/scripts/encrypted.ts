@@ -1,7 +1,7 @@
 /** Where sealed values live, how they are replaced by the same values under another key, and how those that serve no more are erased. */
 import type { Millis } from '../../core/model.ts'
-import type { SealedValue } from '../interfaces.ts'
-import { bind, type Call, rows, type Script, send, sql, statement } from '../script.ts'
+import type { EncryptedValue } from '../interfaces.ts'
+import { type BoundStatement, bind, rows, type Script, send, sql, statement } from '../script.ts'
 
 /** Every column that holds sealed values, and the column that names its rows. The canary's place is called `meta`: it is no value among others. */
 const places = [
@@ -27,18 +27,18 @@ const known = places.map(([table, column, name]) => ({
 }))
 
 /** Values that do not begin with `prefix`, at most `limit` of each place. */
-export function* findSealed(prefix: string, limit: number): Script<readonly SealedValue[]> {
-  const found: SealedValue[] = []
+export function* findEncrypted(prefix: string, limit: number): Script<readonly EncryptedValue[]> {
+  const found: EncryptedValue[] = []
   for (const { table, column, find } of known)
     for (const { id, sealed } of yield* rows<{ id: string; sealed: string }>(find({ prefix, limit })))
-      found.push({ place: { table, id, column }, sealed })
+      found.push({ place: { table, id, column }, encrypted: sealed })
   return found
 }
 
 /** Replaces values, each unless it changed meanwhile. */
-export function* replaceSealed(values: readonly (SealedValue & { readonly fresh: string })[]): Script<void> {
+export function* replaceEncrypted(values: readonly (EncryptedValue & { readonly fresh: string })[]): Script<void> {
   yield* send(
-    values.map(({ place, sealed, fresh }): Call => {
+    values.map(({ place, encrypted: sealed, fresh }): BoundStatement => {
       const { replace } = known.find(({ table, column }) => table === place.table && column === place.column)!
       return replace({ id: place.id, sealed, fresh })
     }),

@@ -3,15 +3,15 @@ import { canonicalUrl } from '../../core/callback-url.ts'
 import { COLD_WINDOW, gateOf } from '../../core/circuit-breaker.ts'
 import { defaultEvents, type Endpoint, type EventType } from '../../core/model.ts'
 import { endpointColumns } from '../columns.ts'
-import type { Added, Changed, EndpointPatch, NewEndpoint } from '../interfaces.ts'
+import type { Added, Changed, EndpointInsert, EndpointPatch } from '../interfaces.ts'
 import { FOREVER } from '../queue/fair-order.ts'
 import { addLanes, changeLane, paceOf } from '../queue/lane.ts'
-import { leaveTurns } from '../queue/run-queue.ts'
+import { addTurns } from '../queue/run-queue.ts'
 import { bind, type Dialect, first, now, query, rows, type Script, type SQL, send, sql, statement } from '../script.ts'
 import { lockClient } from './clients.ts'
 import { DELIVERIES } from './deliveries.ts'
-import { regulate } from './health.ts'
-import { laneOf, type View } from './outbox.ts'
+import { updateProbing } from './health.ts'
+import { laneOf, type RenderContext } from './outbox.ts'
 import { endVerification, startVerification } from './ownership.ts'
 import { anyone } from './tasks.ts'
 
@@ -57,7 +57,7 @@ const follows = (events: string): 0 | 1 =>
   (JSON.parse(events) as EventType[]).some((type) => !(defaultEvents as readonly EventType[]).includes(type)) ? 1 : 0
 
 /** At most `most` of a client, however many are added at once. */
-export function* addEndpoint(endpoint: NewEndpoint, most: number, view: View): Script<Added<Endpoint>> {
+export function* addEndpoint(endpoint: EndpointInsert, most: number, view: RenderContext): Script<Added<Endpoint>> {
   const row = {
     id: endpoint.id,
     client_id: endpoint.clientId,
@@ -129,7 +129,7 @@ export function* changeEndpoint(
   clientId: string | null,
   patch: EndpointPatch,
   revision: number | null,
-  view: View,
+  view: RenderContext,
 ): Script<Changed<Endpoint>> {
   const known = yield* first<Endpoint>(lockEndpoint({ id, clientId }))
   if (!known) return { kind: 'missing' }
@@ -167,7 +167,7 @@ export function* changeEndpoint(
   const place = { queue: DELIVERIES, clientId: value.clientId, laneId: value.id }
   yield* changeLane(place, (rule) => ({ ...rule, cap: value.maxInFlight, paceMs: paceOf(value) }), value.updatedAt)
   // What a receiver asked to wait stays, unless what its status lets through is what changes.
-  if (gateOf(known) !== gateOf(value)) yield* regulate(value, value.updatedAt)
+  if (gateOf(known) !== gateOf(value)) yield* updateProbing(value, value.updatedAt)
   if (patch.verified === true) yield* endVerification({ ...known, updatedAt: value.updatedAt })
   const begins = patch.verified === false && mustProve(value)
   return { kind: 'changed', value: begins ? yield* startVerification(value, view) : value }
@@ -204,7 +204,7 @@ export function* removeEndpoint(id: string, clientId: string | null): Script<str
   )
   if (yield* first(readRest({ id }))) {
     const at = yield* now()
-    yield* send(leaveTurns([{ queue: DELIVERIES, clientId: removed.clientId, laneId: id, turn: at, alarmAt: null }]))
+    yield* send(addTurns([{ queue: DELIVERIES, clientId: removed.clientId, laneId: id, turn: at, alarmAt: null }]))
   }
   return removed.clientId
 }

@@ -1,34 +1,34 @@
 /** A client is deleted: its keys go and its work stops in one commit, then everything of it is erased, a page a commit. */
 import type { Client } from '../../core/model.ts'
 import { bind, first, rows, type Script, send, sql, statement } from '../script.ts'
-import { telling } from './api-keys.ts'
-import { clientColumns, IS_THERE } from './clients.ts'
+import { notifyAccess } from './api-keys.ts'
+import { clientColumns, IS_LISTED } from './clients.ts'
 import { removeEndpoint } from './endpoints.ts'
-import type { View } from './outbox.ts'
+import type { RenderContext } from './outbox.ts'
 import { dropQuotas } from './quotas.ts'
 import { cancelTasks } from './tasks.ts'
 
 /** What one commit removes: endpoints, each with up to 10,000 deliveries to be canceled, and rows of every other kind. */
-const MOST_ENDPOINTS = 10
-const MOST_ROWS = 500
+const MAX_ENDPOINTS = 10
+const MAX_ROWS = 500
 /** Bytes of inputs in one commit: each cancel is told with its input. */
-const MOST_BYTES = 8 * 1024 * 1024
+const MAX_BYTES = 8 * 1024 * 1024
 
 const setDeleted = statement(
-  () => sql`update clients set status = 'deleted' where id = ${bind('id')} and ${IS_THERE} returning ${clientColumns}`,
+  () => sql`update clients set status = 'deleted' where id = ${bind('id')} and ${IS_LISTED} returning ${clientColumns}`,
 )
 const dropKeys = statement(() => sql`delete from keys where client_id = ${bind('id')}`)
 const dropSchedules = statement(() => sql`delete from schedules where client_id = ${bind('id')}`)
 
 /** From here on nothing of the client is found, and no key of it works; what is left of it {@link eraseClient} erases. Null: there is none such. */
-export function* removeClient(id: string, view: View): Script<{ readonly client: Client; readonly stopped: Stopped } | null> {
-  const client = yield* first<Client>(telling(setDeleted({ id }), id))
+export function* removeClient(id: string, view: RenderContext): Script<{ readonly client: Client; readonly stopped: StoppedWork } | null> {
+  const client = yield* first<Client>(notifyAccess(setDeleted({ id }), id))
   if (!client) return null
   return { client, stopped: yield* stop(id, view) }
 }
 
 /** Tasks that were canceled or asked to end, for those who wait on them. */
-export interface Stopped {
+export interface StoppedWork {
   readonly changed: readonly string[]
   readonly asked: readonly string[]
   readonly left: boolean
@@ -46,23 +46,23 @@ const readOpen = statement(
 )
 const lanesOf = (id: string) => ({ from: `${id}/`, to: `${id}0` })
 /** Endpoints first, so that nothing is sent any more; then open tasks, each with its terminal event. */
-function* stop(id: string, view: View): Script<Stopped> {
+function* stop(id: string, view: RenderContext): Script<StoppedWork> {
   yield* send([dropKeys({ id }), dropSchedules({ id })])
-  const endpoints = yield* rows<{ id: string }>(readEndpoints({ id, limit: MOST_ENDPOINTS }))
+  const endpoints = yield* rows<{ id: string }>(readEndpoints({ id, limit: MAX_ENDPOINTS }))
   for (const endpoint of endpoints) yield* removeEndpoint(endpoint.id, id)
-  const open = yield* rows<{ id: string; bytes: number }>(readOpen({ ...lanesOf(id), limit: MOST_ROWS }))
+  const open = yield* rows<{ id: string; bytes: number }>(readOpen({ ...lanesOf(id), limit: MAX_ROWS }))
   const chosen: string[] = []
   let size = 0
-  for (const task of open.slice(0, MOST_ROWS)) {
+  for (const task of open.slice(0, MAX_ROWS)) {
     size += task.bytes
-    if (chosen.length > 0 && size > MOST_BYTES) break
+    if (chosen.length > 0 && size > MAX_BYTES) break
     chosen.push(task.id)
   }
   const changed = chosen.length === 0 ? [] : yield* cancelTasks(chosen, id, view)
   return {
     changed: changed.map((task) => task.id),
     asked: changed.filter(({ state }) => state === 'running').map((task) => task.id),
-    left: endpoints.length === MOST_ENDPOINTS || open.length > chosen.length || open.length >= MOST_ROWS,
+    left: endpoints.length === MAX_ENDPOINTS || open.length > chosen.length || open.length >= MAX_ROWS,
   }
 }
 
@@ -117,7 +117,7 @@ const setErased = statement(
   () => sql`update clients set status = 'erased', name = '' where id = ${bind('id')} and status = 'deleted' returning ${clientColumns}`,
 )
 
-export interface Erased extends Stopped {
+export interface ErasedPage extends StoppedWork {
   /** `more`: go on at once. `open`: what is left has not ended yet. `nothing`: it is all gone, or was before. */
   readonly rest: 'more' | 'open' | 'nothing'
   /** Set once: the commit that found nothing left, and marked the client so. */
@@ -127,19 +127,19 @@ export interface Erased extends Stopped {
  * Stops and erases the next page of what a deleted client had, in one commit. With `last` a client of whom nothing is left is marked erased,
  * and never looked at again.
  */
-export function* eraseClient(id: string, last: boolean, view: View): Script<Erased> {
+export function* eraseClient(id: string, last: boolean, view: RenderContext): Script<ErasedPage> {
   const stopped = yield* stop(id, view)
-  const at = (rest: Erased['rest'], client: Client | null = null): Erased => ({ ...stopped, rest, client })
+  const at = (rest: ErasedPage['rest'], client: Client | null = null): ErasedPage => ({ ...stopped, rest, client })
   if (stopped.left) return at('more')
   // What sends a delivery looks at its event and its endpoint: these go after it.
-  const gone = yield* rows<{ id: string }>(readDeliveries({ id, limit: MOST_ROWS }))
+  const gone = yield* rows<{ id: string }>(readDeliveries({ id, limit: MAX_ROWS }))
   if (gone.length > 0) yield* send([removeAttempts({ gone }), removeDeliveries({ gone })])
-  if (gone.length === MOST_ROWS) return at('more')
+  if (gone.length === MAX_ROWS) return at('more')
   if (yield* first(readOwed({ id }))) return at('open')
   let most = 0
-  for (const remove of removeRest) most = Math.max(most, (yield* rows(remove({ id, limit: MOST_ROWS }))).length)
-  most = Math.max(most, (yield* rows(removeEndpoints({ id, limit: MOST_ROWS }))).length)
-  if (most === MOST_ROWS) return at('more')
+  for (const remove of removeRest) most = Math.max(most, (yield* rows(remove({ id, limit: MAX_ROWS }))).length)
+  most = Math.max(most, (yield* rows(removeEndpoints({ id, limit: MAX_ROWS }))).length)
+  if (most === MAX_ROWS) return at('more')
   if ((yield* first<{ rest: number | boolean }>(readLeft({ id })))!.rest) return at('open')
   yield* send([dropLanes(lanesOf(id)), dropQuotas({ quotas: ['read', 'write'].map((kind) => ({ key: `${kind}:${id}` })) })])
   return at('nothing', last ? yield* first<Client>(setErased({ id })) : null)

@@ -4,10 +4,10 @@ import { type Endpoint, type EventType, endpointStatus, type Millis } from '../.
 import { cloudEventJson, envelopeJson } from '../../core/wire.ts'
 import { endpointColumns } from '../columns.ts'
 import type { DeliverySettlement } from '../interfaces.ts'
-import { FOREVER, type Rule } from '../queue/fair-order.ts'
+import { FOREVER, type LaneRule } from '../queue/fair-order.ts'
 import { changeLane } from '../queue/lane.ts'
-import { bind, type Call, type Columns, type Dialect, now, rows, type Script, send, sql, statement } from '../script.ts'
-import { type NewDelivery, type NewEvent, owe, readListeners, triesOf, type View, write } from './outbox.ts'
+import { type BoundStatement, bind, type Columns, type Dialect, now, rows, type Script, send, sql, statement } from '../script.ts'
+import { type NewDelivery, type NewEvent, owe, type RenderContext, readListeners, triesOf, write } from './outbox.ts'
 
 const DAY_MS: Millis = 86_400_000
 /** An episode of failure is told after this, and disables the endpoint after that. */
@@ -32,7 +32,7 @@ const markFailed = statement(
 )
 
 /** The endpoints' own record of whether they work. */
-export function markHealth(settlements: readonly DeliverySettlement[]): readonly Call[] {
+export function recordHealth(settlements: readonly DeliverySettlement[]): readonly BoundStatement[] {
   const verdicts = new Map<string, { readonly url: string | null; readonly works: boolean }>()
   for (const { endpoint } of settlements) {
     if (endpoint.succeeded === null) continue
@@ -67,14 +67,14 @@ const enableEndpoints = statement(
 /** Disables the endpoints whose attempts ask for it, and enables those a probe found well. `lanes` are theirs, before and after. */
 export function* judgeEndpoints(
   settlements: readonly DeliverySettlement[],
-  lanes: readonly { readonly before: Rule; readonly after: Rule }[],
+  lanes: readonly { readonly before: LaneRule; readonly after: LaneRule }[],
   at: Millis,
-  view: View,
+  view: RenderContext,
 ): Script<void> {
   const well = lanes.filter(({ before, after }) => before.probeMs >= DISABLED_PROBE_MS && after.probeMs === 0)
   if (well.length > 0)
     for (const endpoint of yield* rows<Endpoint>(enableEndpoints({ endpoints: well.map(({ after }) => ({ id: after.id })) })))
-      yield* regulate(endpoint, at)
+      yield* updateProbing(endpoint, at)
   const forbidden = new Set(lanes.filter(({ after }) => isForbidden(after, at)).map(({ after }) => after.id))
   const reasons = new Map<string, { readonly url: string | null; readonly reason: string }>()
   for (const { endpoint } of settlements) {
@@ -85,12 +85,12 @@ export function* judgeEndpoints(
   const disabled = yield* rows<Endpoint>(
     disableEndpoints({ endpoints: [...reasons].map(([endpoint_id, { url, reason }]) => ({ endpoint_id, at_url: url, reason })) }),
   )
-  for (const endpoint of disabled) yield* regulate(endpoint, at)
+  for (const endpoint of disabled) yield* updateProbing(endpoint, at)
   yield* tellOthers(disabled, 'endpoint.disabled', at, view)
 }
 
 /** Brings the lane in line with what the endpoint's status lets through; one that opens begins slowly, and forgets what failed. */
-export function* regulate(endpoint: Endpoint, at: Millis): Script<void> {
+export function* updateProbing(endpoint: Endpoint, at: Millis): Script<void> {
   const calm = { failures: 0, probeMs: 0, blocked: 0, blockedSince: null }
   const rules = {
     open: { ...calm, heldUntil: 0 },
@@ -110,7 +110,7 @@ const takeFailing = statement(
     )} returning ${endpointColumns}`,
 )
 /** Tells of endpoints that have failed for a day, once an episode; answers how many there were. */
-export function* tellFailing(limit: number, view: View): Script<number> {
+export function* announceFailing(limit: number, view: RenderContext): Script<number> {
   const at = yield* now()
   const failing = yield* rows<Endpoint>(takeFailing({ limit, since: at - TOLD_AFTER_MS }))
   yield* tellOthers(failing, 'endpoint.failing', at, view)
@@ -118,7 +118,7 @@ export function* tellFailing(limit: number, view: View): Script<number> {
 }
 
 /** An event about each of these endpoints: in the client's feed, and to its other active endpoints, whatever they subscribe to. */
-function* tellOthers(about: readonly Endpoint[], type: EventType, at: Millis, view: View): Script<void> {
+function* tellOthers(about: readonly Endpoint[], type: EventType, at: Millis, view: RenderContext): Script<void> {
   if (about.length === 0) return
   const clients = [...new Set(about.map(({ clientId }) => clientId))]
   const all = yield* rows<Endpoint>(readListeners({ clients: clients.map((id) => ({ id })) }))

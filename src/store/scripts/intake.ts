@@ -2,12 +2,12 @@
 import type { Millis, Task } from '../../core/model.ts'
 import { taskColumns } from '../columns.ts'
 import type { Idempotency, Intake, NewTask, Submitted } from '../interfaces.ts'
-import type { Slots } from '../queue/claim.ts'
+import type { LentSlots } from '../queue/claim.ts'
 import { addLanes, KEY_CONCURRENCY } from '../queue/lane.ts'
-import { leaveTurns, turnsFor } from '../queue/run-queue.ts'
-import { findGates, queueOf } from '../queue/task-types.ts'
-import { bind, type Call, type Columns, first, rows, type Script, send, sql, statement, together } from '../script.ts'
-import type { View } from './outbox.ts'
+import { addTurns, turnsFor } from '../queue/run-queue.ts'
+import { findPausedTypes, queueOf } from '../queue/task-types.ts'
+import { type BoundStatement, bind, type Columns, first, rows, type Script, send, sql, statement, together } from '../script.ts'
+import type { RenderContext } from './outbox.ts'
 import { announce, laneOf } from './tasks.ts'
 
 /** How long an idempotency key is kept. */
@@ -91,8 +91,8 @@ export function* findSubmitted({ clientId, scope, key, fingerprint }: Idempotenc
  */
 export function* addTasks(
   intakes: readonly Intake[],
-  view: View,
-  slots: Slots | null,
+  view: RenderContext,
+  slots: LentSlots | null,
   types: RunTypes,
 ): Script<{ readonly answers: readonly Submitted[]; readonly started: readonly Task[] }> {
   const fresh = yield* claimKeys(intakes)
@@ -128,8 +128,8 @@ function* claimKeys(intakes: readonly Intake[]): Script<(intake: Intake) => bool
 
 function* insert(
   tasks: readonly NewTask[],
-  view: View,
-  slots: Slots | null,
+  view: RenderContext,
+  slots: LentSlots | null,
   types: RunTypes,
 ): Script<{ written: readonly Task[]; started: readonly Task[] }> {
   const placed = tasks.map((task) => ({ ...task, laneId: laneOf(task) }))
@@ -194,7 +194,7 @@ function* insert(
       line: dueAt === null ? 0 : 1,
       rank: stamps.get(id)!.rank,
     }))
-  yield* send([...labels(written), ...leaveTurns(turnsFor(waiting, now))])
+  yield* send([...labels(written), ...addTurns(turnsFor(waiting, now))])
   yield* announce(
     [
       { tasks: written, type: 'task.created' },
@@ -210,13 +210,13 @@ export type RunTypes = ReadonlyMap<string, number | null>
 /** Tasks that may start in the commit that adds them: due now, under no limit of their own, not paused, and nobody waiting whom the pump could take. */
 function* chooseStarting(
   tasks: readonly (NewTask & { laneId: string })[],
-  slots: Slots | null,
+  slots: LentSlots | null,
   types: RunTypes,
 ): Script<ReadonlySet<string>> {
   if (!slots || slots.count === 0) return new Set()
   const able = tasks.filter((task) => task.dueAt === null && task.concurrencyKey === null && types.get(task.type) === null)
   if (able.length === 0) return new Set()
-  const { waiting, paused } = yield* findGates()
+  const { waiting, paused } = yield* findPausedTypes()
   for (const type of waiting) if (types.has(type) && !paused.has(type)) return new Set()
   return new Set(
     able
@@ -244,7 +244,7 @@ const UNTOUCHED = {
   cancelRequestedAt: null,
 } as const satisfies Partial<Task>
 
-function labels(tasks: readonly Task[]): readonly Call[] {
+function labels(tasks: readonly Task[]): readonly BoundStatement[] {
   const marked = tasks.filter((task) => task.metadata !== '{}')
   if (marked.length === 0) return []
   return [

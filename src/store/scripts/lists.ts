@@ -1,10 +1,10 @@
 /** What is read and not changed: lists by keyset, the feed, states of callbacks. Texts vary with the filters, so they are rendered at each call. */
 import { type Delivery, type Endpoint, type Event, type EventType, isTerminal, type Task } from '../../core/model.ts'
 import { deliveryColumns, endpointColumns, eventColumns, taskColumns } from '../columns.ts'
-import type { CallbackStatus, DeliveryQuery, Holds, LaneState, OpenMark, Page, Position, TaskQuery } from '../interfaces.ts'
+import type { CallbackStatus, DeliveryQuery, LaneState, OpenMark, Page, Position, TaskHolds, TaskListQuery } from '../interfaces.ts'
 import { countTypes } from '../queue/claim.ts'
 import { FOREVER } from '../queue/fair-order.ts'
-import { type QueueRow, readQueues, shownQueue, typeOf } from '../queue/task-types.ts'
+import { type QueueRow, readQueues, toQueueState, typeOf } from '../queue/task-types.ts'
 import { bind, type Dialect, first, query, rows, type Script, type SQL, sql, statement, together } from '../script.ts'
 
 const every = (conditions: readonly SQL[]): SQL => (conditions.length === 0 ? sql`true` : sql.join([...conditions], sql` and `))
@@ -18,9 +18,9 @@ function page<T>(found: readonly T[], limit: number, position: (item: T) => Posi
 const at = (item: { createdAt: number; id: string }): Position => ({ at: item.createdAt, id: item.id })
 
 /** Rows a filtered page looks at before it ends early. */
-const MOST_SCANNED = 10_000
+const MAX_SCANNED = 10_000
 /** Characters of inputs and results in one page before it ends early. */
-const MOST_CHARACTERS = 4 * 1024 * 1024
+const MAX_CHARACTERS = 4 * 1024 * 1024
 
 export const isIn = (column: SQL, values: readonly string[]): SQL =>
   sql`${column} in (${sql.join(
@@ -32,7 +32,7 @@ export const isIn = (column: SQL, values: readonly string[]): SQL =>
  * Ids of tasks and when they were made, in order, within what an index serves: client, time, batch or one member of the metadata. What is scanned
  * is bounded before it is filtered, so that where a scan ended is known even if nothing passed.
  */
-export function scan(q: Omit<TaskQuery, 'limit' | 'states' | 'type'>, most: number): SQL {
+export function scan(q: Omit<TaskListQuery, 'limit' | 'states' | 'type'>, most: number): SQL {
   const direction = q.order === 'asc' ? sql.raw('asc') : sql.raw('desc')
   const beyond = q.order === 'asc' ? sql.raw('>') : sql.raw('<')
   const within = (table: SQL, id: SQL, owner = sql`${table}.client_id`): SQL[] => {
@@ -60,13 +60,13 @@ const each = (table: 'tasks' | 'deliveries', filters: readonly SQL[]): SQL =>
   sql`(select 1 from ${sql.raw(table)} x where ${every([sql`x.id = s.id`, ...filters])}) = 1`
 
 /** Tasks of a client by time of creation. A page may end early, after much was scanned or gathered; `next` says where to go on. */
-export function* listTasks(q: TaskQuery): Script<Page<Task>> {
+export function* listTasks(q: TaskListQuery): Script<Page<Task>> {
   const direction = q.order === 'asc' ? sql.raw('asc') : sql.raw('desc')
   const filters: SQL[] = []
   if (q.states) filters.push(isIn(sql`x.state`, q.states))
   if (q.type !== undefined) filters.push(sql`x.type = ${q.type}`)
   if (q.batchId !== undefined) filters.push(sql`x.batch_id = ${q.batchId}`)
-  const scanned = scan(q, MOST_SCANNED)
+  const scanned = scan(q, MAX_SCANNED)
   const found = yield* rows<Task>(
     query(
       () => sql`with scanned as (${scanned}), fitting as materialized (
@@ -80,7 +80,7 @@ export function* listTasks(q: TaskQuery): Script<Page<Task>> {
   let fitting = 0
   for (const task of found) {
     characters += Math.min(task.input.length, 65_536) + Math.min(task.result?.length ?? 0, 65_536)
-    if (fitting > 0 && characters > MOST_CHARACTERS) break
+    if (fitting > 0 && characters > MAX_CHARACTERS) break
     fitting++
   }
   if (fitting < found.length && fitting < q.limit) return page(found, fitting, at)
@@ -91,7 +91,7 @@ export function* listTasks(q: TaskQuery): Script<Page<Task>> {
         order by s.created_at ${q.order === 'asc' ? sql.raw('desc') : sql.raw('asc')}, s.id ${q.order === 'asc' ? sql.raw('desc') : sql.raw('asc')} limit 1`,
     ),
   )
-  return { items: found, next: end && end.n === MOST_SCANNED ? { at: end.at, id: end.id } : null }
+  return { items: found, next: end && end.n === MAX_SCANNED ? { at: end.at, id: end.id } : null }
 }
 
 /** Newest first. A page may end early, after much was looked at; `next` says where to go on. */
@@ -108,7 +108,7 @@ export function* listDeliveries(q: DeliveryQuery): Script<Page<Delivery>> {
   const wanted: SQL[] = []
   if (q.eventType !== undefined) wanted.push(sql`x.event_type = ${q.eventType}`)
   if (q.states) wanted.push(isIn(sql`x.state`, q.states))
-  const most = wanted.length === 0 ? q.limit + 1 : MOST_SCANNED
+  const most = wanted.length === 0 ? q.limit + 1 : MAX_SCANNED
   const found = yield* rows<Delivery>(
     query(
       () => sql`with scanned as (select id, created_at from deliveries where ${every(place)} order by created_at desc, id desc limit ${most}), fitting as materialized (
@@ -122,7 +122,7 @@ export function* listDeliveries(q: DeliveryQuery): Script<Page<Delivery>> {
   const next = yield* first<Position>(
     query(
       () => sql`select created_at as at, id from deliveries where ${every(place)} order by created_at desc, id desc
-        limit 1 offset ${MOST_SCANNED - 1}`,
+        limit 1 offset ${MAX_SCANNED - 1}`,
     ),
   )
   return { items: found, next }
@@ -167,7 +167,7 @@ export function* listEvents(q: {
 }
 const readReach = statement(
   () =>
-    sql`select seq from events where client_id = ${bind('clientId')} and seq > ${bind('after')} order by seq limit 1 offset ${sql.raw(String(MOST_SCANNED - 1))}`,
+    sql`select seq from events where client_id = ${bind('clientId')} and seq > ${bind('after')} order by seq limit 1 offset ${sql.raw(String(MAX_SCANNED - 1))}`,
 )
 /** How far one filtered look at a feed goes that begins there; null: to its end. */
 export function* findFeedReach(clientId: string, after: number): Script<number | null> {
@@ -250,11 +250,11 @@ export function* findLanes(ids: readonly string[]): Script<readonly LaneState[]>
 }
 
 /** What may hold these tasks up, read together: paused types, full lanes, and how many run of each type. */
-export function* findHolds(tasks: readonly Pick<Task, 'type' | 'laneId'>[]): Script<Holds> {
+export function* findHolds(tasks: readonly Pick<Task, 'type' | 'laneId'>[]): Script<TaskHolds> {
   const lanes = [...new Set(tasks.map(({ laneId }) => laneId))].map((id) => ({ id }))
   const [rules, queues, running] = yield* together([readLanes({ lanes }), readQueues(), countTypes()])
   return {
-    queues: new Map((queues as unknown as QueueRow[]).map((row) => [typeOf(row.id), shownQueue(row)])),
+    queues: new Map((queues as unknown as QueueRow[]).map((row) => [typeOf(row.id), toQueueState(row)])),
     filled: new Set((rules as unknown as { id: string; filled: number }[]).filter(({ filled }) => filled === 1).map(({ id }) => id)),
     running: new Map((running as unknown as { id: string; n: number }[]).map(({ id, n }) => [typeOf(id), n])),
   }

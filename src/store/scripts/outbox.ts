@@ -15,16 +15,16 @@ import {
   type Task,
   type Trigger,
 } from '../../core/model.ts'
-import { legible, parsed } from '../../core/stored-json.ts'
+import { parsed, sanitizeStored } from '../../core/stored-json.ts'
 import { cloudEventJson, envelopeJson, taskJson } from '../../core/wire.ts'
 import { endpointColumns } from '../columns.ts'
-import type { Owed } from '../interfaces.ts'
-import { admit, type Slots, type Wanted } from '../queue/claim.ts'
-import { leaveTurns, turnsFor } from '../queue/run-queue.ts'
-import { bind, type Call, type Columns, rows, type Script, send, sql, statement, together } from '../script.ts'
+import type { OwedDelivery } from '../interfaces.ts'
+import { admit, type LentSlots, type StartDemand } from '../queue/claim.ts'
+import { addTurns, turnsFor } from '../queue/run-queue.ts'
+import { type BoundStatement, bind, type Columns, rows, type Script, send, sql, statement, together } from '../script.ts'
 
 /** What rendering takes that no table holds. */
-export interface View {
+export interface RenderContext {
   readonly publicUrl: () => string
   /** The installation's delays before each retry, in seconds. */
   readonly retrySchedule: readonly number[]
@@ -152,7 +152,7 @@ export interface NewEvent {
  * Records facts and what they owe. A fact that is no ending is recorded only where something subscribes to it. The answer are the
  * deliveries that lent slots let start at once.
  */
-export function* emit(facts: readonly Fact[], view: View, slots: Slots | null = null): Script<readonly Owed[]> {
+export function* emit(facts: readonly Fact[], view: RenderContext, slots: LentSlots | null = null): Script<readonly OwedDelivery[]> {
   if (facts.length === 0) return []
   const listeners = yield* readWhoListens(facts)
   const judge = subscriptions(listeners)
@@ -166,7 +166,7 @@ export function* emit(facts: readonly Fact[], view: View, slots: Slots | null = 
     const id = view.newId('event')
     const event = { id, type: fact.type, at: fact.at }
     const shown = { publicUrl: view.publicUrl(), callbackStatus: null, keptMs: view.keepMs(fact.task.type) }
-    const task = legible(fact.task)
+    const task = sanitizeStored(fact.task)
     if (task !== fact.task) view.trouble(`Task ${task.id} holds what is not JSON: its events are written without it.`)
     const full = taskJson(task, shown)
     events.push({
@@ -215,7 +215,7 @@ export function* emit(facts: readonly Fact[], view: View, slots: Slots | null = 
 /** Progress is news only once, for a newer report follows anyway; a ping asks how the endpoint is now. */
 const ONCE: ReadonlySet<EventType> = new Set(['task.progress', 'endpoint.ping'])
 /** The whole budget of a delivery of such an event. */
-export const triesOf = (type: EventType, schedule: Json | null, { retrySchedule }: View): number =>
+export const triesOf = (type: EventType, schedule: Json | null, { retrySchedule }: RenderContext): number =>
   ONCE.has(type) ? 1 : parsed(schedule, retrySchedule).length + 1
 const NEWER: Columns = { task_id: 'text', endpoint_id: 'text' }
 /** Progress that waits is old news once something newer of its task is owed to the same endpoint. */
@@ -253,8 +253,8 @@ function* record(
   deliveries: readonly NewDelivery[],
   endpoints: ReadonlyMap<string, Endpoint>,
   facts: readonly Fact[],
-  slots: Slots | null,
-): Script<readonly Owed[]> {
+  slots: LentSlots | null,
+): Script<readonly OwedDelivery[]> {
   if (events.length === 0) return []
   const starting = yield* chooseStarting(deliveries, slots)
   yield* write(events, owe(deliveries, starting, slots))
@@ -274,7 +274,7 @@ function* record(
 const NO_TRACE = { traceparent: null, tracestate: null }
 
 /** Events that are owed to nobody but those named. */
-export function* write(events: readonly NewEvent[], owed: readonly Call[]): Script<void> {
+export function* write(events: readonly NewEvent[], owed: readonly BoundStatement[]): Script<void> {
   if (events.length === 0) return
   const perClient = new Map<string, number>()
   for (const event of events) perClient.set(event.client_id, (perClient.get(event.client_id) ?? 0) + 1)
@@ -294,8 +294,8 @@ export function* write(events: readonly NewEvent[], owed: readonly Call[]): Scri
 export const owe = (
   deliveries: readonly NewDelivery[],
   starting: ReadonlySet<string> = new Set(),
-  slots: Slots | null = null,
-): readonly Call[] =>
+  slots: LentSlots | null = null,
+): readonly BoundStatement[] =>
   deliveries.length === 0
     ? []
     : [
@@ -304,7 +304,7 @@ export const owe = (
           leaseMs: slots?.leaseMs ?? 0,
           by: slots?.by ?? '',
         }),
-        ...leaveTurns(
+        ...addTurns(
           turnsFor(
             deliveries
               .filter(({ id }) => !starting.has(id))
@@ -315,9 +315,9 @@ export const owe = (
       ]
 
 /** Deliveries that may start in the commit that owes them: their lane has room, and nothing stands in line. */
-function* chooseStarting(deliveries: readonly NewDelivery[], slots: Slots | null): Script<ReadonlySet<string>> {
+function* chooseStarting(deliveries: readonly NewDelivery[], slots: LentSlots | null): Script<ReadonlySet<string>> {
   if (!slots || slots.count === 0 || deliveries.length === 0) return new Set()
-  const wanted = new Map<string, Wanted>()
+  const wanted = new Map<string, StartDemand>()
   for (const { endpoint_id, client_id } of deliveries)
     wanted.set(endpoint_id, { clientId: client_id, n: (wanted.get(endpoint_id)?.n ?? 0) + 1 })
   const admitted = new Map(yield* admit(wanted, slots, deliveries[0]!.created_at))
@@ -331,7 +331,7 @@ function* chooseStarting(deliveries: readonly NewDelivery[], slots: Slots | null
   return starting
 }
 
-const running = (made: NewDelivery, { by, leaseMs }: Slots): Delivery => ({
+const running = (made: NewDelivery, { by, leaseMs }: LentSlots): Delivery => ({
   id: made.id,
   clientId: made.client_id,
   laneId: made.endpoint_id,

@@ -9,8 +9,8 @@ import { endpointColumns } from '../columns.ts'
 import type { DeliverySettlement } from '../interfaces.ts'
 import { addLanes, changeLane, paceOf } from '../queue/lane.ts'
 import { bind, first, type Script, send, sql, statement } from '../script.ts'
-import { regulate } from './health.ts'
-import { laneOf, owe, type View, write } from './outbox.ts'
+import { updateProbing } from './health.ts'
+import { laneOf, owe, type RenderContext, write } from './outbox.ts'
 
 const TYPE = 'endpoint.verification'
 /** An endpoint that has not proved itself is asked at most once in this. */
@@ -32,7 +32,7 @@ const nameVerification = statement(
 )
 
 /** Begins a verification in the transaction that asks for it; an earlier one counts no more. `endpoint` is as it was written just now. */
-export function* startVerification(endpoint: Endpoint, view: View): Script<Endpoint> {
+export function* startVerification(endpoint: Endpoint, view: RenderContext): Script<Endpoint> {
   yield* endVerification(endpoint)
   const { id: endpointId, clientId, updatedAt: at } = endpoint
   const expiresAt = at + VALID_MS
@@ -97,7 +97,7 @@ export function* settleVerifications(settlements: readonly DeliverySettlement[],
       if (!verified) continue
       const place = { queue: 'delivery', clientId: verified.clientId, laneId: id }
       yield* changeLane(place, (rule) => ({ ...rule, paceMs: paceOf(verified) }), verified.updatedAt)
-      yield* regulate(verified, verified.updatedAt)
+      yield* updateProbing(verified, verified.updatedAt)
     } else if (attempt !== null && outcome.kind !== 'release') yield* send([markUnverified({ id, deliveryId, error: attempt.error })])
   }
 }

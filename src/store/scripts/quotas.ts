@@ -1,7 +1,7 @@
 /** What was used of quotas that count requests: windows of fixed length, shared by all nodes. Losing them in a crash costs a window. */
 import type { Millis } from '../../core/model.ts'
 import type { QuotaUse, QuotaWindow } from '../interfaces.ts'
-import { bind, type Call, type Columns, type Script, send, sql, statement, together } from '../script.ts'
+import { type BoundStatement, bind, type Columns, type Script, send, sql, statement, together } from '../script.ts'
 
 /** A window is over when a new one, begun now, would end a whole window later: one reading of the clock judges both columns. */
 const use = statement(
@@ -38,9 +38,9 @@ const hurry = statement((d) => (d.name === 'postgres' ? sql`set local synchronou
  */
 export function* useQuotas(uses: readonly QuotaUse[]): Script<readonly QuotaWindow[]> {
   const groups = new Map<string, QuotaUse[]>()
-  for (const one of uses) if (one.back === null) groups.set(one.key, [...(groups.get(one.key) ?? []), one])
-  const returned = uses.flatMap(({ key, back }) => (back === null ? [] : [{ key, points: 1, expire: back }]))
-  const early: Call[] = [hurry(), lock({ locked: [...new Set(uses.map(({ key }) => key))].map((key) => ({ key })) })]
+  for (const one of uses) if (one.refundWindow === null) groups.set(one.key, [...(groups.get(one.key) ?? []), one])
+  const returned = uses.flatMap(({ key, refundWindow: back }) => (back === null ? [] : [{ key, points: 1, expire: back }]))
+  const early: BoundStatement[] = [hurry(), lock({ locked: [...new Set(uses.map(({ key }) => key))].map((key) => ({ key })) })]
   if (returned.length > 0) early.push(giveBack({ back: merged(returned) }))
   yield* send(early)
 
@@ -48,13 +48,13 @@ export function* useQuotas(uses: readonly QuotaUse[]): Script<readonly QuotaWind
   const calls = [...byWindow].map(([windowMs, those]) =>
     use({ windowMs, uses: those.map((group) => ({ key: group[0]!.key, points: group.length })) }),
   )
-  const found = (yield* together(calls)).flat() as unknown as (Counted & { key: string })[]
+  const found = (yield* together(calls)).flat() as unknown as (QuotaCount & { key: string })[]
   const counts = new Map(found.map((row) => [row.key, row]))
   const over = [...groups.values()].filter((group) => counts.get(group[0]!.key)!.points > group[0]!.limit)
   if (over.length > 0) yield* send([trim({ over: over.map(([first]) => ({ key: first!.key, most: first!.limit })) })])
 
   const served = new Map<string, number>()
-  return uses.map(({ key, back }) => {
+  return uses.map(({ key, refundWindow: back }) => {
     if (back !== null) return NOTHING
     const { points, expire, leftMs } = counts.get(key)!
     const turn = (served.get(key) ?? 0) + 1
@@ -62,7 +62,7 @@ export function* useQuotas(uses: readonly QuotaUse[]): Script<readonly QuotaWind
     return { used: points - groups.get(key)!.length + turn, expire, leftMs }
   })
 }
-interface Counted {
+interface QuotaCount {
   readonly points: number
   readonly expire: Millis
   readonly leftMs: Millis

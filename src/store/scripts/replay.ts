@@ -1,11 +1,11 @@
 /** Replay: what was owed before is owed once more, page by page, each page with the mark of how far it came, in one commit. */
 import type { Endpoint, EventType, Json, Millis, State } from '../../core/model.ts'
-import type { Held, Position, ReplayCheckpoint, ReplayFilter } from '../interfaces.ts'
-import { leaveTurns, turnsFor } from '../queue/run-queue.ts'
+import type { LeaseRef, Position, ReplayCheckpoint, ReplayFilter } from '../interfaces.ts'
+import { addTurns, turnsFor } from '../queue/run-queue.ts'
 import { bind, type Columns, type Dialect, now, query, rows, type Script, type SQL, send, sql, statement, together } from '../script.ts'
-import { keepCheckpoint, resume } from './checkpoints.ts'
-import { DELIVERIES, keepEvents, keepTasks } from './deliveries.ts'
-import { readListeners, triesOf, type View } from './outbox.ts'
+import { resume, writeCheckpointCall } from './checkpoints.ts'
+import { DELIVERIES, lockEvents, lockTasks } from './deliveries.ts'
+import { type RenderContext, readListeners, triesOf } from './outbox.ts'
 
 /** Rows that one page looks at, whether they match or not. */
 const SCANNED = 1_000
@@ -99,8 +99,8 @@ function* kept(matched: readonly Candidate[]): Script<ReadonlySet<string>> {
   const tasks = named(matched.map(({ taskId }) => taskId))
   const events = named(matched.map(({ taskId, eventId }) => (taskId === null ? eventId : null)))
   const found = yield* together([
-    ...(tasks.length > 0 ? [keepTasks({ tasks })] : []),
-    ...(events.length > 0 ? [keepEvents({ events })] : []),
+    ...(tasks.length > 0 ? [lockTasks({ tasks })] : []),
+    ...(events.length > 0 ? [lockEvents({ events })] : []),
   ])
   return new Set((found as unknown as { id: string }[][]).flat().map(({ id }) => id))
 }
@@ -121,7 +121,7 @@ const copyDeliveries = statement(
  * One page of a replay, and the mark of how far it came, in one commit: whoever goes on after a crash repeats nothing and leaves out nothing.
  * Null: the task is not this claim's any more; nothing was written.
  */
-export function* replayPage(lease: Held, filter: ReplayFilter, view: View): Script<ReplayCheckpoint | null> {
+export function* replayPage(lease: LeaseRef, filter: ReplayFilter, view: RenderContext): Script<ReplayCheckpoint | null> {
   const before = yield* resume<ReplayCheckpoint>(lease, { after: null, done: false, replayed: 0, skipped: 0 }, { lock: true })
   if (before === null || before.done) return before
   const { matched, skipped, next } = sort(yield* rows<Candidate>(scan(filter, before.after)), filter)
@@ -145,8 +145,8 @@ export function* replayPage(lease: Held, filter: ReplayFilter, view: View): Scri
     ...(going.length > 0
       ? [copyDeliveries({ at, copies: going.map((one) => ({ new_id: view.newId('delivery'), from_id: one.id, most: mostOf(one) })) })]
       : []),
-    keepCheckpoint(lease, checkpoint),
-    ...leaveTurns(turnsFor(lanes, at)),
+    writeCheckpointCall(lease, checkpoint),
+    ...addTurns(turnsFor(lanes, at)),
   ])
   return checkpoint
 }

@@ -1,6 +1,6 @@
 /** What has served its time goes: ended tasks with everything of theirs, news of endpoints, deleted endpoints, remembered keys, and the memory of what was erased. */
 import { isTerminal, type Millis, type State } from '../../core/model.ts'
-import type { Aged } from '../interfaces.ts'
+import type { PrunedPage } from '../interfaces.ts'
 import { bind, type Columns, type Dialect, now, rows, type Script, send, sql, statement } from '../script.ts'
 
 /** How long a task that is gone still answers 410. */
@@ -21,10 +21,10 @@ const lockEnded = statement(
 )
 const removeTasks = statement((d) => sql`delete from tasks where id ${d.anyOf(ids(d, 'ids'))}`)
 /** Rows one statement removes. */
-const MOST_REMOVED = 500
+const MAX_REMOVED = 500
 /** Rows of a task's that one transaction removes, about: its deliveries, with all their attempts. */
-const MOST_TRACES = 5_000
-const most = sql.raw(`limit ${MOST_REMOVED}`)
+const MAX_TRACES = 5_000
+const most = sql.raw(`limit ${MAX_REMOVED}`)
 const removeLabels = statement(
   (d) =>
     sql`delete from labels where ${d.rowId} ${d.anyOf(sql`select l.${d.rowId} from labels l where l.task_id ${d.anyOf(ids(d, 'ids'))} ${most}`)}
@@ -57,7 +57,7 @@ const addTombstones = statement(
 /** Removes everything that names these tasks but the tasks themselves, attempts before the deliveries they are found by. */
 function* removeTraces(of: readonly { id: string }[]): Script<void> {
   for (const remove of [removeAttempts, removeDeliveries, removeEndings, removeNews, removeLabels])
-    while ((yield* rows(remove({ ids: of }))).length === MOST_REMOVED);
+    while ((yield* rows(remove({ ids: of }))).length === MAX_REMOVED);
 }
 const weigh = statement(
   (d) => sql`select task_id as id, count(*) + sum(tries) as n from deliveries where task_id ${d.anyOf(ids(d, 'ids'))} group by task_id`,
@@ -70,7 +70,7 @@ function* bounded<T extends { readonly id: string }>(of: readonly T[]): Script<r
   let some = 0
   for (let sum = 0; some < of.length; some++) {
     sum += 1 + (weights.get(of[some]!.id) ?? 0)
-    if (sum > MOST_TRACES && some > 0) break
+    if (sum > MAX_TRACES && some > 0) break
   }
   return of.slice(0, some)
 }
@@ -79,7 +79,7 @@ function* bounded<T extends { readonly id: string }>(of: readonly T[]): Script<r
  * Looks at the tasks made after `after`, oldest first, and removes those that ended longer ago than their type is kept and that owe nobody
  * anything. `next` is where to go on; null: the rest is too young, begin anew.
  */
-export function* ageTasks(after: string, limit: number, keepMs: (type: string) => Millis, leastMs: Millis): Script<Aged> {
+export function* ageTasks(after: string, limit: number, keepMs: (type: string) => Millis, leastMs: Millis): Script<PrunedPage> {
   const at = yield* now()
   const seen = yield* rows<{ id: string; type: string; state: State; finishedAt: Millis | null; createdAt: Millis }>(walk({ after, limit }))
   const due = seen.filter(({ type, state, finishedAt }) => isTerminal(state) && finishedAt !== null && finishedAt + keepMs(type) <= at)
@@ -133,7 +133,7 @@ const removeEndpoints = statement(
  * Removes news of endpoints after `after` that is older than `keepMs` and owed to nobody any more, with its deliveries and attempts, and endpoints
  * deleted as long ago of which nothing is left. `next` is where to go on; null: nothing more is due.
  */
-export function* ageNews(after: string, limit: number, keepMs: Millis): Script<Aged> {
+export function* ageNews(after: string, limit: number, keepMs: Millis): Script<PrunedPage> {
   const before = (yield* now()) - keepMs
   const ended = yield* rows<{ id: string }>(endedNews({ before, limit }))
   if (ended.length > 0) yield* send([removeAttemptsOf({ ids: ended }), removeDeliveriesById({ ids: ended })])

@@ -5,7 +5,7 @@ import type { Added, Changed, DueSchedule, NewSchedule, NewTask, Page, Position,
 import { bind, type Columns, first, now, query, rows, type Script, send, sql, statement } from '../script.ts'
 import { lockClient } from './clients.ts'
 import { addTasks } from './intake.ts'
-import type { View } from './outbox.ts'
+import type { RenderContext } from './outbox.ts'
 import { anyone } from './tasks.ts'
 
 /** The word that a next tick may have come nearer. */
@@ -35,7 +35,7 @@ export function* addSchedule(schedule: NewSchedule, most: number): Script<Added<
   if ((yield* first<{ n: number }>(countSchedules({ clientId })))!.n >= most) return { kind: 'full' }
   const { id, type, cron, timezone, catchUp: catch_up, template, nextAt: next_at } = schedule
   const row = { id, client_id: clientId, type, cron, timezone, catch_up, template, next_at }
-  const made = yield* first<Schedule>({ ...insertSchedule({ schedules: [row], paused: schedule.paused ? 1 : 0 }), tells: [SCHEDULES] })
+  const made = yield* first<Schedule>({ ...insertSchedule({ schedules: [row], paused: schedule.paused ? 1 : 0 }), notifies: [SCHEDULES] })
   return { kind: 'added', value: made! }
 }
 
@@ -79,7 +79,7 @@ export function* changeSchedule(
       return sql`update schedules set ${sql.join([...sets, sql`revision = revision + 1`, sql`updated_at = ${d.now}`], sql`, `)}
         where id = ${id} returning ${scheduleColumns}`
     }),
-    tells: [SCHEDULES],
+    notifies: [SCHEDULES],
   })
   return { kind: 'changed', value: changed! }
 }
@@ -126,7 +126,7 @@ const moveOn = statement(
 type Moved = Pick<Schedule, 'id' | 'clientId' | 'type' | 'template'>
 
 /** The next tick is compared and set: of many nodes one wins, and its commit holds the tasks. */
-export function* tick(ticks: readonly Tick[], view: View): Script<readonly boolean[]> {
+export function* tick(ticks: readonly Tick[], view: RenderContext): Script<readonly boolean[]> {
   const distinct = new Map(ticks.map((one) => [one.due.id, one]))
   const moved = yield* rows<Moved>(
     moveOn({
@@ -145,7 +145,7 @@ export function* tick(ticks: readonly Tick[], view: View): Script<readonly boole
   return ticks.map((one) => won.has(one.due.id) && distinct.get(one.due.id) === one)
 }
 
-function tasksOf({ id: scheduleId, clientId, type, template }: Moved, tick: Tick, view: View): readonly NewTask[] {
+function tasksOf({ id: scheduleId, clientId, type, template }: Moved, tick: Tick, view: RenderContext): readonly NewTask[] {
   const { timeoutSeconds, maxTries, ...rest } = JSON.parse(template) as TaskTemplate
   return tick.times.map((dueAt) => ({
     ...rest,

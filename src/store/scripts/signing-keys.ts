@@ -1,7 +1,7 @@
 /** The keys that sign webhooks: made, rotated, revoked. Each change tells the other nodes. */
 import type { SigningKey, SigningKeyState } from '../../core/model.ts'
 import { signingKeyColumns } from '../columns.ts'
-import type { KeyTurn } from '../interfaces.ts'
+import type { SigningKeyRotation } from '../interfaces.ts'
 import { bind, first, rows, type Script, send, sql, statement } from '../script.ts'
 
 /** The word that the keys have changed. */
@@ -70,7 +70,7 @@ const told = statement((d) => sql`select ${d.now} as now`)
 const tell = () => ({ ...told(), tells: [KEYS] })
 
 /** Does what is due, unless another node did it first; answers all keys there are, and whether the next one took over. */
-export function* turnKeys(turn: KeyTurn): Script<{ readonly keys: SigningKey[]; readonly turned: boolean }> {
+export function* turnKeys(turn: SigningKeyRotation): Script<{ readonly keys: SigningKey[]; readonly turned: boolean }> {
   let turned = false
   if (turn.activate !== null) {
     const held = yield* rows<Pick<SigningKey, 'id' | 'state'>>(hold({ retire: turn.retire, activate: turn.activate }))

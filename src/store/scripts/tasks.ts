@@ -1,19 +1,19 @@
 /** Tasks leave and enter their states here: intake, claim, settle, progress, cancel, redo, erase. */
 import { isTerminal, type Millis, type Outcome, type Task } from '../../core/model.ts'
 import { taskColumns, updatedTaskColumns } from '../columns.ts'
-import type { Owed, Progress, Reported, Settled, Settlement, TaskChange } from '../interfaces.ts'
-import type { Slots, Taking } from '../queue/claim.ts'
-import { free } from '../queue/lane.ts'
-import { byLease, leaseOf, rememberEnds } from '../queue/leases.ts'
-import { leaveTurns, type Ready, turnsFor } from '../queue/run-queue.ts'
+import type { OwedDelivery, Progress, ProgressReport, Settled, Settlement, TaskChange } from '../interfaces.ts'
+import type { LentSlots, WorkTable } from '../queue/claim.ts'
+import { leaveLanes } from '../queue/lane.ts'
+import { byLease, leaseOf, recordEndedLeases } from '../queue/leases.ts'
+import { addTurns, type ClaimableLane, turnsFor } from '../queue/run-queue.ts'
 import { queueOf } from '../queue/task-types.ts'
 import { bind, type Columns, type Dialect, first, now, rows, type Script, type SQL, send, sql, statement, together } from '../script.ts'
-import { emit, ending, type Fact, type View } from './outbox.ts'
+import { emit, ending, type Fact, type RenderContext } from './outbox.ts'
 import { TOMBSTONE_MS } from './retention.ts'
 
 export const laneOf = (task: { clientId: string; type: string; concurrencyKey: string | null }): string =>
   task.concurrencyKey === null ? `${task.clientId}/${task.type}` : `${task.clientId}/${task.type}/${task.concurrencyKey}`
-const ready = (task: Pick<Task, 'type' | 'clientId' | 'laneId'>, line: number, rank: Millis): Ready => ({
+const ready = (task: Pick<Task, 'type' | 'clientId' | 'laneId'>, line: number, rank: Millis): ClaimableLane => ({
   queue: queueOf(task.type),
   clientId: task.clientId,
   laneId: task.laneId,
@@ -38,7 +38,7 @@ const readFollowers = statement(
 )
 
 /** How tasks are taken by a claim: those that came too late end here and come back failed, the others start. */
-export const takingTasks = (leaseMs: Millis, by: string, view: View): Taking<Task> => ({
+export const takingTasks = (leaseMs: Millis, by: string, view: RenderContext): WorkTable<Task> => ({
   kind: 'task',
   ordered: true,
   *take(chosen, now): Script<readonly Task[]> {
@@ -72,7 +72,7 @@ const lateFailure = (task: Task, now: Millis): Outcome => {
         }
   return { kind: 'fail', error }
 }
-function* endLate(late: readonly Task[], now: Millis, view: View): Script<void> {
+function* endLate(late: readonly Task[], now: Millis, view: RenderContext): Script<void> {
   yield* settleTasks(
     late.map((task) => ({ id: task.id, fence: task.fence, outcome: lateFailure(task, now), back: 1 })),
     view,
@@ -80,7 +80,10 @@ function* endLate(late: readonly Task[], now: Millis, view: View): Script<void> 
 }
 
 /** Facts that are no ending are worth rendering only where somebody subscribes to them. */
-export function* announce(news: readonly { tasks: readonly Task[]; type: 'task.created' | 'task.started' }[], view: View): Script<void> {
+export function* announce(
+  news: readonly { tasks: readonly Task[]; type: 'task.created' | 'task.started' }[],
+  view: RenderContext,
+): Script<void> {
   const heard = news.flatMap(({ tasks, type }) =>
     tasks.filter((task) => task.callback !== null).map((task): Fact => ({ task, type, at: task.updatedAt })),
   )
@@ -147,9 +150,9 @@ const wishes = {
 /** The one door out of `running`: state, event and owed deliveries in one transaction. A stale fence changes nothing and is told so. */
 export function* settleTasks(
   settlements: readonly (Settlement & { readonly back?: number })[],
-  view: View,
-  slots: Slots | null = null,
-): Script<{ readonly answers: readonly Settled<Task>[]; readonly started: readonly Owed[] }> {
+  view: RenderContext,
+  slots: LentSlots | null = null,
+): Script<{ readonly answers: readonly Settled<Task>[]; readonly started: readonly OwedDelivery[] }> {
   const won = yield* rows<Task>(
     updateTasks({
       settlements: [...byLease(settlements).values()].map(({ id, fence, outcome, back }) => ({
@@ -166,7 +169,7 @@ export function* settleTasks(
   const started = yield* afterwards(won, view, slots)
   // A cancel moved the fence on.
   const held = byLease(won.map((task) => ({ id: task.id, fence: task.state === 'canceled' ? task.fence - 1 : task.fence, task })))
-  const told: Parameters<typeof rememberEnds>[0][number][] = []
+  const told: Parameters<typeof recordEndedLeases>[0][number][] = []
   const answers = settlements.map((settlement): Settled<Task> => {
     const lease = leaseOf(settlement)
     const value = held.get(lease)?.task
@@ -175,14 +178,14 @@ export function* settleTasks(
     if (as !== undefined && value!.state !== 'completed') told.push({ id, fence, clientId: value!.clientId, as })
     return { kind: 'settled', value: value! }
   })
-  yield* rememberEnds(told)
+  yield* recordEndedLeases(told)
   return { answers, started }
 }
 /** What follows when tasks left `running`, or `pending` for good: slots open, turns are left, endings are recorded. */
-function* afterwards(changed: readonly Task[], view: View, slots: Slots | null = null): Script<readonly Owed[]> {
+function* afterwards(changed: readonly Task[], view: RenderContext, slots: LentSlots | null = null): Script<readonly OwedDelivery[]> {
   if (changed.length === 0) return []
   const now = changed[0]!.updatedAt
-  const opened = yield* free(
+  const opened = yield* leaveLanes(
     changed.map((task) => ({ queue: queueOf(task.type), clientId: task.clientId, laneId: task.laneId })),
     now,
   )
@@ -191,7 +194,7 @@ function* afterwards(changed: readonly Task[], view: View, slots: Slots | null =
     // Its type has room again: what waited for that is looked at.
     return view.limited.has(queueOf(task.type)) ? [ready(task, 0, now)] : []
   })
-  yield* send(leaveTurns([...opened, ...turnsFor(waiting, now)]))
+  yield* send(addTurns([...opened, ...turnsFor(waiting, now)]))
   return yield* emit(changed.filter((task) => isTerminal(task.state)).map(ending), view, slots)
 }
 
@@ -216,7 +219,7 @@ const readLastProgress = statement(
     and w.created_at > ${bind('since')} and w.event_type = 'task.progress' and w.trigger = 'event' and coalesce(w.task_id, '') ${d.anyOf(ids(d))}`,
 )
 /** Tells those who subscribe, of each task once a second. */
-function* tellProgress(tasks: readonly Task[], view: View): Script<ReadonlyMap<string, Reported['heard']>> {
+function* emitProgress(tasks: readonly Task[], view: RenderContext): Script<ReadonlyMap<string, ProgressReport['notified']>> {
   const clients = yield* followers(tasks)
   const followed = tasks.filter((task) => task.callback !== null && clients.has(task.clientId))
   if (followed.length === 0) return new Map()
@@ -236,15 +239,18 @@ function* tellProgress(tasks: readonly Task[], view: View): Script<ReadonlyMap<s
   return new Map(followed.map(({ id }) => [id, early.has(id) ? 'early' : 'told']))
 }
 /** Reports of running tasks, the last one of each. Progress never falls within one try. */
-export function* reportProgress(reports: readonly Progress[], view: View): Script<readonly (Reported | { readonly kind: 'stale' })[]> {
+export function* reportProgress(
+  reports: readonly Progress[],
+  view: RenderContext,
+): Script<readonly (ProgressReport | { readonly kind: 'stale' })[]> {
   const last = new Map(reports.map((report) => [leaseOf(report), report]))
   const written = yield* rows<Task>(
     updateProgress({
       reports: [...last.values()].map((r) => ({ task_id: r.id, at_fence: r.fence, progress: r.progress, message: r.message })),
     }),
   )
-  const loud = new Set(reports.filter((report) => report.told).map(leaseOf))
-  const heard = yield* tellProgress(
+  const loud = new Set(reports.filter((report) => report.notify).map(leaseOf))
+  const notified = yield* emitProgress(
     written.filter((task) => loud.has(leaseOf(task))),
     view,
   )
@@ -253,7 +259,7 @@ export function* reportProgress(reports: readonly Progress[], view: View): Scrip
     const lease = leaseOf(report)
     const task = held.get(lease)
     if (!task) return { kind: 'stale' }
-    return { kind: 'settled', value: task, heard: loud.has(lease) ? (heard.get(task.id) ?? 'nobody') : 'early' }
+    return { kind: 'settled', value: task, notified: loud.has(lease) ? (notified.get(task.id) ?? 'nobody') : 'early' }
   })
 }
 
@@ -278,13 +284,13 @@ const cancel = statement(
     returning ${taskColumns}`,
 )
 /** Pending: canceled now. Running: asked to end; the first settlement wins. */
-export function* cancelTask(id: string, clientId: string | null, view: View): Script<TaskChange> {
+export function* cancelTask(id: string, clientId: string | null, view: RenderContext): Script<TaskChange> {
   const [changed] = yield* cancelTasks([id], clientId, view)
   if (!changed) return yield* unchanged(id, clientId, (task) => task.state === 'canceled' || task.state === 'running')
   return { kind: 'changed', task: changed }
 }
 /** Those of the tasks that could be canceled, or asked to end. */
-export function* cancelTasks(chosen: readonly string[], clientId: string | null, view: View): Script<readonly Task[]> {
+export function* cancelTasks(chosen: readonly string[], clientId: string | null, view: RenderContext): Script<readonly Task[]> {
   const changed = yield* rows<Task>(cancel({ ids: chosen.map((id) => ({ id })), clientId }))
   yield* afterwards(
     changed.filter(({ state }) => state === 'canceled'),
@@ -320,7 +326,7 @@ export function* redoTasks(chosen: readonly string[], clientId: string | null): 
   )
   if (redone.length === 0) return []
   yield* send(
-    leaveTurns(
+    addTurns(
       turnsFor(
         redone.map((task) => ready(task, 0, task.rank)),
         redone[0]!.updatedAt,
@@ -364,7 +370,7 @@ export function* eraseTask(id: string, clientId: string | null): Script<TaskChan
     addTombstone({ id, clientId: task.clientId, keepMs: TOMBSTONE_MS }),
   ])
   const lanes = (closed as { clientId: string; laneId: string }[]).map((row) => ({ queue: 'delivery', ...row }))
-  yield* send(leaveTurns(yield* free(lanes, task.updatedAt)))
+  yield* send(addTurns(yield* leaveLanes(lanes, task.updatedAt)))
   return { kind: 'changed', task }
 }
 
@@ -386,7 +392,7 @@ const seize = statement(
       ${d.among(sql`tasks.id`, sql`select y.task_id from ${d.records('tasks', SEIZED)} y`)} returning tasks.id as id, tasks.fence as fence`,
 )
 /** Ends pending tasks past `startBy` or `deadlineAt`, and running ones that outlived a cancel or their deadline by `graceMs`. */
-export function* endOverdue(limit: number, graceMs: Millis, view: View): Script<number> {
+export function* endOverdue(limit: number, graceMs: Millis, view: RenderContext): Script<number> {
   const at = yield* now()
   const overdue = yield* rows<Task>(readOverdue({ limit, now: at, late: at - graceMs }))
   if (overdue.length === 0) return 0

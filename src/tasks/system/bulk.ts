@@ -1,8 +1,8 @@
 /** The task types `system.cancel` and `system.retry`: what a filter matches is canceled, or begins anew. */
 
 import type { State } from '../../core/model.ts'
-import type { Room } from '../../engine/open-tasks.ts'
-import type { BulkCheckpoint, BulkFilter, Held, Store } from '../../store/interfaces.ts'
+import type { OpenTaskBudget } from '../../engine/open-tasks.ts'
+import type { BulkCheckpoint, BulkFilter, LeaseRef, Store } from '../../store/interfaces.ts'
 import { Postpone, type TaskType } from '../define.ts'
 import { walkType } from './paged-job.ts'
 
@@ -30,9 +30,9 @@ export function bulkFilterOf(clientId: string, { states, type, metadata, created
   }
 }
 
-type Page = (lease: Held, clientId: string, input: BulkInput) => Promise<BulkCheckpoint | null>
+type RunPage = (lease: LeaseRef, clientId: string, input: BulkInput) => Promise<BulkCheckpoint | null>
 const bulkType = (
-  page: Page,
+  page: RunPage,
   type: string,
   description: string,
   told: (changed: BulkCheckpoint) => string,
@@ -51,15 +51,15 @@ const bulkType = (
   })
 
 /** What one page begins anew, at most. */
-const MOST_CHANGED = 500
+const MAX_CHANGED = 500
 /** A walk that has no room looks again so much later. */
 const NO_ROOM_SECONDS = 10
 
-export const bulkTypes = (store: Pick<Store, 'bulkPage'>, room: Room): readonly TaskType[] => {
-  const page: Page = (lease, clientId, input) => store.bulkPage(lease, bulkFilterOf(clientId, input))
+export const bulkTypes = (store: Pick<Store, 'bulkPage'>, budget: OpenTaskBudget): readonly TaskType[] => {
+  const page: RunPage = (lease, clientId, input) => store.bulkPage(lease, bulkFilterOf(clientId, input))
   /** What begins anew is open again. */
-  const whileThereIsRoom: Page = async (lease, clientId, input) => {
-    if ((await room.take(clientId, MOST_CHANGED)) === 0) throw new Postpone(NO_ROOM_SECONDS)
+  const whileThereIsRoom: RunPage = async (lease, clientId, input) => {
+    if ((await budget.take(clientId, MAX_CHANGED)) === 0) throw new Postpone(NO_ROOM_SECONDS)
     return page(lease, clientId, input)
   }
   return [

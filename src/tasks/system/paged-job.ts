@@ -1,17 +1,17 @@
 /** Tasks of Ringback's own that walk along a client's rows, a page a commit: they go on where they stopped, on whichever node. */
 import type { Millis } from '../../core/model.ts'
-import type { Held, NewTask, Walked } from '../../store/interfaces.ts'
+import type { LeaseRef, NewTask, PageCheckpoint } from '../../store/interfaces.ts'
 import { defineTask, exponential, type TaskType } from '../define.ts'
 
 /** A crash spends a try, and none is the walk's fault. */
 const TRIES = 100
 const TIMEOUT_SECONDS = 604_800
 
-export interface Walk<Input, Checkpoint extends Walked> {
+export interface Walk<Input, Checkpoint extends PageCheckpoint> {
   readonly type: string
   readonly description: string
   /** Does the next page in one commit; null: another node has taken the task over. */
-  page(lease: Held, clientId: string, input: Input): Promise<Checkpoint | null>
+  page(lease: LeaseRef, clientId: string, input: Input): Promise<Checkpoint | null>
   /** The times the rows are of, first and last. */
   span(input: Input): { readonly since: Millis; readonly until: Millis }
   /** What it reports on its way. */
@@ -19,7 +19,7 @@ export interface Walk<Input, Checkpoint extends Walked> {
   result(checkpoint: Checkpoint): unknown
 }
 
-export function walkType<Input, Checkpoint extends Walked>(walk: Walk<Input, Checkpoint>): TaskType {
+export function walkType<Input, Checkpoint extends PageCheckpoint>(walk: Walk<Input, Checkpoint>): TaskType {
   return defineTask({
     type: walk.type,
     description: walk.description,

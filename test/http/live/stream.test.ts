@@ -49,7 +49,7 @@ test('a stream begins with what the task is like, tells each change, and ends wi
   expect(first?.json.data).toEqual((await client.call('GET', `/v1/tasks/${id}`)).json)
   const { fence } = await kit.claim(id)
   expect(shown(await reader.next())).toEqual(['task.started', 2, 'running', 0])
-  await kit.store.reportProgress({ id, fence, progress: 50, message: 'half', told: true })
+  await kit.store.reportProgress({ id, fence, progress: 50, message: 'half', notify: true })
   expect(shown(await reader.next())).toEqual(['task.progress', 3, 'running', 50])
   await kit.store.settleTask({ id, fence, outcome: { kind: 'complete', result: '{"rows":1}' } })
   const last = await reader.next()
@@ -277,7 +277,7 @@ test('a quiet stream says a comment every 15 s', () =>
 
 test('progress is told every 250 ms, the last of it; the end does not wait', () =>
   onManualClock(async (clock, { store }, id, fence, reader) => {
-    const report = (progress: number) => store.reportProgress({ id, fence, progress, message: null, told: true })
+    const report = (progress: number) => store.reportProgress({ id, fence, progress, message: null, notify: true })
     await reader.next()
     const next = reader.next()
     for (const progress of [10, 20, 30]) await report(progress)
@@ -297,12 +297,12 @@ test('progress is told every 250 ms, the last of it; the end does not wait', () 
 test('a reader that is slow is told the newest, and nothing piles up', () =>
   onManualClock(async (clock, { store }, id, fence, reader) => {
     for (let progress = 1; progress <= 50; progress++) {
-      await store.reportProgress({ id, fence, progress, message: null, told: true })
+      await store.reportProgress({ id, fence, progress, message: null, notify: true })
       clock.advance(1_000)
       await turns(2)
     }
     expect(shown(await reader.next())).toEqual(['task.snapshot', 52, 'running', 50])
-    await store.reportProgress({ id, fence, progress: 60, message: null, told: true })
+    await store.reportProgress({ id, fence, progress: 60, message: null, notify: true })
     await store.settleTask({ id, fence, outcome: { kind: 'complete', result: '1' } })
     await turns(20)
     // Whatever becomes of it afterwards: who reads at last is told how that generation ended.

@@ -1,7 +1,7 @@
 import { setImmediate as turn } from 'node:timers/promises'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { createApp } from '../../../src/http/app.ts'
-import { createSeats } from '../../../src/http/limits/open-calls.ts'
+import { createOpenCallLimiter } from '../../../src/http/limits/open-calls.ts'
 import { createWaits } from '../../../src/http/live/waits.ts'
 import type { Caller } from '../../../src/http/request/auth.ts'
 import { type Client, type Kit, openKit, REPORT } from '../kit.ts'
@@ -58,7 +58,7 @@ test('a read without If-None-Match ends when the task does, not at a mere change
   let hasEnded = false
   const waiting = client.call('GET', `/v1/tasks/${json.id}?wait=60`).then((answer) => [hasEnded, answer.json.status])
   const { id, fence } = await kit.claim(json.id)
-  await kit.store.reportProgress({ id, fence, progress: 50, message: 'half', told: true })
+  await kit.store.reportProgress({ id, fence, progress: 50, message: 'half', notify: true })
   await client.call('GET', `/v1/tasks/${id}`)
   hasEnded = true
   await kit.store.settleTask({ id, fence, outcome: { kind: 'complete', result: '1' } })
@@ -207,7 +207,7 @@ test('the feed of some types may end a page early, and says where to go on, with
 })
 
 test('seats are counted by client and by node, and one that is given back can be taken again', async () => {
-  const seats = createSeats({ node: 3, client: 2 }, 'calls', 'ask later')
+  const seats = createOpenCallLimiter({ node: 3, client: 2 }, 'calls', 'ask later')
   const [one, two] = ['client_1', 'client_2'].map((clientId) => ({ clientId }) as Caller)
   const held = Promise.withResolvers<string>()
   const [first, second] = [seats.hold(one!, () => held.promise), seats.take(one!)]

@@ -1,7 +1,7 @@
 /** Unknown keys: what a flood of them costs, whom it keeps out, and whom not. */
 import { hash } from 'node:crypto'
 import { afterEach, beforeEach, expect, test } from 'vitest'
-import { createGate, type Gate } from '../../../src/http/request/auth.ts'
+import { type Authenticator, createGate } from '../../../src/http/request/auth.ts'
 import { type Client, type Kit, openKit } from '../kit.ts'
 
 const MOST = 1_000
@@ -9,7 +9,7 @@ const MOST = 1_000
 let kit: Kit
 let looks: number
 let now: number
-let gate: Gate
+let gate: Authenticator
 let client: Client
 beforeEach(async () => {
   kit = await openKit()

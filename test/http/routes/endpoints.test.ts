@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import type { DeliverySettlement, Owed } from '../../../src/store/interfaces.ts'
+import type { DeliverySettlement, OwedDelivery } from '../../../src/store/interfaces.ts'
 import { type Client, type Kit, openKit, PUBLIC_URL, REPORT } from '../kit.ts'
 
 let kit: Kit
@@ -15,11 +15,15 @@ const newUrl = (): string => `https://app.example.net/hooks/${++count}`
 const create = async (more: object = {}, who = client) => (await who.call('POST', '/v1/endpoints', { url: newUrl(), ...more })).json
 
 /** Claims what is owed to an endpoint. */
-async function owedTo(endpointId: string): Promise<Owed[]> {
+async function owedTo(endpointId: string): Promise<OwedDelivery[]> {
   const { items } = await kit.store.claimDeliveries({ limit: 500, leaseMs: 60_000, by: 'boot_test' })
   return items.filter((item) => item.endpointId === endpointId)
 }
-const settlement = (owed: Owed, more: Partial<DeliverySettlement['attempt'] & object> = {}, succeeded = true): DeliverySettlement => ({
+const settlement = (
+  owed: OwedDelivery,
+  more: Partial<DeliverySettlement['attempt'] & object> = {},
+  succeeded = true,
+): DeliverySettlement => ({
   id: owed.id,
   fence: owed.fence,
   outcome: succeeded ? { kind: 'complete', result: null } : { kind: 'retry', delayMs: 5_000, error: null },
@@ -73,9 +77,11 @@ describe('An endpoint', () => {
     const row = await kit.store.findEndpoint(id, null)
     expect(JSON.stringify(row)).not.toContain('open-sesame')
     expect(JSON.stringify(row)).not.toContain(secret)
-    const { sealer } = kit.options
-    expect(sealer.open(row!.secret, { table: 'endpoints', id, column: 'secret' })).toBe(secret)
-    expect(JSON.parse(sealer.open(row!.headers!, { table: 'endpoints', id, column: 'headers' }))).toEqual({ 'X-Token': 'open-sesame' })
+    const { encryptor } = kit.options
+    expect(encryptor.decrypt(row!.secret, { table: 'endpoints', id, column: 'secret' })).toBe(secret)
+    expect(JSON.parse(encryptor.decrypt(row!.headers!, { table: 'endpoints', id, column: 'headers' }))).toEqual({
+      'X-Token': 'open-sesame',
+    })
   })
 
   test('waits for its verification where the installation or the client asks for one', async () => {
@@ -203,7 +209,7 @@ describe('A change', () => {
     const { json } = await patch(id, { headers: { 'x-a': null, 'X-b': '20', 'X-D': '4' } })
     expect(json.headers).toEqual({ 'X-b': '***', 'X-C': '***', 'X-D': '***' })
     const row = await kit.store.findEndpoint(id, null)
-    expect(JSON.parse(kit.options.sealer.open(row!.headers!, { table: 'endpoints', id, column: 'headers' }))).toEqual({
+    expect(JSON.parse(kit.options.encryptor.decrypt(row!.headers!, { table: 'endpoints', id, column: 'headers' }))).toEqual({
       'X-b': '20',
       'X-C': '3',
       'X-D': '4',
@@ -270,7 +276,7 @@ describe('Pausing, resuming, rotating', () => {
     expect(status).toBe(200)
     expect(json.secret).not.toBe(secret)
     const row = await kit.store.findEndpoint(id, null)
-    const open = (sealed: string, column: string) => kit.options.sealer.open(sealed, { table: 'endpoints', id, column })
+    const open = (sealed: string, column: string) => kit.options.encryptor.decrypt(sealed, { table: 'endpoints', id, column })
     expect(open(row!.secret, 'secret')).toBe(json.secret)
     expect(open(row!.previousSecret!, 'previous_secret')).toBe(secret)
     expect(row!.previousSecretUntil! - kit.clock.wall()).toBeGreaterThan(55_000)

@@ -89,7 +89,7 @@ describe('A new schedule', () => {
     ['no time zone', { timezone: 'Europe/Berlni' }, 'validation_failed', '#/timezone', 'which is no time zone'],
     ['no catch-up', { catchUp: 'some' }, 'validation_failed', '#/catchUp', 'one of none, one, all'],
     ['an unknown type', { type: 'no.such' }, 'task_type_not_found', '#/type', 'names no task type'],
-    ['a type of the house', { type: 'system.replay' }, 'task_type_not_found', '#/type', 'names no task type'],
+    ['a type of the context', { type: 'system.replay' }, 'task_type_not_found', '#/type', 'names no task type'],
     ['an input that does not fit', { input: { month: 7 } }, 'validation_failed', '#/input/month', 'string'],
     ['an input over 64 KiB', { type: 'anything', input: 'x'.repeat(65_536) }, 'validation_failed', '#/input', 'larger than 65536 bytes'],
     ['an endpoint of nobody', { callback: { endpointId: 'endpoint_x' } }, 'validation_failed', '#/callback/endpointId', 'none of your'],

@@ -134,7 +134,7 @@ describe('Creating', () => {
     expect(json.errors.map((error: { pointer: string }) => error.pointer)).toEqual([pointer])
   })
 
-  test('refuses what is no object, and a type that does not exist or is the house’s own', async () => {
+  test('refuses what is no object, and a type that does not exist or is the context’s own', async () => {
     for (const body of ['[]', '"x"', 'null', '1']) expect((await client.call('POST', '/v1/tasks', body)).status).toBe(422)
     for (const body of ['', '{', '{"a":}', '\u0000'])
       expect((await client.call('POST', '/v1/tasks', body)).json.code).toBe('malformed_json')

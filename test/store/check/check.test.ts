@@ -79,7 +79,7 @@ describe.each(engines)('an audit on %s', (engine) => {
     const [first, second, third, ...running] = await claimTasks(store)
     await store.settleTask(failed(first!))
     await store.settleTask(retried(second!, 60_000))
-    await store.reportProgress({ id: third!.id, fence: third!.fence, progress: 40, message: null, told: true })
+    await store.reportProgress({ id: third!.id, fence: third!.fence, progress: 40, message: null, notify: true })
     await store.cancelTask(again.id, clientId)
     for (const task of running.filter(({ id }) => id === again.id)) await store.settleTask(failed(task))
     await store.redoTask(again.id, clientId)

@@ -146,7 +146,7 @@ export function callbacks(current: Current): void {
     await addEndpoint(store, { clientId })
     await addTask(store, { clientId })
     const task = await claimOne(store)
-    await store.reportProgress({ ...task, progress: 42, message: 'page 3 of 7', told: true })
+    await store.reportProgress({ ...task, progress: 42, message: 'page 3 of 7', notify: true })
     const [sending] = (await claimDeliveries(store)).filter(({ eventType }) => eventType === 'task.progress')
     await store.settleTask(completed(task))
     const events = await store.listEvents({ clientId, after: 0, limit: 10 })
@@ -179,7 +179,7 @@ export function callbacks(current: Current): void {
     for (const id of [both, only]) await store.changeEndpoint(id, clientId, { paused: true }, null)
     await addTask(store, { clientId })
     const task = await claimOne(store)
-    const report = (progress: number, told = true) => store.reportProgress({ ...task, progress, message: null, told })
+    const report = (progress: number, told = true) => store.reportProgress({ ...task, progress, message: null, notify: told })
     const waiting = async () => {
       const { items } = await store.listDeliveries({ clientId, limit: 100, after: null })
       const of = (endpointId: string, state: string) =>
@@ -215,7 +215,7 @@ export function callbacks(current: Current): void {
     await addTask(store, { clientId })
     const task = await claimOne(store)
     for (const progress of [10, 20, 30]) {
-      await store.reportProgress({ ...task, progress, message: null, told: true })
+      await store.reportProgress({ ...task, progress, message: null, notify: true })
       await pass(1_000)
     }
     expect(await claimDeliveries(store)).toEqual([])
@@ -244,11 +244,11 @@ export function callbacks(current: Current): void {
     await addEndpoint(store, { clientId, events: '["task.progress","task.completed"]' })
     await addTask(store, { clientId })
     const task = await claimOne(store)
-    const report = (progress: number) => store.reportProgress({ ...task, progress, message: null, told: true })
+    const report = (progress: number) => store.reportProgress({ ...task, progress, message: null, notify: true })
     const states = async () => (await owedFor(clientId)).map(({ state, canceledReason }) => canceledReason ?? state).sort()
-    expect(await report(10)).toMatchObject({ kind: 'settled', heard: 'told' })
+    expect(await report(10)).toMatchObject({ kind: 'settled', notified: 'told' })
     const [sending] = await claimDeliveries(store)
-    expect(await report(20)).toMatchObject({ kind: 'settled', heard: 'early' })
+    expect(await report(20)).toMatchObject({ kind: 'settled', notified: 'early' })
     await pass(1_000)
     await report(30)
     expect(await states()).toEqual(['pending', 'running'])
@@ -269,8 +269,8 @@ export function callbacks(current: Current): void {
     await addTask(store, { clientId: another, callback: null })
     const tasks = await claimTasks(store)
     // One group: each hears of its own.
-    const answers = await Promise.all(tasks.map((task) => store.reportProgress({ ...task, progress: 10, message: null, told: true })))
-    const heard = tasks.map((task, i) => [task.clientId, task.callback, (answers[i] as { heard: string }).heard])
+    const answers = await Promise.all(tasks.map((task) => store.reportProgress({ ...task, progress: 10, message: null, notify: true })))
+    const heard = tasks.map((task, i) => [task.clientId, task.callback, (answers[i] as { notified: string }).notified])
     expect(heard.sort()).toEqual(
       [
         [clientId, '{}', 'nobody'],

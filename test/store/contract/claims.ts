@@ -100,7 +100,7 @@ export function claims(current: Current): void {
     expect(await store.settleTask(completed(late))).toEqual({ kind: 'stale' })
     expect(await store.settleTask(failed(late))).toEqual({ kind: 'stale' })
     expect(await store.settleTask(released(late))).toEqual({ kind: 'stale' })
-    expect(await store.reportProgress({ ...late, progress: 50, message: 'late', told: true })).toEqual({ kind: 'stale' })
+    expect(await store.reportProgress({ ...late, progress: 50, message: 'late', notify: true })).toEqual({ kind: 'stale' })
     expect(await store.renew('task', [late], 60_000)).toEqual([{ id, kept: false, cancelRequested: false }])
     expect(await findTask(store, id)).toEqual(before)
     expect((await store.settleTask(completed(holder))).kind).toBe('settled')
@@ -133,8 +133,8 @@ export function claims(current: Current): void {
       ['late first', 10],
       ['late last', 20],
     ] as const) {
-      const own = { ...holder, progress, message: 'mine', told: true }
-      const other = { ...late, progress: 99, message: 'late', told: true }
+      const own = { ...holder, progress, message: 'mine', notify: true }
+      const other = { ...late, progress: 99, message: 'late', notify: true }
       const reports = order === 'late first' ? [other, own] : [own, other]
       const kinds = (await Promise.all(reports.map((report) => store.reportProgress(report)))).map(({ kind }) => kind)
       expect(kinds, order).toEqual(order === 'late first' ? ['stale', 'settled'] : ['settled', 'stale'])

@@ -372,7 +372,7 @@ export function endings(current: Current): void {
     await store.addTasks({ tasks: Array.from({ length: 100 }, () => newTask({ clientId })), idempotency: null })
     const tasks = await claimTasks(store)
     const reports = tasks.map(
-      (task, i) => () => store.reportProgress({ ...task, progress: i / 2, message: i === 42 ? 'a\0b' : 'fine', told: true }),
+      (task, i) => () => store.reportProgress({ ...task, progress: i / 2, message: i === 42 ? 'a\0b' : 'fine', notify: true }),
     )
     // SQLite holds NUL in text; PostgreSQL does not.
     await expectOneRefused(store, reports, engine === 'postgres' ? 42 : null)

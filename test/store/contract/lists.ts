@@ -1,7 +1,7 @@
 /** Lists by keyset and the feed: complete, stable, in order. */
 import { expect, test } from 'vitest'
 import type { Delivery, Task } from '../../../src/core/model.ts'
-import type { DeliveryQuery, Page, Position, TaskQuery } from '../../../src/store/interfaces.ts'
+import type { DeliveryQuery, Page, Position, TaskListQuery } from '../../../src/store/interfaces.ts'
 import { addClient, addEndpoint, addTask, addTasks, claimOne, claimTasks, completed, failed, newTask } from '../../support/work.ts'
 import type { Current } from './suite.ts'
 
@@ -16,7 +16,7 @@ export function lists(current: Current): void {
       await between?.()
     }
   }
-  const tasksOf = (query: Partial<TaskQuery> & { clientId: string | null }) => (after: Position | null) =>
+  const tasksOf = (query: Partial<TaskListQuery> & { clientId: string | null }) => (after: Position | null) =>
     current().store.listTasks({ order: 'desc', limit: 10, ...query, after })
 
   test('pages of tasks are complete, without repetition and in order, in both directions, while tasks are added', async () => {
@@ -65,7 +65,7 @@ export function lists(current: Current): void {
     // Another client's labels are its own.
     await addTask(store, { clientId: await addClient(store), metadata: '{"order":"7"}' })
 
-    const ids = async (filter: Partial<TaskQuery>): Promise<string[]> =>
+    const ids = async (filter: Partial<TaskListQuery>): Promise<string[]> =>
       (await walk<Task>(tasksOf({ clientId, ...filter }))).flat().map(({ id }) => id)
     expect([mail, failing]).toContain(settled)
     expect(await ids({ states: ['failed'] })).toEqual([settled])

@@ -6,7 +6,8 @@ import type { Current } from './suite.ts'
 
 const WINDOW_MS = 60_000
 const LIMIT = 5
-const use = (store: Store, key = 'write:a', back: number | null = null) => store.useQuota({ key, limit: LIMIT, windowMs: WINDOW_MS, back })
+const use = (store: Store, key = 'write:a', back: number | null = null) =>
+  store.useQuota({ key, limit: LIMIT, windowMs: WINDOW_MS, refundWindow: back })
 
 export function quotas(current: Current): void {
   test('a window counts its uses, and a new one begins when it is over', async () => {

@@ -2,7 +2,7 @@
 import { expect, test } from 'vitest'
 import type { Endpoint } from '../../../src/core/model.ts'
 import { challengeOf } from '../../../src/core/wire.ts'
-import type { DeliverySettlement, Owed } from '../../../src/store/interfaces.ts'
+import type { DeliverySettlement, OwedDelivery } from '../../../src/store/interfaces.ts'
 import {
   addClient,
   addEndpoint,
@@ -32,7 +32,7 @@ export function verification(current: Current): void {
     return { id: await addEndpoint(current().store, { clientId, verification: 'challenge', verified: false, ...given }), clientId }
   }
   const endpoint = async (id: string): Promise<Endpoint> => (await current().store.findEndpoint(id, null))!
-  const claimOne = async (): Promise<Owed> => {
+  const claimOne = async (): Promise<OwedDelivery> => {
     const claimed = await claimDeliveries(current().store)
     expect(claimed).toHaveLength(1)
     return claimed[0]!
@@ -41,7 +41,7 @@ export function verification(current: Current): void {
     (await current().store.listDeliveries({ clientId: null, endpointId, eventType: TYPE, limit: 100, after: null })).items
   const answer = async (settlement: DeliverySettlement) => (await current().store.settleDelivery(settlement)).kind
   const health = { signal: null, succeeded: null }
-  const proved = (owed: Owed, allowedRate: number | null = null): DeliverySettlement => {
+  const proved = (owed: OwedDelivery, allowedRate: number | null = null): DeliverySettlement => {
     const settlement = delivered(owed)
     return { ...settlement, endpoint: { ...settlement.endpoint, ...health, allowedRate } }
   }
@@ -96,7 +96,7 @@ export function verification(current: Current): void {
     const { store, pass } = current()
     const { id, clientId } = await unproven()
     await owe(clientId, 1)
-    const unanswered = (owed: Owed, settlement: DeliverySettlement, error: string): DeliverySettlement => ({
+    const unanswered = (owed: OwedDelivery, settlement: DeliverySettlement, error: string): DeliverySettlement => ({
       ...settlement,
       attempt: { ...settlement.attempt!, error },
       endpoint: { ...settlement.endpoint, id: owed.endpointId, ...health },

@@ -1,7 +1,7 @@
 /** Slots that one client fills with deliveries that last: what the others get, and what becomes of those refused. */
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
-import { Slots } from '../../../src/core/fair-share.ts'
-import type { Owed, Store } from '../../../src/store/interfaces.ts'
+import { SlotShares } from '../../../src/core/fair-share.ts'
+import type { OwedDelivery, Store } from '../../../src/store/interfaces.ts'
 import { engines, type Ground, openGround } from '../../support/stores.ts'
 import { addClient, addEndpoint, addTask, claim, claimOne, completed, delivered, LEASE_MS } from '../../support/work.ts'
 
@@ -19,10 +19,10 @@ describe.each(engines)('on %s', (engine) => {
 
   /** A node of 16 slots; what it claims stays in flight until it is ended. */
   function node() {
-    const slots = new Slots()
-    const held = new Map<string, Owed>()
+    const slots = new SlotShares()
+    const held = new Map<string, OwedDelivery>()
     const free = () => TOTAL - held.size
-    const hold = (items: readonly Owed[]): void => {
+    const hold = (items: readonly OwedDelivery[]): void => {
       for (const item of items) {
         slots.take(item)
         held.set(item.id, item)
@@ -43,7 +43,7 @@ describe.each(engines)('on %s', (engine) => {
           if (!claimed.more) return claimed.refused!
         }
       },
-      async end(item: Owed) {
+      async end(item: OwedDelivery) {
         await store.settleDelivery(delivered(item))
         held.delete(item.id)
         slots.give(item)

@@ -1,10 +1,10 @@
 /** Any sequence of what clients, nodes and receivers may do: nothing is lost, no limit is exceeded, no fence falls, one end each. */
 
 import { expect, test } from 'vitest'
-import { Slots } from '../../../src/core/fair-share.ts'
+import { SlotShares } from '../../../src/core/fair-share.ts'
 import { decide } from '../../../src/core/lifecycle.ts'
 import type { Task } from '../../../src/core/model.ts'
-import type { Owed } from '../../../src/store/interfaces.ts'
+import type { OwedDelivery } from '../../../src/store/interfaces.ts'
 import { fc } from '../../support/chance.ts'
 import { type Ground, openGround } from '../../support/stores.ts'
 import {
@@ -82,8 +82,8 @@ async function world(ground: Ground) {
     },
   ]
   const held: Task[] = []
-  const sending: Owed[] = []
-  const slots = new Slots()
+  const sending: OwedDelivery[] = []
+  const slots = new SlotShares()
   const allot = () => slots.allot(SLOTS - sending.length)
   const made: string[] = []
   const erased = new Set<string>()
@@ -93,9 +93,9 @@ async function world(ground: Ground) {
   const answers = [
     delivered,
     undeliverable,
-    (owed: Owed) => undelivered(owed, 500),
-    (owed: Owed) => undelivered(owed, 500, { holdMs: 3_000 }),
-    (owed: Owed) => ({ ...undelivered(owed), outcome: { kind: 'release', delayMs: 0 } as const, attempt: null }),
+    (owed: OwedDelivery) => undelivered(owed, 500),
+    (owed: OwedDelivery) => undelivered(owed, 500, { holdMs: 3_000 }),
+    (owed: OwedDelivery) => ({ ...undelivered(owed), outcome: { kind: 'release', delayMs: 0 } as const, attempt: null }),
   ] as const
 
   const sweep = async (): Promise<void> => {

@@ -262,7 +262,7 @@ describe.each(engines)('lanes on %s', (engine) => {
         stop()
         resolve()
       })
-      store.reportProgress({ id, fence, progress: 1, message: null, told: true }).catch(reject)
+      store.reportProgress({ id, fence, progress: 1, message: null, notify: true }).catch(reject)
     })
   }
 

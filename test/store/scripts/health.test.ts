@@ -1,6 +1,6 @@
 /** Endpoints that fail, on both databases: breaker and probes, who is told, when an endpoint is disabled and enabled again, when holds end. */
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
-import type { DeliverySettlement, Owed, Store } from '../../../src/store/interfaces.ts'
+import type { DeliverySettlement, OwedDelivery, Store } from '../../../src/store/interfaces.ts'
 import { engines, type Ground, openGround } from '../../support/stores.ts'
 import {
   addClient,
@@ -47,7 +47,7 @@ describe.each(engines)('endpoints that fail, on %s', (engine) => {
         after: null,
       })
     ).items
-  const fail = (owed: Owed, more: Partial<DeliverySettlement['endpoint']> = {}) => store.settleDelivery(undelivered(owed, 0, more))
+  const fail = (owed: OwedDelivery, more: Partial<DeliverySettlement['endpoint']> = {}) => store.settleDelivery(undelivered(owed, 0, more))
   /** Fails attempts until nothing more is claimable; answers how many were made. */
   const failAll = async (more: Partial<DeliverySettlement['endpoint']> = {}): Promise<number> => {
     for (let attempts = 0; ; ) {
@@ -325,7 +325,7 @@ describe.each(engines)('endpoints that fail, on %s', (engine) => {
       await Promise.all(claimed.map((task) => store.settleTask(completed(task))))
       left -= claimed.length
     }
-    const sending: Owed[] = []
+    const sending: OwedDelivery[] = []
     for (let more = true; more; ) {
       const claimed = await store.claimDeliveries({ limit: 1_024 - sending.length, leaseMs: 30_000, by: 'boot_a' })
       sending.push(...claimed.items)

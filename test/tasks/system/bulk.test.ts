@@ -2,7 +2,7 @@
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
 import { systemClock } from '../../../src/core/clock.ts'
 import type { Task } from '../../../src/core/model.ts'
-import { createRoom } from '../../../src/engine/open-tasks.ts'
+import { createOpenTaskBudget } from '../../../src/engine/open-tasks.ts'
 import { tryOf } from '../../../src/engine/run-try.ts'
 import type { BulkFilter, Store } from '../../../src/store/interfaces.ts'
 import { Postpone } from '../../../src/tasks/define.ts'
@@ -120,7 +120,7 @@ describe.each(engines)('by filter on %s', (engine) => {
     const { createdBefore } = await filter(clientId)
     const input = { states: ENDED, type: null, metadata: null, createdAfter: null, createdBefore: new Date(createdBefore).toISOString() }
     const run = async (): Promise<unknown> => {
-      const room = createRoom({ store, clock: systemClock(), maxOpenTasks: 1_000, maxOpenTasksPerClient: 4 })
+      const room = createOpenTaskBudget({ store, clock: systemClock(), maxOpenTasks: 1_000, maxOpenTasksPerClient: 4 })
       const type = bulkTypes(store, room).find((it) => it.type === 'system.retry')!
       const silent = { info() {}, warn() {} }
       return type.run(input, { ...tryOf(lease), signal: new AbortController().signal, progress() {}, log: silent } as never)
