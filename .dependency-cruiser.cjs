@@ -1,4 +1,4 @@
-// The layers of the house: imports go down only, siblings stay apart, and every dependency has one home.
+// The layers: imports go down only, and every dependency has one home.
 
 try {
   require.resolve('@swc/core')
@@ -7,26 +7,29 @@ try {
   throw new Error('The layers cannot be checked without @swc/core, which reads TypeScript for dependency-cruiser: run npm ci.')
 }
 
-/** From the ground up. A file may import from its own layer and from those before it. */
+/** A layer for each folder, from the bottom up. A file may import from its own layer and from those before it. */
 const layers = [
-  ['words', '^src/(model|errors|clock)\\.ts$|^src/store/(store|terms)\\.ts$'],
-  [
-    'rules',
-    '^src/(lifecycle|health|task|batch|config|cron|settings|id|seal|representation|replay|bulk|walk|depth|durations|apikey|idempotency|callbackurl|legible|self|slots)\\.ts$',
-  ],
-  ['storage, webhooks, log', '^src/(store/(?!(store|terms)\\.ts)|webhook/|receiver/|client/|(observe|receiver|client)\\.ts$)'],
-  ['pump', '^src/((pump|run|threads|reseal)\\.ts$|threads/)'],
-  ['engine, API, console', '^src/((scheduler|dispatcher|janitor|schedules)\\.ts$|http/|console/)'],
-  ['platform', '^src/(platform|upkeep)\\.ts$'],
-  ['faces', '^src/(cli/|(index|testing)\\.ts$)'],
+  ['core', '^src/core/'],
+  ['config', '^src/config/'],
+  ['observe', '^src/observe/'],
+  ['store', '^src/store/'],
+  ['tasks', '^src/tasks/'],
+  ['webhook', '^src/webhook/'],
+  ['client', '^src/client/'],
+  ['receiver', '^src/receiver/'],
+  ['engine', '^src/engine/'],
+  ['http', '^src/http/'],
+  ['server', '^src/server/'],
+  ['platform', '^src/platform\\.ts$'],
+  ['cli', '^src/cli/'],
+  ['index', '^src/index\\.ts$'],
 ]
 
 /** Of these, none imports another. */
 const siblings = [
-  ['^src/store/(?!(store|terms)\\.ts)', '^src/webhook/', '^src/observe\\.ts$', '^src/receiver(/|\\.ts$)', '^src/client(/|\\.ts$)'],
-  ['^src/scheduler\\.ts$', '^src/dispatcher\\.ts$', '^src/janitor\\.ts$', '^src/schedules\\.ts$', '^src/http/', '^src/console/'],
   ['^src/store/sqlite\\.ts$', '^src/store/postgres\\.ts$'],
-  ['^src/index\\.ts$', '^src/testing\\.ts$', '^src/cli/'],
+  ['^src/tasks/', '^src/webhook/'],
+  ['^src/cli/', '^src/index\\.ts$'],
 ]
 
 const homes = {
@@ -35,18 +38,18 @@ const homes = {
   pg: '^src/store/',
   jose: '^src/webhook/(signer|keys)\\.ts$|^src/receiver/verify\\.ts$',
   undici: '^src/webhook/(transport|attempt)\\.ts$',
-  hono: '^src/(http|console)/',
+  hono: '^src/http/',
   '@hono/zod-openapi': '^src/http/',
-  '@hono/node-server': '^src/(http/|cli/|platform\\.ts$)',
+  '@hono/node-server': '^src/(http|server)/',
   commander: '^src/cli/',
-  pino: '^src/observe\\.ts$',
-  'ipaddr.js': '^src/(webhook/address|settings)\\.ts$',
-  'typeid-js': '^src/id\\.ts$',
-  canonicalize: '^src/idempotency\\.ts$',
+  pino: '^src/observe/log\\.ts$',
+  'ipaddr.js': '^src/(webhook/address|config/settings)\\.ts$',
+  'typeid-js': '^src/core/id\\.ts$',
+  canonicalize: '^src/http/request/idempotency\\.ts$',
   'eventsource-parser': '^src/client/',
-  piscina: '^src/threads\\.ts$',
-  croner: '^src/cron\\.ts$',
-  'rate-limiter-flexible': '^src/http/quotas\\.ts$',
+  piscina: '^src/engine/threads/pool\\.ts$',
+  croner: '^src/core/cron\\.ts$',
+  'rate-limiter-flexible': '^src/http/limits/rate-limit\\.ts$',
 }
 
 const rule = (name, comment, from, to) => ({ name, comment, severity: 'error', from, to })
@@ -71,15 +74,21 @@ module.exports = {
       ),
     ),
     rule(
-      'store-by-its-promise',
-      'All but the composition roots know the store by its interface, store/store.ts.',
-      { path: '^src/', pathNot: '^src/(store/|(platform|upkeep|testing)\\.ts$)' },
-      { path: '^src/store/(?!(store|terms)\\.ts)' },
+      'store-by-its-interface',
+      'All but the composition roots know the store by its interfaces and types.',
+      { path: '^src/', pathNot: '^src/(store/|platform\\.ts$|cli/)' },
+      { path: '^src/store/', pathNot: '^src/store/(interfaces|types)\\.ts$' },
+    ),
+    rule(
+      'client-and-receiver-stand-alone',
+      'The client and the receiver import core/documents.ts and nothing else of the platform.',
+      { path: '^src/(client|receiver)/' },
+      { path: '^src/', pathNot: '^src/(client|receiver)/|^src/core/documents\\.ts$' },
     ),
     rule(
       'scripts-know-no-driver',
       'A script is one body for two databases.',
-      { path: '^src/store/scripts/' },
+      { path: '^src/store/(scripts|queue|check/checks)' },
       { path: '^src/store/(sqlite|postgres|open)\\.ts$' },
     ),
     ...Object.entries(homes).map(([name, path]) =>

@@ -22,6 +22,7 @@ import { createApp } from './http/app.ts'
 import { createQuotas } from './http/limits/rate-limit.ts'
 import { createClaims } from './http/live/claims.ts'
 import { createWaits } from './http/live/waits.ts'
+import { createEventSink } from './observe/events.ts'
 import { type Log, logAttempt, logRun, openLog } from './observe/log.ts'
 import type { Store } from './store/interfaces.ts'
 import { migrateStore, openStore } from './store/open.ts'
@@ -94,7 +95,9 @@ export async function openRingback({
 }: PlatformParts): Promise<Ringback> {
   refuseInThread()
   const boot = newId(clock, 'boot')
-  const onError = (error: unknown): void => log.warn({ err: rooted(error) }, 'trouble')
+  const events = createEventSink()
+  events.on('trouble', ({ error }) => log.warn({ err: rooted(error) }, 'trouble'))
+  const onError = (error: unknown): void => events.emit('trouble', { error })
   const publicUrl = (): string => config.publicUrl
   const encryptor = createEncryptor({
     masterKey: config.masterKey,
@@ -105,7 +108,7 @@ export async function openRingback({
   const keepMs = keeping(config.retentionMs, tasks)
   const limitedTypes = tasks.flatMap(({ type, concurrency }) => (concurrency === null ? [] : [type]))
   const url = databaseUrl(config)
-  const store = await openStore({ url, clock, publicUrl, retrySchedule, keepMs, limitedTypes, owner: true, onError })
+  const store = await openStore({ url, clock, publicUrl, retrySchedule, keepMs, limitedTypes, owner: true, events })
   try {
     const budget = createOpenTaskBudget({ store, clock, ...config })
     const registry = createRegistry([...tasks, replayType(store), ...bulkTypes(store, budget)])
@@ -256,12 +259,12 @@ export async function openRingback({
       },
     })
 
-    store.onKeys(() => void keys.load().catch(onError))
-    store.onWork((kind) => {
+    store.notifications.onSigningKeys(() => void keys.load().catch(onError))
+    store.notifications.onWork((kind) => {
       for (const pump of kind === 'task' ? schedulers : [dispatcher]) pump.wake()
     })
-    store.onSchedules(() => ticker.wake())
-    store.onCancelRequest((id) => {
+    store.notifications.onSchedules(() => ticker.wake())
+    store.notifications.onCancelRequest((id) => {
       for (const pump of schedulers) pump.interrupt(id, 'canceled')
     })
     const readKeysAgain = (): void => {
@@ -330,7 +333,7 @@ const databaseUrl = ({ database }: Pick<Config, 'database'>): string =>
 
 /** @throws StartupError when the store was sealed with another master key: nothing is made anew that would hide it. */
 async function checkMasterKey(store: Store, encryptor: Encryptor): Promise<void> {
-  encryptor.verifyKeyCheck(await store.keepSetting('canary', encryptor.keyCheck()))
+  encryptor.verifyKeyCheck(await store.signing.putSettingIfAbsent({ name: 'canary', value: encryptor.keyCheck() }))
   await checkEncrypted(store, encryptor)
 }
 
@@ -354,14 +357,14 @@ export async function openKeys(config: SecuredConfig): Promise<SigningKeyAdmin> 
     const ring = createKeyRing({ store, encryptor, clock })
     return {
       async list() {
-        return (await store.listSigningKeys()).map((key) => ({ ...key, ...outlook(key) }))
+        return (await store.signing.listKeys()).map((key) => ({ ...key, ...outlook(key) }))
       },
       async rotate() {
-        await store.wantNextKey(byHand)
+        await store.signing.requestRotation({ by: byHand })
         await ring.load()
       },
       async revoke(id) {
-        if ((await store.revokeSigningKey(id, byHand)) === null)
+        if ((await store.signing.revokeKey({ id, by: byHand })) === null)
           throw new StartupError(`there is no signing key "${id}": ringback keys list shows those there are`)
         await ring.load()
       },
@@ -386,14 +389,14 @@ export async function openClients(config: Pick<Config, 'database'>): Promise<Cli
   const store = await openStore({ url: databaseUrl(config), clock, publicUrl: () => '', retrySchedule: [] })
   return {
     async create(name) {
-      const client = await store.addClient({ id: newId(clock, 'client'), name }, byHand)
+      const client = await store.access.addClient({ client: { id: newId(clock, 'client'), name }, by: byHand })
       const { key, hash, hint } = generateApiKey(clock)
       const made = { id: newId(clock, 'key'), clientId: client.id, name: '', hash, hint, taskTypes: null, expiresAt: null }
-      await store.addKey({ ...made, scopes: JSON.stringify(clientScopes) }, byHand)
+      await store.access.addKey({ key: { ...made, scopes: JSON.stringify(clientScopes) }, by: byHand })
       return { client, key }
     },
     async *list() {
-      for (let page = await store.listClients(200, null); ; page = await store.listClients(200, page.next)) {
+      for (let page = await store.access.listClients(200, null); ; page = await store.access.listClients(200, page.next)) {
         yield* page.items
         if (page.next === null) return
       }

@@ -103,3 +103,8 @@ export function toErrorLog(error: Error, depth = 0): ShownError {
     ...(error.cause instanceof Error && depth < DEEPEST_CAUSE && { cause: toErrorLog(error.cause, depth + 1) }),
   }
 }
+
+/** The database did not take a write or did not answer a read: 503 with `Retry-After: 5`. `sentence` says what became of the call. */
+export function storeUnavailable(cause: unknown, sentence: string): RingbackError {
+  return new RingbackError('temporary_reduced_capacity', sentence, { headers: { 'retry-after': '5' }, cause })
+}

@@ -5,12 +5,12 @@
 import type { Clock } from '../core/clock.ts'
 import { planTicks, readCron } from '../core/cron.ts'
 import type { Millis } from '../core/model.ts'
-import type { DueSchedule, Store } from '../store/interfaces.ts'
+import type { DueSchedule, StoreWith } from '../store/interfaces.ts'
 import type { Registry } from '../tasks/define.ts'
 import { COUNT_MS, type OpenTaskBudget } from './open-tasks.ts'
 
 export interface TickerOptions {
-  readonly store: Pick<Store, 'findDueSchedules' | 'tick'>
+  readonly store: StoreWith<{ schedules: 'findDue' | 'tick' }>
   /** Schedules of types it does not know are left to other nodes. */
   readonly registry: Pick<Registry, 'get' | 'list'>
   readonly clock: Clock
@@ -59,7 +59,7 @@ export function createTicker({ store, registry, clock, budget, onError }: Ticker
       done += granted
       const next = plan.times[done] ?? plan.nextAt
       const due = { ...schedule, nextAt }
-      const moved = await store.tick({ due, times, nextAt: next, timeoutSeconds, maxTries: retry.tries })
+      const moved = await store.schedules.tick({ due, times, nextAt: next, timeoutSeconds, maxTries: retry.tries })
       if (!moved || done >= plan.times.length || !running) return true
       nextAt = next!
     }
@@ -70,7 +70,7 @@ export function createTicker({ store, registry, clock, budget, onError }: Ticker
     /** Clients whose ticks wait: those of the others must not wait behind them. */
     const full = new Set<string>()
     while (running) {
-      const { now, items } = await store.findDueSchedules(types, MAX_DUE, [...full])
+      const { now, items } = await store.schedules.findDue(types, MAX_DUE, [...full])
       const due = items.filter(({ nextAt }) => nextAt <= now)
       if (due.length === 0) return Math.min(full.size > 0 ? COUNT_MS : POLL_MS, (items[0]?.nextAt ?? Infinity) - now)
       if (await budget.isFull()) return COUNT_MS

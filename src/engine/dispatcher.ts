@@ -45,8 +45,8 @@ export function createDispatcher(options: DispatcherOptions): Pump<OwedDelivery>
   const { store, boot, leaseMs, clock } = options
   const attempt = attempts(options)
   const source: WorkSource<OwedDelivery> = {
-    claim: (limit, allot) => store.claimDeliveries({ limit, leaseMs, by: boot, allot }),
-    renew: (held) => store.renew('delivery', held, leaseMs),
+    claim: (limit, allot) => store.deliveries.claim({ limit, leaseMs, by: boot, allot }),
+    renew: (held) => store.maintenance.renew({ kind: 'delivery', held, leaseMs }),
     async work(delivery, signal) {
       const attempted = await attempt(delivery, signal).catch((error: unknown): Attempted => {
         // A secret that does not open, a key that cannot be read: an attempt that failed, on its schedule like any other.
@@ -54,14 +54,14 @@ export function createDispatcher(options: DispatcherOptions): Pump<OwedDelivery>
         return { sent: unsent('connect', 'the webhook could not be signed; the log of the server says why'), keyId: null, ours: true }
       })
       const settlement = judge(delivery, attempted, options)
-      await settleSurely(() => store.settleDelivery(settlement), signal, clock, options.onError)
+      await settleSurely(() => store.deliveries.settle(settlement), signal, clock, options.onError)
       const { outcome } = settlement
       const { sent } = attempted
       options.onAttempt({ delivery, sent, outcome: outcome.kind, nextDelayMs: 'delayMs' in outcome ? outcome.delayMs : null })
     },
   }
   const pump = new Pump(source, { concurrency: options.concurrency, slots: new SlotShares(), leaseMs, clock, onError: options.onError })
-  store.startDeliveries(lender(pump, boot, leaseMs))
+  store.notifications.lendDeliverySlots(lender(pump, boot, leaseMs))
   return pump
 }
 

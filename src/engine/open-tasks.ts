@@ -1,16 +1,16 @@
 /** How many tasks are open: counted in portions with pauses between them, so that nothing else waits for it. */
 import type { Clock } from '../core/clock.ts'
 import type { Millis } from '../core/model.ts'
-import type { OpenMark, Store } from '../store/interfaces.ts'
+import type { OpenMark, StoreWith } from '../store/interfaces.ts'
 
 /** Between two portions: a million open tasks are counted within some seconds, a few milliseconds at a time. */
 const BREATH_MS: Millis = 10
 
 /** Pending and running tasks of a client, or of all for null: right but for what came and went while it counted. */
-export async function countOpen(store: Pick<Store, 'countOpenTasks'>, clock: Clock, clientId: string | null = null): Promise<number> {
+export async function countOpen(store: StoreWith<{ tasks: 'countOpen' }>, clock: Clock, clientId: string | null = null): Promise<number> {
   let counted = 0
   for (let after: OpenMark | null = null; ; ) {
-    const portion: { n: number; next: OpenMark | null } = await store.countOpenTasks(after, clientId)
+    const portion: { n: number; next: OpenMark | null } = await store.tasks.countOpen(after, clientId)
     counted += portion.n
     after = portion.next
     if (after === null) return counted
@@ -28,7 +28,7 @@ export interface OpenTaskBudget {
   isFull(): Promise<boolean>
 }
 export interface RoomOptions {
-  readonly store: Pick<Store, 'countOpenTasks'>
+  readonly store: StoreWith<{ tasks: 'countOpen' }>
   readonly clock: Clock
   readonly maxOpenTasks: number
   readonly maxOpenTasksPerClient: number

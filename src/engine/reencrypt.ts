@@ -11,7 +11,7 @@ const BATCH = 200
  * still had the old key may have sealed something with it after the canary was sealed anew.
  */
 export async function checkEncrypted(store: Store, encryptor: Encryptor): Promise<void> {
-  const foreign = (await store.findSealed(`v1.${encryptor.keyId}.`, 1)).find(({ encrypted: sealed }) => !encryptor.knows(sealed))
+  const foreign = (await store.signing.findEncrypted(`v1.${encryptor.keyId}.`, 1)).find(({ encrypted: sealed }) => !encryptor.knows(sealed))
   if (foreign === undefined) return
   const { table, column, id } = foreign.place
   throw new StartupError(
@@ -29,15 +29,23 @@ export async function reencrypt(store: Store, encryptor: Encryptor, signal: Abor
   let count = 0
   for (;;) {
     if (signal.aborted) return null
-    const found = await store.findSealed(prefix, BATCH)
+    const found = await store.signing.findEncrypted(prefix, BATCH)
     if (found.length === 0) break
-    await store.replaceSealed(
-      found.map(({ place, encrypted }) => ({ place, encrypted, fresh: encryptor.encrypt(encryptor.decrypt(encrypted, place), place) })),
-    )
+    await store.signing.replaceEncrypted({
+      values: found.map(({ place, encrypted }) => ({
+        place,
+        encrypted,
+        fresh: encryptor.encrypt(encryptor.decrypt(encrypted, place), place),
+      })),
+    })
     count += found.length
   }
   if (signal.aborted) return null
-  const canary = await store.keepSetting('canary', encryptor.keyCheck())
-  if (!canary.startsWith(prefix) && (await store.swapSetting('canary', canary, encryptor.keyCheck()))) count++
+  const canary = await store.signing.putSettingIfAbsent({ name: 'canary', value: encryptor.keyCheck() })
+  if (
+    !canary.startsWith(prefix) &&
+    (await store.signing.compareAndSetSetting({ name: 'canary', known: canary, value: encryptor.keyCheck() }))
+  )
+    count++
   return count
 }

@@ -38,16 +38,16 @@ export function createScheduler(options: SchedulerOptions): Pump<Task> {
   const source: WorkSource<Task> = {
     claim: async (limit) => {
       if (types.length === 0) return { items: [], nextInMs: null, more: false }
-      return store.claimTasks({ limit, leaseMs, by: boot, types })
+      return store.tasks.claim({ limit, leaseMs, by: boot, types })
     },
-    renew: (held) => store.renew('task', held, leaseMs),
+    renew: (held) => store.maintenance.renew({ kind: 'task', held, leaseMs }),
     async work(task, signal) {
       const type = registry.get(task.type)!
       const startedAt = clock.now()
       const ended = await run(task, type, signal, options)
       const outcome = decide(task, ended, type.retry.delayMs, clock)
       const settled = await settleSurely(
-        () => store.settleTask({ id: task.id, fence: task.fence, outcome }),
+        () => store.tasks.settle({ id: task.id, fence: task.fence, outcome }),
         signal,
         clock,
         options.onError,
@@ -64,7 +64,7 @@ export function createScheduler(options: SchedulerOptions): Pump<Task> {
   }
   const pump = new Pump(source, { concurrency, leaseMs, clock, onError: options.onError })
   // Only one pump can lend its slots. What goes to a thread may well wait for its claim.
-  if (!threads) store.startTasks(lender(pump, boot, leaseMs), types)
+  if (!threads) store.notifications.lendTaskSlots(lender(pump, boot, leaseMs), types)
   return pump
 }
 
@@ -147,7 +147,7 @@ function reporter(task: Task, { store, clock, onError }: SchedulerOptions): { re
       cancelGap = null
       if (fresh) write()
     })
-    store.reportProgress({ id: task.id, fence: task.fence, ...latest!, notify: told }).then((reported) => {
+    store.tasks.reportProgress({ id: task.id, fence: task.fence, ...latest!, notify: told }).then((reported) => {
       if (!told || reported.kind === 'stale') return
       followed = reported.notified !== 'nobody'
       // Another report was told too short a time ago, by the store's clock.

@@ -19,6 +19,8 @@ export interface Driver {
   read<R>(script: Script<R>): Promise<R>
   /** Whether one item of a merged statement is to blame for this error. */
   blames(error: unknown): boolean
+  /** Whether this error means that the database did not answer: a lost connection, a server that shuts down, a full disk. A read may be repeated. */
+  isUnavailable(error: unknown): boolean
   /** Why the database took nothing when it was last written to, in words for the operator; null: it did. */
   readonly refusal: string | null
   /** Tells every node, this one included. Repeats are merged. */

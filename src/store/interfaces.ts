@@ -1,8 +1,10 @@
 /**
- * What a store promises. Every method is one transaction (or one consistent read); nothing outside `store/` opens one.
- * A merged call is total: a conflict is a row of the answer, never an error that fails its neighbours.
- * `clientId: null` in a query means: the operator, who sees every client's objects.
- * `by` is who acts: given, the act and its entry in the audit log are one commit. What a client does to its own tasks leaves no entry.
+ * The store. Every method is one transaction, or one consistent read. Nothing outside `store/` opens a transaction.
+ * Every mutation takes one object. A merged call never fails its neighbours: a conflict is a row of the answer, not an error.
+ * `clientId: null` in a query means the operator, who may see the objects of every client.
+ * `by` is the caller. When it is given, the change and its entry in the audit log are one commit. A client's changes to its own tasks make no entry.
+ *
+ * @throws RingbackError `temporary_reduced_capacity` from every method while the database does not answer: nothing was changed, try again later.
  */
 import type {
   ApiKey,
@@ -74,215 +76,256 @@ import type {
 
 export type * from './types.ts'
 
-export interface Store {
-  /** The store's clock: what leases and due times are compared with. */
-  now(): Promise<Millis>
-  /** Why the database took nothing when it was last written to, in words for the operator; null: it did. */
-  readonly refusal: string | null
+/** One object of a client, or of any client when `clientId` is null, and who acts. */
+export interface Target {
+  readonly id: string
+  readonly clientId: string | null
+  readonly by?: Author | undefined
+}
+/** How many rows a page of a filter matches, and where the next page starts. */
+export interface MatchedPage {
+  readonly matched: number
+  readonly next: Position | null
+}
 
-  addTasks(intake: Intake): Promise<Submitted>
-  /** Looks a key up without writing; null: unused. */
+export interface Store {
+  readonly tasks: TaskStore
+  readonly deliveries: DeliveryStore
+  readonly events: EventStore
+  readonly endpoints: EndpointStore
+  readonly schedules: ScheduleStore
+  readonly access: AccessStore
+  readonly signing: SigningStore
+  readonly maintenance: MaintenanceStore
+  readonly notifications: Notifications
+  /** The store's clock. Leases and due times are compared with it. */
+  now(): Promise<Millis>
+  /** Why the last write failed, in words for the operator; null: it succeeded. */
+  readonly refusal: string | null
+  close(): Promise<void>
+}
+
+/**
+ * Only these methods of the store: what a component needs, and all that its tests provide.
+ * @example
+ * StoreWith<{ access: 'findKey' | 'touchKey'; notifications: 'onAccess' }>
+ */
+export type StoreWith<Parts extends { readonly [Part in keyof Store]?: keyof Store[Part] }> = {
+  readonly [Part in keyof Parts & keyof Store]: Pick<Store[Part], Parts[Part] & keyof Store[Part]>
+}
+
+export interface TaskStore {
+  add(intake: Intake): Promise<Submitted>
+  /** The answer to an earlier request with the same idempotency key, without writing; null: the key is unused. */
   findSubmitted(idempotency: Idempotency): Promise<Submitted | null>
-  /** Pending and running tasks of a client, or of all for null, portion by portion: for the depth limits. */
-  countOpenTasks(after: OpenMark | null, clientId: string | null): Promise<{ readonly n: number; readonly next: OpenMark | null }>
-  findTask(id: string, clientId: string | null): Promise<Found<Task>>
-  /** Tasks by id, for those who wait on them. Unknown ids are left out. */
-  findTasks(ids: readonly string[]): Promise<readonly Task[]>
-  /** Their revisions alone, for those who wait for a change. Unknown ids are left out. */
-  findRevisions(ids: readonly string[]): Promise<ReadonlyMap<string, number>>
-  /** The envelopes of their terminal events, each of the generation given, by the task's id. None of what was erased. */
-  findEndings(tasks: readonly Pick<Task, 'id' | 'generation'>[]): Promise<ReadonlyMap<string, Json>>
-  callbackStatuses(tasks: readonly Task[]): Promise<ReadonlyMap<string, CallbackStatus>>
-  listTasks(query: TaskListQuery): Promise<Page<Task>>
-  cancelTask(id: string, clientId: string | null, by?: Author): Promise<TaskChange>
-  redoTask(id: string, clientId: string | null, by?: Author): Promise<TaskChange>
-  eraseTask(id: string, clientId: string | null, by?: Author): Promise<TaskChange>
-  /** How many a page of the filter matches, and where the next one starts. */
-  countBulk(filter: BulkFilter, after: Position | null): Promise<{ readonly matched: number; readonly next: Position | null }>
-  /** Cancels or begins anew the next page of what a running task's filter matches, and keeps how far it came, in one commit. Null: the lease was lost. */
-  bulkPage(lease: LeaseRef, filter: BulkFilter): Promise<BulkCheckpoint | null>
-  claimTasks(claim: TaskClaim): Promise<Claimed<Task>>
-  /** What was ever said of task types: of others, nothing. */
-  listQueues(): Promise<readonly QueueState[]>
-  /** What may hold these tasks up, read together. */
-  findHolds(tasks: readonly Pick<Task, 'type' | 'laneId'>[]): Promise<TaskHolds>
-  /** Somebody who runs these types is here. */
-  seeTypes(types: readonly string[]): Promise<void>
-  /** Has nothing more of the type claimed, on any node, or ends that: what waits starts at once. */
-  pauseType(type: string, paused: boolean, by?: Author): Promise<QueueState>
-  settleTask(settlement: Settlement): Promise<Settled<Task>>
-  /** The task as it is now, if the holder of that lease ended it so; null: it did not, or that is forgotten. */
+  /** One page of a count of pending and running tasks, of a client or of all clients (null). The open-task limits use it. */
+  countOpen(after: OpenMark | null, clientId: string | null): Promise<{ readonly n: number; readonly next: OpenMark | null }>
+  find(id: string, clientId: string | null): Promise<Found<Task>>
+  /** Tasks by id. Unknown ids are left out. */
+  findMany(ids: readonly string[]): Promise<readonly Task[]>
+  list(query: TaskListQuery): Promise<Page<Task>>
+  cancel(target: Target): Promise<TaskChange>
+  /** Starts a new generation of an ended task. */
+  redo(target: Target): Promise<TaskChange>
+  erase(target: Target): Promise<TaskChange>
+  claim(claim: TaskClaim): Promise<Claimed<Task>>
+  settle(settlement: Settlement): Promise<Settled<Task>>
+  /** The task as it is now, if the holder of this lease ended it this way; null: it did not, or that is no longer remembered. */
   findEnded(lease: LeaseRef, as: LeaseEnd): Promise<Task | null>
   reportProgress(progress: Progress): Promise<ProgressReport | { readonly kind: 'stale' }>
+  countBulk(filter: BulkFilter, after: Position | null): Promise<MatchedPage>
+  /** Cancels or retries the next page of the filter's matches and stores the checkpoint, in one commit. Null: the lease was lost. */
+  runBulkPage(page: { lease: LeaseRef; filter: BulkFilter }): Promise<BulkCheckpoint | null>
+}
 
-  claimDeliveries(claim: ClaimOptions): Promise<Claimed<OwedDelivery>>
-  settleDelivery(settlement: DeliverySettlement): Promise<Settled<Delivery>>
-  findDelivery(id: string, clientId: string | null): Promise<Delivery | null>
-  listDeliveries(query: DeliveryQuery): Promise<Page<Delivery>>
+export interface DeliveryStore {
+  claim(claim: ClaimOptions): Promise<Claimed<OwedDelivery>>
+  settle(settlement: DeliverySettlement): Promise<Settled<Delivery>>
+  find(id: string, clientId: string | null): Promise<Delivery | null>
+  list(query: DeliveryQuery): Promise<Page<Delivery>>
   listAttempts(deliveryIds: readonly string[]): Promise<readonly Attempt[]>
-  /** Open: due now. Ended: a new delivery of the same event. Null: none such, or its bytes were erased. */
-  redeliver(id: string, newId: string, clientId: string | null, by?: Author): Promise<Delivery | null>
-  /** How many a page of the filter matches, and where the next one starts. */
-  countReplay(filter: ReplayFilter, after: Position | null): Promise<{ readonly matched: number; readonly next: Position | null }>
-  /** Sends the next page of a running replay again, and keeps how far it came, in one commit. Null: the lease was lost. */
-  replayPage(lease: LeaseRef, filter: ReplayFilter): Promise<ReplayCheckpoint | null>
-  /** An `endpoint.*` event for this endpoint alone, with one attempt. */
-  addPing(ping: { endpointId: string; clientId: string; eventId: string; deliveryId: string }, by?: Author): Promise<Delivery | null>
-  listEvents(query: {
+  /** An open delivery becomes due now. An ended one gets a new delivery of the same event. Null: it does not exist, or its body was erased. */
+  redeliver(target: Target & { newId: string }): Promise<Delivery | null>
+  countReplay(filter: ReplayFilter, after: Position | null): Promise<MatchedPage>
+  /** Sends the next page of a running replay and stores the checkpoint, in one commit. Null: the lease was lost. */
+  runReplayPage(page: { lease: LeaseRef; filter: ReplayFilter }): Promise<ReplayCheckpoint | null>
+  findCallbackStatuses(tasks: readonly Task[]): Promise<ReadonlyMap<string, CallbackStatus>>
+  /** What these lanes allow now. Lanes without a rule are left out. */
+  findLanes(ids: readonly string[]): Promise<readonly LaneState[]>
+}
+
+export interface EventStore {
+  list(query: {
     clientId: string | null
     taskId?: string
     types?: readonly EventType[]
-    /** A place in the client's own count of events. */
+    /** A position in the client's sequence of events. */
     after: number
-    /** The last place that is looked at. */
+    /** The last position that is read. */
     upTo?: number
     limit: number
   }): Promise<readonly Event[]>
-  /** How far one look at a client's feed goes that begins after that place, whether or not it finds much; null: to the end. */
+  /** The last position that one read of the feed after `after` looks at, however few events match; null: the end. */
   findFeedReach(clientId: string, after: number): Promise<number | null>
-  /** How many events each of these clients' feeds has counted. Unknown ids are left out. */
+  /** The latest position of each client's feed. Unknown ids are left out. */
   findSeqs(clientIds: readonly string[]): Promise<ReadonlyMap<string, number>>
-  /** Where an event stands in its client's feed; null: it is not there. */
-  findEventSeq(id: string, clientId: string): Promise<number | null>
+  /** The position of an event in its client's feed; null: there is no such event. */
+  findSeq(id: string, clientId: string): Promise<number | null>
+  /** The envelopes of the tasks' terminal events, each of the given generation, by task id. Erased ones are left out. */
+  findTerminal(tasks: readonly Pick<Task, 'id' | 'generation'>[]): Promise<ReadonlyMap<string, Json>>
+  /** The revisions of tasks, for callers that wait for a change. Unknown ids are left out. */
+  findRevisions(taskIds: readonly string[]): Promise<ReadonlyMap<string, number>>
+}
 
-  /** What these lanes allow now; of those that have no rule, nothing. */
-  findLanes(ids: readonly string[]): Promise<readonly LaneState[]>
-  /** Tells of endpoints that have failed for a day, once an episode; answers how many. */
-  tellFailing(limit: number): Promise<number>
-  /** Fails deliveries still open after `holdMs`, or after a day where the endpoint never proved itself; answers how many. */
-  expireDeliveries(limit: number, holdMs: Millis): Promise<number>
+export interface EndpointStore {
+  /** `max`: how many endpoints the client may have. */
+  add(insert: { endpoint: EndpointInsert; max: number; by?: Author | undefined }): Promise<Added<Endpoint>>
+  find(id: string, clientId: string | null): Promise<Endpoint | null>
+  /** Endpoints by id, of any client, deleted ones too. Unknown ids are left out. */
+  findMany(ids: readonly string[]): Promise<readonly Endpoint[]>
+  list(clientId: string | null, limit: number, after: Position | null): Promise<Page<Endpoint>>
+  /** `revision` null: any revision. */
+  change(change: Target & { patch: EndpointPatch; revision: number | null }): Promise<Changed<Endpoint>>
+  remove(target: Target): Promise<boolean>
+  /** Records an `endpoint.*` event for this endpoint alone, with one attempt. */
+  addPing(insert: {
+    ping: { endpointId: string; clientId: string; eventId: string; deliveryId: string }
+    by?: Author | undefined
+  }): Promise<Delivery | null>
+}
 
-  renew(kind: Kind, held: readonly LeaseRef[], leaseMs: Millis): Promise<readonly Renewal[]>
-  /** Running work whose lease has ended, or that another boot than `boot` holds (null: by lease alone); of each kind up to `limit`. */
-  findExpired(limit: number, boot: string | null): Promise<ExpiredWork>
-  /** Pending tasks past `startBy` or `deadlineAt`, and running ones whose cancel was asked for over `graceMs` ago: ended by the script. */
-  endOverdue(limit: number, graceMs: Millis): Promise<number>
+/** When tasks start: schedules, and the state of task types. */
+export interface ScheduleStore {
+  /** `max`: how many schedules the client may have. */
+  add(insert: { schedule: NewSchedule; max: number }): Promise<Added<Schedule>>
+  find(id: string, clientId: string | null): Promise<Schedule | null>
+  list(clientId: string | null, limit: number, after: Position | null): Promise<Page<Schedule>>
+  /** `stale`: the revision differs from that of `seen`, or the patch moves the next tick and the tick has already moved. */
+  change(change: Target & { patch: SchedulePatch; seen: Pick<Schedule, 'revision' | 'nextAt'> }): Promise<Changed<Schedule>>
+  /** Its tasks stay. */
+  remove(target: Target): Promise<boolean>
   /**
-   * Looks at up to `limit` tasks made after the one called `after`, and removes those that ended longer ago than their type is kept, `leastMs` at
-   * least, and owe nobody anything.
+   * Schedules of these types by their next tick, due ones first, and the store's clock. Left out: those of clients that are suspended or deleted, and
+   * the ids in `except`.
    */
-  ageTasks(after: string, limit: number, leastMs: Millis): Promise<PrunedPage>
-  /** Removes news of endpoints older than `keepMs` that is owed to nobody any more, and what is left of endpoints deleted as long ago, from `after` on. */
-  ageNews(after: string, limit: number, keepMs: Millis): Promise<PrunedPage>
-  /** Forgets idempotency keys and tombstones whose time is over. True: there may be more. */
-  forget(limit: number): Promise<boolean>
-  /** Looks at up to `limit` lanes of concurrency keys after `after`, and removes the idle ones. Where to go on; null: that was all. */
-  sweepLanes(after: string, limit: number): Promise<string | null>
-  /** Leaves a turn for every lane that has claimable work and none: a lost turn costs seconds, not a delivery. */
-  mendLanes(kind: Kind): Promise<number>
-
-  addEndpoint(endpoint: EndpointInsert, most: number, by?: Author): Promise<Added<Endpoint>>
-  findEndpoint(id: string, clientId: string | null): Promise<Endpoint | null>
-  /** Those of these ids that there are, whoever's, and deleted ones too. */
-  findEndpoints(ids: readonly string[]): Promise<readonly Endpoint[]>
-  listEndpoints(clientId: string | null, limit: number, after: Position | null): Promise<Page<Endpoint>>
-  /** `revision` null: whatever it is. */
-  changeEndpoint(
-    id: string,
-    clientId: string | null,
-    patch: EndpointPatch,
-    revision: number | null,
-    by?: Author,
-  ): Promise<Changed<Endpoint>>
-  removeEndpoint(id: string, clientId: string | null, by?: Author): Promise<boolean>
-
-  addSchedule(schedule: NewSchedule, most: number): Promise<Added<Schedule>>
-  findSchedule(id: string, clientId: string | null): Promise<Schedule | null>
-  listSchedules(clientId: string | null, limit: number, after: Position | null): Promise<Page<Schedule>>
-  /** `stale`: its revision is not `seen`'s, or the patch moves the next tick and that is not `seen`'s. */
-  changeSchedule(
-    id: string,
-    clientId: string | null,
-    patch: SchedulePatch,
-    seen: Pick<Schedule, 'revision' | 'nextAt'>,
-    by?: Author,
-  ): Promise<Changed<Schedule>>
-  /** The tasks it made stay. */
-  removeSchedule(id: string, clientId: string | null, by?: Author): Promise<boolean>
-  /** Schedules of these types by their next tick, the ones that are due first, and the store's clock. Those of clients that may not call, and of these `but`, are left out. */
-  findDueSchedules(
+  findDue(
     types: readonly string[],
     limit: number,
-    but?: readonly string[],
+    except?: readonly string[],
   ): Promise<{ readonly now: Millis; readonly items: readonly DueSchedule[] }>
-  /** Makes the tasks of ticks and moves the schedule on, in one commit. False: somebody else did, or it has changed. */
+  /** Creates the tasks of ticks and moves the schedule on, in one commit. False: another node did, or the schedule has changed. */
   tick(tick: Tick): Promise<boolean>
+  /** The recorded states of task types. Types without a record are left out. */
+  listTaskTypes(): Promise<readonly QueueState[]>
+  /** Everything that may keep these tasks from starting, in one read. */
+  findHolds(tasks: readonly Pick<Task, 'type' | 'laneId'>[]): Promise<TaskHolds>
+  /** Records that a worker of these types is running. */
+  touchTaskTypes(seen: { types: readonly string[] }): Promise<void>
+  /** Stops claims of the type on every node, or allows them again. */
+  pauseTaskType(pause: { type: string; paused: boolean; by?: Author | undefined }): Promise<QueueState>
+}
 
-  addClient(client: { id: string; name: string }, by?: Author): Promise<Client>
+export interface AccessStore {
+  addClient(insert: { client: { id: string; name: string }; by?: Author | undefined }): Promise<Client>
   findClient(id: string): Promise<Client | null>
   listClients(limit: number, after: Position | null): Promise<Page<Client>>
-  changeClient(id: string, status: 'active' | 'suspended', by?: Author): Promise<Client | null>
-  /** Ends its keys, its schedules and its work; {@link eraseClient} erases what it had. Null: there is none such. */
-  removeClient(id: string, by?: Author): Promise<Client | null>
-  /** The next deleted client, by id, of which something may be left. */
-  findDeletedClient(after: string): Promise<string | null>
-  /**
-   * Erases the next page of what a deleted client had. `more`: go on at once; `open`: what is left has not ended; `nothing` is left, and with
-   * `last` nobody looks at it again.
-   */
-  eraseClient(id: string, last: boolean): Promise<'more' | 'open' | 'nothing'>
-  addKey(key: NewKey, by?: Author): Promise<ApiKey | null>
-  /** The key with that hash and its client's status; null when unknown. */
+  changeClient(change: { id: string; status: 'active' | 'suspended'; by?: Author | undefined }): Promise<Client | null>
+  /** Ends the client's keys, schedules and work. {@link MaintenanceStore.eraseClient} erases its rows later. Null: there is no such client. */
+  removeClient(target: { id: string; by?: Author | undefined }): Promise<Client | null>
+  addKey(insert: { key: NewKey; by?: Author | undefined }): Promise<ApiKey | null>
+  /** The key with this hash and the status of its client; null: unknown. */
   findKey(hash: string): Promise<(ApiKey & { readonly clientStatus: ClientStatus | null }) | null>
   listKeys(clientId: string | null): Promise<readonly ApiKey[]>
-  revokeKey(id: string, clientId: string | null, by?: Author): Promise<ApiKey | null>
-  /** A key in the place of another that ends after the overlap: with its name, scopes, task types and length of life. Null: that one has ended. */
-  rotateKey(
-    id: string,
-    clientId: string | null,
-    fresh: Pick<ApiKey, 'id' | 'hash' | 'hint'>,
-    overlapMs: Millis,
-    by?: Author,
-  ): Promise<ApiKey | null>
-  /** Forgets keys that ended longer ago than `keepMs`; answers how many. */
-  forgetKeys(limit: number, keepMs: Millis): Promise<number>
-  /** A key is in use: written at most once a minute. */
-  useKey(id: string): Promise<unknown>
-
-  /** Uses a quota, or gives one use back: many at once are one statement. */
+  revokeKey(target: Target): Promise<ApiKey | null>
+  /**
+   * Replaces a key. The new one takes its name, scopes, task types and lifetime; the old one ends after the overlap. Null: the old one has ended.
+   */
+  rotateKey(rotation: Target & { fresh: Pick<ApiKey, 'id' | 'hash' | 'hint'>; overlapMs: Millis }): Promise<ApiKey | null>
+  /** Records that a key is in use, at most once a minute. */
+  touchKey(use: { id: string }): Promise<void>
+  /** Takes one use of a quota, or returns one. Concurrent uses are one statement. */
   useQuota(use: QuotaUse): Promise<QuotaWindow>
+  /** The audit log, newest first. A page may hold fewer entries than match; its `next` says where to continue. */
+  listAuditLog(query: AuditQuery): Promise<Page<AuditEntry>>
+}
 
-  listSigningKeys(): Promise<SigningKey[]>
-  addSigningKeys(keys: readonly SigningKey[]): Promise<SigningKey[]>
-  /** Does what is due in the keys' lives, unless another node did it first. */
-  turnKeys(turn: SigningKeyRotation): Promise<SigningKey[]>
-  /** The next key shall sign as soon as it may. */
-  wantNextKey(by?: Author): Promise<SigningKey[]>
-  /** Null: there is none such. */
-  revokeSigningKey(id: string, by?: Author): Promise<SigningKey[] | null>
-  /** Sealed values that do not begin with `prefix`, at most `limit` of each place; the canary is not among them. */
-  findSealed(prefix: string, limit: number): Promise<readonly EncryptedValue[]>
-  /** Erases secrets that were rotated away and whose overlap ended over an hour ago; answers how many. */
-  erasePreviousSecrets(limit: number): Promise<number>
-  /** Replaces values, each unless it changed meanwhile. */
-  replaceSealed(values: readonly (EncryptedValue & { readonly fresh: string })[]): Promise<void>
-  /** The audit log, newest first; a page may hold fewer than match, and say where to go on. */
-  listAudit(query: AuditQuery): Promise<Page<AuditEntry>>
-  /** Forgets entries older than `keepMs`; answers how many. */
-  forgetAudit(limit: number, keepMs: Millis): Promise<number>
-  /** A setting of the installation: writes the value when there is none; answers what is there. */
-  keepSetting(name: string, value: string): Promise<string>
-  /** Replaces a setting nobody changed meanwhile; answers whether it did. */
-  swapSetting(name: string, known: string, value: string): Promise<boolean>
+/** Signing keys, encrypted values and the installation's own settings. */
+export interface SigningStore {
+  listKeys(): Promise<SigningKey[]>
+  addKeys(insert: { keys: readonly SigningKey[] }): Promise<SigningKey[]>
+  /** Applies the due steps of the keys' lives, unless another node did. */
+  rotateKeys(rotation: SigningKeyRotation): Promise<SigningKey[]>
+  /** Asks that the next key becomes active as soon as it may. */
+  requestRotation(request: { by?: Author | undefined }): Promise<SigningKey[]>
+  /** Null: there is no such key. */
+  revokeKey(target: { id: string; by?: Author | undefined }): Promise<SigningKey[] | null>
+  /** Encrypted values that do not begin with `prefix`, at most `limit` of each column, without the key check. */
+  findEncrypted(prefix: string, limit: number): Promise<readonly EncryptedValue[]>
+  /** Replaces each value unless it changed since it was read. */
+  replaceEncrypted(replacement: { values: readonly (EncryptedValue & { readonly fresh: string })[] }): Promise<void>
+  /** Erases rotated endpoint secrets whose overlap ended over an hour ago. Returns how many. */
+  erasePreviousSecrets(page: { limit: number }): Promise<number>
+  /** Writes a setting of the installation when it is absent. Returns the stored value. */
+  putSettingIfAbsent(setting: { name: string; value: string }): Promise<string>
+  /** Replaces a setting that still has the value `known`. Returns whether it did. */
+  compareAndSetSetting(setting: { name: string; known: string; value: string }): Promise<boolean>
+}
 
-  /** Lends the slots of a pump that runs these types: their tasks start as they come in, where nothing waits before them that it could run. */
-  startTasks(starter: SlotLender<Task>, types: TaskClaim['types']): void
-  /** Lends a pump's slots: deliveries start with the fact they tell of, where their lane has room and nothing waits before them. */
-  startDeliveries(starter: SlotLender<OwedDelivery>): void
+/** What the chores of a node call. All of it is idempotent: every node may do it at any time. */
+export interface MaintenanceStore {
+  renew(renewal: { kind: Kind; held: readonly LeaseRef[]; leaseMs: Millis }): Promise<readonly Renewal[]>
+  /** Running work whose lease has ended, or that another boot than `boot` holds (null: only ended leases). At most `limit` of each kind. */
+  findExpired(limit: number, boot: string | null): Promise<ExpiredWork>
+  /** Ends pending tasks past `startBy` or `deadlineAt`, and running ones whose cancel was requested over `graceMs` ago. Returns how many. */
+  endOverdue(page: { limit: number; graceMs: Millis }): Promise<number>
+  /**
+   * Looks at up to `limit` tasks created after the task `after`. Removes those that ended longer ago than their type is kept, at least `minKeptMs`, and
+   * have no open delivery.
+   */
+  pruneTasks(page: { after: string; limit: number; minKeptMs: Millis }): Promise<PrunedPage>
+  /** Removes endpoint events older than `keptMs` without an open delivery, and the rows of endpoints deleted as long ago, starting after `after`. */
+  pruneEndpointEvents(page: { after: string; limit: number; keptMs: Millis }): Promise<PrunedPage>
+  /** Removes expired idempotency keys and tombstones. True: there may be more. */
+  pruneRecords(page: { limit: number }): Promise<boolean>
+  /** Looks at up to `limit` lanes of concurrency keys after `after` and removes the idle ones. Returns where to continue; null: that was the last page. */
+  pruneLanes(page: { after: string; limit: number }): Promise<string | null>
+  /** Adds a turn for every lane that has claimable work and no turn. A lost turn delays work by seconds and never loses it. Returns how many. */
+  repairLanes(work: { kind: Kind }): Promise<number>
+  /** Announces endpoints that have failed for a day, once for each episode. Returns how many. */
+  announceFailing(page: { limit: number }): Promise<number>
+  /** Fails deliveries still open after `holdMs`, or after one day at an endpoint that was never verified. Returns how many. */
+  expireDeliveries(page: { limit: number; holdMs: Millis }): Promise<number>
+  /** The next deleted client after this id that may still have rows; null: none. */
+  findDeletedClient(after: string): Promise<string | null>
+  /**
+   * Erases the next page of a deleted client. `more`: call again at once. `open`: the rest has not ended. `nothing`: no row is left; with `last` the
+   * client is marked as erased.
+   */
+  eraseClient(page: { id: string; last: boolean }): Promise<'more' | 'open' | 'nothing'>
+  /** Removes keys that ended longer ago than `keptMs`. Returns how many. */
+  pruneKeys(page: { limit: number; keptMs: Millis }): Promise<number>
+  /** Removes audit log entries older than `keptMs`. Returns how many. */
+  pruneAuditLog(page: { limit: number; keptMs: Millis }): Promise<number>
+}
 
-  /** Work of that kind became claimable: in process, or heard from another node. */
+/** Notifications from this node and others. A notification may be lost: polling makes up for it. Each `on…` returns the function that unsubscribes. */
+export interface Notifications {
+  /** Lends the free slots of the pump that runs these types. New tasks then start in the commit that stores them, unless older work waits. */
+  lendTaskSlots(lender: SlotLender<Task>, types: TaskClaim['types']): void
+  /** Lends the free slots of the delivery pump. Deliveries then start in the commit that creates them, where their lane allows it. */
+  lendDeliverySlots(lender: SlotLender<OwedDelivery>): void
+  /** Work of that kind became claimable. */
   onWork(listener: (kind: Kind) => void): () => void
-  /** The client of a running task asked to cancel it: heard here, or from another node. A lost word is made good by the next renewal. */
+  /** The cancel of a running task was requested. The next renewal makes up for a lost notification. */
   onCancelRequest(listener: (taskId: string) => void): () => void
-  /** A task type was paused or resumed: here, or on another node. */
-  onQueues(listener: () => void): () => void
-  /** A schedule was added or changed: here, or on another node. */
+  /** A task type was paused or resumed. */
+  onTaskTypes(listener: () => void): () => void
+  /** A schedule was added or changed. */
   onSchedules(listener: () => void): () => void
-  /** The signing keys changed: here, or on another node. */
-  onKeys(listener: () => void): () => void
-  /** A key, or every key of a client, may not mean any more what it did: here, or on another node. Null: that may be any. */
+  /** The signing keys changed. */
+  onSigningKeys(listener: () => void): () => void
+  /** A key, or every key of a client, may have changed. Null: any of them may have. */
   onAccess(listener: (id: string | null) => void): () => void
-  /** A task changed: for those who wait on it. A start is heard on its own node alone, and a word may be lost. */
+  /** A task changed. The start of a task is announced on its own node only. */
   onTask(listener: (taskId: string) => void): () => void
-  close(): Promise<void>
 }

@@ -187,6 +187,7 @@ export async function openPostgres(url: string, clock: Clock, onError: (error: E
     },
     read: (script) => once('begin isolation level repeatable read read only', () => script),
     blames: (error) => /^2[23]/.test((error as { code?: string }).code ?? ''),
+    isUnavailable,
     notify: tell,
     onNotify(each) {
       listeners.add(each)
@@ -206,6 +207,16 @@ function refusalOf(error: unknown): string | null {
   const code = String((error as { code?: unknown }).code ?? '')
   if (code === '53100') return 'takes no writes: the disk is full'
   return /^(53|58|25006)/.test(code) ? `takes no writes (${code})` : null
+}
+
+/**
+ * Classes 08 (connection), 53 and 58 (resources, disk), 57P (shutdown); and what Node and pg throw without a code of the server when the connection
+ * is gone or does not answer in time.
+ */
+function isUnavailable(error: unknown): boolean {
+  const { code, message } = error as { code?: unknown; message?: unknown }
+  if (typeof code === 'string') return /^(08|53|57P|58|25006|25P03)/.test(code) || /^E[A-Z]{3,}/.test(code)
+  return /connection terminated|connection error|timeout|client was closed|cannot use a pool/i.test(String(message))
 }
 
 /** Hears what other nodes tell, over a connection of its own that is opened again whenever it breaks. `*` means: look at everything. */

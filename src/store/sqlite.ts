@@ -142,9 +142,11 @@ function written(text: readonly string[], slots: readonly (Slot | RowSource)[], 
   })
 }
 
+const codeOf = (error: unknown): string => (error instanceof Database.SqliteError ? error.code : '')
+
 /** What an error says about the disk, and not about what was written; null: nothing. */
 function refusalOf(error: unknown): string | null {
-  const code = error instanceof Database.SqliteError ? error.code : ''
+  const code = codeOf(error)
   if (code.startsWith('SQLITE_FULL')) return 'takes no writes: the disk is full'
   return /^SQLITE_(IOERR|READONLY|CANTOPEN|CORRUPT|NOTADB)/.test(code) ? `takes no writes (${code})` : null
 }
@@ -274,6 +276,7 @@ export function openSqlite(file: string, clock: Clock): Driver {
       }),
     read: async (script) => look(reader, script),
     blames: (error) => error instanceof Database.SqliteError && /^SQLITE_(CONSTRAINT|MISMATCH|TOOBIG|ERROR|RANGE)/.test(error.code),
+    isUnavailable: (error) => refusalOf(error) !== null || /^SQLITE_(BUSY|LOCKED|NOMEM)/.test(codeOf(error)),
     notify: tell,
     onNotify(listener) {
       listeners.add(listener)

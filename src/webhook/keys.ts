@@ -4,19 +4,9 @@ import { type CryptoKey, calculateJwkThumbprint, exportJWK, generateKeyPair, imp
 import type { Clock } from '../core/clock.ts'
 import type { Encryptor } from '../core/encryption.ts'
 import type { Millis, SigningKey, SigningKeyState } from '../core/model.ts'
-import type { SigningKeyRotation } from '../store/interfaces.ts'
+import type { SigningKeyRotation, StoreWith } from '../store/interfaces.ts'
 
 /** What the ring asks of a store. */
-export interface SigningKeyStore {
-  listSigningKeys(): Promise<SigningKey[]>
-  /**
-   * Keeps those of `keys` whose slot is free (there is one active key and one next) and answers every row, in one transaction:
-   * two nodes that start at once end with the same active and the same next.
-   */
-  addSigningKeys(keys: readonly SigningKey[]): Promise<SigningKey[]>
-  /** Does what is due, unless another node did it first; answers every row. */
-  turnKeys(turn: SigningKeyRotation): Promise<SigningKey[]>
-}
 
 export interface ActiveKey {
   /** RFC 7638 thumbprint. */
@@ -44,7 +34,7 @@ export interface KeyRing {
 }
 
 export interface KeyRingOptions {
-  readonly store: SigningKeyStore
+  readonly store: StoreWith<{ signing: 'listKeys' | 'addKeys' | 'rotateKeys' }>
   readonly encryptor: Pick<Encryptor, 'encrypt' | 'decrypt'>
   readonly clock: Pick<Clock, 'now'>
 }
@@ -90,14 +80,14 @@ export function createKeyRing({ store, encryptor, clock }: KeyRingOptions): KeyR
   const read = async (): Promise<void> => {
     const read = ++reads
     const readAt = clock.now()
-    let keys = await store.listSigningKeys()
+    let keys = await store.signing.listKeys()
     const turn = planKeys(keys, readAt)
-    if (turn.activate !== null || turn.remove.length > 0) keys = await store.turnKeys(turn)
+    if (turn.activate !== null || turn.remove.length > 0) keys = await store.signing.rotateKeys(turn)
     const missing = (['active', 'next'] as const).filter((state) => keys.every((key) => key.state !== state))
     if (missing.length > 0) {
       // A wrong master key stops here, at a key it cannot open, instead of making keys nobody trusts.
       for (const key of keys) if (key.state !== 'revoked') privateJwk(key)
-      keys = await store.addSigningKeys(await Promise.all(missing.map(generateSigningKey)))
+      keys = await store.signing.addKeys({ keys: await Promise.all(missing.map(generateSigningKey)) })
     }
     const seen = { readAt, active: await activeOf(keys), jwks: publish(keys) }
     // A read that began earlier may end later: it must not bring back a key that was revoked in between.

@@ -53,20 +53,20 @@ describe.each(engines)('the table of transitions in %s', (engine) => {
   /** Each verb by all the doors that lead to it. */
   const carryOut: Record<Verb, (id: string) => Promise<unknown>> = {
     claim: () => claimTasks(store),
-    complete: (id) => store.settleTask({ id, fence: 7, outcome: outcomes.complete }),
-    retry: (id) => store.settleTask({ id, fence: 7, outcome: outcomes.retry }),
-    release: (id) => store.settleTask({ id, fence: 7, outcome: outcomes.release }),
+    complete: (id) => store.tasks.settle({ id, fence: 7, outcome: outcomes.complete }),
+    retry: (id) => store.tasks.settle({ id, fence: 7, outcome: outcomes.retry }),
+    release: (id) => store.tasks.settle({ id, fence: 7, outcome: outcomes.release }),
     async fail(id) {
-      await store.settleTask({ id, fence: 7, outcome: outcomes.fail })
+      await store.tasks.settle({ id, fence: 7, outcome: outcomes.fail })
       await ground.sql(`update tasks set deadline_at = 1 where id = '${id}'`)
-      await store.endOverdue(10, 0)
+      await store.maintenance.endOverdue({ limit: 10, graceMs: 0 })
     },
-    requestCancel: (id) => store.cancelTask(id, null),
+    requestCancel: (id) => store.tasks.cancel({ id, clientId: null }),
     async cancel(id) {
-      await store.cancelTask(id, null)
-      await store.settleTask({ id, fence: 7, outcome: outcomes.cancel })
+      await store.tasks.cancel({ id, clientId: null })
+      await store.tasks.settle({ id, fence: 7, outcome: outcomes.cancel })
     },
-    redo: (id) => store.redoTask(id, null),
+    redo: (id) => store.tasks.redo({ id, clientId: null }),
   }
 
   test.each(everyStateAndVerb)('a task: %s from %s leads to %s', async (verb, from, to) => {
@@ -96,7 +96,7 @@ describe.each(engines)('the table of transitions in %s', (engine) => {
         const { id } = await addTask(store, { clientId: await addClient(store) })
         const task = (await claimTasks(store)).find((each) => each.id === id)!
         const outcome = decide(task, ended, () => delayMs, clock)
-        expect(await store.settleTask({ id, fence: task.fence, outcome })).toMatchObject({ kind: 'settled', value: { state: 'pending' } })
+        expect(await store.tasks.settle({ id, fence: task.fence, outcome })).toMatchObject({ kind: 'settled', value: { state: 'pending' } })
         const { dueAt } = await findTask(store, id)
         expect(Number.isInteger(dueAt)).toBe(true)
         expect(() => new Date(dueAt).toISOString()).not.toThrow()
@@ -111,14 +111,15 @@ describe.each(engines)('the table of transitions in %s', (engine) => {
       const clientId = await addClient(store)
       await addEndpoint(store, { clientId })
       await addTask(store, { clientId })
-      await store.settleTask(completed(await claimOne(store)))
-      const [owed] = (await store.listDeliveries({ clientId, limit: 1, after: null })).items
+      await store.tasks.settle(completed(await claimOne(store)))
+      const [owed] = (await store.deliveries.list({ clientId, limit: 1, after: null })).items
       await put('deliveries', owed!.id, from)
-      const before = await store.findDelivery(owed!.id, null)
+      const before = await store.deliveries.find(owed!.id, null)
       const { endpoint } = undelivered(owed!)
-      if (verb === 'claim') await store.claimDeliveries(claim())
-      else await store.settleDelivery({ id: owed!.id, fence: 7, outcome: outcomes[verb as keyof typeof outcomes], attempt: null, endpoint })
-      const delivery = (await store.findDelivery(owed!.id, null))!
+      if (verb === 'claim') await store.deliveries.claim(claim())
+      else
+        await store.deliveries.settle({ id: owed!.id, fence: 7, outcome: outcomes[verb as keyof typeof outcomes], attempt: null, endpoint })
+      const delivery = (await store.deliveries.find(owed!.id, null))!
       if (to === undefined) expect(delivery).toEqual(before)
       else expect(delivery).toMatchObject({ state: to, tries: verb === 'release' ? 0 : 1, fence: verb === 'claim' ? 8 : 7 })
     },

@@ -48,7 +48,7 @@ describe.each(engines)('on %s', (engine) => {
     for (let round = 0; (await open()) > 0; round++) {
       const nodes = [store, await ground.anotherNode()]
       const claimed = await Promise.all(
-        nodes.flatMap((node, n) => [1, 2].map((m) => node.claimTasks({ ...claim({ limit: 4, by: `boot_${n}_${m}` }), types }))),
+        nodes.flatMap((node, n) => [1, 2].map((m) => node.tasks.claim({ ...claim({ limit: 4, by: `boot_${n}_${m}` }), types }))),
       )
       const items = claimed.flatMap((one) => one.items)
       most = Math.max(most, await running('scarce.one'))
@@ -57,12 +57,12 @@ describe.each(engines)('on %s', (engine) => {
       expect(new Set(keyed.map(({ clientId }) => clientId)).size, 'one of a key').toBe(keyed.length)
       // Every other one is held by a node that is killed here; the rest ends well.
       const dead = items.filter((_, i) => (i + round) % 2 === 0)
-      await Promise.all(items.filter((task) => !dead.includes(task)).map((task) => store.settleTask(completed(task))))
-      expect((await store.findExpired(100, null)).tasks, 'not before their lease ends').toEqual([])
+      await Promise.all(items.filter((task) => !dead.includes(task)).map((task) => store.tasks.settle(completed(task))))
+      expect((await store.maintenance.findExpired(100, null)).tasks, 'not before their lease ends').toEqual([])
       await ground.pass(LEASE_MS + 1)
-      const expired = (await store.findExpired(100, null)).tasks
+      const expired = (await store.maintenance.findExpired(100, null)).tasks
       expect(expired.map(({ id }) => id).sort()).toEqual(dead.map(({ id }) => id).sort())
-      await Promise.all(expired.map((task) => store.settleTask(retried(task))))
+      await Promise.all(expired.map((task) => store.tasks.settle(retried(task))))
       expect(await running('scarce.one')).toBe(0)
       await ground.pass(200)
       expect(round).toBeLessThan(60)
@@ -141,7 +141,7 @@ describe.each(engines)('on %s', (engine) => {
       // Twice as many come as are taken.
       await addTasks(store, 2, { clientId, priority: 60 })
       found = await claimOne(store)
-      await store.settleTask(completed(found))
+      await store.tasks.settle(completed(found))
       await ground.pass(10_000)
       expect(claims).toBeLessThan(40)
     }
@@ -174,7 +174,7 @@ describe.each(engines)('on %s', (engine) => {
           return explained(claimScript(takingTasks(LEASE_MS, 'boot_a', view), queues, 10, newFairCursor()), driver, visits)
         })
         expect(taken.taken.map((task) => task.id)).toEqual([id])
-        await store.settleTask(completed(taken.taken[0]!))
+        await store.tasks.settle(completed(taken.taken[0]!))
         return {
           statements: visits.length,
           rows: visits.reduce((sum, { rows }) => sum + rows, 0),
@@ -213,21 +213,21 @@ describe.each(engines)('on %s', (engine) => {
       for (let i = 0; i < 50; i++) {
         const tasks = await claimTasks(store)
         expect(tasks).toHaveLength(1)
-        await store.settleTask(completed(tasks[0]!))
+        await store.tasks.settle(completed(tasks[0]!))
       }
     })
   })
 
   test('turns that pile up in a paused type are eaten in portions, and none of its tasks is lost', async () => {
     const clientId = await addClient(store)
-    await store.pauseType('report.build', true)
+    await store.schedules.pauseTaskType({ type: 'report.build', paused: true })
     const { id, laneId } = await addTask(store, { clientId })
     const many =
       engine === 'postgres'
         ? 'generate_series(1, 12000) s(n)'
         : '(with recursive s(n) as (select 1 union all select n + 1 from s where n < 12000) select n from s) s'
     await ground.sql(`insert into turns (queue, client_id, lane_id, turn) select queue, client_id, lane_id, turn from turns, ${many}`)
-    await store.pauseType('report.build', false)
+    await store.schedules.pauseTaskType({ type: 'report.build', paused: false })
     expect((await claimTasks(store)).map((task) => task.id)).toEqual([id])
     expect(await count(`select count(*) as n from turns where lane_id = '${laneId}'`)).toBe(7_001)
     for (let i = 0; i < 3; i++) await claimTasks(store)

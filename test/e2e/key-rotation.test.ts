@@ -38,27 +38,27 @@ describe.each(engines)('keys on %s', (engine) => {
     await ring.load()
     return ring
   }
-  const states = async () => Object.fromEntries((await store.listSigningKeys()).map(({ id, state }) => [id, state]))
-  const idOf = async (state: string) => (await store.listSigningKeys()).find((key) => key.state === state)?.id
+  const states = async () => Object.fromEntries((await store.signing.listKeys()).map(({ id, state }) => [id, state]))
+  const idOf = async (state: string) => (await store.signing.listKeys()).find((key) => key.state === state)?.id
   const published = (ring: { jwks(): { body: string } }) => JSON.parse(ring.jwks().body).keys.map(({ kid }: { kid: string }) => kid)
 
   test('a rotation that is asked for waits until the next key was published for a day, then happens once, whoever sees it first', async () => {
     const encryptor = createEncryptor({ masterKey: newKey(), clock })
     await ringAt(encryptor)
     const [first, second] = [await idOf('active'), await idOf('next')]
-    await store.wantNextKey()
+    await store.signing.requestRotation({})
     await ground.pass(DAY - 60_000)
     await ringAt(encryptor)
     expect(await idOf('active'), 'too early').toBe(first)
     await ground.pass(120_000)
     await Promise.all([ringAt(encryptor), ringAt(encryptor), ringAt(encryptor)])
     expect(await states()).toMatchObject({ [first!]: 'retiring', [second!]: 'active' })
-    expect(await store.listSigningKeys()).toHaveLength(3)
+    expect(await store.signing.listKeys()).toHaveLength(3)
     const ring = await ringAt(encryptor)
     expect(published(ring)).toEqual([second, await idOf('next'), first])
     expect((await ring.active()).kid).toBe(second)
     // A second wish is a wish for the key after.
-    expect((await store.listSigningKeys()).find(({ state }) => state === 'next')!.wantedAt).toBe(null)
+    expect((await store.signing.listKeys()).find(({ state }) => state === 'next')!.wantedAt).toBe(null)
     await ground.pass(7 * DAY)
     expect(published(await ringAt(encryptor))).not.toContain(first)
     expect(Object.keys(await states())).not.toContain(first)
@@ -75,7 +75,7 @@ describe.each(engines)('keys on %s', (engine) => {
     await ground.pass(2 * DAY)
     await Promise.all([ringAt(encryptor), ringAt(encryptor)])
     expect(await idOf('active')).toBe(next)
-    const { items } = await store.listAudit({ action: 'signingKey.rotate', limit: 10, after: null })
+    const { items } = await store.access.listAuditLog({ action: 'signingKey.rotate', limit: 10, after: null })
     expect(items.map(({ actor, target, details }) => ({ actor, target, details: JSON.parse(details) }))).toEqual([
       { actor: 'system', target: next, details: { retired } },
     ])
@@ -85,18 +85,18 @@ describe.each(engines)('keys on %s', (engine) => {
     const encryptor = createEncryptor({ masterKey: newKey(), clock })
     const ring = await ringAt(encryptor)
     const [first, second] = [await idOf('active'), await idOf('next')]
-    expect(await store.revokeSigningKey('nothing')).toBe(null)
-    await store.revokeSigningKey(first!)
+    expect(await store.signing.revokeKey({ id: 'nothing' })).toBe(null)
+    await store.signing.revokeKey({ id: first! })
     await ring.load()
     expect((await ring.active()).kid).toBe(second)
     expect(published(ring)).toEqual([second, await idOf('next')])
-    const revoked = (await store.listSigningKeys()).find(({ id }) => id === first)!
+    const revoked = (await store.signing.listKeys()).find(({ id }) => id === first)!
     expect(revoked).toMatchObject({ state: 'revoked', privateJwk: '' })
-    await store.revokeSigningKey(first!)
+    await store.signing.revokeKey({ id: first! })
     expect(await idOf('active'), 'revoking it again changes nothing').toBe(second)
     // The next one, and one that retires, can be revoked as well.
     const third = (await idOf('next'))!
-    await store.revokeSigningKey(third)
+    await store.signing.revokeKey({ id: third })
     await ring.load()
     expect(published(ring)).not.toContain(third)
     expect(published(ring)).toHaveLength(2)
@@ -106,8 +106,8 @@ describe.each(engines)('keys on %s', (engine) => {
     await ringAt()
     const other = await ground.anotherNode()
     const heard = Promise.withResolvers<void>()
-    const stop = other.onKeys(() => heard.resolve())
-    await store.wantNextKey()
+    const stop = other.notifications.onSigningKeys(() => heard.resolve())
+    await store.signing.requestRotation({})
     await heard.promise
     stop()
   })
@@ -115,28 +115,33 @@ describe.each(engines)('keys on %s', (engine) => {
   test('after a new master key everything is sealed anew, the canary last, also by two nodes at once; then the old key is not needed', async () => {
     const [oldKey, newKeyText] = [newKey(), newKey()]
     const old = createEncryptor({ masterKey: oldKey, clock })
-    await store.keepSetting('canary', old.keyCheck())
+    await store.signing.putSettingIfAbsent({ name: 'canary', value: old.keyCheck() })
     await ringAt(old)
     const clientId = await addClient(store)
     const sealedEndpoint = newEndpoint({ clientId })
     const place = (column: string) => ({ table: 'endpoints', id: sealedEndpoint.id, column })
-    await store.addEndpoint(
-      {
+    await store.endpoints.add({
+      endpoint: {
         ...sealedEndpoint,
         secret: old.encrypt('whsec_1', place('secret')),
         headers: old.encrypt('{"a":"b"}', place('headers')),
       },
-      MANY,
-    )
-    await store.changeEndpoint(sealedEndpoint.id, null, { previousSecret: old.encrypt('whsec_0', place('previous_secret')) }, null)
+      max: MANY,
+    })
+    await store.endpoints.change({
+      id: sealedEndpoint.id,
+      clientId: null,
+      patch: { previousSecret: old.encrypt('whsec_0', place('previous_secret')) },
+      revision: null,
+    })
 
     const alone = createEncryptor({ masterKey: newKeyText, clock })
     const both = createEncryptor({ masterKey: newKeyText, previousMasterKey: oldKey, clock })
-    const canary = () => store.keepSetting('canary', '')
+    const canary = () => store.signing.putSettingIfAbsent({ name: 'canary', value: '' })
     expect(() => alone.verifyKeyCheck(old.keyCheck()), 'before').toThrow(/RINGBACK_MASTER_KEY_PREVIOUS/)
     await Promise.all([reencrypt(store, both, going), reencrypt(store, both, going)])
     alone.verifyKeyCheck(await canary())
-    const endpoint = (await store.findEndpoint(sealedEndpoint.id, null))!
+    const endpoint = (await store.endpoints.find(sealedEndpoint.id, null))!
     expect(alone.decrypt(endpoint.secret, place('secret'))).toBe('whsec_1')
     expect(alone.decrypt(endpoint.previousSecret!, place('previous_secret'))).toBe('whsec_0')
     expect(alone.decrypt(endpoint.headers!, place('headers'))).toBe('{"a":"b"}')
@@ -148,11 +153,11 @@ describe.each(engines)('keys on %s', (engine) => {
     await ringAt()
     const [first, second] = [(await idOf('active'))!, (await idOf('next'))!]
     const turn = { activate: second, retire: first, remove: [] }
-    await store.revokeSigningKey(second)
-    await store.turnKeys(turn)
+    await store.signing.revokeKey({ id: second })
+    await store.signing.rotateKeys(turn)
     expect(await idOf('active'), 'the plan is out of date').toBe(first)
     const other = await ground.anotherNode()
-    await Promise.all([store, other].map((node) => node.turnKeys({ ...turn, activate: 'nothing' })))
+    await Promise.all([store, other].map((node) => node.signing.rotateKeys({ ...turn, activate: 'nothing' })))
     expect(await states()).toEqual({ [first]: 'active', [second]: 'revoked' })
   })
 
@@ -164,9 +169,9 @@ describe.each(engines)('keys on %s', (engine) => {
       const [active, next] = [(await idOf('active'))!, (await idOf('next'))!]
       const revoked = round % 2 ? active : next
       const turn = { activate: next, retire: active, remove: [] }
-      await Promise.all(nodes.flatMap((node) => [node.turnKeys(turn), node.revokeSigningKey(revoked)]))
+      await Promise.all(nodes.flatMap((node) => [node.signing.rotateKeys(turn), node.signing.revokeKey({ id: revoked })]))
       await Promise.all([ringAt(encryptor), ringAt(encryptor)])
-      const now = await store.listSigningKeys()
+      const now = await store.signing.listKeys()
       expect(now.filter(({ state }) => state === 'active')).toHaveLength(1)
       expect(now.filter(({ state }) => state === 'next')).toHaveLength(1)
       expect(now.find(({ id }) => id === revoked)).toMatchObject({ state: 'revoked', privateJwk: '' })
@@ -179,30 +184,30 @@ describe.each(engines)('keys on %s', (engine) => {
     const both = createEncryptor({ masterKey: newKeyText, previousMasterKey: oldKey, clock })
     const alone = createEncryptor({ masterKey: newKeyText, clock })
     const canary = old.keyCheck()
-    await store.keepSetting('canary', canary)
+    await store.signing.putSettingIfAbsent({ name: 'canary', value: canary })
     const clientId = await addClient(store)
     const endpoint = newEndpoint({ clientId })
     const place = { table: 'endpoints', id: endpoint.id, column: 'secret' }
-    await store.addEndpoint({ ...endpoint, secret: old.encrypt('whsec_1', place) }, MANY)
+    await store.endpoints.add({ endpoint: { ...endpoint, secret: old.encrypt('whsec_1', place) }, max: MANY })
     const cut = new AbortController()
     cut.abort()
     expect(await reencrypt(store, both, cut.signal)).toBe(null)
-    expect(await store.keepSetting('canary', ''), 'the canary is the last').toBe(canary)
+    expect(await store.signing.putSettingIfAbsent({ name: 'canary', value: '' }), 'the canary is the last').toBe(canary)
 
     // A client rotates the secret after the old value was read and before its replacement is written.
-    const found = await store.findSealed(`v1.${both.keyId}.`, 10)
+    const found = await store.signing.findEncrypted(`v1.${both.keyId}.`, 10)
     const rotated = old.encrypt('whsec_2', place)
-    await store.changeEndpoint(endpoint.id, null, { secret: rotated }, null)
-    await store.replaceSealed(
-      found.map((value) => ({ ...value, fresh: both.encrypt(both.decrypt(value.encrypted, value.place), value.place) })),
-    )
-    expect((await store.findEndpoint(endpoint.id, null))!.secret).toBe(rotated)
+    await store.endpoints.change({ id: endpoint.id, clientId: null, patch: { secret: rotated }, revision: null })
+    await store.signing.replaceEncrypted({
+      values: found.map((value) => ({ ...value, fresh: both.encrypt(both.decrypt(value.encrypted, value.place), value.place) })),
+    })
+    expect((await store.endpoints.find(endpoint.id, null))!.secret).toBe(rotated)
     await reencrypt(store, both, going)
-    expect(alone.decrypt((await store.findEndpoint(endpoint.id, null))!.secret, place)).toBe('whsec_2')
+    expect(alone.decrypt((await store.endpoints.find(endpoint.id, null))!.secret, place)).toBe('whsec_2')
     await checkEncrypted(store, alone)
 
     // A node that still seals with the old key comes after the canary.
-    await store.changeEndpoint(endpoint.id, null, { secret: rotated }, null)
+    await store.endpoints.change({ id: endpoint.id, clientId: null, patch: { secret: rotated }, revision: null })
     await expect(checkEncrypted(store, alone)).rejects.toThrow(/Not everything in this store .* RINGBACK_MASTER_KEY_PREVIOUS/)
     await checkEncrypted(store, both)
   })
@@ -215,25 +220,30 @@ describe.each(engines)('keys on %s', (engine) => {
     const made = Array.from({ length: 450 }, () => newEndpoint({ clientId }))
     const placeOf = (id: string) => ({ table: 'endpoints', id, column: 'secret' })
     const add = (endpoint: (typeof made)[number]) =>
-      store.addEndpoint({ ...endpoint, secret: old.encrypt(endpoint.id, placeOf(endpoint.id)) }, MANY)
+      store.endpoints.add({ endpoint: { ...endpoint, secret: old.encrypt(endpoint.id, placeOf(endpoint.id)) }, max: MANY })
     // Each waits for the row of its client, and no longer than it may for a connection.
     for (let at = 0; at < made.length; at += 150) await Promise.all(made.slice(at, at + 150).map(add))
     expect(await reencrypt(store, both, going)).toBe(450)
     const alone = createEncryptor({ masterKey: newKeyText, clock })
-    for (const { id } of made) expect(alone.decrypt((await store.findEndpoint(id, null))!.secret, placeOf(id))).toBe(id)
+    for (const { id } of made) expect(alone.decrypt((await store.endpoints.find(id, null))!.secret, placeOf(id))).toBe(id)
   })
 
   test('the secret before is erased an hour after its overlap ended, and no earlier', async () => {
     const clientId = await addClient(store)
-    const { id } = added(await store.addEndpoint(newEndpoint({ clientId }), MANY))
-    await store.changeEndpoint(id, null, { previousSecret: 'sealed', previousSecretUntil: (await store.now()) + 60_000 }, null)
+    const { id } = added(await store.endpoints.add({ endpoint: newEndpoint({ clientId }), max: MANY }))
+    await store.endpoints.change({
+      id,
+      clientId: null,
+      patch: { previousSecret: 'sealed', previousSecretUntil: (await store.now()) + 60_000 },
+      revision: null,
+    })
     await ground.pass(HOUR)
-    expect(await store.erasePreviousSecrets(10)).toBe(0)
+    expect(await store.signing.erasePreviousSecrets({ limit: 10 })).toBe(0)
     await ground.pass(120_000)
-    const before = await store.findEndpoint(id, null)
+    const before = await store.endpoints.find(id, null)
     expect(before!.previousSecret).toBe('sealed')
-    expect(await store.erasePreviousSecrets(10)).toBe(1)
-    expect(await store.findEndpoint(id, null)).toEqual({ ...before, previousSecret: null, previousSecretUntil: null })
+    expect(await store.signing.erasePreviousSecrets({ limit: 10 })).toBe(1)
+    expect(await store.endpoints.find(id, null)).toEqual({ ...before, previousSecret: null, previousSecretUntil: null })
   })
 })
 

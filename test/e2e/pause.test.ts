@@ -23,15 +23,15 @@ describe.each(engines)('a paused type on %s', (engine) => {
     const node = await ground.anotherNode()
     await addTasks(store, 3, { clientId })
     await addTasks(store, 2, { clientId, concurrencyKey: 'a' })
-    await store.pauseType('report.build', true)
+    await store.schedules.pauseTaskType({ type: 'report.build', paused: true })
     await addTask(store, { clientId })
     await addTask(store, { clientId, type: 'mail.send' })
     for (const each of [store, node]) {
       expect(await claimTasks(each)).toEqual([])
-      expect((await each.claimTasks({ ...claim(), types: [{ type: 'report.build', concurrency: 5 }] })).items).toEqual([])
+      expect((await each.tasks.claim({ ...claim(), types: [{ type: 'report.build', concurrency: 5 }] })).items).toEqual([])
     }
     expect((await claimTasks(node, {}, ['mail.send', 'report.build'])).map(({ type }) => type)).toEqual(['mail.send'])
-    await node.pauseType('report.build', false)
+    await node.schedules.pauseTaskType({ type: 'report.build', paused: false })
     expect((await claimTasks(store)).length, 'and one of its key').toBe(5)
   })
 
@@ -40,27 +40,33 @@ describe.each(engines)('a paused type on %s', (engine) => {
     await addTasks(store, 2, { clientId })
     const [one, two] = await claimTasks(store)
     await addTask(store, { clientId, dueAt: (await store.now()) + 1_000 })
-    await store.pauseType('report.build', true)
-    expect(await store.renew('task', [one!, two!], 30_000)).toMatchObject([{ kept: true }, { kept: true }])
-    expect((await store.settleTask(completed(one!))).kind).toBe('settled')
-    await store.settleTask(retried(two!, 500))
+    await store.schedules.pauseTaskType({ type: 'report.build', paused: true })
+    expect(await store.maintenance.renew({ kind: 'task', held: [one!, two!], leaseMs: 30_000 })).toMatchObject([
+      { kept: true },
+      { kept: true },
+    ])
+    expect((await store.tasks.settle(completed(one!))).kind).toBe('settled')
+    await store.tasks.settle(retried(two!, 500))
     await ground.pass(2_000)
-    const { items, more, nextInMs } = await store.claimTasks({ ...claim(), types: [{ type: 'report.build', concurrency: null }] })
+    const { items, more, nextInMs } = await store.tasks.claim({ ...claim(), types: [{ type: 'report.build', concurrency: null }] })
     expect({ items, more, nextInMs }, 'and nobody looks again in vain').toEqual({ items: [], more: false, nextInMs: null })
     expect((await findTask(store, one!.id)).state).toBe('completed')
-    await store.pauseType('report.build', false)
+    await store.schedules.pauseTaskType({ type: 'report.build', paused: false })
     expect(await claimTasks(store)).toHaveLength(2)
   })
 
   test('stays paused for a store that is opened anew, and pausing it twice keeps its time', async () => {
-    const { pausedAt } = await store.pauseType('report.build', true)
+    const { pausedAt } = await store.schedules.pauseTaskType({ type: 'report.build', paused: true })
     expect(pausedAt).toBeGreaterThan(0)
     if (engine === 'sqlite') await ground.pass(1_000)
-    expect((await store.pauseType('report.build', true)).pausedAt).toBe(pausedAt)
+    expect((await store.schedules.pauseTaskType({ type: 'report.build', paused: true })).pausedAt).toBe(pausedAt)
     const again = await ground.anotherNode()
-    expect(await again.listQueues()).toMatchObject([{ type: 'report.build', pausedAt }])
-    expect(await again.pauseType('report.build', false)).toMatchObject({ pausedAt: null })
-    expect(await again.pauseType('never.paused', false)).toMatchObject({ type: 'never.paused', pausedAt: null })
+    expect(await again.schedules.listTaskTypes()).toMatchObject([{ type: 'report.build', pausedAt }])
+    expect(await again.schedules.pauseTaskType({ type: 'report.build', paused: false })).toMatchObject({ pausedAt: null })
+    expect(await again.schedules.pauseTaskType({ type: 'never.paused', paused: false })).toMatchObject({
+      type: 'never.paused',
+      pausedAt: null,
+    })
   })
 
   test('is started by no node in the commit that takes it in, and its backlog keeps no other type from that', async () => {
@@ -70,9 +76,9 @@ describe.each(engines)('a paused type on %s', (engine) => {
     startNode(await ground.anotherNode(), 'boot_b', types)
     const clientId = await addClient(store)
     const end = async (ids: readonly string[]) =>
-      eventually('all of them', async () => (await store.findTasks(ids)).every(({ state }) => state === 'completed'))
+      eventually('all of them', async () => (await store.tasks.findMany(ids)).every(({ state }) => state === 'completed'))
     await end([(await addTask(store, { clientId, type: 'slow.type' })).id])
-    await store.pauseType('slow.type', true)
+    await store.schedules.pauseTaskType({ type: 'slow.type', paused: true })
     const waiting = await addTasks(store, 5, { clientId, type: 'slow.type' })
     const quick: string[] = []
     for (let i = 0; i < 5; i++) {
@@ -85,9 +91,11 @@ describe.each(engines)('a paused type on %s', (engine) => {
     )
     expect(Number(started[0]!.n), 'began as they came in').toBe(5)
     expect(ran).toHaveLength(6)
-    expect((await store.findTasks(waiting.map(({ id }) => id))).every(({ state, tries }) => state === 'pending' && tries === 0)).toBe(true)
+    expect((await store.tasks.findMany(waiting.map(({ id }) => id))).every(({ state, tries }) => state === 'pending' && tries === 0)).toBe(
+      true,
+    )
     const resumedAt = performance.now()
-    await store.pauseType('slow.type', false)
+    await store.schedules.pauseTaskType({ type: 'slow.type', paused: false })
     await end(waiting.map(({ id }) => id))
     expect(performance.now() - resumedAt, 'at once, not by polling').toBeLessThan(10_000)
     expect(new Set(ran).size).toBe(11)
@@ -96,9 +104,9 @@ describe.each(engines)('a paused type on %s', (engine) => {
   test('hears of it on every node', async () => {
     const node = await ground.anotherNode()
     let heard = 0
-    const stop = node.onQueues(() => heard++)
+    const stop = node.notifications.onTaskTypes(() => heard++)
     await eventually('the other node', async () => {
-      await store.pauseType('report.build', true)
+      await store.schedules.pauseTaskType({ type: 'report.build', paused: true })
       return heard > 0
     })
     stop()

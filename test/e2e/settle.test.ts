@@ -43,11 +43,11 @@ describe.each(engines)('on %s', { timeout: 120_000 }, (engine) => {
     const { id } = await addTask(store, { clientId, maxTries: 1 })
     await eventually('three refusals', () => errors.length >= 3)
     expect(await findTask(store, id)).toMatchObject({ state: 'running', tries: 1, error: null, lastError: null })
-    expect(await store.listEvents({ clientId, after: 0, limit: 10 })).toEqual([])
+    expect(await store.events.list({ clientId, after: 0, limit: 10 })).toEqual([])
     await sql(`drop trigger refuse ${engine === 'sqlite' ? '' : 'on tasks'}`)
     await eventually('its end', async () => (await findTask(store, id)).finishedAt !== null)
     expect(await findTask(store, id)).toMatchObject({ state: 'completed', result: '1', tries: 1, error: null })
-    expect((await store.listEvents({ clientId, after: 0, limit: 10 })).map(({ type }) => type)).toEqual(['task.completed'])
+    expect((await store.events.list({ clientId, after: 0, limit: 10 })).map(({ type }) => type)).toEqual(['task.completed'])
     expect(runs).toBe(1)
   })
 
@@ -68,7 +68,7 @@ describe.each(engines)('on %s', { timeout: 120_000 }, (engine) => {
     const late = await addTask(store, all)
     const ended = await addTask(store, { ...all, startBy: null })
     const patient = await addTask(store, { ...all, startBy: null, deadlineAt: null })
-    const sweep = async (): Promise<void> => void (await store.endOverdue(100, 0))
+    const sweep = async (): Promise<void> => void (await store.maintenance.endOverdue({ limit: 100, graceMs: 0 }))
 
     await eventually('the end of who could not start', async () => {
       await sweep()

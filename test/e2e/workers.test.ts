@@ -159,16 +159,19 @@ test('A hundred claims that wait for the same cost one look in 15 seconds, and o
   let looks = 0
   const counting: typeof store = {
     ...store,
-    claimTasks(claim) {
-      looks++
-      return store.claimTasks(claim)
+    tasks: {
+      ...store.tasks,
+      claim(claim) {
+        looks++
+        return store.tasks.claim(claim)
+      },
     },
   }
   const claims = createClaims({ store: counting, clock, leaseMs: 30_000, onError: (error) => console.error(error) })
   const rest = async (): Promise<void> => {
     for (let n = 0; n < 4; n++) {
       await turn()
-      await store.keepSetting('rest', '')
+      await store.signing.putSettingIfAbsent({ name: 'rest', value: '' })
     }
   }
   const asked = { types: [{ type: 'pulled.one', concurrency: null }], limit: 1, by: 'worker:1' }

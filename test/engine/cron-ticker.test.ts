@@ -41,7 +41,7 @@ async function addSchedule(store: Store, given: Partial<NewSchedule> & { clientI
     paused: false,
     ...given,
   } as const
-  return added(await store.addSchedule(schedule, MANY))
+  return added(await store.schedules.add({ schedule, max: MANY }))
 }
 
 describe.each(engines)('Schedules on %s', (engine) => {
@@ -72,7 +72,7 @@ describe.each(engines)('Schedules on %s', (engine) => {
     const rows = await ground.sql<{ due_at: number | string }>(`select due_at from tasks where schedule_id = '${id}' order by due_at`)
     return rows.map(({ due_at }) => Number(due_at))
   }
-  const found = async (schedule: Schedule): Promise<Schedule> => (await ground.store.findSchedule(schedule.id, null))!
+  const found = async (schedule: Schedule): Promise<Schedule> => (await ground.store.schedules.find(schedule.id, null))!
   /** Ticked until its next tick is one to come. */
   const caughtUp = (schedule: Schedule) =>
     expect.poll(async () => (await found(schedule)).nextAt! > (await ground.store.now()), { interval: 20 }).toBe(true)
@@ -152,7 +152,7 @@ describe.each(engines)('Schedules on %s', (engine) => {
     ticker.start()
     await expect.poll(async () => (await ticksMade(schedule.id)).length).toBe(20)
     await ticker.stop()
-    expect((await ground.store.countOpenTasks(null, null)).n).toBe(50)
+    expect((await ground.store.tasks.countOpen(null, null)).n).toBe(50)
     newTicker(ground.store, { maxOpenTasks: 1_000 }).start()
     await caughtUp(schedule)
     const made = await ticksMade(schedule.id)
@@ -173,7 +173,7 @@ describe.each(engines)('Schedules on %s', (engine) => {
     await caughtUp(schedule)
     expect(await ticksMade(schedule.id)).toHaveLength(1)
     // It is counted while the first one that fits is under way.
-    expect([10, 11]).toContain((await ground.store.countOpenTasks(null, crowded)).n)
+    expect([10, 11]).toContain((await ground.store.tasks.countOpen(null, crowded)).n)
     const still = await Promise.all(waiting.map(found))
     const left = still.filter(({ nextAt }) => nextAt! <= due)
     expect(left.length, 'they are due still').toBeGreaterThanOrEqual(118)
@@ -203,12 +203,12 @@ test.each(engines)('A tick on %s comes at its time: neither before it, nor by a 
     await store.close()
     await close()
   })
-  store.onSchedules(() => ticker.wake())
+  store.notifications.onSchedules(() => ticker.wake())
   ticker.start()
   const clientId = await addClient(store)
   const nextAt = Math.ceil((await store.now()) / 1_000) * 1_000 + 1_000
   await addSchedule(store, { clientId, cron: '* * * * * *', nextAt })
-  const made = async () => (await store.listTasks({ clientId, order: 'asc', limit: 10, after: null })).items
+  const made = async () => (await store.tasks.list({ clientId, order: 'asc', limit: 10, after: null })).items
   await expect.poll(async () => (await made()).length, { interval: 20 }).toBeGreaterThan(1)
   for (const [n, { dueAt, createdAt }] of (await made()).entries()) {
     expect(dueAt).toBe(nextAt + n * 1_000)
@@ -252,11 +252,13 @@ test('An idle ticker asks four times a minute; one with a tick far away no often
   let asked = 0
   const items: never[] = []
   const store = {
-    findDueSchedules: async () => {
-      asked++
-      return { now: clock.now(), items }
+    schedules: {
+      findDue: async () => {
+        asked++
+        return { now: clock.now(), items }
+      },
+      tick: async () => true,
     },
-    tick: async () => true,
   }
   const ticker = createTicker({ store, registry, clock, budget: ROOM, onError: () => {} })
   ticker.start()

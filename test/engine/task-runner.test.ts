@@ -319,7 +319,7 @@ describe('time', () => {
     await until(() => engine.runs.length === 1)
     expect(await findTask(engine.store, id)).toMatchObject({ state: 'pending', tries: 0 })
     await engine.pass(30_000, 5_000)
-    expect(await engine.store.endOverdue(100, 0), 'found by no sweep').toBe(0)
+    expect(await engine.store.maintenance.endOverdue({ limit: 100, graceMs: 0 }), 'found by no sweep').toBe(0)
     await engine.pass(31_000, 1_000)
     await until(() => engine.runs.length === 2)
     expect(await findTask(engine.store, id), 'and by no claim').toMatchObject({ state: 'pending', tries: 0, error: null })
@@ -333,7 +333,7 @@ describe('time', () => {
     await addTasks(engine.store, 1_200, { clientId, deadlineAt: engine.clock.now() + 1_000 })
     openJanitor(engine).start()
     await engine.pass(6_000)
-    await until(async () => (await engine.store.countOpenTasks(null, clientId)).n === 0)
+    await until(async () => (await engine.store.tasks.countOpen(null, clientId)).n === 0)
   })
 
   test('a retry that could not start before the deadline is not waited for: the task fails now, with what the try failed of', async () => {
@@ -377,7 +377,7 @@ describe('a cancel', () => {
     const engine = await startEngine([define(run)])
     const id = await add(engine)
     const { signal } = await begun
-    await engine.store.cancelTask(id, null)
+    await engine.store.tasks.cancel({ id, clientId: null })
     await until(() => engine.runs.length === 1)
     expect(signal.reason).toBeInstanceOf(Interrupted)
     expect((signal.reason as Interrupted).why).toBe('canceled')
@@ -389,7 +389,7 @@ describe('a cancel', () => {
     const engine = await startEngine([define(run)])
     const id = await add(engine)
     await begun
-    await engine.store.cancelTask(id, null)
+    await engine.store.tasks.cancel({ id, clientId: null })
     await until(() => engine.runs.length === 1)
     expect(await findTask(engine.store, id)).toMatchObject({ state: 'completed', result: '"saved"' })
   })
@@ -398,7 +398,7 @@ describe('a cancel', () => {
     const engine = await startEngine([define(never)])
     const id = await add(engine)
     await until(() => engine.pump.running === 1)
-    await engine.store.cancelTask(id, null)
+    await engine.store.tasks.cancel({ id, clientId: null })
     await engine.rest()
     await engine.pass(CANCEL_GRACE_MS - 1)
     expect((await findTask(engine.store, id)).state).toBe('running')
@@ -429,7 +429,7 @@ describe('leases', () => {
     await begun
     for (let i = 0; i < 12; i++) {
       await engine.pass(10_000)
-      expect((await engine.store.findExpired(10, null)).tasks).toEqual([])
+      expect((await engine.store.maintenance.findExpired(10, null)).tasks).toEqual([])
     }
   })
 
@@ -451,7 +451,7 @@ describe('leases', () => {
     const again = await add(engine, { maxTries: 2 })
     const last = await add(engine, { maxTries: 1 })
     const types = [{ type: TYPE, concurrency: null }]
-    await engine.store.claimTasks({ limit: 10, leaseMs: LEASE_MS, by: 'boot_dead', types })
+    await engine.store.tasks.claim({ limit: 10, leaseMs: LEASE_MS, by: 'boot_dead', types })
     const janitor = openJanitor(engine)
     expect(await janitor.rescue(null), 'not while its lease lasts').toBe(0)
     expect(await janitor.rescue('boot_0'), 'but at once by the one that owns the store').toBe(2)
@@ -459,7 +459,7 @@ describe('leases', () => {
     expect(JSON.parse((await findTask(engine.store, again)).lastError!)).toMatchObject({ code: 'worker_lost' })
     expect(await errorOf(engine, last)).toMatchObject({ code: 'worker_lost' })
     janitor.start()
-    await engine.store.claimTasks({ limit: 10, leaseMs: LEASE_MS, by: 'boot_dead', types })
+    await engine.store.tasks.claim({ limit: 10, leaseMs: LEASE_MS, by: 'boot_dead', types })
     await engine.pass(LEASE_MS * 1.5, 5_000)
     expect(await errorOf(engine, again), 'within one lease and one sweep').toMatchObject({ code: 'worker_lost' })
     janitor.stop()
@@ -481,7 +481,7 @@ describe('progress', () => {
     await add(engine, { clientId })
     await begun
     const told = async (): Promise<number[]> =>
-      (await engine.store.listEvents({ clientId, after: 0, limit: 100 })).map(({ body }) => JSON.parse(body).data.progress)
+      (await engine.store.events.list({ clientId, after: 0, limit: 100 })).map(({ body }) => JSON.parse(body).data.progress)
     for (let percent = 1; percent <= 25; percent++) {
       report!(percent)
       await engine.pass(100)
@@ -545,7 +545,7 @@ describe('progress', () => {
     report!(250, 'x'.repeat(1_000))
     await engine.rest()
     expect(await shown()).toEqual([99.9, 'x'.repeat(500)])
-    await engine.store.cancelTask(id, null)
+    await engine.store.tasks.cancel({ id, clientId: null })
     await until(() => engine.runs.length === 1)
     report!(99.95, 'after the end')
     await engine.pass(1_000)
@@ -662,7 +662,7 @@ describe('a drain', () => {
     finish()
     await stopped
     expect(engine.runs.map(({ outcome }) => outcome)).toEqual(['completed'])
-    expect((await engine.store.listTasks({ clientId, order: 'asc', limit: 10, after: null, states: ['pending'] })).items).toHaveLength(1)
+    expect((await engine.store.tasks.list({ clientId, order: 'asc', limit: 10, after: null, states: ['pending'] })).items).toHaveLength(1)
     await engine.pass(60_000)
     expect(engine.runs).toHaveLength(1)
   })

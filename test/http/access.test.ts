@@ -32,10 +32,12 @@ beforeAll(async () => {
     retiredAt: null,
     wantedAt: null,
   } as const
-  await kit.store.addSigningKeys([
-    { ...key, id: 'kid_active', state: 'active' },
-    { ...key, id: 'kid_next', state: 'next' },
-  ])
+  await kit.store.signing.addKeys({
+    keys: [
+      { ...key, id: 'kid_active', state: 'active' },
+      { ...key, id: 'kid_next', state: 'next' },
+    ],
+  })
 })
 afterAll(async () => {
   behind.close()
@@ -206,18 +208,20 @@ const entries = (): AuditEntry[] => behind.prepare('select * from audit_log orde
 async function keyOf(owner: Owner, how: Partial<Pick<ApiKey, 'expiresAt' | 'scopes'>>, revoked = false): Promise<Client['call']> {
   const { key, hash, hint } = generateApiKey(kit.clock)
   const id = `key_${hash.slice(0, 26)}`
-  await kit.store.addKey({
-    id,
-    clientId: owner.client.id,
-    name: '',
-    hash,
-    hint,
-    scopes: JSON.stringify(clientScopes),
-    taskTypes: null,
-    expiresAt: null,
-    ...how,
+  await kit.store.access.addKey({
+    key: {
+      id,
+      clientId: owner.client.id,
+      name: '',
+      hash,
+      hint,
+      scopes: JSON.stringify(clientScopes),
+      taskTypes: null,
+      expiresAt: null,
+      ...how,
+    },
   })
-  if (revoked) await kit.store.revokeKey(id, owner.client.id)
+  if (revoked) await kit.store.access.revokeKey({ id, clientId: owner.client.id })
   return kit.as(key)
 }
 

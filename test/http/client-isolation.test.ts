@@ -177,11 +177,12 @@ describe('Keys', () => {
     const used: string[] = []
     let tell = (_: string | null): void => {}
     const store = {
-      findKey,
-      useKey: async (id: string) => used.push(id),
-      onAccess(listener: typeof tell) {
-        tell = listener
-        return () => {}
+      access: { findKey, touchKey: async ({ id }: { id: string }) => void used.push(id) },
+      notifications: {
+        onAccess(listener: typeof tell) {
+          tell = listener
+          return () => {}
+        },
       },
     }
     const gate = createGate({ store, clock: { ...kit.clock, now: () => now }, adminToken: null })

@@ -132,7 +132,7 @@ export async function openKit(overrides: Partial<AppOptions> = {}): Promise<Kit>
   const claimed = new Map<string, Task>()
   const claim = async (id?: string): Promise<Task> => {
     const types = options.registry.list().map(({ type }) => ({ type, concurrency: null }))
-    const { items } = await store.claimTasks({ types, limit: 200, leaseMs: 600_000, by: 'boot_test' })
+    const { items } = await store.tasks.claim({ types, limit: 200, leaseMs: 600_000, by: 'boot_test' })
     for (const task of items) claimed.set(task.id, task)
     const task = claimed.get(id ?? [...claimed.keys()][0] ?? '')
     if (!task) throw new Error(`the task ${id} could not be claimed`)
@@ -157,7 +157,7 @@ export async function openKit(overrides: Partial<AppOptions> = {}): Promise<Kit>
     claim,
     async finish(taskId, result = { rows: 1 }) {
       const { id, fence } = await claim(taskId)
-      const settled = await store.settleTask({ id, fence, outcome: { kind: 'complete', result: JSON.stringify(result) } })
+      const settled = await store.tasks.settle({ id, fence, outcome: { kind: 'complete', result: JSON.stringify(result) } })
       if (settled.kind !== 'settled') throw new Error('the task was not settled')
       return settled.value
     },

@@ -122,7 +122,7 @@ test('A caller that hangs up while it waits is let go', async () => {
   const waited = Promise.withResolvers<void>()
   const findTasks = (ids: readonly string[]) => {
     waited.resolve()
-    return kit.store.findTasks(ids)
+    return kit.store.tasks.findMany(ids)
   }
   const store = { ...kit.store, findTasks }
   const waits = createWaits({ store, clock: kit.clock })

@@ -115,7 +115,7 @@ export function createClients({ world, setup, auditor, life, receivers, someBoot
       surely(async (store) => {
         // Each request makes ids of its own, as a server does.
         const fresh = tasks.map((task) => ({ ...task, id: newId(clock, 'task') }))
-        const submitted = await store.addTasks({ tasks: fresh, idempotency })
+        const submitted = await store.tasks.add({ tasks: fresh, idempotency })
         if (submitted.kind === 'gone' && !keeps) return []
         if (submitted.kind !== 'added' && submitted.kind !== 'replayed') throw new Error(`a request was answered ${submitted.kind}`)
         return submitted.tasks.map(({ id }) => id)
@@ -134,14 +134,14 @@ export function createClients({ world, setup, auditor, life, receivers, someBoot
   }
   const meddle = async (clientId: string, id: string): Promise<void> => {
     await world.sleep(world.between(0, 12_000))
-    isThere(id, await surely((store) => store.cancelTask(id, clientId)))
+    isThere(id, await surely((store) => store.tasks.cancel({ id, clientId })))
     if (world.chance(0.4)) {
       await world.sleep(world.between(0, 20_000))
-      isThere(id, await surely((store) => store.redoTask(id, clientId)))
+      isThere(id, await surely((store) => store.tasks.redo({ id, clientId })))
     }
     if (world.chance(0.15)) {
       await world.sleep(world.between(0, 20_000))
-      const change = await surely((store) => store.eraseTask(id, clientId))
+      const change = await surely((store) => store.tasks.erase({ id, clientId }))
       // A repeat of a request that was carried out, and whose answer was lost, finds it gone.
       if (change.kind === 'changed' || change.kind === 'gone') erased.add(id)
       isThere(id, change)
@@ -149,7 +149,7 @@ export function createClients({ world, setup, auditor, life, receivers, someBoot
   }
   /** What was told is never newer than what is read. */
   const read = async (id: string, revision: number): Promise<void> => {
-    const found = await once((store) => store.findTask(id, null))
+    const found = await once((store) => store.tasks.find(id, null))
     if (found === null || found.kind === 'gone') return
     if (found.kind === 'missing') return world.violated(`${auditor.name(id)} was acknowledged and is missing`)
     if (found.value.revision < revision)
@@ -158,7 +158,7 @@ export function createClients({ world, setup, auditor, life, receivers, someBoot
   /** Reads its feed as it grows, and skips nothing. */
   const follow = (clientId: string, after: number): void =>
     void world.after(world.between(3_000, 9_000), null, () => {
-      void once((store) => store.listEvents({ clientId, after, limit: 40 })).then((events) => {
+      void once((store) => store.events.list({ clientId, after, limit: 40 })).then((events) => {
         let last = after
         for (const { seq } of events ?? []) {
           for (let missed = last + 1; missed < seq; missed++)
@@ -169,9 +169,9 @@ export function createClients({ world, setup, auditor, life, receivers, someBoot
       })
     })
   const pause = async (clientId: string, id: string): Promise<void> => {
-    await surely((store) => store.changeEndpoint(id, clientId, { paused: true }, null))
+    await surely((store) => store.endpoints.change({ id, clientId, patch: { paused: true }, revision: null }))
     await world.sleep(world.between(500, 15_000))
-    await surely((store) => store.changeEndpoint(id, clientId, { paused: false }, null))
+    await surely((store) => store.endpoints.change({ id, clientId, patch: { paused: false }, revision: null }))
   }
 
   return {
@@ -183,7 +183,7 @@ export function createClients({ world, setup, auditor, life, receivers, someBoot
       for (let c = world.whole(1, 3); c > 0; c--) {
         const client = { id: newId(clock, 'client'), endpoints: [] as string[] }
         clients.push(client)
-        await surely((store) => store.addClient({ id: client.id, name: 'simulated' }).catch(() => null))
+        await surely((store) => store.access.addClient({ client: { id: client.id, name: 'simulated' } }).catch(() => null))
         for (let e = world.whole(0, 2); e > 0; e--) {
           const id = newId(clock, 'endpoint')
           client.endpoints.push(id)
@@ -203,7 +203,7 @@ export function createClients({ world, setup, auditor, life, receivers, someBoot
             events,
             maxInFlight: world.whole(1, 5),
           }
-          await surely((store) => store.addEndpoint(made, MANY))
+          await surely((store) => store.endpoints.add({ endpoint: made, max: MANY }))
         }
         follow(client.id, 0)
       }
@@ -217,14 +217,16 @@ export function createClients({ world, setup, auditor, life, receivers, someBoot
           if (world.chance(0.3)) world.after(world.between(0, withinMs), null, () => receivers.shut(id, world.between(1_000, 40_000)))
           if (world.chance(0.05))
             world.after(world.between(0, withinMs), null, () =>
-              begin(async () => void (await surely((store) => store.removeEndpoint(id, clientId)))),
+              begin(async () => void (await surely((store) => store.endpoints.remove({ id, clientId })))),
             )
         }
     },
     resume() {
       for (const { id: clientId, endpoints } of clients)
         for (const id of endpoints)
-          begin(async () => void (await surely((store) => store.changeEndpoint(id, clientId, { paused: false }, null))))
+          begin(
+            async () => void (await surely((store) => store.endpoints.change({ id, clientId, patch: { paused: false }, revision: null }))),
+          )
     },
     arrived({ body }) {
       const { type, data } = JSON.parse(body) as { type: string; data: { id: string; revision: number } }

@@ -181,6 +181,7 @@ export function openShared(
             return value
           }),
         read: (script) => there(() => connection.run(script)),
+        isUnavailable: () => false,
         blames: (error) => error instanceof Database.SqliteError && error.code.startsWith('SQLITE_CONSTRAINT'),
         notify: tell,
         onNotify(listener) {

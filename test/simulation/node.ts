@@ -91,10 +91,13 @@ export function startBoot(setup: Setup, machine: Machine, name: string): Boot {
   const bound = bind(shared.driver(name, life, weather), { clock, publicUrl, retrySchedule: RETRY_SCHEDULE, keepMs }, () => {})
   const store: Store = {
     ...bound,
-    async mendLanes(kind) {
-      const mended = await bound.mendLanes(kind)
-      if (mended > 0) world.violated(`the turns of ${mended} lanes of ${kind}s were lost`)
-      return mended
+    maintenance: {
+      ...bound.maintenance,
+      async repairLanes({ kind }) {
+        const repaired = await bound.maintenance.repairLanes({ kind })
+        if (repaired > 0) world.violated(`the turns of ${repaired} lanes of ${kind}s were lost`)
+        return repaired
+      },
     },
   }
   const boot = newId(clock, 'boot')
@@ -151,8 +154,8 @@ export function startBoot(setup: Setup, machine: Machine, name: string): Boot {
     ...UNREACHED,
   })
   let isStopping = false
-  store.onWork((kind) => (kind === 'task' ? scheduler : dispatcher).wake())
-  store.onCancelRequest((id) => scheduler.interrupt(id, 'canceled'))
+  store.notifications.onWork((kind) => (kind === 'task' ? scheduler : dispatcher).wake())
+  store.notifications.onCancelRequest((id) => scheduler.interrupt(id, 'canceled'))
   const start = async (): Promise<void> => {
     await janitor.rescue(setup.alone ? boot : null)
     scheduler.start()

@@ -88,9 +88,12 @@ const planted: Record<string, { readonly sabotage: Sabotage; readonly found: Reg
     sabotage: {
       store: (store) => ({
         ...store,
-        async findTask(id, clientId) {
-          const found = await store.findTask(id, clientId)
-          return found.kind === 'found' ? { kind: 'found', value: { ...found.value, timeoutSeconds: 1e6, deadlineAt: null } } : found
+        tasks: {
+          ...store.tasks,
+          async find(id, clientId) {
+            const found = await store.tasks.find(id, clientId)
+            return found.kind === 'found' ? { kind: 'found', value: { ...found.value, timeoutSeconds: 1e6, deadlineAt: null } } : found
+          },
         },
       }),
     },

@@ -39,7 +39,7 @@ const open = async (name: string, owner = false) => {
 /** A store with some tasks, sealed with `masterKey`. */
 async function made(name: string): Promise<{ clientId: string; taskId: string }> {
   const store = await open(name)
-  await store.keepSetting('canary', createEncryptor({ masterKey, clock }).keyCheck())
+  await store.signing.putSettingIfAbsent({ name: 'canary', value: createEncryptor({ masterKey, clock }).keyCheck() })
   const clientId = await addClient(store)
   const { id } = await addTask(store, { clientId, input: '"a secret of mine"' })
   await store.close()
@@ -56,7 +56,7 @@ describe('a copy', () => {
     expect(statSync(there).mode & 0o777).toBe(0o600)
     expect(readdirSync(folder).filter((name) => name.startsWith('b.db'))).toEqual(['b.db'])
     const store = await open('b.db')
-    expect(await store.findTask(taskId, clientId)).toMatchObject({ kind: 'found' })
+    expect(await store.tasks.find(taskId, clientId)).toMatchObject({ kind: 'found' })
   })
 
   test('replaces nothing unless told to, and holds nothing of what was erased', async () => {
@@ -69,8 +69,8 @@ describe('a copy', () => {
     })
     expect(readFileSync(to, 'utf8')).toBe('mine')
     const store = await open('a.db')
-    await store.cancelTask(taskId, clientId)
-    await store.eraseTask(taskId, clientId)
+    await store.tasks.cancel({ id: taskId, clientId })
+    await store.tasks.erase({ id: taskId, clientId })
     await backup(configOf('a.db'), to, true)
     expect(readFileSync(to).includes('a secret of mine')).toBe(false)
   })
@@ -86,7 +86,7 @@ describe('a copy', () => {
         message: expect.stringContaining('the database itself'),
       })
     }
-    expect(await (await open('a.db')).findTask(taskId, null)).toMatchObject({ kind: 'found' })
+    expect(await (await open('a.db')).tasks.find(taskId, null)).toMatchObject({ kind: 'found' })
   })
 
   test('of a store whose server died holds what stood only in its log, as an audit of it does', async () => {
@@ -123,7 +123,7 @@ describe('a restore', () => {
     })
     await owner.close()
     await expect(restore(configOf('a.db'), copy, false)).rejects.toMatchObject({ message: expect.stringContaining('--overwrite') })
-    expect(await (await open('a.db')).findTask(later, null)).toMatchObject({ kind: 'found' })
+    expect(await (await open('a.db')).tasks.find(later, null)).toMatchObject({ kind: 'found' })
   })
 
   test('over another store leaves nothing of it, not even the log it had not merged yet', async () => {
@@ -141,8 +141,8 @@ describe('a restore', () => {
     held.close()
     db.close()
     const store = await open('b.db')
-    expect(await store.findTask(taskId, null)).toMatchObject({ kind: 'found', value: { priority: 0 } })
-    expect(await store.findTask(other, null)).toMatchObject({ kind: 'missing' })
+    expect(await store.tasks.find(taskId, null)).toMatchObject({ kind: 'found', value: { priority: 0 } })
+    expect(await store.tasks.find(other, null)).toMatchObject({ kind: 'missing' })
   })
 
   test('of a damaged copy, one of a newer version, one sealed with another key, or a database in use is refused', async () => {

@@ -86,11 +86,11 @@ describe.each(engines)('A node’s clock that is set by an hour, on %s,', (engin
       const task = await claimOne(store)
       step(ms)
       expect(await janitor.rescue(null)).toBe(0)
-      expect(await store.endOverdue(10, 0), 'a deadline in ten minutes is still to come').toBe(0)
-      expect(await store.renew('task', [task], LEASE_MS)).toMatchObject([{ kept: true }])
-      const { leasedUntil } = (await store.findTasks([task.id]))[0]!
+      expect(await store.maintenance.endOverdue({ limit: 10, graceMs: 0 }), 'a deadline in ten minutes is still to come').toBe(0)
+      expect(await store.maintenance.renew({ kind: 'task', held: [task], leaseMs: LEASE_MS })).toMatchObject([{ kept: true }])
+      const { leasedUntil } = (await store.tasks.findMany([task.id]))[0]!
       expect(Math.abs(leasedUntil! - (await store.now()) - LEASE_MS), 'a lease is as long as before').toBeLessThan(5_000)
-      expect(await store.settleTask(completed(task))).toMatchObject({ kind: 'settled', value: { tries: 1 } })
+      expect(await store.tasks.settle(completed(task))).toMatchObject({ kind: 'settled', value: { tries: 1 } })
     }
   })
 
@@ -99,13 +99,16 @@ describe.each(engines)('A node’s clock that is set by an hour, on %s,', (engin
     const clientId = await addClient(store)
     const ticker = createTicker({ store, registry, clock: systemClock(), budget: ROOM, onError: () => {} })
     const start = Math.ceil((await store.now()) / 1_000) * 1_000
-    await store.addSchedule(newSchedule({ clientId, cron: '* * * * * *', catchUp: 'none', nextAt: start }), MANY)
+    await store.schedules.add({ schedule: newSchedule({ clientId, cron: '* * * * * *', catchUp: 'none', nextAt: start }), max: MANY })
     const daily = added(
-      await store.addSchedule(newSchedule({ clientId, cron: '@daily', catchUp: 'none', nextAt: start + 30 * 60_000 }), MANY),
+      await store.schedules.add({
+        schedule: newSchedule({ clientId, cron: '@daily', catchUp: 'none', nextAt: start + 30 * 60_000 }),
+        max: MANY,
+      }),
     )
     onTestFinished(() => ticker.stop())
     ticker.start()
-    const made = async () => (await store.listTasks({ clientId, order: 'asc', limit: 200, after: null })).items
+    const made = async () => (await store.tasks.list({ clientId, order: 'asc', limit: 200, after: null })).items
     const more = async (count: number): Promise<void> => {
       const wanted = (await made()).length + count
       await vi.waitFor(async () => expect((await made()).length).toBeGreaterThanOrEqual(wanted), { timeout: 45_000, interval: 50 })
@@ -121,7 +124,7 @@ describe.each(engines)('A node’s clock that is set by an hour, on %s,', (engin
     const ticks = await made()
     expect(ticks.map(({ dueAt }) => dueAt)).toEqual(ticks.map((_, n) => start + n * 1_000))
     for (const { dueAt, createdAt } of ticks) expect(createdAt).toBeGreaterThanOrEqual(dueAt)
-    expect((await store.findSchedule(daily.id, clientId))!.lastAt).toBeNull()
+    expect((await store.schedules.find(daily.id, clientId))!.lastAt).toBeNull()
   })
 })
 
@@ -135,13 +138,13 @@ test('The clock of a PostgreSQL server that is set forward and back by an hour m
   ticker.start()
   const first = Math.floor((await store.now()) / 60_000) * 60_000 + 30 * 60_000
   const cron = `${new Date(first).getUTCMinutes()} * * * *`
-  const { id } = added(await store.addSchedule(newSchedule({ clientId, cron, catchUp: 'all', nextAt: first }), MANY))
-  const ticks = async () => (await store.listTasks({ clientId, order: 'asc', limit: 200, after: null })).items.map(({ dueAt }) => dueAt)
+  const { id } = added(await store.schedules.add({ schedule: newSchedule({ clientId, cron, catchUp: 'all', nextAt: first }), max: MANY }))
+  const ticks = async () => (await store.tasks.list({ clientId, order: 'asc', limit: 200, after: null })).items.map(({ dueAt }) => dueAt)
   const look = async (count: number): Promise<void> => {
     ticker.wake()
     await vi.waitFor(async () => expect(await ticks()).toHaveLength(count), { timeout: 45_000, interval: 20 })
     ticker.wake()
-    await vi.waitFor(async () => expect((await store.findSchedule(id, clientId))!.nextAt!).toBeGreaterThan(await store.now()), {
+    await vi.waitFor(async () => expect((await store.schedules.find(id, clientId))!.nextAt!).toBeGreaterThan(await store.now()), {
       timeout: 45_000,
     })
     expect(await ticks()).toHaveLength(count)

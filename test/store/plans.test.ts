@@ -73,8 +73,8 @@ describe.each(looks)(`with ${backlog} rows in the lanes of others, on %s, which 
     const endpointId = await addEndpoint(store, { clientId: busy, maxInFlight: 2 })
     mountain = endpointId
     await addTask(store, { clientId: busy, type: 'other.type' })
-    await store.settleTask(completed(await claimOne(store, {}, ['other.type'])))
-    await store.changeEndpoint(endpointId, busy, { paused: true }, null)
+    await store.tasks.settle(completed(await claimOne(store, {}, ['other.type'])))
+    await store.endpoints.change({ id: endpointId, clientId: busy, patch: { paused: true }, revision: null })
     const copy = async (table: string, columns: string) =>
       ground.sql(
         `insert into ${table} (id, ${columns}) select 'copy_' || (1000000 + s.n), ${columns} from ${table}, ${many} where state = 'pending' and id not like 'copy%'`,
@@ -129,7 +129,7 @@ describe.each(looks)(`with ${backlog} rows in the lanes of others, on %s, which 
       expectFew((await measure(() => findExpired(10, 'boot_a'))).visits)
       const settled = await measure(() => settleTasks([completed(task!)], view))
       expectFew(settled.visits)
-      expect((await store.findTasks([id]))[0]!.state).toBe('completed')
+      expect((await store.tasks.findMany([id]))[0]!.state).toBe('completed')
 
       const sending = await measure(() =>
         claim(deliveryTable(30_000, 'boot_a', view), [{ id: DELIVERIES, cap: null }], 10, newFairCursor()),
@@ -157,13 +157,13 @@ describe.each(looks)(`with ${backlog} rows in the lanes of others, on %s, which 
     expect([...started.answer]).toEqual([[well, 1]])
     expectFew(started.visits)
     const { id } = await addTask(store, { clientId: one, callback: { endpointId: well } })
-    await store.settleTask(completed(await claimOne(store)))
+    await store.tasks.settle(completed(await claimOne(store)))
     const queues = [{ id: DELIVERIES, cap: null }]
     const claimed = await measure(() => claim(deliveryTable(30_000, 'boot_a', view), queues, 10, newFairCursor(), allotment))
     expect(claimed.answer.taken.map(({ taskId }) => taskId)).toEqual([id])
     expect(claimed.answer).toMatchObject({ more: false, refused: [refused[0], refused[2]] })
     expectFew(claimed.visits)
-    await store.settleDelivery(delivered(claimed.answer.taken[0]!))
+    await store.deliveries.settle(delivered(claimed.answer.taken[0]!))
     await ground.sql(`delete from turns where client_id in ('${one}', '${other}')`)
   })
 
@@ -172,7 +172,7 @@ describe.each(looks)(`with ${backlog} rows in the lanes of others, on %s, which 
     const clientId = await addClient(store)
     await addEndpoint(store, { clientId })
     const { id } = await addTask(store, { clientId, metadata: '{"order":"A-1"}' })
-    await store.cancelTask(id, clientId)
+    await store.tasks.cancel({ id, clientId })
     await addTask(store, { clientId, dueAt: 9_000_000_000_000 })
     expectFew((await measure(() => removeClient(clientId, view))).visits)
     const erased = await measure(() => eraseClient(clientId, true, view))
@@ -191,7 +191,7 @@ describe.each(looks)(`with ${backlog} rows in the lanes of others, on %s, which 
   })
 
   test('neither does a page of another endpoint’s replay', async () => {
-    const [endpoint] = (await ground.store.listEndpoints(quiet, 1, null)).items
+    const [endpoint] = (await ground.store.endpoints.list(quiet, 1, null)).items
     const filter = {
       clientId: quiet,
       endpointId: endpoint!.id,
@@ -213,8 +213,8 @@ describe.each(looks)(`with ${backlog} rows in the lanes of others, on %s, which 
 
   test('nor do reports of progress and the end that supersedes them, for the very endpoint that the mountain is owed to', async () => {
     const { store } = ground
-    const { clientId, events } = (await store.findEndpoint(mountain, null))!
-    await store.changeEndpoint(mountain, clientId, { events: '["task.progress","task.completed"]' }, null)
+    const { clientId, events } = (await store.endpoints.find(mountain, null))!
+    await store.endpoints.change({ id: mountain, clientId, patch: { events: '["task.progress","task.completed"]' }, revision: null })
     await addTask(store, { clientId, type: 'third.type' })
     const task = await claimOne(store, {}, ['third.type'])
     const report = { ...task, progress: 10, message: null, notify: true }
@@ -223,7 +223,7 @@ describe.each(looks)(`with ${backlog} rows in the lanes of others, on %s, which 
     expectFew(first.visits)
     expectFew((await measure(() => reportProgress([report], view))).visits)
     expectFew((await measure(() => settleTasks([completed(task)], view))).visits)
-    await store.changeEndpoint(mountain, clientId, { events }, null)
+    await store.endpoints.change({ id: mountain, clientId, patch: { events }, revision: null })
   })
 
   test('the mountain is counted in portions, and each portion begins where the one before ended', async () => {
@@ -231,7 +231,7 @@ describe.each(looks)(`with ${backlog} rows in the lanes of others, on %s, which 
     let counted = 0
     let portions = 0
     for (let after: OpenMark | null = null; ; portions++) {
-      const found: { n: number; next: OpenMark | null } = await ground.store.countOpenTasks(after, null)
+      const found: { n: number; next: OpenMark | null } = await ground.store.tasks.countOpen(after, null)
       counted += found.n
       if (portions === 3) visits.push(...(await measure(() => countOpenTasks(after, null))).visits)
       after = found.next
@@ -285,9 +285,13 @@ describe.each(looks)(`with ${backlog} rows in the lanes of others, on %s, which 
     // Each waits for the row of its client, and no longer than it may for a connection.
     for (let made = 0; made < 1_000; made += 250)
       await Promise.all(
-        Array.from({ length: 250 }, (_, n) => store.addSchedule({ ...given, id: idOf('schedule'), nextAt: nextAt + made + n }, MANY)),
+        Array.from({ length: 250 }, (_, n) =>
+          store.schedules.add({ schedule: { ...given, id: idOf('schedule'), nextAt: nextAt + made + n }, max: MANY }),
+        ),
       )
-    const schedule = added(await store.addSchedule({ ...given, id: idOf('schedule'), nextAt: nextAt - 7_200_000 }, MANY))
+    const schedule = added(
+      await store.schedules.add({ schedule: { ...given, id: idOf('schedule'), nextAt: nextAt - 7_200_000 }, max: MANY }),
+    )
     const found = await measure(() => findDueSchedules(['report.build', 'other.type'], 10))
     expect(found.answer.items.map(({ id }) => id)[0]).toBe(schedule.id)
     expectFew(found.visits)
@@ -295,8 +299,8 @@ describe.each(looks)(`with ${backlog} rows in the lanes of others, on %s, which 
     const ticked = await measure(() => tick([{ due, times: [due.nextAt], nextAt, timeoutSeconds: 1, maxTries: 1 }], view))
     expect(ticked.answer).toEqual([true])
     expectFew(ticked.visits)
-    const [task] = (await store.listTasks({ clientId: quiet, order: 'desc', limit: 1, after: null })).items
-    await store.cancelTask(task!.id, null)
+    const [task] = (await store.tasks.list({ clientId: quiet, order: 'desc', limit: 1, after: null })).items
+    await store.tasks.cancel({ id: task!.id, clientId: null })
   })
 
   test('nor do the proof of an endpoint, its change and its deletion', async () => {
@@ -311,13 +315,13 @@ describe.each(looks)(`with ${backlog} rows in the lanes of others, on %s, which 
 
   test('a claim from the mountain itself reads the head of its lane; once it is full, the others do not see it', async () => {
     const { store } = ground
-    await store.changeEndpoint(mountain, null, { paused: false }, null)
+    await store.endpoints.change({ id: mountain, clientId: null, patch: { paused: false }, revision: null })
     const queues = [{ id: DELIVERIES, cap: null }]
     const first = await measure(() => claim(deliveryTable(30_000, 'boot_a', view), queues, 10, newFairCursor()))
     expect(first.answer.taken.map(({ endpointId }) => endpointId)).toEqual([mountain, mountain])
     expectFew(first.visits)
     const { id } = await addTask(store, { clientId: quiet })
-    await store.settleTask(completed(await claimOne(store)))
+    await store.tasks.settle(completed(await claimOne(store)))
     const second = await measure(() => claim(deliveryTable(30_000, 'boot_a', view), queues, 10, newFairCursor()))
     expect(second.answer.taken.map(({ taskId }) => taskId)).toEqual([id])
     expectFew(second.visits)
@@ -365,7 +369,7 @@ describe.each([['as new'], ['amid']])(`with ${MANY_LANES} lanes on a PostgreSQL 
     clientId = await addClient(store)
     endpointId = await addEndpoint(store, { clientId })
     await addTask(store, { clientId, metadata: '{"order":"A"}' })
-    await store.settleTask(completed(await claimOne(store)))
+    await store.tasks.settle(completed(await claimOne(store)))
     const copy = (table: string, given: Record<string, string>, columns: string) =>
       sql(`insert into ${table} (${Object.keys(given)}, ${columns}) select ${Object.values(given)}, ${columns}
         from (select * from ${table} limit 1) x, generate_series(100001, ${100_000 + MANY_LANES}) s(n)`)

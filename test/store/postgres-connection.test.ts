@@ -61,26 +61,26 @@ test('a feed reader skips nothing while a transaction that has its place in the 
   await sql(`create trigger hold after insert on events for each row when (new.task_id = '${slow!.id}') execute function hold()`)
   const waiting = async (kind: string): Promise<boolean> =>
     (await sql(`select 1 from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock' and ${kind}`)).length === 1
-  const first = store.settleTask(completed(slow!))
+  const first = store.tasks.settle(completed(slow!))
   await until(() => waiting(`wait_event = 'advisory'`))
   // Another node ends another task of the same client, and one of another client.
   let isSecondDone = false
-  const second = node.settleTask(completed(quick!)).finally(() => {
+  const second = node.tasks.settle(completed(quick!)).finally(() => {
     isSecondDone = true
   })
   await until(() => waiting(`wait_event <> 'advisory'`))
 
   const seen: { readonly seq: number; readonly taskId: string | null }[] = []
   const read = async (): Promise<void> => {
-    const events = await store.listEvents({ clientId, after: seen.at(-1)?.seq ?? 0, limit: 10 })
+    const events = await store.events.list({ clientId, after: seen.at(-1)?.seq ?? 0, limit: 10 })
     seen.push(...events.map(({ seq, taskId }) => ({ seq, taskId })))
   }
   await read()
   expect(seen, 'nothing is shown that something may yet come before').toEqual([])
   expect(isSecondDone).toBe(false)
   const third = await ground.anotherNode()
-  expect((await third.settleTask(completed(foreign!))).kind, 'nobody else waits for them').toBe('settled')
-  expect(await store.listEvents({ clientId: other, after: 0, limit: 10 })).toHaveLength(1)
+  expect((await third.tasks.settle(completed(foreign!))).kind, 'nobody else waits for them').toBe('settled')
+  expect(await store.events.list({ clientId: other, after: 0, limit: 10 })).toHaveLength(1)
 
   await gate.query(`select pg_advisory_unlock(${LOCK})`)
   for (const settled of await Promise.all([first, second])) expect(settled.kind).toBe('settled')
@@ -103,7 +103,7 @@ test('a page of deliveries takes no minute where PostgreSQL looked at the table 
   const clientId = await addClient(store)
   const endpointId = await addEndpoint(store, { clientId })
   await addTask(store, { clientId })
-  await store.settleTask(completed((await claimTasks(store, { limit: 1 }))[0]!))
+  await store.tasks.settle(completed((await claimTasks(store, { limit: 1 }))[0]!))
   const columns =
     'client_id, lane_id, line, rank, due_at, tries, max_tries, fence, event_id, event_type, task_id, endpoint_id, trigger, updated_at'
   await writer.query('begin')
@@ -113,8 +113,8 @@ test('a page of deliveries takes no minute where PostgreSQL looked at the table 
   await writer.query('commit')
   const wanted = { clientId, states: ['pending'], limit: 10 } as const
   for (const place of [{}, { endpointId }]) {
-    const { items, next } = await store.listDeliveries({ ...wanted, ...place, after: null })
+    const { items, next } = await store.deliveries.list({ ...wanted, ...place, after: null })
     expect([items, next]).toEqual([[], expect.anything()])
-    expect((await store.listDeliveries({ ...wanted, ...place, after: next })).items).toHaveLength(1)
+    expect((await store.deliveries.list({ ...wanted, ...place, after: next })).items).toHaveLength(1)
   }
 }, 20_000)

@@ -63,17 +63,17 @@ export async function startEngine(
     return pump
   }
   const pump = another(types)
-  store.onWork((kind) => {
+  store.notifications.onWork((kind) => {
     if (kind === 'task') for (const each of pumps) each.wake()
   })
-  store.onCancelRequest((id) => {
+  store.notifications.onCancelRequest((id) => {
     for (const each of pumps) each.interrupt(id, 'canceled')
   })
   const rest = async (): Promise<void> => {
     for (let i = 0; i < 4; i++) {
       await turn()
       // Answered once everything that was asked of the store before is committed.
-      await store.keepSetting('rest', '')
+      await store.signing.putSettingIfAbsent({ name: 'rest', value: '' })
     }
   }
   pump.start()

@@ -23,7 +23,7 @@ const reasons = new Set<string>()
 const add = async (): Promise<void> => {
   const tasks = [newTask({ clientId, input }), newTask({ clientId, input })]
   try {
-    await store.addTasks({ tasks, idempotency: null })
+    await store.tasks.add({ tasks, idempotency: null })
     stored.push(...tasks.map(({ id }) => id))
   } catch (error) {
     refused.push(...tasks.map(({ id }) => id))
@@ -36,7 +36,7 @@ limitFiles('unlimited')
 const before = stored.length
 await Promise.all([add(), add()])
 const [task] = await claimTasks(store, { limit: 1 })
-const settled = await store.settleTask(completed(task!))
+const settled = await store.tasks.settle(completed(task!))
 process.stdout.write(
   `${JSON.stringify({ stored, refused, reasons: [...reasons], storedAgain: stored.length - before, settled: settled.kind })}\n`,
 )

@@ -28,7 +28,10 @@ export function startNode(
     onError,
     log: { info() {}, warn() {} },
   })
-  const deaf = [store.onWork((kind) => kind === 'task' && pump.wake()), store.onCancelRequest((id) => pump.interrupt(id, 'canceled'))]
+  const deaf = [
+    store.notifications.onWork((kind) => kind === 'task' && pump.wake()),
+    store.notifications.onCancelRequest((id) => pump.interrupt(id, 'canceled')),
+  ]
   pump.start()
   onTestFinished(async () => {
     for (const stop of deaf) stop()

@@ -61,11 +61,11 @@ export const newEndpoint = (given: Partial<EndpointInsert> & { clientId: string 
 
 export async function addClient(store: Store, name = 'Client'): Promise<string> {
   const id = idOf('client')
-  await store.addClient({ id, name })
+  await store.access.addClient({ client: { id, name } })
   return id
 }
 export async function addEndpoint(store: Store, given: Partial<EndpointInsert> & { clientId: string }): Promise<string> {
-  return added(await store.addEndpoint(newEndpoint(given), MANY)).id
+  return added(await store.endpoints.add({ endpoint: newEndpoint(given), max: MANY })).id
 }
 /** Room for every task. */
 export const ROOM: OpenTaskBudget = { take: async (_, wanted) => wanted, isFull: async () => false }
@@ -76,13 +76,13 @@ export function added<T>(answer: Added<T>): T {
   return answer.value
 }
 export async function addTask(store: Store, given: Parameters<typeof newTask>[0]): Promise<Task> {
-  const submitted = await store.addTasks({ tasks: [newTask(given)], idempotency: null })
+  const submitted = await store.tasks.add({ tasks: [newTask(given)], idempotency: null })
   if (submitted.kind !== 'added') throw new Error(`the task was ${submitted.kind}`)
   return submitted.tasks[0]!
 }
 /** As many like it, in one request. */
 export async function addTasks(store: Store, count: number, given: Parameters<typeof newTask>[0]): Promise<readonly Task[]> {
-  const submitted = await store.addTasks({ tasks: Array.from({ length: count }, () => newTask(given)), idempotency: null })
+  const submitted = await store.tasks.add({ tasks: Array.from({ length: count }, () => newTask(given)), idempotency: null })
   if (submitted.kind !== 'added') throw new Error(`the tasks were ${submitted.kind}`)
   return submitted.tasks
 }
@@ -95,7 +95,7 @@ export async function claimTasks(
   given: Partial<ClaimOptions> = {},
   types: readonly string[] = ['report.build'],
 ): Promise<readonly Task[]> {
-  const { items } = await store.claimTasks({ ...claim(given), types: types.map((type) => ({ type, concurrency: null })) })
+  const { items } = await store.tasks.claim({ ...claim(given), types: types.map((type) => ({ type, concurrency: null })) })
   return items
 }
 export async function claimOne(store: Store, given: Partial<ClaimOptions> = {}, types?: readonly string[]): Promise<Task> {
@@ -104,10 +104,10 @@ export async function claimOne(store: Store, given: Partial<ClaimOptions> = {}, 
   return task
 }
 export const claimDeliveries = async (store: Store, given: Partial<ClaimOptions> = {}): Promise<readonly OwedDelivery[]> =>
-  (await store.claimDeliveries(claim(given))).items
+  (await store.deliveries.claim(claim(given))).items
 
 export async function findTask(store: Store, id: string): Promise<Task> {
-  const found = await store.findTask(id, null)
+  const found = await store.tasks.find(id, null)
   if (found.kind !== 'found') throw new Error(`the task is ${found.kind}`)
   return found.value
 }

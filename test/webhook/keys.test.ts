@@ -4,7 +4,7 @@ import { describe, expect, test } from 'vitest'
 import { systemClock } from '../../src/core/clock.ts'
 import { createEncryptor, type Encryptor } from '../../src/core/encryption.ts'
 import type { Millis, SigningKey, SigningKeyState } from '../../src/core/model.ts'
-import { createKeyRing, type KeyRing, planKeys, type SigningKeyStore } from '../../src/webhook/keys.ts'
+import { createKeyRing, type KeyRing, planKeys } from '../../src/webhook/keys.ts'
 import { fc } from '../support/chance.ts'
 
 const DAY_MS = 86_400_000
@@ -12,23 +12,25 @@ const newSealer = (): Encryptor => createEncryptor({ masterKey: randomBytes(32).
 const published = (ring: KeyRing): JSONWebKeySet => JSON.parse(ring.jwks().body) as JSONWebKeySet
 const kids = (ring: KeyRing): (string | undefined)[] => published(ring).keys.map((key) => key.kid)
 
+type Signing = Parameters<typeof createKeyRing>[0]['store']['signing']
+
 /** Rows in memory under the rules of the store: one active and one next key. */
 function memory() {
   const rows: SigningKey[] = []
   const taken = (key: SigningKey): boolean => rows.some((row) => row.state === key.state)
   let reads = 0
   let failure: Error | null = null
-  const store: SigningKeyStore = {
-    async listSigningKeys() {
+  const signing: Signing = {
+    async listKeys() {
       reads++
       if (failure !== null) throw failure
       return [...rows]
     },
-    async addSigningKeys(keys) {
+    async addKeys({ keys }) {
       for (const key of keys) if (!taken(key)) rows.push(key)
       return [...rows]
     },
-    async turnKeys({ activate, retire, remove }) {
+    async rotateKeys({ activate, retire, remove }) {
       const set = (id: string, state: SigningKeyState): void => {
         const at = rows.findIndex((row) => row.id === id)
         rows[at] = { ...rows[at]!, state }
@@ -44,7 +46,7 @@ function memory() {
     const at = rows.findIndex((row) => row.state === from)
     rows[at] = { ...rows[at]!, state: to }
   }
-  return { store, rows, kid, move, reads: () => reads, fail: (error: Error | null) => (failure = error) }
+  return { store: { signing }, rows, kid, move, reads: () => reads, fail: (error: Error | null) => (failure = error) }
 }
 
 /** Time that stands still until it is moved. */
@@ -86,9 +88,11 @@ describe('the first start', () => {
         const rings = Array.from({ length: nodes }, () =>
           createKeyRing({
             store: {
-              listSigningKeys: order.scheduleFunction(store.listSigningKeys),
-              addSigningKeys: order.scheduleFunction(store.addSigningKeys),
-              turnKeys: order.scheduleFunction(store.turnKeys),
+              signing: {
+                listKeys: order.scheduleFunction(store.signing.listKeys),
+                addKeys: order.scheduleFunction(store.signing.addKeys),
+                rotateKeys: order.scheduleFunction(store.signing.rotateKeys),
+              },
             },
             encryptor,
             clock: stillClock(),
@@ -269,15 +273,15 @@ describe('a view of the keys', () => {
     const [encryptor, clock] = [newSealer(), stillClock()]
     const gates: (() => void)[] = []
     let gated = false
-    const slow: SigningKeyStore = {
-      ...store,
-      async listSigningKeys() {
-        const rows = await store.listSigningKeys()
+    const slow: Signing = {
+      ...store.signing,
+      async listKeys() {
+        const rows = await store.signing.listKeys()
         if (gated) await new Promise<void>((open) => gates.push(open))
         return rows
       },
     }
-    const ring = createKeyRing({ store: slow, encryptor, clock })
+    const ring = createKeyRing({ store: { signing: slow }, encryptor, clock })
     await ring.load()
     const second = kid('next')
     gated = true

@@ -73,7 +73,7 @@ export function createJanitor(options: JanitorOptions): Janitor {
   const rescueTasks = async (expired: readonly Task[]): Promise<number> => {
     const now = expired.some(isWorkers) ? await store.now() : 0
     const settled = await Promise.all(
-      expired.map((task) => store.settleTask({ id: task.id, fence: task.fence, outcome: judgeExpired(task, now) })),
+      expired.map((task) => store.tasks.settle({ id: task.id, fence: task.fence, outcome: judgeExpired(task, now) })),
     )
     return settled.filter(({ kind }) => kind === 'settled').length
   }
@@ -82,7 +82,7 @@ export function createJanitor(options: JanitorOptions): Janitor {
     const settled = await Promise.all(
       expired.map((delivery) => {
         const error = { code: 'aborted', message, details: null }
-        return store.settleDelivery({
+        return store.deliveries.settle({
           id: delivery.id,
           fence: delivery.fence,
           outcome: decide(delivery, { kind: 'threw', error }, AT_ONCE, clock),
@@ -96,7 +96,7 @@ export function createJanitor(options: JanitorOptions): Janitor {
   const rescue = async (boot: string | null): Promise<number> => {
     let all = 0
     for (let found = -1; found !== 0; all += found) {
-      const { tasks, deliveries } = await store.findExpired(BATCH, boot)
+      const { tasks, deliveries } = await store.maintenance.findExpired(BATCH, boot)
       found = (await rescueTasks(tasks)) + (await rescueDeliveries(deliveries))
     }
     return all
@@ -106,16 +106,16 @@ export function createJanitor(options: JanitorOptions): Janitor {
   /** Where the walk along the tasks goes on. */
   let walkedTo = ''
   const age = async (): Promise<void> => {
-    while (await store.forget(BATCH));
+    while (await store.maintenance.pruneRecords({ limit: BATCH }));
     for (let walked = 0; walked < MAX_WALKED && cancels.size > 0; walked += BATCH) {
-      const { next } = await store.ageTasks(walkedTo, BATCH, leastKeptMs)
+      const { next } = await store.maintenance.pruneTasks({ after: walkedTo, limit: BATCH, minKeptMs: leastKeptMs })
       walkedTo = next ?? ''
       if (next === null) return
     }
   }
 
   const sweep = async (): Promise<void> => {
-    for (let after: string | null = ''; after !== null; ) after = await store.sweepLanes(after, BATCH)
+    for (let after: string | null = ''; after !== null; ) after = await store.maintenance.pruneLanes({ after, limit: BATCH })
   }
 
   /** When each deleted client was first seen here. */
@@ -123,10 +123,14 @@ export function createJanitor(options: JanitorOptions): Janitor {
   const erase = async (): Promise<void> => {
     const now = clock.now()
     const seen: typeof deleted = new Map()
-    for (let id = await store.findDeletedClient(''); id !== null; id = await store.findDeletedClient(id)) {
+    for (let id = await store.maintenance.findDeletedClient(''); id !== null; id = await store.maintenance.findDeletedClient(id)) {
       const since = deleted.get(id) ?? now
       seen.set(id, since)
-      for (let pages = 0; pages < MAX_PAGES && (await store.eraseClient(id, now - since >= LATE_MS)) === 'more'; pages++);
+      for (
+        let pages = 0;
+        pages < MAX_PAGES && (await store.maintenance.eraseClient({ id, last: now - since >= LATE_MS })) === 'more';
+        pages++
+      );
     }
     deleted = seen
   }
@@ -145,33 +149,34 @@ export function createJanitor(options: JanitorOptions): Janitor {
   return {
     rescue,
     start() {
-      store.seeTypes(runs).catch(onError)
+      store.schedules.touchTaskTypes({ types: runs }).catch(onError)
       every('expired', leaseMs / 3, async () => {
         await renew()
         await rescue(null)
       })
       every('overdue', OVERDUE_EVERY_MS, async () => {
-        while ((await store.endOverdue(BATCH, graceMs)) >= BATCH);
+        while ((await store.maintenance.endOverdue({ limit: BATCH, graceMs })) >= BATCH);
       })
-      every('types', SEEN_EVERY_MS, () => store.seeTypes(runs))
+      every('types', SEEN_EVERY_MS, () => store.schedules.touchTaskTypes({ types: runs }))
       every('lanes', MEND_EVERY_MS, async () => {
-        await store.mendLanes('task')
-        await store.mendLanes('delivery')
+        await store.maintenance.repairLanes({ kind: 'task' })
+        await store.maintenance.repairLanes({ kind: 'delivery' })
       })
       every('retention', RETENTION_EVERY_MS, age)
       every('erasure', ERASURE_EVERY_MS, erase)
       every('leftovers', LEFTOVERS_EVERY_MS, sweep)
       every('news', NEWS_EVERY_MS, async () => {
-        for (let after: string | null = ''; after !== null; ) after = (await store.ageNews(after, BATCH, newsKeptMs)).next
+        for (let after: string | null = ''; after !== null; )
+          after = (await store.maintenance.pruneEndpointEvents({ after, limit: BATCH, keptMs: newsKeptMs })).next
       })
       every('holds', HOLDS_EVERY_MS, async () => {
-        while ((await store.tellFailing(TOLD_AT_ONCE)) === TOLD_AT_ONCE);
-        while ((await store.expireDeliveries(BATCH, holdMs)) >= BATCH);
+        while ((await store.maintenance.announceFailing({ limit: TOLD_AT_ONCE })) === TOLD_AT_ONCE);
+        while ((await store.maintenance.expireDeliveries({ limit: BATCH, holdMs })) >= BATCH);
       })
       every('records', RECORDS_EVERY_MS, async () => {
-        while ((await store.erasePreviousSecrets(BATCH)) === BATCH);
-        while ((await store.forgetAudit(BATCH, auditKeptMs)) === BATCH);
-        while ((await store.forgetKeys(BATCH, auditKeptMs)) === BATCH);
+        while ((await store.signing.erasePreviousSecrets({ limit: BATCH })) === BATCH);
+        while ((await store.maintenance.pruneAuditLog({ limit: BATCH, keptMs: auditKeptMs })) === BATCH);
+        while ((await store.maintenance.pruneKeys({ limit: BATCH, keptMs: auditKeptMs })) === BATCH);
       })
     },
     stop() {

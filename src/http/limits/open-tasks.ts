@@ -3,7 +3,7 @@ import type { Clock } from '../../core/clock.ts'
 import { RingbackError } from '../../core/errors.ts'
 import type { Millis } from '../../core/model.ts'
 import { countOpen } from '../../engine/open-tasks.ts'
-import type { Store } from '../../store/interfaces.ts'
+import type { StoreWith } from '../../store/interfaces.ts'
 
 /** Counted anew at most this often, and at least that often while tasks come in. */
 const SOONEST_MS: Millis = 1_000
@@ -14,7 +14,7 @@ const MAX_PER_MS = 50
 const MAX_CLIENTS = 10_000
 
 export interface CapacityOptions {
-  readonly store: Pick<Store, 'countOpenTasks'>
+  readonly store: StoreWith<{ tasks: 'countOpen' }>
   readonly clock: Clock
   readonly maxOpenTasks: number
   readonly mostOfClient: { readonly openTasks: number }

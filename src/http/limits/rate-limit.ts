@@ -7,7 +7,7 @@ import type { RateLimit, RateLimits } from '../../config/settings.ts'
 import type { Clock } from '../../core/clock.ts'
 import { RingbackError } from '../../core/errors.ts'
 import type { Millis } from '../../core/model.ts'
-import type { QuotaWindow, Store } from '../../store/interfaces.ts'
+import type { QuotaWindow, StoreWith } from '../../store/interfaces.ts'
 
 export type RequestKind = keyof RateLimits
 /**
@@ -24,7 +24,7 @@ export type Admit = (caller: { readonly clientId: string | null }, kind: Request
 export interface QuotaOptions {
   readonly limits: RateLimits
   /** Null: nobody else counts the same clients. */
-  readonly shared: Pick<Store, 'useQuota'> | null
+  readonly shared: StoreWith<{ access: 'useQuota' }> | null
   readonly clock: Pick<Clock, 'now'>
   /** Told when the count cannot be kept: requests pass then. */
   readonly onError: (error: unknown) => void
@@ -123,12 +123,12 @@ function networkOf(address: string): string {
  * all who ask while the last one runs. Who has used a window up is told so from memory until it ends.
  */
 class SharedLimiter extends RateLimiterPostgres {
-  readonly #store: Pick<Store, 'useQuota'>
+  readonly #store: StoreWith<{ access: 'useQuota' }>
   readonly #limit: number
   /** The window of each answer, for who gives it back. */
   readonly #windows = new WeakMap<RateLimiterRes, QuotaWindow>()
 
-  constructor(options: { keyPrefix: string; points: number; duration: number }, store: Pick<Store, 'useQuota'>) {
+  constructor(options: { keyPrefix: string; points: number; duration: number }, store: StoreWith<{ access: 'useQuota' }>) {
     const table = { tableName: 'rate_limits', tableCreated: true, clearExpiredByTimeout: false }
     super({ ...options, ...table, storeClient: store, storeType: 'client', inMemoryBlockOnConsumed: options.points + 1 })
     this.#store = store
@@ -144,7 +144,7 @@ class SharedLimiter extends RateLimiterPostgres {
     { window }: { window?: RateLimiterRes },
   ): Promise<QuotaWindow> {
     const back = points < 0 ? this.#windows.get(window!)!.expire : null
-    const answer = await this.#store.useQuota({ key, limit: this.#limit, windowMs, refundWindow: back })
+    const answer = await this.#store.access.useQuota({ key, limit: this.#limit, windowMs, refundWindow: back })
     // There may be some again for whoever was told that there are none.
     if (back !== null) this.deleteInMemoryBlockedAll()
     return answer

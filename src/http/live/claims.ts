@@ -6,7 +6,7 @@ import type { Clock } from '../../core/clock.ts'
 import { RingbackError } from '../../core/errors.ts'
 import { decide } from '../../core/lifecycle.ts'
 import type { Millis, Task } from '../../core/model.ts'
-import type { Store, TaskClaim } from '../../store/interfaces.ts'
+import type { StoreWith, TaskClaim } from '../../store/interfaces.ts'
 
 export interface WaitingClaim {
   /** Sorted, each once. */
@@ -29,7 +29,7 @@ export interface Claims {
   stop(): Promise<void>
 }
 export interface ClaimsOptions {
-  readonly store: Pick<Store, 'claimTasks' | 'settleTask' | 'seeTypes' | 'onWork'>
+  readonly store: StoreWith<{ tasks: 'claim' | 'settle'; schedules: 'touchTaskTypes'; notifications: 'onWork' }>
   readonly clock: Clock
   readonly leaseMs: Millis
   readonly onError: (error: unknown) => void
@@ -74,14 +74,14 @@ export function createClaims({ store, clock, leaseMs, onError }: ClaimsOptions):
   }
   const giveBack = (tasks: readonly Task[]): void => {
     for (const task of tasks)
-      track(store.settleTask({ id: task.id, fence: task.fence, outcome: decide(task, { kind: 'interrupted' }, () => 0, clock) }))
+      track(store.tasks.settle({ id: task.id, fence: task.fence, outcome: decide(task, { kind: 'interrupted' }, () => 0, clock) }))
   }
   const see = (types: readonly string[]): void => {
     const now = clock.now()
     const unseen = types.filter((type) => now - (seenAt.get(type) ?? Number.NEGATIVE_INFINITY) >= SEEN_EVERY_MS)
     if (unseen.length === 0 || stopped) return
     for (const type of unseen) seenAt.set(type, now)
-    track(store.seeTypes(unseen))
+    track(store.schedules.touchTaskTypes({ types: unseen }))
   }
 
   class Line {
@@ -131,7 +131,7 @@ export function createClaims({ store, clock, leaseMs, onError }: ClaimsOptions):
           MAX_CLAIMED,
           asking.reduce((sum, waiter) => sum + waiter.limit, 0),
         )
-        const claimed = await store.claimTasks({ ...this.#asked, limit, leaseMs })
+        const claimed = await store.tasks.claim({ ...this.#asked, limit, leaseMs })
         for (const waiter of asking) waiter.looked = true
         giveBack(this.#deal(claimed.items))
         this.#emptyAt = claimed.items.length === 0 ? clock.now() : Number.NEGATIVE_INFINITY
@@ -169,7 +169,7 @@ export function createClaims({ store, clock, leaseMs, onError }: ClaimsOptions):
     }
   }
 
-  const unsubscribe = store.onWork((kind) => {
+  const unsubscribe = store.notifications.onWork((kind) => {
     if (kind === 'task') for (const line of lines.values()) line.wake()
   })
 

@@ -1,7 +1,7 @@
 /** Which endpoints are whose, remembered for a moment: an endpoint never changes its client, so that only a deletion can make this wrong. */
 import type { Clock } from '../../core/clock.ts'
 import type { Millis } from '../../core/model.ts'
-import type { Store } from '../../store/interfaces.ts'
+import type { StoreWith } from '../../store/interfaces.ts'
 
 export interface Ownership {
   /** Whether the client has that endpoint. A deletion on another node is noticed within {@link REMEMBERED_MS}; until then nothing is owed to it. */
@@ -14,13 +14,13 @@ export interface Ownership {
 const REMEMBERED_MS: Millis = 5_000
 const MAX_REMEMBERED = 10_000
 
-export function createOwnership({ store, clock }: { store: Pick<Store, 'findEndpoint'>; clock: Pick<Clock, 'now'> }): Ownership {
+export function createOwnership({ store, clock }: { store: StoreWith<{ endpoints: 'find' }>; clock: Pick<Clock, 'now'> }): Ownership {
   const owners = new Map<string, { readonly clientId: string; readonly until: Millis }>()
   return {
     owns(clientId, endpointId) {
       const known = owners.get(endpointId)
       if (known && known.until > clock.now()) return known.clientId === clientId
-      return store.findEndpoint(endpointId, clientId).then((endpoint) => {
+      return store.endpoints.find(endpointId, clientId).then((endpoint) => {
         if (!endpoint) return false
         if (owners.size >= MAX_REMEMBERED) owners.clear()
         owners.set(endpointId, { clientId, until: clock.now() + REMEMBERED_MS })

@@ -128,7 +128,7 @@ export function createStreams(context: AppContext): (call: ApiCall, task: Task) 
     if (isTerminal(task.state)) {
       if (seen === task.revision)
         return { status: 204, headers: { 'Cache-Control': HEADERS['Cache-Control'], Vary: HEADERS.Vary }, body: null }
-      const ending = (await context.store.findEndings([task])).get(task.id)
+      const ending = (await context.store.events.findTerminal([task])).get(task.id)
       if (ending === undefined) throw expired()
       const [data = ''] = seen === null ? await showTasks(context, [task]) : []
       const first = seen === null ? presentFrame('task.snapshot', task, data) : ''

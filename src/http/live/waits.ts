@@ -1,7 +1,7 @@
 /** Who waits for a change: long-polls, streams, readers of feeds. However many they are, the store is asked once for all of them. */
 import type { Clock } from '../../core/clock.ts'
 import { isTerminal, type Json, type Millis, type Task } from '../../core/model.ts'
-import type { Store } from '../../store/interfaces.ts'
+import type { StoreWith } from '../../store/interfaces.ts'
 
 /** A task as it is, and once it has ended the envelope of its terminal event; null while it lives, and where that was erased. */
 export interface News {
@@ -35,7 +35,7 @@ const LOOK_MS: Millis = 100
 /** Ids in one query. */
 const MAX_IDS = 500
 
-type Hears = Pick<Store, 'onTask' | 'findTasks' | 'findRevisions' | 'findEndings' | 'findSeqs'>
+type Hears = StoreWith<{ tasks: 'findMany'; events: 'findRevisions' | 'findTerminal' | 'findSeqs'; notifications: 'onTask' }>
 
 interface Watcher {
   readonly hear: (news: News | null) => void
@@ -59,7 +59,7 @@ export function createWaits(options: { store: Hears; clock: Clock }): Watchers {
   let cancelRepair: (() => void) | null = null
   let cancelLook: (() => void) | null = null
 
-  const unsubscribe = store.onTask((id) => {
+  const unsubscribe = store.notifications.onTask((id) => {
     if (tasks.has(id)) {
       changed.add(id)
       read()
@@ -77,9 +77,9 @@ export function createWaits(options: { store: Hears; clock: Clock }): Watchers {
   async function readSome(ids: readonly string[]): Promise<void> {
     for (const id of ids) changed.delete(id)
     try {
-      const found = new Map((await store.findTasks(ids)).map((task) => [task.id, task]))
+      const found = new Map((await store.tasks.findMany(ids)).map((task) => [task.id, task]))
       const ended = [...found.values()].filter(({ id, state }) => isTerminal(state) && wantsEnding(id))
-      const endings = ended.length === 0 ? null : await store.findEndings(ended)
+      const endings = ended.length === 0 ? null : await store.events.findTerminal(ended)
       for (const id of ids) {
         const topic = tasks.get(id)
         if (!topic) continue
@@ -98,11 +98,11 @@ export function createWaits(options: { store: Hears; clock: Clock }): Watchers {
   }
 
   const compareTasks = oneAtATime(async () => {
-    for (const [id, mark] of await marks([...tasks.keys()], store.findRevisions)) if (tasks.get(id)?.mark !== mark) changed.add(id)
+    for (const [id, mark] of await marks([...tasks.keys()], store.events.findRevisions)) if (tasks.get(id)?.mark !== mark) changed.add(id)
     if (changed.size > 0) read()
   })
   const compareFeeds = oneAtATime(async () => {
-    for (const [id, mark] of await marks([...feeds.keys()], store.findSeqs)) {
+    for (const [id, mark] of await marks([...feeds.keys()], store.events.findSeqs)) {
       const topic = feeds.get(id)
       if (!topic || topic.mark === mark) continue
       topic.mark = mark

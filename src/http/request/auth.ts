@@ -4,7 +4,7 @@ import { hashApiKey, looksLikeApiKey } from '../../core/api-key.ts'
 import type { Clock } from '../../core/clock.ts'
 import { RingbackError } from '../../core/errors.ts'
 import { clientScopes, type Millis, type Scope } from '../../core/model.ts'
-import type { Store } from '../../store/interfaces.ts'
+import type { StoreWith } from '../../store/interfaces.ts'
 import { createUnknownKeyLimiter } from '../limits/rate-limit.ts'
 
 export interface Caller {
@@ -46,7 +46,7 @@ export interface Authenticator {
 }
 
 export interface GateOptions {
-  readonly store: Pick<Store, 'findKey' | 'useKey' | 'onAccess'>
+  readonly store: StoreWith<{ access: 'findKey' | 'touchKey'; notifications: 'onAccess' }>
   readonly clock: Clock
   readonly adminToken: string | null
 }
@@ -64,7 +64,7 @@ export function createGate(options: GateOptions): Authenticator {
   async function ask(hash: string): Promise<Caller> {
     const before = forgotten
     const now = clock.now()
-    const key = await store.findKey(hash)
+    const key = await store.access.findKey(hash)
     if (key === null || key.clientStatus === 'deleted' || key.clientStatus === 'erased') throw unauthenticated('The key is unknown.')
     if (key.revokedAt !== null) throw unauthenticated('The key was revoked.')
     if (key.expiresAt !== null && key.expiresAt <= now) throw unauthenticated('The key has expired.')
@@ -80,7 +80,7 @@ export function createGate(options: GateOptions): Authenticator {
       suspended: key.clientStatus === 'suspended',
     }
     // Nobody waits for it, and a note that is lost is made again at the next question.
-    if (key.lastUsedAt === null || key.lastUsedAt + USED_EVERY_MS <= now) store.useKey(key.id).catch(() => {})
+    if (key.lastUsedAt === null || key.lastUsedAt + USED_EVERY_MS <= now) store.access.touchKey({ id: key.id }).catch(() => {})
     if (before === forgotten) {
       if (remembered.size >= MAX_REMEMBERED) for (const oldest of remembered.keys()) if (remembered.delete(oldest)) break
       remembered.set(hash, { caller, until: Math.min(now + REMEMBERED_MS, key.expiresAt ?? Number.POSITIVE_INFINITY) })
@@ -109,7 +109,7 @@ export function createGate(options: GateOptions): Authenticator {
   }
 
   /** On this node it counts from now; words of other nodes may be lost, and then it does when what is remembered has lapsed. */
-  store.onAccess((id) => {
+  store.notifications.onAccess((id) => {
     forgotten++
     // Whoever comes from now on must not be told what was read before.
     asked.clear()

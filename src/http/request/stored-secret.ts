@@ -1,10 +1,10 @@
 /** A secret of the installation's own: made once, kept sealed among the settings, so that what one node signs is known by all. */
 import type { Clock } from '../../core/clock.ts'
 import type { Encryptor, SecretLocation } from '../../core/encryption.ts'
-import type { Store } from '../../store/interfaces.ts'
+import type { StoreWith } from '../../store/interfaces.ts'
 
 export interface StoredSecretOptions {
-  readonly store: Pick<Store, 'keepSetting'>
+  readonly store: StoreWith<{ signing: 'putSettingIfAbsent' }>
   readonly clock: Clock
   readonly encryptor: Pick<Encryptor, 'encrypt' | 'decrypt'>
 }
@@ -15,7 +15,7 @@ export function storedSecret({ store, clock, encryptor }: StoredSecretOptions, n
   let key: Promise<Buffer> | null = null
   const find = async (): Promise<Buffer> => {
     const proposed = encryptor.encrypt(Buffer.from(clock.bytes(32)).toString('base64'), place)
-    return Buffer.from(encryptor.decrypt(await store.keepSetting(name, proposed), place), 'base64')
+    return Buffer.from(encryptor.decrypt(await store.signing.putSettingIfAbsent({ name, value: proposed }), place), 'base64')
   }
   return () => {
     key ??= find().catch((error) => {

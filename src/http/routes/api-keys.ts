@@ -36,7 +36,7 @@ function clientKeyRoutes(context: AppContext): Route[] {
   const find = (call: ApiCall): Promise<Client> => findClient(context, call)
   const findKey = async (call: ApiCall): Promise<ApiKey> => {
     const client = await find(call)
-    return ownKey(await context.store.listKeys(client.id), idParam(call, 'key', 'keyId'))
+    return ownKey(await context.store.access.listKeys(client.id), idParam(call, 'key', 'keyId'))
   }
   const common = { tag: 'Clients', scope: OPERATOR } as const
   return [
@@ -73,7 +73,7 @@ function clientKeyRoutes(context: AppContext): Route[] {
         description: 'What is shown of a key is its hint; the key itself is kept by nobody.',
         answers: listed,
       },
-      { find, handle: async (_call, { found }) => listedKeys(await context.store.listKeys(found.id)) },
+      { find, handle: async (_call, { found }) => listedKeys(await context.store.access.listKeys(found.id)) },
     ),
     route(
       {
@@ -106,7 +106,7 @@ function clientKeyRoutes(context: AppContext): Route[] {
 
 function operatorKeyRoutes(context: AppContext): Route[] {
   const common = { tag: 'Operators', scope: OPERATOR } as const
-  const find = async (call: ApiCall): Promise<ApiKey> => ownKey(await context.store.listKeys(null), idParam(call, 'key'))
+  const find = async (call: ApiCall): Promise<ApiKey> => ownKey(await context.store.access.listKeys(null), idParam(call, 'key'))
   return [
     route(
       {
@@ -138,7 +138,7 @@ function operatorKeyRoutes(context: AppContext): Route[] {
         description: 'What is shown of a key is its hint; the key itself is kept by nobody.',
         answers: listed,
       },
-      { handle: async () => listedKeys(await context.store.listKeys(null)) },
+      { handle: async () => listedKeys(await context.store.access.listKeys(null)) },
     ),
     route(
       {
@@ -186,7 +186,7 @@ async function checkRoom(context: AppContext, clientId: string | null): Promise<
   if (clientId === null) return
   const now = context.clock.now()
   const most = context.mostOfClient.keys
-  const keys = await context.store.listKeys(clientId)
+  const keys = await context.store.access.listKeys(clientId)
   const live = keys.filter(({ revokedAt, expiresAt }) => revokedAt === null && (expiresAt === null || expiresAt > now))
   if (live.length >= most)
     throw new RingbackError(
@@ -202,7 +202,7 @@ async function addKey(context: AppContext, call: ApiCall, clientId: string | nul
   const { key, hash, hint } = generateApiKey(context.clock)
   const fresh = { id: newId(context.clock, 'key'), clientId, name, hash, hint, expiresAt }
   const wanted = { ...fresh, scopes: unique(scopes), taskTypes: taskTypes === null ? null : unique(taskTypes) }
-  const added = await context.store.addKey(wanted, call.author)
+  const added = await context.store.access.addKey({ key: wanted, by: call.author })
   if (!added) throw notFound('client')
   return jsonReply(201, { ...shownKey(added), key })
 }
@@ -212,7 +212,13 @@ async function rotate(context: AppContext, call: ApiCall, old: ApiKey, overlapSe
   if (overlapSeconds > 0) await checkRoom(context, old.clientId)
   const { key, hash, hint } = generateApiKey(context.clock)
   const fresh = { id: newId(context.clock, 'key'), hash, hint }
-  const added = await context.store.rotateKey(old.id, old.clientId, fresh, overlapSeconds * 1000, call.author)
+  const added = await context.store.access.rotateKey({
+    id: old.id,
+    clientId: old.clientId,
+    fresh,
+    overlapMs: overlapSeconds * 1000,
+    by: call.author,
+  })
   if (added) return jsonReply(201, { ...shownKey(added), key })
   const pointer = old.clientId === null ? '#/id' : '#/keyId'
   throw invalid([{ pointer, detail: 'names a key that was revoked or has expired; make a new one' }])
@@ -228,6 +234,6 @@ function ownKey(keys: readonly ApiKey[], id: string): ApiKey {
 }
 
 async function revoke(context: AppContext, call: ApiCall, key: ApiKey): Promise<ApiReply> {
-  await context.store.revokeKey(key.id, key.clientId, call.author)
+  await context.store.access.revokeKey({ id: key.id, clientId: key.clientId, by: call.author })
   return empty()
 }

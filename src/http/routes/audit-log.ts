@@ -22,7 +22,7 @@ export function auditRoute(context: AppContext): Route {
       async handle(call, { query: { limit, cursor, ...rest } }) {
         const filters = defined(rest)
         const bound = boundTo(call, 'audit-log', filters)
-        const page = await context.store.listAudit({ ...filters, limit, after: await startPosition(context, bound, cursor) })
+        const page = await context.store.access.listAuditLog({ ...filters, limit, after: await startPosition(context, bound, cursor) })
         return pageReply(
           context,
           call,

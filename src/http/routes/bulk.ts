@@ -54,7 +54,7 @@ async function begin(context: AppContext, call: ApiCall, type: string, body: sha
     return startPagedJob(context, call, type, input)
   }
   const filter = bulkFilterOf(clientOf(call), input)
-  return countMatches(call, (after) => context.store.countBulk(filter, after))
+  return countMatches(call, (after) => context.store.tasks.countBulk(filter, after))
 }
 
 /** @throws RingbackError `validation_failed` for times that contradict each other. */

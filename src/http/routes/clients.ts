@@ -20,7 +20,7 @@ const shownClient = ({ id, name, status, createdAt }: Client) => ({ id, name, st
 
 /** @throws RingbackError `not_found`, for one that was deleted too. */
 export async function findClient(context: AppContext, call: ApiCall): Promise<Client> {
-  const client = await context.store.findClient(idParam(call, 'client'))
+  const client = await context.store.access.findClient(idParam(call, 'client'))
   if (!client) throw notFound('client')
   return client
 }
@@ -35,7 +35,11 @@ export function clientRoutes(context: AppContext): Route[] {
       {
         find,
         async handle(call, { found }) {
-          const client = await context.store.changeClient(found.id, verb === 'suspend' ? 'suspended' : 'active', call.author)
+          const client = await context.store.access.changeClient({
+            id: found.id,
+            status: verb === 'suspend' ? 'suspended' : 'active',
+            by: call.author,
+          })
           if (!client) throw notFound('client')
           return jsonReply(200, shownClient(client))
         },
@@ -55,7 +59,10 @@ export function clientRoutes(context: AppContext): Route[] {
       },
       {
         async handle(call, { body }) {
-          const client = await context.store.addClient({ id: newId(context.clock, 'client'), name: body.name }, call.author)
+          const client = await context.store.access.addClient({
+            client: { id: newId(context.clock, 'client'), name: body.name },
+            by: call.author,
+          })
           return jsonReply(201, shownClient(client), { Location: `${context.publicUrl()}/v1/clients/${client.id}` })
         },
       },
@@ -75,7 +82,7 @@ export function clientRoutes(context: AppContext): Route[] {
       {
         async handle(call, { query }) {
           const bound = boundTo(call, 'clients', {})
-          const page = await context.store.listClients(query.limit, await startPosition(context, bound, query.cursor))
+          const page = await context.store.access.listClients(query.limit, await startPosition(context, bound, query.cursor))
           return pageReply(context, call, bound, page, (client) => JSON.stringify(shownClient(client)), positionOf)
         },
       },
@@ -108,7 +115,7 @@ export function clientRoutes(context: AppContext): Route[] {
       {
         find,
         async handle(call, { found }) {
-          if (!(await context.store.removeClient(found.id, call.author))) throw notFound('client')
+          if (!(await context.store.access.removeClient({ id: found.id, by: call.author }))) throw notFound('client')
           return empty()
         },
       },

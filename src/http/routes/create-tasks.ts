@@ -167,7 +167,7 @@ async function planTarget(context: AppContext, clientId: string, body: CallbackB
   }
   let named: Endpoint | null = null
   if (body.endpointId !== undefined) {
-    named = body.endpointId.includes('\0') ? null : await context.store.findEndpoint(body.endpointId, clientId)
+    named = body.endpointId.includes('\0') ? null : await context.store.endpoints.find(body.endpointId, clientId)
     if (!named) throw nobodys()
   }
   if (body.url === undefined) return undefined

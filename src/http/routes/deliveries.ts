@@ -27,7 +27,7 @@ import { replayRoute } from './replay.ts'
 export function deliveryRoutes(context: AppContext): Route[] {
   const common = { tag: 'Deliveries' } as const
   const find = async (call: ApiCall): Promise<Delivery> => {
-    const delivery = await context.store.findDelivery(idParam(call, 'delivery'), call.caller.clientId)
+    const delivery = await context.store.deliveries.find(idParam(call, 'delivery'), call.caller.clientId)
     if (!delivery) throw notFound('delivery')
     return delivery
   }
@@ -76,9 +76,14 @@ export function deliveryRoutes(context: AppContext): Route[] {
       {
         find,
         async handle(call, { found }) {
-          const delivery = await context.store.redeliver(found.id, newId(context.clock, 'delivery'), call.caller.clientId, call.author)
+          const delivery = await context.store.deliveries.redeliver({
+            id: found.id,
+            newId: newId(context.clock, 'delivery'),
+            clientId: call.caller.clientId,
+            by: call.author,
+          })
           if (!delivery && found.eventType === 'endpoint.verification') throw over()
-          if (!delivery) throw (await context.store.findEndpoint(found.endpointId, call.caller.clientId)) ? expired() : homeless()
+          if (!delivery) throw (await context.store.endpoints.find(found.endpointId, call.caller.clientId)) ? expired() : homeless()
           return deliveryReply(context, call, delivery, 202)
         },
       },
@@ -103,7 +108,7 @@ async function listDeliveries(context: AppContext, call: ApiCall, query: shapes.
     after: await startPosition(context, bound, cursor),
     ...(status && { states: status.map(shapes.stateShownAs) }),
   }
-  const page = await context.store.listDeliveries(asked)
+  const page = await context.store.deliveries.list(asked)
   const shown = await showDeliveries(context, call, page.items)
   const show = (_: Delivery, index: number): string => JSON.stringify(shown[index])
   return pageReply(context, call, bound, page, show, ({ createdAt, id }) => ({ at: createdAt, id }))
@@ -119,9 +124,9 @@ export async function deliveryReply(context: AppContext, call: ApiCall, delivery
 async function showDeliveries(context: AppContext, call: ApiCall, deliveries: readonly Delivery[]): Promise<object[]> {
   if (deliveries.length === 0) return []
   const [attempts, lanes, endpoints] = await Promise.all([
-    context.store.listAttempts(deliveries.map(({ id }) => id)),
-    context.store.findLanes([...new Set(deliveries.map(({ laneId }) => laneId))]),
-    context.store.findEndpoints([...new Set(deliveries.map(({ endpointId }) => endpointId))]),
+    context.store.deliveries.listAttempts(deliveries.map(({ id }) => id)),
+    context.store.deliveries.findLanes([...new Set(deliveries.map(({ laneId }) => laneId))]),
+    context.store.endpoints.findMany([...new Set(deliveries.map(({ endpointId }) => endpointId))]),
   ])
   const byDelivery = Map.groupBy(attempts, ({ deliveryId }) => deliveryId)
   const now = context.clock.now()

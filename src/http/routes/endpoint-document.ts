@@ -52,7 +52,7 @@ export function endpointReply(context: AppContext, endpoint: Endpoint, status = 
 }
 
 export async function findEndpoint(context: AppContext, call: ApiCall): Promise<Endpoint> {
-  const endpoint = await context.store.findEndpoint(idParam(call, 'endpoint'), call.caller.clientId)
+  const endpoint = await context.store.endpoints.find(idParam(call, 'endpoint'), call.caller.clientId)
   if (!endpoint) throw notFound('endpoint')
   return endpoint
 }
@@ -84,11 +84,11 @@ export async function duplicate(context: AppContext, clientId: string, url: stri
 /** Every endpoint of a client. */
 export async function listAllEndpoints(context: AppContext, clientId: string): Promise<Endpoint[]> {
   const all: Endpoint[] = []
-  let page = await context.store.listEndpoints(clientId, 200, null)
+  let page = await context.store.endpoints.list(clientId, 200, null)
   for (;;) {
     all.push(...page.items)
     if (page.next === null) return all
-    page = await context.store.listEndpoints(clientId, 200, page.next)
+    page = await context.store.endpoints.list(clientId, 200, page.next)
   }
 }
 
@@ -109,7 +109,13 @@ export async function change(
   for (let again = 0; ; again++) {
     const patch = plan(endpoint)
     if (Object.keys(patch).length === 0) return endpoint
-    const changed = await context.store.changeEndpoint(endpoint.id, call.caller.clientId, patch, endpoint.revision, call.author)
+    const changed = await context.store.endpoints.change({
+      id: endpoint.id,
+      clientId: call.caller.clientId,
+      patch,
+      revision: endpoint.revision,
+      by: call.author,
+    })
     if (changed.kind === 'changed') return changed.value
     if (changed.kind === 'missing') throw notFound('endpoint')
     if (changed.kind === 'duplicate') throw await duplicate(context, endpoint.clientId, patch.url!)

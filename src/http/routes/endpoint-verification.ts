@@ -53,7 +53,7 @@ async function verify(context: AppContext, call: ApiCall, found: Endpoint, shown
 /** @throws RingbackError `challenge_mismatch` */
 async function checkChallenge(context: AppContext, endpoint: Endpoint, shown: string): Promise<void> {
   const { id, clientId, verificationDeliveryId, verificationExpiresAt } = endpoint
-  const sent = verificationDeliveryId === null ? null : await context.store.findDelivery(verificationDeliveryId, clientId)
+  const sent = verificationDeliveryId === null ? null : await context.store.deliveries.find(verificationDeliveryId, clientId)
   const challenge = sent?.body ? challengeOf(sent.body) : null
   if (challenge === null) throw mismatch('was not sent: none is open for this endpoint')
   if ((verificationExpiresAt ?? 0) <= context.clock.now()) throw mismatch(`has expired; POST /v1/endpoints/${id}/verify sends another`)

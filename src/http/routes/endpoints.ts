@@ -73,7 +73,7 @@ async function create(context: AppContext, call: ApiCall, body: shapes.CreateEnd
     verification: method,
     verified: method === 'none',
   }
-  const added = await context.store.addEndpoint(wanted, most, call.author)
+  const added = await context.store.endpoints.add({ endpoint: wanted, max: most, by: call.author })
   if (added.kind === 'full') throw tooMany(most, 'endpoints')
   if (added.kind === 'duplicate') throw await duplicate(context, clientOf(call), body.url)
   const reply = endpointReply(context, added.value, 201, secret)
@@ -160,7 +160,7 @@ function keeping(context: AppContext): Route[] {
         async handle(call, { query }) {
           const owner = listOwner(call.caller, query.clientId)
           const bound = boundTo(call, 'endpoints', { owner })
-          const page = await context.store.listEndpoints(owner, query.limit, await startPosition(context, bound, query.cursor))
+          const page = await context.store.endpoints.list(owner, query.limit, await startPosition(context, bound, query.cursor))
           const show = (endpoint: Endpoint): string => JSON.stringify(toEndpointDocument(context, endpoint, null))
           return pageReply(context, call, bound, page, show, ({ createdAt, id }) => ({ at: createdAt, id }))
         },
@@ -228,7 +228,8 @@ function keeping(context: AppContext): Route[] {
         syntax: checkPrecondition,
         find: (call) => findUnchanged(context, call),
         async handle(call, { found }) {
-          if (!(await context.store.removeEndpoint(found.id, call.caller.clientId, call.author))) throw notFound('endpoint')
+          if (!(await context.store.endpoints.remove({ id: found.id, clientId: call.caller.clientId, by: call.author })))
+            throw notFound('endpoint')
           context.ownership.forget(found.id)
           return empty()
         },
@@ -344,10 +345,10 @@ async function ping(context: AppContext, call: ApiCall, endpoint: Endpoint, wait
   const deliveryId = newId(context.clock, 'delivery')
   const { id: endpointId, clientId } = endpoint
   const wanted = { endpointId, clientId, eventId: newId(context.clock, 'event'), deliveryId }
-  const sent = await context.store.addPing(wanted, call.caller.operator ? call.author : undefined)
+  const sent = await context.store.endpoints.addPing({ ping: wanted, by: call.caller.operator ? call.author : undefined })
   if (!sent) throw notFound('endpoint')
   const look = async (): Promise<Delivery | null> => {
-    const delivery = await context.store.findDelivery(deliveryId, clientId)
+    const delivery = await context.store.deliveries.find(deliveryId, clientId)
     return delivery && delivery.finishedAt !== null ? delivery : null
   }
   const waits = waitSeconds > 0 && context.waiters.refusal(call.caller) === null

@@ -13,7 +13,7 @@ import * as shapes from '../shapes/index.ts'
 export function eventRoutes(context: AppContext): Route[] {
   const common = { tag: 'Events', method: 'get', scope: 'tasks:read' } as const
   const find = async (call: ApiCall): Promise<Task> =>
-    present(await context.store.findTask(idParam(call, 'task'), call.caller.clientId), 'task')
+    present(await context.store.tasks.find(idParam(call, 'task'), call.caller.clientId), 'task')
   const stream = createStreams(context)
   const answers = { 200: { description: 'Events in commit order.', schema: shapes.eventList, headers: ['Link'] } }
   return [
@@ -87,7 +87,7 @@ async function readFeed(
     throw invalid([{ pointer: '#/query/clientId', detail: 'is required of the operator: each client has a feed of its own' }])
   const bound = boundTo(call, 'events', { clientId })
   const after = await placeOf(context, bound, query.after, clientId)
-  const upTo = query.types ? await context.store.findFeedReach(clientId, after) : null
+  const upTo = query.types ? await context.store.events.findFeedReach(clientId, after) : null
   const asked: EventQuery = {
     clientId,
     after,
@@ -109,13 +109,13 @@ async function readFeed(
 }
 
 const readOneMore = (context: AppContext, asked: EventQuery): Promise<readonly Event[]> =>
-  context.store.listEvents({ ...asked, limit: asked.limit + 1 })
+  context.store.events.list({ ...asked, limit: asked.limit + 1 })
 
 /** `after` is an event's id or a cursor of this feed. */
 async function placeOf(context: AppContext, bound: string, after: string | undefined, clientId: string): Promise<number> {
   if (after === undefined) return 0
   if (!after.startsWith('event_')) return Number((await context.cursors.read(bound, after, 'after'))[0])
-  const seq = await context.store.findEventSeq(after, clientId)
+  const seq = await context.store.events.findSeq(after, clientId)
   if (seq !== null) return seq
   throw new RingbackError('invalid_cursor', 'There is no such event in this feed; start without `after`.', {
     errors: [{ pointer: '#/query/after', detail: 'names no event of this feed' }],

@@ -10,7 +10,7 @@ import { newTaskReply } from './task-document.ts'
 /** 202 with the task that does it. */
 export async function startPagedJob(context: AppContext, call: ApiCall, type: string, input: unknown): Promise<ApiReply> {
   const id = newId(context.clock, 'task')
-  const submitted = await context.store.addTasks({ tasks: [walkTask(id, clientOf(call), type, input)], idempotency: null })
+  const submitted = await context.store.tasks.add({ tasks: [walkTask(id, clientOf(call), type, input)], idempotency: null })
   if (submitted.kind !== 'added') throw new Error(`a task without a key was ${submitted.kind}`)
   const reply = newTaskReply(context, submitted.tasks[0]!, call.now)
   reply.headers.Location = `${context.publicUrl()}/v1/tasks/${id}`

@@ -40,14 +40,14 @@ async function replay(context: AppContext, call: ApiCall, body: shapes.Replay): 
     return startPagedJob(context, call, REPLAY, input)
   }
   const filter = filterOf(clientId, input)
-  return countMatches(call, (after) => context.store.countReplay(filter, after))
+  return countMatches(call, (after) => context.store.deliveries.countReplay(filter, after))
 }
 
 /** @throws RingbackError `validation_failed` for an endpoint that is not the client's, or times that contradict each other. */
 async function plan(context: AppContext, clientId: string, body: shapes.Replay): Promise<ReplayInput> {
   const { endpointId = null, since = null, until = null, statuses, eventTypes } = body
   if (since !== null && until !== null && since > until) throw invalid([{ pointer: '#/until', detail: 'must not be before since' }])
-  if (endpointId !== null && !(await context.store.findEndpoint(endpointId, clientId)))
+  if (endpointId !== null && !(await context.store.endpoints.find(endpointId, clientId)))
     throw invalid([{ pointer: '#/endpointId', detail: 'names no endpoint of yours' }])
   const now = await context.store.now()
   return {

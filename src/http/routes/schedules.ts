@@ -71,7 +71,7 @@ export function scheduleRoutes(context: AppContext): Route[] {
         async handle(call, { query }) {
           const owner = listOwner(call.caller, query.clientId)
           const bound = boundTo(call, 'schedules', { owner })
-          const page = await context.store.listSchedules(owner, query.limit, await startPosition(context, bound, query.cursor))
+          const page = await context.store.schedules.list(owner, query.limit, await startPosition(context, bound, query.cursor))
           return pageReply(context, call, bound, page, scheduleJson, ({ createdAt, id }) => ({ at: createdAt, id }))
         },
       },
@@ -127,7 +127,8 @@ export function scheduleRoutes(context: AppContext): Route[] {
         syntax: checkPrecondition,
         find: (call) => findUnchanged(context, call),
         async handle(call, { found }) {
-          if (!(await context.store.removeSchedule(found.id, call.caller.clientId, call.author))) throw notFound('schedule')
+          if (!(await context.store.schedules.remove({ id: found.id, clientId: call.caller.clientId, by: call.author })))
+            throw notFound('schedule')
           return empty()
         },
       },
@@ -138,7 +139,7 @@ export function scheduleRoutes(context: AppContext): Route[] {
 const checkPrecondition = (call: ApiCall): void => checkIfMatch(call.header('if-match'))
 
 async function find(context: AppContext, call: ApiCall): Promise<Schedule> {
-  const schedule = await context.store.findSchedule(idParam(call, 'schedule'), call.caller.clientId)
+  const schedule = await context.store.schedules.find(idParam(call, 'schedule'), call.caller.clientId)
   if (!schedule) throw notFound('schedule')
   return schedule
 }
@@ -181,7 +182,7 @@ async function create(context: AppContext, call: ApiCall, body: shapes.CreateSch
     paused,
     nextAt: paused ? null : recurrence.after(await context.store.now()),
   }
-  const added = await context.store.addSchedule(made, most)
+  const added = await context.store.schedules.add({ schedule: made, max: most })
   if (added.kind !== 'added') throw tooMany(most, 'schedules')
   const reply = scheduleReply(added.value, 201)
   reply.headers.Location = `${context.publicUrl()}/v1/schedules/${made.id}`
@@ -205,7 +206,13 @@ async function change(context: AppContext, call: ApiCall, found: Schedule, body:
   for (let again = 0; ; again++) {
     const patch = await planPatch(context, call, schedule, body)
     if (Object.keys(patch).length === 0) return schedule
-    const changed = await context.store.changeSchedule(schedule.id, call.caller.clientId, patch, schedule, call.author)
+    const changed = await context.store.schedules.change({
+      id: schedule.id,
+      clientId: call.caller.clientId,
+      patch,
+      seen: schedule,
+      by: call.author,
+    })
     if (changed.kind === 'changed') return changed.value
     if (changed.kind === 'missing') throw notFound('schedule')
     schedule = await findUnchanged(context, call)

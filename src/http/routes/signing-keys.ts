@@ -11,7 +11,7 @@ export function signingKeyRoutes(context: AppContext): Route[] {
   /** What was changed takes effect on this node before it is answered. */
   const changed = async (): Promise<ApiReply> => {
     await context.signingKeys.load()
-    return listed(context, await context.store.listSigningKeys())
+    return listed(context, await context.store.signing.listKeys())
   }
   return [
     route(
@@ -25,7 +25,7 @@ export function signingKeyRoutes(context: AppContext): Route[] {
           'One is active, one is next; retiring and revoked ones are shown until they are forgotten. Private parts are never shown.',
         answers,
       },
-      { handle: async () => listed(context, await context.store.listSigningKeys()) },
+      { handle: async () => listed(context, await context.store.signing.listKeys()) },
     ),
     route(
       {
@@ -39,7 +39,7 @@ export function signingKeyRoutes(context: AppContext): Route[] {
       },
       {
         async handle(call) {
-          await context.store.wantNextKey(call.author)
+          await context.store.signing.requestRotation({ by: call.author })
           return changed()
         },
       },
@@ -56,12 +56,12 @@ export function signingKeyRoutes(context: AppContext): Route[] {
       },
       {
         async find(call) {
-          const key = (await context.store.listSigningKeys()).find(({ id }) => id === call.param('id'))
+          const key = (await context.store.signing.listKeys()).find(({ id }) => id === call.param('id'))
           if (!key) throw notFound('signing key')
           return key
         },
         async handle(call, { found }) {
-          await context.store.revokeSigningKey(found.id, call.author)
+          await context.store.signing.revokeKey({ id: found.id, by: call.author })
           return changed()
         },
       },

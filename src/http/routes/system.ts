@@ -34,7 +34,7 @@ function typeRoutes(context: AppContext): Route[] {
       {
         find,
         async handle(call, { found }) {
-          const state = await context.store.pauseType(found.type, verb === 'pause', call.author)
+          const state = await context.store.schedules.pauseTaskType({ type: found.type, paused: verb === 'pause', by: call.author })
           return jsonReply(200, shownType(context, found, state))
         },
       },
@@ -52,7 +52,7 @@ function typeRoutes(context: AppContext): Route[] {
       },
       {
         async handle() {
-          const states = new Map((await context.store.listQueues()).map((state) => [state.type, state]))
+          const states = new Map((await context.store.schedules.listTaskTypes()).map((state) => [state.type, state]))
           const data = offered(context.registry).map((type) => shownType(context, type, states.get(type.type)))
           return jsonReply(200, { data, hasMore: false, nextCursor: null }, { 'Cache-Control': 'private, no-cache' })
         },
@@ -71,7 +71,7 @@ function typeRoutes(context: AppContext): Route[] {
       {
         find,
         async handle(_call, { found }) {
-          const states = await context.store.listQueues()
+          const states = await context.store.schedules.listTaskTypes()
           const state = states.find(({ type }) => type === found.type)
           return jsonReply(200, shownType(context, found, state), { 'Cache-Control': 'private, no-cache' })
         },

@@ -47,7 +47,7 @@ export async function showTasks(
   waits = context.waiting.of(tasks, now),
 ): Promise<string[]> {
   const ended = tasks.filter((task) => task.callback !== null && isTerminal(task.state))
-  const [statuses, waiting] = await Promise.all([ended.length > 0 ? context.store.callbackStatuses(ended) : null, waits])
+  const [statuses, waiting] = await Promise.all([ended.length > 0 ? context.store.deliveries.findCallbackStatuses(ended) : null, waits])
   return tasks
     .map(sanitizeStored)
     .map((task) => taskJson(task, viewOf(context, task, statuses?.get(task.id), now, waiting.get(task.id) ?? null)))

@@ -1,7 +1,7 @@
 /** The task routes: create, read, wait, list, cancel, retry, erase. */
 import { RingbackError } from '../../core/errors.ts'
 import { isTerminal, type Millis, type Task } from '../../core/model.ts'
-import type { Idempotency, Submitted, TaskListQuery } from '../../store/interfaces.ts'
+import type { Idempotency, Submitted, TaskChange, TaskListQuery } from '../../store/interfaces.ts'
 import {
   type AppContext,
   boundTo,
@@ -82,7 +82,7 @@ function submitting(context: AppContext): Route[] {
           const plan = planTask(context, call, clientOf(call), body)
           const planned = plan instanceof Promise ? await plan : plan
           context.checkCapacity(clientOf(call), 1, call.now)
-          const submitted = await context.store.addTasks({ tasks: [planned], idempotency: idempotencyOf(call, CREATE) })
+          const submitted = await context.store.tasks.add({ tasks: [planned], idempotency: idempotencyOf(call, CREATE) })
           const [task] = accepted(submitted)
           const answer = submittedReply(context, call, task as Task, waitOf(call, query.wait))
           const reply = answer instanceof Promise ? await answer : answer
@@ -124,7 +124,7 @@ function submitting(context: AppContext): Route[] {
         async handle(call, { body }) {
           const planned = await planBatch(context, call, clientOf(call), body.tasks)
           context.checkCapacity(clientOf(call), planned.length, call.now)
-          const submitted = await context.store.addTasks({ tasks: planned, idempotency: idempotencyOf(call, CREATE_BATCH) })
+          const submitted = await context.store.tasks.add({ tasks: planned, idempotency: idempotencyOf(call, CREATE_BATCH) })
           const reply = await batchReply(context, accepted(submitted))
           if (submitted.kind === 'replayed') reply.headers['Idempotent-Replayed'] = 'true'
           return reply
@@ -152,7 +152,7 @@ async function replay(
   show: (tasks: readonly Task[]) => ApiReply | Promise<ApiReply>,
 ): Promise<ApiReply | null> {
   const idempotency = idempotencyOf(call, scope)
-  const submitted = idempotency && (await context.store.findSubmitted(idempotency))
+  const submitted = idempotency && (await context.store.tasks.findSubmitted(idempotency))
   if (!submitted) return null
   const reply = await show(accepted(submitted))
   reply.headers['Idempotent-Replayed'] = 'true'
@@ -215,7 +215,7 @@ async function waitForTask(
   enough: (task: Task) => boolean,
 ): Promise<Task> {
   const changed = await context.waiters.hold(call.caller, () => context.waits.forTask(task.id, enough, seconds * 1000, call.request.signal))
-  return changed ?? present(await context.store.findTask(task.id, call.caller.clientId), 'task')
+  return changed ?? present(await context.store.tasks.find(task.id, call.caller.clientId), 'task')
 }
 
 async function batchReply(context: AppContext, tasks: readonly Task[]): Promise<ApiReply> {
@@ -235,7 +235,7 @@ async function batchReply(context: AppContext, tasks: readonly Task[]): Promise<
 
 function reading(context: AppContext): Route[] {
   const find = async (call: ApiCall): Promise<Task> =>
-    present(await context.store.findTask(idParam(call, 'task'), call.caller.clientId), 'task')
+    present(await context.store.tasks.find(idParam(call, 'task'), call.caller.clientId), 'task')
   return [
     route(
       {
@@ -342,7 +342,7 @@ async function listTasks(context: AppContext, call: ApiCall, query: shapes.TaskL
     ...(status && { states: status }),
     ...(member && { metadata: { key: member[0], value: member[1] } }),
   }
-  const page = await context.store.listTasks(asked)
+  const page = await context.store.tasks.list(asked)
   const shown = await showTasks(context, page.items)
   return pageReply(
     context,
@@ -357,7 +357,7 @@ async function listTasks(context: AppContext, call: ApiCall, query: shapes.TaskL
 
 function acting(context: AppContext): Route[] {
   const find = async (call: ApiCall): Promise<Task> =>
-    present(await context.store.findTask(idParam(call, 'task'), call.caller.clientId), 'task')
+    present(await context.store.tasks.find(idParam(call, 'task'), call.caller.clientId), 'task')
   return [
     route(
       {
@@ -377,7 +377,7 @@ function acting(context: AppContext): Route[] {
       {
         find,
         async handle(call, { found }) {
-          const change = await context.store.cancelTask(found.id, call.caller.clientId, call.author)
+          const change = await context.store.tasks.cancel({ id: found.id, clientId: call.caller.clientId, by: call.author })
           const task = changedTask(change)
           if (change.kind === 'refused')
             throw new RingbackError('task_not_cancelable', `The task is ${task.state}; only a pending or running task can be canceled.`)
@@ -402,7 +402,7 @@ function acting(context: AppContext): Route[] {
         async handle(call, { found }) {
           if (call.caller.clientId !== null && (found.state === 'failed' || found.state === 'canceled'))
             context.checkCapacity(call.caller.clientId, 1, call.now)
-          const change = await context.store.redoTask(found.id, call.caller.clientId, call.author)
+          const change = await context.store.tasks.redo({ id: found.id, clientId: call.caller.clientId, by: call.author })
           const task = changedTask(change)
           if (change.kind === 'refused')
             throw new RingbackError('task_not_retryable', `The task is ${task.state}; only a failed or canceled task can be retried.`)
@@ -425,7 +425,7 @@ function acting(context: AppContext): Route[] {
       {
         find,
         async handle(call, { found }) {
-          const change = await context.store.eraseTask(found.id, call.caller.clientId, call.author)
+          const change = await context.store.tasks.erase({ id: found.id, clientId: call.caller.clientId, by: call.author })
           if (change.kind === 'missing') throw notFound('task')
           if (change.kind === 'refused')
             throw new RingbackError('task_not_terminal', `The task is ${change.task.state}; cancel it first, or wait until it has ended.`)
@@ -436,7 +436,7 @@ function acting(context: AppContext): Route[] {
   ]
 }
 
-function changedTask(change: Awaited<ReturnType<AppContext['store']['cancelTask']>>): Task {
+function changedTask(change: TaskChange): Task {
   if (change.kind === 'missing') throw notFound('task')
   if (change.kind === 'gone') throw expired()
   return change.task

@@ -1,7 +1,7 @@
 /** Why pending tasks have not started: read for all that are shown together, never guessed. */
 import type { Millis, Task } from '../../core/model.ts'
 import type { WaitingFor } from '../../core/wire.ts'
-import type { Store, TaskHolds } from '../../store/interfaces.ts'
+import type { StoreWith, TaskHolds } from '../../store/interfaces.ts'
 import type { Registry, TaskType } from '../../tasks/define.ts'
 
 export interface WaitingReasons {
@@ -12,7 +12,7 @@ export interface WaitingReasons {
 }
 
 export interface WaitingOptions {
-  readonly store: Pick<Store, 'listQueues' | 'findHolds' | 'onQueues'>
+  readonly store: StoreWith<{ schedules: 'listTaskTypes' | 'findHolds'; notifications: 'onTaskTypes' }>
   readonly registry: Registry
   /** Whether as many tasks run on this node as may where that type runs; left out: it runs none. */
   readonly isFull?: (type: TaskType) => boolean
@@ -26,7 +26,7 @@ const SURELY_SEEN_MS: Millis = 1_000
 export function createWaiting({ store, registry, isFull = () => false }: WaitingOptions): WaitingReasons {
   let paused: ReadonlySet<string> = new Set()
   const readPaused = (): void => {
-    store.listQueues().then(
+    store.schedules.listTaskTypes().then(
       (queues) => {
         paused = new Set(queues.filter(({ pausedAt }) => pausedAt !== null).map(({ type }) => type))
       },
@@ -34,7 +34,7 @@ export function createWaiting({ store, registry, isFull = () => false }: Waiting
       () => {},
     )
   }
-  store.onQueues(readPaused)
+  store.notifications.onTaskTypes(readPaused)
   readPaused()
 
   const byTime = (task: Task, now: Millis): WaitingFor | null => {
@@ -63,7 +63,7 @@ export function createWaiting({ store, registry, isFull = () => false }: Waiting
         else if (task.state === 'pending') due.push(task)
       }
       if (due.length === 0) return waiting
-      const holds = await store.findHolds(due)
+      const holds = await store.schedules.findHolds(due)
       for (const task of due) {
         const why = byHolds(task, holds, now)
         if (why !== null) waiting.set(task.id, why)

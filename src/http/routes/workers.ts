@@ -67,12 +67,12 @@ export function workerRoutes(context: AppContext): Route[] {
         const times = [context.leaseMs, task.startedAt! + task.timeoutSeconds * 1000 - now, (task.deadlineAt ?? Infinity) - now]
         const leaseMs = Math.min(...times)
         context.claims.see([task.type])
-        const [renewal] = await context.store.renew('task', [lease], leaseMs)
+        const [renewal] = await context.store.maintenance.renew({ kind: 'task', held: [lease], leaseMs })
         if (!renewal?.kept) throw lost()
         if (body.progress != null || body.message != null) {
           const { progress, message } = body
           const report = { progress: Math.min(99.9, progress ?? 0), message: message == null ? task.progressMessage : plain(message, 500) }
-          const reported = await context.store.reportProgress({ ...held(lease), ...report, notify: true })
+          const reported = await context.store.tasks.reportProgress({ ...held(lease), ...report, notify: true })
           if (reported.kind === 'stale') throw lost()
         }
         const kept = { leaseExpiresAt: toTimestamp(now + leaseMs), leaseSeconds: leaseMs / 1000 }
@@ -228,7 +228,7 @@ function leaseRoute<Body extends z.ZodType<{ readonly lease: string }>>(
     },
     {
       async find(call) {
-        const [now, found] = await Promise.all([context.store.now(), context.store.findTask(idParam(call, 'task'), null)])
+        const [now, found] = await Promise.all([context.store.now(), context.store.tasks.find(idParam(call, 'task'), null)])
         const task = present(found, 'task')
         const { taskTypes } = call.caller
         if (taskTypes !== null && !taskTypes.includes(task.type)) throw notFound('task')
@@ -254,7 +254,7 @@ function leaseRoute<Body extends z.ZodType<{ readonly lease: string }>>(
 /** Ends a lease, or knows that it was ended so before. @throws RingbackError `lease_lost` */
 async function end(context: AppContext, lease: Presented, as: LeaseEnd, judge: () => TryResult | Promise<TryResult>): Promise<ApiReply> {
   const settled = lease.holds ? await settle(context, lease.task, await judge(), as) : null
-  const task = settled ?? (await context.store.findEnded(held(lease), as))
+  const task = settled ?? (await context.store.tasks.findEnded(held(lease), as))
   if (task === null) throw lost()
   return jsonReply(200, { status: task.state })
 }
@@ -263,7 +263,7 @@ async function end(context: AppContext, lease: Presented, as: LeaseEnd, judge: (
 async function settle(context: AppContext, task: Task, ended: TryResult, as?: LeaseEnd): Promise<Task | null> {
   const { clock, store, registry, onRun } = context
   const outcome = decide(task, ended, (registry.get(task.type)?.retry ?? exponential()).delayMs, clock)
-  const settled = await store.settleTask({ id: task.id, fence: task.fence, outcome, ...(as && { as }) })
+  const settled = await store.tasks.settle({ id: task.id, fence: task.fence, outcome, ...(as && { as }) })
   if (settled.kind === 'stale') return null
   const { value } = settled
   const errorCode = 'error' in outcome ? (outcome.error?.code ?? null) : null

@@ -2,7 +2,7 @@
 
 import type { State } from '../../core/model.ts'
 import type { OpenTaskBudget } from '../../engine/open-tasks.ts'
-import type { BulkCheckpoint, BulkFilter, LeaseRef, Store } from '../../store/interfaces.ts'
+import type { BulkCheckpoint, BulkFilter, LeaseRef, StoreWith } from '../../store/interfaces.ts'
 import { Postpone, type TaskType } from '../define.ts'
 import { walkType } from './paged-job.ts'
 
@@ -55,8 +55,8 @@ const MAX_CHANGED = 500
 /** A walk that has no room looks again so much later. */
 const NO_ROOM_SECONDS = 10
 
-export const bulkTypes = (store: Pick<Store, 'bulkPage'>, budget: OpenTaskBudget): readonly TaskType[] => {
-  const page: RunPage = (lease, clientId, input) => store.bulkPage(lease, bulkFilterOf(clientId, input))
+export const bulkTypes = (store: StoreWith<{ tasks: 'runBulkPage' }>, budget: OpenTaskBudget): readonly TaskType[] => {
+  const page: RunPage = (lease, clientId, input) => store.tasks.runBulkPage({ lease, filter: bulkFilterOf(clientId, input) })
   /** What begins anew is open again. */
   const whileThereIsRoom: RunPage = async (lease, clientId, input) => {
     if ((await budget.take(clientId, MAX_CHANGED)) === 0) throw new Postpone(NO_ROOM_SECONDS)

@@ -1,6 +1,6 @@
 /** The task type `system.replay`: sends again what a filter matches. */
 import type { EventType, State } from '../../core/model.ts'
-import type { ReplayCheckpoint, ReplayFilter, Store } from '../../store/interfaces.ts'
+import type { ReplayCheckpoint, ReplayFilter, StoreWith } from '../../store/interfaces.ts'
 import type { TaskType } from '../define.ts'
 import { walkType } from './paged-job.ts'
 
@@ -26,11 +26,11 @@ export const filterOf = (clientId: string, { endpointId, since, until, asOf, sta
   eventTypes,
 })
 
-export const replayType = (store: Pick<Store, 'replayPage'>): TaskType =>
+export const replayType = (store: StoreWith<{ deliveries: 'runReplayPage' }>): TaskType =>
   walkType<ReplayInput, ReplayCheckpoint>({
     type: REPLAY,
     description: 'Sends deliveries again.',
-    page: (lease, clientId, input) => store.replayPage(lease, filterOf(clientId, input)),
+    page: (lease, clientId, input) => store.deliveries.runReplayPage({ lease, filter: filterOf(clientId, input) }),
     span: ({ since, until }) => ({ since: since === null ? 0 : Date.parse(since), until: Date.parse(until) }),
     told: ({ replayed }) => `${replayed} sent again`,
     result: ({ replayed, skipped }) => ({ matched: replayed + skipped, replayed, skipped }),

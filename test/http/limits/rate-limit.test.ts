@@ -161,7 +161,7 @@ test('A 304 costs nothing on PostgreSQL either', async () => {
 
 test('A count that cannot be kept stops nobody, and the operator is told', async () => {
   const down = new Error('the store is down')
-  const client = await limited({ read: FIVE, write: null }, { shared: { useQuota: () => Promise.reject(down) } })
+  const client = await limited({ read: FIVE, write: null }, { shared: { access: { useQuota: () => Promise.reject(down) } } })
   for (let i = 0; i < 8; i++) {
     const answer = await read(client)
     expect([answer.status, answer.headers.get('ratelimit')]).toEqual([200, null])

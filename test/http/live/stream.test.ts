@@ -49,9 +49,9 @@ test('a stream begins with what the task is like, tells each change, and ends wi
   expect(first?.json.data).toEqual((await client.call('GET', `/v1/tasks/${id}`)).json)
   const { fence } = await kit.claim(id)
   expect(shown(await reader.next())).toEqual(['task.started', 2, 'running', 0])
-  await kit.store.reportProgress({ id, fence, progress: 50, message: 'half', notify: true })
+  await kit.store.tasks.reportProgress({ id, fence, progress: 50, message: 'half', notify: true })
   expect(shown(await reader.next())).toEqual(['task.progress', 3, 'running', 50])
-  await kit.store.settleTask({ id, fence, outcome: { kind: 'complete', result: '{"rows":1}' } })
+  await kit.store.tasks.settle({ id, fence, outcome: { kind: 'complete', result: '{"rows":1}' } })
   const last = await reader.next()
   expect(shown(last)).toEqual(['task.completed', 4, 'completed', 100])
   expect(last?.text).toBe(await ending(id))
@@ -76,7 +76,7 @@ test('a change that is no event is told by a snapshot: a try that failed, a canc
   const { fence } = await kit.claim(id)
   await reader.next()
   const error = { code: 'handler_error', message: 'no', try: 1, at: new Date().toISOString() }
-  await kit.store.settleTask({ id, fence, outcome: { kind: 'retry', delayMs: 0, error } })
+  await kit.store.tasks.settle({ id, fence, outcome: { kind: 'retry', delayMs: 0, error } })
   const failed = await reader.next()
   expect([...shown(failed)!, failed?.json.data.lastError]).toEqual(['task.snapshot', 3, 'pending', 0, error])
   await kit.claim(id)
@@ -93,7 +93,7 @@ test('who comes back is told the present state once, or nothing when that is kno
   expect(shown(await behind.next())).toEqual(['task.snapshot', 2, 'running', 0])
   const [abreast, lost] = [await follow(id, 2), await follow(id, 99)]
   expect(shown(await lost.next()), 'a revision it never had').toEqual(['task.snapshot', 2, 'running', 0])
-  await kit.store.settleTask({ id, fence, outcome: { kind: 'fail', error: { code: 'no', message: 'no', details: null } } })
+  await kit.store.tasks.settle({ id, fence, outcome: { kind: 'fail', error: { code: 'no', message: 'no', details: null } } })
   for (const reader of [behind, abreast, lost]) expect((await reader.rest()).map(({ event }) => event)).toEqual(['task.failed'])
   const late = await (await follow(id, 2)).rest()
   expect(late.map(({ text }) => text)).toEqual([await ending(id)])
@@ -162,14 +162,25 @@ test('a key that is revoked is told nothing more', async () => {
 })
 
 test('a thousand watchers of one task cost one query a change, and a node that stops closes them all', async () => {
-  const asked = { findTasks: 0, findEndings: 0, findRevisions: 0 }
-  const counted = <Name extends keyof typeof asked>(name: Name) => ({
-    [name]: (of: never) => {
-      asked[name]++
-      return kit.store[name](of) as never
+  const asked = { findMany: 0, findTerminal: 0 }
+  const { tasks, events } = kit.store
+  const store = {
+    ...kit.store,
+    tasks: {
+      ...tasks,
+      findMany(ids: readonly string[]) {
+        asked.findMany++
+        return tasks.findMany(ids)
+      },
     },
-  })
-  const store = { ...kit.store, ...counted('findTasks'), ...counted('findEndings'), ...counted('findRevisions') }
+    events: {
+      ...events,
+      findTerminal(of: Parameters<typeof events.findTerminal>[0]) {
+        asked.findTerminal++
+        return events.findTerminal(of)
+      },
+    },
+  }
   const waits = createWaits({ store, clock: kit.clock })
   const heard: string[] = []
   const watchAll = (id: string): void => {
@@ -180,11 +191,11 @@ test('a thousand watchers of one task cost one query a change, and a node that s
   await expect.poll(() => heard.length).toBe(1_000)
   const task = await kit.claim(id)
   await expect.poll(() => heard.length).toBe(2_000)
-  await kit.store.settleTask({ id, fence: task.fence, outcome: { kind: 'complete', result: '1' } })
+  await kit.store.tasks.settle({ id, fence: task.fence, outcome: { kind: 'complete', result: '1' } })
   await expect.poll(() => heard.length).toBe(3_000)
   expect(new Set(heard)).toEqual(new Set(['pending false', 'running false', 'completed true']))
-  expect(asked.findTasks).toBeLessThanOrEqual(4)
-  expect(asked.findEndings).toBe(1)
+  expect(asked.findMany).toBeLessThanOrEqual(4)
+  expect(asked.findTerminal).toBe(1)
   heard.length = 0
   waits.stop()
   expect(heard).toEqual(Array(1_000).fill('over'))
@@ -193,12 +204,12 @@ test('a thousand watchers of one task cost one query a change, and a node that s
 test('a start that nobody told of is heard of within about a second, by asking for revisions alone', async () => {
   const id = await submit()
   let reads = 0
-  const findTasks = (ids: readonly string[]) => {
+  const findMany = (ids: readonly string[]) => {
     reads++
-    return kit.store.findTasks(ids)
+    return kit.store.tasks.findMany(ids)
   }
   const clock = { ...kit.clock, after: (ms: number, wake: () => void) => kit.clock.after(ms / 20, wake) }
-  const waits = createWaits({ store: { ...kit.store, findTasks, onTask: () => () => {} }, clock })
+  const waits = createWaits({ store: { ...kit.store, tasks: { findMany }, notifications: { onTask: () => () => {} } }, clock })
   const states: string[] = []
   waits.watch(id, (news) => states.push(news?.task.state ?? 'over'))
   await expect.poll(() => states).toEqual(['pending'])
@@ -277,7 +288,7 @@ test('a quiet stream says a comment every 15 s', () =>
 
 test('progress is told every 250 ms, the last of it; the end does not wait', () =>
   onManualClock(async (clock, { store }, id, fence, reader) => {
-    const report = (progress: number) => store.reportProgress({ id, fence, progress, message: null, notify: true })
+    const report = (progress: number) => store.tasks.reportProgress({ id, fence, progress, message: null, notify: true })
     await reader.next()
     const next = reader.next()
     for (const progress of [10, 20, 30]) await report(progress)
@@ -289,7 +300,7 @@ test('progress is told every 250 ms, the last of it; the end does not wait', () 
     const last = reader.next()
     await report(40)
     await turns(20)
-    await store.settleTask({ id, fence, outcome: { kind: 'complete', result: '1' } })
+    await store.tasks.settle({ id, fence, outcome: { kind: 'complete', result: '1' } })
     expect((await last)?.event).toBe('task.completed')
     expect(await reader.next()).toBeNull()
   }))
@@ -297,13 +308,13 @@ test('progress is told every 250 ms, the last of it; the end does not wait', () 
 test('a reader that is slow is told the newest, and nothing piles up', () =>
   onManualClock(async (clock, { store }, id, fence, reader) => {
     for (let progress = 1; progress <= 50; progress++) {
-      await store.reportProgress({ id, fence, progress, message: null, notify: true })
+      await store.tasks.reportProgress({ id, fence, progress, message: null, notify: true })
       clock.advance(1_000)
       await turns(2)
     }
     expect(shown(await reader.next())).toEqual(['task.snapshot', 52, 'running', 50])
-    await store.reportProgress({ id, fence, progress: 60, message: null, notify: true })
-    await store.settleTask({ id, fence, outcome: { kind: 'complete', result: '1' } })
+    await store.tasks.reportProgress({ id, fence, progress: 60, message: null, notify: true })
+    await store.tasks.settle({ id, fence, outcome: { kind: 'complete', result: '1' } })
     await turns(20)
     // Whatever becomes of it afterwards: who reads at last is told how that generation ended.
     expect((await reader.rest()).map(shown)).toEqual([['task.completed', 54, 'completed', 100]])

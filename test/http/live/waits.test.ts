@@ -24,7 +24,7 @@ const timed = async <T>(work: Promise<T>): Promise<readonly [T, number]> => {
 
 test('a create with Prefer: wait answers 200 when the task ended in time, and says how long it would have waited', async () => {
   const added = Promise.withResolvers<void>()
-  const forget = kit.store.onWork((kind) => kind === 'task' && added.resolve())
+  const forget = kit.store.notifications.onWork((kind) => kind === 'task' && added.resolve())
   const waiting = client.call('POST', '/v1/tasks', REPORT, { prefer: 'respond-async, wait=99' })
   await added.promise
   forget()
@@ -58,10 +58,10 @@ test('a read without If-None-Match ends when the task does, not at a mere change
   let hasEnded = false
   const waiting = client.call('GET', `/v1/tasks/${json.id}?wait=60`).then((answer) => [hasEnded, answer.json.status])
   const { id, fence } = await kit.claim(json.id)
-  await kit.store.reportProgress({ id, fence, progress: 50, message: 'half', notify: true })
+  await kit.store.tasks.reportProgress({ id, fence, progress: 50, message: 'half', notify: true })
   await client.call('GET', `/v1/tasks/${id}`)
   hasEnded = true
-  await kit.store.settleTask({ id, fence, outcome: { kind: 'complete', result: '1' } })
+  await kit.store.tasks.settle({ id, fence, outcome: { kind: 'complete', result: '1' } })
   expect(await waiting).toEqual([true, 'completed'])
 })
 
@@ -91,19 +91,19 @@ test('a task that is erased while someone waits answers 410', async () => {
   const waiting = client.call('GET', `/v1/tasks/${json.id}?wait=60`, undefined, { 'if-none-match': 'W/"2"' })
   const gone = client.call('GET', `/v1/tasks/${json.id}?wait=60`)
   await turn()
-  await kit.store.cancelTask(json.id, null)
-  await kit.store.eraseTask(json.id, null)
+  await kit.store.tasks.cancel({ id: json.id, clientId: null })
+  await kit.store.tasks.erase({ id: json.id, clientId: null })
   for (const { status } of await Promise.all([waiting, gone])) expect([200, 410]).toContain(status)
 })
 
 test('two hundred calls that wait cost the store a few queries, and the stop answers them all', async () => {
   const { json } = await client.call('POST', '/v1/tasks', LATER)
   let queries = 0
-  const findTasks = (ids: readonly string[]) => {
+  const findMany = (ids: readonly string[]) => {
     queries++
-    return kit.store.findTasks(ids)
+    return kit.store.tasks.findMany(ids)
   }
-  const waits = createWaits({ store: { ...kit.store, findTasks }, clock: kit.clock })
+  const waits = createWaits({ store: { ...kit.store, tasks: { findMany } }, clock: kit.clock })
   const all = Array.from({ length: 200 }, () => waits.forTask(json.id, () => false, 60_000, still))
   await client.call('GET', `/v1/tasks/${json.id}`)
   waits.stop()
@@ -123,7 +123,7 @@ test('a caller that hangs up waits no longer', async () => {
 test('a change nobody told of is found by looking again', async () => {
   const { json } = await client.call('POST', '/v1/tasks', LATER)
   const clock = { ...kit.clock, after: (ms: number, wake: () => void) => kit.clock.after(ms / 50, wake) }
-  const deaf = createWaits({ store: { ...kit.store, onTask: () => () => {} }, clock })
+  const deaf = createWaits({ store: { ...kit.store, notifications: { onTask: () => () => {} } }, clock })
   const waiting = deaf.forTask(json.id, (task) => task.state === 'canceled', 60_000, still)
   await client.call('POST', `/v1/tasks/${json.id}/cancel`)
   expect((await waiting)?.state).toBe('canceled')
@@ -134,8 +134,8 @@ test('a store that is down does not end a wait early, and the wait goes on when 
   const { json } = await client.call('POST', '/v1/tasks', LATER)
   const clock = { ...kit.clock, after: (ms: number, wake: () => void) => kit.clock.after(ms / 50, wake) }
   let failures = 3
-  const findTasks = (ids: readonly string[]) => (failures-- > 0 ? Promise.reject(new Error('down')) : kit.store.findTasks(ids))
-  const waits = createWaits({ store: { ...kit.store, onTask: () => () => {}, findTasks }, clock })
+  const findMany = (ids: readonly string[]) => (failures-- > 0 ? Promise.reject(new Error('down')) : kit.store.tasks.findMany(ids))
+  const waits = createWaits({ store: { ...kit.store, notifications: { onTask: () => () => {} }, tasks: { findMany } }, clock })
   const found = await waits.forTask(json.id, (task) => task.state === 'pending', 60_000, still)
   expect([found?.id, failures]).toEqual([json.id, -1])
   waits.stop()
@@ -184,7 +184,7 @@ test('the feed of some types may end a page early, and says where to go on, with
     ids.push(json.id)
   }
   const findFeedReach = async (_clientId: string, after: number) => (after < 2 ? after + 1 : null)
-  const app = createApp({ ...kit.options, store: { ...kit.store, findFeedReach } })
+  const app = createApp({ ...kit.options, store: { ...kit.store, events: { ...kit.store.events, findFeedReach } } })
   const ask = async (query: string) =>
     (await (await app.request(`/v1/events?${query}`, { headers: { authorization: `Bearer ${reader.key}` } })).json()) as {
       data: { data: { id: string } }[]

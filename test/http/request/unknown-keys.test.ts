@@ -17,9 +17,13 @@ beforeEach(async () => {
   now = kit.clock.now()
   const findKey = (hashed: string) => {
     looks++
-    return kit.store.findKey(hashed)
+    return kit.store.access.findKey(hashed)
   }
-  gate = createGate({ ...kit.options, clock: { ...kit.clock, now: () => now }, store: { ...kit.store, findKey } })
+  gate = createGate({
+    ...kit.options,
+    clock: { ...kit.clock, now: () => now },
+    store: { ...kit.store, access: { ...kit.store.access, findKey } },
+  })
   client = await kit.newClient()
 })
 afterEach(() => kit.close())

@@ -16,7 +16,7 @@ const create = async (more: object = {}, who = client) => (await who.call('POST'
 
 /** Claims what is owed to an endpoint. */
 async function owedTo(endpointId: string): Promise<OwedDelivery[]> {
-  const { items } = await kit.store.claimDeliveries({ limit: 500, leaseMs: 60_000, by: 'boot_test' })
+  const { items } = await kit.store.deliveries.claim({ limit: 500, leaseMs: 60_000, by: 'boot_test' })
   return items.filter((item) => item.endpointId === endpointId)
 }
 const settlement = (
@@ -74,7 +74,7 @@ describe('An endpoint', () => {
 
   test('keeps its secret and header values sealed', async () => {
     const { id, secret } = await create({ headers: { 'X-Token': 'open-sesame' } })
-    const row = await kit.store.findEndpoint(id, null)
+    const row = await kit.store.endpoints.find(id, null)
     expect(JSON.stringify(row)).not.toContain('open-sesame')
     expect(JSON.stringify(row)).not.toContain(secret)
     const { encryptor } = kit.options
@@ -208,7 +208,7 @@ describe('A change', () => {
     const { id } = await create({ headers: { 'X-A': '1', 'X-B': '2', 'X-C': '3' } })
     const { json } = await patch(id, { headers: { 'x-a': null, 'X-b': '20', 'X-D': '4' } })
     expect(json.headers).toEqual({ 'X-b': '***', 'X-C': '***', 'X-D': '***' })
-    const row = await kit.store.findEndpoint(id, null)
+    const row = await kit.store.endpoints.find(id, null)
     expect(JSON.parse(kit.options.encryptor.decrypt(row!.headers!, { table: 'endpoints', id, column: 'headers' }))).toEqual({
       'X-b': '20',
       'X-C': '3',
@@ -263,7 +263,8 @@ describe('Pausing, resuming, rotating', () => {
   test('resume enables what was disabled, and verifies it anew where verification is asked for', async () => {
     const [plain, checked] = [await create(), await create({ verification: 'challenge' })]
     await kit.admin.call('POST', `/v1/endpoints/${checked.id}/verify`)
-    for (const { id } of [plain, checked]) await kit.store.changeEndpoint(id, null, { disabled: 'gone' }, null)
+    for (const { id } of [plain, checked])
+      await kit.store.endpoints.change({ id, clientId: null, patch: { disabled: 'gone' }, revision: null })
     expect((await client.call('GET', `/v1/endpoints/${plain.id}`)).json).toMatchObject({ status: 'disabled', disabledReason: 'gone' })
     expect((await client.call('POST', `/v1/endpoints/${plain.id}/resume`)).json).toMatchObject({ status: 'active', disabledReason: null })
     expect((await client.call('POST', `/v1/endpoints/${checked.id}/resume`)).json.status).toBe('pendingVerification')
@@ -275,14 +276,14 @@ describe('Pausing, resuming, rotating', () => {
     const { json, status } = await rotate({ overlapSeconds: 60 })
     expect(status).toBe(200)
     expect(json.secret).not.toBe(secret)
-    const row = await kit.store.findEndpoint(id, null)
+    const row = await kit.store.endpoints.find(id, null)
     const open = (sealed: string, column: string) => kit.options.encryptor.decrypt(sealed, { table: 'endpoints', id, column })
     expect(open(row!.secret, 'secret')).toBe(json.secret)
     expect(open(row!.previousSecret!, 'previous_secret')).toBe(secret)
     expect(row!.previousSecretUntil! - kit.clock.wall()).toBeGreaterThan(55_000)
     expect((await rotate()).status).toBe(200)
     await rotate({ overlapSeconds: 0 })
-    expect((await kit.store.findEndpoint(id, null))!.previousSecret).toBeNull()
+    expect((await kit.store.endpoints.find(id, null))!.previousSecret).toBeNull()
     expect((await rotate({ overlapSeconds: -1 })).json.errors[0].pointer).toBe('#/overlapSeconds')
   })
 })
@@ -298,7 +299,7 @@ describe('A delivery', () => {
     const [owed] = await owedTo(endpoint.id)
     const read = async (who: Client) => (await who.call('GET', `/v1/deliveries/${pending.id}`)).json
     expect((await read(client)).status).toBe('sending')
-    await kit.store.settleDelivery(settlement(owed!, {}, false))
+    await kit.store.deliveries.settle(settlement(owed!, {}, false))
     expect(await read(client)).toMatchObject({ status: 'pending', waitingFor: 'retryBackoff' })
     expect((await read(client)).attempts).toEqual([
       expect.objectContaining({
@@ -326,9 +327,9 @@ describe('A delivery', () => {
     expect((await held())[1]).toBeNull()
     await one.call('POST', `/v1/endpoints/${endpoint.id}/pause`)
     expect(await held()).toEqual([null, 'endpointPaused'])
-    await kit.store.changeEndpoint(endpoint.id, null, { verified: false }, null)
+    await kit.store.endpoints.change({ id: endpoint.id, clientId: null, patch: { verified: false }, revision: null })
     expect(await held()).toEqual([null, 'endpointUnverified'])
-    await kit.store.changeEndpoint(endpoint.id, null, { disabled: 'failing' }, null)
+    await kit.store.endpoints.change({ id: endpoint.id, clientId: null, patch: { disabled: 'failing' }, revision: null })
     expect(await held()).toEqual([null, 'endpointDisabled'])
     await one.call('DELETE', `/v1/endpoints/${endpoint.id}`)
     expect((await one.call('GET', '/v1/deliveries')).json.data[0]).toMatchObject({ status: 'canceled', canceledReason: 'endpointDeleted' })
@@ -343,7 +344,7 @@ describe('A delivery', () => {
     const open = await one.call('POST', `/v1/deliveries/${first.id}/redeliver`)
     expect([open.status, open.json.id]).toEqual([202, first.id])
     const [owed] = await owedTo(endpoint.id)
-    await kit.store.settleDelivery(settlement(owed!))
+    await kit.store.deliveries.settle(settlement(owed!))
     expect((await one.call('GET', `/v1/deliveries/${first.id}`)).json).toMatchObject({
       status: 'delivered',
       deliveredAt: expect.any(String),
@@ -389,7 +390,7 @@ describe('A delivery', () => {
     await client.call('POST', `/v1/tasks/${task.id}/cancel`)
     const [owed] = await owedTo(endpoint.id)
     const date = new Date(kit.clock.wall() - 3_600_000).toUTCString()
-    await kit.store.settleDelivery(settlement(owed!, { httpStatus: 401, responseHeaders: JSON.stringify({ date }) }, false))
+    await kit.store.deliveries.settle(settlement(owed!, { httpStatus: 401, responseHeaders: JSON.stringify({ date }) }, false))
     const { json } = await client.call('GET', `/v1/deliveries/${owed!.id}`)
     expect(json.attempts[0].error).toMatch(/clock is \d+ s behind/)
   })
@@ -399,11 +400,11 @@ describe('A delivery', () => {
     const plain = await client.call('POST', `/v1/endpoints/${id}/ping`)
     expect([plain.status, plain.json.eventType, plain.json.trigger, plain.json.maxTries]).toEqual([202, 'endpoint.ping', 'ping', 1])
     const work = Promise.withResolvers<void>()
-    const forget = kit.store.onWork((kind) => kind === 'delivery' && work.resolve())
+    const forget = kit.store.notifications.onWork((kind) => kind === 'delivery' && work.resolve())
     const waiting = client.call('POST', `/v1/endpoints/${id}/ping?wait=60`)
     await work.promise
     forget()
-    for (const owed of await owedTo(id)) await kit.store.settleDelivery(settlement(owed))
+    for (const owed of await owedTo(id)) await kit.store.deliveries.settle(settlement(owed))
     const answer = await waiting
     expect([answer.status, answer.json.status, answer.json.attempts[0].outcome]).toEqual([200, 'delivered', 'success'])
   })

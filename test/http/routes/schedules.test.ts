@@ -173,16 +173,16 @@ describe('A change', () => {
 
   test('of what is not its time keeps the tick that is planned', async () => {
     const { json } = await create({ cron: '* * * * * *' })
-    const due = (await kit.store.findSchedule(json.id, null))!
+    const due = (await kit.store.schedules.find(json.id, null))!
     expect((await patch(json.id, { priority: 5 })).json.nextAt).toBe(new Date(due.nextAt!).toISOString())
   })
 
   test('never brings back a tick that was made, even where the clock was put back', async () => {
     const { json } = await create({ cron: '0 0 1 1 *' })
-    const schedule = (await kit.store.findSchedule(json.id, null))!
+    const schedule = (await kit.store.schedules.find(json.id, null))!
     const far = schedule.nextAt! + 3_600_000
     const due = { id: schedule.id, nextAt: schedule.nextAt!, revision: schedule.revision, size: 100 }
-    await kit.store.tick({ due, times: [schedule.nextAt!], nextAt: far, timeoutSeconds: 60, maxTries: 1 })
+    await kit.store.schedules.tick({ due, times: [schedule.nextAt!], nextAt: far, timeoutSeconds: 60, maxTries: 1 })
     const { json: moved } = await patch(json.id, { timezone: 'Africa/Abidjan' })
     expect(moved.lastAt).toBe(json.nextAt)
     expect(Date.parse(moved.nextAt)).toBeGreaterThan(Date.parse(moved.lastAt))
@@ -212,9 +212,9 @@ test('Schedules are listed page by page, the operator’s among all of them or o
 
 test('A deleted schedule is gone, unless it has changed; the tasks it made stay', async () => {
   const { json } = await create()
-  const schedule = (await kit.store.findSchedule(json.id, null))!
+  const schedule = (await kit.store.schedules.find(json.id, null))!
   const due = { id: schedule.id, nextAt: schedule.nextAt!, revision: 1, size: 100 }
-  await kit.store.tick({ due, times: [schedule.nextAt!], nextAt: schedule.nextAt! + 1, timeoutSeconds: 60, maxTries: 1 })
+  await kit.store.schedules.tick({ due, times: [schedule.nextAt!], nextAt: schedule.nextAt! + 1, timeoutSeconds: 60, maxTries: 1 })
   const path = `/v1/schedules/${json.id}`
   expect((await client.call('DELETE', path, undefined, { 'if-match': '"7"' })).status).toBe(412)
   expect((await client.call('DELETE', path, undefined, { 'if-match': '"1"' })).status).toBe(204)

@@ -169,7 +169,7 @@ describe('Creating', () => {
     const traceparent = '00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01'
     const sound = await client.call('POST', '/v1/tasks', LATER, { traceparent, tracestate: 'a=1' })
     const broken = await client.call('POST', '/v1/tasks', LATER, { traceparent: '00-0-0-0', tracestate: 'a=1' })
-    const [one, two] = await Promise.all([sound, broken].map(({ json }) => kit.store.findTask(json.id, null)))
+    const [one, two] = await Promise.all([sound, broken].map(({ json }) => kit.store.tasks.find(json.id, null)))
     expect(one).toMatchObject({ value: { traceparent, tracestate: 'a=1' } })
     expect(two).toMatchObject({ value: { traceparent: null, tracestate: null } })
   })
@@ -185,7 +185,7 @@ describe('Creating', () => {
     const same = await call('GET', `/v1/tasks/${id}`, undefined, { 'if-none-match': look.headers.get('etag')! })
     expect(same.status).toBe(304)
     expect(Number(same.headers.get('retry-after'))).toBeLessThan(10)
-    await held.store.seeTypes(['audio.transcribe'])
+    await held.store.schedules.touchTaskTypes({ types: ['audio.transcribe'] })
     const free = await call('GET', `/v1/tasks/${id}`)
     expect(free.json).toMatchObject({ waitingFor: null, estimatedCompletionAt: expect.any(String) })
     expect(free.headers.get('retry-after'), 'a quarter of what is left, 30 s at most').toBe('30')

@@ -36,14 +36,14 @@ describe.each(engines)('on %s a pending task waits', (engine) => {
     await addTask(store, { clientId })
     const tried = await claimOne(store)
     expect(await why(tried), 'it runs').toEqual([null])
-    await store.settleTask(retried(tried, 60_000))
-    await store.pauseType('report.build', true)
+    await store.tasks.settle(retried(tried, 60_000))
+    await store.schedules.pauseTaskType({ type: 'report.build', paused: true })
     expect(await why([later, tried]), 'the pause does not hold it up yet').toEqual(['runAt', 'retryBackoff'])
     const atOnce = await addTask(store, { clientId, type: 'scarce.one' })
     expect(createWaiting({ store, registry }).atFirst(atOnce, atOnce.createdAt - 5), 'by a clock that was looked at before').toBe(null)
     await ground.pass(61_000)
     expect(await why([later, tried])).toEqual(['paused', 'paused'])
-    await store.pauseType('report.build', false)
+    await store.schedules.pauseTaskType({ type: 'report.build', paused: false })
     expect(await why([later, tried])).toEqual([null, null])
   })
 
@@ -57,18 +57,18 @@ describe.each(engines)('on %s a pending task waits', (engine) => {
     const rest = [one!, two!].filter(({ id }) => !running.some((task) => task.id === id))
     const behind = await addTask(store, { clientId, concurrencyKey: 'a' })
     expect(await why([...rest, behind])).toEqual(['limit', 'limit'])
-    for (const task of running) await store.settleTask(completed(task))
+    for (const task of running) await store.tasks.settle(completed(task))
     expect(await why([...rest, behind])).toEqual([null, null])
   })
 
   test('for the others of its type, when as many run on all nodes as may', async () => {
     const clientId = await addClient(store)
     const tasks = await addTasks(store, 3, { clientId, type: 'scarce.one' })
-    const { items } = await (await ground.anotherNode()).claimTasks({ ...claim(), types: TYPES })
+    const { items } = await (await ground.anotherNode()).tasks.claim({ ...claim(), types: TYPES })
     expect(items).toHaveLength(2)
     const rest = tasks.filter(({ id }) => !items.some((item) => item.id === id))
     expect(await why(rest)).toEqual(['limit'])
-    await store.settleTask(completed(items[0]!))
+    await store.tasks.settle(completed(items[0]!))
     expect(await why(rest)).toEqual([null])
   })
 
@@ -83,15 +83,15 @@ describe.each(engines)('on %s a pending task waits', (engine) => {
   test('for somebody who runs its type, once nobody has been there for a minute', async () => {
     const task = await addTask(store, { clientId: await addClient(store), type: 'unknown.here' })
     expect(await why(task)).toEqual(['noWorker'])
-    await (await ground.anotherNode()).seeTypes(['unknown.here', 'report.build'])
+    await (await ground.anotherNode()).schedules.touchTaskTypes({ types: ['unknown.here', 'report.build'] })
     expect(await why(task), 'another node runs it').toEqual([null])
     await ground.pass(50_000)
     expect(await why(task)).toEqual([null])
     await ground.pass(10_500)
     expect(await why(task)).toEqual(['noWorker'])
-    await store.pauseType('unknown.here', true)
+    await store.schedules.pauseTaskType({ type: 'unknown.here', paused: true })
     expect(await why(task)).toEqual(['paused'])
-    expect((await store.listQueues()).map(({ type }) => type)).toEqual(['report.build', 'unknown.here'])
+    expect((await store.schedules.listTaskTypes()).map(({ type }) => type)).toEqual(['report.build', 'unknown.here'])
   })
 
   test('for nothing that is looked up when its time says all, and a list is one look', async () => {
@@ -100,11 +100,11 @@ describe.each(engines)('on %s a pending task waits', (engine) => {
     const later = await addTasks(store, 3, { clientId, dueAt })
     const due = await addTasks(store, 50, { clientId })
     let looks = 0
-    const findHolds: Store['findHolds'] = (tasks) => {
+    const findHolds: Store['schedules']['findHolds'] = (tasks) => {
       looks++
-      return store.findHolds(tasks)
+      return store.schedules.findHolds(tasks)
     }
-    const waiting = createWaiting({ store: { ...store, findHolds }, registry })
+    const waiting = createWaiting({ store: { ...store, schedules: { ...store.schedules, findHolds } }, registry })
     expect((await waiting.of(later, await store.now())).size).toBe(3)
     expect(looks).toBe(0)
     await waiting.of([...later, ...due], await store.now())

@@ -385,9 +385,9 @@ describe.each(engines)('A worker, on %s,', (engine) => {
     expect((await say('complete', one!, { result: 1 })).json).toEqual({ status: 'completed' })
     expect((await say('fail', two!, BROKE)).json).toEqual({ status: 'canceled' })
     expect((await say('fail', two!, BROKE)).json).toEqual({ status: 'canceled' })
-    expect(await ground.store.endOverdue(10, 15_000), 'its grace is not over').toBe(0)
+    expect(await ground.store.maintenance.endOverdue({ limit: 10, graceMs: 15_000 }), 'its grace is not over').toBe(0)
     await pass(15_001)
-    expect(await ground.store.endOverdue(10, 15_000)).toBe(1)
+    expect(await ground.store.maintenance.endOverdue({ limit: 10, graceMs: 15_000 })).toBe(1)
     await unchanged(three!.id, () => say('complete', three!, { result: 1 }))
     expect((await read(three!.id)).status).toBe('canceled')
   })
@@ -402,12 +402,12 @@ describe.each(engines)('A worker, on %s,', (engine) => {
     expect((await say('fail', two!, BROKE)).json).toEqual({ status: 'canceled' })
     const erase = async (): Promise<string> => {
       let rest = 'more'
-      while (rest === 'more') rest = await ground.store.eraseClient(client.id, true)
+      while (rest === 'more') rest = await ground.store.maintenance.eraseClient({ id: client.id, last: true })
       return rest
     }
     expect(await erase(), 'one is at work still').toBe('open')
     await pass(15_001)
-    expect(await ground.store.endOverdue(10, 15_000)).toBe(1)
+    expect(await ground.store.maintenance.endOverdue({ limit: 10, graceMs: 15_000 })).toBe(1)
     expect(await erase()).toBe('nothing')
     for (const [task, verb] of [
       [one!, 'complete'],

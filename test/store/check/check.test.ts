@@ -49,14 +49,14 @@ describe.each(engines)('an audit on %s', (engine) => {
     const other = await addClient(store, 'Another')
     const endpointId = await addEndpoint(store, { clientId })
     await addTasks(store, 3, { clientId, metadata: '{"of":"long ago"}' })
-    const finish = async () => Promise.all((await claimTasks(store)).map((task) => store.settleTask(completed(task))))
+    const finish = async () => Promise.all((await claimTasks(store)).map((task) => store.tasks.settle(completed(task))))
     const deliver = async () => {
-      for (const owed of await claimDeliveries(store)) await store.settleDelivery(delivered(owed))
+      for (const owed of await claimDeliveries(store)) await store.deliveries.settle(delivered(owed))
     }
     await finish()
     await deliver()
     await ground.pass(8 * DAY)
-    await store.ageTasks('', 500, DAY)
+    await store.maintenance.pruneTasks({ after: '', limit: 500, minKeptMs: DAY })
 
     const follower = await addEndpoint(store, {
       clientId,
@@ -67,39 +67,41 @@ describe.each(engines)('an audit on %s', (engine) => {
     await ground.pass(120_000)
     const idempotency = { clientId, scope: 'POST /v1/tasks', key: 'k', fingerprint: 'f' }
     const named = newTask({ clientId, metadata: '{"order":"7","of":"now"}' })
-    await store.addTasks({ tasks: [named], idempotency })
+    await store.tasks.add({ tasks: [named], idempotency })
     const erased = await addTask(store, { clientId })
     await finish()
     await deliver()
-    await store.eraseTask(erased.id, clientId)
+    await store.tasks.erase({ id: erased.id, clientId })
     await addTasks(store, 4, { clientId, maxTries: 2 })
     const again = await addTask(store, { clientId, concurrencyKey: 'one' })
     await addTask(store, { clientId, concurrencyKey: 'one' })
     await addTask(store, { clientId: other })
     const [first, second, third, ...running] = await claimTasks(store)
-    await store.settleTask(failed(first!))
-    await store.settleTask(retried(second!, 60_000))
-    await store.reportProgress({ id: third!.id, fence: third!.fence, progress: 40, message: null, notify: true })
-    await store.cancelTask(again.id, clientId)
-    for (const task of running.filter(({ id }) => id === again.id)) await store.settleTask(failed(task))
-    await store.redoTask(again.id, clientId)
+    await store.tasks.settle(failed(first!))
+    await store.tasks.settle(retried(second!, 60_000))
+    await store.tasks.reportProgress({ id: third!.id, fence: third!.fence, progress: 40, message: null, notify: true })
+    await store.tasks.cancel({ id: again.id, clientId })
+    for (const task of running.filter(({ id }) => id === again.id)) await store.tasks.settle(failed(task))
+    await store.tasks.redo({ id: again.id, clientId })
     const late = await addTask(store, { clientId, dueAt: (await store.now()) + DAY })
     const canceled = await addTask(store, { clientId, callback: { endpointId } })
-    await store.cancelTask(canceled.id, clientId)
+    await store.tasks.cancel({ id: canceled.id, clientId })
     const [one, two, three] = await claimDeliveries(store)
-    await store.settleDelivery(undelivered(one!, 60_000))
-    await store.settleDelivery(undeliverable(two!))
-    await store.settleDelivery(delivered(three!))
-    await store.removeEndpoint(deletedEndpoint, clientId)
-    await store.changeEndpoint(follower, clientId, { paused: true }, null)
+    await store.deliveries.settle(undelivered(one!, 60_000))
+    await store.deliveries.settle(undeliverable(two!))
+    await store.deliveries.settle(delivered(three!))
+    await store.endpoints.remove({ id: deletedEndpoint, clientId })
+    await store.endpoints.change({ id: follower, clientId, patch: { paused: true }, revision: null })
     const held = await addTask(store, { clientId, callback: { endpointId: follower } })
-    await store.cancelTask(held.id, clientId)
+    await store.tasks.cancel({ id: held.id, clientId })
     await addTask(store, { clientId })
-    await store.addPing({
-      endpointId,
-      clientId,
-      eventId: 'event_00000000000000000000000ping',
-      deliveryId: 'delivery_00000000000000000000ping',
+    await store.endpoints.addPing({
+      ping: {
+        endpointId,
+        clientId,
+        eventId: 'event_00000000000000000000000ping',
+        deliveryId: 'delivery_00000000000000000000ping',
+      },
     })
     return { clientId, other, endpointId, follower, named: named.id, erased: erased.id, again: again.id, late: late.id, running: third!.id }
   }
@@ -475,13 +477,13 @@ describe.each(engines)('an audit on %s', (engine) => {
   })
 
   test('finds nothing while a deleted client is erased, page by page, nor when it has gone', async () => {
-    await store.removeClient(made.clientId)
+    await store.access.removeClient({ id: made.clientId })
     for (let rest = 'more'; rest !== 'nothing'; ) {
       expect((await audit()).violations.first).toEqual([])
-      rest = await store.eraseClient(made.clientId, true)
+      rest = await store.maintenance.eraseClient({ id: made.clientId, last: true })
       // What is in flight or running ends as it would.
       for (const { id, fence } of await ground.sql<{ id: string; fence: number }>(`select id, fence from tasks where state = 'running'`))
-        await store.settleTask(completed({ id, fence }))
+        await store.tasks.settle(completed({ id, fence }))
     }
     expect((await audit()).violations.first).toEqual([])
   })

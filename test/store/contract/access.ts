@@ -26,7 +26,7 @@ async function addKey(store: Store, clientId: string | null, given: Partial<NewK
     expiresAt: null,
     ...given,
   }
-  return { key, row: (await store.addKey(wanted))! }
+  return { key, row: (await store.access.addKey({ key: wanted }))! }
 }
 async function addSchedule(store: Store, clientId: string) {
   const template = JSON.stringify({
@@ -48,7 +48,7 @@ async function addSchedule(store: Store, clientId: string) {
     nextAt: 9_000_000_000_000,
     paused: false,
   } as const
-  return added(await store.addSchedule({ id, clientId, ...rest }, MANY))
+  return added(await store.schedules.add({ schedule: { id, clientId, ...rest }, max: MANY }))
 }
 
 /** A client with one of everything. */
@@ -59,8 +59,8 @@ async function addOwner(store: Store) {
   await claimOne(store)
   const pending = await addTask(store, { clientId, metadata: '{"order":"A-1"}' })
   const canceled = await addTask(store, { clientId })
-  await store.cancelTask(canceled.id, clientId)
-  const delivery = (await store.listDeliveries({ clientId, limit: 1, after: null })).items[0]!
+  await store.tasks.cancel({ id: canceled.id, clientId })
+  const delivery = (await store.deliveries.list({ clientId, limit: 1, after: null })).items[0]!
   const { row: key } = await addKey(store, clientId)
   const schedule = await addSchedule(store, clientId)
   return { clientId, endpointId, running, pending, canceled, delivery, key, schedule }
@@ -79,34 +79,38 @@ export function access(current: Current): void {
     }
     const before = await everything()
     const missing = { kind: 'missing' }
-    expect(await store.findTask(pending.id, other)).toEqual(missing)
-    expect(await store.cancelTask(pending.id, other, by)).toEqual(missing)
-    expect(await store.redoTask(canceled.id, other, by)).toEqual(missing)
-    expect(await store.eraseTask(canceled.id, other, by)).toEqual(missing)
-    expect(await store.findDelivery(delivery.id, other)).toBeNull()
-    expect(await store.redeliver(delivery.id, idOf('delivery'), other, by)).toBeNull()
-    expect(await store.findEndpoint(endpointId, other)).toBeNull()
-    expect(await store.changeEndpoint(endpointId, other, { paused: true }, null, by)).toEqual(missing)
-    expect(await store.removeEndpoint(endpointId, other, by)).toBe(false)
-    expect(await store.addPing({ endpointId, clientId: other, eventId: idOf('event'), deliveryId: idOf('delivery') }, by)).toBeNull()
-    expect(await store.findSchedule(schedule.id, other)).toBeNull()
-    expect(await store.changeSchedule(schedule.id, other, { paused: true }, schedule, by)).toEqual(missing)
-    expect(await store.removeSchedule(schedule.id, other, by)).toBe(false)
-    expect(await store.findEventSeq(delivery.eventId, other)).toBeNull()
+    expect(await store.tasks.find(pending.id, other)).toEqual(missing)
+    expect(await store.tasks.cancel({ id: pending.id, clientId: other, by })).toEqual(missing)
+    expect(await store.tasks.redo({ id: canceled.id, clientId: other, by })).toEqual(missing)
+    expect(await store.tasks.erase({ id: canceled.id, clientId: other, by })).toEqual(missing)
+    expect(await store.deliveries.find(delivery.id, other)).toBeNull()
+    expect(await store.deliveries.redeliver({ id: delivery.id, newId: idOf('delivery'), clientId: other, by })).toBeNull()
+    expect(await store.endpoints.find(endpointId, other)).toBeNull()
+    expect(await store.endpoints.change({ id: endpointId, clientId: other, patch: { paused: true }, revision: null, by })).toEqual(missing)
+    expect(await store.endpoints.remove({ id: endpointId, clientId: other, by })).toBe(false)
+    expect(
+      await store.endpoints.addPing({ ping: { endpointId, clientId: other, eventId: idOf('event'), deliveryId: idOf('delivery') }, by }),
+    ).toBeNull()
+    expect(await store.schedules.find(schedule.id, other)).toBeNull()
+    expect(await store.schedules.change({ id: schedule.id, clientId: other, patch: { paused: true }, seen: schedule, by })).toEqual(missing)
+    expect(await store.schedules.remove({ id: schedule.id, clientId: other, by })).toBe(false)
+    expect(await store.events.findSeq(delivery.eventId, other)).toBeNull()
     for (const owner of [other, null]) {
-      expect(await store.revokeKey(key.id, owner, by)).toBeNull()
-      expect(await store.rotateKey(key.id, owner, { id: idOf('key'), hash: 'h', hint: '' }, 0, by)).toBeNull()
+      expect(await store.access.revokeKey({ id: key.id, clientId: owner, by })).toBeNull()
+      expect(
+        await store.access.rotateKey({ id: key.id, clientId: owner, fresh: { id: idOf('key'), hash: 'h', hint: '' }, overlapMs: 0, by }),
+      ).toBeNull()
     }
     for (const page of [
-      await store.listTasks({ clientId: other, order: 'asc', limit: 9, after: null }),
-      await store.listDeliveries({ clientId: other, endpointId, limit: 9, after: null }),
-      await store.listDeliveries({ clientId: other, taskId: canceled.id, limit: 9, after: null }),
-      await store.listEndpoints(other, 9, null),
-      await store.listSchedules(other, 9, null),
+      await store.tasks.list({ clientId: other, order: 'asc', limit: 9, after: null }),
+      await store.deliveries.list({ clientId: other, endpointId, limit: 9, after: null }),
+      await store.deliveries.list({ clientId: other, taskId: canceled.id, limit: 9, after: null }),
+      await store.endpoints.list(other, 9, null),
+      await store.schedules.list(other, 9, null),
     ])
       expect(page.items).toEqual([])
-    expect(await store.listEvents({ clientId: other, taskId: canceled.id, after: 0, limit: 9 })).toEqual([])
-    expect(await store.listKeys(other)).toEqual([])
+    expect(await store.events.list({ clientId: other, taskId: canceled.id, after: 0, limit: 9 })).toEqual([])
+    expect(await store.access.listKeys(other)).toEqual([])
     expect(await everything()).toEqual(before)
   })
 
@@ -114,11 +118,11 @@ export function access(current: Current): void {
     const { store, sql } = current()
     const id = idOf('client')
     await sql('alter table audit_log rename to away')
-    await expect(store.addClient({ id, name: 'A' }, by)).rejects.toThrow()
+    await expect(store.access.addClient({ client: { id, name: 'A' }, by })).rejects.toThrow()
     await sql('alter table away rename to audit_log')
-    expect(await store.findClient(id)).toBeNull()
-    await store.addClient({ id, name: 'A' }, by)
-    const { items } = await store.listAudit({ limit: 9, after: null })
+    expect(await store.access.findClient(id)).toBeNull()
+    await store.access.addClient({ client: { id, name: 'A' }, by })
+    const { items } = await store.access.listAuditLog({ limit: 9, after: null })
     const at = items[0]!.at
     expect(Math.abs(at - (await store.now()))).toBeLessThan(MINUTE)
     const entry = {
@@ -131,35 +135,41 @@ export function access(current: Current): void {
       details: '{"name":"A"}',
     }
     expect(items).toEqual([entry])
-    await store.changeClient('client_unknown', 'suspended', by)
-    await store.removeClient('client_unknown', by)
-    expect((await store.listAudit({ limit: 9, after: null })).items).toHaveLength(1)
+    await store.access.changeClient({ id: 'client_unknown', status: 'suspended', by })
+    await store.access.removeClient({ id: 'client_unknown', by })
+    expect((await store.access.listAuditLog({ limit: 9, after: null })).items).toHaveLength(1)
   })
 
   test('the audit log says who did what to what: of clients’ tasks only what the operator did, of endpoints everything, and never a secret', async () => {
     const { store } = current()
     const { clientId, pending, canceled, delivery, key, schedule, endpointId } = await addOwner(store)
-    await store.cancelTask(pending.id, clientId, by)
-    await store.redoTask(pending.id, clientId, by)
-    await store.removeSchedule((await addSchedule(store, clientId)).id, clientId, by)
-    expect((await store.listAudit({ limit: 9, after: null })).items).toEqual([])
-    await store.cancelTask(pending.id, null, by)
-    await store.cancelTask(pending.id, null, by)
-    await store.redoTask(canceled.id, null, by)
-    await store.redeliver(delivery.id, idOf('delivery'), null, by)
-    await store.changeSchedule(schedule.id, null, { paused: true }, schedule, by)
+    await store.tasks.cancel({ id: pending.id, clientId, by })
+    await store.tasks.redo({ id: pending.id, clientId, by })
+    await store.schedules.remove({ id: (await addSchedule(store, clientId)).id, clientId, by })
+    expect((await store.access.listAuditLog({ limit: 9, after: null })).items).toEqual([])
+    await store.tasks.cancel({ id: pending.id, clientId: null, by })
+    await store.tasks.cancel({ id: pending.id, clientId: null, by })
+    await store.tasks.redo({ id: canceled.id, clientId: null, by })
+    await store.deliveries.redeliver({ id: delivery.id, newId: idOf('delivery'), clientId: null, by })
+    await store.schedules.change({ id: schedule.id, clientId: null, patch: { paused: true }, seen: schedule, by })
     const url = 'https://hooks.example/services/T0/token-in-the-path'
-    const made = added(await store.addEndpoint(newEndpoint({ clientId, url, secret: 'sealed-secret' }), MANY, by))
-    await store.addEndpoint(newEndpoint({ clientId, url }), MANY, by)
-    await store.changeEndpoint(endpointId, clientId, { secret: 'sealed-secret', secretHint: 'x' }, null, by)
-    await store.changeEndpoint(endpointId, clientId, { paused: true }, null, by)
-    await store.changeEndpoint(endpointId, clientId, { paused: false }, null, by)
-    await store.changeEndpoint(endpointId, clientId, { url: 'https://elsewhere.example/x?token=1', headers: 'sealed-secret' }, null, by)
-    await store.removeEndpoint(made.id, clientId, by)
-    await store.revokeKey(key.id, clientId, by)
-    await store.pauseType('report.build', true, by)
-    await store.wantNextKey(by)
-    const { items } = await store.listAudit({ limit: 50, after: null })
+    const made = added(await store.endpoints.add({ endpoint: newEndpoint({ clientId, url, secret: 'sealed-secret' }), max: MANY, by }))
+    await store.endpoints.add({ endpoint: newEndpoint({ clientId, url }), max: MANY, by })
+    await store.endpoints.change({ id: endpointId, clientId, patch: { secret: 'sealed-secret', secretHint: 'x' }, revision: null, by })
+    await store.endpoints.change({ id: endpointId, clientId, patch: { paused: true }, revision: null, by })
+    await store.endpoints.change({ id: endpointId, clientId, patch: { paused: false }, revision: null, by })
+    await store.endpoints.change({
+      id: endpointId,
+      clientId,
+      patch: { url: 'https://elsewhere.example/x?token=1', headers: 'sealed-secret' },
+      revision: null,
+      by,
+    })
+    await store.endpoints.remove({ id: made.id, clientId, by })
+    await store.access.revokeKey({ id: key.id, clientId, by })
+    await store.schedules.pauseTaskType({ type: 'report.build', paused: true, by })
+    await store.signing.requestRotation({ by })
+    const { items } = await store.access.listAuditLog({ limit: 50, after: null })
     expect(items.toReversed().map(({ action, target, clientId }) => [action, target, clientId])).toEqual([
       ['task.cancel', pending.id, clientId],
       ['task.retry', canceled.id, clientId],
@@ -184,14 +194,14 @@ export function access(current: Current): void {
   test('the audit log is read page by page, by client, actor, action and time, and forgets what is old', async () => {
     const ground = current()
     const { store } = ground
-    for (const name of ['a', 'b', 'c']) await store.addClient({ id: idOf('client'), name }, by)
+    for (const name of ['a', 'b', 'c']) await store.access.addClient({ client: { id: idOf('client'), name }, by })
     await ground.pass(DAY)
     const middle = await store.now()
     const clientId = await addClient(store)
-    await store.changeClient(clientId, 'suspended', { ...by, actor: 'cli' })
-    await store.changeClient(clientId, 'active', by)
-    const names = async (query: Partial<Parameters<Store['listAudit']>[0]>) =>
-      (await store.listAudit({ limit: 50, after: null, ...query })).items.map(
+    await store.access.changeClient({ id: clientId, status: 'suspended', by: { ...by, actor: 'cli' } })
+    await store.access.changeClient({ id: clientId, status: 'active', by })
+    const names = async (query: Partial<Parameters<Store['access']['listAuditLog']>[0]>) =>
+      (await store.access.listAuditLog({ limit: 50, after: null, ...query })).items.map(
         ({ action, details }) => `${action} ${JSON.parse(details).name}`,
       )
     expect(await names({ clientId })).toEqual(['client.resume Client', 'client.suspend Client'])
@@ -203,17 +213,20 @@ export function access(current: Current): void {
       expect(await names({ until: middle, actor: by.actor })).toHaveLength(3)
     }
     const seen: string[] = []
-    for (let after = null as Parameters<Store['listAudit']>[0]['after'], pages = 0; pages < 9; pages++) {
-      const page = await store.listAudit({ actor: by.actor, limit: 3, after })
+    for (let after = null as Parameters<Store['access']['listAuditLog']>[0]['after'], pages = 0; pages < 9; pages++) {
+      const page = await store.access.listAuditLog({ actor: by.actor, limit: 3, after })
       seen.push(...page.items.map(({ id }) => id))
       after = page.next
       if (after === null) break
     }
     expect(seen).toHaveLength(4)
     expect(seen).toEqual(seen.toSorted().reverse())
-    expect(await store.forgetAudit(2, 400 * DAY)).toBe(0)
-    expect(await store.forgetAudit(4, -MINUTE), 'everything is older than a moment that is still to come').toBe(4)
-    expect(await store.forgetAudit(4, -MINUTE)).toBe(1)
+    expect(await store.maintenance.pruneAuditLog({ limit: 2, keptMs: 400 * DAY })).toBe(0)
+    expect(
+      await store.maintenance.pruneAuditLog({ limit: 4, keptMs: -MINUTE }),
+      'everything is older than a moment that is still to come',
+    ).toBe(4)
+    expect(await store.maintenance.pruneAuditLog({ limit: 4, keptMs: -MINUTE })).toBe(1)
   })
 
   test('a rotated key goes on for the overlap beside one that may do the same and lives as long; one that has ended is not rotated', async () => {
@@ -226,21 +239,34 @@ export function access(current: Current): void {
       expiresAt: (await store.now()) + 30 * DAY,
     })
     const fresh = { id: idOf('key'), hash: 'fresh', hint: '…abcd' }
-    const made = (await store.rotateKey(old.id, clientId, fresh, 10 * MINUTE, by))!
+    const made = (await store.access.rotateKey({ id: old.id, clientId, fresh, overlapMs: 10 * MINUTE, by }))!
     expect(made).toMatchObject({ ...fresh, clientId, name: 'deploy', scopes: '["tasks:write"]', revokedAt: null })
     expect(made.expiresAt! - made.createdAt).toBe(old.expiresAt! - old.createdAt)
-    const ends = (await store.findKey(old.hash))!.expiresAt!
+    const ends = (await store.access.findKey(old.hash))!.expiresAt!
     expect(Math.abs(ends - made.createdAt - 10 * MINUTE)).toBeLessThan(MINUTE)
-    expect((await store.listAudit({ limit: 1, after: null })).items[0]).toMatchObject({ action: 'key.rotate', target: made.id, clientId })
+    expect((await store.access.listAuditLog({ limit: 1, after: null })).items[0]).toMatchObject({
+      action: 'key.rotate',
+      target: made.id,
+      clientId,
+    })
     // A longer overlap prolongs nothing.
-    await store.rotateKey(old.id, clientId, { ...fresh, id: idOf('key'), hash: 'second' }, 60 * MINUTE)
-    expect((await store.findKey(old.hash))!.expiresAt).toBe(ends)
+    await store.access.rotateKey({ id: old.id, clientId, fresh: { ...fresh, id: idOf('key'), hash: 'second' }, overlapMs: 60 * MINUTE })
+    expect((await store.access.findKey(old.hash))!.expiresAt).toBe(ends)
     await ground.pass(11 * MINUTE)
-    expect(await store.rotateKey(old.id, clientId, { ...fresh, id: idOf('key'), hash: 'late' }, MINUTE)).toBeNull()
-    await store.revokeKey(made.id, clientId)
-    expect(await store.rotateKey(made.id, clientId, { ...fresh, id: idOf('key'), hash: 'late' }, MINUTE)).toBeNull()
+    expect(
+      await store.access.rotateKey({ id: old.id, clientId, fresh: { ...fresh, id: idOf('key'), hash: 'late' }, overlapMs: MINUTE }),
+    ).toBeNull()
+    await store.access.revokeKey({ id: made.id, clientId })
+    expect(
+      await store.access.rotateKey({ id: made.id, clientId, fresh: { ...fresh, id: idOf('key'), hash: 'late' }, overlapMs: MINUTE }),
+    ).toBeNull()
     const { row: lasting } = await addKey(store, null, { scopes: '["worker"]', taskTypes: '["image.resize"]' })
-    const next = (await store.rotateKey(lasting.id, null, { ...fresh, id: idOf('key'), hash: 'third' }, 0))!
+    const next = (await store.access.rotateKey({
+      id: lasting.id,
+      clientId: null,
+      fresh: { ...fresh, id: idOf('key'), hash: 'third' },
+      overlapMs: 0,
+    }))!
     expect(next).toMatchObject({ expiresAt: null, taskTypes: '["image.resize"]' })
   })
 
@@ -251,11 +277,11 @@ export function access(current: Current): void {
     const lasting = await addKey(store, clientId)
     const revoked = await addKey(store, clientId)
     await addKey(store, clientId, { expiresAt: (await store.now()) + MINUTE })
-    await store.revokeKey(revoked.row.id, clientId)
+    await store.access.revokeKey({ id: revoked.row.id, clientId })
     await ground.pass(DAY)
-    expect(await store.forgetKeys(9, 2 * DAY)).toBe(0)
-    expect(await store.forgetKeys(9, DAY / 2)).toBe(2)
-    expect((await store.listKeys(clientId)).map(({ id }) => id)).toEqual([lasting.row.id])
+    expect(await store.maintenance.pruneKeys({ limit: 9, keptMs: 2 * DAY })).toBe(0)
+    expect(await store.maintenance.pruneKeys({ limit: 9, keptMs: DAY / 2 })).toBe(2)
+    expect((await store.access.listKeys(clientId)).map(({ id }) => id)).toEqual([lasting.row.id])
   })
 
   test('the last use of a key is written at most once a minute, for many keys in one commit', async () => {
@@ -263,17 +289,17 @@ export function access(current: Current): void {
     const { store } = ground
     const clientId = await addClient(store)
     const keys = await Promise.all([addKey(store, clientId), addKey(store, clientId), addKey(store, null)])
-    await Promise.all([...keys, ...keys].map(({ row }) => store.useKey(row.id)))
-    const used = async () => Promise.all(keys.map(async ({ row }) => (await store.findKey(row.hash))!.lastUsedAt))
+    await Promise.all([...keys, ...keys].map(({ row }) => store.access.touchKey({ id: row.id })))
+    const used = async () => Promise.all(keys.map(async ({ row }) => (await store.access.findKey(row.hash))!.lastUsedAt))
     const first = await used()
     for (const at of first) expect(Math.abs(at! - (await store.now()))).toBeLessThan(MINUTE)
     await ground.pass(MINUTE / 2)
     const soon = await used()
-    await store.useKey(keys[0]!.row.id)
+    await store.access.touchKey({ id: keys[0]!.row.id })
     expect(await used()).toEqual(soon)
     await ground.pass(MINUTE)
     const before = await used()
-    await store.useKey(keys[0]!.row.id)
+    await store.access.touchKey({ id: keys[0]!.row.id })
     const after = await used()
     expect(after.slice(1)).toEqual(before.slice(1))
     expect(after[0]!).toBeGreaterThan(before[0]!)
@@ -283,7 +309,7 @@ export function access(current: Current): void {
     const ground = current()
     const [here, there] = [ground.store, await ground.anotherNode()]
     const time = manualClock(await here.now())
-    const deaf = { findKey: there.findKey, useKey: there.useKey, onAccess: () => () => {} }
+    const deaf = { access: there.access, notifications: { onAccess: () => () => {} } }
     const [hears, hearsNot] = [there, deaf].map((store) => createGate({ store, clock: time, adminToken: null })) as [Gate, Gate]
     type Gate = ReturnType<typeof createGate>
     const known = async (gate: Gate, key: string): Promise<string> => {
@@ -295,11 +321,11 @@ export function access(current: Current): void {
     }
     const clientId = await addClient(here)
     const ends: [string, (id: string) => Promise<unknown>][] = [
-      ['suspended', () => here.changeClient(clientId, 'suspended')],
-      ['known', () => here.changeClient(clientId, 'active')],
-      ['unknown', (id) => here.revokeKey(id, clientId)],
-      ['known', (id) => here.rotateKey(id, clientId, { id: idOf('key'), hash: id, hint: '' }, DAY)],
-      ['unknown', () => here.removeClient(clientId)],
+      ['suspended', () => here.access.changeClient({ id: clientId, status: 'suspended' })],
+      ['known', () => here.access.changeClient({ id: clientId, status: 'active' })],
+      ['unknown', (id) => here.access.revokeKey({ id, clientId })],
+      ['known', (id) => here.access.rotateKey({ id, clientId, fresh: { id: idOf('key'), hash: id, hint: '' }, overlapMs: DAY })],
+      ['unknown', () => here.access.removeClient({ id: clientId })],
     ]
     for (const [then, end] of ends) {
       const { key, row } = await addKey(here, clientId)
@@ -319,21 +345,21 @@ export function access(current: Current): void {
     const { clientId, key, pending, running, delivery, schedule } = await addOwner(store)
     const other = await addOwner(store)
     const asked: string[] = []
-    store.onCancelRequest((id) => void asked.push(id))
-    expect(await store.removeClient(clientId, by)).toMatchObject({ id: clientId })
-    expect(await store.findKey(key.hash)).toBeNull()
-    expect(await store.listKeys(clientId)).toEqual([])
-    expect(await store.findSchedule(schedule.id, null)).toBeNull()
-    expect(await store.findDelivery(delivery.id, null)).toMatchObject({ state: 'canceled', canceledReason: 'endpointDeleted' })
-    expect(await store.findTask(pending.id, null)).toMatchObject({ value: { state: 'canceled' } })
-    expect(await store.findTask(running.id, null)).toMatchObject({ value: { state: 'running', cancelRequestedAt: expect.any(Number) } })
+    store.notifications.onCancelRequest((id) => void asked.push(id))
+    expect(await store.access.removeClient({ id: clientId, by })).toMatchObject({ id: clientId })
+    expect(await store.access.findKey(key.hash)).toBeNull()
+    expect(await store.access.listKeys(clientId)).toEqual([])
+    expect(await store.schedules.find(schedule.id, null)).toBeNull()
+    expect(await store.deliveries.find(delivery.id, null)).toMatchObject({ state: 'canceled', canceledReason: 'endpointDeleted' })
+    expect(await store.tasks.find(pending.id, null)).toMatchObject({ value: { state: 'canceled' } })
+    expect(await store.tasks.find(running.id, null)).toMatchObject({ value: { state: 'running', cancelRequestedAt: expect.any(Number) } })
     await expect.poll(() => asked).toEqual([running.id])
     const ends = await sql<{ task_id: string }>(`select task_id from events where type = 'task.canceled' and client_id = '${clientId}'`)
     expect(ends.map(({ task_id }) => task_id)).toContain(pending.id)
-    expect(await store.removeClient(clientId, by), 'once').toBeNull()
-    expect(await store.addKey({ ...other.key, id: idOf('key'), hash: 'late', clientId })).toBeNull()
-    expect(await store.findKey(other.key.hash)).not.toBeNull()
-    expect(await store.findDelivery(other.delivery.id, null)).toMatchObject({ state: 'pending' })
+    expect(await store.access.removeClient({ id: clientId, by }), 'once').toBeNull()
+    expect(await store.access.addKey({ key: { ...other.key, id: idOf('key'), hash: 'late', clientId } })).toBeNull()
+    expect(await store.access.findKey(other.key.hash)).not.toBeNull()
+    expect(await store.deliveries.find(other.delivery.id, null)).toMatchObject({ state: 'pending' })
   })
 
   test('what a deleted client had is erased page by page, when it has ended; nothing of another client is, and the audit log keeps that it was there', async () => {
@@ -351,28 +377,28 @@ export function access(current: Current): void {
       return counts
     }
     const untouched = await rows(other.clientId)
-    await store.removeClient(clientId, by)
-    expect(await store.findDeletedClient('')).toBe(clientId)
+    await store.access.removeClient({ id: clientId, by })
+    expect(await store.maintenance.findDeletedClient('')).toBe(clientId)
     let rest = ''
-    for (let pages = 0; pages < 20 && rest !== 'open'; pages++) rest = await store.eraseClient(clientId, true)
+    for (let pages = 0; pages < 20 && rest !== 'open'; pages++) rest = await store.maintenance.eraseClient({ id: clientId, last: true })
     expect(rest, 'a task of it still runs').toBe('open')
     const [leftTasks] = await rows(clientId)
     expect(leftTasks).toBe(1)
-    await store.settleTask({
+    await store.tasks.settle({
       id: running.id,
       fence: running.fence + 1,
       outcome: { kind: 'fail', error: { code: 'x', message: 'x', details: null } },
     })
-    for (let pages = 0; pages < 20 && rest !== 'nothing'; pages++) rest = await store.eraseClient(clientId, false)
+    for (let pages = 0; pages < 20 && rest !== 'nothing'; pages++) rest = await store.maintenance.eraseClient({ id: clientId, last: false })
     expect(rest).toBe('nothing')
-    expect(await store.findDeletedClient(''), 'a late request may still have written').toBe(clientId)
-    expect(await store.eraseClient(clientId, true)).toBe('nothing')
-    expect(await store.findDeletedClient('')).toBeNull()
+    expect(await store.maintenance.findDeletedClient(''), 'a late request may still have written').toBe(clientId)
+    expect(await store.maintenance.eraseClient({ id: clientId, last: true })).toBe('nothing')
+    expect(await store.maintenance.findDeletedClient('')).toBeNull()
     expect(await rows(clientId)).toEqual(tables.map(() => 0))
     const attempts = await sql('select 1 from attempts where delivery_id not in (select id from deliveries)')
     expect(attempts).toEqual([])
     expect(await rows(other.clientId)).toEqual(untouched)
-    const kept = await store.listAudit({ clientId, limit: 9, after: null })
+    const kept = await store.access.listAuditLog({ clientId, limit: 9, after: null })
     expect(kept.items.map(({ action, actor }) => [action, actor])).toEqual([
       ['client.erase', 'system'],
       ['client.delete', by.actor],

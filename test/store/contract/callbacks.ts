@@ -18,11 +18,11 @@ import type { Current } from './suite.ts'
 
 export function callbacks(current: Current): void {
   const owedFor = async (clientId: string): Promise<readonly Delivery[]> =>
-    (await current().store.listDeliveries({ clientId, limit: 100, after: null })).items
+    (await current().store.deliveries.list({ clientId, limit: 100, after: null })).items
   const complete = async (clientId: string, callback: Callback | null, type = 'report.build'): Promise<string> => {
     const { store } = current()
     const { id } = await addTask(store, { clientId, callback, type, metadata: '{"order":"7"}' })
-    await store.settleTask(completed(await claimOne(store, {}, [type])))
+    await store.tasks.settle(completed(await claimOne(store, {}, [type])))
     return id
   }
 
@@ -36,9 +36,9 @@ export function callbacks(current: Current): void {
     const deleted = await addEndpoint(store, { clientId })
     await addEndpoint(store, { clientId, events: '["task.failed"]' })
     await addEndpoint(store, { clientId: await addClient(store, 'Another') })
-    await store.changeEndpoint(paused, clientId, { paused: true }, null)
-    await store.changeEndpoint(disabled, clientId, { disabled: 'failing' }, null)
-    await store.removeEndpoint(deleted, clientId)
+    await store.endpoints.change({ id: paused, clientId, patch: { paused: true }, revision: null })
+    await store.endpoints.change({ id: disabled, clientId, patch: { disabled: 'failing' }, revision: null })
+    await store.endpoints.remove({ id: deleted, clientId })
     await complete(clientId, {})
     const owed = await owedFor(clientId)
     expect(owed.map((delivery) => delivery.endpointId).sort()).toEqual([active, paused, disabled, unverified].sort())
@@ -52,7 +52,7 @@ export function callbacks(current: Current): void {
     await addEndpoint(store, { clientId })
     const id = await complete(clientId, null)
     expect(await owedFor(clientId)).toEqual([])
-    expect(await store.listEvents({ clientId, after: 0, limit: 10 })).toMatchObject([{ taskId: id, type: 'task.completed' }])
+    expect(await store.events.list({ clientId, after: 0, limit: 10 })).toMatchObject([{ taskId: id, type: 'task.completed' }])
   })
 
   test('a callback may name its endpoint, a URL under it, its events and its schedule', async () => {
@@ -72,7 +72,7 @@ export function callbacks(current: Current): void {
     await complete(clientId, { events: ['task.failed'] })
     expect(await owedFor(clientId), 'narrowed to failures').toHaveLength(2)
     await addTask(store, { clientId, callback: { events: ['task.failed'] } })
-    await store.settleTask(failed(await claimOne(store)))
+    await store.tasks.settle(failed(await claimOne(store)))
     expect(await owedFor(clientId)).toHaveLength(3)
   })
 
@@ -111,7 +111,7 @@ export function callbacks(current: Current): void {
     const cloud = await addEndpoint(store, { clientId, format: 'cloudevents' })
     const thinCloud = await addEndpoint(store, { clientId, format: 'cloudevents', payload: 'thin' })
     const id = await complete(clientId, {})
-    const [event] = await store.listEvents({ clientId, after: 0, limit: 1 })
+    const [event] = await store.events.list({ clientId, after: 0, limit: 1 })
     const sent = new Map((await claimDeliveries(store)).map((owed) => [owed.endpoint.id, owed]))
     const bytes = (endpointId: string) => sent.get(endpointId)!.body ?? sent.get(endpointId)!.eventBody
     const held = { input: { month: '2026-11' }, result: { rows: 1 }, metadata: { order: '7' } }
@@ -146,10 +146,10 @@ export function callbacks(current: Current): void {
     await addEndpoint(store, { clientId })
     await addTask(store, { clientId })
     const task = await claimOne(store)
-    await store.reportProgress({ ...task, progress: 42, message: 'page 3 of 7', notify: true })
+    await store.tasks.reportProgress({ ...task, progress: 42, message: 'page 3 of 7', notify: true })
     const [sending] = (await claimDeliveries(store)).filter(({ eventType }) => eventType === 'task.progress')
-    await store.settleTask(completed(task))
-    const events = await store.listEvents({ clientId, after: 0, limit: 10 })
+    await store.tasks.settle(completed(task))
+    const events = await store.events.list({ clientId, after: 0, limit: 10 })
     expect(events.map(({ type, seq }) => [type, seq])).toEqual([
       ['task.created', 1],
       ['task.started', 2],
@@ -160,7 +160,7 @@ export function callbacks(current: Current): void {
     expect(revisions).toEqual([...revisions].sort((a, b) => a - b))
     expect(JSON.parse(events[2]!.body).data).toMatchObject({ progress: 42, progressMessage: 'page 3 of 7' })
     expect(sending).toMatchObject({ endpointId: curious, maxTries: 1 })
-    const { items: all } = await store.listDeliveries({ clientId, limit: 100, after: null })
+    const { items: all } = await store.deliveries.list({ clientId, limit: 100, after: null })
     const owed = all.filter((delivery) => delivery.endpointId === curious)
     expect(owed.map(({ eventType, maxTries }) => [eventType, maxTries]).sort()).toEqual([
       ['task.completed', 4],
@@ -176,12 +176,12 @@ export function callbacks(current: Current): void {
     const clientId = await addClient(store)
     const both = await addEndpoint(store, { clientId, events: '["task.progress","task.completed"]' })
     const only = await addEndpoint(store, { clientId, events: '["task.progress"]' })
-    for (const id of [both, only]) await store.changeEndpoint(id, clientId, { paused: true }, null)
+    for (const id of [both, only]) await store.endpoints.change({ id, clientId, patch: { paused: true }, revision: null })
     await addTask(store, { clientId })
     const task = await claimOne(store)
-    const report = (progress: number, told = true) => store.reportProgress({ ...task, progress, message: null, notify: told })
+    const report = (progress: number, told = true) => store.tasks.reportProgress({ ...task, progress, message: null, notify: told })
     const waiting = async () => {
-      const { items } = await store.listDeliveries({ clientId, limit: 100, after: null })
+      const { items } = await store.deliveries.list({ clientId, limit: 100, after: null })
       const of = (endpointId: string, state: string) =>
         items
           .filter((item) => item.endpointId === endpointId && item.state === state)
@@ -192,14 +192,14 @@ export function callbacks(current: Current): void {
     for (const progress of [20, 30, 40]) await report(progress)
     await report(50, false)
     expect(
-      (await store.listEvents({ clientId, after: 0, limit: 10 })).map(({ body }) => JSON.parse(body).data.progress),
+      (await store.events.list({ clientId, after: 0, limit: 10 })).map(({ body }) => JSON.parse(body).data.progress),
       'one a second',
     ).toEqual([10])
     await pass(1_000)
     await report(60)
     expect(await waiting()).toEqual({ both: ['task.progress'], only: ['task.progress'], canceled: ['superseded'] })
     await pass(1_000)
-    await store.settleTask(completed(task))
+    await store.tasks.settle(completed(task))
     expect(await waiting(), 'the end is news for those who hear of it').toEqual({
       both: ['task.completed'],
       only: ['task.progress'],
@@ -211,25 +211,25 @@ export function callbacks(current: Current): void {
     const { store, pass } = current()
     const clientId = await addClient(store)
     const endpointId = await addEndpoint(store, { clientId, events: '["task.started","task.progress","task.completed"]' })
-    await store.changeEndpoint(endpointId, clientId, { paused: true }, null)
+    await store.endpoints.change({ id: endpointId, clientId, patch: { paused: true }, revision: null })
     await addTask(store, { clientId })
     const task = await claimOne(store)
     for (const progress of [10, 20, 30]) {
-      await store.reportProgress({ ...task, progress, message: null, notify: true })
+      await store.tasks.reportProgress({ ...task, progress, message: null, notify: true })
       await pass(1_000)
     }
     expect(await claimDeliveries(store)).toEqual([])
-    await store.changeEndpoint(endpointId, clientId, { paused: false }, null)
+    await store.endpoints.change({ id: endpointId, clientId, patch: { paused: false }, revision: null })
     const received: [string, number][] = []
     const drain = async (): Promise<void> => {
       for (let owed = await claimDeliveries(store); owed.length > 0; owed = await claimDeliveries(store))
         for (const one of owed) {
           received.push([one.eventType, JSON.parse(one.eventBody).data.progress])
-          await store.settleDelivery(delivered(one))
+          await store.deliveries.settle(delivered(one))
         }
     }
     await drain()
-    await store.settleTask(completed(task))
+    await store.tasks.settle(completed(task))
     await drain()
     expect(received.slice(0, 2).sort()).toEqual([
       ['task.progress', 30],
@@ -244,7 +244,7 @@ export function callbacks(current: Current): void {
     await addEndpoint(store, { clientId, events: '["task.progress","task.completed"]' })
     await addTask(store, { clientId })
     const task = await claimOne(store)
-    const report = (progress: number) => store.reportProgress({ ...task, progress, message: null, notify: true })
+    const report = (progress: number) => store.tasks.reportProgress({ ...task, progress, message: null, notify: true })
     const states = async () => (await owedFor(clientId)).map(({ state, canceledReason }) => canceledReason ?? state).sort()
     expect(await report(10)).toMatchObject({ kind: 'settled', notified: 'told' })
     const [sending] = await claimDeliveries(store)
@@ -252,10 +252,13 @@ export function callbacks(current: Current): void {
     await pass(1_000)
     await report(30)
     expect(await states()).toEqual(['pending', 'running'])
-    await store.settleTask(completed(task))
+    await store.tasks.settle(completed(task))
     expect(await states()).toEqual(['pending', 'running', 'superseded'])
-    expect(await store.settleDelivery(delivered(sending!))).toMatchObject({ kind: 'settled', value: { state: 'completed' } })
-    expect(await store.redeliver(sending!.id, 'delivery_progress', clientId)).toMatchObject({ eventType: 'task.progress', maxTries: 1 })
+    expect(await store.deliveries.settle(delivered(sending!))).toMatchObject({ kind: 'settled', value: { state: 'completed' } })
+    expect(await store.deliveries.redeliver({ id: sending!.id, newId: 'delivery_progress', clientId })).toMatchObject({
+      eventType: 'task.progress',
+      maxTries: 1,
+    })
   })
 
   test('progress that nobody follows is told to nobody, and the reporter hears so', async () => {
@@ -269,7 +272,9 @@ export function callbacks(current: Current): void {
     await addTask(store, { clientId: another, callback: null })
     const tasks = await claimTasks(store)
     // One group: each hears of its own.
-    const answers = await Promise.all(tasks.map((task) => store.reportProgress({ ...task, progress: 10, message: null, notify: true })))
+    const answers = await Promise.all(
+      tasks.map((task) => store.tasks.reportProgress({ ...task, progress: 10, message: null, notify: true })),
+    )
     const heard = tasks.map((task, i) => [task.clientId, task.callback, (answers[i] as { notified: string }).notified])
     expect(heard.sort()).toEqual(
       [
@@ -289,18 +294,19 @@ export function callbacks(current: Current): void {
     await addEndpoint(store, { clientId })
     const silent = await complete(clientId, null)
     const id = await complete(clientId, {})
-    const statusOf = async (taskId: string) => (await store.callbackStatuses(await store.findTasks([taskId]))).get(taskId)
+    const statusOf = async (taskId: string) =>
+      (await store.deliveries.findCallbackStatuses(await store.tasks.findMany([taskId]))).get(taskId)
     expect(await statusOf(silent)).toBe('none')
     expect(await statusOf(id)).toBe('pending')
     const [one, other] = await claimDeliveries(store)
-    await store.settleDelivery(delivered(one!))
+    await store.deliveries.settle(delivered(one!))
     expect(await statusOf(id)).toBe('pending')
-    await store.settleDelivery(delivered(other!))
+    await store.deliveries.settle(delivered(other!))
     expect(await statusOf(id)).toBe('delivered')
     const second = await complete(clientId, {})
     const [good, bad] = await claimDeliveries(store)
-    await store.settleDelivery(delivered(good!))
-    await store.settleDelivery(undeliverable(bad!))
+    await store.deliveries.settle(delivered(good!))
+    await store.deliveries.settle(undeliverable(bad!))
     expect(await statusOf(second)).toBe('failed')
   })
 
@@ -310,8 +316,8 @@ export function callbacks(current: Current): void {
     const endpointId = await addEndpoint(store, { clientId, payload: 'thin' })
     await complete(clientId, {})
     const [first] = await claimDeliveries(store)
-    await store.settleDelivery(undeliverable(first!))
-    const made = await store.redeliver(first!.id, 'delivery_again', clientId)
+    await store.deliveries.settle(undeliverable(first!))
+    const made = await store.deliveries.redeliver({ id: first!.id, newId: 'delivery_again', clientId })
     expect(made).toMatchObject({
       id: 'delivery_again',
       eventId: first!.eventId,
@@ -323,17 +329,26 @@ export function callbacks(current: Current): void {
     const [again] = await claimDeliveries(store)
     expect(again).toMatchObject({ id: 'delivery_again', body: first!.body, endpointId })
 
-    await store.settleDelivery({
+    await store.deliveries.settle({
       ...undeliverable(again!),
       outcome: { kind: 'retry', delayMs: 3_600_000, error: null },
     })
     await pass(1)
     expect(await claimDeliveries(store)).toEqual([])
-    expect(await store.redeliver('delivery_again', 'delivery_unused', clientId)).toMatchObject({ id: 'delivery_again', state: 'pending' })
+    expect(await store.deliveries.redeliver({ id: 'delivery_again', newId: 'delivery_unused', clientId })).toMatchObject({
+      id: 'delivery_again',
+      state: 'pending',
+    })
     expect((await claimDeliveries(store)).map(({ id }) => id)).toEqual(['delivery_again'])
-    expect(await store.redeliver('delivery_again', 'delivery_unused', clientId), 'running: as it is').toMatchObject({ state: 'running' })
-    expect(await store.redeliver(first!.id, 'delivery_other', await addClient(store)), 'of another client').toBeNull()
-    expect(await store.redeliver('delivery_unknown', 'delivery_other', null)).toBeNull()
+    expect(
+      await store.deliveries.redeliver({ id: 'delivery_again', newId: 'delivery_unused', clientId }),
+      'running: as it is',
+    ).toMatchObject({ state: 'running' })
+    expect(
+      await store.deliveries.redeliver({ id: first!.id, newId: 'delivery_other', clientId: await addClient(store) }),
+      'of another client',
+    ).toBeNull()
+    expect(await store.deliveries.redeliver({ id: 'delivery_unknown', newId: 'delivery_other', clientId: null })).toBeNull()
   })
 
   test('a ping is one attempt at one endpoint', async () => {
@@ -342,7 +357,13 @@ export function callbacks(current: Current): void {
     const endpointId = await addEndpoint(store, { clientId, events: '[]' })
     await addEndpoint(store, { clientId })
     const ping = { endpointId, clientId, eventId: 'event_ping', deliveryId: 'delivery_ping' }
-    expect(await store.addPing(ping)).toMatchObject({ id: 'delivery_ping', maxTries: 1, trigger: 'ping', endpointId, taskId: null })
+    expect(await store.endpoints.addPing({ ping })).toMatchObject({
+      id: 'delivery_ping',
+      maxTries: 1,
+      trigger: 'ping',
+      endpointId,
+      taskId: null,
+    })
     expect(await owedFor(clientId)).toHaveLength(1)
     const [sent] = await claimDeliveries(store)
     expect(JSON.parse(sent!.eventBody)).toMatchObject({ type: 'endpoint.ping', id: 'event_ping', data: { endpointId } })

@@ -59,7 +59,7 @@ export function claims(current: Current): void {
     expect(new Set(first.map((task) => task.id)).size).toBe(200)
     expect(first.every((task) => task.fence === 1 && task.tries === 1 && task.state === 'running')).toBe(true)
 
-    await Promise.all(first.map((task) => store.settleTask(retried(task))))
+    await Promise.all(first.map((task) => store.tasks.settle(retried(task))))
     await current().pass(1)
     const second = await claimAll(take)
     expect(second).toHaveLength(200)
@@ -78,7 +78,7 @@ export function claims(current: Current): void {
       await addTasks(store, 20, { clientId })
     }
     const tasks = await claimTasks(store)
-    await Promise.all(tasks.map((task) => store.settleTask(completed(task))))
+    await Promise.all(tasks.map((task) => store.tasks.settle(completed(task))))
     const sent = await claimAll((node, by) => claimDeliveries(node, { limit: 7, by }))
     expect(sent).toHaveLength(120)
     expect(new Set(sent.map((delivery) => delivery.id)).size).toBe(120)
@@ -90,20 +90,22 @@ export function claims(current: Current): void {
     const { id } = await addTask(store, { clientId: await addClient(store) })
     const late = await claimOne(store, { leaseMs: 1_000 })
     await pass(1_001)
-    const expired = (await store.findExpired(10, null)).tasks
+    const expired = (await store.maintenance.findExpired(10, null)).tasks
     expect(expired.map((task) => task.id)).toEqual([id])
-    expect((await store.settleTask(retried(expired[0]!))).kind).toBe('settled')
+    expect((await store.tasks.settle(retried(expired[0]!))).kind).toBe('settled')
     await pass(1)
     const holder = await claimOne(store, { by: 'boot_b' })
     const before = await findTask(store, id)
 
-    expect(await store.settleTask(completed(late))).toEqual({ kind: 'stale' })
-    expect(await store.settleTask(failed(late))).toEqual({ kind: 'stale' })
-    expect(await store.settleTask(released(late))).toEqual({ kind: 'stale' })
-    expect(await store.reportProgress({ ...late, progress: 50, message: 'late', notify: true })).toEqual({ kind: 'stale' })
-    expect(await store.renew('task', [late], 60_000)).toEqual([{ id, kept: false, cancelRequested: false }])
+    expect(await store.tasks.settle(completed(late))).toEqual({ kind: 'stale' })
+    expect(await store.tasks.settle(failed(late))).toEqual({ kind: 'stale' })
+    expect(await store.tasks.settle(released(late))).toEqual({ kind: 'stale' })
+    expect(await store.tasks.reportProgress({ ...late, progress: 50, message: 'late', notify: true })).toEqual({ kind: 'stale' })
+    expect(await store.maintenance.renew({ kind: 'task', held: [late], leaseMs: 60_000 })).toEqual([
+      { id, kept: false, cancelRequested: false },
+    ])
     expect(await findTask(store, id)).toEqual(before)
-    expect((await store.settleTask(completed(holder))).kind).toBe('settled')
+    expect((await store.tasks.settle(completed(holder))).kind).toBe('settled')
   })
 
   test('a late finish that shares a batch with the holder’s own is stale, whichever comes first', async () => {
@@ -112,11 +114,11 @@ export function claims(current: Current): void {
     for (const lateFirst of [true, false]) {
       const { id } = await addTask(store, { clientId })
       const late = await claimOne(store)
-      await store.settleTask(retried(late))
+      await store.tasks.settle(retried(late))
       await pass(1)
       const holder = await claimOne(store, { by: 'boot_b' })
       const both = lateFirst ? [failed(late), completed(holder)] : [completed(holder), failed(late)]
-      const kinds = (await Promise.all(both.map((settlement) => store.settleTask(settlement)))).map(({ kind }) => kind)
+      const kinds = (await Promise.all(both.map((settlement) => store.tasks.settle(settlement)))).map(({ kind }) => kind)
       expect(kinds).toEqual(lateFirst ? ['stale', 'settled'] : ['settled', 'stale'])
       expect((await findTask(store, id)).state).toBe('completed')
     }
@@ -126,7 +128,7 @@ export function claims(current: Current): void {
     const { store, pass } = current()
     await addTask(store, { clientId: await addClient(store) })
     const late = await claimOne(store)
-    await store.settleTask(retried(late))
+    await store.tasks.settle(retried(late))
     await pass(1)
     const holder = await claimOne(store, { by: 'boot_b' })
     for (const [order, progress] of [
@@ -136,7 +138,7 @@ export function claims(current: Current): void {
       const own = { ...holder, progress, message: 'mine', notify: true }
       const other = { ...late, progress: 99, message: 'late', notify: true }
       const reports = order === 'late first' ? [other, own] : [own, other]
-      const kinds = (await Promise.all(reports.map((report) => store.reportProgress(report)))).map(({ kind }) => kind)
+      const kinds = (await Promise.all(reports.map((report) => store.tasks.reportProgress(report)))).map(({ kind }) => kind)
       expect(kinds, order).toEqual(order === 'late first' ? ['stale', 'settled'] : ['settled', 'stale'])
       expect((await findTask(store, holder.id)).progress, order).toBe(progress)
     }
@@ -152,16 +154,16 @@ export function claims(current: Current): void {
       fences.push(task.fence)
       return task
     }
-    await store.settleTask(retried(await claim()))
-    await store.settleTask(released(await claim()))
-    await store.settleTask(failed(await claim()))
-    expect((await store.redoTask(id, null)).kind).toBe('changed')
+    await store.tasks.settle(retried(await claim()))
+    await store.tasks.settle(released(await claim()))
+    await store.tasks.settle(failed(await claim()))
+    expect((await store.tasks.redo({ id, clientId: null })).kind).toBe('changed')
     expect((await findTask(store, id)).fence).toBe(3)
-    await store.settleTask(retried(await claim()))
-    await store.cancelTask(id, null)
+    await store.tasks.settle(retried(await claim()))
+    await store.tasks.cancel({ id, clientId: null })
     const canceled = await findTask(store, id)
     expect(canceled.state).toBe('canceled')
-    await store.redoTask(id, null)
+    await store.tasks.redo({ id, clientId: null })
     const again = await claim()
     expect(again.tries).toBe(1)
     expect(again.generation).toBe(3)
@@ -174,10 +176,10 @@ export function claims(current: Current): void {
   test('a release gives the try back; a retry spends it', async () => {
     const { store, pass } = current()
     const { id } = await addTask(store, { clientId: await addClient(store) })
-    await store.settleTask(released(await claimOne(store)))
+    await store.tasks.settle(released(await claimOne(store)))
     expect((await findTask(store, id)).tries).toBe(0)
     await pass(1)
-    await store.settleTask(retried(await claimOne(store)))
+    await store.tasks.settle(retried(await claimOne(store)))
     const task = await findTask(store, id)
     expect(task).toMatchObject({ tries: 1, state: 'pending', leasedBy: null, leasedUntil: null })
     expect(JSON.parse(task.lastError!)).toMatchObject({ code: 'handler_error', message: 'it broke' })
@@ -189,24 +191,24 @@ export function claims(current: Current): void {
     await addEndpoint(store, { clientId })
     await addTasks(store, 2, { clientId })
     const [one, other] = (await claimTasks(store)) as [Awaited<ReturnType<typeof claimOne>>, Awaited<ReturnType<typeof claimOne>>]
-    expect((await store.settleTask(completed(one, '1'))).kind).toBe('settled')
+    expect((await store.tasks.settle(completed(one, '1'))).kind).toBe('settled')
     const before = await findTask(store, one.id)
-    expect(await store.settleTask(completed(one, '2'))).toEqual({ kind: 'stale' })
+    expect(await store.tasks.settle(completed(one, '2'))).toEqual({ kind: 'stale' })
     expect(await findTask(store, one.id)).toEqual(before)
 
-    const kinds = (await Promise.all([store.settleTask(completed(other, '1')), store.settleTask(completed(other, '2'))])).map(
+    const kinds = (await Promise.all([store.tasks.settle(completed(other, '1')), store.tasks.settle(completed(other, '2'))])).map(
       ({ kind }) => kind,
     )
     expect(kinds).toEqual(['settled', 'stale'])
     expect((await findTask(store, other.id)).result).toBe('1')
-    expect(await store.listEvents({ clientId, after: 0, limit: 10 })).toHaveLength(2)
+    expect(await store.events.list({ clientId, after: 0, limit: 10 })).toHaveLength(2)
 
     const [delivery, second] = (await claimDeliveries(store)) as [Awaited<ReturnType<typeof claimDeliveries>>[number], never]
-    const answers = await Promise.all([store.settleDelivery(delivered(delivery)), store.settleDelivery(undelivered(delivery))])
+    const answers = await Promise.all([store.deliveries.settle(delivered(delivery)), store.deliveries.settle(undelivered(delivery))])
     expect(answers.map(({ kind }) => kind)).toEqual(['settled', 'stale'])
-    expect((await store.findDelivery(delivery.id, null))?.state).toBe('completed')
-    expect(await store.listAttempts([delivery.id])).toHaveLength(1)
-    await store.settleDelivery(delivered(second))
+    expect((await store.deliveries.find(delivery.id, null))?.state).toBe('completed')
+    expect(await store.deliveries.listAttempts([delivery.id])).toHaveLength(1)
+    await store.deliveries.settle(delivered(second))
   })
 
   test('an attempt made under a lost lease is recorded, and changes its delivery no more', async () => {
@@ -214,16 +216,16 @@ export function claims(current: Current): void {
     const clientId = await addClient(store)
     await addEndpoint(store, { clientId })
     await addTask(store, { clientId })
-    await store.settleTask(completed(await claimOne(store)))
+    await store.tasks.settle(completed(await claimOne(store)))
     const [late] = await claimDeliveries(store)
-    await store.settleDelivery(undelivered(late!))
+    await store.deliveries.settle(undelivered(late!))
     await pass(1)
     const [holder] = await claimDeliveries(store, { by: 'boot_b' })
-    await store.settleDelivery({ ...undelivered(holder!, 60_000) })
-    const before = await store.findDelivery(late!.id, null)
-    expect(await store.settleDelivery(delivered(late!))).toEqual({ kind: 'stale' })
-    expect(await store.findDelivery(late!.id, null)).toEqual(before)
-    expect((await store.listAttempts([late!.id])).map((attempt) => attempt.fence)).toEqual([1, 2])
+    await store.deliveries.settle({ ...undelivered(holder!, 60_000) })
+    const before = await store.deliveries.find(late!.id, null)
+    expect(await store.deliveries.settle(delivered(late!))).toEqual({ kind: 'stale' })
+    expect(await store.deliveries.find(late!.id, null)).toEqual(before)
+    expect((await store.deliveries.listAttempts([late!.id])).map((attempt) => attempt.fence)).toEqual([1, 2])
   })
 
   test('complete racing fail, cancel, timeout and rescue leaves one winner and one terminal event', async () => {
@@ -240,20 +242,20 @@ export function claims(current: Current): void {
     const lost = { code: 'worker_lost', message: 'The node that ran the task was lost.', details: null }
     for (const [i, task] of tasks.entries()) {
       const rivals = [
-        () => store.settleTask(completed(task)),
-        () => node.settleTask(failed(task)),
-        () => node.settleTask(failed(task, late)),
-        () => node.cancelTask(task.id, clientId),
-        () => store.settleTask(failed(task, lost)),
+        () => store.tasks.settle(completed(task)),
+        () => node.tasks.settle(failed(task)),
+        () => node.tasks.settle(failed(task, late)),
+        () => node.tasks.cancel({ id: task.id, clientId }),
+        () => store.tasks.settle(failed(task, lost)),
       ]
       const start = i % rivals.length
       const answers = await Promise.all([...rivals.slice(start), ...rivals.slice(0, start)].map((rival) => rival()))
       expect(answers.filter(({ kind }) => kind === 'settled')).toHaveLength(1)
-      const events = await store.listEvents({ clientId, taskId: task.id, after: 0, limit: 10 })
+      const events = await store.events.list({ clientId, taskId: task.id, after: 0, limit: 10 })
       const after = await findTask(store, task.id)
       expect(events.map((event) => event.type)).toEqual([`task.${after.state}`])
       expect(events[0]!.revision).toBe(after.revision)
-      expect((await store.listDeliveries({ clientId, taskId: task.id, limit: 10, after: null })).items).toHaveLength(1)
+      expect((await store.deliveries.list({ clientId, taskId: task.id, limit: 10, after: null })).items).toHaveLength(1)
     }
   })
 

@@ -39,7 +39,7 @@ const paths: readonly Path[] = [
     state: 'completed',
     async lead({ store }) {
       const task = await claimOne(store)
-      return () => store.settleTask(completed(task))
+      return () => store.tasks.settle(completed(task))
     },
   },
   {
@@ -48,7 +48,7 @@ const paths: readonly Path[] = [
     code: 'handler_error',
     async lead({ store }) {
       const task = await claimOne(store)
-      return () => store.settleTask(failed(task))
+      return () => store.tasks.settle(failed(task))
     },
   },
   {
@@ -57,7 +57,7 @@ const paths: readonly Path[] = [
     code: 'timeout',
     async lead({ store }) {
       const task = await claimOne(store)
-      return () => store.settleTask(failed(task, settling('timeout')))
+      return () => store.tasks.settle(failed(task, settling('timeout')))
     },
   },
   {
@@ -68,7 +68,7 @@ const paths: readonly Path[] = [
     endsBy: HOUR_MS,
     async lead({ store, pass }) {
       await pass(1_001)
-      return () => store.endOverdue(100, 10_000)
+      return () => store.maintenance.endOverdue({ limit: 100, graceMs: 10_000 })
     },
   },
   {
@@ -89,7 +89,7 @@ const paths: readonly Path[] = [
     endsBy: 1_000,
     async lead({ store, pass }) {
       await pass(1_001)
-      return () => store.endOverdue(100, 10_000)
+      return () => store.maintenance.endOverdue({ limit: 100, graceMs: 10_000 })
     },
   },
   {
@@ -110,22 +110,22 @@ const paths: readonly Path[] = [
     async lead({ store, pass }) {
       await claimOne(store)
       await pass(20_001)
-      return () => store.endOverdue(100, 10_000)
+      return () => store.maintenance.endOverdue({ limit: 100, graceMs: 10_000 })
     },
   },
   {
     name: 'canceled while pending',
     state: 'canceled',
     async lead({ store }, id) {
-      return () => store.cancelTask(id, null)
+      return () => store.tasks.cancel({ id, clientId: null })
     },
   },
   {
     name: 'canceled while it waits for its next try',
     state: 'canceled',
     async lead({ store }, id) {
-      await store.settleTask(retried(await claimOne(store), 60_000))
-      return () => store.cancelTask(id, null)
+      await store.tasks.settle(retried(await claimOne(store), 60_000))
+      return () => store.tasks.cancel({ id, clientId: null })
     },
   },
   {
@@ -133,8 +133,8 @@ const paths: readonly Path[] = [
     state: 'canceled',
     async lead({ store }, id) {
       const task = await claimOne(store)
-      await store.cancelTask(id, null)
-      return () => store.settleTask(failed(task))
+      await store.tasks.cancel({ id, clientId: null })
+      return () => store.tasks.settle(failed(task))
     },
   },
   {
@@ -142,9 +142,9 @@ const paths: readonly Path[] = [
     state: 'canceled',
     async lead({ store, pass }, id) {
       await claimOne(store)
-      await store.cancelTask(id, null)
+      await store.tasks.cancel({ id, clientId: null })
       await pass(10_001)
-      return () => store.endOverdue(100, 10_000)
+      return () => store.maintenance.endOverdue({ limit: 100, graceMs: 10_000 })
     },
   },
   {
@@ -152,10 +152,10 @@ const paths: readonly Path[] = [
     state: 'canceled',
     async lead({ store, pass }, id) {
       await claimOne(store, { leaseMs: 1_000 })
-      await store.cancelTask(id, null)
+      await store.tasks.cancel({ id, clientId: null })
       await pass(1_001)
-      const [expired] = (await store.findExpired(10, null)).tasks
-      return () => store.settleTask(retried(expired!))
+      const [expired] = (await store.maintenance.findExpired(10, null)).tasks
+      return () => store.tasks.settle(retried(expired!))
     },
   },
   {
@@ -165,8 +165,8 @@ const paths: readonly Path[] = [
     async lead({ store, pass }) {
       await claimOne(store, { leaseMs: 1_000 })
       await pass(1_001)
-      const [expired] = (await store.findExpired(10, null)).tasks
-      return () => store.settleTask(failed(expired!, settling('worker_lost')))
+      const [expired] = (await store.maintenance.findExpired(10, null)).tasks
+      return () => store.tasks.settle(failed(expired!, settling('worker_lost')))
     },
   },
 ]
@@ -208,7 +208,7 @@ export function endings(current: Current): void {
     const allow = await refuseDeliveries(ground)
     await expect(push()).rejects.toMatchObject({ code: 'temporary_reduced_capacity' })
     expect(await findTask(store, id), 'a refused delivery takes the ending with it').toEqual(before)
-    expect(await store.listEvents({ clientId, after: 0, limit: 10 })).toEqual([])
+    expect(await store.events.list({ clientId, after: 0, limit: 10 })).toEqual([])
     await allow()
 
     await push()
@@ -217,25 +217,25 @@ export function endings(current: Current): void {
     expect(task.error === null ? undefined : JSON.parse(task.error).code).toBe(path.code)
     expect(task).toMatchObject({ leasedBy: null, leasedUntil: null })
     expect(task.finishedAt).not.toBeNull()
-    const events = await store.listEvents({ clientId, after: 0, limit: 10 })
+    const events = await store.events.list({ clientId, after: 0, limit: 10 })
     expect(events.map(({ type, seq, generation, revision }) => ({ type, seq, generation, revision }))).toEqual([
       { type: `task.${path.state}`, seq: 1, generation: 1, revision: task.revision },
     ])
     const body = JSON.parse(events[0]!.body)
     expect(body).toMatchObject({ type: `task.${path.state}`, id: events[0]!.id, data: { id, status: path.state, revision: task.revision } })
     expect(body.data.error?.code).toBe(path.code)
-    const { items: owed } = await store.listDeliveries({ clientId, limit: 10, after: null })
+    const { items: owed } = await store.deliveries.list({ clientId, limit: 10, after: null })
     expect(owed).toMatchObject([{ endpointId, eventId: events[0]!.id, state: 'pending', tries: 0, taskId: id }])
 
     await push().catch(() => {})
     expect(await findTask(store, id), 'ended once').toEqual(task)
-    expect(await store.listEvents({ clientId, after: 0, limit: 10 })).toHaveLength(1)
+    expect(await store.events.list({ clientId, after: 0, limit: 10 })).toHaveLength(1)
   })
 
   test('a task that never started shows no start', async () => {
     const ground = current()
     const clientId = await addClient(ground.store)
-    for (const find of [() => claimTasks(ground.store), () => ground.store.endOverdue(10, 0)]) {
+    for (const find of [() => claimTasks(ground.store), () => ground.store.maintenance.endOverdue({ limit: 10, graceMs: 0 })]) {
       const id = await add(ground, { startsBy: 1_000 }, clientId)
       await ground.pass(1_001)
       await find()
@@ -247,10 +247,12 @@ export function endings(current: Current): void {
     const { store } = current()
     const { id } = await addTask(store, { clientId: await addClient(store) })
     const task = await claimOne(store)
-    expect(await store.cancelTask(id, null)).toMatchObject({ kind: 'changed', task: { state: 'running' } })
-    expect(await store.renew('task', [task], 1_000)).toEqual([{ id, kept: true, cancelRequested: true }])
-    expect(await store.settleTask(completed(task))).toMatchObject({ kind: 'settled', value: { state: 'completed', progress: 100 } })
-    expect((await store.cancelTask(id, null)).kind).toBe('refused')
+    expect(await store.tasks.cancel({ id, clientId: null })).toMatchObject({ kind: 'changed', task: { state: 'running' } })
+    expect(await store.maintenance.renew({ kind: 'task', held: [task], leaseMs: 1_000 })).toEqual([
+      { id, kept: true, cancelRequested: true },
+    ])
+    expect(await store.tasks.settle(completed(task))).toMatchObject({ kind: 'settled', value: { state: 'completed', progress: 100 } })
+    expect((await store.tasks.cancel({ id, clientId: null })).kind).toBe('refused')
   })
 
   test.each([
@@ -261,20 +263,20 @@ export function endings(current: Current): void {
     const { store, pass } = current()
     const { id } = await addTask(store, { clientId: await addClient(store) })
     const task = await claimOne(store)
-    await store.cancelTask(id, null)
-    expect(await store.settleTask(settle(task))).toMatchObject({ kind: 'settled', value: { state: 'canceled', fence: task.fence + 1 } })
+    await store.tasks.cancel({ id, clientId: null })
+    expect(await store.tasks.settle(settle(task))).toMatchObject({ kind: 'settled', value: { state: 'canceled', fence: task.fence + 1 } })
     await pass(HOUR_MS)
     expect(await claimTasks(store)).toEqual([])
-    expect((await store.cancelTask(id, null)).kind).toBe('unchanged')
+    expect((await store.tasks.cancel({ id, clientId: null })).kind).toBe('unchanged')
   })
 
   test('a cancel asked for is not enforced before its grace is over', async () => {
     const { store, pass } = current()
     const { id } = await addTask(store, { clientId: await addClient(store) })
     await claimOne(store)
-    await store.cancelTask(id, null)
+    await store.tasks.cancel({ id, clientId: null })
     await pass(5_000)
-    expect(await store.endOverdue(10, 10_000)).toBe(0)
+    expect(await store.maintenance.endOverdue({ limit: 10, graceMs: 10_000 })).toBe(0)
     expect((await findTask(store, id)).state).toBe('running')
   })
 
@@ -282,9 +284,9 @@ export function endings(current: Current): void {
     const ground = current()
     const { store, pass } = ground
     const id = await add(ground, { startsBy: 10_000 }, await addClient(store))
-    await store.settleTask(retried(await claimOne(store)))
+    await store.tasks.settle(retried(await claimOne(store)))
     await pass(11_000)
-    expect(await store.endOverdue(10, 0)).toBe(0)
+    expect(await store.maintenance.endOverdue({ limit: 10, graceMs: 0 })).toBe(0)
     expect((await claimOne(store)).id).toBe(id)
   })
 
@@ -293,31 +295,31 @@ export function endings(current: Current): void {
     const clientId = await addClient(store)
     await addEndpoint(store, { clientId })
     const { id } = await addTask(store, { clientId })
-    await store.settleTask(failed(await claimOne(store)))
-    const [first] = await store.listEvents({ clientId, after: 0, limit: 10 })
-    const redone = await store.redoTask(id, clientId)
+    await store.tasks.settle(failed(await claimOne(store)))
+    const [first] = await store.events.list({ clientId, after: 0, limit: 10 })
+    const redone = await store.tasks.redo({ id, clientId })
     expect(redone).toMatchObject({
       kind: 'changed',
       task: { state: 'pending', generation: 2, tries: 0, error: null, lastError: null, finishedAt: null, startedAt: null },
     })
-    expect((await store.redoTask(id, clientId)).kind).toBe('refused')
-    expect(await store.callbackStatuses([await findTask(store, id)])).toEqual(new Map([[id, 'pending']]))
-    await store.settleTask(completed(await claimOne(store)))
-    const events = await store.listEvents({ clientId, after: 0, limit: 10 })
+    expect((await store.tasks.redo({ id, clientId })).kind).toBe('refused')
+    expect(await store.deliveries.findCallbackStatuses([await findTask(store, id)])).toEqual(new Map([[id, 'pending']]))
+    await store.tasks.settle(completed(await claimOne(store)))
+    const events = await store.events.list({ clientId, after: 0, limit: 10 })
     expect(events.map(({ type, generation }) => [type, generation])).toEqual([
       ['task.failed', 1],
       ['task.completed', 2],
     ])
     expect(events[0], 'what was said stays said').toEqual(first)
-    expect((await store.listDeliveries({ clientId, limit: 10, after: null })).items).toHaveLength(2)
-    expect((await store.redoTask(id, clientId)).kind, 'a completed task is not done again').toBe('refused')
+    expect((await store.deliveries.list({ clientId, limit: 10, after: null })).items).toHaveLength(2)
+    expect((await store.tasks.redo({ id, clientId })).kind, 'a completed task is not done again').toBe('refused')
   })
 
   test('the database itself refuses a second terminal event of a generation', async () => {
     const { store, sql } = current()
     const clientId = await addClient(store)
     await addTask(store, { clientId })
-    await store.settleTask(completed(await claimOne(store)))
+    await store.tasks.settle(completed(await claimOne(store)))
     const columns = 'client_id, task_id, type, terminal, generation, revision, body, created_at'
     await expect(sql(`insert into events (id, seq, ${columns}) select 'event_other', 2, ${columns} from events`)).rejects.toThrow(/unique/i)
   })
@@ -353,9 +355,9 @@ export function endings(current: Current): void {
     const tasks = await claimTasks(store)
     const bad = tasks[42]!
     await spoil(ground, bad.id)
-    const calls = tasks.map((task, i) => () => store.settleTask(i === 42 ? settle(task) : completed(task)))
+    const calls = tasks.map((task, i) => () => store.tasks.settle(i === 42 ? settle(task) : completed(task)))
     await expectOneRefused(store, calls, refusedOn.includes(engine) ? 42 : null)
-    const states = (await store.findTasks(tasks.map(({ id }) => id))).map(({ id, state }) => (id === bad.id ? 'bad' : state))
+    const states = (await store.tasks.findMany(tasks.map(({ id }) => id))).map(({ id, state }) => (id === bad.id ? 'bad' : state))
     expect(states.filter((state) => state === 'completed')).toHaveLength(99)
     const deliveries = await ground.sql(`select task_id from deliveries where task_id <> '${bad.id}'`)
     expect(deliveries, 'each with what it owes').toHaveLength(99)
@@ -369,10 +371,10 @@ export function endings(current: Current): void {
   test('one report the database cannot hold fails alone beside 99 good ones', async () => {
     const { store, engine } = current()
     const clientId = await addClient(store)
-    await store.addTasks({ tasks: Array.from({ length: 100 }, () => newTask({ clientId })), idempotency: null })
+    await store.tasks.add({ tasks: Array.from({ length: 100 }, () => newTask({ clientId })), idempotency: null })
     const tasks = await claimTasks(store)
     const reports = tasks.map(
-      (task, i) => () => store.reportProgress({ ...task, progress: i / 2, message: i === 42 ? 'a\0b' : 'fine', notify: true }),
+      (task, i) => () => store.tasks.reportProgress({ ...task, progress: i / 2, message: i === 42 ? 'a\0b' : 'fine', notify: true }),
     )
     // SQLite holds NUL in text; PostgreSQL does not.
     await expectOneRefused(store, reports, engine === 'postgres' ? 42 : null)

@@ -15,7 +15,7 @@ export function intake(current: Current): void {
     ...given,
   })
   const submit = (clientId: string, idempotency: Idempotency | null): Promise<Submitted> =>
-    current().store.addTasks({ tasks: [newTask({ clientId })], idempotency })
+    current().store.tasks.add({ tasks: [newTask({ clientId })], idempotency })
   const countTasks = async (): Promise<number> =>
     Number((await current().sql<{ n: number | string }>('select count(*) as n from tasks'))[0]!.n)
 
@@ -26,7 +26,7 @@ export function intake(current: Current): void {
     await addTasks(store, 3, { clientId: one, type: 'zz.last', concurrencyKey: '~' })
     await addTasks(store, 2, { clientId: two, type: '0' })
     await claimTasks(store, { limit: 4 })
-    const counts = await Promise.all([null, one, two, none].map(async (clientId) => (await store.countOpenTasks(null, clientId)).n))
+    const counts = await Promise.all([null, one, two, none].map(async (clientId) => (await store.tasks.countOpen(null, clientId)).n))
     expect(counts).toEqual([10, 8, 2, 0])
   })
 
@@ -45,10 +45,10 @@ export function intake(current: Current): void {
       callback: { events: ['task.failed'] },
     })
     expect(await findTask(store, task.id)).toMatchObject({ ...task, state: 'pending', generation: 1, revision: 1, fence: 0 })
-    expect(await store.findTask(task.id, clientId)).toMatchObject({ kind: 'found' })
-    expect(await store.findTask(task.id, await addClient(store)), 'of another client').toEqual({ kind: 'missing' })
-    expect(await store.findTasks([task.id, 'task_unknown'])).toMatchObject([{ id: task.id }])
-    expect(await store.countOpenTasks(null, null)).toEqual({ n: 1, next: null })
+    expect(await store.tasks.find(task.id, clientId)).toMatchObject({ kind: 'found' })
+    expect(await store.tasks.find(task.id, await addClient(store)), 'of another client').toEqual({ kind: 'missing' })
+    expect(await store.tasks.findMany([task.id, 'task_unknown'])).toMatchObject([{ id: task.id }])
+    expect(await store.tasks.countOpen(null, null)).toEqual({ n: 1, next: null })
   })
 
   test('fifty requests at once with one key and one body make one task', async () => {
@@ -56,7 +56,7 @@ export function intake(current: Current): void {
     const nodes = [ground.store, await ground.anotherNode()] as const
     const clientId = await addClient(ground.store)
     const answers = await Promise.all(
-      Array.from({ length: 50 }, (_, i) => nodes[i % 2]!.addTasks({ tasks: [newTask({ clientId })], idempotency: keyed(clientId) })),
+      Array.from({ length: 50 }, (_, i) => nodes[i % 2]!.tasks.add({ tasks: [newTask({ clientId })], idempotency: keyed(clientId) })),
     )
     expect(answers.filter(({ kind }) => kind === 'added')).toHaveLength(1)
     expect(answers.filter(({ kind }) => kind === 'replayed')).toHaveLength(49)
@@ -72,7 +72,7 @@ export function intake(current: Current): void {
     const [first, second] = await Promise.all([submit(clientId, keyed(clientId)), submit(clientId, other)])
     expect([first.kind, second.kind]).toEqual(['added', 'reused'])
     expect(await submit(clientId, other)).toEqual({ kind: 'reused' })
-    expect(await store.findSubmitted(other)).toEqual({ kind: 'reused' })
+    expect(await store.tasks.findSubmitted(other)).toEqual({ kind: 'reused' })
     expect(await countTasks()).toBe(1)
   })
 
@@ -80,7 +80,7 @@ export function intake(current: Current): void {
     const { store } = current()
     const clientId = await addClient(store)
     const another = await addClient(store)
-    expect(await store.findSubmitted(keyed(clientId))).toBeNull()
+    expect(await store.tasks.findSubmitted(keyed(clientId))).toBeNull()
     const kinds = [
       await submit(clientId, keyed(clientId)),
       await submit(clientId, keyed(clientId, { scope: 'POST /v1/batches' })),
@@ -94,16 +94,16 @@ export function intake(current: Current): void {
     const { store } = current()
     const clientId = await addClient(store)
     const request = { tasks: [newTask({ clientId }), newTask({ clientId })], idempotency: keyed(clientId) }
-    await store.addTasks(request)
+    await store.tasks.add(request)
     const done = await claimOne(store)
-    await store.settleTask(completed(done))
-    const again = await store.addTasks({ ...request, tasks: [newTask({ clientId }), newTask({ clientId })] })
+    await store.tasks.settle(completed(done))
+    const again = await store.tasks.add({ ...request, tasks: [newTask({ clientId }), newTask({ clientId })] })
     expect(again).toMatchObject({ kind: 'replayed' })
     const states = 'tasks' in again ? again.tasks.map(({ id, state }) => [id, state]) : []
     expect(states).toEqual(request.tasks.map(({ id }) => [id, id === done.id ? 'completed' : 'pending']))
-    expect(await store.findSubmitted(keyed(clientId))).toMatchObject({ kind: 'replayed' })
-    await store.eraseTask(done.id, clientId)
-    expect(await store.addTasks(request), 'what it made was erased').toEqual({ kind: 'gone' })
+    expect(await store.tasks.findSubmitted(keyed(clientId))).toMatchObject({ kind: 'replayed' })
+    await store.tasks.erase({ id: done.id, clientId })
+    expect(await store.tasks.add(request), 'what it made was erased').toEqual({ kind: 'gone' })
   })
 
   test('a key is forgotten after 24 hours, not before', async () => {
@@ -113,7 +113,7 @@ export function intake(current: Current): void {
     await pass(DAY_MS - 60_000)
     expect((await submit(clientId, keyed(clientId))).kind).toBe('replayed')
     await pass(60_001)
-    expect(await store.findSubmitted(keyed(clientId))).toBeNull()
+    expect(await store.tasks.findSubmitted(keyed(clientId))).toBeNull()
     expect((await submit(clientId, keyed(clientId))).kind).toBe('added')
     expect((await submit(clientId, keyed(clientId))).kind).toBe('replayed')
     expect(await countTasks()).toBe(2)
@@ -124,9 +124,9 @@ export function intake(current: Current): void {
     const clientId = await addClient(store)
     const { id } = await addTask(store, { clientId })
     const request = { tasks: [newTask({ clientId }), newTask({ clientId, id })], idempotency: keyed(clientId) }
-    await expect(store.addTasks(request)).rejects.toMatchObject({ code: 'temporary_reduced_capacity' })
+    await expect(store.tasks.add(request)).rejects.toMatchObject({ code: 'temporary_reduced_capacity' })
     expect(await countTasks(), 'all of a request or nothing').toBe(1)
-    expect(await store.findSubmitted(keyed(clientId))).toBeNull()
+    expect(await store.tasks.findSubmitted(keyed(clientId))).toBeNull()
     expect((await submit(clientId, keyed(clientId))).kind).toBe('added')
   })
 
@@ -138,7 +138,7 @@ export function intake(current: Current): void {
       tasks: [newTask({ clientId, ...(i === 42 ? { id } : {}) })],
       idempotency: i % 2 === 0 ? keyed(clientId, { key: `order-${i}` }) : null,
     }))
-    const answers = await Promise.allSettled(requests.map((request) => store.addTasks(request)))
+    const answers = await Promise.allSettled(requests.map((request) => store.tasks.add(request)))
     expect(answers.flatMap(({ status }, i) => (status === 'rejected' ? [i] : []))).toEqual([42])
     expect(answers[42]).toMatchObject({ reason: { code: 'temporary_reduced_capacity', status: 503 } })
     expect(answers.flatMap((answer) => (answer.status === 'fulfilled' && answer.value.kind === 'added' ? [1] : []))).toHaveLength(99)
@@ -152,13 +152,13 @@ export function intake(current: Current): void {
     const metadata = JSON.stringify(Object.fromEntries(Array.from({ length: 16 }, (_, i) => [`key${i}`, `value ${i}`])))
     const startBy = (await store.now()) + 1_000
     const tasks = Array.from({ length: 1_000 }, () => newTask({ clientId, metadata, startBy }))
-    expect(await store.addTasks({ tasks, idempotency: null })).toMatchObject({ kind: 'added' })
-    const found = await store.listTasks({ clientId, order: 'asc', limit: 1, after: null, metadata: { key: 'key15', value: 'value 15' } })
+    expect(await store.tasks.add({ tasks, idempotency: null })).toMatchObject({ kind: 'added' })
+    const found = await store.tasks.list({ clientId, order: 'asc', limit: 1, after: null, metadata: { key: 'key15', value: 'value 15' } })
     expect(found.items).toHaveLength(1)
-    expect(await store.findTasks(tasks.map(({ id }) => id))).toHaveLength(1_000)
+    expect(await store.tasks.findMany(tasks.map(({ id }) => id))).toHaveLength(1_000)
     await current().pass(1_001)
-    expect(await store.endOverdue(500, 0)).toBe(500)
-    expect(await store.endOverdue(500, 0)).toBe(500)
+    expect(await store.maintenance.endOverdue({ limit: 500, graceMs: 0 })).toBe(500)
+    expect(await store.maintenance.endOverdue({ limit: 500, graceMs: 0 })).toBe(500)
     const [row] = await current().sql<{ n: number | string }>('select count(*) as n from deliveries')
     expect(Number(row!.n)).toBe(8_000)
   })
@@ -167,7 +167,7 @@ export function intake(current: Current): void {
     const { store } = current()
     const clientId = await addClient(store)
     const answers = await Promise.allSettled(
-      Array.from({ length: 5_200 }, () => store.addTasks({ tasks: [newTask({ clientId })], idempotency: null })),
+      Array.from({ length: 5_200 }, () => store.tasks.add({ tasks: [newTask({ clientId })], idempotency: null })),
     )
     const refused = answers.filter(({ status }) => status === 'rejected')
     expect(refused.length).toBeGreaterThan(0)

@@ -17,7 +17,7 @@ export function lists(current: Current): void {
     }
   }
   const tasksOf = (query: Partial<TaskListQuery> & { clientId: string | null }) => (after: Position | null) =>
-    current().store.listTasks({ order: 'desc', limit: 10, ...query, after })
+    current().store.tasks.list({ order: 'desc', limit: 10, ...query, after })
 
   test('pages of tasks are complete, without repetition and in order, in both directions, while tasks are added', async () => {
     const { store, pass } = current()
@@ -58,7 +58,7 @@ export function lists(current: Current): void {
     const mail = await add({ type: 'mail.send', metadata: '{"order":"7","city":"Köln"}' })
     const failing = await add({ type: 'mail.send', batchId: 'batch_1', metadata: '{"order":"7"}' })
     const { id: settled } = await claimOne(store, {}, ['mail.send'])
-    await store.settleTask(failed({ id: settled, fence: 1 }))
+    await store.tasks.settle(failed({ id: settled, fence: 1 }))
     await pass(1_000)
     const now = await store.now()
     const later = await add({ metadata: '{"order":"8"}' })
@@ -113,9 +113,9 @@ export function lists(current: Current): void {
     const clientId = await addClient(store)
     const endpoint = await addEndpoint(store, { clientId })
     await addTask(store, { clientId })
-    await store.settleTask(completed((await claimTasks(store, { limit: 1 }))[0]!))
+    await store.tasks.settle(completed((await claimTasks(store, { limit: 1 }))[0]!))
     const deliveriesOf = (query: Partial<DeliveryQuery>) =>
-      walk<Delivery>((after) => store.listDeliveries({ clientId, limit: 10, ...query, after }))
+      walk<Delivery>((after) => store.deliveries.list({ clientId, limit: 10, ...query, after }))
     const [[needle]] = (await deliveriesOf({})) as [[Delivery]]
     const columns =
       'client_id, lane_id, line, rank, due_at, tries, max_tries, fence, event_id, event_type, task_id, endpoint_id, trigger, updated_at'
@@ -148,8 +148,8 @@ export function lists(current: Current): void {
     const { store, sql, engine } = current()
     const clientId = await addClient(store)
     const { id } = await addTask(store, { clientId })
-    await store.settleTask(completed((await claimTasks(store, { limit: 1 }))[0]!))
-    expect(await store.findFeedReach(clientId, 0)).toBeNull()
+    await store.tasks.settle(completed((await claimTasks(store, { limit: 1 }))[0]!))
+    expect(await store.events.findFeedReach(clientId, 0)).toBeNull()
     const series =
       engine === 'postgres'
         ? `generate_series(1, 10500) s(n)`
@@ -158,12 +158,12 @@ export function lists(current: Current): void {
       `insert into events (id, client_id, endpoint_id, task_id, type, terminal, generation, revision, seq, body, created_at)
         select 'event_hay_' || (100000 + s.n), client_id, endpoint_id, 'task_hay', 'task.created', 0, 1, 1, 1000 + s.n, body, created_at from events, ${series} where task_id = '${id}'`,
     )
-    const reach = await store.findFeedReach(clientId, 0)
+    const reach = await store.events.findFeedReach(clientId, 0)
     expect(reach).toBe(1_000 + 9_999)
     const ending = { clientId, types: ['task.completed'] as const, limit: 10 }
-    expect(await store.listEvents({ ...ending, after: 0, upTo: reach! })).toHaveLength(1)
-    expect(await store.findFeedReach(clientId, reach!)).toBeNull()
-    expect(await store.listEvents({ clientId, taskId: id, after: 0, limit: 10 })).toHaveLength(1)
+    expect(await store.events.list({ ...ending, after: 0, upTo: reach! })).toHaveLength(1)
+    expect(await store.events.findFeedReach(clientId, reach!)).toBeNull()
+    expect(await store.events.list({ clientId, taskId: id, after: 0, limit: 10 })).toHaveLength(1)
   })
 
   test('a feed is gapless and in commit order, for each client, however many nodes write', async () => {
@@ -175,16 +175,16 @@ export function lists(current: Current): void {
     }
     const run = async (n: number): Promise<void> => {
       const node = nodes[n % 2]!
-      await node.addTasks({ tasks: clients.map((clientId) => newTask({ clientId })), idempotency: null })
+      await node.tasks.add({ tasks: clients.map((clientId) => newTask({ clientId })), idempotency: null })
       const tasks = await claimTasks(node, { limit: 3 })
-      await Promise.all(tasks.map((task) => node.settleTask(completed(task))))
+      await Promise.all(tasks.map((task) => node.tasks.settle(completed(task))))
     }
     const seen: number[] = []
     let done = false
     const reader = (async () => {
       // Reads on while others write: what it passes by was there, or comes later.
       while (!done || seen.length < 80) {
-        const events = await ground.store.listEvents({ clientId: clients[0]!, after: seen.at(-1) ?? 0, limit: 5 })
+        const events = await ground.store.events.list({ clientId: clients[0]!, after: seen.at(-1) ?? 0, limit: 5 })
         seen.push(...events.map(({ seq }) => seq))
         if (done && events.length === 0) break
         await new Promise((resolve) => setImmediate(resolve))
@@ -195,19 +195,19 @@ export function lists(current: Current): void {
     const open = async () => (await ground.sql<{ n: number | string }>(`select count(*) as n from tasks where state <> 'completed'`))[0]!.n
     while (Number(await open()) > 0) {
       const rest = await claimTasks(ground.store)
-      await Promise.all(rest.map((task) => ground.store.settleTask(completed(task))))
+      await Promise.all(rest.map((task) => ground.store.tasks.settle(completed(task))))
       if (rest.length === 0) await ground.pass(100)
     }
     done = true
     await reader
     expect(seen).toEqual(Array.from({ length: 80 }, (_, i) => i + 1))
     for (const clientId of clients) {
-      const events = await ground.store.listEvents({ clientId, after: 0, limit: 1_000 })
+      const events = await ground.store.events.list({ clientId, after: 0, limit: 1_000 })
       expect(events.map(({ seq }) => seq)).toEqual(Array.from({ length: 80 }, (_, i) => i + 1))
-      expect(await ground.store.findEventSeq(events[41]!.id, clientId)).toBe(42)
+      expect(await ground.store.events.findSeq(events[41]!.id, clientId)).toBe(42)
     }
-    const [mine] = await ground.store.listEvents({ clientId: clients[0]!, after: 0, limit: 1 })
-    expect(await ground.store.findEventSeq(mine!.id, clients[1]!), 'of another client').toBeNull()
+    const [mine] = await ground.store.events.list({ clientId: clients[0]!, after: 0, limit: 1 })
+    expect(await ground.store.events.findSeq(mine!.id, clients[1]!), 'of another client').toBeNull()
   })
 
   test('a feed is filtered by task and by type, and goes on after any place', async () => {
@@ -215,8 +215,8 @@ export function lists(current: Current): void {
     const clientId = await addClient(store)
     await addTasks(store, 4, { clientId })
     const tasks = await claimTasks(store)
-    for (const [i, task] of tasks.entries()) await store.settleTask(i % 2 === 0 ? completed(task) : failed(task))
-    const seqs = async (query: object) => (await store.listEvents({ clientId, after: 0, limit: 10, ...query })).map(({ seq }) => seq)
+    for (const [i, task] of tasks.entries()) await store.tasks.settle(i % 2 === 0 ? completed(task) : failed(task))
+    const seqs = async (query: object) => (await store.events.list({ clientId, after: 0, limit: 10, ...query })).map(({ seq }) => seq)
     expect(await seqs({ types: ['task.failed'] })).toEqual([2, 4])
     expect(await seqs({ taskId: tasks[2]!.id })).toEqual([3])
     expect(await seqs({ after: 1, limit: 2 })).toEqual([2, 3])
@@ -227,36 +227,36 @@ export function lists(current: Current): void {
     const [clientId, other] = [await addClient(store), await addClient(store)]
     const [waiting, ended, again, erased] = await addTasks(store, 4, { clientId })
     const claimed = new Map((await claimTasks(store)).map((task) => [task.id, task]))
-    await store.settleTask(completed(claimed.get(ended!.id)!))
-    await store.settleTask(failed(claimed.get(again!.id)!))
-    await store.settleTask(completed(claimed.get(erased!.id)!))
-    await store.redoTask(again!.id, null)
-    await store.eraseTask(erased!.id, null)
+    await store.tasks.settle(completed(claimed.get(ended!.id)!))
+    await store.tasks.settle(failed(claimed.get(again!.id)!))
+    await store.tasks.settle(completed(claimed.get(erased!.id)!))
+    await store.tasks.redo({ id: again!.id, clientId: null })
+    await store.tasks.erase({ id: erased!.id, clientId: null })
     const ids = [waiting!.id, ended!.id, again!.id, erased!.id]
-    expect(await store.findRevisions([...ids, 'task_unknown'])).toEqual(
+    expect(await store.events.findRevisions([...ids, 'task_unknown'])).toEqual(
       new Map<string, number>([
         [ids[0]!, 2],
         [ids[1]!, 3],
         [ids[2]!, 4],
       ]),
     )
-    expect(await store.findSeqs([clientId, other, 'client_unknown'])).toEqual(
+    expect(await store.events.findSeqs([clientId, other, 'client_unknown'])).toEqual(
       new Map<string, number>([
         [clientId, 3],
         [other, 0],
       ]),
     )
-    const events = await store.listEvents({ clientId, after: 0, limit: 10 })
+    const events = await store.events.list({ clientId, after: 0, limit: 10 })
     const bodyOf = (id: string) => events.find(({ taskId }) => taskId === id)!.body
-    const endings = await store.findEndings(ids.map((id) => ({ id, generation: 1 })))
+    const endings = await store.events.findTerminal(ids.map((id) => ({ id, generation: 1 })))
     expect(endings).toEqual(
       new Map<string, string>([
         [ids[1]!, bodyOf(ids[1]!)],
         [ids[2]!, bodyOf(ids[2]!)],
       ]),
     )
-    expect(await store.findEndings([{ id: ids[2]!, generation: 2 }])).toEqual(new Map())
-    expect([await store.findRevisions([]), await store.findSeqs([]), await store.findEndings([])]).toEqual([
+    expect(await store.events.findTerminal([{ id: ids[2]!, generation: 2 }])).toEqual(new Map())
+    expect([await store.events.findRevisions([]), await store.events.findSeqs([]), await store.events.findTerminal([])]).toEqual([
       new Map(),
       new Map(),
       new Map(),
@@ -267,7 +267,7 @@ export function lists(current: Current): void {
     const { store } = current()
     const task = await addTask(store, { clientId: await addClient(store) })
     const heard: string[] = []
-    const forget = store.onTask((id) => heard.push(id))
+    const forget = store.notifications.onTask((id) => heard.push(id))
     await claimOne(store)
     expect(heard).toEqual([task.id])
     forget()
@@ -280,14 +280,14 @@ export function lists(current: Current): void {
     await addEndpoint(store, { clientId })
     const settle = async (fate: typeof completed | typeof failed): Promise<string> => {
       const { id } = await addTask(store, { clientId })
-      await store.settleTask(fate(await claimOne(store)))
+      await store.tasks.settle(fate(await claimOne(store)))
       await pass(10_000)
       return id
     }
     const first = await settle(completed)
     const second = await settle(failed)
     const now = await store.now()
-    const list = async (query: object) => (await store.listDeliveries({ clientId, limit: 10, after: null, ...query })).items
+    const list = async (query: object) => (await store.deliveries.list({ clientId, limit: 10, after: null, ...query })).items
     expect((await list({})).map(({ taskId }) => taskId)).toEqual([second, second, first, first])
     expect((await list({ endpointId: one })).map(({ taskId }) => taskId)).toEqual([second, first])
     expect(await list({ taskId: first })).toHaveLength(2)
@@ -296,7 +296,7 @@ export function lists(current: Current): void {
     expect(await list({ since: now - 15_000 })).toHaveLength(2)
     expect(await list({ until: now - 15_000 })).toHaveLength(2)
     expect(await list({ clientId: await addClient(store) })).toEqual([])
-    const pages = await walk((after) => store.listDeliveries({ clientId, limit: 3, after }))
+    const pages = await walk((after) => store.deliveries.list({ clientId, limit: 3, after }))
     expect(pages.map((page) => page.length)).toEqual([3, 1])
   })
 
@@ -308,13 +308,13 @@ export function lists(current: Current): void {
       made.push(await addEndpoint(store, { clientId }))
       await pass(1)
     }
-    await store.removeEndpoint(made.splice(2, 1)[0]!, clientId)
-    const pages = await walk((after) => store.listEndpoints(clientId, 2, after))
+    await store.endpoints.remove({ id: made.splice(2, 1)[0]!, clientId })
+    const pages = await walk((after) => store.endpoints.list(clientId, 2, after))
     expect(pages.map((page) => page.length)).toEqual([2, 2])
     expect(pages.flat().map(({ id }) => id)).toEqual(made)
     await addClient(store)
     await addClient(store)
-    const clients = await walk((after) => store.listClients(2, after))
+    const clients = await walk((after) => store.access.listClients(2, after))
     expect(clients.map((page) => page.length)).toEqual([2, 1])
     expect(clients.flat()[0]!.id).toBe(clientId)
   })

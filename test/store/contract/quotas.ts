@@ -7,7 +7,7 @@ import type { Current } from './suite.ts'
 const WINDOW_MS = 60_000
 const LIMIT = 5
 const use = (store: Store, key = 'write:a', back: number | null = null) =>
-  store.useQuota({ key, limit: LIMIT, windowMs: WINDOW_MS, refundWindow: back })
+  store.access.useQuota({ key, limit: LIMIT, windowMs: WINDOW_MS, refundWindow: back })
 
 export function quotas(current: Current): void {
   test('a window counts its uses, and a new one begins when it is over', async () => {
@@ -54,8 +54,8 @@ export function quotas(current: Current): void {
     const { store, sql } = current()
     const clientId = await addClient(store)
     await Promise.all(['read', 'write'].map((kind) => use(store, `${kind}:${clientId}`)))
-    await store.removeClient(clientId)
-    await store.eraseClient(clientId, true)
+    await store.access.removeClient({ id: clientId })
+    await store.maintenance.eraseClient({ id: clientId, last: true })
     expect(await sql('select key from rate_limits')).toEqual([])
   })
 }

@@ -29,7 +29,7 @@ async function addSchedule(store: Store, given: Partial<NewSchedule> & { clientI
     paused: false,
     ...given,
   } as const
-  return added(await store.addSchedule(schedule, MANY))
+  return added(await store.schedules.add({ schedule, max: MANY }))
 }
 
 /** A tick of a schedule that is as it was last seen. */
@@ -43,7 +43,7 @@ const tickOf = (schedule: Schedule, given: Partial<Tick> = {}): Tick => ({
 })
 
 export function schedules(current: Current): void {
-  const tasksOf = async (clientId: string) => (await current().store.listTasks({ clientId, order: 'asc', limit: 200, after: null })).items
+  const tasksOf = async (clientId: string) => (await current().store.tasks.list({ clientId, order: 'asc', limit: 200, after: null })).items
 
   test('of many that are added at once on two nodes a client gets as many as it may have', async () => {
     const { store, anotherNode } = current()
@@ -59,7 +59,7 @@ export function schedules(current: Current): void {
       paused: false,
     } as const
     const nextAt = (await store.now()) + HOUR
-    const add = (i: number) => nodes[i % 2]!.addSchedule({ ...given, id: idOf('schedule'), nextAt }, 5)
+    const add = (i: number) => nodes[i % 2]!.schedules.add({ schedule: { ...given, id: idOf('schedule'), nextAt }, max: 5 })
     const kinds = (await Promise.all(Array.from({ length: 16 }, (_, i) => add(i)))).map(({ kind }) => kind)
     expect(kinds.filter((kind) => kind === 'added')).toHaveLength(5)
     expect(kinds.filter((kind) => kind === 'full')).toHaveLength(11)
@@ -72,8 +72,8 @@ export function schedules(current: Current): void {
     const added = await addSchedule(store, { clientId, template: template({ maxTries: 2, priority: 60, concurrencyKey: 'north' }) })
     expect(added).toMatchObject({ revision: 1, lastAt: null, pausedAt: null })
     await pass(HOUR + 5_000)
-    const schedule = (await store.findSchedule(added.id, clientId))!
-    expect(await store.tick(tickOf(schedule))).toBe(true)
+    const schedule = (await store.schedules.find(added.id, clientId))!
+    expect(await store.schedules.tick(tickOf(schedule))).toBe(true)
     const [task, ...others] = await tasksOf(clientId)
     expect(others).toEqual([])
     expect(task).toMatchObject({
@@ -89,15 +89,15 @@ export function schedules(current: Current): void {
       priority: 60,
       concurrencyKey: 'north',
     })
-    expect(await store.findSchedule(schedule.id, clientId)).toMatchObject({
+    expect(await store.schedules.find(schedule.id, clientId)).toMatchObject({
       nextAt: schedule.nextAt! + HOUR,
       lastAt: schedule.nextAt,
       revision: 1,
     })
     const [claimed] = await claimTasks(store)
     expect(claimed, 'it is in its lane').toMatchObject({ id: task!.id, scheduleId: schedule.id })
-    await store.settleTask(completed(claimed!))
-    const events = await store.listEvents({ clientId, after: 0, limit: 10 })
+    await store.tasks.settle(completed(claimed!))
+    const events = await store.events.list({ clientId, after: 0, limit: 10 })
     expect(events.map(({ body }) => JSON.parse(body).data.scheduleId)).toEqual([schedule.id])
   })
 
@@ -106,9 +106,9 @@ export function schedules(current: Current): void {
     const other = await anotherNode()
     const clientId = await addClient(store)
     const schedule = await addSchedule(store, { clientId })
-    const tries = [store, other, store, other].map((node) => node.tick(tickOf(schedule)))
+    const tries = [store, other, store, other].map((node) => node.schedules.tick(tickOf(schedule)))
     expect((await Promise.all(tries)).filter(Boolean)).toHaveLength(1)
-    expect(await other.tick(tickOf(schedule))).toBe(false)
+    expect(await other.schedules.tick(tickOf(schedule))).toBe(false)
     expect(await tasksOf(clientId)).toHaveLength(1)
   })
 
@@ -121,9 +121,9 @@ export function schedules(current: Current): void {
       for (let n = 0; n < 25; n++) {
         await Promise.all(
           all.map(async ({ id }, i) => {
-            const now = (await node.findSchedule(id, clientId))!
+            const now = (await node.schedules.find(id, clientId))!
             const behind = now.nextAt! - all[i]!.nextAt! < 25 * HOUR
-            if (behind) await node.tick(tickOf(now))
+            if (behind) await node.schedules.tick(tickOf(now))
           }),
         )
       }
@@ -133,7 +133,7 @@ export function schedules(current: Current): void {
     const ticks = made.map((row) => `${row.schedule_id} ${row.due_at}`)
     expect(new Set(ticks).size).toBe(ticks.length)
     for (const { id, nextAt } of all) {
-      const { nextAt: reached } = (await store.findSchedule(id, clientId))!
+      const { nextAt: reached } = (await store.schedules.find(id, clientId))!
       const expected = Array.from({ length: (reached! - nextAt!) / HOUR }, (_, n) => `${id} ${nextAt! + n * HOUR}`)
       expect(ticks.filter((tick) => tick.startsWith(id)).sort()).toEqual(expected.sort())
       expect(expected.length).toBeGreaterThanOrEqual(25)
@@ -145,10 +145,10 @@ export function schedules(current: Current): void {
     const clientId = await addClient(store)
     const broken = await addSchedule(store, { clientId, template: '{"input":' })
     const good = await addSchedule(store, { clientId })
-    const [first, second] = await Promise.allSettled([store.tick(tickOf(broken)), store.tick(tickOf(good))])
+    const [first, second] = await Promise.allSettled([store.schedules.tick(tickOf(broken)), store.schedules.tick(tickOf(good))])
     expect(first.status).toBe('rejected')
     expect(second).toEqual({ status: 'fulfilled', value: true })
-    expect(await store.findSchedule(broken.id, clientId)).toMatchObject({ nextAt: broken.nextAt, lastAt: null })
+    expect(await store.schedules.find(broken.id, clientId)).toMatchObject({ nextAt: broken.nextAt, lastAt: null })
     expect(await tasksOf(clientId)).toHaveLength(1)
   })
 
@@ -157,58 +157,74 @@ export function schedules(current: Current): void {
     const clientId = await addClient(store)
     const schedule = await addSchedule(store, { clientId })
     const [start, later] = [schedule.nextAt!, schedule.nextAt! + 5 * HOUR]
-    expect(await store.tick(tickOf(schedule, { times: [], nextAt: later }))).toBe(true)
-    const skipped = (await store.findSchedule(schedule.id, clientId))!
+    expect(await store.schedules.tick(tickOf(schedule, { times: [], nextAt: later }))).toBe(true)
+    const skipped = (await store.schedules.find(schedule.id, clientId))!
     expect(skipped).toMatchObject({ nextAt: later, lastAt: null })
-    expect(await store.tick(tickOf(skipped, { times: [start, start + HOUR, later], nextAt: null }))).toBe(true)
+    expect(await store.schedules.tick(tickOf(skipped, { times: [start, start + HOUR, later], nextAt: null }))).toBe(true)
     expect((await tasksOf(clientId)).map(({ dueAt }) => dueAt)).toEqual([start, start + HOUR, later])
-    expect(await store.findSchedule(schedule.id, clientId)).toMatchObject({ nextAt: null, lastAt: later })
+    expect(await store.schedules.find(schedule.id, clientId)).toMatchObject({ nextAt: null, lastAt: later })
   })
 
   test('what is due is found first, with the clock it is due by; paused, foreign and unheard ones are left out', async () => {
     const { store } = current()
     const clientId = await addClient(store)
     const suspended = await addClient(store)
-    await store.changeClient(suspended, 'suspended')
+    await store.access.changeClient({ id: suspended, status: 'suspended' })
     const now = await store.now()
     const later = await addSchedule(store, { clientId, nextAt: now + 60_000 })
     const due = await addSchedule(store, { clientId, nextAt: now - 60_000 })
     await addSchedule(store, { clientId, nextAt: null, paused: true })
     await addSchedule(store, { clientId, type: 'not.here', nextAt: now - 1 })
     await addSchedule(store, { clientId: suspended, nextAt: now - 1 })
-    const found = await store.findDueSchedules(['report.build', 'other'], 10)
+    const found = await store.schedules.findDue(['report.build', 'other'], 10)
     expect(found.items.map(({ id }) => id)).toEqual([due.id, later.id])
     expect(found.items[0]).toMatchObject({ nextAt: now - 60_000, revision: 1, size: due.template.length, cron: '0 * * * *' })
     expect(Math.abs(found.now - now)).toBeLessThan(5_000)
-    expect((await store.findDueSchedules(['report.build'], 1)).items.map(({ id }) => id)).toEqual([due.id])
-    await store.changeClient(suspended, 'active')
-    expect((await store.findDueSchedules(['report.build'], 10)).items).toHaveLength(3)
+    expect((await store.schedules.findDue(['report.build'], 1)).items.map(({ id }) => id)).toEqual([due.id])
+    await store.access.changeClient({ id: suspended, status: 'active' })
+    expect((await store.schedules.findDue(['report.build'], 10)).items).toHaveLength(3)
   })
 
   test('a change moves the revision, and is refused on one that was not seen', async () => {
     const { store } = current()
     const clientId = await addClient(store)
     const schedule = await addSchedule(store, { clientId })
-    const paused = await store.changeSchedule(schedule.id, clientId, { paused: true, nextAt: null }, schedule)
+    const paused = await store.schedules.change({ id: schedule.id, clientId, patch: { paused: true, nextAt: null }, seen: schedule })
     expect(paused).toMatchObject({ kind: 'changed', value: { revision: 2, nextAt: null } })
-    expect((await store.findSchedule(schedule.id, clientId))!.pausedAt).not.toBeNull()
-    expect(await store.tick(tickOf(schedule)), 'a tick planned before the pause').toBe(false)
-    expect(await store.changeSchedule(schedule.id, clientId, { cron: '5 * * * *' }, schedule)).toEqual({ kind: 'stale' })
+    expect((await store.schedules.find(schedule.id, clientId))!.pausedAt).not.toBeNull()
+    expect(await store.schedules.tick(tickOf(schedule)), 'a tick planned before the pause').toBe(false)
+    expect(await store.schedules.change({ id: schedule.id, clientId, patch: { cron: '5 * * * *' }, seen: schedule })).toEqual({
+      kind: 'stale',
+    })
     const seen = { revision: 2, nextAt: null }
-    const resumed = await store.changeSchedule(schedule.id, clientId, { paused: false, nextAt: schedule.nextAt, catchUp: 'all' }, seen)
+    const resumed = await store.schedules.change({
+      id: schedule.id,
+      clientId,
+      patch: { paused: false, nextAt: schedule.nextAt, catchUp: 'all' },
+      seen,
+    })
     expect(resumed).toMatchObject({ kind: 'changed', value: { revision: 3, pausedAt: null, catchUp: 'all', nextAt: schedule.nextAt } })
-    expect(await store.changeSchedule(schedule.id, idOf('client'), {}, schedule)).toEqual({ kind: 'missing' })
+    expect(await store.schedules.change({ id: schedule.id, clientId: idOf('client'), patch: {}, seen: schedule })).toEqual({
+      kind: 'missing',
+    })
   })
 
   test('a change of time that was planned before a tick is refused, so that the tick is not made again', async () => {
     const { store } = current()
     const clientId = await addClient(store)
     const schedule = await addSchedule(store, { clientId })
-    await store.tick(tickOf(schedule))
-    expect(await store.changeSchedule(schedule.id, clientId, { cron: '@daily', nextAt: schedule.nextAt }, schedule)).toEqual({
+    await store.schedules.tick(tickOf(schedule))
+    expect(
+      await store.schedules.change({ id: schedule.id, clientId, patch: { cron: '@daily', nextAt: schedule.nextAt }, seen: schedule }),
+    ).toEqual({
       kind: 'stale',
     })
-    const other = await store.changeSchedule(schedule.id, clientId, { template: template({ priority: 5 }) }, schedule)
+    const other = await store.schedules.change({
+      id: schedule.id,
+      clientId,
+      patch: { template: template({ priority: 5 }) },
+      seen: schedule,
+    })
     expect(other, 'what moves no tick is taken').toMatchObject({ kind: 'changed', value: { nextAt: schedule.nextAt! + HOUR } })
   })
 
@@ -216,11 +232,11 @@ export function schedules(current: Current): void {
     const { store } = current()
     const clientId = await addClient(store)
     const schedule = await addSchedule(store, { clientId })
-    await store.tick(tickOf(schedule))
-    expect(await store.removeSchedule(schedule.id, idOf('client'))).toBe(false)
-    expect(await store.removeSchedule(schedule.id, clientId)).toBe(true)
-    expect(await store.removeSchedule(schedule.id, null)).toBe(false)
-    expect(await store.findSchedule(schedule.id, null)).toBeNull()
+    await store.schedules.tick(tickOf(schedule))
+    expect(await store.schedules.remove({ id: schedule.id, clientId: idOf('client') })).toBe(false)
+    expect(await store.schedules.remove({ id: schedule.id, clientId })).toBe(true)
+    expect(await store.schedules.remove({ id: schedule.id, clientId: null })).toBe(false)
+    expect(await store.schedules.find(schedule.id, null)).toBeNull()
     expect(await tasksOf(clientId)).toMatchObject([{ scheduleId: schedule.id, state: 'pending' }])
   })
 
@@ -231,26 +247,26 @@ export function schedules(current: Current): void {
     for (let n = 0; n < 5; n++) made.push((await addSchedule(store, { clientId: one })).id)
     await addSchedule(store, { clientId: two })
     const seen: string[] = []
-    for (let page = await store.listSchedules(one, 2, null); ; page = await store.listSchedules(one, 2, page.next)) {
+    for (let page = await store.schedules.list(one, 2, null); ; page = await store.schedules.list(one, 2, page.next)) {
       seen.push(...page.items.map(({ id }) => id))
       if (page.next === null) break
     }
     expect(seen).toEqual(made)
-    expect((await store.listSchedules(null, 10, null)).items).toHaveLength(6)
-    await store.removeClient(one)
-    expect((await store.listSchedules(null, 10, null)).items).toMatchObject([{ clientId: two }])
+    expect((await store.schedules.list(null, 10, null)).items).toHaveLength(6)
+    await store.access.removeClient({ id: one })
+    expect((await store.schedules.list(null, 10, null)).items).toMatchObject([{ clientId: two }])
   })
 
   test('who ticks is told of a schedule that was added or changed', async () => {
     const { store } = current()
     let told = 0
-    const stop = store.onSchedules(() => told++)
+    const stop = store.notifications.onSchedules(() => told++)
     const clientId = await addClient(store)
     const before = told
     const schedule = await addSchedule(store, { clientId })
     await expect.poll(() => told).toBeGreaterThan(before)
     const added = told
-    await store.changeSchedule(schedule.id, clientId, { catchUp: 'one' }, schedule)
+    await store.schedules.change({ id: schedule.id, clientId, patch: { catchUp: 'one' }, seen: schedule })
     await expect.poll(() => told).toBeGreaterThan(added)
     stop()
   })
@@ -258,7 +274,7 @@ export function schedules(current: Current): void {
   test('a task that no schedule made says so', async () => {
     const { store } = current()
     const clientId = await addClient(store)
-    const added = await store.addTasks({ tasks: [newTask({ clientId })], idempotency: null })
+    const added = await store.tasks.add({ tasks: [newTask({ clientId })], idempotency: null })
     expect(added).toMatchObject({ tasks: [{ scheduleId: null }] })
     expect((await tasksOf(clientId))[0]!.scheduleId).toBeNull()
   })

@@ -25,21 +25,21 @@ export function verification(current: Current): void {
     const { store } = current()
     await addTasks(store, count, { clientId })
     const tasks = await claimTasks(store)
-    await Promise.all(tasks.map((task) => store.settleTask(completed(task))))
+    await Promise.all(tasks.map((task) => store.tasks.settle(completed(task))))
   }
   const unproven = async (given: Partial<Parameters<typeof newEndpoint>[0]> = {}): Promise<{ id: string; clientId: string }> => {
     const clientId = await addClient(current().store)
     return { id: await addEndpoint(current().store, { clientId, verification: 'challenge', verified: false, ...given }), clientId }
   }
-  const endpoint = async (id: string): Promise<Endpoint> => (await current().store.findEndpoint(id, null))!
+  const endpoint = async (id: string): Promise<Endpoint> => (await current().store.endpoints.find(id, null))!
   const claimOne = async (): Promise<OwedDelivery> => {
     const claimed = await claimDeliveries(current().store)
     expect(claimed).toHaveLength(1)
     return claimed[0]!
   }
   const listed = async (endpointId: string) =>
-    (await current().store.listDeliveries({ clientId: null, endpointId, eventType: TYPE, limit: 100, after: null })).items
-  const answer = async (settlement: DeliverySettlement) => (await current().store.settleDelivery(settlement)).kind
+    (await current().store.deliveries.list({ clientId: null, endpointId, eventType: TYPE, limit: 100, after: null })).items
+  const answer = async (settlement: DeliverySettlement) => (await current().store.deliveries.settle(settlement)).kind
   const health = { signal: null, succeeded: null }
   const proved = (owed: OwedDelivery, allowedRate: number | null = null): DeliverySettlement => {
     const settlement = delivered(owed)
@@ -77,7 +77,7 @@ export function verification(current: Current): void {
     for (const format of ['standard', 'cloudevents'] as const) {
       const { id, clientId } = await unproven({ format })
       const challenge = challengeOf((await claimOne()).body!)!
-      const [event] = await store.listEvents({ clientId, after: 0, limit: 10 })
+      const [event] = await store.events.list({ clientId, after: 0, limit: 10 })
       expect(JSON.parse(event!.body)).toMatchObject({ type: TYPE, data: { endpointId: id, challenge: null } })
       expect(JSON.stringify([event, await endpoint(id)])).not.toContain(challenge)
     }
@@ -121,9 +121,12 @@ export function verification(current: Current): void {
     })
     await pass(3 * MINUTE)
     expect(await claimDeliveries(store)).toEqual([])
-    expect(await store.redeliver(third.id, 'delivery_again', clientId), 'the old bytes are not sent again').toBeNull()
+    expect(
+      await store.deliveries.redeliver({ id: third.id, newId: 'delivery_again', clientId }),
+      'the old bytes are not sent again',
+    ).toBeNull()
 
-    await store.changeEndpoint(id, clientId, { verified: false }, null)
+    await store.endpoints.change({ id, clientId, patch: { verified: false }, revision: null })
     expect(await endpoint(id)).toMatchObject({ verificationError: null, revision: 2 })
     await answer(proved(await claimOne()))
     expect(await claimDeliveries(store)).toHaveLength(1)
@@ -135,8 +138,8 @@ export function verification(current: Current): void {
     const { id } = await unproven()
     const first = await claimOne()
     await Promise.all([
-      ...nodes.map((node) => node.changeEndpoint(id, null, { verified: false }, null)),
-      store.settleDelivery(undelivered(first, MINUTE)),
+      ...nodes.map((node) => node.endpoints.change({ id, clientId: null, patch: { verified: false }, revision: null })),
+      store.deliveries.settle(undelivered(first, MINUTE)),
     ])
     expect(await claimDeliveries(store)).toEqual([])
     await pass(MINUTE - 5_000)
@@ -157,7 +160,7 @@ export function verification(current: Current): void {
     const { store, pass } = current()
     const { id, clientId } = await unproven()
     const early = await claimOne()
-    await store.changeEndpoint(id, clientId, { verified: false }, null)
+    await store.endpoints.change({ id, clientId, patch: { verified: false }, revision: null })
     expect(await answer(proved(early))).toBe('stale')
     expect(await endpoint(id)).toMatchObject({ verifiedAt: null, revision: 2 })
     await pass(MINUTE)
@@ -165,7 +168,7 @@ export function verification(current: Current): void {
 
     await pass(MINUTE)
     const first = (await endpoint(id)).firstVerifiedAt
-    await store.changeEndpoint(id, clientId, { url: 'https://elsewhere.example/hooks', verified: false }, null)
+    await store.endpoints.change({ id, clientId, patch: { url: 'https://elsewhere.example/hooks', verified: false }, revision: null })
     await owe(clientId, 2)
     const asked = await claimOne()
     expect(asked.endpoint.url).toBe('https://elsewhere.example/hooks')
@@ -188,9 +191,9 @@ export function verification(current: Current): void {
     const { store, pass } = current()
     const { id, clientId } = await unproven()
     const asked = await claimOne()
-    await store.changeEndpoint(id, null, { verified: true }, null)
+    await store.endpoints.change({ id, clientId: null, patch: { verified: true }, revision: null })
     expect(await endpoint(id)).toMatchObject({ verificationDeliveryId: null, verificationExpiresAt: null })
-    expect(await store.findDelivery(asked.id, clientId)).toMatchObject({ state: 'canceled', canceledReason: 'superseded' })
+    expect(await store.deliveries.find(asked.id, clientId)).toMatchObject({ state: 'canceled', canceledReason: 'superseded' })
     expect(await answer({ ...undelivered(asked) })).toBe('stale')
     expect((await endpoint(id)).verificationError).toBeNull()
     await pass(20 * MINUTE)
@@ -209,7 +212,7 @@ export function verification(current: Current): void {
     const pace = async () =>
       (await sql<{ pace_ms: number | string }>(`select pace_ms from lanes where id = '${id}'`)).map((row) => Number(row.pace_ms))
     expect(await pace()).toEqual([1_000])
-    await store.changeEndpoint(id, clientId, { maxPerMinute: 6 }, null)
+    await store.endpoints.change({ id, clientId, patch: { maxPerMinute: 6 }, revision: null })
     expect(await pace()).toEqual([10_000])
   })
 
@@ -218,7 +221,7 @@ export function verification(current: Current): void {
     const { id, clientId } = await unproven()
     const asked = await claimOne()
     const other = await unproven()
-    expect(await store.removeEndpoint(id, clientId)).toBe(true)
+    expect(await store.endpoints.remove({ id, clientId })).toBe(true)
     expect(await answer(proved(asked))).toBe('stale')
     expect(await listed(id)).toMatchObject([{ state: 'canceled', canceledReason: 'endpointDeleted' }])
     expect(await sql(`select id from lanes where id like '${id}%'`)).toEqual([])
@@ -235,7 +238,7 @@ export function verification(current: Current): void {
     const [{ columns }] = (await sql<{ columns: string }>(COLUMNS[current().engine])) as [{ columns: string }]
     await sql(`insert into deliveries (id, ${columns}) select 'delivery_' || n.n, ${columns} from deliveries,
       (with recursive n(n) as (select 1 union all select n + 1 from n where n < 10500) select n from n) n`)
-    expect(await store.removeEndpoint(id, clientId)).toBe(true)
+    expect(await store.endpoints.remove({ id, clientId })).toBe(true)
     const states = async () =>
       Object.fromEntries(
         (await sql<{ state: string; n: number | string }>(`select state, count(*) as n from deliveries group by state`)).map((row) => [

@@ -38,13 +38,13 @@ describe.each(engines)('on %s', (engine) => {
       async claim() {
         for (let looks = 1; ; looks++) {
           expect(looks, 'it does not look again and again').toBeLessThan(20)
-          const claimed = await store.claimDeliveries(claim({ limit: free(), allot: () => slots.allot(free()) }))
+          const claimed = await store.deliveries.claim(claim({ limit: free(), allot: () => slots.allot(free()) }))
           hold(claimed.items)
           if (!claimed.more) return claimed.refused!
         }
       },
       async end(item: OwedDelivery) {
-        await store.settleDelivery(delivered(item))
+        await store.deliveries.settle(delivered(item))
         held.delete(item.id)
         slots.give(item)
       },
@@ -59,7 +59,7 @@ describe.each(engines)('on %s', (engine) => {
   const owe = async (clientId: string, count: number, callback: { endpointId?: string } = {}) => {
     for (let i = 0; i < count; i++) {
       await addTask(store, { clientId, callback })
-      await store.settleTask(completed(await claimOne(store)))
+      await store.tasks.settle(completed(await claimOne(store)))
     }
   }
   const turns = async (laneId: string) =>
@@ -84,7 +84,7 @@ describe.each(engines)('on %s', (engine) => {
     expect(here.slots.opens(refused, here.free())).toBe(true)
     await here.claim()
     expect(here.of(greedy)).toHaveLength(12)
-    expect(await store.claimDeliveries(claim({ limit: 500 })), 'another node takes the rest').toMatchObject({ items: { length: 27 } })
+    expect(await store.deliveries.claim(claim({ limit: 500 })), 'another node takes the rest').toMatchObject({ items: { length: 27 } })
     expect(await here.claim(), 'where nothing waits nobody is refused').toEqual([])
   })
 
@@ -112,7 +112,7 @@ describe.each(engines)('on %s', (engine) => {
     const here = node()
     await here.claim()
     let lent = true
-    store.startDeliveries({
+    store.notifications.lendDeliverySlots({
       by: 'boot_a',
       leaseMs: LEASE_MS,
       reserve: (most) => (lent ? Math.min(most, here.free()) : 0),

@@ -99,14 +99,14 @@ async function world(ground: Ground) {
   ] as const
 
   const sweep = async (): Promise<void> => {
-    await store.endOverdue(100, 5_000)
+    await store.maintenance.endOverdue({ limit: 100, graceMs: 5_000 })
     const clock = { now: () => 0, random: () => 0 }
     const ended = { kind: 'threw', error: { code: 'worker_lost', message: 'lost', details: null } } as const
-    for (const task of (await store.findExpired(100, null)).tasks)
-      await store.settleTask({ id: task.id, fence: task.fence, outcome: decide({ ...task, deadlineAt: null }, ended, () => 0, clock) })
-    for (const delivery of (await store.findExpired(100, null)).deliveries) {
+    for (const task of (await store.maintenance.findExpired(100, null)).tasks)
+      await store.tasks.settle({ id: task.id, fence: task.fence, outcome: decide({ ...task, deadlineAt: null }, ended, () => 0, clock) })
+    for (const delivery of (await store.maintenance.findExpired(100, null)).deliveries) {
       const outcome = decide(delivery, ended, () => 0, clock)
-      await store.settleDelivery({ ...undelivered(delivery), outcome, attempt: null })
+      await store.deliveries.settle({ ...undelivered(delivery), outcome, attempt: null })
     }
   }
   const carryOut: { [K in Action['kind']]: (action: Extract<Action, { kind: K }>) => Promise<unknown> } = {
@@ -124,10 +124,10 @@ async function world(ground: Ground) {
         }),
       )
       made.push(...tasks.map(({ id }) => id))
-      await store.addTasks({ tasks, idempotency: null })
+      await store.tasks.add({ tasks, idempotency: null })
     },
     async claim({ limit }) {
-      const { items } = await store.claimTasks({ limit, leaseMs: LEASE_MS, by: 'boot_a', types: TYPES })
+      const { items } = await store.tasks.claim({ limit, leaseMs: LEASE_MS, by: 'boot_a', types: TYPES })
       expect(items.length).toBeLessThanOrEqual(limit)
       held.push(...items)
     },
@@ -136,25 +136,25 @@ async function world(ground: Ground) {
       if (!task) return
       if (stale) {
         const before = await sql(`select * from tasks where id = '${task.id}'`)
-        const answer = await store.settleTask({ ...settlements[how]!(task), fence: task.fence - 1 })
+        const answer = await store.tasks.settle({ ...settlements[how]!(task), fence: task.fence - 1 })
         expect(answer.kind).toBe('stale')
         expect(await sql(`select * from tasks where id = '${task.id}'`)).toEqual(before)
       } else {
         const outcome = how === 3 && task.tries >= task.maxTries ? failed(task) : settlements[how]!(task)
         held.splice(held.indexOf(task), 1)
-        await store.settleTask(outcome)
+        await store.tasks.settle(outcome)
       }
     },
-    cancel: async ({ which }) => made.length > 0 && store.cancelTask(pick(made, which)!, null),
-    redo: async ({ which }) => made.length > 0 && store.redoTask(pick(made, which)!, null),
+    cancel: async ({ which }) => made.length > 0 && store.tasks.cancel({ id: pick(made, which)!, clientId: null }),
+    redo: async ({ which }) => made.length > 0 && store.tasks.redo({ id: pick(made, which)!, clientId: null }),
     async erase({ which }) {
       const id = pick(made, which)
-      if (id && (await store.eraseTask(id, null)).kind === 'changed') erased.add(id)
+      if (id && (await store.tasks.erase({ id, clientId: null })).kind === 'changed') erased.add(id)
     },
     async send({ limit }) {
       const free = Math.min(limit, SLOTS - sending.length)
       if (free === 0) return
-      const { items } = await store.claimDeliveries(claim({ limit: free, leaseMs: LEASE_MS, allot }))
+      const { items } = await store.deliveries.claim(claim({ limit: free, leaseMs: LEASE_MS, allot }))
       expect(items.length).toBeLessThanOrEqual(free)
       sending.push(...items)
       for (const item of items) slots.take(item)
@@ -165,15 +165,15 @@ async function world(ground: Ground) {
       sending.splice(sending.indexOf(owed), 1)
       slots.give(owed)
       const last = (how === 2 || how === 3) && owed.tries >= owed.maxTries
-      await store.settleDelivery(last ? undeliverable(owed) : answers[how]!(owed))
+      await store.deliveries.settle(last ? undeliverable(owed) : answers[how]!(owed))
     },
     async hold({ endpoint, on }) {
       const { id } = endpoints[endpoint]!
-      await store.changeEndpoint(id, null, { paused: on }, null)
+      await store.endpoints.change({ id, clientId: null, patch: { paused: on }, revision: null })
     },
     async redeliver({ which }) {
       const delivery = pick(await deliveries(), which)
-      if (delivery) await store.redeliver(delivery.id, idOf('delivery'), null)
+      if (delivery) await store.deliveries.redeliver({ id: delivery.id, newId: idOf('delivery'), clientId: null })
     },
     pass: ({ ms }) => pass(ms),
     sweep,
@@ -205,9 +205,9 @@ async function world(ground: Ground) {
 
   /** All that waits, to its end; without a sweep of lanes, so that a lost turn is found out. */
   const drain = async (): Promise<void> => {
-    for (const { id } of endpoints) await store.changeEndpoint(id, null, { paused: false }, null)
-    await Promise.all(held.splice(0).map((task) => store.settleTask(completed(task))))
-    await Promise.all(sending.splice(0).map((owed) => store.settleDelivery(delivered(owed))))
+    for (const { id } of endpoints) await store.endpoints.change({ id, clientId: null, patch: { paused: false }, revision: null })
+    await Promise.all(held.splice(0).map((task) => store.tasks.settle(completed(task))))
+    await Promise.all(sending.splice(0).map((owed) => store.deliveries.settle(delivered(owed))))
     const open = () =>
       count(
         `select (select count(*) from tasks where state in ('pending', 'running')) + (select count(*) from deliveries where state in ('pending', 'running')) as n`,
@@ -215,10 +215,10 @@ async function world(ground: Ground) {
     for (let left = await open(), idle = 0; left > 0; idle++) {
       expect(idle, 'work that no claim ever brings').toBeLessThan(40)
       await sweep()
-      const { items } = await store.claimTasks({ limit: 50, leaseMs: LEASE_MS, by: 'boot_b', types: TYPES })
-      await Promise.all(items.map((task) => store.settleTask(completed(task))))
-      const owed = await store.claimDeliveries(claim({ limit: 50 }))
-      await Promise.all(owed.items.map((delivery) => store.settleDelivery(delivered(delivery))))
+      const { items } = await store.tasks.claim({ limit: 50, leaseMs: LEASE_MS, by: 'boot_b', types: TYPES })
+      await Promise.all(items.map((task) => store.tasks.settle(completed(task))))
+      const owed = await store.deliveries.claim(claim({ limit: 50 }))
+      await Promise.all(owed.items.map((delivery) => store.deliveries.settle(delivered(delivery))))
       await pass(500)
       const now = await open()
       if (now < left) idle = 0
@@ -247,10 +247,10 @@ async function world(ground: Ground) {
       expect(seqs, 'a feed is gapless and in order').toEqual(Array.from({ length: seqs.length }, (_, i) => i + 1))
     }
     for (let more = true; more; )
-      more = (await store.claimDeliveries(claim())).more || (await store.claimTasks({ ...claim(), types: TYPES })).more
+      more = (await store.deliveries.claim(claim())).more || (await store.tasks.claim({ ...claim(), types: TYPES })).more
     expect(await count('select count(*) as n from turns where alarm_at is null'), 'no turns are left of lanes with nothing to do').toBe(0)
-    expect(await store.mendLanes('task')).toBe(0)
-    expect(await store.mendLanes('delivery')).toBe(0)
+    expect(await store.maintenance.repairLanes({ kind: 'task' })).toBe(0)
+    expect(await store.maintenance.repairLanes({ kind: 'delivery' })).toBe(0)
   }
 
   return { carryOut: (action: Action) => carryOut[action.kind](action as never), check, drain, judge }

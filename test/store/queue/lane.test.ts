@@ -36,7 +36,7 @@ describe.each(engines)('lanes on %s', (engine) => {
   const owe = async (clientId: string, events: number): Promise<void> => {
     await addTasks(store, events, { clientId })
     const tasks = await claimTasks(store, { limit: events })
-    await Promise.all(tasks.map((task) => store.settleTask(completed(task))))
+    await Promise.all(tasks.map((task) => store.tasks.settle(completed(task))))
   }
   /** Works until nothing is left on two nodes, six at once, while a sampler counts; answers the most that ran at any time. */
   const workAll = async (table: 'tasks' | 'deliveries', work: (node: Store) => Promise<number>): Promise<number> => {
@@ -84,7 +84,7 @@ describe.each(engines)('lanes on %s', (engine) => {
       const sending = await claimDeliveries(node, { limit: 5 })
       expect(sending.length).toBeLessThanOrEqual(3)
       await Promise.all(
-        sending.map((delivery, i) => node.settleDelivery(delivery.tries === 1 && i === 0 ? undelivered(delivery) : delivered(delivery))),
+        sending.map((delivery, i) => node.deliveries.settle(delivery.tries === 1 && i === 0 ? undelivered(delivery) : delivered(delivery))),
       )
       return sending.length
     })
@@ -98,7 +98,7 @@ describe.each(engines)('lanes on %s', (engine) => {
     const most = await workAll('tasks', async (node) => {
       const tasks = await claimTasks(node, { limit: 10 })
       expect(new Set(tasks.map((task) => task.concurrencyKey)).size).toBe(tasks.length)
-      await Promise.all(tasks.map((task, i) => node.settleTask(i === 0 && task.tries === 1 ? retried(task) : completed(task))))
+      await Promise.all(tasks.map((task, i) => node.tasks.settle(i === 0 && task.tries === 1 ? retried(task) : completed(task))))
       return tasks.length
     })
     expect(most).toBe(1)
@@ -123,9 +123,9 @@ describe.each(engines)('lanes on %s', (engine) => {
     }
     let most = 0
     await workAll('tasks', async (node) => {
-      const { items } = await node.claimTasks({ ...claim({ limit: 6 }), types })
+      const { items } = await node.tasks.claim({ ...claim({ limit: 6 }), types })
       most = Math.max(most, await count(`select count(*) as n from tasks where state = 'running'`))
-      await Promise.all(items.map((task) => node.settleTask(completed(task))))
+      await Promise.all(items.map((task) => node.tasks.settle(completed(task))))
       return items.length
     })
     expect(most).toBeGreaterThan(0)
@@ -141,12 +141,12 @@ describe.each(engines)('lanes on %s', (engine) => {
       { type: 'scarce.one', concurrency: 2 },
       { type: 'mail.send', concurrency: null },
     ]
-    const { items } = await store.claimTasks({ ...claim({ limit: 50 }), types })
+    const { items } = await store.tasks.claim({ ...claim({ limit: 50 }), types })
     expect(items.filter((task) => task.type === 'scarce.one')).toHaveLength(2)
     expect(items.filter((task) => task.type === 'mail.send')).toHaveLength(5)
-    await store.settleTask(completed(items.find((task) => task.type === 'scarce.one')!))
+    await store.tasks.settle(completed(items.find((task) => task.type === 'scarce.one')!))
     await ground.pass(100)
-    expect((await store.claimTasks({ ...claim({ limit: 50 }), types })).items).toHaveLength(1)
+    expect((await store.tasks.claim({ ...claim({ limit: 50 }), types })).items).toHaveLength(1)
   })
 
   test('a node claims only the types it knows', async () => {
@@ -166,23 +166,23 @@ describe.each(engines)('lanes on %s', (engine) => {
       [{ disabled: 'gone' }, { disabled: false }],
       [{ verified: false }, { verified: true }],
     ] as const) {
-      await store.changeEndpoint(endpointId, clientId, hold, null)
+      await store.endpoints.change({ id: endpointId, clientId, patch: hold, revision: null })
       await owe(clientId, 5)
-      const held = await store.claimDeliveries(claim())
+      const held = await store.deliveries.claim(claim())
       expect(held).toMatchObject({ items: [], nextInMs: null })
-      await store.claimDeliveries(claim())
+      await store.deliveries.claim(claim())
       expect(await count('select count(*) as n from turns'), 'a claim sweeps turns that lead nowhere').toBe(0)
       await ground.pass(3_600_000)
       expect(await claimDeliveries(store)).toEqual([])
-      expect(await store.mendLanes('delivery')).toBe(0)
-      await store.changeEndpoint(endpointId, clientId, resume, null)
+      expect(await store.maintenance.repairLanes({ kind: 'delivery' })).toBe(0)
+      await store.endpoints.change({ id: endpointId, clientId, patch: resume, revision: null })
       const drained = await claimDeliveries(store)
       expect(drained).toHaveLength(5)
       expect(
         drained.every(({ tries }) => tries === 1),
         'a hold spends no try',
       ).toBe(true)
-      await Promise.all(drained.map((delivery) => store.settleDelivery(delivered(delivery))))
+      await Promise.all(drained.map((delivery) => store.deliveries.settle(delivered(delivery))))
     }
   })
 
@@ -191,10 +191,10 @@ describe.each(engines)('lanes on %s', (engine) => {
     const endpointId = await addEndpoint(store, { clientId, maxInFlight: 1 })
     await owe(clientId, 2)
     const [sending] = await claimDeliveries(store)
-    await store.changeEndpoint(endpointId, clientId, { paused: true }, null)
-    await store.settleDelivery(delivered(sending!))
+    await store.endpoints.change({ id: endpointId, clientId, patch: { paused: true }, revision: null })
+    await store.deliveries.settle(delivered(sending!))
     expect(await claimDeliveries(store)).toEqual([])
-    await store.changeEndpoint(endpointId, clientId, { paused: false }, null)
+    await store.endpoints.change({ id: endpointId, clientId, patch: { paused: false }, revision: null })
     expect(await claimDeliveries(store)).toHaveLength(1)
   })
 
@@ -204,10 +204,10 @@ describe.each(engines)('lanes on %s', (engine) => {
     await owe(clientId, 5)
     const [first, second] = await claimDeliveries(store)
     expect(await count('select count(*) as n from turns')).toBe(0)
-    expect(await store.claimDeliveries(claim())).toEqual({ items: [], nextInMs: null, more: false, refused: [] })
-    await store.settleDelivery(delivered(first!))
+    expect(await store.deliveries.claim(claim())).toEqual({ items: [], nextInMs: null, more: false, refused: [] })
+    await store.deliveries.settle(delivered(first!))
     expect(await claimDeliveries(store)).toHaveLength(1)
-    await store.settleDelivery(undelivered(second!, 3_600_000))
+    await store.deliveries.settle(undelivered(second!, 3_600_000))
     expect(await claimDeliveries(store)).toHaveLength(1)
     expect(await claimDeliveries(store)).toEqual([])
   })
@@ -218,8 +218,8 @@ describe.each(engines)('lanes on %s', (engine) => {
     await claimOne(store, { leaseMs: 1_000 })
     expect(await claimTasks(store)).toEqual([])
     await ground.pass(1_001)
-    const [lost] = (await store.findExpired(10, null)).tasks
-    await store.settleTask(retried(lost!))
+    const [lost] = (await store.maintenance.findExpired(10, null)).tasks
+    await store.tasks.settle(retried(lost!))
     await ground.pass(1)
     expect(await claimTasks(store)).toHaveLength(1)
   })
@@ -233,7 +233,7 @@ describe.each(engines)('lanes on %s', (engine) => {
     const { id } = await addTask(store, { clientId, concurrencyKey: 'a' })
     const taken: string[] = []
     for (let more = true; more; ) {
-      const claimed = await store.claimTasks({ ...claim(), types: ONE_TYPE })
+      const claimed = await store.tasks.claim({ ...claim(), types: ONE_TYPE })
       taken.push(...claimed.items.map((task) => task.id))
       more = claimed.more
     }
@@ -257,12 +257,12 @@ describe.each(engines)('lanes on %s', (engine) => {
     const { id, fence } = await claimOne(store, {}, ['quiet'])
     let echoes = 1
     await new Promise<void>((resolve, reject) => {
-      const stop = store.onTask((told) => {
+      const stop = store.notifications.onTask((told) => {
         if (told !== id || --echoes > 0) return
         stop()
         resolve()
       })
-      store.reportProgress({ id, fence, progress: 1, message: null, notify: true }).catch(reject)
+      store.tasks.reportProgress({ id, fence, progress: 1, message: null, notify: true }).catch(reject)
     })
   }
 
@@ -281,29 +281,29 @@ describe.each(engines)('lanes on %s', (engine) => {
     const limited = [{ type: 'scarce.one', concurrency: 1 }]
     const [delivery] = await claimDeliveries(store)
     const keyed = await claimOne(store)
-    const { items } = await store.claimTasks({ ...claim(), types: limited })
+    const { items } = await store.tasks.claim({ ...claim(), types: limited })
     await quiet()
     const heard = new Promise<void>((resolve) => {
-      const stop = store.onWork((of) => {
+      const stop = store.notifications.onWork((of) => {
         if (of !== kind) return
         stop()
         resolve()
       })
     })
-    if (name === 'a lane of deliveries that was full') await store.settleDelivery(delivered(delivery!))
-    else if (name === 'a concurrency key') await store.settleTask(completed(keyed))
-    else if (name === 'a delivery to be tried again') await store.settleDelivery(undelivered(delivery!, 5_000))
-    else await store.settleTask(completed(items[0]!))
+    if (name === 'a lane of deliveries that was full') await store.deliveries.settle(delivered(delivery!))
+    else if (name === 'a concurrency key') await store.tasks.settle(completed(keyed))
+    else if (name === 'a delivery to be tried again') await store.deliveries.settle(undelivered(delivery!, 5_000))
+    else await store.tasks.settle(completed(items[0]!))
     await heard
     const claimed =
-      kind === 'task' ? await store.claimTasks({ ...claim(), types: [...ONE_TYPE, ...limited] }) : await store.claimDeliveries(claim())
+      kind === 'task' ? await store.tasks.claim({ ...claim(), types: [...ONE_TYPE, ...limited] }) : await store.deliveries.claim(claim())
     expect(claimed.items).toHaveLength(1)
   })
 
   test('a claim says that there is more when slots were what it lacked, or when it could not see every lane', async () => {
     for (let i = 0; i < 5; i++) await addTask(store, { clientId: await addClient(store) })
     const ask = async (limit: number) => {
-      const { items, more } = await store.claimTasks({ ...claim({ limit }), types: ONE_TYPE })
+      const { items, more } = await store.tasks.claim({ ...claim({ limit }), types: ONE_TYPE })
       return { taken: items.length, more }
     }
     expect(await ask(2)).toEqual({ taken: 2, more: true })
@@ -314,7 +314,7 @@ describe.each(engines)('lanes on %s', (engine) => {
     await owe(clientId, 1)
     let sent = 0
     for (let more = true; more; ) {
-      const claimed = await store.claimDeliveries(claim({ limit: 100 }))
+      const claimed = await store.deliveries.claim(claim({ limit: 100 }))
       sent += claimed.items.length
       more = claimed.more
     }
@@ -355,7 +355,7 @@ describe.each(engines)('lanes on %s', (engine) => {
     const clientId = await addClient(store)
     await addEndpoint(store, { clientId })
     await owe(clientId, 20)
-    for (const delivery of await claimDeliveries(store)) await store.settleDelivery(undelivered(delivery))
+    for (const delivery of await claimDeliveries(store)) await store.deliveries.settle(undelivered(delivery))
     await ground.pass(60_000)
     await owe(clientId, 10)
     for (let i = 0; i < 5; i++) {
@@ -392,10 +392,10 @@ describe.each(engines)('lanes on %s', (engine) => {
     const dueAt = (await store.now()) + 60_000
     const delayed = await addTask(store, { clientId, priority: 1_000_000, dueAt })
     await addTasks(store, 3, { clientId })
-    const ready = await store.claimTasks({ ...claim(), types: ONE_TYPE })
+    const ready = await store.tasks.claim({ ...claim(), types: ONE_TYPE })
     expect(ready.items).toHaveLength(3)
     expect(ready.items.map(({ id }) => id)).not.toContain(delayed.id)
-    const none = await store.claimTasks({ ...claim(), types: ONE_TYPE })
+    const none = await store.tasks.claim({ ...claim(), types: ONE_TYPE })
     expect(none.items).toEqual([])
     expect(none.nextInMs).toBeGreaterThan(50_000)
     expect(none.nextInMs).toBeLessThanOrEqual(60_000)
@@ -410,13 +410,13 @@ describe.each(engines)('lanes on %s', (engine) => {
     const now = await store.now()
     await addTask(store, { clientId, dueAt: now + 3_600_000 })
     await addTask(store, { clientId })
-    await store.settleTask(retried(await claimOne(store), 8_000))
-    const { nextInMs } = await store.claimTasks({ ...claim(), types: ONE_TYPE })
+    await store.tasks.settle(retried(await claimOne(store), 8_000))
+    const { nextInMs } = await store.tasks.claim({ ...claim(), types: ONE_TYPE })
     expect(nextInMs).toBeGreaterThan(5_000)
     expect(nextInMs).toBeLessThanOrEqual(8_000)
     await ground.pass(8_001)
     expect(await claimTasks(store)).toHaveLength(1)
-    expect((await store.claimTasks({ ...claim(), types: ONE_TYPE })).nextInMs).toBeGreaterThan(3_000_000)
+    expect((await store.tasks.claim({ ...claim(), types: ONE_TYPE })).nextInMs).toBeGreaterThan(3_000_000)
   })
 
   test('a lost turn is left again, once, and only where one was lost', async () => {
@@ -425,23 +425,23 @@ describe.each(engines)('lanes on %s', (engine) => {
     const full = await addEndpoint(store, { clientId, maxInFlight: 1 })
     const lost = await addEndpoint(store, { clientId })
     const well = await addEndpoint(store, { clientId })
-    await store.changeEndpoint(paused, clientId, { paused: true }, null)
+    await store.endpoints.change({ id: paused, clientId, patch: { paused: true }, revision: null })
     await owe(clientId, 3)
     const served = new Set<string>()
     while (served.size < 3) for (const { endpointId } of await claimDeliveries(store, { limit: 1 })) served.add(endpointId)
     expect(served).toEqual(new Set([full, lost, well]))
     await ground.sql(`delete from turns where lane_id = '${lost}'`)
     expect((await claimDeliveries(store)).every((delivery) => delivery.endpointId === well)).toBe(true)
-    expect(await store.mendLanes('delivery')).toBe(1)
-    expect(await store.mendLanes('delivery'), 'once').toBe(0)
+    expect(await store.maintenance.repairLanes({ kind: 'delivery' })).toBe(1)
+    expect(await store.maintenance.repairLanes({ kind: 'delivery' }), 'once').toBe(0)
     expect(new Set((await claimDeliveries(store)).map((delivery) => delivery.endpointId))).toEqual(new Set([lost]))
-    expect(await store.mendLanes('delivery')).toBe(0)
+    expect(await store.maintenance.repairLanes({ kind: 'delivery' })).toBe(0)
 
     await addTasks(store, 2, { clientId, concurrencyKey: 'a' })
     const keyed = await claimOne(store)
-    expect(await store.mendLanes('task'), 'full').toBe(0)
+    expect(await store.maintenance.repairLanes({ kind: 'task' }), 'full').toBe(0)
     await ground.sql(`update tasks set state = 'pending', leased_until = null where id = '${keyed.id}'`)
-    expect(await store.mendLanes('task'), 'marked full, although nothing runs').toBe(1)
+    expect(await store.maintenance.repairLanes({ kind: 'task' }), 'marked full, although nothing runs').toBe(1)
     expect(await claimTasks(store)).toHaveLength(1)
   })
 
@@ -450,7 +450,7 @@ describe.each(engines)('lanes on %s', (engine) => {
     await addEndpoint(store, { clientId, maxPerMinute: 60 })
     await owe(clientId, 8)
     const since = await store.now()
-    const first = await store.claimDeliveries(claim())
+    const first = await store.deliveries.claim(claim())
     expect(first.items).toHaveLength(1)
     expect(first.nextInMs).toBeGreaterThan(500)
     expect(first.nextInMs).toBeLessThanOrEqual(1_000)
@@ -495,11 +495,11 @@ describe.each(engines)('lanes on %s', (engine) => {
     const other = await addEndpoint(store, { clientId })
     await owe(clientId, 3)
     const sending = (await claimDeliveries(store, { limit: 2 })).find((delivery) => delivery.endpointId === endpointId)!
-    await store.settleDelivery(undelivered(sending, 120_000, { holdMs: 120_000 }))
-    const { items, nextInMs } = await store.claimDeliveries(claim())
+    await store.deliveries.settle(undelivered(sending, 120_000, { holdMs: 120_000 }))
+    const { items, nextInMs } = await store.deliveries.claim(claim())
     expect(items.map((delivery) => delivery.endpointId)).toEqual([other, other])
     expect(nextInMs).toBeGreaterThan(110_000)
-    await store.changeEndpoint(endpointId, clientId, { description: 'changed' }, null)
+    await store.endpoints.change({ id: endpointId, clientId, patch: { description: 'changed' }, revision: null })
     expect(await claimDeliveries(store)).toEqual([])
     await ground.pass(110_000)
     expect(await claimDeliveries(store)).toEqual([])
@@ -512,13 +512,13 @@ describe.each(engines)('lanes on %s', (engine) => {
     const endpointId = await addEndpoint(store, { clientId })
     await owe(clientId, 3)
     const [one, two] = await claimDeliveries(store, { limit: 2 })
-    await store.settleDelivery(undelivered(one!, 0, { holdMs: 60_000 }))
-    await store.settleDelivery(undelivered(two!, 0, { holdMs: 10_000 }))
+    await store.deliveries.settle(undelivered(one!, 0, { holdMs: 60_000 }))
+    await store.deliveries.settle(undelivered(two!, 0, { holdMs: 10_000 }))
     await ground.pass(10_001)
     expect(await claimDeliveries(store)).toEqual([])
     await ground.pass(50_000)
     expect(await claimDeliveries(store)).toHaveLength(3)
-    expect((await store.findEndpoint(endpointId, clientId))!.failingSince).not.toBeNull()
+    expect((await store.endpoints.find(endpointId, clientId))!.failingSince).not.toBeNull()
   })
 
   test('a changed cap holds at once, wider and narrower', async () => {
@@ -527,19 +527,19 @@ describe.each(engines)('lanes on %s', (engine) => {
     await owe(clientId, 12)
     const sending = [...(await claimDeliveries(store))]
     expect(sending).toHaveLength(2)
-    await store.changeEndpoint(endpointId, clientId, { maxInFlight: 5 }, null)
+    await store.endpoints.change({ id: endpointId, clientId, patch: { maxInFlight: 5 }, revision: null })
     sending.push(...(await claimDeliveries(store)))
     expect(sending).toHaveLength(5)
-    await store.changeEndpoint(endpointId, clientId, { maxInFlight: 1 }, null)
+    await store.endpoints.change({ id: endpointId, clientId, patch: { maxInFlight: 1 }, revision: null })
     for (const delivery of sending) {
       expect(await claimDeliveries(store)).toEqual([])
-      await store.settleDelivery(delivered(delivery))
+      await store.deliveries.settle(delivered(delivery))
     }
     for (let left = 7; left > 0; left--) {
       await ground.pass(1_000)
       const [only, ...rest] = await claimDeliveries(store)
       expect(rest).toEqual([])
-      await store.settleDelivery(delivered(only!))
+      await store.deliveries.settle(delivered(only!))
     }
     expect(await count(`select count(*) as n from deliveries where state = 'completed'`)).toBe(12)
   })
@@ -549,7 +549,7 @@ describe.each(engines)('lanes on %s', (engine) => {
     await addTasks(store, 3, { clientId, concurrencyKey: 'a' })
     for (let i = 0; i < 6; i++) {
       const task = await claimOne(store, { leaseMs: LEASE_MS })
-      await store.settleTask(i < 3 ? released(task) : completed(task))
+      await store.tasks.settle(i < 3 ? released(task) : completed(task))
       await ground.pass(1)
     }
     expect(await claimTasks(store)).toEqual([])

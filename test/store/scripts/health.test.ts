@@ -33,12 +33,12 @@ describe.each(engines)('endpoints that fail, on %s', (engine) => {
   const owe = async (clientId: string, events: number): Promise<void> => {
     await addTasks(store, events, { clientId })
     const tasks = await claimTasks(store, { limit: events })
-    await Promise.all(tasks.map((task) => store.settleTask(completed(task))))
+    await Promise.all(tasks.map((task) => store.tasks.settle(completed(task))))
   }
-  const endpoint = async (id: string) => (await store.findEndpoint(id, null))!
+  const endpoint = async (id: string) => (await store.endpoints.find(id, null))!
   const open = async (id: string) =>
     (
-      await store.listDeliveries({
+      await store.deliveries.list({
         clientId: null,
         endpointId: id,
         eventType: 'task.completed',
@@ -47,7 +47,8 @@ describe.each(engines)('endpoints that fail, on %s', (engine) => {
         after: null,
       })
     ).items
-  const fail = (owed: OwedDelivery, more: Partial<DeliverySettlement['endpoint']> = {}) => store.settleDelivery(undelivered(owed, 0, more))
+  const fail = (owed: OwedDelivery, more: Partial<DeliverySettlement['endpoint']> = {}) =>
+    store.deliveries.settle(undelivered(owed, 0, more))
   /** Fails attempts until nothing more is claimable; answers how many were made. */
   const failAll = async (more: Partial<DeliverySettlement['endpoint']> = {}): Promise<number> => {
     for (let attempts = 0; ; ) {
@@ -67,7 +68,7 @@ describe.each(engines)('endpoints that fail, on %s', (engine) => {
       if (sending.length === 0) return { sizes, ids }
       sizes.push(sending.length)
       ids.push(...sending.map(({ eventId }) => eventId))
-      for (const owed of sending) await store.settleDelivery(delivered(owed))
+      for (const owed of sending) await store.deliveries.settle(delivered(owed))
     }
   }
 
@@ -106,11 +107,11 @@ describe.each(engines)('endpoints that fail, on %s', (engine) => {
     await failAll()
     await ground.pass(1_000)
     await owe(clientId, 3)
-    expect((await store.findDelivery(old!.id, null))!.tries).toBe(10)
+    expect((await store.deliveries.find(old!.id, null))!.tries).toBe(10)
     await ground.pass(4_100)
     const [probe] = await claimDeliveries(store)
     expect(probe).toMatchObject({ id: old!.id, tries: 11 })
-    await store.settleDelivery(delivered(probe!))
+    await store.deliveries.settle(delivered(probe!))
     expect((await open(id)).map(({ tries }) => tries)).toEqual([0, 0, 0])
   })
 
@@ -121,7 +122,7 @@ describe.each(engines)('endpoints that fail, on %s', (engine) => {
     await failAll()
     await ground.pass(5_100)
     const [probe] = await claimDeliveries(store)
-    await store.settleDelivery(delivered(probe!))
+    await store.deliveries.settle(delivered(probe!))
     const { sizes, ids } = await drain()
     expect(sizes.slice(0, 4)).toEqual([1, 2, 8, 8])
     expect(new Set(ids).size).toBe(39)
@@ -132,13 +133,13 @@ describe.each(engines)('endpoints that fail, on %s', (engine) => {
     const clientId = await addClient(store)
     await addEndpoint(store, { clientId, maxInFlight: 8 })
     await owe(clientId, 30)
-    for (let i = 0; i < 3; i++) for (const owed of await claimDeliveries(store)) await store.settleDelivery(delivered(owed))
+    for (let i = 0; i < 3; i++) for (const owed of await claimDeliveries(store)) await store.deliveries.settle(delivered(owed))
     const sending = await claimDeliveries(store)
     expect(sending).toHaveLength(8)
     for (const [i, owed] of sending.entries())
       await (i === 0
         ? fail(owed, { signal: 'neutral', succeeded: null, holdMs: 30_000 })
-        : store.settleDelivery(undeliverable(owed, { signal: 'neutral' })))
+        : store.deliveries.settle(undeliverable(owed, { signal: 'neutral' })))
     expect(await claimDeliveries(store)).toEqual([])
     await ground.pass(30_100)
     expect(await claimDeliveries(store)).toHaveLength(1)
@@ -150,17 +151,17 @@ describe.each(engines)('endpoints that fail, on %s', (engine) => {
     const good = await addEndpoint(store, { clientId, taskTypes: '["none"]' })
     const ce = await addEndpoint(store, { clientId, taskTypes: '["none"]', format: 'cloudevents' })
     const paused = await addEndpoint(store, { clientId, taskTypes: '["none"]' })
-    await store.changeEndpoint(paused, clientId, { paused: true }, null)
+    await store.endpoints.change({ id: paused, clientId, patch: { paused: true }, revision: null })
     const stranger = await addEndpoint(store, { clientId: await addClient(store), taskTypes: '["none"]' })
     await owe(clientId, 1)
     await fail((await claimDeliveries(store))[0]!)
     const since = (await endpoint(bad)).failingSince!
     await ground.pass(DAY - 10_000)
-    expect(await store.tellFailing(10)).toBe(0)
+    expect(await store.maintenance.announceFailing({ limit: 10 })).toBe(0)
     await ground.pass(11_000)
-    expect(await store.tellFailing(10)).toBe(1)
-    expect(await store.tellFailing(10), 'once').toBe(0)
-    const [event] = await store.listEvents({ clientId, types: ['endpoint.failing'], after: 0, limit: 10 })
+    expect(await store.maintenance.announceFailing({ limit: 10 })).toBe(1)
+    expect(await store.maintenance.announceFailing({ limit: 10 }), 'once').toBe(0)
+    const [event] = await store.events.list({ clientId, types: ['endpoint.failing'], after: 0, limit: 10 })
     const { data } = JSON.parse(event!.body)
     expect(data).toMatchObject({ endpointId: bad, url: `https://receiver.example/${bad}`, reason: null })
     if (engine === 'sqlite') expect(data.failingSince).toBe(new Date(since).toISOString())
@@ -177,11 +178,11 @@ describe.each(engines)('endpoints that fail, on %s', (engine) => {
     expect(await open(stranger)).toEqual([])
 
     // A success ends the episode; the next one is told anew.
-    for (const owed of sending) await store.settleDelivery(delivered(owed))
+    for (const owed of sending) await store.deliveries.settle(delivered(owed))
     await owe(clientId, 1)
-    for (const owed of await claimDeliveries(store)) await (owed.endpointId === bad ? fail(owed) : store.settleDelivery(delivered(owed)))
+    for (const owed of await claimDeliveries(store)) await (owed.endpointId === bad ? fail(owed) : store.deliveries.settle(delivered(owed)))
     await ground.pass(DAY + 1_000)
-    expect(await store.tellFailing(10)).toBe(1)
+    expect(await store.maintenance.announceFailing({ limit: 10 })).toBe(1)
   })
 
   test('failing for five days disables at the next failure; an hourly probe enables again, and what was held arrives', async () => {
@@ -201,7 +202,7 @@ describe.each(engines)('endpoints that fail, on %s', (engine) => {
     const told = await claimDeliveries(store)
     expect(told).toMatchObject([{ endpointId: other, eventType: 'endpoint.disabled' }])
     expect(JSON.parse(told[0]!.eventBody).data).toMatchObject({ endpointId: id, reason: 'failing' })
-    await store.settleDelivery(delivered(told[0]!))
+    await store.deliveries.settle(delivered(told[0]!))
 
     for (let hour = 0; hour < 3; hour++) {
       await ground.pass(HOUR - 10_000)
@@ -210,22 +211,22 @@ describe.each(engines)('endpoints that fail, on %s', (engine) => {
       const sending = await claimDeliveries(store)
       expect(sending).toHaveLength(1)
       if (hour < 2) await fail(sending[0]!)
-      else await store.settleDelivery(delivered(sending[0]!))
+      else await store.deliveries.settle(delivered(sending[0]!))
     }
     expect(await endpoint(id)).toMatchObject({ disabledAt: null, disabledReason: null, failingSince: null, revision: 3 })
     expect((await drain()).ids).toHaveLength(5)
-    expect(await store.listEvents({ clientId, types: ['endpoint.disabled'], after: 0, limit: 10 }), 'told once').toHaveLength(1)
+    expect(await store.events.list({ clientId, types: ['endpoint.disabled'], after: 0, limit: 10 }), 'told once').toHaveLength(1)
   })
 
   test('a paused endpoint that was disabled for failing is not probed', async () => {
     const clientId = await addClient(store)
     const id = await addEndpoint(store, { clientId })
     await owe(clientId, 1)
-    await store.changeEndpoint(id, clientId, { disabled: 'failing' }, null)
-    await store.changeEndpoint(id, clientId, { paused: true }, null)
+    await store.endpoints.change({ id, clientId, patch: { disabled: 'failing' }, revision: null })
+    await store.endpoints.change({ id, clientId, patch: { paused: true }, revision: null })
     await ground.pass(3 * HOUR)
     expect(await claimDeliveries(store)).toEqual([])
-    await store.changeEndpoint(id, clientId, { paused: false }, null)
+    await store.endpoints.change({ id, clientId, patch: { paused: false }, revision: null })
     await ground.pass(HOUR + 100)
     expect(await claimDeliveries(store), 'probed again').toHaveLength(1)
   })
@@ -258,7 +259,7 @@ describe.each(engines)('endpoints that fail, on %s', (engine) => {
       const id = await addEndpoint(store, { clientId, maxInFlight: 50 })
       await owe(clientId, 5)
       expect((await drain()).ids, way).toHaveLength(5)
-      if (change) await store.changeEndpoint(id, clientId, change[0], null)
+      if (change) await store.endpoints.change({ id, clientId, patch: change[0], revision: null })
       for (let minute = 0; minute < 60; minute++) {
         if (minute % 2 === 0) await owe(clientId, 1)
         await ground.pass(MINUTE)
@@ -267,7 +268,7 @@ describe.each(engines)('endpoints that fail, on %s', (engine) => {
       }
       const owed = new Set((await open(id)).map(({ eventId }) => eventId))
       expect(owed.size, way).toBe(30)
-      if (change) await store.changeEndpoint(id, clientId, change[1], null)
+      if (change) await store.endpoints.change({ id, clientId, patch: change[1], revision: null })
       else await ground.pass(MINUTE + 100)
       const { ids } = await drain()
       expect(ids, way).toHaveLength(30)
@@ -280,23 +281,23 @@ describe.each(engines)('endpoints that fail, on %s', (engine) => {
     const id = await addEndpoint(store, { clientId })
     await owe(clientId, 3)
     const [tried] = await claimDeliveries(store, { limit: 1 })
-    await store.settleDelivery(undelivered(tried!, 20 * DAY))
-    await store.changeEndpoint(id, clientId, { paused: true }, null)
+    await store.deliveries.settle(undelivered(tried!, 20 * DAY))
+    await store.endpoints.change({ id, clientId, patch: { paused: true }, revision: null })
     await ground.pass(14 * DAY - HOUR)
     await owe(clientId, 1)
-    expect(await store.expireDeliveries(100, 14 * DAY)).toBe(0)
+    expect(await store.maintenance.expireDeliveries({ limit: 100, holdMs: 14 * DAY })).toBe(0)
     await ground.pass(2 * HOUR)
-    expect(await store.expireDeliveries(2, 14 * DAY)).toBe(2)
-    expect(await store.expireDeliveries(2, 14 * DAY)).toBe(1)
-    const { items } = await store.listDeliveries({ clientId, endpointId: id, states: ['failed'], limit: 10, after: null })
+    expect(await store.maintenance.expireDeliveries({ limit: 2, holdMs: 14 * DAY })).toBe(2)
+    expect(await store.maintenance.expireDeliveries({ limit: 2, holdMs: 14 * DAY })).toBe(1)
+    const { items } = await store.deliveries.list({ clientId, endpointId: id, states: ['failed'], limit: 10, after: null })
     expect(items).toHaveLength(3)
-    const attempts = await store.listAttempts(items.map((item) => item.id))
+    const attempts = await store.deliveries.listAttempts(items.map((item) => item.id))
     expect(attempts.filter(({ outcome }) => outcome === 'expired')).toHaveLength(3)
     expect(attempts.find(({ outcome }) => outcome === 'expired')).toMatchObject({
       error: 'It could not be delivered for 14 days.',
       httpStatus: null,
     })
-    await store.changeEndpoint(id, clientId, { paused: false }, null)
+    await store.endpoints.change({ id, clientId, patch: { paused: false }, revision: null })
     expect(await claimDeliveries(store)).toHaveLength(1)
   })
 
@@ -304,12 +305,12 @@ describe.each(engines)('endpoints that fail, on %s', (engine) => {
     const clientId = await addClient(store)
     const never = await addEndpoint(store, { clientId, verification: 'challenge', verified: false })
     const once = await addEndpoint(store, { clientId, verification: 'challenge' })
-    await store.changeEndpoint(once, clientId, { url: 'https://elsewhere.example/hooks', verified: false }, null)
+    await store.endpoints.change({ id: once, clientId, patch: { url: 'https://elsewhere.example/hooks', verified: false }, revision: null })
     await owe(clientId, 2)
     await ground.pass(DAY - HOUR)
-    expect(await store.expireDeliveries(100, 14 * DAY)).toBe(0)
+    expect(await store.maintenance.expireDeliveries({ limit: 100, holdMs: 14 * DAY })).toBe(0)
     await ground.pass(2 * HOUR)
-    expect(await store.expireDeliveries(100, 14 * DAY)).toBe(2)
+    expect(await store.maintenance.expireDeliveries({ limit: 100, holdMs: 14 * DAY })).toBe(2)
     expect(await open(never)).toEqual([])
     expect(await open(once)).toHaveLength(2)
   })
@@ -319,15 +320,15 @@ describe.each(engines)('endpoints that fail, on %s', (engine) => {
     const ids = []
     for (let i = 0; i < 200; i++) ids.push(await addEndpoint(store, { clientId: hanging, taskTypes: '["none"]' }))
     const tasks = ids.flatMap((endpointId) => Array.from({ length: 4 }, () => newTask({ clientId: hanging, callback: { endpointId } })))
-    await store.addTasks({ tasks, idempotency: null })
+    await store.tasks.add({ tasks, idempotency: null })
     for (let left = tasks.length; left > 0; ) {
       const claimed = await claimTasks(store, { limit: 400 })
-      await Promise.all(claimed.map((task) => store.settleTask(completed(task))))
+      await Promise.all(claimed.map((task) => store.tasks.settle(completed(task))))
       left -= claimed.length
     }
     const sending: OwedDelivery[] = []
     for (let more = true; more; ) {
-      const claimed = await store.claimDeliveries({ limit: 1_024 - sending.length, leaseMs: 30_000, by: 'boot_a' })
+      const claimed = await store.deliveries.claim({ limit: 1_024 - sending.length, leaseMs: 30_000, by: 'boot_a' })
       sending.push(...claimed.items)
       more = claimed.more
     }

@@ -32,17 +32,17 @@ describe.each(engines)('retention on %s', (engine) => {
     Number((await ground.sql<{ n: number | string }>(`select count(*) as n from ${table}`))[0]!.n)
   const finishAll = async (): Promise<void> => {
     const tasks = await claimTasks(store, { limit: 500 })
-    await Promise.all(tasks.map((task) => store.settleTask(completed(task))))
+    await Promise.all(tasks.map((task) => store.tasks.settle(completed(task))))
   }
   const deliverAll = async (): Promise<void> => {
-    for (const owed of await claimDeliveries(store, { limit: 500 })) await store.settleDelivery(delivered(owed))
+    for (const owed of await claimDeliveries(store, { limit: 500 })) await store.deliveries.settle(delivered(owed))
   }
   /** One walk along all tasks; answers how many went. */
   const age = async (limit = 500): Promise<number> => {
     let removed = 0
     let after = ''
     for (;;) {
-      const aged = await store.ageTasks(after, limit, DAY)
+      const aged = await store.maintenance.pruneTasks({ after, limit, minKeptMs: DAY })
       removed += aged.removed
       if (aged.next === null) return removed
       after = aged.next
@@ -60,11 +60,11 @@ describe.each(engines)('retention on %s', (engine) => {
     await ground.pass(120_000)
     expect(await age()).toBe(1)
     for (const table of ['tasks', 'deliveries', 'attempts', 'labels']) expect(await count(table), table).toBe(0)
-    expect(await store.listEvents({ clientId, after: 0, limit: 10 })).toEqual([])
-    expect(await store.findTask(task.id, clientId)).toEqual({ kind: 'gone' })
+    expect(await store.events.list({ clientId, after: 0, limit: 10 })).toEqual([])
+    expect(await store.tasks.find(task.id, clientId)).toEqual({ kind: 'gone' })
     await ground.pass(7 * DAY)
-    await store.forget(10)
-    expect(await store.findTask(task.id, clientId)).toEqual({ kind: 'missing' })
+    await store.maintenance.pruneRecords({ limit: 10 })
+    expect(await store.tasks.find(task.id, clientId)).toEqual({ kind: 'missing' })
   })
 
   test('what is pending, running, retried or still owed to somebody stays, however old', async () => {
@@ -72,17 +72,17 @@ describe.each(engines)('retention on %s', (engine) => {
     const endpointId = await addEndpoint(store, { clientId })
     const owed = await addTask(store, { clientId })
     await finishAll()
-    await store.changeEndpoint(endpointId, clientId, { paused: true }, null)
+    await store.endpoints.change({ id: endpointId, clientId, patch: { paused: true }, revision: null })
     const running = await addTask(store, { clientId, callback: null })
     await claimTasks(store)
     const waiting = await addTask(store, { clientId, callback: null, dueAt: (await store.now()) + 90 * DAY })
     const retried = await addTask(store, { clientId, callback: null })
-    await store.cancelTask(retried.id, clientId)
+    await store.tasks.cancel({ id: retried.id, clientId })
     await ground.pass(20 * DAY)
-    await store.redoTask(retried.id, clientId)
+    await store.tasks.redo({ id: retried.id, clientId })
     expect(await age()).toBe(0)
-    expect((await store.findTasks([owed.id, running.id, waiting.id, retried.id])).length).toBe(4)
-    await store.changeEndpoint(endpointId, clientId, { paused: false }, null)
+    expect((await store.tasks.findMany([owed.id, running.id, waiting.id, retried.id])).length).toBe(4)
+    await store.endpoints.change({ id: endpointId, clientId, patch: { paused: false }, revision: null })
     await deliverAll()
     expect(await age(), 'once it was delivered').toBe(1)
   })
@@ -94,7 +94,7 @@ describe.each(engines)('retention on %s', (engine) => {
     await finishAll()
     await ground.pass(8 * DAY)
     // Ids are made by the clock of this machine, which stands still for them.
-    await store.addTasks({ tasks: [newTask({ clientId, callback: null })], idempotency: null })
+    await store.tasks.add({ tasks: [newTask({ clientId, callback: null })], idempotency: null })
     expect(await age(10)).toBe(25)
     expect(await count('tasks')).toBe(stay.length + 1)
     expect(await age(10), 'again from the beginning').toBe(0)
@@ -107,13 +107,14 @@ describe.each(engines)('retention on %s', (engine) => {
       await addEndpoint(store, { clientId }),
       await addEndpoint(store, { clientId }),
     ]
-    const ping = (endpointId: string) => store.addPing({ endpointId, clientId, eventId: idOf('event'), deliveryId: idOf('delivery') })
+    const ping = (endpointId: string) =>
+      store.endpoints.addPing({ ping: { endpointId, clientId, eventId: idOf('event'), deliveryId: idOf('delivery') } })
     await ping(gone)
     await ping(deleted)
     for (const owed of await claimDeliveries(store))
-      await store.settleDelivery(owed.endpointId === gone ? undeliverable(owed, { disable: 'gone' }) : delivered(owed))
-    await store.changeEndpoint(told, clientId, { paused: true }, null)
-    await store.removeEndpoint(deleted, clientId)
+      await store.deliveries.settle(owed.endpointId === gone ? undeliverable(owed, { disable: 'gone' }) : delivered(owed))
+    await store.endpoints.change({ id: told, clientId, patch: { paused: true }, revision: null })
+    await store.endpoints.remove({ id: deleted, clientId })
     expect(
       (await ground.sql<{ secret: string }>(`select secret from endpoints where id = '${deleted}'`))[0]!.secret,
       'erased at once',
@@ -121,7 +122,11 @@ describe.each(engines)('retention on %s', (engine) => {
     const news = async (limit = 500): Promise<number> => {
       let removed = 0
       for (let after: string | null = ''; after !== null; ) {
-        const aged: { removed: number; next: string | null } = await store.ageNews(after, limit, 7 * DAY)
+        const aged: { removed: number; next: string | null } = await store.maintenance.pruneEndpointEvents({
+          after,
+          limit,
+          keptMs: 7 * DAY,
+        })
         removed += aged.removed
         after = aged.next
       }
@@ -131,11 +136,11 @@ describe.each(engines)('retention on %s', (engine) => {
     expect(await news()).toBe(0)
     await ground.pass(120_000)
     expect(await news(1), 'two pings with their deliveries, what the deletion canceled, and the endpoint').toBe(6)
-    expect(await store.listEvents({ clientId, after: 0, limit: 10 }).then((all) => all.map(({ type }) => type))).toEqual([
+    expect(await store.events.list({ clientId, after: 0, limit: 10 }).then((all) => all.map(({ type }) => type))).toEqual([
       'endpoint.disabled',
     ])
     expect([await count('deliveries'), await count('attempts'), await count('endpoints')], 'what is held stays').toEqual([1, 0, 2])
-    await store.changeEndpoint(told, clientId, { paused: false }, null)
+    await store.endpoints.change({ id: told, clientId, patch: { paused: false }, revision: null })
     await deliverAll()
     expect(await news()).toBe(0)
     await ground.pass(7 * DAY + 60_000)
@@ -148,18 +153,18 @@ describe.each(engines)('retention on %s', (engine) => {
     await addEndpoint(store, { clientId })
     const idempotency = { clientId, scope: 'POST /v1/tasks', key: 'k', fingerprint: 'f' }
     const task = newTask({ clientId })
-    await store.addTasks({ tasks: [task], idempotency })
+    await store.tasks.add({ tasks: [task], idempotency })
     await finishAll()
     await deliverAll()
-    await store.eraseTask(task.id, clientId)
-    expect(await store.forget(10)).toBe(false)
+    await store.tasks.erase({ id: task.id, clientId })
+    expect(await store.maintenance.pruneRecords({ limit: 10 })).toBe(false)
     expect(await count('idempotency')).toBe(1)
     await ground.pass(DAY + 1_000)
-    expect(await store.forget(1), 'there may be more').toBe(true)
+    expect(await store.maintenance.pruneRecords({ limit: 1 }), 'there may be more').toBe(true)
     expect(await count('idempotency')).toBe(0)
     expect(await count('deliveries')).toBe(1)
     await ground.pass(7 * DAY)
-    await store.forget(10)
+    await store.maintenance.pruneRecords({ limit: 10 })
     for (const table of ['deliveries', 'attempts', 'tombstones']) expect(await count(table), table).toBe(0)
   })
 
@@ -178,7 +183,7 @@ describe.each(engines)('retention on %s', (engine) => {
     await ground.sql(`update deliveries set tries = 1300, fence = 1300, max_tries = 1300`)
     await ground.sql(`insert into events (id, client_id, task_id, type, terminal, generation, revision, seq, body, created_at)
       select id || s.n, client_id, task_id, 'task.progress', 0, generation, revision, seq + 100 * s.n, body, created_at from events, ${series(700)} where terminal = 1`)
-    const first = await store.ageTasks('', 500, DAY)
+    const first = await store.maintenance.pruneTasks({ after: '', limit: 500, minKeptMs: DAY })
     expect(first.removed).toBe(3)
     expect(first.next).not.toBeNull()
     expect(await age()).toBe(1)
@@ -196,8 +201,8 @@ describe.each(engines)('retention on %s', (engine) => {
     await keyed('runs')
     await claimTasks(store)
     await addTask(store, { clientId, concurrencyKey: 'waits', dueAt: (await store.now()) + DAY })
-    expect(await store.sweepLanes('', 2)).not.toBeNull()
-    expect(await store.sweepLanes('', 500)).toBeNull()
+    expect(await store.maintenance.pruneLanes({ after: '', limit: 2 })).not.toBeNull()
+    expect(await store.maintenance.pruneLanes({ after: '', limit: 500 })).toBeNull()
     const lanes = await lanesOf()
     expect(lanes).toEqual(expect.arrayContaining([endpointId, `${clientId}/report.build/runs`, `${clientId}/report.build/waits`]))
     expect(lanes).not.toContain(`${clientId}/report.build/done`)

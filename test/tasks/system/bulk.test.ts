@@ -36,7 +36,7 @@ describe.each(engines)('by filter on %s', (engine) => {
   const count = async (wanted: BulkFilter): Promise<number> => {
     let [matched, after] = [0, null as { at: number; id: string } | null]
     do {
-      const page = await store.countBulk(wanted, after)
+      const page = await store.tasks.countBulk(wanted, after)
       matched += page.matched
       after = page.next
     } while (after)
@@ -44,11 +44,11 @@ describe.each(engines)('by filter on %s', (engine) => {
   }
   const walk = async (lease: Task, wanted: BulkFilter) => {
     for (let pages = 1; ; pages++) {
-      const page = await store.bulkPage(lease, wanted)
+      const page = await store.tasks.runBulkPage({ lease, filter: wanted })
       if (page === null || page.done) return { page, pages }
     }
   }
-  const states = async (tasks: readonly Task[]) => (await store.findTasks(tasks.map(({ id }) => id))).map(({ state }) => state)
+  const states = async (tasks: readonly Task[]) => (await store.tasks.findMany(tasks.map(({ id }) => id))).map(({ state }) => state)
   const number = async (text: string): Promise<number> => Number((await ground.sql<{ n: number | string }>(text))[0]!.n)
 
   test('pending tasks are canceled with their one terminal event, running ones are asked to end and heard of at once', async () => {
@@ -63,8 +63,8 @@ describe.each(engines)('by filter on %s', (engine) => {
     const lease = await begin(clientId)
     const heard: string[] = []
     const changed: string[] = []
-    store.onCancelRequest((id) => heard.push(id))
-    store.onTask((id) => changed.push(id))
+    store.notifications.onCancelRequest((id) => heard.push(id))
+    store.notifications.onTask((id) => changed.push(id))
     expect((await walk(lease, wanted)).page).toEqual({ after: null, done: true, changed: 6, asked: 1 })
     await new Promise((resolve) => setImmediate(resolve))
     expect(heard).toEqual([running.id])
@@ -73,7 +73,7 @@ describe.each(engines)('by filter on %s', (engine) => {
     const asked = await findTask(store, running.id)
     expect(asked).toMatchObject({ state: 'running', revision: running.revision + 1 })
     expect(asked.cancelRequestedAt).not.toBe(null)
-    expect(await store.renew('task', [running], 30_000)).toMatchObject([{ cancelRequested: true }])
+    expect(await store.maintenance.renew({ kind: 'task', held: [running], leaseMs: 30_000 })).toMatchObject([{ cancelRequested: true }])
     expect(await count(await filter(clientId)), 'who was asked is not asked again').toBe(0)
     const [{ events, deliveries }] = (await ground.sql<{ events: number; deliveries: number }>(
       `select (select count(*) from events where terminal = 1 and type = 'task.canceled') as events,
@@ -89,7 +89,7 @@ describe.each(engines)('by filter on %s', (engine) => {
     await walk(await begin(clientId), await filter(clientId, { states: ['pending'] }))
     const later = await addTask(store, { clientId, concurrencyKey: 'a' })
     expect(await claimTasks(store)).toEqual([])
-    await store.settleTask(completed(first))
+    await store.tasks.settle(completed(first))
     expect((await claimTasks(store)).map(({ id }) => id)).toEqual([later.id])
   })
 
@@ -97,12 +97,12 @@ describe.each(engines)('by filter on %s', (engine) => {
     const clientId = await addClient(store)
     await addTasks(store, 4, { clientId })
     const [one, two, three] = (await claimTasks(store)) as [Task, Task, Task]
-    await store.settleTask(failed(one))
-    await store.settleTask(failed(two))
-    await store.cancelTask(three.id, clientId)
-    await store.settleTask(failed(three))
+    await store.tasks.settle(failed(one))
+    await store.tasks.settle(failed(two))
+    await store.tasks.cancel({ id: three.id, clientId })
+    await store.tasks.settle(failed(three))
     const high = await addTask(store, { clientId, priority: 3600 })
-    await store.cancelTask(high.id, clientId)
+    await store.tasks.cancel({ id: high.id, clientId })
     const wanted = await filter(clientId, { states: ENDED })
     expect(await count(wanted)).toBe(4)
     expect((await walk(await begin(clientId, 'system.retry'), wanted)).page).toMatchObject({ done: true, changed: 4, asked: 0 })
@@ -114,7 +114,7 @@ describe.each(engines)('by filter on %s', (engine) => {
   test('a walk that begins tasks anew waits while as many of its client are open as may be, and goes on when there is room', async () => {
     const clientId = await addClient(store)
     const again = await addTasks(store, 2, { clientId })
-    for (const { id } of again) await store.cancelTask(id, clientId)
+    for (const { id } of again) await store.tasks.cancel({ id, clientId })
     const open = await addTasks(store, 3, { clientId })
     const lease = await begin(clientId, 'system.retry')
     const { createdBefore } = await filter(clientId)
@@ -127,7 +127,7 @@ describe.each(engines)('by filter on %s', (engine) => {
     }
     await expect(run()).rejects.toBeInstanceOf(Postpone)
     expect(await states(again)).toEqual(['canceled', 'canceled'])
-    for (const { id } of open) await store.cancelTask(id, clientId)
+    for (const { id } of open) await store.tasks.cancel({ id, clientId })
     expect(await run()).toEqual({ retried: 5 })
     expect(await states(again)).toEqual(['pending', 'pending'])
   })
@@ -164,16 +164,19 @@ describe.each(engines)('by filter on %s', (engine) => {
     await addTasks(store, 300, { clientId })
     const wanted = await filter(clientId, { type: 'report.build' })
     const first = await begin(clientId)
-    expect(await store.bulkPage(first, wanted)).toMatchObject({ done: false, changed: 500 })
+    expect(await store.tasks.runBulkPage({ lease: first, filter: wanted })).toMatchObject({ done: false, changed: 500 })
     // Its node is lost; another one goes on.
-    await store.settleTask({ id: first.id, fence: first.fence, outcome: { kind: 'retry', delayMs: 0, error: null } })
+    await store.tasks.settle({ id: first.id, fence: first.fence, outcome: { kind: 'retry', delayMs: 0, error: null } })
     await ground.pass(1)
     const second = await claimOne(await ground.anotherNode(), { by: 'boot_b' }, ['system.cancel'])
-    expect(await store.bulkPage(first, wanted), 'a stale claim').toBe(null)
+    expect(await store.tasks.runBulkPage({ lease: first, filter: wanted }), 'a stale claim').toBe(null)
     const { page, pages } = await walk(second, wanted)
     expect(page).toMatchObject({ done: true, changed: 800 })
     expect(pages).toBeLessThanOrEqual(3)
-    expect(await store.bulkPage(second, wanted), 'once more after the end').toMatchObject({ done: true, changed: 800 })
+    expect(await store.tasks.runBulkPage({ lease: second, filter: wanted }), 'once more after the end').toMatchObject({
+      done: true,
+      changed: 800,
+    })
     expect(await number(`select count(*) as n from tasks where state = 'canceled' and revision = 2 and type = 'report.build'`)).toBe(800)
     expect(await number(`select count(*) as n from tasks where state = 'pending' and type = 'mail.send'`)).toBe(500)
     expect(await number(`select count(*) as n from deliveries where event_type = 'task.canceled'`)).toBe(800)
@@ -184,7 +187,7 @@ describe.each(engines)('by filter on %s', (engine) => {
     await addTasks(store, 6, { clientId, input: JSON.stringify('x'.repeat(3 * 1024 * 1024)) })
     const wanted = await filter(clientId)
     const lease = await begin(clientId)
-    expect(await store.bulkPage(lease, wanted)).toMatchObject({ done: false, changed: 2 })
+    expect(await store.tasks.runBulkPage({ lease, filter: wanted })).toMatchObject({ done: false, changed: 2 })
     expect(await walk(lease, wanted)).toMatchObject({ page: { changed: 6 }, pages: 2 })
   })
 
@@ -198,8 +201,8 @@ describe.each(engines)('by filter on %s', (engine) => {
       let done = 0
       for (let found = await claimTasks(node, { limit: 20 }); found.length > 0; found = await claimTasks(node, { limit: 20 })) {
         done += found.length
-        await Promise.all(found.map((task) => node.settleTask(completed(task))))
-        await node.renew('task', [lease], 30_000)
+        await Promise.all(found.map((task) => node.tasks.settle(completed(task))))
+        await node.maintenance.renew({ kind: 'task', held: [lease], leaseMs: 30_000 })
       }
       return done
     }

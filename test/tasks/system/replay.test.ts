@@ -35,12 +35,12 @@ describe.each(engines)('replay on %s', (engine) => {
   const deliver = async (clientId: string, events: number, failing = (_i: number) => false): Promise<string[]> => {
     await addTasks(store, events, { clientId })
     const tasks = await claimTasks(store, { limit: events })
-    await Promise.all(tasks.map((task) => store.settleTask(completed(task))))
+    await Promise.all(tasks.map((task) => store.tasks.settle(completed(task))))
     const ids: string[] = []
     for (let i = 0; i < events; ) {
       for (const owed of await claimDeliveries(store)) {
         ids.push(owed.eventId)
-        await store.settleDelivery(failing(i++) ? undeliverable(owed) : delivered(owed))
+        await store.deliveries.settle(failing(i++) ? undeliverable(owed) : delivered(owed))
       }
     }
     return ids
@@ -58,7 +58,7 @@ describe.each(engines)('replay on %s', (engine) => {
   const count = async (wanted: ReplayFilter): Promise<number> => {
     let [matched, after] = [0, null as { at: number; id: string } | null]
     do {
-      const page = await store.countReplay(wanted, after)
+      const page = await store.deliveries.countReplay(wanted, after)
       matched += page.matched
       after = page.next
     } while (after)
@@ -68,7 +68,7 @@ describe.each(engines)('replay on %s', (engine) => {
     const sent = []
     for (let found = await claimDeliveries(store); found.length > 0; found = await claimDeliveries(store)) {
       sent.push(...found)
-      for (const owed of found) await store.settleDelivery(delivered(owed))
+      for (const owed of found) await store.deliveries.settle(delivered(owed))
     }
     return sent
   }
@@ -78,13 +78,18 @@ describe.each(engines)('replay on %s', (engine) => {
     const endpointId = await addEndpoint(store, { clientId, format: 'cloudevents' })
     await addEndpoint(store, { clientId: await addClient(store) })
     const ids = await deliver(clientId, 5, (i) => i % 2 === 0)
-    const before = await store.listDeliveries({ clientId, limit: 100, after: null })
+    const before = await store.deliveries.list({ clientId, limit: 100, after: null })
     const failed = await filter(clientId, { states: ['failed'], endpointId })
     expect(await count(failed)).toBe(3)
     await ground.pass(10)
     const task = await begin(clientId)
-    expect(await store.replayPage(task, failed)).toEqual({ after: null, done: true, replayed: 3, skipped: 0 })
-    const made = (await store.listDeliveries({ clientId, limit: 100, after: null })).items.filter(({ trigger }) => trigger === 'replay')
+    expect(await store.deliveries.runReplayPage({ lease: task, filter: failed })).toEqual({
+      after: null,
+      done: true,
+      replayed: 3,
+      skipped: 0,
+    })
+    const made = (await store.deliveries.list({ clientId, limit: 100, after: null })).items.filter(({ trigger }) => trigger === 'replay')
     expect(made).toHaveLength(3)
     const original = new Map(before.items.map((delivery) => [delivery.eventId, delivery]))
     for (const delivery of made) {
@@ -99,9 +104,9 @@ describe.each(engines)('replay on %s', (engine) => {
     const clientId = await addClient(store)
     await addEndpoint(store, { clientId })
     const [id] = await deliver(clientId, 1, () => true)
-    const { items } = await store.listDeliveries({ clientId, limit: 10, after: null })
+    const { items } = await store.deliveries.list({ clientId, limit: 10, after: null })
     await ground.pass(10)
-    await store.redeliver(items[0]!.id, idOf('delivery'), clientId)
+    await store.deliveries.redeliver({ id: items[0]!.id, newId: idOf('delivery'), clientId })
     await ground.pass(1)
     expect(await count(await filter(clientId, { states: ['failed'] })), 'one is under way').toBe(0)
     await sendAll()
@@ -109,7 +114,7 @@ describe.each(engines)('replay on %s', (engine) => {
     expect(await count(await filter(clientId))).toBe(1)
     await ground.pass(10)
     const all = await filter(clientId)
-    await store.replayPage(await begin(clientId), all)
+    await store.deliveries.runReplayPage({ lease: await begin(clientId), filter: all })
     expect((await sendAll()).map(({ eventId }) => eventId)).toEqual([id])
   })
 
@@ -122,7 +127,7 @@ describe.each(engines)('replay on %s', (engine) => {
     const since = await store.now()
     await ground.pass(1_000)
     await deliver(clientId, 1)
-    await store.addPing({ endpointId: one, clientId, eventId: idOf('event'), deliveryId: idOf('delivery') })
+    await store.endpoints.addPing({ ping: { endpointId: one, clientId, eventId: idOf('event'), deliveryId: idOf('delivery') } })
     await sendAll()
     expect(await count(await filter(clientId))).toBe(3)
     // Time is moved under the rows of PostgreSQL, so that what was read before stands further back.
@@ -157,14 +162,17 @@ describe.each(engines)('replay on %s', (engine) => {
     const all = await filter(clientId)
     expect(await count(all)).toBe(2_505)
     const first = await begin(clientId)
-    expect(await store.replayPage(first, all)).toMatchObject({ done: false, replayed: 1_000 })
-    expect(await store.replayPage(first, all)).toMatchObject({ done: false, replayed: 2_000 })
+    expect(await store.deliveries.runReplayPage({ lease: first, filter: all })).toMatchObject({ done: false, replayed: 1_000 })
+    expect(await store.deliveries.runReplayPage({ lease: first, filter: all })).toMatchObject({ done: false, replayed: 2_000 })
     // Its node is lost; another one goes on.
-    await store.settleTask({ id: first.id, fence: first.fence, outcome: { kind: 'retry', delayMs: 0, error: null } })
+    await store.tasks.settle({ id: first.id, fence: first.fence, outcome: { kind: 'retry', delayMs: 0, error: null } })
     const second = await claimOne(store, { by: 'boot_b' }, ['system.replay'])
-    expect(await store.replayPage(first, all), 'a stale claim').toBe(null)
-    expect(await store.replayPage(second, all)).toMatchObject({ done: true, replayed: 2_505 })
-    expect(await store.replayPage(second, all), 'once more after the end').toMatchObject({ done: true, replayed: 2_505 })
+    expect(await store.deliveries.runReplayPage({ lease: first, filter: all }), 'a stale claim').toBe(null)
+    expect(await store.deliveries.runReplayPage({ lease: second, filter: all })).toMatchObject({ done: true, replayed: 2_505 })
+    expect(await store.deliveries.runReplayPage({ lease: second, filter: all }), 'once more after the end').toMatchObject({
+      done: true,
+      replayed: 2_505,
+    })
     const [{ n, distinct }] = (await ground.sql<{ n: number; distinct: number }>(
       `select count(*) as n, count(distinct event_id) as "distinct" from deliveries where trigger = 'replay'`,
     )) as [{ n: number; distinct: number }]
@@ -176,15 +184,15 @@ describe.each(engines)('replay on %s', (engine) => {
     const gone = await addEndpoint(store, { clientId })
     await addEndpoint(store, { clientId })
     const task = await addTask(store, { clientId })
-    await store.settleTask(completed(await claimOne(store)))
-    for (const owed of await claimDeliveries(store)) await store.settleDelivery(delivered(owed))
+    await store.tasks.settle(completed(await claimOne(store)))
+    for (const owed of await claimDeliveries(store)) await store.deliveries.settle(delivered(owed))
     await deliver(clientId, 1)
     await sendAll()
-    await store.eraseTask(task.id, clientId)
-    await store.removeEndpoint(gone, clientId)
+    await store.tasks.erase({ id: task.id, clientId })
+    await store.endpoints.remove({ id: gone, clientId })
     await ground.pass(10)
     const all = await filter(clientId)
-    const page = await store.replayPage(await begin(clientId), all)
+    const page = await store.deliveries.runReplayPage({ lease: await begin(clientId), filter: all })
     expect(page).toMatchObject({ done: true, replayed: 1 })
     expect(page!.skipped).toBeGreaterThanOrEqual(1)
   })

@@ -1,0 +1,96 @@
+/**
+ * The one event sink of a node: what happens inside it, as facts. The log subscribes to it; so do metrics and traces. Emitting costs one loop over the
+ * subscribers, so a fact is an object that the caller has at hand. A subscriber must not throw and must not wait.
+ */
+import type { AttemptOutcome, EventType, Kind, Millis, State } from '../core/model.ts'
+
+/** The facts of each event, by its name. Durations are milliseconds. */
+export interface EventFacts {
+  /** One transaction of the store: from the call to the commit, or to the error. */
+  'store.write': { readonly priority: number; readonly durationMs: Millis; readonly failed: boolean }
+  /** One consistent read of the store. */
+  'store.read': { readonly durationMs: Millis; readonly failed: boolean }
+  /** A pump claimed work. */
+  'work.claimed': { readonly kind: Kind; readonly claimed: number; readonly limit: number }
+  /** A pump renewed its leases. `lost`: how many another node holds by now. */
+  'work.renewed': { readonly kind: Kind; readonly renewed: number; readonly lost: number }
+  /** The node lost the lease of work in progress. Its result is refused by the fence. */
+  'work.lost': { readonly kind: Kind; readonly id: string }
+  /** A try of a task ended. */
+  'task.run': {
+    readonly taskId: string
+    readonly type: string
+    readonly clientId: string
+    readonly try: number
+    /** The state the try left the task in; `stale` when its lease was lost. */
+    readonly outcome: State | 'stale'
+    readonly durationMs: Millis
+    /** From due to started. */
+    readonly waitMs: Millis
+    /** Null unless the run failed or is retried. */
+    readonly errorCode: string | null
+  }
+  /** A handler threw. Clients see the sentence of the failure, never `error`, which has the stack. */
+  'task.threw': { readonly taskId: string; readonly type: string; readonly try: number; readonly error: unknown }
+  /** An attempt of a delivery ended. */
+  'delivery.attempted': {
+    readonly deliveryId: string
+    readonly eventId: string
+    readonly eventType: EventType
+    readonly endpointId: string
+    readonly try: number
+    readonly outcome: AttemptOutcome
+    readonly httpStatus: number | null
+    readonly durationMs: Millis
+    /** Null: this was the last one. */
+    readonly nextDelayMs: Millis | null
+  }
+  /** The transport finished one HTTP request of a webhook. */
+  'webhook.sent': {
+    readonly outcome: AttemptOutcome
+    readonly httpStatus: number | null
+    readonly durationMs: Millis
+    readonly reused: boolean
+  }
+  /** A route answered. `route` is its pattern, such as `/v1/tasks/{id}`. */
+  'http.served': { readonly method: string; readonly route: string; readonly status: number; readonly durationMs: Millis }
+  /** A request failed with an error of the server (`internal`), or was refused for lack of capacity. */
+  'http.failed': { readonly code: string; readonly fields: object }
+  /** A chore ran. `count`: how many rows it changed. */
+  'chore.ran': { readonly chore: string; readonly count: number; readonly durationMs: Millis }
+  /** Ticks of a schedule made tasks. `lagMs`: from the tick's time to its commit. */
+  'schedule.ticked': { readonly scheduleId: string; readonly tasks: number; readonly lagMs: Millis }
+  /** A background activity failed and will be tried again. */
+  trouble: { readonly error: unknown }
+}
+export type EventName = keyof EventFacts
+
+export interface EventSink {
+  emit<Name extends EventName>(name: Name, facts: EventFacts[Name]): void
+  /** Returns the function that unsubscribes. */
+  on<Name extends EventName>(name: Name, subscriber: (facts: EventFacts[Name]) => void): () => void
+  /** Whether anybody subscribes: for facts that cost something to gather. */
+  has(name: EventName): boolean
+}
+
+/** @example
+ * const events = createEventSink()
+ * const off = events.on('chore.ran', ({ chore, count }) => console.log(chore, count))
+ * events.emit('chore.ran', { chore: 'rescue', count: 3, durationMs: 12 })
+ * off()
+ */
+export function createEventSink(): EventSink {
+  const subscribers = new Map<EventName, Set<(facts: never) => void>>()
+  return {
+    emit(name, facts) {
+      const set = subscribers.get(name)
+      if (set) for (const subscriber of set) subscriber(facts as never)
+    },
+    on(name, subscriber) {
+      const set = subscribers.get(name) ?? new Set()
+      subscribers.set(name, set.add(subscriber))
+      return () => set.delete(subscriber)
+    },
+    has: (name) => (subscribers.get(name)?.size ?? 0) > 0,
+  }
+}

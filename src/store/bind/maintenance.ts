@@ -1,0 +1,36 @@
+/** `store.maintenance`: what the chores of a node call. */
+import { writePriority } from '../driver.ts'
+import type { MaintenanceStore } from '../interfaces.ts'
+import { repairLanes } from '../queue/claim.ts'
+import * as leases from '../queue/leases.ts'
+import * as keys from '../scripts/api-keys.ts'
+import * as audit from '../scripts/audit-log.ts'
+import * as erasure from '../scripts/erasure.ts'
+import * as health from '../scripts/health.ts'
+import * as retention from '../scripts/retention.ts'
+import * as tasks from '../scripts/tasks.ts'
+import type { Binding } from './binding.ts'
+
+export function bindMaintenance({ read, write, audited, notifyStopped, render }: Binding): MaintenanceStore {
+  return {
+    renew: ({ kind, held, leaseMs }) => write(() => leases.renew(kind, held, leaseMs), writePriority.renewal),
+    findExpired: (limit, boot) => read(() => leases.findExpired(limit, boot)),
+    endOverdue: ({ limit, graceMs }) => write(() => tasks.endOverdue(limit, graceMs, render)),
+    pruneTasks: ({ after, limit, minKeptMs }) => write(() => retention.ageTasks(after, limit, render.keepMs, minKeptMs)),
+    pruneEndpointEvents: ({ after, limit, keptMs }) => write(() => retention.ageNews(after, limit, keptMs)),
+    pruneRecords: ({ limit }) => write(() => retention.forget(limit)),
+    pruneLanes: ({ after, limit }) => write(() => retention.sweepLanes(after, limit)),
+    repairLanes: ({ kind }) => write(() => repairLanes(kind)),
+    announceFailing: ({ limit }) => write(() => health.announceFailing(limit, render)),
+    expireDeliveries: ({ limit, holdMs }) => write(() => health.expireDeliveries(limit, holdMs)),
+    findDeletedClient: (after) => read(() => erasure.findDeletedClient(after)),
+    async eraseClient({ id, last }) {
+      const erase = () => erasure.eraseClient(id, last, render)
+      const erased = await audited(audit.SYSTEM, erase, ({ client }) => audit.clientRecord('client.erase')(client))
+      notifyStopped(erased)
+      return erased.rest
+    },
+    pruneKeys: ({ limit, keptMs }) => write(() => keys.pruneKeys(limit, keptMs)),
+    pruneAuditLog: ({ limit, keptMs }) => write(() => audit.pruneAuditLog(limit, keptMs)),
+  }
+}
