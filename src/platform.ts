@@ -10,14 +10,14 @@ import { newId } from './core/id.ts'
 import type { RunRecord } from './core/lifecycle.ts'
 import { type Author, actors, type Client, clientScopes, type Millis, type SigningKey } from './core/model.ts'
 import { createJanitor } from './engine/chores/janitor.ts'
-import { createTicker } from './engine/cron-ticker.ts'
+import { createCronTicker } from './engine/cron-ticker.ts'
 import { createDispatcher } from './engine/dispatcher.ts'
 import { createDurations } from './engine/durations.ts'
 import { createOpenTaskBudget } from './engine/open-tasks.ts'
 import { checkEncrypted, reencrypt } from './engine/reencrypt.ts'
 import { CANCEL_GRACE_MS } from './engine/run-try.ts'
-import { createScheduler, type SchedulerOptions } from './engine/task-runner.ts'
-import { openThreads, refuseInThread } from './engine/threads/pool.ts'
+import { createTaskRunner, type TaskRunnerOptions } from './engine/task-runner.ts'
+import { assertMainThread, openThreadPool } from './engine/threads/pool.ts'
 import { createApp } from './http/app.ts'
 import { createQuotas } from './http/limits/rate-limit.ts'
 import { createClaims } from './http/live/claims.ts'
@@ -27,8 +27,8 @@ import { type Log, logAttempt, logRun, openLog } from './observe/log.ts'
 import type { Store } from './store/interfaces.ts'
 import { migrateStore, openStore } from './store/open.ts'
 import { createRegistry, type TaskType } from './tasks/define.ts'
-import { bulkTypes } from './tasks/system/bulk.ts'
-import { replayType } from './tasks/system/replay.ts'
+import { createBulkTypes } from './tasks/system/bulk.ts'
+import { createReplayType } from './tasks/system/replay.ts'
 import { judgeUrl, parseAddressRules } from './webhook/address.ts'
 import { createKeyRing, outlook } from './webhook/keys.ts'
 import { generateSecret, secretHint } from './webhook/signer.ts'
@@ -93,7 +93,7 @@ export async function openRingback({
   module,
   listens = false,
 }: PlatformParts): Promise<Ringback> {
-  refuseInThread()
+  assertMainThread()
   const boot = newId(clock, 'boot')
   const events = createEventSink()
   events.on('trouble', ({ error }) => log.warn({ err: rooted(error) }, 'trouble'))
@@ -105,13 +105,13 @@ export async function openRingback({
     clock,
   })
   const { retrySchedule, leaseMs } = config
-  const keepMs = keeping(config.retentionMs, tasks)
+  const keepMs = retentionByType(config.retentionMs, tasks)
   const limitedTypes = tasks.flatMap(({ type, concurrency }) => (concurrency === null ? [] : [type]))
   const url = databaseUrl(config)
-  const store = await openStore({ url, clock, publicUrl, retrySchedule, keepMs, limitedTypes, owner: true, events })
+  const store = await openStore({ url, clock, publicUrl, retrySchedule, keepMs, limitedTypes, exclusive: true, events })
   try {
     const budget = createOpenTaskBudget({ store, clock, ...config })
-    const registry = createRegistry([...tasks, replayType(store), ...bulkTypes(store, budget)])
+    const registry = createRegistry([...tasks, createReplayType(store), ...createBulkTypes(store, budget)])
     await checkMasterKey(store, encryptor)
     const keys = createKeyRing({ store, encryptor, clock })
     await keys.load()
@@ -128,9 +128,9 @@ export async function openRingback({
     const threads =
       threaded.length === 0
         ? null
-        : await openThreads({ types: threaded, module, most: config.threads, memoryMb: config.threadMemoryMb, clock, onError })
+        : await openThreadPool({ types: threaded, module, maxThreads: config.threads, memoryMb: config.threadMemoryMb, clock, onError })
     const onRun = ({ task, outcome, durationMs, waitMs, errorCode }: RunRecord): void => {
-      if (outcome === 'completed') durations.note(task.type, durationMs)
+      if (outcome === 'completed') durations.record(task.type, durationMs)
       logRun(log, {
         taskId: task.id,
         type: task.type,
@@ -142,19 +142,19 @@ export async function openRingback({
         errorCode,
       })
     }
-    const scheduling: SchedulerOptions = {
+    const scheduling: TaskRunnerOptions = {
       store,
       registry,
       clock,
-      boot,
+      bootId: boot,
       leaseMs,
       concurrency: config.concurrency,
       onError,
       log,
       onRun,
     }
-    const inProcess = createScheduler(scheduling)
-    const inThreads = threads && createScheduler({ ...scheduling, threads, concurrency: config.threads })
+    const inProcess = createTaskRunner(scheduling)
+    const inThreads = threads && createTaskRunner({ ...scheduling, threads, concurrency: config.threads })
     const schedulers = inThreads ? [inProcess, inThreads] : [inProcess]
     const dispatcher = createDispatcher({
       store,
@@ -162,7 +162,7 @@ export async function openRingback({
       keys,
       encryptor,
       clock,
-      boot,
+      bootId: boot,
       publicUrl,
       retrySchedule,
       excerpts: config.responseExcerpts,
@@ -191,12 +191,12 @@ export async function openRingback({
       renew,
       registry,
       holdMs: config.holdMs,
-      auditKeptMs: config.auditRetentionMs,
-      leastKeptMs: Math.min(config.retentionMs, ...tasks.map(({ type }) => keepMs(type))),
-      newsKeptMs: config.retentionMs,
+      auditRetentionMs: config.auditRetentionMs,
+      minRetentionMs: Math.min(config.retentionMs, ...tasks.map(({ type }) => keepMs(type))),
+      endpointEventRetentionMs: config.retentionMs,
       onError,
     })
-    const ticker = createTicker({ store, registry, clock, budget, onError })
+    const ticker = createCronTicker({ store, registry, clock, budget, onError })
     const waits = createWaits({ store, clock })
     const claims = createClaims({ store, clock, leaseMs, onError })
     let state: 'built' | 'started' | 'stopped' = 'built'
@@ -224,7 +224,7 @@ export async function openRingback({
       verificationDefault: config.endpointVerification,
       bodyLimitBytes: config.bodyLimitBytes,
       corsOrigins: config.corsOrigins,
-      typicalMs: durations.typical,
+      typicalMs: durations.median,
       maxOpenTasks: config.maxOpenTasks,
       mostOfClient: {
         openTasks: config.maxOpenTasksPerClient,
@@ -280,7 +280,7 @@ export async function openRingback({
         if (state !== 'built') return
         state = 'started'
         // On SQLite this process owns the store: whatever another boot had leased is dead.
-        await janitor.rescue(config.database.kind === 'sqlite' ? boot : null)
+        await janitor.reclaim(config.database.kind === 'sqlite' ? boot : null)
         for (const pump of [...schedulers, dispatcher]) pump.start()
         janitor.start()
         ticker.start()
@@ -318,7 +318,7 @@ export async function openRingback({
 }
 
 /** How long ended tasks are kept, type by type. */
-function keeping(retentionMs: Millis, tasks: readonly TaskType[]): (type: string) => Millis {
+function retentionByType(retentionMs: Millis, tasks: readonly TaskType[]): (type: string) => Millis {
   const own = new Map(tasks.flatMap(({ type, retentionSeconds }) => (retentionSeconds === null ? [] : [[type, retentionSeconds * 1000]])))
   return (type) => own.get(type) ?? retentionMs
 }
@@ -345,9 +345,9 @@ export interface SigningKeyAdmin {
   revoke(id: string): Promise<void>
   close(): Promise<void>
 }
-const byHand: Author = { actor: actors.cli, requestId: null, remoteAddress: null }
+const CLI_AUTHOR: Author = { actor: actors.cli, requestId: null, remoteAddress: null }
 /** @throws StartupError when the store cannot be opened, or the master key is not the store's. */
-export async function openKeys(config: SecuredConfig): Promise<SigningKeyAdmin> {
+export async function openSigningKeyAdmin(config: SecuredConfig): Promise<SigningKeyAdmin> {
   const clock = systemClock()
   const store = await openStore({ url: databaseUrl(config), clock, publicUrl: () => '', retrySchedule: [] })
   try {
@@ -360,11 +360,11 @@ export async function openKeys(config: SecuredConfig): Promise<SigningKeyAdmin> 
         return (await store.signing.listKeys()).map((key) => ({ ...key, ...outlook(key) }))
       },
       async rotate() {
-        await store.signing.requestRotation({ by: byHand })
+        await store.signing.requestRotation({ by: CLI_AUTHOR })
         await ring.load()
       },
       async revoke(id) {
-        if ((await store.signing.revokeKey({ id, by: byHand })) === null)
+        if ((await store.signing.revokeKey({ id, by: CLI_AUTHOR })) === null)
           throw new StartupError(`there is no signing key "${id}": ringback keys list shows those there are`)
         await ring.load()
       },
@@ -384,15 +384,15 @@ export interface ClientAdmin {
   close(): Promise<void>
 }
 /** @throws StartupError when the store cannot be opened. */
-export async function openClients(config: Pick<Config, 'database'>): Promise<ClientAdmin> {
+export async function openClientAdmin(config: Pick<Config, 'database'>): Promise<ClientAdmin> {
   const clock = systemClock()
   const store = await openStore({ url: databaseUrl(config), clock, publicUrl: () => '', retrySchedule: [] })
   return {
     async create(name) {
-      const client = await store.access.addClient({ client: { id: newId(clock, 'client'), name }, by: byHand })
+      const client = await store.access.addClient({ client: { id: newId(clock, 'client'), name }, by: CLI_AUTHOR })
       const { key, hash, hint } = generateApiKey(clock)
       const made = { id: newId(clock, 'key'), clientId: client.id, name: '', hash, hint, taskTypes: null, expiresAt: null }
-      await store.access.addKey({ key: { ...made, scopes: JSON.stringify(clientScopes) }, by: byHand })
+      await store.access.addKey({ key: { ...made, scopes: JSON.stringify(clientScopes) }, by: CLI_AUTHOR })
       return { client, key }
     },
     async *list() {

@@ -20,7 +20,7 @@ export function auditCommand(end: (code: number) => void): Command {
     .action(async ({ databaseUrl, json, limit }: AuditFlags) => {
       const config = parseConfig({ env: process.env, options: databaseUrl === undefined ? {} : { databaseUrl } })
       // Loaded here, so that --help and --version need nothing native.
-      const { audit, checks } = await import('./operations.ts')
+      const { runCheck: audit, checks } = await import('./operations.ts')
       const report = await audit(config, limit)
       await print(json ? `${JSON.stringify(report, null, 2)}\n` : told(report, checks, limit))
       if (report.violations.total > 0) end(1)

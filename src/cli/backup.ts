@@ -18,7 +18,7 @@ export function backupCommand(): Command {
     .action(async ({ to, overwrite = false, databaseUrl }: BackupFlags) => {
       const config = parseConfig({ env: process.env, options: databaseUrl === undefined ? {} : { databaseUrl } })
       // Loaded here, so that --help and --version need nothing native.
-      const { backup } = await import('./operations.ts')
+      const { backupDatabase: backup } = await import('./operations.ts')
       const { bytes } = await backup(config, to, overwrite)
       await print(`${to} is a sound copy of ${bytes.toLocaleString('en-US')} bytes. The master key is not in it: keep it apart.\n`)
     })

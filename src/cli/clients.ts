@@ -42,7 +42,7 @@ async function withClients(given: ClientsFlags, act: (keeper: ClientAdmin) => Pr
   // Without need of them: in development a database that is made here is to have its secrets beside it, or serve would take it for another's.
   const config = loadDevelopmentSecrets(parseConfig({ env: process.env, options: given }), systemClock())
   // Loaded here, so that --help and --version need nothing native.
-  const { openClients } = await import('../platform.ts')
+  const { openClientAdmin: openClients } = await import('../platform.ts')
   const keeper = await openClients(config)
   try {
     await act(keeper)

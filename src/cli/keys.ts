@@ -37,7 +37,7 @@ export function keysCommand(): Command {
 async function withKeys(given: KeysFlags, act: (keeper: SigningKeyAdmin) => Promise<void>): Promise<void> {
   const config = loadDevelopmentSecrets(parseConfig({ env: process.env, options: given }), systemClock())
   // Loaded here, so that --help and --version need nothing native.
-  const { openKeys } = await import('../platform.ts')
+  const { openSigningKeyAdmin: openKeys } = await import('../platform.ts')
   const keeper = await openKeys(config)
   try {
     await act(keeper)

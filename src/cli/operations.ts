@@ -6,10 +6,10 @@ import { systemClock } from '../core/clock.ts'
 import { createEncryptor } from '../core/encryption.ts'
 import { StartupError } from '../core/errors.ts'
 import type { Millis } from '../core/model.ts'
-import { type Copied, copyStore, restoreStore } from '../store/backup.ts'
-import { type AuditReport, auditStore } from '../store/check/check.ts'
+import { type BackupInfo, backupStore, restoreStore } from '../store/backup.ts'
+import { type CheckReport, checkStore } from '../store/check/check.ts'
 
-export { type AuditReport, checks } from '../store/check/check.ts'
+export { type CheckReport as AuditReport, checks } from '../store/check/check.ts'
 
 /** Beyond a lease, how long a node may take to find that it has ended. */
 const SWEEP_MS: Millis = 60_000
@@ -18,22 +18,22 @@ const SWEEP_MS: Millis = 60_000
  * Looks at the whole store and says what does not hold, `limit` of it one by one, and what is owed to whom. Servers may go on meanwhile.
  * @throws StartupError when the store cannot be read, or has another schema.
  */
-export function audit(
+export function runCheck(
   { database, leaseMs, retentionMs }: Pick<Config, 'database' | 'leaseMs' | 'retentionMs'>,
   limit: number,
-): Promise<AuditReport> {
+): Promise<CheckReport> {
   const url = database.kind === 'sqlite' ? `file:${database.path}` : database.url
-  return auditStore({ url, clock: systemClock(), sweptWithinMs: leaseMs + SWEEP_MS, keptMs: retentionMs, limit })
+  return checkStore({ url, clock: systemClock(), leaseGraceMs: leaseMs + SWEEP_MS, retentionMs: retentionMs, limit })
 }
 
 /**
  * Copies a SQLite store to the file `to`, beside a running server too.
  * @throws StartupError when the store is on PostgreSQL, cannot be read, or `to` is there and may not be replaced.
  */
-export function backup({ database }: Pick<Config, 'database'>, to: string, replace: boolean): Promise<Copied> {
+export function backupDatabase({ database }: Pick<Config, 'database'>, to: string, replace: boolean): Promise<BackupInfo> {
   if (database.kind !== 'sqlite')
     throw new StartupError('ringback backup copies SQLite databases: of PostgreSQL, make copies with pg_dump or the server’s own tools')
-  return copyStore(database.path, resolve(to), { replace, clock: systemClock() })
+  return backupStore(database.path, resolve(to), { replace, clock: systemClock() })
 }
 
 /**
@@ -41,7 +41,7 @@ export function backup({ database }: Pick<Config, 'database'>, to: string, repla
  * @throws StartupError when a server owns the store, the copy is not sound, newer than this program or sealed with another master key, or a store is
  * there and may not be replaced.
  */
-export async function restore(config: Config, from: string, replace: boolean): Promise<Copied & { readonly path: string }> {
+export async function restoreDatabase(config: Config, from: string, replace: boolean): Promise<BackupInfo & { readonly path: string }> {
   const { database, dataFolder } = config
   if (database.kind !== 'sqlite')
     throw new StartupError(
@@ -50,7 +50,7 @@ export async function restore(config: Config, from: string, replace: boolean): P
   const copy = await restoreStore(resolve(from), database.path, {
     replace,
     clock: systemClock(),
-    accept({ canary }) {
+    accept({ keyCheck: canary }) {
       if (canary !== null) keyOf(config, join(dataFolder, 'master-key')).verifyKeyCheck(canary)
     },
   })

@@ -18,8 +18,8 @@ export function restoreCommand(): Command {
     .action(async ({ from, overwrite = false, databaseUrl }: RestoreFlags) => {
       const config = parseConfig({ env: process.env, options: databaseUrl === undefined ? {} : { databaseUrl } })
       // Loaded here, so that --help and --version need nothing native.
-      const { restore } = await import('./operations.ts')
-      const { path, behind } = await restore(config, from, overwrite)
+      const { restoreDatabase: restore } = await import('./operations.ts')
+      const { path, pendingMigrations: behind } = await restore(config, from, overwrite)
       const older =
         behind === 0 ? '' : ` It is of an older version: the next start applies ${behind} ${behind === 1 ? 'migration' : 'migrations'}.`
       await print(

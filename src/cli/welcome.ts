@@ -1,6 +1,6 @@
 /** What a developer is told at the start: the address, a key, and lines to paste. */
 import { join } from 'node:path'
-import { keepInPlace, readIfThere, type SecuredConfig } from '../config/config.ts'
+import { readFileIfExists, replaceFileAtomically, type SecuredConfig } from '../config/config.ts'
 import type { Clock } from '../core/clock.ts'
 import type { Fetch } from '../server/listener.ts'
 
@@ -12,7 +12,7 @@ const CLIENT = 'development'
  */
 export async function developmentKey(fetch: Fetch, config: SecuredConfig, clock: Pick<Clock, 'bytes'>): Promise<string> {
   const path = join(config.dataFolder, 'development-key')
-  const kept = readIfThere(path)?.trim() ?? ''
+  const kept = readFileIfExists(path)?.trim() ?? ''
   if (kept !== '' && (await call(fetch, kept, 'GET', '/v1/tasks?limit=1')).status === 200) return kept
   const operator = async <T>(method: string, route: string, body?: object): Promise<T> => {
     const response = await call(fetch, config.adminToken, method, route, body)
@@ -23,7 +23,7 @@ export async function developmentKey(fetch: Fetch, config: SecuredConfig, clock:
   const client = data.find(({ name }) => name === CLIENT) ?? (await operator<{ id: string }>('POST', '/v1/clients', { name: CLIENT }))
   const { key } = await operator<{ key: string }>('POST', `/v1/clients/${client.id}/keys`, { name: CLIENT })
   // What was kept belongs to another database. Of servers that start here at once each has a key that is good, and the last one's is kept.
-  keepInPlace(path, key, clock)
+  replaceFileAtomically(path, key, clock)
   return key
 }
 

@@ -11,7 +11,7 @@ import {
   type Environment,
   type LogLevel,
   type Options,
-  quoted,
+  quoteInput,
   type RateLimits,
   type Setting,
   settings,
@@ -181,7 +181,7 @@ function conflicts(
   const production = env === 'production'
   if (env === 'development' && host !== null && host !== '127.0.0.1')
     found.push(
-      `RINGBACK_HOST is ${quoted(host)}, but development listens on 127.0.0.1 alone: leave RINGBACK_HOST unset, or set RINGBACK_ENV=production to be reached from other machines.`,
+      `RINGBACK_HOST is ${quoteInput(host)}, but development listens on 127.0.0.1 alone: leave RINGBACK_HOST unset, or set RINGBACK_ENV=production to be reached from other machines.`,
     )
   if (production && isUnset('publicUrl', publicUrl))
     found.push(
@@ -248,7 +248,7 @@ export function loadDevelopmentSecrets(config: Config, clock: Pick<Clock, 'bytes
   const kept = (name: string, setting: Setting<string>, make: () => string): string => {
     const path = join(config.dataFolder, name)
     try {
-      return setting.parse(keepOnce(path, make, clock).trim(), path)
+      return setting.parse(createFileOnce(path, make, clock).trim(), path)
     } catch (error) {
       if (error instanceof StartupError) throw error
       throw new StartupError(`${path} cannot be kept (${(error as Error).message}): make its folder writable, or set ${setting.variable}.`)
@@ -272,8 +272,8 @@ export function loadDevelopmentSecrets(config: Config, clock: Pick<Clock, 'bytes
 }
 
 /** What the file at `path` holds; made of `make()` when there is none. Never seen half written, never replaced, and safe on disk before it is used. */
-function keepOnce(path: string, make: () => string, clock: Pick<Clock, 'bytes'>): string {
-  const present = readIfThere(path)
+function createFileOnce(path: string, make: () => string, clock: Pick<Clock, 'bytes'>): string {
+  const present = readFileIfExists(path)
   if (present !== null) return present
   const draft = draftOf(path, clock)
   try {
@@ -287,7 +287,7 @@ function keepOnce(path: string, make: () => string, clock: Pick<Clock, 'bytes'>)
 }
 
 /** Leaves `text` in the file at `path`, in place of what was there: whoever reads it sees all of the old or all of the new. */
-export function keepInPlace(path: string, text: string, clock: Pick<Clock, 'bytes'>): void {
+export function replaceFileAtomically(path: string, text: string, clock: Pick<Clock, 'bytes'>): void {
   const draft = draftOf(path, clock)
   try {
     writeSafely(draft, text)
@@ -315,7 +315,7 @@ function claimName(draft: string, path: string): void {
   }
 }
 
-export function readIfThere(path: string): string | null {
+export function readFileIfExists(path: string): string | null {
   try {
     return readFileSync(path, 'utf8')
   } catch (error) {

@@ -78,7 +78,7 @@ export interface Setting<T = unknown> {
   /** What stands where nothing is given, as text that `parse` takes; null: nothing. */
   readonly fallback: string | null | Readonly<Record<Environment, string | null>>
   /** The fallback as the reference shows it, where it is no text that could be given. */
-  readonly shown?: string
+  readonly fallbackLabel?: string
   /** For the reference, in Markdown. */
   readonly meaning: string
   /** Turns what was given into its value. Throws a StartupError whose sentence begins with `label`, the name of the setting. */
@@ -115,7 +115,7 @@ export const settings = {
   publicUrl: setting({
     variable: 'RINGBACK_PUBLIC_URL',
     fallback: null,
-    shown: '`http://127.0.0.1:<port>` in development',
+    fallbackLabel: '`http://127.0.0.1:<port>` in development',
     meaning:
       'How the world reaches this installation: the base of every link and the `iss` of every signature. May have a path; ends without a slash.',
     parse: parsePublicUrl,
@@ -123,14 +123,14 @@ export const settings = {
   adminToken: setting({
     variable: 'RINGBACK_ADMIN_TOKEN',
     fallback: null,
-    shown: 'made once in development',
+    fallbackLabel: 'made once in development',
     meaning: "The operator's bearer token: 16 characters or more.",
     parse: parseToken,
   }),
   masterKey: setting({
     variable: 'RINGBACK_MASTER_KEY',
     fallback: null,
-    shown: 'made once in development',
+    fallbackLabel: 'made once in development',
     meaning: 'Seals secrets at rest: 32 bytes in base64. PostgreSQL wants it in development too, since nodes share it.',
     parse: parseKey,
   }),
@@ -193,14 +193,14 @@ export const settings = {
   callbackPorts: setting({
     variable: 'RINGBACK_CALLBACK_PORTS',
     fallback: null,
-    shown: '80, 443, and from 1024 on',
+    fallbackLabel: '80, 443, and from 1024 on',
     meaning: 'The ports that callback URLs may name, separated by commas, and no others: `443,8443`.',
     parse: list(wholeNumber(1, 65_535)),
   }),
   egressProxy: setting({
     variable: 'RINGBACK_EGRESS_PROXY',
     fallback: null,
-    shown: 'none',
+    fallbackLabel: 'none',
     meaning:
       'The proxy that every webhook goes through, `http://user:password@host:port` or `https://…`: asked by CONNECT for an address that was resolved and judged here. `HTTP_PROXY` and its like are never heeded.',
     parse: parseProxy,
@@ -238,7 +238,7 @@ export const settings = {
   threads: setting({
     variable: 'RINGBACK_THREADS',
     fallback: null,
-    shown: 'the cores less one, at least 1',
+    fallbackLabel: 'the cores less one, at least 1',
     meaning:
       "Threads, and so tasks running in one at once, of the types with `where: 'thread'`: 1 to 256. None is started without such a type.",
     parse: wholeNumber(1, 256),
@@ -314,13 +314,13 @@ export const settings = {
 } satisfies { [K in keyof Required<Options>]: Setting }
 
 /** What was given, fit to be shown: passwords starred, control characters escaped, long ones cut. */
-export function quoted(text: string): string {
+export function quoteInput(text: string): string {
   const open = text.replace(/\/\/[^/?#]*@/, '//***@')
   return JSON.stringify(open.length > 120 ? `${open.slice(0, 119)}…` : open)
 }
 
 function refusal(label: string, text: string, must: string): StartupError {
-  return new StartupError(`${label} is ${quoted(text)}, but it must be ${must}.`)
+  return new StartupError(`${label} is ${quoteInput(text)}, but it must be ${must}.`)
 }
 
 function oneOf<const T extends string>(...words: readonly T[]): (text: string, label: string) => T {
@@ -367,7 +367,7 @@ function parseDatabase(text: string, label: string): Database {
   }
   if (text.startsWith('file:')) return { kind: 'sqlite', path: parseFile(text, label) }
   const scheme = /^([^:/]*):/.exec(text)?.[1]
-  const start = scheme === undefined ? `is ${quoted(text)}` : `begins with ${quoted(`${scheme}:`)}`
+  const start = scheme === undefined ? `is ${quoteInput(text)}` : `begins with ${quoteInput(`${scheme}:`)}`
   throw new StartupError(`${label} ${start}, but it must be file:… for SQLite (file:./data/ringback.db) or postgres://… for PostgreSQL.`)
 }
 
@@ -394,7 +394,7 @@ function parsePublicUrl(text: string, label: string): string {
   if (!url || !/^https?:$/.test(url.protocol) || /[?#]/.test(text) || url.username !== '' || url.password !== '')
     throw refusal(label, text, must)
   // Receivers compare `iss` as text, so there is one spelling of it.
-  if (text.endsWith('/')) throw refusal(label, text, `without the slash at its end: ${quoted(text.replace(/\/+$/, ''))}`)
+  if (text.endsWith('/')) throw refusal(label, text, `without the slash at its end: ${quoteInput(text.replace(/\/+$/, ''))}`)
   return url.origin + (url.pathname === '/' ? '' : url.pathname)
 }
 
@@ -421,7 +421,7 @@ function parseSchedule(text: string, label: string): readonly number[] {
 
 function parseCidr(text: string, label: string): string {
   const must = 'networks in CIDR form, separated by commas, such as 10.0.0.0/8,fd00::/8'
-  const bad = (why: string): StartupError => new StartupError(`${label} holds ${quoted(text)}, ${why}. It must be ${must}.`)
+  const bad = (why: string): StartupError => new StartupError(`${label} holds ${quoteInput(text)}, ${why}. It must be ${must}.`)
   const [address = '', bits] = text.split('/')
   const v4 = ipaddr.IPv4.isValidFourPartDecimal(address)
   if (!v4 && !(ipaddr.IPv6.isValid(address) && !address.includes('%'))) throw bad('which is no address')
@@ -474,7 +474,7 @@ function parseOrigins(text: string, label: string): readonly string[] {
     const origin = URL.canParse(item) ? new URL(item).origin : 'null'
     if (origin === 'null' || item !== origin)
       throw new StartupError(
-        `${label} holds ${quoted(item)}, but it must be origins separated by commas, such as https://app.example.com, or * alone.`,
+        `${label} holds ${quoteInput(item)}, but it must be origins separated by commas, such as https://app.example.com, or * alone.`,
       )
     return origin
   })

@@ -11,20 +11,20 @@ export interface BatchExecutor<Item, Answer> {
    */
   run(take: () => readonly Item[]): Promise<readonly Answer[]>
   /** Whether one of the items is to blame, so that its neighbours should be spared. */
-  blames(error: unknown): boolean
+  isItemError(error: unknown): boolean
   /** Commits that may run at the same time. */
-  readonly width: number
+  readonly maxConcurrent: number
 }
 
 export interface BatchLimits<Item> {
   /** Items in one commit. */
-  readonly most: number
+  readonly maxItems: number
   /** Size in one commit, by `size`. */
-  readonly mostBytes: number
-  size(item: Item): number
+  readonly maxBytes: number
+  sizeOf(item: Item): number
   /** Items that may wait; the one after is refused with what `refuse` answers. */
-  readonly waiting: number
-  refuse(): Error
+  readonly maxWaiting: number
+  overflowError(): Error
 }
 
 interface QueuedItem<Item, Answer> {
@@ -34,15 +34,18 @@ interface QueuedItem<Item, Answer> {
 }
 
 /** The answer adds one item and resolves with what became of it, after its commit. */
-export function batch<Item, Answer>(carrier: BatchExecutor<Item, Answer>, limits: BatchLimits<Item>): (item: Item) => Promise<Answer> {
+export function createBatcher<Item, Answer>(
+  carrier: BatchExecutor<Item, Answer>,
+  limits: BatchLimits<Item>,
+): (item: Item) => Promise<Answer> {
   let queue: QueuedItem<Item, Answer>[] = []
   let running = 0
 
   const cut = (): QueuedItem<Item, Answer>[] => {
     let count = 0
-    for (let bytes = 0; count < queue.length && count < limits.most; count++) {
-      bytes += limits.size(queue[count]!.item)
-      if (bytes > limits.mostBytes && count > 0) break
+    for (let bytes = 0; count < queue.length && count < limits.maxItems; count++) {
+      bytes += limits.sizeOf(queue[count]!.item)
+      if (bytes > limits.maxBytes && count > 0) break
     }
     const taken = count === queue.length ? queue : queue.slice(0, count)
     queue = count === queue.length ? [] : queue.slice(count)
@@ -61,7 +64,7 @@ export function batch<Item, Answer>(carrier: BatchExecutor<Item, Answer>, limits
       })
     } catch (error) {
       const failed = taken ?? cut()
-      if (failed.length > 1 && carrier.blames(error)) {
+      if (failed.length > 1 && carrier.isItemError(error)) {
         // Halved until the bad item stands alone: its neighbours are not failed for it.
         const middle = failed.length >> 1
         await commit(failed.slice(0, middle))
@@ -78,8 +81,8 @@ export function batch<Item, Answer>(carrier: BatchExecutor<Item, Answer>, limits
 
   return (item) =>
     new Promise<Answer>((resolve, reject) => {
-      if (queue.length >= limits.waiting) return reject(limits.refuse())
+      if (queue.length >= limits.maxWaiting) return reject(limits.overflowError())
       queue.push({ item, resolve, reject })
-      if (running < carrier.width) void pump()
+      if (running < carrier.maxConcurrent) void pump()
     })
 }

@@ -1,8 +1,8 @@
 /** The health of a lane of deliveries: how many may be in flight, and when a lane that only fails is tried again. Pure. */
-import type { DisabledReason, Endpoint, Millis, Signal } from './model.ts'
+import type { DisabledReason, Endpoint, HealthSignal, Millis } from './model.ts'
 
 /** What a lane remembers of its attempts. */
-export interface Health {
+export interface LaneHealth {
   /** What slow start lets run; null: the lane has no such limit. */
   readonly windowSize: number | null
   /** When an attempt last succeeded, to the second. */
@@ -19,11 +19,11 @@ export interface Health {
 }
 
 /** In flight at the start of a lane, and while nothing of it has succeeded for {@link QUIET_MS}. */
-export const COLD_WINDOW = 2
+export const INITIAL_WINDOW = 2
 const QUIET_MS: Millis = 10_000
 /** `succeededAt` is moved on in steps of this, so that a busy lane's row is not rewritten with every batch. */
 const STEP_MS: Millis = 1_000
-const TRIPPED_BY = 10
+const FAILURES_TO_TRIP = 10
 const FIRST_PROBE_MS: Millis = 5_000
 const LAST_PROBE_MS: Millis = 60_000
 /** How often an endpoint that was disabled for failing is probed. */
@@ -32,30 +32,38 @@ const BLOCKED_ATTEMPTS = 3
 const BLOCKED_MS: Millis = 600_000
 
 /** How many of a lane may run at once now; null: any number. */
-export function limitOf(lane: Pick<Health, 'windowSize' | 'succeededAt' | 'probeMs'> & { cap: number | null }, now: Millis): number | null {
+export function concurrencyLimitOf(
+  lane: Pick<LaneHealth, 'windowSize' | 'succeededAt' | 'probeMs'> & { cap: number | null },
+  now: Millis,
+): number | null {
   if (lane.windowSize === null || lane.cap === null) return lane.cap
   if (lane.probeMs > 0) return 1
   const reached = Math.min(lane.cap, lane.windowSize)
-  return now - lane.succeededAt > QUIET_MS ? Math.min(reached, COLD_WINDOW) : reached
+  return now - lane.succeededAt > QUIET_MS ? Math.min(reached, INITIAL_WINDOW) : reached
 }
 
 /** A lane after what its attempts said, in the order they ended; `askedMs`: how long the receiver asked to wait, null: it did not;
  * `tookMs`: how long the attempt lasted. */
-export function applySignals<L extends Health & { readonly cap: number | null }>(
+export function applySignals<L extends LaneHealth & { readonly cap: number | null }>(
   lane: L,
-  signals: readonly { readonly signal: Signal | null; readonly askedMs: Millis | null; readonly tookMs: Millis }[],
+  signals: readonly { readonly signal: HealthSignal | null; readonly retryAfterMs: Millis | null; readonly durationMs: Millis }[],
   now: Millis,
 ): L {
   let after = lane
-  for (const { signal, askedMs, tookMs } of signals) {
-    if (signal !== null) after = hear(after, signal, now, now - tookMs)
+  for (const { signal, retryAfterMs: askedMs, durationMs: tookMs } of signals) {
+    if (signal !== null) after = applySignal(after, signal, now, now - tookMs)
     // Whoever asked for a pause is not met with a crowd after it.
     if (askedMs !== null) after = { ...after, windowSize: after.windowSize && 1, heldUntil: Math.max(after.heldUntil, now + askedMs) }
   }
   return after
 }
 
-function hear<L extends Health & { readonly cap: number | null }>(lane: L, signal: Signal, now: Millis, startedAt: Millis): L {
+function applySignal<L extends LaneHealth & { readonly cap: number | null }>(
+  lane: L,
+  signal: HealthSignal,
+  now: Millis,
+  startedAt: Millis,
+): L {
   const { windowSize, probeMs } = lane
   if (signal === 'success') {
     // Those that were in flight when a pause began do not widen what comes after it.
@@ -73,18 +81,18 @@ function hear<L extends Health & { readonly cap: number | null }>(lane: L, signa
     const next = signal === 'neutral' || probeMs >= LAST_PROBE_MS ? probeMs : Math.min(LAST_PROBE_MS, probeMs * 2)
     return { ...after, probeMs: next, heldUntil: now + next }
   }
-  if (failures >= TRIPPED_BY && windowSize !== null)
+  if (failures >= FAILURES_TO_TRIP && windowSize !== null)
     return { ...after, windowSize: 1, probeMs: FIRST_PROBE_MS, heldUntil: Math.max(lane.heldUntil, now + FIRST_PROBE_MS) }
   return signal === 'timeout' ? { ...after, windowSize: windowSize && Math.max(1, Math.floor(windowSize / 2)) } : after
 }
 
 /** Whether what stopped a lane is no passing trouble of its name: its address is forbidden. */
-export const isForbidden = ({ blocked, blockedSince }: Pick<Health, 'blocked' | 'blockedSince'>, now: Millis): boolean =>
+export const isAddressForbidden = ({ blocked, blockedSince }: Pick<LaneHealth, 'blocked' | 'blockedSince'>, now: Millis): boolean =>
   blocked >= BLOCKED_ATTEMPTS && blockedSince !== null && now - blockedSince >= BLOCKED_MS
 
 /** What an endpoint's status lets through: everything, a probe an hour, or nothing. */
 export type DeliveryGate = 'open' | 'probing' | 'shut'
-export function gateOf(endpoint: Pick<Endpoint, 'verifiedAt' | 'pausedAt' | 'disabledAt' | 'disabledReason'>): DeliveryGate {
+export function deliveryGateOf(endpoint: Pick<Endpoint, 'verifiedAt' | 'pausedAt' | 'disabledAt' | 'disabledReason'>): DeliveryGate {
   if (endpoint.verifiedAt === null || endpoint.pausedAt !== null) return 'shut'
   if (endpoint.disabledAt === null) return 'open'
   return endpoint.disabledReason === ('failing' satisfies DisabledReason) ? 'probing' : 'shut'

@@ -27,7 +27,7 @@ const SLEW = 0.005
 const CHANCE_BYTES = 8_192
 
 /** Counts the stamps of each millisecond. */
-export function stamps(now: () => Millis): Clock['stamp'] {
+export function createStampCounter(now: () => Millis): Clock['stamp'] {
   let at = 0
   let nth = 0
   return () => {
@@ -39,7 +39,7 @@ export function stamps(now: () => Millis): Clock['stamp'] {
 }
 
 /** `Clock.now` of a machine with that wall and that monotonic clock. */
-export function slewed(wall: () => Millis, monotonic: () => Millis): () => Millis {
+export function slewedNow(wall: () => Millis, monotonic: () => Millis): () => Millis {
   const anchor = { wall: wall(), mono: monotonic() }
   let offset = 0
   let seen = anchor.mono
@@ -58,11 +58,11 @@ export function slewed(wall: () => Millis, monotonic: () => Millis): () => Milli
 /** The clock of a real process. */
 export function systemClock(): Clock {
   const wall = (): Millis => Date.now()
-  const now = slewed(wall, () => performance.now())
+  const now = slewedNow(wall, () => performance.now())
   const chance = { bytes: randomBytes(CHANCE_BYTES), used: 0 }
   return {
     now,
-    stamp: stamps(now),
+    stamp: createStampCounter(now),
     wall,
     random: () => Math.random(),
     bytes(n) {

@@ -11,18 +11,18 @@ export interface Recurrence {
   latest(at: Millis, count: number): readonly Millis[]
 }
 
-export const LONGEST_PATTERN = 200
+export const MAX_PATTERN_LENGTH = 200
 const NICKNAME = /^@(yearly|annually|monthly|weekly|daily|midnight|hourly)$/i
 
 /**
- * A pattern of five fields, of six with seconds before them, or a nickname such as `@daily`; at most {@link LONGEST_PATTERN} characters.
+ * A pattern of five fields, of six with seconds before them, or a nickname such as `@daily`; at most {@link MAX_PATTERN_LENGTH} characters.
  *
  * Where clocks go forward, a time of day that is skipped ticks at the first moment after the gap; where they go back, a time of day that
  * occurs twice ticks the first time. A pattern with `*` or a step in its seconds, minutes or hours counts moments instead of naming
  * times of day: it has nothing in a gap and ticks in both passes of an overlap.
  * @throws RingbackError `validation_failed`, pointing to `#/cron` or `#/timezone`
  */
-export function readCron(cron: string, timezone: string): Recurrence {
+export function parseCron(cron: string, timezone: string): Recurrence {
   checkZone(timezone)
   const pattern = parse(cron, timezone)
   const after = (at: Millis): Millis | null => {

@@ -16,7 +16,7 @@ export interface Encryptor {
   /** `plain` as `v1.<key id>.<nonce>.<data>`, the last three in base64url; data ends with the 16-byte tag. */
   encrypt(plain: string, place: SecretLocation): string
   /** Whether `sealed` was sealed with the present or the previous key, by the key id it carries. It may be damaged nevertheless. */
-  knows(sealed: string): boolean
+  hasKeyFor(sealed: string): boolean
   /** The text that was sealed at `place`, under the present or the previous key. Throws an Error that names the place, never the value. */
   decrypt(sealed: string, place: SecretLocation): string
   /** A sealed value to keep beside the data: it tells a wrong master key from the right one. */
@@ -25,7 +25,7 @@ export interface Encryptor {
   verifyKeyCheck(sealed: string): void
 }
 
-export interface SealerOptions {
+export interface EncryptorOptions {
   /** 32 bytes in base64. */
   readonly masterKey: string
   /** The key that rows not sealed anew yet were sealed with. */
@@ -33,7 +33,7 @@ export interface SealerOptions {
   readonly clock: Pick<Clock, 'bytes'>
 }
 
-const CANARY = { plain: 'ringback', place: { table: 'meta', id: 'canary', column: 'value' } } as const
+const KEY_CHECK = { plain: 'ringback', place: { table: 'meta', id: 'canary', column: 'value' } } as const
 const KEY_BYTES = 32
 /** 96 bits, as NIST SP 800-38D §8.2.2 asks of random nonces: good for 2³² values under one key. */
 const NONCE_BYTES = 12
@@ -53,7 +53,7 @@ export function parseMasterKey(text: string, variable = 'RINGBACK_MASTER_KEY'): 
 }
 
 /** Throws a StartupError when a key is not 32 bytes in base64. */
-export function createEncryptor({ masterKey, previousMasterKey, clock }: SealerOptions): Encryptor {
+export function createEncryptor({ masterKey, previousMasterKey, clock }: EncryptorOptions): Encryptor {
   const key = parseMasterKey(masterKey)
   const keyId = idOf(key)
   const keys = new Map([[keyId, key]])
@@ -62,14 +62,14 @@ export function createEncryptor({ masterKey, previousMasterKey, clock }: SealerO
     keys.set(idOf(previous), previous)
   }
 
-  const seal = (plain: string, place: SecretLocation): string => {
+  const encrypt = (plain: string, place: SecretLocation): string => {
     const nonce = clock.bytes(NONCE_BYTES)
     const cipher = createCipheriv('aes-256-gcm', key, nonce, { authTagLength: TAG_BYTES }).setAAD(bindingOf(place))
     const data = Buffer.concat([cipher.update(plain, 'utf8'), cipher.final(), cipher.getAuthTag()])
     return `v1.${keyId}.${Buffer.from(nonce).toString('base64url')}.${data.toString('base64url')}`
   }
 
-  const open = (sealed: string, place: SecretLocation): string => {
+  const decrypt = (sealed: string, place: SecretLocation): string => {
     const where = `${place.table}.${place.column} of "${place.id}"`
     const [version, id, nonceText, dataText, ...rest] = sealed.split('.')
     if (version !== 'v1' || id === undefined || nonceText === undefined || dataText === undefined || rest.length > 0) {
@@ -96,13 +96,13 @@ export function createEncryptor({ masterKey, previousMasterKey, clock }: SealerO
 
   return {
     keyId,
-    encrypt: seal,
-    decrypt: open,
-    knows: (sealed) => keys.has(sealed.split('.')[1] ?? ''),
-    keyCheck: () => seal(CANARY.plain, CANARY.place),
+    encrypt: encrypt,
+    decrypt: decrypt,
+    hasKeyFor: (sealed) => keys.has(sealed.split('.')[1] ?? ''),
+    keyCheck: () => encrypt(KEY_CHECK.plain, KEY_CHECK.place),
     verifyKeyCheck(sealed) {
       try {
-        if (open(sealed, CANARY.place) === CANARY.plain) return
+        if (decrypt(sealed, KEY_CHECK.place) === KEY_CHECK.plain) return
       } catch (cause) {
         throw new StartupError(`The master key does not fit this store. ${cause instanceof Error ? cause.message : cause}`, { cause })
       }

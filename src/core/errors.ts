@@ -1,7 +1,7 @@
 /** Errors as a closed union of codes: the same codes the HTTP contract documents, and the status each one answers with. */
 
 /** Every problem Ringback can answer with, and its HTTP status. */
-export const statuses = {
+export const errorStatuses = {
   malformed_json: 400,
   malformed_header: 400,
   idempotency_key_invalid: 400,
@@ -34,7 +34,7 @@ export const statuses = {
   temporary_reduced_capacity: 503,
 } as const
 
-export type ErrorCode = keyof typeof statuses
+export type ErrorCode = keyof typeof errorStatuses
 
 /** One thing wrong with a document: a JSON Pointer fragment to the place (`#/input/width`) and a sentence. */
 export interface Fault {
@@ -66,7 +66,7 @@ export class RingbackError extends Error {
 
   /** The HTTP status this code answers with. */
   get status(): number {
-    return statuses[this.code]
+    return errorStatuses[this.code]
   }
 }
 
@@ -76,7 +76,7 @@ export class StartupError extends Error {
 }
 
 /** What is shown of an error in a log. */
-export interface ShownError {
+export interface ErrorLog {
   readonly type: string
   readonly message: string
   readonly stack: string
@@ -90,7 +90,7 @@ const DEEPEST_CAUSE = 4
 const QUOTES_VALUES = /^22[0-9A-Z]{3}$/
 
 /** An error as it may be logged: what it is and where it arose, without the row that a database quotes beside it, which holds data of clients. */
-export function toErrorLog(error: Error, depth = 0): ShownError {
+export function toErrorLog(error: Error, depth = 0): ErrorLog {
   const { code } = error as { code?: unknown }
   const known = typeof code === 'string' || typeof code === 'number'
   const quotes = typeof code === 'string' && QUOTES_VALUES.test(code)

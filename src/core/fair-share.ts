@@ -6,25 +6,25 @@
  * aside for anybody in particular. What a client may still get is shared out among its lanes by the same rule. Whoever holds none gets one
  * while any is free.
  */
-import type { Allotment, Refusal } from '../store/interfaces.ts'
+import type { Allotment, SlotRefusal } from '../store/interfaces.ts'
 
 const SHARE = 3
 
 /** How many more of `free` somebody may get who holds `held`: as long as what is then held is at most {@link SHARE} times what is then free. */
-export function allowance(held: number, free: number): number {
+export function fairAllowance(held: number, free: number): number {
   if (free <= 0) return 0
   return Math.max(held === 0 ? 1 : 0, Math.floor((SHARE * free - held) / (SHARE + 1)))
 }
 
 /** Where slots are not apportioned: whoever comes. */
-export const unshared: Allotment = { refused: [], take: (_clientId, _laneId, n) => n }
+export const unlimitedAllotment: Allotment = { refused: [], take: (_clientId, _laneId, n) => n }
 
 interface Share {
   held: number
   readonly lanes: Map<string, number>
 }
 /** Work that holds a slot. */
-export interface Holder {
+export interface SlotHolder {
   readonly clientId: string
   readonly laneId: string
 }
@@ -34,12 +34,12 @@ export class SlotShares {
   #held = 0
   readonly #shares = new Map<string, Share>()
 
-  take({ clientId, laneId }: Holder): void {
+  acquire({ clientId, laneId }: SlotHolder): void {
     this.#held++
     add(this.#shares, clientId, laneId, 1)
   }
 
-  give({ clientId, laneId }: Holder): void {
+  release({ clientId, laneId }: SlotHolder): void {
     this.#held--
     const share = add(this.#shares, clientId, laneId, -1)
     if (share.lanes.get(laneId) === 0) share.lanes.delete(laneId)
@@ -55,8 +55,8 @@ export class SlotShares {
       take: (clientId, laneId, n) => {
         const held = this.#shares.get(clientId)
         const more = drawn.get(clientId)
-        const own = allowance((held?.held ?? 0) + (more?.held ?? 0), left)
-        const got = Math.min(n, allowance((held?.lanes.get(laneId) ?? 0) + (more?.lanes.get(laneId) ?? 0), own))
+        const own = fairAllowance((held?.held ?? 0) + (more?.held ?? 0), left)
+        const got = Math.min(n, fairAllowance((held?.lanes.get(laneId) ?? 0) + (more?.lanes.get(laneId) ?? 0), own))
         if (got > 0) add(drawn, clientId, laneId, got)
         left -= got
         return got
@@ -65,22 +65,22 @@ export class SlotShares {
   }
 
   /** Whether one of those who were refused may have a slot now. */
-  opens(refused: readonly Refusal[], free: number): boolean {
+  canServeAny(refused: readonly SlotRefusal[], free: number): boolean {
     return refused.some(({ clientId, laneId }) => {
       const share = this.#shares.get(clientId)
-      const own = allowance(share?.held ?? 0, free)
-      return (laneId === null ? own : allowance(share?.lanes.get(laneId) ?? 0, own)) > 0
+      const own = fairAllowance(share?.held ?? 0, free)
+      return (laneId === null ? own : fairAllowance(share?.lanes.get(laneId) ?? 0, own)) > 0
     })
   }
 
-  #refused(free: number): readonly Refusal[] {
+  #refused(free: number): readonly SlotRefusal[] {
     // The usual case: one lane could hold all that is held, and still get another.
-    if (allowance(this.#held, allowance(this.#held, free)) > 0) return unshared.refused
-    const refused: Refusal[] = []
+    if (fairAllowance(this.#held, fairAllowance(this.#held, free)) > 0) return unlimitedAllotment.refused
+    const refused: SlotRefusal[] = []
     for (const [clientId, { held, lanes }] of this.#shares) {
-      const own = allowance(held, free)
+      const own = fairAllowance(held, free)
       if (own === 0) refused.push({ clientId, laneId: null })
-      else for (const [laneId, n] of lanes) if (allowance(n, own) === 0) refused.push({ clientId, laneId })
+      else for (const [laneId, n] of lanes) if (fairAllowance(n, own) === 0) refused.push({ clientId, laneId })
     }
     return refused
   }

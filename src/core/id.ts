@@ -3,21 +3,21 @@ import { fromUUIDBytes } from 'typeid-js'
 import type { Clock } from './clock.ts'
 import type { Millis } from './model.ts'
 
-export type Prefix = 'client' | 'key' | 'task' | 'batch' | 'schedule' | 'endpoint' | 'event' | 'delivery' | 'boot' | 'request' | 'audit'
+export type IdPrefix = 'client' | 'key' | 'task' | 'batch' | 'schedule' | 'endpoint' | 'event' | 'delivery' | 'boot' | 'request' | 'audit'
 
 /**
  * A new id, its time and chance taken from `clock`: a UUIDv7 whose 12 bits after the version count the ids of the millisecond
  * (RFC 9562 §6.2, method 1), with 62 random bits behind.
  */
-export function newId(clock: Pick<Clock, 'stamp' | 'bytes'>, prefix: Prefix): string {
+export function newId(clock: Pick<Clock, 'stamp' | 'bytes'>, prefix: IdPrefix): string {
   const { at, nth } = clock.stamp()
   return idOf(prefix, at, nth, clock.bytes(8))
 }
 
 /** The least id of that millisecond, or of 1970: ids made before it sort before it, those made from then on do not. */
-export const firstIdAt = (prefix: Prefix, at: Millis): string => idOf(prefix, Math.max(0, at), 0, new Uint8Array(8))
+export const minIdAt = (prefix: IdPrefix, at: Millis): string => idOf(prefix, Math.max(0, at), 0, new Uint8Array(8))
 
-function idOf(prefix: Prefix, ms: Millis, nth: number, chance: Uint8Array): string {
+function idOf(prefix: IdPrefix, ms: Millis, nth: number, chance: Uint8Array): string {
   const bytes = new Uint8Array(16)
   const high = Math.floor(ms / 0x1_0000_0000)
   bytes[0] = high >>> 8

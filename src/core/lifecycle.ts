@@ -4,13 +4,13 @@ import {
   type AttemptOutcome,
   type DisabledReason,
   type Failure,
+  type HealthSignal,
   type Json,
   type Millis,
-  type Outcome,
-  type Signal,
   type State,
   type Task,
-  WORKER,
+  type TryOutcome,
+  WORKER_PREFIX,
 } from './model.ts'
 
 /** verb → from → to. Code, SQL guards, documentation and tests are checked against this table. */
@@ -24,7 +24,7 @@ export const transitions = {
   cancel: { pending: 'canceled', running: 'canceled' },
   redo: { failed: 'pending', canceled: 'pending' },
 } as const satisfies Record<string, Partial<Record<State, State>>>
-export type Verb = keyof typeof transitions
+export type TransitionName = keyof typeof transitions
 
 /** How a try ended, before it is judged. */
 export type TryResult =
@@ -40,7 +40,7 @@ export type TryResult =
 /** The largest result, as JSON. */
 export const RESULT_LIMIT_BYTES = 8 * 1024 * 1024
 /** How a try ends whose result is larger. */
-export const tooLarge: TryResult = {
+export const resultTooLarge: TryResult = {
   kind: 'threw',
   permanent: true,
   error: { code: 'result_too_large', message: `The result is over ${RESULT_LIMIT_BYTES} bytes of JSON.`, details: null },
@@ -50,7 +50,10 @@ export const tooLarge: TryResult = {
  * When a running task's own times are over: its try's `timeoutSeconds`, or its deadline; null: neither is. A node keeps them by timers;
  * for a worker over HTTP whoever asks does, and the janitor. `now` is the store's clock.
  */
-export function judgeTimes({ startedAt, timeoutSeconds, deadlineAt }: Task, now: Millis): (TryResult & { readonly kind: 'threw' }) | null {
+export function evaluateTimeLimits(
+  { startedAt, timeoutSeconds, deadlineAt }: Task,
+  now: Millis,
+): (TryResult & { readonly kind: 'threw' }) | null {
   if (deadlineAt !== null && deadlineAt <= now) {
     const message = `The task had not ended by ${new Date(deadlineAt).toISOString()}.`
     return { kind: 'threw', permanent: true, error: { code: 'deadline_exceeded', message, details: null } }
@@ -59,7 +62,7 @@ export function judgeTimes({ startedAt, timeoutSeconds, deadlineAt }: Task, now:
   return { kind: 'threw', error: { code: 'timeout', message: `The try took longer than its ${timeoutSeconds} s.`, details: null } }
 }
 /** Whether a worker over HTTP holds its lease. */
-export const isWorkers = ({ leasedBy }: Pick<Task, 'leasedBy'>): boolean => leasedBy?.startsWith(WORKER) ?? false
+export const isHeldByWorker = ({ leasedBy }: Pick<Task, 'leasedBy'>): boolean => leasedBy?.startsWith(WORKER_PREFIX) ?? false
 
 /** One try of a task that ended: everything about it. */
 export interface RunRecord {
@@ -78,10 +81,10 @@ export interface WorkToDecide {
   readonly deadlineAt?: Millis | null
 }
 /** Delay before the next try, after `tries` were spent; `random` in [0, 1) spreads it. */
-export type Delays = (tries: number, random: number) => Millis
+export type Backoff = (tries: number, random: number) => Millis
 
 /** The only judge, for tasks and deliveries alike. */
-export function decide(work: WorkToDecide, ended: TryResult, delays: Delays, clock: Pick<Clock, 'now' | 'random'>): Outcome {
+export function decideOutcome(work: WorkToDecide, ended: TryResult, delays: Backoff, clock: Pick<Clock, 'now' | 'random'>): TryOutcome {
   switch (ended.kind) {
     case 'returned':
       return { kind: 'complete', result: ended.result }
@@ -113,13 +116,13 @@ const MAX_DELAY_MS = 3_155_760_000_000
 const whole = (ms: Millis): Millis => Math.min(Math.max(0, Math.round(ms) || 0), MAX_DELAY_MS)
 
 /** A list of delays in seconds, one before each retry, the last repeated; each lengthened by up to a fifth, never shortened. */
-export function scheduled(seconds: readonly number[]): Delays {
+export function backoffFromSchedule(seconds: readonly number[]): Backoff {
   return (tries, random) => Math.round((seconds[Math.min(tries, seconds.length) - 1] ?? 0) * 1000 * (1 + random / 5))
 }
 
 /** Ceilings on what a receiver may ask us to wait. */
 const MAX_RETRY_AFTER_MS = 86_400_000
-const MOST_503_HOLD_MS = 3_600_000
+const MAX_503_HOLD_MS = 3_600_000
 
 /** The three forms of a date (RFC 9110 §5.6.7); the last one names no zone and means GMT. */
 const DATED = /^[A-Z][a-z]{2,8}, .* GMT$/
@@ -143,9 +146,9 @@ export function parseRetryAfter(value: string | undefined, now: Millis): Millis 
 
 /** What a receiver's answer means: for the delivery, and for its endpoint. */
 export interface ReceiverVerdict {
-  readonly ended: TryResult
+  readonly tryResult: TryResult
   /** What the lane's breaker and slow start hear; null: nothing. */
-  readonly signal: Signal | null
+  readonly signal: HealthSignal | null
   /** Whether the endpoint works: a success ends an episode of failure, a failure begins one, null does neither. */
   readonly succeeded: boolean | null
   readonly disable: DisabledReason | null
@@ -154,23 +157,23 @@ export interface ReceiverVerdict {
 }
 
 /** Judges one attempt by its outcome, its status and what the receiver asked to wait. */
-export function judgeAnswer(
+export function evaluateResponse(
   sent: { outcome: AttemptOutcome; httpStatus: number | null; error: string | null },
   retryAfterMs: Millis | null,
 ): ReceiverVerdict {
   const nothing = { signal: null, succeeded: null, disable: null, holdMs: null }
-  if (sent.outcome === 'success') return { ...nothing, ended: { kind: 'returned', result: null }, signal: 'success', succeeded: true }
-  if (sent.outcome === 'aborted') return { ...nothing, ended: { kind: 'interrupted' } }
+  if (sent.outcome === 'success') return { ...nothing, tryResult: { kind: 'returned', result: null }, signal: 'success', succeeded: true }
+  if (sent.outcome === 'aborted') return { ...nothing, tryResult: { kind: 'interrupted' } }
   const error: Failure = { code: sent.outcome, message: sent.error ?? `HTTP status ${sent.httpStatus}`, details: null }
-  const failed = { ...nothing, ended: { kind: 'threw', error }, signal: 'failure', succeeded: false } as const
+  const failed = { ...nothing, tryResult: { kind: 'threw', error }, signal: 'failure', succeeded: false } as const
   const { httpStatus } = sent
-  if (httpStatus === 410) return { ...failed, ended: { kind: 'threw', error, permanent: true }, disable: 'gone' }
+  if (httpStatus === 410) return { ...failed, tryResult: { kind: 'threw', error, permanent: true }, disable: 'gone' }
   if (httpStatus === 429 || (httpStatus === 503 && retryAfterMs !== null)) {
-    const holdMs = retryAfterMs !== null && httpStatus === 503 ? Math.min(retryAfterMs, MOST_503_HOLD_MS) : retryAfterMs
+    const holdMs = retryAfterMs !== null && httpStatus === 503 ? Math.min(retryAfterMs, MAX_503_HOLD_MS) : retryAfterMs
     // Asking for less is an answer of an endpoint that lives; one that only ever does so fails nevertheless.
     return {
       ...failed,
-      ended: { kind: 'threw', error, notBeforeMs: retryAfterMs },
+      tryResult: { kind: 'threw', error, notBeforeMs: retryAfterMs },
       signal: 'neutral',
       succeeded: httpStatus === 429 ? null : false,
       holdMs,
@@ -181,11 +184,11 @@ export function judgeAnswer(
 }
 
 /** Judges one attempt of a verification. It says nothing about the endpoint's health: what is not verified owes no answer, not even 410. */
-export function judgeVerification(
+export function evaluateVerification(
   sent: { outcome: AttemptOutcome; httpStatus: number | null; error: string | null },
   retryAfterMs: Millis | null,
 ): ReceiverVerdict {
-  const { ended } = judgeAnswer(sent, retryAfterMs)
+  const { tryResult: ended } = evaluateResponse(sent, retryAfterMs)
   const patient = ended.kind === 'threw' ? { ...ended, permanent: false } : ended
-  return { ended: patient, signal: null, succeeded: null, disable: null, holdMs: null }
+  return { tryResult: patient, signal: null, succeeded: null, disable: null, holdMs: null }
 }

@@ -26,7 +26,7 @@ export const terminalStates = ['completed', 'failed', 'canceled'] as const satis
 export const isTerminal = (state: State): boolean => state !== 'pending' && state !== 'running'
 
 /** The two tables of leased work. */
-export type Kind = 'task' | 'delivery'
+export type WorkKind = 'task' | 'delivery'
 
 /** Leased work: what a task and a delivery have in common. */
 export interface Work {
@@ -42,11 +42,11 @@ export interface Work {
   readonly maxTries: number
   readonly fence: number
   readonly leasedUntil: Millis | null
-  /** The boot that holds the lease, or {@link WORKER} and the key of a worker over HTTP. */
+  /** The boot that holds the lease, or {@link WORKER_PREFIX} and the key of a worker over HTTP. */
   readonly leasedBy: string | null
 }
 /** What `leasedBy` begins with where a worker over HTTP holds the lease: such a lease outlives the boots of nodes. */
-export const WORKER = 'worker:'
+export const WORKER_PREFIX = 'worker:'
 
 export interface Task extends Work {
   readonly type: string
@@ -252,7 +252,7 @@ export interface Delivery extends Work {
 }
 
 /** What an attempt says of its endpoint's strength; `neutral`: it is alive and did not take the webhook. */
-export type Signal = 'success' | 'failure' | 'timeout' | 'blocked' | 'neutral'
+export type HealthSignal = 'success' | 'failure' | 'timeout' | 'blocked' | 'neutral'
 
 /** Milliseconds from the start of the attempt's phase; null where the phase was not reached or the connection was reused. */
 export interface Timings {
@@ -389,7 +389,7 @@ export interface AuditEntry extends Author {
 }
 
 /** How a try ended, as `decide` judges it. Delays are relative: the script adds the database's clock. */
-export type Outcome =
+export type TryOutcome =
   | { readonly kind: 'complete'; readonly result: Json | null }
   | { readonly kind: 'retry'; readonly delayMs: Millis; readonly error: LastFailure | null }
   | { readonly kind: 'release'; readonly delayMs: Millis }

@@ -11,7 +11,7 @@ export function isJson(text: string): boolean {
 }
 
 /** What the text says; `otherwise` where it says nothing, or nothing of that kind. */
-export function parsed<T extends object>(text: Json | null, otherwise: T): T {
+export function parseStored<T extends object>(text: Json | null, otherwise: T): T {
   let value: unknown
   try {
     value = JSON.parse(text ?? 'null')
@@ -22,14 +22,14 @@ export function parsed<T extends object>(text: Json | null, otherwise: T): T {
 }
 
 /** Texts of a task, and what stands for those that cannot be read. */
-const stands = Object.entries({ input: 'null', metadata: '{}', callback: '{}', result: 'null', error: null, lastError: null } as const)
+const FALLBACKS = Object.entries({ input: 'null', metadata: '{}', callback: '{}', result: 'null', error: null, lastError: null } as const)
 /** The usual texts need no look. */
 const PLAIN: ReadonlySet<string | null> = new Set([null, '{}', 'null'])
 
 /** The task without what cannot be read of it; the very same where there is no such thing. */
 export function sanitizeStored(task: Task): Task {
   let read = task
-  for (const [member, otherwise] of stands) {
+  for (const [member, otherwise] of FALLBACKS) {
     const text = task[member as 'input']
     if (!PLAIN.has(text) && !isJson(text!)) read = { ...read, [member]: otherwise }
   }

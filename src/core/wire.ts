@@ -4,7 +4,7 @@
  */
 
 import type { Json, Millis, Task } from './model.ts'
-import { parsed } from './stored-json.ts'
+import { parseStored } from './stored-json.ts'
 
 /** Inputs and results above this many bytes of UTF-8 are null in every representation and fetched from their own URL. */
 const INLINE_LIMIT_BYTES = 65_536
@@ -15,7 +15,7 @@ const fits = (text: Json): boolean =>
 export type WaitingFor = 'runAt' | 'retryBackoff' | 'limit' | 'noWorker' | 'paused'
 
 /** What a representation shows that the task's row does not hold. */
-export interface TaskView {
+export interface TaskDocumentContext {
   /** The base of every link, without a trailing slash. */
   readonly publicUrl: string
   /** Over the deliveries of the terminal event; null inside an event's own body. */
@@ -23,7 +23,7 @@ export interface TaskView {
   readonly waitingFor?: WaitingFor | null
   readonly estimatedCompletionAt?: Millis | null
   /** How long it is kept after its end. */
-  readonly keptMs: Millis
+  readonly retentionMs: Millis
   /** Leaves out input, result and metadata: for data that must not leave by webhook. */
   readonly thin?: boolean
 }
@@ -34,7 +34,7 @@ const instant = (at: Millis): string => new Date(at).toISOString()
 const time = (at: Millis | null): string => (at === null ? 'null' : `"${new Date(at).toISOString()}"`)
 
 /** The task document of the HTTP contract, as JSON text. Every member is always there. */
-export function taskJson(task: Task, view: TaskView): string {
+export function taskDocumentJson(task: Task, view: TaskDocumentContext): string {
   const self = `${view.publicUrl}/v1/tasks/${task.id}`
   const thin = view.thin === true
   const inputInline = !thin && fits(task.input)
@@ -42,19 +42,19 @@ export function taskJson(task: Task, view: TaskView): string {
   const created = instant(task.createdAt)
   const due = task.dueAt === task.createdAt ? created : instant(task.dueAt)
   const updated = task.updatedAt === task.createdAt ? created : instant(task.updatedAt)
-  return `{"id":"${task.id}","type":"${task.type}","status":"${task.state}","progress":${task.progress},"progressMessage":${textOrNull(task.progressMessage)},"result":${resultInline ? task.result : 'null'},"resultUrl":${task.result === null || resultInline ? 'null' : text(`${self}/result`)},"error":${task.error ?? 'null'},"lastError":${task.lastError ?? 'null'},"input":${inputInline ? task.input : 'null'},"inputUrl":${inputInline ? 'null' : text(`${self}/input`)},"metadata":${thin ? 'null' : task.metadata},"priority":${task.priority},"concurrencyKey":${textOrNull(task.concurrencyKey)},"tries":${task.tries},"maxTries":${task.maxTries},"generation":${task.generation},"revision":${task.revision},"batchId":${textOrNull(task.batchId)},"scheduleId":${textOrNull(task.scheduleId)},"createdAt":"${created}","runAt":"${due}","startedAt":${time(task.startedAt)},"updatedAt":"${updated}","finishedAt":${time(task.finishedAt)},"startBy":${time(task.startBy)},"deadlineAt":${time(task.deadlineAt)},"timeoutSeconds":${task.timeoutSeconds},"cancelRequestedAt":${time(task.cancelRequestedAt)},"expiresAt":${time(task.finishedAt === null ? null : task.finishedAt + view.keptMs)},"estimatedCompletionAt":${time(view.estimatedCompletionAt ?? null)},"waitingFor":${textOrNull(view.waitingFor ?? null)},"callback":${callbackJson(task.callback, view.callbackStatus)},"links":{"self":"${self}","events":"${self}/events","cancel":"${self}/cancel","deliveries":"${view.publicUrl}/v1/deliveries?taskId=${task.id}"}}`
+  return `{"id":"${task.id}","type":"${task.type}","status":"${task.state}","progress":${task.progress},"progressMessage":${textOrNull(task.progressMessage)},"result":${resultInline ? task.result : 'null'},"resultUrl":${task.result === null || resultInline ? 'null' : text(`${self}/result`)},"error":${task.error ?? 'null'},"lastError":${task.lastError ?? 'null'},"input":${inputInline ? task.input : 'null'},"inputUrl":${inputInline ? 'null' : text(`${self}/input`)},"metadata":${thin ? 'null' : task.metadata},"priority":${task.priority},"concurrencyKey":${textOrNull(task.concurrencyKey)},"tries":${task.tries},"maxTries":${task.maxTries},"generation":${task.generation},"revision":${task.revision},"batchId":${textOrNull(task.batchId)},"scheduleId":${textOrNull(task.scheduleId)},"createdAt":"${created}","runAt":"${due}","startedAt":${time(task.startedAt)},"updatedAt":"${updated}","finishedAt":${time(task.finishedAt)},"startBy":${time(task.startBy)},"deadlineAt":${time(task.deadlineAt)},"timeoutSeconds":${task.timeoutSeconds},"cancelRequestedAt":${time(task.cancelRequestedAt)},"expiresAt":${time(task.finishedAt === null ? null : task.finishedAt + view.retentionMs)},"estimatedCompletionAt":${time(view.estimatedCompletionAt ?? null)},"waitingFor":${textOrNull(view.waitingFor ?? null)},"callback":${callbackJson(task.callback, view.callbackStatus)},"links":{"self":"${self}","events":"${self}/events","cancel":"${self}/cancel","deliveries":"${view.publicUrl}/v1/deliveries?taskId=${task.id}"}}`
 }
 
 const NO_ENDPOINT = '{"endpointId":null,"url":null,"events":null,"retrySchedule":null,"status":'
 
-function callbackJson(callback: Json | null, status: TaskView['callbackStatus']): string {
+function callbackJson(callback: Json | null, status: TaskDocumentContext['callbackStatus']): string {
   if (callback === null || callback === '{}') return `${NO_ENDPOINT}${textOrNull(status)}}`
   const {
     endpointId = null,
     url = null,
     events = null,
     retrySchedule = null,
-  } = parsed<Partial<Record<'endpointId' | 'url' | 'events' | 'retrySchedule', unknown>>>(callback, {})
+  } = parseStored<Partial<Record<'endpointId' | 'url' | 'events' | 'retrySchedule', unknown>>>(callback, {})
   return JSON.stringify({ endpointId, url, events, retrySchedule, status })
 }
 

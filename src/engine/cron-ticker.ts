@@ -3,13 +3,13 @@
  * made the tick. One timer, armed for the next tick; other nodes' changes are told, and polling repairs what is not heard.
  */
 import type { Clock } from '../core/clock.ts'
-import { planTicks, readCron } from '../core/cron.ts'
+import { parseCron, planTicks } from '../core/cron.ts'
 import type { Millis } from '../core/model.ts'
 import type { DueSchedule, StoreWith } from '../store/interfaces.ts'
 import type { Registry } from '../tasks/define.ts'
-import { COUNT_MS, type OpenTaskBudget } from './open-tasks.ts'
+import { COUNT_TTL_MS, type OpenTaskBudget } from './open-tasks.ts'
 
-export interface TickerOptions {
+export interface CronTickerOptions {
   readonly store: StoreWith<{ schedules: 'findDue' | 'tick' }>
   /** Schedules of types it does not know are left to other nodes. */
   readonly registry: Pick<Registry, 'get' | 'list'>
@@ -18,7 +18,7 @@ export interface TickerOptions {
   readonly budget: OpenTaskBudget
   readonly onError: (error: unknown) => void
 }
-export interface Ticker {
+export interface CronTicker {
   start(): void
   /** A next tick may have come nearer. Cheap; repeats are merged. */
   wake(): void
@@ -38,7 +38,7 @@ const MAX_AT_ONCE = 8
 const MAX_TIMES = 100
 const MAX_CHARACTERS = 4 * 1024 * 1024
 
-export function createTicker({ store, registry, clock, budget, onError }: TickerOptions): Ticker {
+export function createCronTicker({ store, registry, clock, budget, onError }: CronTickerOptions): CronTicker {
   const types = registry.list().map(({ type }) => type)
   let running = false
   let again = false
@@ -48,12 +48,12 @@ export function createTicker({ store, registry, clock, budget, onError }: Ticker
   /** Page by page, each moving the schedule on by what it made: whatever stops it, the rest is still due. False: its client has no room for more. */
   const tick = async (schedule: DueSchedule, now: Millis): Promise<boolean> => {
     const { timeoutSeconds, retry } = registry.get(schedule.type)!
-    const plan = planTicks(readCron(schedule.cron, schedule.timezone), schedule, now)
+    const plan = planTicks(parseCron(schedule.cron, schedule.timezone), schedule, now)
     const page = Math.max(1, Math.min(MAX_TIMES, Math.floor(MAX_CHARACTERS / schedule.size)))
     let { nextAt } = schedule
     for (let done = 0; ; ) {
       const wanted = Math.min(page, plan.times.length - done)
-      const granted = wanted === 0 ? 0 : await budget.take(schedule.clientId, wanted)
+      const granted = wanted === 0 ? 0 : await budget.reserve(schedule.clientId, wanted)
       if (granted === 0 && wanted > 0) return false
       const times = plan.times.slice(done, done + granted)
       done += granted
@@ -72,8 +72,8 @@ export function createTicker({ store, registry, clock, budget, onError }: Ticker
     while (running) {
       const { now, items } = await store.schedules.findDue(types, MAX_DUE, [...full])
       const due = items.filter(({ nextAt }) => nextAt <= now)
-      if (due.length === 0) return Math.min(full.size > 0 ? COUNT_MS : POLL_MS, (items[0]?.nextAt ?? Infinity) - now)
-      if (await budget.isFull()) return COUNT_MS
+      if (due.length === 0) return Math.min(full.size > 0 ? COUNT_TTL_MS : POLL_MS, (items[0]?.nextAt ?? Infinity) - now)
+      if (await budget.isFull()) return COUNT_TTL_MS
       let failed = 0
       const waiting = due.values()
       const work = async (): Promise<void> => {

@@ -4,9 +4,9 @@ import { isUnder } from '../core/callback-url.ts'
 import type { Clock } from '../core/clock.ts'
 import type { Encryptor } from '../core/encryption.ts'
 import { SlotShares } from '../core/fair-share.ts'
-import { decide, judgeAnswer, judgeVerification, parseRetryAfter, scheduled } from '../core/lifecycle.ts'
+import { backoffFromSchedule, decideOutcome, evaluateResponse, evaluateVerification, parseRetryAfter } from '../core/lifecycle.ts'
 import type { Attempt, Endpoint, Millis } from '../core/model.ts'
-import { parsed } from '../core/stored-json.ts'
+import { parseStored } from '../core/stored-json.ts'
 import { challengeOf } from '../core/wire.ts'
 import type { DeliverySettlement, OwedDelivery, Store } from '../store/interfaces.ts'
 import type { Sent } from '../webhook/attempt.ts'
@@ -14,7 +14,7 @@ import type { KeyRing } from '../webhook/keys.ts'
 import { consentHeaders, judgeChallenge, judgeConsent, type OwnershipProof, PROOF_WITHIN_MS } from '../webhook/ownership.ts'
 import { secretKey, signWebhook } from '../webhook/signer.ts'
 import type { Transport } from '../webhook/transport.ts'
-import { Interrupted, lender, Pump, settleSurely, type WorkSource } from './pump.ts'
+import { Interrupted, Pump, settleWithRetry, toSlotLender, type WorkSource } from './pump.ts'
 
 /** One line per attempt: everything about it. */
 export interface AttemptRecord {
@@ -30,7 +30,7 @@ export interface DispatcherOptions {
   readonly keys: Pick<KeyRing, 'active'>
   readonly encryptor: Encryptor
   readonly clock: Clock
-  readonly boot: string
+  readonly bootId: string
   readonly publicUrl: () => string
   readonly retrySchedule: readonly number[]
   /** Whether attempts keep the start of what receivers answer. */
@@ -42,36 +42,36 @@ export interface DispatcherOptions {
 }
 
 export function createDispatcher(options: DispatcherOptions): Pump<OwedDelivery> {
-  const { store, boot, leaseMs, clock } = options
+  const { store, bootId: boot, leaseMs, clock } = options
   const attempt = attempts(options)
   const source: WorkSource<OwedDelivery> = {
-    claim: (limit, allot) => store.deliveries.claim({ limit, leaseMs, by: boot, allot }),
+    claim: (limit, allot) => store.deliveries.claim({ limit, leaseMs, leasedBy: boot, allot }),
     renew: (held) => store.maintenance.renew({ kind: 'delivery', held, leaseMs }),
-    async work(delivery, signal) {
-      const attempted = await attempt(delivery, signal).catch((error: unknown): Attempted => {
+    async process(delivery, signal) {
+      const attempted = await attempt(delivery, signal).catch((error: unknown): AttemptResult => {
         // A secret that does not open, a key that cannot be read: an attempt that failed, on its schedule like any other.
         options.onError(error)
-        return { sent: unsent('connect', 'the webhook could not be signed; the log of the server says why'), keyId: null, ours: true }
+        return { sent: unsent('connect', 'the webhook could not be signed; the log of the server says why'), keyId: null, localFault: true }
       })
       const settlement = judge(delivery, attempted, options)
-      await settleSurely(() => store.deliveries.settle(settlement), signal, clock, options.onError)
+      await settleWithRetry(() => store.deliveries.settle(settlement), signal, clock, options.onError)
       const { outcome } = settlement
       const { sent } = attempted
       options.onAttempt({ delivery, sent, outcome: outcome.kind, nextDelayMs: 'delayMs' in outcome ? outcome.delayMs : null })
     },
   }
   const pump = new Pump(source, { concurrency: options.concurrency, slots: new SlotShares(), leaseMs, clock, onError: options.onError })
-  store.notifications.lendDeliverySlots(lender(pump, boot, leaseMs))
+  store.notifications.lendDeliverySlots(toSlotLender(pump, boot, leaseMs))
   return pump
 }
 
 /** What came of an attempt; of a verification `sent` is a success only where it proved something. */
-interface Attempted {
+interface AttemptResult {
   readonly sent: Sent
   readonly keyId: string | null
   readonly allowedRate?: number | null
   /** It was not sent, and not for anything the endpoint did: that says nothing about its health. */
-  readonly ours?: boolean
+  readonly localFault?: boolean
 }
 
 const isVerification = ({ eventType }: OwedDelivery): boolean => eventType === 'endpoint.verification'
@@ -79,16 +79,16 @@ const isVerification = ({ eventType }: OwedDelivery): boolean => eventType === '
 /** The attempt and what it means, ready to be settled. */
 function judge(
   delivery: OwedDelivery,
-  { sent, keyId, allowedRate, ours = sent.ours }: Attempted,
+  { sent, keyId, allowedRate, localFault: ours = sent.ours }: AttemptResult,
   { clock, retrySchedule, excerpts }: DispatcherOptions,
 ): DeliverySettlement {
   const retryAfterMs = parseRetryAfter(sent.responseHeaders['retry-after'], clock.wall())
   const verifies = isVerification(delivery)
-  const verdict = verifies ? judgeVerification(sent, retryAfterMs) : judgeAnswer(sent, retryAfterMs)
+  const verdict = verifies ? evaluateVerification(sent, retryAfterMs) : evaluateResponse(sent, retryAfterMs)
   // A challenge is not sent when it can no longer count.
   const work = verifies ? { ...delivery, deadlineAt: delivery.endpoint.verificationExpiresAt } : delivery
   const schedule = delivery.retrySchedule ?? delivery.endpoint.retrySchedule
-  const delays = scheduled(parsed(schedule, retrySchedule))
+  const delays = backoffFromSchedule(parseStored(schedule, retrySchedule))
   const attempt: Omit<Attempt, 'deliveryId' | 'fence'> = {
     startedAt: clock.now() - sent.durationMs,
     durationMs: sent.durationMs,
@@ -107,7 +107,7 @@ function judge(
   return {
     id: delivery.id,
     fence: delivery.fence,
-    outcome: decide(work, verdict.ended, delays, clock),
+    outcome: decideOutcome(work, verdict.tryResult, delays, clock),
     attempt,
     endpoint: {
       id: delivery.endpointId,
@@ -151,11 +151,11 @@ function attempts({ keys, encryptor, transport, clock, publicUrl }: DispatcherOp
     return made
   }
 
-  const post = async (delivery: OwedDelivery, signal: AbortSignal): Promise<Attempted> => {
+  const post = async (delivery: OwedDelivery, signal: AbortSignal): Promise<AttemptResult> => {
     const { endpoint } = delivery
     const url = delivery.url ?? endpoint.url
     if (delivery.url !== null && !isUnder(delivery.url, endpoint.url))
-      return { sent: unsent('blocked', 'the callback URL of the task is no longer under its endpoint'), keyId: null, ours: true }
+      return { sent: unsent('blocked', 'the callback URL of the task is no longer under its endpoint'), keyId: null, localFault: true }
     const body = delivery.body ?? delivery.eventBody
     const key = await keys.active()
     const wall = clock.wall()
@@ -188,13 +188,13 @@ function attempts({ keys, encryptor, transport, clock, publicUrl }: DispatcherOp
     return { sent, keyId: key.kid }
   }
 
-  const verify = async (delivery: OwedDelivery, signal: AbortSignal): Promise<Attempted> => {
+  const verify = async (delivery: OwedDelivery, signal: AbortSignal): Promise<AttemptResult> => {
     const { endpoint } = delivery
     if (endpoint.verificationExpiresAt !== null && endpoint.verificationExpiresAt <= clock.now())
       return { sent: unsent('expired', 'The verification expired before it could be sent.'), keyId: null }
     if (endpoint.verification === 'challenge') {
       const attempted = await post(delivery, signal)
-      return proven(attempted, judgeChallenge(attempted.sent, challengeOf(delivery.body!)!))
+      return applyOwnershipProof(attempted, judgeChallenge(attempted.sent, challengeOf(delivery.body!)!))
     }
     const origin = new URL(publicUrl()).hostname
     const headers = {
@@ -203,10 +203,10 @@ function attempts({ keys, encryptor, transport, clock, publicUrl }: DispatcherOp
       ...consentHeaders(origin, endpoint.maxPerMinute),
     }
     const sent = await transport.send({ method: 'OPTIONS', url: endpoint.url, headers, body: null, withinMs: PROOF_WITHIN_MS }, signal)
-    return proven({ sent, keyId: null }, judgeConsent(sent, origin))
+    return applyOwnershipProof({ sent, keyId: null }, judgeConsent(sent, origin))
   }
 
-  return async (delivery: OwedDelivery, signal: AbortSignal): Promise<Attempted> => {
+  return async (delivery: OwedDelivery, signal: AbortSignal): Promise<AttemptResult> => {
     const attempted = await (isVerification(delivery) ? verify : post)(delivery, signal)
     // A cancel of ours is an interruption; anything else the transport calls aborted was the other side.
     if (attempted.sent.outcome === 'aborted' && !(signal.reason instanceof Interrupted))
@@ -216,7 +216,7 @@ function attempts({ keys, encryptor, transport, clock, publicUrl }: DispatcherOp
 }
 
 /** An answer that proves nothing is a failed attempt, whatever its status. */
-function proven(attempted: Attempted, proof: OwnershipProof): Attempted {
+function applyOwnershipProof(attempted: AttemptResult, proof: OwnershipProof): AttemptResult {
   if (proof.kind === 'proved') return { ...attempted, allowedRate: proof.allowedRate }
   const { sent } = attempted
   return { ...attempted, sent: { ...sent, outcome: sent.outcome === 'success' ? 'http_error' : sent.outcome, error: proof.error } }

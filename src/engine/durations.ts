@@ -8,20 +8,20 @@ const WORKED_OUT_EVERY = 8
 
 export interface Durations {
   /** A run completed. */
-  note(type: string, durationMs: Millis): void
+  record(type: string, durationMs: Millis): void
   /** The median of the latest completed runs this node has seen; null: it has seen none. */
-  typical(type: string): Millis | null
+  median(type: string): Millis | null
 }
 
 export function createDurations(): Durations {
   const types = new Map<string, { readonly latest: Millis[]; seen: number; medianAt: number; median: Millis }>()
   return {
-    note(type, durationMs) {
+    record(type, durationMs) {
       const known = types.get(type) ?? { latest: [], seen: 0, medianAt: 0, median: 0 }
       types.set(type, known)
       known.latest[known.seen++ % REMEMBERED] = durationMs
     },
-    typical(type) {
+    median(type) {
       const known = types.get(type)
       if (!known) return null
       if (known.medianAt === 0 || known.seen - known.medianAt >= Math.min(known.medianAt, WORKED_OUT_EVERY)) {

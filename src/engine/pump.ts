@@ -7,14 +7,14 @@
  * falls due. Polling only repairs wake-ups that were lost.
  */
 import type { Clock } from '../core/clock.ts'
-import { type SlotShares, unshared } from '../core/fair-share.ts'
+import { type SlotShares, unlimitedAllotment } from '../core/fair-share.ts'
 import type { Millis, Work } from '../core/model.ts'
-import type { Allotment, Claimed, LeaseRef, Refusal, Renewal, Settled, SlotLender } from '../store/interfaces.ts'
+import type { Allotment, ClaimResult, LeaseRef, Renewal, SettleResult, SlotLender, SlotRefusal } from '../store/interfaces.ts'
 
 export interface WorkSource<W extends Work> {
-  claim(limit: number, allot: () => Allotment): Promise<Claimed<W>>
+  claim(limit: number, allot: () => Allotment): Promise<ClaimResult<W>>
   /** Works one item up to its settlement. Rejecting means: it stays leased, and the lease will end. */
-  work(item: W, signal: AbortSignal): Promise<void>
+  process(item: W, signal: AbortSignal): Promise<void>
   renew(held: readonly LeaseRef[]): Promise<readonly Renewal[]>
 }
 
@@ -29,13 +29,13 @@ export interface PumpOptions {
 }
 
 /** Why a run's signal fired: `signal.reason` of what a pump runs. */
-export type Interruption = 'canceled' | 'leaseLost' | 'shutdown'
+export type InterruptReason = 'canceled' | 'leaseLost' | 'shutdown'
 export class Interrupted extends Error {
   override readonly name = 'Interrupted'
-  readonly why: Interruption
-  constructor(why: Interruption) {
+  readonly reason: InterruptReason
+  constructor(why: InterruptReason) {
     super({ canceled: 'the client asked to cancel', leaseLost: 'the lease was lost', shutdown: 'the node shuts down' }[why])
-    this.why = why
+    this.reason = why
   }
 }
 
@@ -46,7 +46,7 @@ const POLL_MS = 15_000
 /** How soon a claim that failed is repeated. */
 const REPEAT_MS = 1_000
 /** After its signal fired, how long a drain still waits for settlements. */
-const LAST_WORD_MS = 5_000
+const FINAL_SETTLE_MS = 5_000
 
 interface Running {
   readonly fence: number
@@ -65,7 +65,7 @@ export class Pump<W extends Work> {
   #again = false
   #hungry = false
   /** Those in line whom the last claim passed by. */
-  #refused: readonly Refusal[] = []
+  #refused: readonly SlotRefusal[] = []
   #cancelTimer = (): void => {}
   #cancelRenewal = (): void => {}
   #emptied: () => void = () => {}
@@ -102,10 +102,10 @@ export class Pump<W extends Work> {
   }
   /** Shares out what is free and what was `lent`. */
   allot(lent: number): Allotment {
-    return this.#options.slots?.allot(this.#free + lent) ?? unshared
+    return this.#options.slots?.allot(this.#free + lent) ?? unlimitedAllotment
   }
   /** Runs what the store started with lent slots. */
-  run(items: readonly W[]): void {
+  runStarted(items: readonly W[]): void {
     for (const item of items) this.#run(item)
   }
   get #free(): number {
@@ -116,7 +116,7 @@ export class Pump<W extends Work> {
     return this.#hungry || this.#opens
   }
   get #opens(): boolean {
-    return this.#refused.length > 0 && this.#options.slots!.opens(this.#refused, this.#free)
+    return this.#refused.length > 0 && this.#options.slots!.canServeAny(this.#refused, this.#free)
   }
 
   start(): void {
@@ -134,7 +134,7 @@ export class Pump<W extends Work> {
   }
 
   /** Tells a running item that its client wants it to end, if it runs here. */
-  interrupt(id: string, why: Interruption): void {
+  interrupt(id: string, why: InterruptReason): void {
     this.#held.get(id)?.abort.abort(new Interrupted(why))
   }
 
@@ -144,7 +144,7 @@ export class Pump<W extends Work> {
     this.#cancelTimer()
     await this.#empty(graceMs)
     for (const { abort } of this.#held.values()) abort.abort(new Interrupted('shutdown'))
-    await this.#empty(LAST_WORD_MS)
+    await this.#empty(FINAL_SETTLE_MS)
     this.#state = 'stopped'
     this.#cancelRenewal()
   }
@@ -202,15 +202,15 @@ export class Pump<W extends Work> {
   }
 
   #run(item: W): void {
-    const running: Running = { fence: item.fence, abort: new AbortController() }
+    const runningCount: Running = { fence: item.fence, abort: new AbortController() }
     this.interrupt(item.id, 'leaseLost')
-    this.#held.set(item.id, running)
-    this.#options.slots?.take(item)
-    this.#source.work(item, running.abort.signal).then(
-      () => this.#ended(item, running),
+    this.#held.set(item.id, runningCount)
+    this.#options.slots?.acquire(item)
+    this.#source.process(item, runningCount.abort.signal).then(
+      () => this.#ended(item, runningCount),
       (error) => {
         this.#options.onError(error)
-        this.#ended(item, running)
+        this.#ended(item, runningCount)
       },
     )
   }
@@ -218,7 +218,7 @@ export class Pump<W extends Work> {
   #ended(item: W, running: Running): void {
     // A row given back and claimed anew runs under another fence: its entry is not ours.
     if (this.#held.get(item.id) === running) this.#held.delete(item.id)
-    this.#options.slots?.give(item)
+    this.#options.slots?.release(item)
     if (this.#awaited) this.wake()
     this.#emptied()
   }
@@ -238,7 +238,7 @@ export class Pump<W extends Work> {
         for (const renewal of await this.#source.renew(held.slice(i, i + MAX_CLAIMED))) {
           // Given back and claimed anew meanwhile: what was asked about has ended.
           if (this.#held.get(renewal.id) !== running.get(renewal.id)) continue
-          if (!renewal.kept) this.interrupt(renewal.id, 'leaseLost')
+          if (!renewal.renewed) this.interrupt(renewal.id, 'leaseLost')
           else if (renewal.cancelRequested) this.interrupt(renewal.id, 'canceled')
         }
       }
@@ -249,31 +249,31 @@ export class Pump<W extends Work> {
 }
 
 /** A pump as the store sees it. */
-export const lender = <W extends Work>(pump: Pump<W>, by: string, leaseMs: Millis): SlotLender<W> => ({
-  by,
+export const toSlotLender = <W extends Work>(pump: Pump<W>, by: string, leaseMs: Millis): SlotLender<W> => ({
+  leasedBy: by,
   leaseMs,
   reserve: (most) => pump.reserve(most),
   release: (slots) => pump.release(slots),
   allot: (lent) => pump.allot(lent),
-  start: (items) => pump.run(items),
+  start: (items) => pump.runStarted(items),
 })
 
 /** First delay before a settlement that the store refused is repeated; it doubles. */
-const SETTLE_AGAIN_MS = 200
-const SETTLE_AGAIN_MOST_MS = 5_000
+const SETTLE_RETRY_MS = 200
+const SETTLE_RETRY_MAX_MS = 5_000
 /** A store that refuses to settle does not change how the try ended: the settlement is repeated while the lease lasts. */
-export async function settleSurely<W>(
-  settle: () => Promise<Settled<W>>,
+export async function settleWithRetry<W>(
+  settle: () => Promise<SettleResult<W>>,
   signal: AbortSignal,
   clock: Clock,
   onError: (error: unknown) => void,
-): Promise<Settled<W>> {
-  for (let delayMs = SETTLE_AGAIN_MS; ; delayMs = Math.min(delayMs * 2, SETTLE_AGAIN_MOST_MS)) {
+): Promise<SettleResult<W>> {
+  for (let delayMs = SETTLE_RETRY_MS; ; delayMs = Math.min(delayMs * 2, SETTLE_RETRY_MAX_MS)) {
     try {
       return await settle()
     } catch (error) {
       onError(error)
-      if (signal.aborted && signal.reason instanceof Interrupted && signal.reason.why !== 'canceled') return { kind: 'stale' }
+      if (signal.aborted && signal.reason instanceof Interrupted && signal.reason.reason !== 'canceled') return { kind: 'stale' }
       await new Promise<void>((resolve) => {
         clock.after(delayMs, resolve)
       })

@@ -11,7 +11,9 @@ const BATCH = 200
  * still had the old key may have sealed something with it after the canary was sealed anew.
  */
 export async function checkEncrypted(store: Store, encryptor: Encryptor): Promise<void> {
-  const foreign = (await store.signing.findEncrypted(`v1.${encryptor.keyId}.`, 1)).find(({ encrypted: sealed }) => !encryptor.knows(sealed))
+  const foreign = (await store.signing.findEncrypted(`v1.${encryptor.keyId}.`, 1)).find(
+    ({ encrypted: sealed }) => !encryptor.hasKeyFor(sealed),
+  )
   if (foreign === undefined) return
   const { table, column, id } = foreign.place
   throw new StartupError(

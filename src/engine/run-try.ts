@@ -1,7 +1,7 @@
 /** One try of a task from its input to how it ended, in whatever thread. Nothing here knows the store. */
-import { RESULT_LIMIT_BYTES, type TryResult, tooLarge } from '../core/lifecycle.ts'
+import { RESULT_LIMIT_BYTES, resultTooLarge, type TryResult } from '../core/lifecycle.ts'
 import type { Json, Millis, Task } from '../core/model.ts'
-import { Permanent, Postpone, type RunContext, readInput, type TaskType } from '../tasks/define.ts'
+import { Permanent, Postpone, parseStoredInput, type RunContext, type TaskType } from '../tasks/define.ts'
 import { Interrupted } from './pump.ts'
 
 /** After a client asked to cancel, how long the handler may still return a result. */
@@ -19,12 +19,12 @@ export class TryTimeout extends Error {
 }
 
 /** What a handler is told of its task, as plain data: it can be sent to another thread. */
-export interface Try {
+export interface TryInput {
   readonly input: Json
   readonly metadata: Json
   readonly task: Omit<RunContext['task'], 'metadata'>
 }
-export const tryOf = (task: Task): Try => ({
+export const toTryInput = (task: Task): TryInput => ({
   input: task.input,
   metadata: task.metadata,
   task: {
@@ -42,49 +42,49 @@ export const tryOf = (task: Task): Try => ({
 })
 
 /** Parses the input, runs the handler, judges what it gave or threw. Never throws. */
-export async function runTry(given: Try, type: TaskType, context: Omit<RunContext, 'task'>): Promise<TryResult> {
+export async function runTry(given: TryInput, type: TaskType, context: Omit<RunContext, 'task'>): Promise<TryResult> {
   const { signal } = context
   try {
-    const input = await readInput(given, type)
+    const input = await parseStoredInput(given, type)
     if (input.kind === 'rejected') return { kind: 'threw', permanent: true, error: input.error }
     const metadata = given.metadata === '{}' ? {} : JSON.parse(given.metadata)
     return serialise(await type.run(input.value, { ...context, task: { ...given.task, metadata } }))
   } catch (error) {
-    if (signal.aborted && !(error instanceof Permanent)) return judgeReason(signal.reason)
-    return judgeError(error)
+    if (signal.aborted && !(error instanceof Permanent)) return resultOfAbort(signal.reason)
+    return resultOfError(error)
   }
 }
 
 function serialise(result: unknown): TryResult {
   const text: Json | undefined = JSON.stringify(result ?? null)
   if (text === undefined)
-    return judgeError(new Permanent(`The handler returned a ${typeof result}, which JSON cannot hold.`, { code: 'handler_error' }))
-  if (text.length > RESULT_LIMIT_BYTES / 4 && Buffer.byteLength(text) > RESULT_LIMIT_BYTES) return tooLarge
+    return resultOfError(new Permanent(`The handler returned a ${typeof result}, which JSON cannot hold.`, { code: 'handler_error' }))
+  if (text.length > RESULT_LIMIT_BYTES / 4 && Buffer.byteLength(text) > RESULT_LIMIT_BYTES) return resultTooLarge
   return { kind: 'returned', result: text }
 }
 
 /** How a try ended whose signal fired, unless it returned a result in time. */
-export function judgeReason(reason: unknown): TryResult {
+export function resultOfAbort(reason: unknown): TryResult {
   if (reason instanceof TryTimeout)
     return {
       kind: 'threw',
       permanent: reason.code === 'deadline_exceeded',
       error: { code: reason.code, message: reason.message, details: null },
     }
-  if (reason instanceof Interrupted && reason.why === 'canceled') return { kind: 'canceled' }
+  if (reason instanceof Interrupted && reason.reason === 'canceled') return { kind: 'canceled' }
   return { kind: 'interrupted' }
 }
 
 /** How long a handler may still return a result after its signal fired: none is heeded once a try has timed out, or is not ours any more. */
-export function graceOf(reason: unknown): Millis {
-  if (!(reason instanceof Interrupted) || reason.why === 'leaseLost') return 0
-  return reason.why === 'canceled' ? CANCEL_GRACE_MS : SHUTDOWN_GRACE_MS
+export function abortGraceMs(reason: unknown): Millis {
+  if (!(reason instanceof Interrupted) || reason.reason === 'leaseLost') return 0
+  return reason.reason === 'canceled' ? CANCEL_GRACE_MS : SHUTDOWN_GRACE_MS
 }
 
 const OWN_CODE = /^[a-z0-9_.]{1,64}$/
 const MAX_MESSAGE = 2_000
 /** How a try ended that threw. */
-export function judgeError(error: unknown): TryResult {
+export function resultOfError(error: unknown): TryResult {
   if (error instanceof Postpone) return { kind: 'postponed', delayMs: Math.max(0, Math.round(error.delaySeconds * 1000)) }
   const message = messageOf(error).slice(0, MAX_MESSAGE).toWellFormed()
   if (!(error instanceof Permanent)) return { kind: 'threw', error: { code: 'handler_error', message, details: null } }

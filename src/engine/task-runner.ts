@@ -1,34 +1,34 @@
 /** The task side: runs each try under its signal, in this thread or in one of the pool, judges how it ended, settles. */
 import type { Clock } from '../core/clock.ts'
-import { decide, type RunRecord, type TryResult } from '../core/lifecycle.ts'
+import { decideOutcome, type RunRecord, type TryResult } from '../core/lifecycle.ts'
 import type { Millis, Task } from '../core/model.ts'
 import type { Store } from '../store/interfaces.ts'
 import type { Registry, RunContext, TaskType } from '../tasks/define.ts'
-import { lender, Pump, settleSurely, type WorkSource } from './pump.ts'
-import { graceOf, judgeReason, runTry, TryTimeout, tryOf } from './run-try.ts'
-import type { Threads } from './threads/pool.ts'
+import { Pump, settleWithRetry, toSlotLender, type WorkSource } from './pump.ts'
+import { abortGraceMs, resultOfAbort, runTry, TryTimeout, toTryInput } from './run-try.ts'
+import type { ThreadPool } from './threads/pool.ts'
 
 /** Reports of one run are written at most this often; the last one always is. */
 const REPORT_EVERY_MS = 100
 /** Those who subscribe to progress are told this often. */
-const TELL_EVERY_MS = 1_000
+const NOTIFY_EVERY_MS = 1_000
 
-export interface SchedulerOptions {
+export interface TaskRunnerOptions {
   readonly store: Store
   readonly registry: Registry
   readonly clock: Clock
-  readonly boot: string
+  readonly bootId: string
   readonly concurrency: number
   readonly leaseMs: Millis
   readonly onRun: (record: RunRecord) => void
   readonly onError: (error: unknown) => void
   readonly log: RunContext['log']
   /** Left out: it runs the types that run in this thread. Given: those that run in these. */
-  readonly threads?: Threads
+  readonly threads?: ThreadPool
 }
 
-export function createScheduler(options: SchedulerOptions): Pump<Task> {
-  const { store, registry, clock, boot, concurrency, leaseMs, threads } = options
+export function createTaskRunner(options: TaskRunnerOptions): Pump<Task> {
+  const { store, registry, clock, bootId: boot, concurrency, leaseMs, threads } = options
   const place = threads ? 'thread' : 'process'
   const types = registry
     .list()
@@ -38,15 +38,15 @@ export function createScheduler(options: SchedulerOptions): Pump<Task> {
   const source: WorkSource<Task> = {
     claim: async (limit) => {
       if (types.length === 0) return { items: [], nextInMs: null, more: false }
-      return store.tasks.claim({ limit, leaseMs, by: boot, types })
+      return store.tasks.claim({ limit, leaseMs, leasedBy: boot, types })
     },
     renew: (held) => store.maintenance.renew({ kind: 'task', held, leaseMs }),
-    async work(task, signal) {
+    async process(task, signal) {
       const type = registry.get(task.type)!
       const startedAt = clock.now()
       const ended = await run(task, type, signal, options)
-      const outcome = decide(task, ended, type.retry.delayMs, clock)
-      const settled = await settleSurely(
+      const outcome = decideOutcome(task, ended, type.retry.delayMs, clock)
+      const settled = await settleWithRetry(
         () => store.tasks.settle({ id: task.id, fence: task.fence, outcome }),
         signal,
         clock,
@@ -64,12 +64,12 @@ export function createScheduler(options: SchedulerOptions): Pump<Task> {
   }
   const pump = new Pump(source, { concurrency, leaseMs, clock, onError: options.onError })
   // Only one pump can lend its slots. What goes to a thread may well wait for its claim.
-  if (!threads) store.notifications.lendTaskSlots(lender(pump, boot, leaseMs), types)
+  if (!threads) store.notifications.lendTaskSlots(toSlotLender(pump, boot, leaseMs), types)
   return pump
 }
 
 /** Runs one try up to its end; never throws. */
-async function run(task: Task, type: TaskType, outer: AbortSignal, options: SchedulerOptions): Promise<TryResult> {
+async function run(task: Task, type: TaskType, outer: AbortSignal, options: TaskRunnerOptions): Promise<TryResult> {
   const { clock } = options
   const abort = new AbortController()
   const pass = (): void => abort.abort(outer.reason)
@@ -89,8 +89,8 @@ async function run(task: Task, type: TaskType, outer: AbortSignal, options: Sche
   const reports = reporter(task, options)
   try {
     const context = { signal: abort.signal, progress: reports.report, log: options.log }
-    if (options.threads) return await options.threads.run(tryOf(task), type, context)
-    return await Promise.race([runTry(tryOf(task), type, context), stopped(abort.signal, timers, clock)])
+    if (options.threads) return await options.threads.runTry(toTryInput(task), type, context)
+    return await Promise.race([runTry(toTryInput(task), type, context), stopped(abort.signal, timers, clock)])
   } finally {
     reports.close()
     for (const cancel of timers) cancel()
@@ -102,8 +102,8 @@ async function run(task: Task, type: TaskType, outer: AbortSignal, options: Sche
 function stopped(signal: AbortSignal, timers: (() => void)[], clock: Clock): Promise<TryResult> {
   return new Promise((resolve) => {
     const end = (): void => {
-      const verdict = judgeReason(signal.reason)
-      const graceMs = graceOf(signal.reason)
+      const verdict = resultOfAbort(signal.reason)
+      const graceMs = abortGraceMs(signal.reason)
       if (graceMs > 0) timers.push(clock.after(graceMs, () => resolve(verdict)))
       else resolve(verdict)
     }
@@ -117,7 +117,7 @@ const MAX_PROGRESS_MESSAGE = 500
  * Coalesces a run's reports: the first is written at once, later ones at most every tenth of a second, none after the run. Those who subscribe are
  * told once a second, the last report among them.
  */
-function reporter(task: Task, { store, clock, onError }: SchedulerOptions): { report: RunContext['progress']; close(): void } {
+function reporter(task: Task, { store, clock, onError }: TaskRunnerOptions): { report: RunContext['progress']; close(): void } {
   let latest: { progress: number; message: string | null } | null = null
   let fresh = false
   let tellAt = Number.NEGATIVE_INFINITY
@@ -140,7 +140,7 @@ function reporter(task: Task, { store, clock, onError }: SchedulerOptions): { re
     cancelTelling?.()
     const now = clock.now()
     const told = now >= tellAt
-    if (told) tellAt = now + TELL_EVERY_MS
+    if (told) tellAt = now + NOTIFY_EVERY_MS
     else tellLater()
     fresh = false
     cancelGap = clock.after(REPORT_EVERY_MS, () => {

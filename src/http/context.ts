@@ -4,7 +4,7 @@ import type { Encryptor } from '../core/encryption.ts'
 import { RingbackError } from '../core/errors.ts'
 import type { RunRecord } from '../core/lifecycle.ts'
 import type { Millis, Scope, SigningKey } from '../core/model.ts'
-import type { Found, Page, Position, Store } from '../store/interfaces.ts'
+import type { FindResult, Page, Position, Store } from '../store/interfaces.ts'
 import type { Registry, TaskType } from '../tasks/define.ts'
 import type { OpenCallLimiter, OpenCallLimits } from './limits/open-calls.ts'
 import type { Claims } from './live/claims.ts'
@@ -97,7 +97,7 @@ export const toTimestampOrNull = (at: number | null): string | null => (at === n
 export const notFound = (what: string): RingbackError => new RingbackError('not_found', `There is no such ${what}.`)
 
 /** @throws RingbackError `not_found`, or `task_expired` for what was erased and is remembered. */
-export function present<T>(found: Found<T>, what: string): T {
+export function present<T>(found: FindResult<T>, what: string): T {
   if (found.kind === 'found') return found.value
   if (found.kind === 'gone') throw expired()
   throw notFound(what)

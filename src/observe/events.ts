@@ -2,7 +2,7 @@
  * The one event sink of a node: what happens inside it, as facts. The log subscribes to it; so do metrics and traces. Emitting costs one loop over the
  * subscribers, so a fact is an object that the caller has at hand. A subscriber must not throw and must not wait.
  */
-import type { AttemptOutcome, EventType, Kind, Millis, State } from '../core/model.ts'
+import type { AttemptOutcome, EventType, Millis, State, WorkKind } from '../core/model.ts'
 
 /** The facts of each event, by its name. Durations are milliseconds. */
 export interface EventFacts {
@@ -11,11 +11,11 @@ export interface EventFacts {
   /** One consistent read of the store. */
   'store.read': { readonly durationMs: Millis; readonly failed: boolean }
   /** A pump claimed work. */
-  'work.claimed': { readonly kind: Kind; readonly claimed: number; readonly limit: number }
+  'work.claimed': { readonly kind: WorkKind; readonly claimed: number; readonly limit: number }
   /** A pump renewed its leases. `lost`: how many another node holds by now. */
-  'work.renewed': { readonly kind: Kind; readonly renewed: number; readonly lost: number }
+  'work.renewed': { readonly kind: WorkKind; readonly renewed: number; readonly lost: number }
   /** The node lost the lease of work in progress. Its result is refused by the fence. */
-  'work.lost': { readonly kind: Kind; readonly id: string }
+  'work.lost': { readonly kind: WorkKind; readonly id: string }
   /** A try of a task ended. */
   'task.run': {
     readonly taskId: string

@@ -10,7 +10,7 @@ import type { AttemptOutcome, EventType, Millis, State } from '../core/model.ts'
 export type Log = Pick<Logger, 'isLevelEnabled' | Exclude<LogLevel, 'silent'>>
 
 /** A log and the way to be done with it. */
-export interface OpenLog {
+export interface LogHandle {
   readonly log: Log
   /** Resolves when every line has left the process, or cannot. Nothing may be written afterwards. */
   close(): Promise<void>
@@ -24,7 +24,7 @@ export interface LogOptions {
 }
 
 /** Opens the log. Writing never waits for the reader: lines are gathered, sent in the background, and written out when the process exits. */
-export function openLog({ level, clock, fd = 1 }: LogOptions): OpenLog {
+export function openLog({ level, clock, fd = 1 }: LogOptions): LogHandle {
   const lines = gatherLines(fd, clock)
   const log = pino(
     {

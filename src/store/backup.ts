@@ -17,16 +17,16 @@ import { dirname } from 'node:path'
 import Database from 'better-sqlite3'
 import type { Clock } from '../core/clock.ts'
 import { StartupError } from '../core/errors.ts'
-import { countMissing } from './migrate.ts'
+import { countPendingMigrations } from './migrate.ts'
 import { rows, sql, statement } from './script.ts'
-import { ownSqlite, readSqlite } from './sqlite.ts'
+import { lockSqlite, openSqliteReader } from './sqlite.ts'
 
-export interface Copied {
+export interface BackupInfo {
   readonly bytes: number
   /** Migrations that this program will apply to it. */
-  readonly behind: number
+  readonly pendingMigrations: number
   /** Sealed by the master key of the store; null: the store has never been served. */
-  readonly canary: string | null
+  readonly keyCheck: string | null
 }
 
 /**
@@ -36,7 +36,7 @@ export interface Copied {
  * and it copies free pages too, with what was erased in them.
  * @throws StartupError when there is no such store, the copy is not sound, or `to` is there and may not be replaced.
  */
-export async function copyStore(file: string, to: string, { replace, clock }: { replace: boolean; clock: Clock }): Promise<Copied> {
+export async function backupStore(file: string, to: string, { replace, clock }: { replace: boolean; clock: Clock }): Promise<BackupInfo> {
   if (!existsSync(file)) throw new StartupError(`there is no database "${file}"`)
   refuseItself(to, file)
   refuseExisting(to, replace)
@@ -58,14 +58,14 @@ export async function copyStore(file: string, to: string, { replace, clock }: { 
 export async function restoreStore(
   from: string,
   file: string,
-  { replace, clock, accept }: { replace: boolean; clock: Clock; accept: (copy: Copied) => void },
-): Promise<Copied> {
+  { replace, clock, accept: validate }: { replace: boolean; clock: Clock; accept: (copy: BackupInfo) => void },
+): Promise<BackupInfo> {
   if (!existsSync(from)) throw new StartupError(`there is no file "${from}"`)
   if (existsSync(`${from}-wal`) && statSync(`${from}-wal`).size > 0)
     throw new StartupError(`"${from}" is a database in use, whose latest changes stand in "${from}-wal": copy it with ringback backup`)
   refuseItself(from, file)
   mkdirSync(dirname(file), { recursive: true })
-  const disown = ownSqlite(file)
+  const disown = lockSqlite(file)
   try {
     refuseExisting(file, replace)
     return await writeAside(
@@ -73,7 +73,7 @@ export async function restoreStore(
       { replace, clock, unsound: `"${from}" is damaged, and nothing was changed` },
       (draft) => copyFileSync(from, draft),
       (copy) => {
-        accept(copy)
+        validate(copy)
         // What the log of the old database says is not about the new one, and would be believed.
         for (const name of [`${file}-wal`, `${file}-shm`]) rmSync(name, { force: true })
       },
@@ -99,17 +99,17 @@ async function writeAside(
   path: string,
   { replace, clock, unsound }: { replace: boolean; clock: Clock; unsound: string },
   write: (draft: string) => void,
-  accept: (copy: Copied) => void = () => {},
-): Promise<Copied> {
+  accept: (copy: BackupInfo) => void = () => {},
+): Promise<BackupInfo> {
   const draft = `${path}.${Buffer.from(clock.bytes(6)).toString('hex')}`
   try {
     // It holds what clients sent: its owner's alone, from the first byte.
     closeSync(openSync(draft, 'wx', 0o600))
     write(draft)
     chmodSync(draft, 0o600)
-    const damage = findDamage(draft)
+    const damage = findCorruption(draft)
     if (damage !== null) throw new StartupError(`${unsound}: ${damage}`)
-    const copy = await look(draft, clock)
+    const copy = await readBackupInfo(draft, clock)
     sync(draft)
     accept(copy)
     if (replace) renameSync(draft, path)
@@ -137,18 +137,18 @@ function claimName(draft: string, path: string): void {
   }
 }
 
-const readCanary = statement(() => sql`select value from settings where name = 'canary'`)
-async function look(file: string, clock: Clock): Promise<Copied> {
-  const reader = readSqlite(file, clock)
+const readKeyCheck = statement(() => sql`select value from settings where name = 'canary'`)
+async function readBackupInfo(file: string, clock: Clock): Promise<BackupInfo> {
+  const reader = openSqliteReader(file, clock)
   try {
-    const behind = await countMissing(reader)
-    const canary = await reader.read(rows<{ value: string }>(readCanary()))
-    return { bytes: statSync(file).size, behind, canary: canary[0]?.value ?? null }
+    const behind = await countPendingMigrations(reader)
+    const canary = await reader.read(rows<{ value: string }>(readKeyCheck()))
+    return { bytes: statSync(file).size, pendingMigrations: behind, keyCheck: canary[0]?.value ?? null }
   } finally {
     await reader.close()
   }
 }
-function findDamage(file: string): string | null {
+function findCorruption(file: string): string | null {
   try {
     const db = new Database(file, { readonly: true })
     try {

@@ -18,21 +18,21 @@ import type {
   Event,
   EventType,
   Json,
-  Kind,
   Millis,
   Schedule,
   SigningKey,
   Task,
+  WorkKind,
 } from '../core/model.ts'
 import type {
-  Added,
+  AddResult,
   AuditQuery,
   BulkCheckpoint,
   BulkFilter,
   CallbackStatus,
-  Changed,
-  Claimed,
+  ChangeResult,
   ClaimOptions,
+  ClaimResult,
   DeliveryQuery,
   DeliverySettlement,
   DueSchedule,
@@ -40,15 +40,14 @@ import type {
   EndpointInsert,
   EndpointPatch,
   ExpiredWork,
-  Found,
+  FindResult,
   Idempotency,
-  Intake,
   LaneState,
   LeaseEnd,
   LeaseRef,
   NewKey,
   NewSchedule,
-  OpenMark,
+  OpenTaskCursor,
   OwedDelivery,
   Page,
   Position,
@@ -62,15 +61,16 @@ import type {
   ReplayCheckpoint,
   ReplayFilter,
   SchedulePatch,
-  Settled,
   Settlement,
+  SettleResult,
   SigningKeyRotation,
   SlotLender,
-  Submitted,
+  SubmitResult,
   TaskChange,
-  TaskClaim,
+  TaskClaimOptions,
   TaskHolds,
   TaskListQuery,
+  TaskSubmission,
   Tick,
 } from './types.ts'
 
@@ -115,12 +115,12 @@ export type StoreWith<Parts extends { readonly [Part in keyof Store]?: keyof Sto
 }
 
 export interface TaskStore {
-  add(intake: Intake): Promise<Submitted>
+  add(intake: TaskSubmission): Promise<SubmitResult>
   /** The answer to an earlier request with the same idempotency key, without writing; null: the key is unused. */
-  findSubmitted(idempotency: Idempotency): Promise<Submitted | null>
+  findSubmitted(idempotency: Idempotency): Promise<SubmitResult | null>
   /** One page of a count of pending and running tasks, of a client or of all clients (null). The open-task limits use it. */
-  countOpen(after: OpenMark | null, clientId: string | null): Promise<{ readonly n: number; readonly next: OpenMark | null }>
-  find(id: string, clientId: string | null): Promise<Found<Task>>
+  countOpen(after: OpenTaskCursor | null, clientId: string | null): Promise<{ readonly n: number; readonly next: OpenTaskCursor | null }>
+  find(id: string, clientId: string | null): Promise<FindResult<Task>>
   /** Tasks by id. Unknown ids are left out. */
   findMany(ids: readonly string[]): Promise<readonly Task[]>
   list(query: TaskListQuery): Promise<Page<Task>>
@@ -128,8 +128,8 @@ export interface TaskStore {
   /** Starts a new generation of an ended task. */
   redo(target: Target): Promise<TaskChange>
   erase(target: Target): Promise<TaskChange>
-  claim(claim: TaskClaim): Promise<Claimed<Task>>
-  settle(settlement: Settlement): Promise<Settled<Task>>
+  claim(claim: TaskClaimOptions): Promise<ClaimResult<Task>>
+  settle(settlement: Settlement): Promise<SettleResult<Task>>
   /** The task as it is now, if the holder of this lease ended it this way; null: it did not, or that is no longer remembered. */
   findEnded(lease: LeaseRef, as: LeaseEnd): Promise<Task | null>
   reportProgress(progress: Progress): Promise<ProgressReport | { readonly kind: 'stale' }>
@@ -139,8 +139,8 @@ export interface TaskStore {
 }
 
 export interface DeliveryStore {
-  claim(claim: ClaimOptions): Promise<Claimed<OwedDelivery>>
-  settle(settlement: DeliverySettlement): Promise<Settled<Delivery>>
+  claim(claim: ClaimOptions): Promise<ClaimResult<OwedDelivery>>
+  settle(settlement: DeliverySettlement): Promise<SettleResult<Delivery>>
   find(id: string, clientId: string | null): Promise<Delivery | null>
   list(query: DeliveryQuery): Promise<Page<Delivery>>
   listAttempts(deliveryIds: readonly string[]): Promise<readonly Attempt[]>
@@ -179,13 +179,13 @@ export interface EventStore {
 
 export interface EndpointStore {
   /** `max`: how many endpoints the client may have. */
-  add(insert: { endpoint: EndpointInsert; max: number; by?: Author | undefined }): Promise<Added<Endpoint>>
+  add(insert: { endpoint: EndpointInsert; max: number; by?: Author | undefined }): Promise<AddResult<Endpoint>>
   find(id: string, clientId: string | null): Promise<Endpoint | null>
   /** Endpoints by id, of any client, deleted ones too. Unknown ids are left out. */
   findMany(ids: readonly string[]): Promise<readonly Endpoint[]>
   list(clientId: string | null, limit: number, after: Position | null): Promise<Page<Endpoint>>
   /** `revision` null: any revision. */
-  change(change: Target & { patch: EndpointPatch; revision: number | null }): Promise<Changed<Endpoint>>
+  change(change: Target & { patch: EndpointPatch; revision: number | null }): Promise<ChangeResult<Endpoint>>
   remove(target: Target): Promise<boolean>
   /** Records an `endpoint.*` event for this endpoint alone, with one attempt. */
   addPing(insert: {
@@ -197,11 +197,11 @@ export interface EndpointStore {
 /** When tasks start: schedules, and the state of task types. */
 export interface ScheduleStore {
   /** `max`: how many schedules the client may have. */
-  add(insert: { schedule: NewSchedule; max: number }): Promise<Added<Schedule>>
+  add(insert: { schedule: NewSchedule; max: number }): Promise<AddResult<Schedule>>
   find(id: string, clientId: string | null): Promise<Schedule | null>
   list(clientId: string | null, limit: number, after: Position | null): Promise<Page<Schedule>>
   /** `stale`: the revision differs from that of `seen`, or the patch moves the next tick and the tick has already moved. */
-  change(change: Target & { patch: SchedulePatch; seen: Pick<Schedule, 'revision' | 'nextAt'> }): Promise<Changed<Schedule>>
+  change(change: Target & { patch: SchedulePatch; seen: Pick<Schedule, 'revision' | 'nextAt'> }): Promise<ChangeResult<Schedule>>
   /** Its tasks stay. */
   remove(target: Target): Promise<boolean>
   /**
@@ -273,7 +273,7 @@ export interface SigningStore {
 
 /** What the chores of a node call. All of it is idempotent: every node may do it at any time. */
 export interface MaintenanceStore {
-  renew(renewal: { kind: Kind; held: readonly LeaseRef[]; leaseMs: Millis }): Promise<readonly Renewal[]>
+  renew(renewal: { kind: WorkKind; held: readonly LeaseRef[]; leaseMs: Millis }): Promise<readonly Renewal[]>
   /** Running work whose lease has ended, or that another boot than `boot` holds (null: only ended leases). At most `limit` of each kind. */
   findExpired(limit: number, boot: string | null): Promise<ExpiredWork>
   /** Ends pending tasks past `startBy` or `deadlineAt`, and running ones whose cancel was requested over `graceMs` ago. Returns how many. */
@@ -290,7 +290,7 @@ export interface MaintenanceStore {
   /** Looks at up to `limit` lanes of concurrency keys after `after` and removes the idle ones. Returns where to continue; null: that was the last page. */
   pruneLanes(page: { after: string; limit: number }): Promise<string | null>
   /** Adds a turn for every lane that has claimable work and no turn. A lost turn delays work by seconds and never loses it. Returns how many. */
-  repairLanes(work: { kind: Kind }): Promise<number>
+  repairLanes(work: { kind: WorkKind }): Promise<number>
   /** Announces endpoints that have failed for a day, once for each episode. Returns how many. */
   announceFailing(page: { limit: number }): Promise<number>
   /** Fails deliveries still open after `holdMs`, or after one day at an endpoint that was never verified. Returns how many. */
@@ -311,11 +311,11 @@ export interface MaintenanceStore {
 /** Notifications from this node and others. A notification may be lost: polling makes up for it. Each `on…` returns the function that unsubscribes. */
 export interface Notifications {
   /** Lends the free slots of the pump that runs these types. New tasks then start in the commit that stores them, unless older work waits. */
-  lendTaskSlots(lender: SlotLender<Task>, types: TaskClaim['types']): void
+  lendTaskSlots(lender: SlotLender<Task>, types: TaskClaimOptions['types']): void
   /** Lends the free slots of the delivery pump. Deliveries then start in the commit that creates them, where their lane allows it. */
   lendDeliverySlots(lender: SlotLender<OwedDelivery>): void
   /** Work of that kind became claimable. */
-  onWork(listener: (kind: Kind) => void): () => void
+  onWork(listener: (kind: WorkKind) => void): () => void
   /** The cancel of a running task was requested. The next renewal makes up for a lost notification. */
   onCancelRequest(listener: (taskId: string) => void): () => void
   /** A task type was paused or resumed. */

@@ -3,7 +3,7 @@ import { fileURLToPath } from 'node:url'
 import { type MigrationMeta, readMigrationFiles } from 'drizzle-orm/migrator'
 import { StartupError } from '../core/errors.ts'
 import { type Driver, writePriority } from './driver.ts'
-import { type Dialect, first, query, rows, type Script, send, sql } from './script.ts'
+import { type Dialect, execute, first, query, rows, type Script, sql } from './script.ts'
 
 /** The number of the advisory lock that lets one node migrate at a time: "ringback" has no number of its own, so this is one. */
 const MIGRATION_LOCK = 7_319_640_201
@@ -33,7 +33,7 @@ export function migrate(driver: Driver): Promise<number> {
     const { files, done } = yield* compare(driver.dialect)
     const missing = files.filter(({ hash }) => !done.has(hash))
     // All of them travel with the commit: on PostgreSQL a hundred statements are one round trip.
-    yield* send(
+    yield* execute(
       missing.flatMap(({ hash, folderMillis, sql: statements }) => [
         ...statements.filter((text) => text.trim()).map((text) => query(() => sql.raw(text))),
         query(() => sql`insert into migrations (hash, made_at) values (${hash}, ${folderMillis})`),
@@ -52,7 +52,7 @@ const findMigrations = (dialect: Dialect) =>
  * How many migrations the store lacks, without touching it.
  * @throws StartupError when it is no store of Ringback, or was migrated by a newer program.
  */
-export function countMissing(driver: Pick<Driver, 'dialect' | 'read'>): Promise<number> {
+export function countPendingMigrations(driver: Pick<Driver, 'dialect' | 'read'>): Promise<number> {
   return driver.read(
     (function* (): Script<number> {
       if ((yield* first<{ name: string | null }>(findMigrations(driver.dialect)))?.name == null)
@@ -64,8 +64,8 @@ export function countMissing(driver: Pick<Driver, 'dialect' | 'read'>): Promise<
 }
 
 /** @throws StartupError unless the store has this program's schema. */
-export async function checkSchema(driver: Pick<Driver, 'dialect' | 'read'>): Promise<void> {
-  const missing = await countMissing(driver)
+export async function assertSchema(driver: Pick<Driver, 'dialect' | 'read'>): Promise<void> {
+  const missing = await countPendingMigrations(driver)
   if (missing > 0)
     throw new StartupError(
       `the database has the schema of an older version of Ringback (${missing} migration${missing === 1 ? '' : 's'} behind): run ringback migrate first`,

@@ -22,7 +22,7 @@ export interface StoreOptions extends BindingOptions {
   /** `file:<path>` or `postgres://…` */
   readonly url: string
   /** Owns the store (SQLite): a second owner is refused. */
-  readonly owner?: boolean
+  readonly exclusive?: boolean
 }
 
 /** @throws StartupError when the database cannot be opened, is owned by another process, or was migrated by a newer program. */
@@ -35,7 +35,7 @@ export async function openStore(options: StoreOptions): Promise<Store> {
     disown()
     throw error
   }
-  return bind(driver, options, disown)
+  return bindStore(driver, options, disown)
 }
 
 /** Migrates and closes; answers how many migrations were applied. */
@@ -49,7 +49,7 @@ export async function migrateStore(options: { readonly url: string; readonly clo
   }
 }
 
-async function connect({ url, clock, owner, events }: StoreOptions): Promise<{ driver: Driver; disown: () => void }> {
+async function connect({ url, clock, exclusive: owner, events }: StoreOptions): Promise<{ driver: Driver; disown: () => void }> {
   // Of the two drivers only the one that is used is loaded.
   if (/^postgres(ql)?:\/\//.test(url)) {
     const { openPostgres } = await import('./postgres.ts')
@@ -64,7 +64,7 @@ async function connect({ url, clock, owner, events }: StoreOptions): Promise<{ d
   } catch (error) {
     throw new StartupError(`the database file "${file}" cannot be made: ${(error as Error).message}`)
   }
-  const { openSqlite, ownSqlite } = await import('./sqlite.ts')
+  const { openSqlite, lockSqlite: ownSqlite } = await import('./sqlite.ts')
   const disown = owner ? ownSqlite(file) : () => {}
   try {
     return { driver: openSqlite(file, clock), disown }
@@ -75,7 +75,7 @@ async function connect({ url, clock, owner, events }: StoreOptions): Promise<{ d
 }
 
 /** A store over any driver. `disown` is called when the store has closed. */
-export function bind(driver: Driver, options: BindingOptions, disown: () => void): Store {
+export function bindStore(driver: Driver, options: BindingOptions, disown: () => void): Store {
   const binding = createBinding(driver, options)
   const { local, notifications } = bindNotifications(driver)
   return {
@@ -90,7 +90,7 @@ export function bind(driver: Driver, options: BindingOptions, disown: () => void
     notifications,
     now: () => binding.read(now),
     get refusal() {
-      return driver.refusal
+      return driver.writeError
     },
     async close() {
       await driver.close()

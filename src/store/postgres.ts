@@ -5,16 +5,16 @@
 import pg from 'pg'
 import type { Clock } from '../core/clock.ts'
 import { StartupError } from '../core/errors.ts'
-import { type Driver, type Rendered, render, valueFor, type WritePriority, writePriority } from './driver.ts'
+import { type Driver, type RenderedStatement, render, valueFor, type WritePriority, writePriority } from './driver.ts'
 import { type BoundStatement, postgresDialect, type Row, type Script, type Statement } from './script.ts'
 
 const CHANNEL = 'ringback'
 /** How long words to other nodes gather before one NOTIFY says them all: NOTIFY takes a lock of the whole server at commit. */
-const TELL_EVERY_MS = 10
+const NOTIFY_EVERY_MS = 10
 /** NOTIFY refuses payloads of 8,000 bytes and more. */
 const MAX_PAYLOAD = 7_500
 /** Serialization failure and deadlock: the transaction is repeated. */
-const REPEATED = new Set(['40001', '40P01'])
+const RETRYABLE_CODES = new Set(['40001', '40P01'])
 const MAX_REPEATS = 8
 /**
  * What locks lanes goes one transaction after another on a node. Side by side they would wait for each other in the database, and
@@ -57,21 +57,21 @@ export async function openPostgres(url: string, clock: Clock, onError: (error: E
   })
 
   let refusal: string | null = null
-  const known = new Map<Statement, Rendered & { readonly name: string }>()
-  const compile = (statement: Statement): Rendered & { readonly name: string } => {
+  const known = new Map<Statement, RenderedStatement & { readonly name: string }>()
+  const compile = (statement: Statement): RenderedStatement & { readonly name: string } => {
     const found = known.get(statement)
     if (found) return found
     const compiled = { ...render(postgresDialect, statement), name: `rb${known.size}` }
-    if (!statement.fresh) known.set(statement, compiled)
+    if (!statement.dynamic) known.set(statement, compiled)
     return compiled
   }
   const execute = async (client: pg.PoolClient, call: BoundStatement): Promise<readonly Row[]> => {
-    const { text, slots, name } = compile(call.statement)
+    const { text, parameters: slots, name } = compile(call.statement)
     const values = slots.map((slot) => {
       const value = 'name' in slot ? valueFor(call, slot.name) : slot.value
       return Array.isArray(value) ? JSON.stringify(value) : value
     })
-    return (await client.query(call.statement.fresh ? { text, values } : { name, text, values })).rows
+    return (await client.query(call.statement.dynamic ? { text, values } : { name, text, values })).rows
   }
   /** `sent` gathers what was sent and is not waited for. */
   const run = async <R>(client: pg.PoolClient, script: Script<R>, tells: Set<string>, sent: Promise<unknown>[]): Promise<R> => {
@@ -83,7 +83,7 @@ export async function openPostgres(url: string, clock: Clock, onError: (error: E
     while (!turn.done) {
       const asked: readonly BoundStatement[] = Array.isArray(turn.value) ? turn.value : [turn.value]
       const answers = asked.map(one)
-      if (asked.every((call) => call.quiet)) {
+      if (asked.every((call) => call.discardRows)) {
         for (const answer of answers) answer.catch(() => {})
         sent.push(...answers)
         turn = script.next([] as never)
@@ -155,7 +155,7 @@ export async function openPostgres(url: string, clock: Clock, onError: (error: E
   const tell = (word: string): void => {
     for (const each of listeners) queueMicrotask(() => each(word))
     if (told.size === 0)
-      clock.after(TELL_EVERY_MS, () => {
+      clock.after(NOTIFY_EVERY_MS, () => {
         say().catch((error: Error) => {
           // Hints only: the others poll.
           told.clear()
@@ -167,8 +167,8 @@ export async function openPostgres(url: string, clock: Clock, onError: (error: E
 
   return {
     dialect: postgresDialect,
-    width: 1,
-    get refusal() {
+    maxConcurrentWrites: 1,
+    get writeError() {
       return refusal
     },
     async write<R>(place: WritePriority, make: () => Script<R>) {
@@ -181,12 +181,12 @@ export async function openPostgres(url: string, clock: Clock, onError: (error: E
           return value
         } catch (error) {
           refusal = refusalOf(error) ?? refusal
-          if (repeats === MAX_REPEATS || !REPEATED.has((error as { code?: string }).code ?? '')) throw error
+          if (repeats === MAX_REPEATS || !RETRYABLE_CODES.has((error as { code?: string }).code ?? '')) throw error
         }
       }
     },
     read: (script) => once('begin isolation level repeatable read read only', () => script),
-    blames: (error) => /^2[23]/.test((error as { code?: string }).code ?? ''),
+    isItemError: (error) => /^2[23]/.test((error as { code?: string }).code ?? ''),
     isUnavailable,
     notify: tell,
     onNotify(each) {

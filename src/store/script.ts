@@ -14,7 +14,7 @@ export interface BoundStatement {
   readonly statement: Statement
   readonly values: Values
   /** Its rows are not wanted: on PostgreSQL nobody waits for it before the commit. */
-  readonly quiet?: boolean
+  readonly discardRows?: boolean
   /** Words for every node, said once the transaction has committed. */
   readonly notifies?: readonly string[]
 }
@@ -25,11 +25,11 @@ export type Script<R> = Generator<BoundStatement | readonly BoundStatement[], R,
 export interface Statement {
   readonly build: (dialect: Dialect) => SQL
   /** Rendered anew at each call: for filters that come and go. */
-  readonly fresh?: boolean
+  readonly dynamic?: boolean
 }
 
 /** SQL types of the columns of records that serve as a row source. The first is never null. */
-export type Columns = Readonly<Record<string, 'text' | 'int8' | 'float8'>>
+export type RecordColumns = Readonly<Record<string, 'text' | 'int8' | 'float8'>>
 
 /** The holes in which the databases differ. */
 export interface Dialect {
@@ -43,7 +43,7 @@ export interface Dialect {
   /** Locks rows against other writers, waiting for them. */
   readonly lock: SQL
   /** The records bound as `name`, as a row source. */
-  records(name: string, columns: Columns): SQL
+  records(name: string, columns: RecordColumns): SQL
   /** The place of a row, for tables whose key has many columns: what finds rows by it finds them by nothing else. Within one statement only, for it may move. */
   readonly rowId: SQL
   /** Members of a subquery, in the form that keeps the planner on the index of what stands before it. */
@@ -52,7 +52,7 @@ export interface Dialect {
    * What `update … from` adds on PostgreSQL so that its rows are found by that column, whatever is known of the table; and locked in the order
    * of the query, where that locks them.
    */
-  among(column: SQL, query: SQL): SQL
+  restrictTo(column: SQL, query: SQL): SQL
   /**
    * Joins the rows of a table that fit, looked up for each row before them. PostgreSQL plans a plain join by what it knows of the table, which
    * may be older than most of its rows: then it compares each with each, or reads the table from end to end.
@@ -70,7 +70,7 @@ export function statement(build: (dialect: Dialect) => SQL): (values?: Values) =
 
 /** A statement whose text depends on what is asked. */
 export function query(build: (dialect: Dialect) => SQL, values: Values = {}): BoundStatement {
-  return { statement: { build, fresh: true }, values }
+  return { statement: { build, dynamic: true }, values }
 }
 
 /** Runs one statement and receives its rows. */
@@ -82,12 +82,12 @@ export function* first<T>(call: BoundStatement): Script<T | null> {
   return ((yield call) as readonly T[])[0] ?? null
 }
 /** Runs statements that need nothing of each other. */
-export function* together(calls: readonly BoundStatement[]): Script<readonly (readonly Row[])[]> {
+export function* runAll(calls: readonly BoundStatement[]): Script<readonly (readonly Row[])[]> {
   return calls.length === 0 ? [] : ((yield calls) as readonly (readonly Row[])[])
 }
 
 /** Runs statements whose rows nobody wants. */
-export function* send(calls: readonly BoundStatement[]): Script<void> {
+export function* execute(calls: readonly BoundStatement[]): Script<void> {
   if (calls.length > 0) yield calls.map((call) => ({ ...call, quiet: true }))
 }
 
@@ -128,7 +128,7 @@ export const sqliteDialect: Dialect = {
   },
   rowId: sql.raw('rowid'),
   anyOf: (subquery) => sql`in (${subquery})`,
-  among: () => sql``,
+  restrictTo: () => sql``,
   join: (table, alias, on) => sql`join ${sql.raw(`${table} ${alias}`)} on ${on}`,
   leftJoin: (table, alias, on) => sql`left join ${sql.raw(`${table} ${alias}`)} on ${on}`,
 }
@@ -145,7 +145,7 @@ export const postgresDialect: Dialect = {
   },
   rowId: sql.raw('ctid'),
   anyOf: (subquery) => sql`= any(array(${subquery}))`,
-  among: (column, subquery) => sql`and ${column} = any(array(${subquery}))`,
+  restrictTo: (column, subquery) => sql`and ${column} = any(array(${subquery}))`,
   // The offset keeps the planner from making a plain join of it.
   join: (table, alias, on) =>
     sql`cross join lateral (select * from ${sql.raw(`${table} ${alias}`)} where ${on} offset 0) ${sql.raw(alias)}`,

@@ -5,7 +5,7 @@
 import Database from 'better-sqlite3'
 import type { Clock } from '../core/clock.ts'
 import { StartupError } from '../core/errors.ts'
-import { type Driver, render, type Slot, valueFor, type WritePriority } from './driver.ts'
+import { type Driver, render, type StatementParameter, valueFor, type WritePriority } from './driver.ts'
 import { type BoundStatement, type Row, type RowSource, rowSource, type Script, type Statement, sqliteDialect } from './script.ts'
 
 type PreparedStatement = Database.Statement<unknown[], Row>
@@ -94,10 +94,14 @@ function preparer(
 ): (call: BoundStatement) => { prepared: PreparedStatement; bound: unknown[] } | null {
   const known = new Map<
     Statement,
-    { readonly text: readonly string[]; readonly slots: readonly (Slot | RowSource)[]; readonly sized: Map<number, PreparedStatement> }
+    {
+      readonly text: readonly string[]
+      readonly slots: readonly (StatementParameter | RowSource)[]
+      readonly sized: Map<number, PreparedStatement>
+    }
   >()
   const compile = (statement: Statement) => {
-    const { text, slots } = render(sqliteDialect, statement)
+    const { text, parameters: slots } = render(sqliteDialect, statement)
     const parts = text.split('?')
     if (parts.length !== slots.length + 1) throw new Error(`a statement holds a question mark that is no parameter: ${text}`)
     const places = slots.map((slot) => ('name' in slot ? (rowSource(slot.name) ?? slot) : slot))
@@ -107,7 +111,7 @@ function preparer(
     let compiled = known.get(call.statement)
     if (!compiled) {
       compiled = compile(call.statement)
-      if (!call.statement.fresh) known.set(call.statement, compiled)
+      if (!call.statement.dynamic) known.set(call.statement, compiled)
     }
     const bound: unknown[] = []
     let size = 0
@@ -132,7 +136,7 @@ function preparer(
     return { prepared, bound }
   }
 }
-function written(text: readonly string[], slots: readonly (Slot | RowSource)[], call: BoundStatement): string {
+function written(text: readonly string[], slots: readonly (StatementParameter | RowSource)[], call: BoundStatement): string {
   return text.reduce((sofar, part, i) => {
     const slot = slots[i - 1]!
     if (!('rows' in slot)) return `${sofar}?${part}`
@@ -145,14 +149,14 @@ function written(text: readonly string[], slots: readonly (Slot | RowSource)[], 
 const codeOf = (error: unknown): string => (error instanceof Database.SqliteError ? error.code : '')
 
 /** What an error says about the disk, and not about what was written; null: nothing. */
-function refusalOf(error: unknown): string | null {
+function writeErrorOf(error: unknown): string | null {
   const code = codeOf(error)
   if (code.startsWith('SQLITE_FULL')) return 'takes no writes: the disk is full'
   return /^SQLITE_(IOERR|READONLY|CANTOPEN|CORRUPT|NOTADB)/.test(code) ? `takes no writes (${code})` : null
 }
 
 /** Reads from one snapshot, whatever other processes write meanwhile. */
-function look<R>(reader: Connection, script: Script<R>): R {
+function readSnapshot<R>(reader: Connection, script: Script<R>): R {
   reader.begin.run()
   try {
     return reader.run(script)
@@ -165,14 +169,14 @@ function look<R>(reader: Connection, script: Script<R>): R {
  * Reads alone, beside whoever owns the file.
  * @throws StartupError when there is no such file, or it cannot be opened.
  */
-export function readSqlite(file: string, clock: Clock): Pick<Driver, 'dialect' | 'read' | 'close'> {
+export function openSqliteReader(file: string, clock: Clock): Pick<Driver, 'dialect' | 'read' | 'close'> {
   let reader: Connection
   try {
     reader = connect(file, clock, true)
   } catch (error) {
     throw new StartupError(`the database file "${file}" cannot be opened: ${(error as Error).message}`)
   }
-  return { dialect: sqliteDialect, read: async (script) => look(reader, script), close: async () => void reader.db.close() }
+  return { dialect: sqliteDialect, read: async (script) => readSnapshot(reader, script), close: async () => void reader.db.close() }
 }
 
 /** @throws StartupError when the file cannot be opened. */
@@ -237,7 +241,7 @@ export function openSqlite(file: string, clock: Clock): Driver {
       try {
         ended = commit(members, tells, true)
       } catch (error) {
-        refusal = refusalOf(error) ?? refusal
+        refusal = writeErrorOf(error) ?? refusal
         for (const member of members) member.reject(error)
         return
       }
@@ -245,7 +249,7 @@ export function openSqlite(file: string, clock: Clock): Driver {
     const endedAt = performance.now()
     const tookMs = endedAt - startedAt
     restUntil = tookMs < SHORT_COMMIT_MS ? 0 : endedAt + Math.min(2 * tookMs, LONGEST_REST_MS)
-    refusal = ended.reduce<string | null>((why, end) => why ?? ('error' in end ? refusalOf(end.error) : null), null)
+    refusal = ended.reduce<string | null>((why, end) => why ?? ('error' in end ? writeErrorOf(end.error) : null), null)
     for (const end of ended) {
       if ('error' in end) end.member.reject(end.error)
       else end.member.resolve(end.value)
@@ -265,8 +269,8 @@ export function openSqlite(file: string, clock: Clock): Driver {
 
   return {
     dialect: sqliteDialect,
-    width: 1,
-    get refusal() {
+    maxConcurrentWrites: 1,
+    get writeError() {
       return refusal
     },
     write: <R>(order: WritePriority, make: () => Script<R>) =>
@@ -274,9 +278,9 @@ export function openSqlite(file: string, clock: Clock): Driver {
         if (waiting.length === 0) flushSoon()
         waiting.push({ order, make, resolve: resolve as (value: unknown) => void, reject })
       }),
-    read: async (script) => look(reader, script),
-    blames: (error) => error instanceof Database.SqliteError && /^SQLITE_(CONSTRAINT|MISMATCH|TOOBIG|ERROR|RANGE)/.test(error.code),
-    isUnavailable: (error) => refusalOf(error) !== null || /^SQLITE_(BUSY|LOCKED|NOMEM)/.test(codeOf(error)),
+    read: async (script) => readSnapshot(reader, script),
+    isItemError: (error) => error instanceof Database.SqliteError && /^SQLITE_(CONSTRAINT|MISMATCH|TOOBIG|ERROR|RANGE)/.test(error.code),
+    isUnavailable: (error) => writeErrorOf(error) !== null || /^SQLITE_(BUSY|LOCKED|NOMEM)/.test(codeOf(error)),
     notify: tell,
     onNotify(listener) {
       listeners.add(listener)
@@ -295,7 +299,7 @@ export function openSqlite(file: string, clock: Clock): Driver {
  * process ends, however it ends. The answer gives it back.
  * @throws StartupError when another process owns it.
  */
-export function ownSqlite(file: string): () => void {
+export function lockSqlite(file: string): () => void {
   const lock = new Database(`${file}.owner`)
   try {
     lock.pragma('busy_timeout = 0')

@@ -7,13 +7,13 @@ import type {
   Delivery,
   Endpoint,
   EventType,
+  HealthSignal,
   Json,
   Millis,
-  Outcome,
   Schedule,
-  Signal,
   State,
   Task,
+  TryOutcome,
 } from '../core/model.ts'
 
 /** A task to be written. Times are the client's own; the store adds its clock's. */
@@ -50,19 +50,19 @@ export interface Idempotency {
 }
 
 /** What one request submits: one task, or a batch; all or nothing. */
-export interface Intake {
+export interface TaskSubmission {
   readonly tasks: readonly NewTask[]
   readonly idempotency: Idempotency | null
 }
 
 /** `replayed`: the key was used before with the same body; the tasks are as they are now. */
-export type Submitted =
+export type SubmitResult =
   | { readonly kind: 'added' | 'replayed'; readonly tasks: readonly Task[] }
   | { readonly kind: 'reused' }
   | { readonly kind: 'gone' }
 
 /** An object, or why there is none: never there (or another client's), or erased and remembered. */
-export type Found<T> = { readonly kind: 'found'; readonly value: T } | { readonly kind: 'missing' } | { readonly kind: 'gone' }
+export type FindResult<T> = { readonly kind: 'found'; readonly value: T } | { readonly kind: 'missing' } | { readonly kind: 'gone' }
 
 export type CallbackStatus = 'none' | 'pending' | 'delivered' | 'failed'
 
@@ -78,7 +78,7 @@ export interface Position {
 }
 
 /** A place in the line of pending tasks, which a count has come to. */
-export interface OpenMark extends Pick<Task, 'laneId' | 'id'> {
+export interface OpenTaskCursor extends Pick<Task, 'laneId' | 'id'> {
   readonly line: number
   readonly rank: Millis
 }
@@ -156,14 +156,14 @@ export type EndpointPatch = Partial<
   /** true: verified now; false: to be verified anew: a verification begins, deliveries are held. */
   readonly verified?: boolean
 }
-export type Changed<T> =
+export type ChangeResult<T> =
   | { readonly kind: 'changed'; readonly value: T }
   | { readonly kind: 'missing' }
   | { readonly kind: 'stale' }
   | { readonly kind: 'duplicate' }
 
 /** `duplicate`: the client has one such. `full`: it has as many as it may have. */
-export type Added<T> = { readonly kind: 'added'; readonly value: T } | { readonly kind: 'duplicate' } | { readonly kind: 'full' }
+export type AddResult<T> = { readonly kind: 'added'; readonly value: T } | { readonly kind: 'duplicate' } | { readonly kind: 'full' }
 
 export type NewSchedule = Pick<Schedule, 'id' | 'clientId' | 'type' | 'cron' | 'timezone' | 'catchUp' | 'template' | 'nextAt'> & {
   readonly paused: boolean
@@ -198,24 +198,24 @@ export interface ClaimOptions {
   readonly limit: number
   readonly leaseMs: Millis
   /** The boot that claims. */
-  readonly by: string
+  readonly leasedBy: string
   /** How its slots are shared out, asked each time the script runs. Left out: whoever comes. */
   readonly allot?: () => Allotment
 }
 /** The free slots of a node, as one run of a script shares them out: see `slots.ts`. */
 export interface Allotment {
   /** Those who get none. */
-  readonly refused: readonly Refusal[]
+  readonly refused: readonly SlotRefusal[]
   /** Takes up to `n` slots for a lane; answers how many. */
   take(clientId: string, laneId: string, n: number): number
 }
 /** A client that gets no slot; with a lane: that gets none for it. */
-export interface Refusal {
+export interface SlotRefusal {
   readonly clientId: string
   readonly laneId: string | null
 }
 /** Task types this node runs, and their limits across nodes (null: none). */
-export interface TaskClaim extends ClaimOptions {
+export interface TaskClaimOptions extends ClaimOptions {
   readonly types: readonly { readonly type: string; readonly concurrency: number | null }[]
 }
 /** What nodes share about a task type. */
@@ -234,14 +234,14 @@ export interface TaskHolds {
   /** How many run of each type, on all nodes. */
   readonly running: ReadonlyMap<string, number>
 }
-export interface Claimed<W> {
+export interface ClaimResult<W> {
   readonly items: readonly W[]
   /** Milliseconds until the next work falls due, as far as is known; null: nothing waits for a time. */
   readonly nextInMs: Millis | null
   /** More was claimable than the limit allowed, or lanes were busy: claim again as soon as a slot is free. */
   readonly more: boolean
   /** Those in line who were refused a slot: claim again as soon as one of them may have it. Left out: nobody. */
-  readonly refused?: readonly Refusal[]
+  readonly refused?: readonly SlotRefusal[]
 }
 /** A delivery with what sending it takes. */
 export interface OwedDelivery extends Delivery {
@@ -257,7 +257,7 @@ export interface OwedDelivery extends Delivery {
  */
 export interface SlotLender<W> {
   /** The boot that runs what is started. */
-  readonly by: string
+  readonly leasedBy: string
   readonly leaseMs: Millis
   /** Takes up to `most` free slots. Each is used by `start` or given back by `release`. */
   reserve(most: number): number
@@ -276,9 +276,9 @@ export interface ExpiredWork {
 export interface Settlement {
   readonly id: string
   readonly fence: number
-  readonly outcome: Outcome
+  readonly outcome: TryOutcome
   /** Of a task: by what name its holder ended the lease, remembered for an hour, so that a repetition is known as one. Left out: it is not. */
-  readonly as?: LeaseEnd
+  readonly endedAs?: LeaseEnd
 }
 /** How a worker over HTTP ends its lease. */
 export type LeaseEnd = 'complete' | 'fail' | 'release'
@@ -290,7 +290,7 @@ export interface DeliverySettlement extends Settlement {
     /** Its URL when this was claimed: what was learned at another one does not count against it. Null: whatever it is. */
     readonly url: string | null
     /** What the lane's breaker and slow start hear; null: nothing. */
-    readonly signal: Signal | null
+    readonly signal: HealthSignal | null
     /** Success clears `failingSince`; failure sets it when clear. */
     readonly succeeded: boolean | null
     readonly disable: Endpoint['disabledReason']
@@ -300,7 +300,7 @@ export interface DeliverySettlement extends Settlement {
     readonly allowedRate?: number | null
   }
 }
-export type Settled<W> = { readonly kind: 'settled'; readonly value: W } | { readonly kind: 'stale' }
+export type SettleResult<W> = { readonly kind: 'settled'; readonly value: W } | { readonly kind: 'stale' }
 export interface ProgressReport {
   readonly kind: 'settled'
   readonly value: Task
@@ -322,7 +322,7 @@ export interface LeaseRef {
 /** What became of a lease: renewed, or lost; and whether the client asked to cancel meanwhile. */
 export interface Renewal {
   readonly id: string
-  readonly kept: boolean
+  readonly renewed: boolean
   readonly cancelRequested: boolean
 }
 

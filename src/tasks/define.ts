@@ -200,7 +200,7 @@ function parser(member: 'input' | 'result', schema: Schema | undefined): (value:
 }
 
 /** The input of a task, parsed again before each try, so that a deployment with a narrower schema is seen. Rejected, no later try would do better. */
-export async function readInput(
+export async function parseStoredInput(
   task: Pick<Task, 'input' | 'metadata'>,
   type: Pick<TaskType, 'parseInput'>,
 ): Promise<{ readonly kind: 'parsed'; readonly value: unknown } | { readonly kind: 'rejected'; readonly error: Failure }> {

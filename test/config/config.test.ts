@@ -339,7 +339,7 @@ describe('the secrets of development', () => {
 describe('the reference', () => {
   const reference = readFileSync(fileURLToPath(new URL('../../docs/reference/config.md', import.meta.url)), 'utf8')
   const code = (text: string): string => `\`${text}\``
-  const shown = ({ fallback, shown }: (typeof settings)[keyof typeof settings]): string => {
+  const shown = ({ fallback, fallbackLabel: shown }: (typeof settings)[keyof typeof settings]): string => {
     if (shown) return shown
     if (typeof fallback === 'string') return code(fallback)
     if (fallback === null) return 'none'

@@ -1,7 +1,7 @@
 /** Many callers, one commit: every item is answered once, whatever goes wrong, and nothing waits on a timer. */
 
 import { afterEach, describe, expect, test, vi } from 'vitest'
-import { type BatchExecutor, type BatchLimits, batch } from '../../src/core/batch.ts'
+import { type BatchExecutor, type BatchLimits, createBatcher } from '../../src/core/batch.ts'
 import { fc } from '../support/chance.ts'
 
 class Poison extends Error {}
@@ -9,11 +9,11 @@ class Down extends Error {}
 class Full extends Error {}
 
 const limits = (given: Partial<BatchLimits<number>> = {}): BatchLimits<number> => ({
-  most: 4,
-  mostBytes: 1_000,
-  size: () => 1,
-  waiting: Number.POSITIVE_INFINITY,
-  refuse: () => new Full(),
+  maxItems: 4,
+  maxBytes: 1_000,
+  sizeOf: () => 1,
+  maxWaiting: Number.POSITIVE_INFINITY,
+  overflowError: () => new Full(),
   ...given,
 })
 /** Hands the turn to whoever else is waiting; no timer has a part in it. */
@@ -24,8 +24,8 @@ function carrier(given: { fail?: (items: readonly number[], commit: number) => E
   const commits: (readonly number[])[] = []
   const tries: (readonly number[])[] = []
   const made: BatchExecutor<number, string> = {
-    width: given.width ?? 1,
-    blames: (error) => error instanceof Poison,
+    maxConcurrent: given.width ?? 1,
+    isItemError: (error) => error instanceof Poison,
     async run(take) {
       await turn()
       const items = take()
@@ -50,13 +50,13 @@ describe('a batch', () => {
 
   test('of one is carried at once', async () => {
     const { made, commits } = carrier()
-    expect(await batch(made, limits())(1)).toBe('answer 1')
+    expect(await createBatcher(made, limits())(1)).toBe('answer 1')
     expect(commits).toEqual([[1]])
   })
 
   test('takes whoever asked by the time its commit starts, and whoever asks meanwhile shares the next one', async () => {
     const { made, commits } = carrier()
-    const add = batch(made, limits({ most: 100 }))
+    const add = createBatcher(made, limits({ maxItems: 100 }))
     const first = [add(1), add(2)]
     await turn()
     await turn()
@@ -70,21 +70,21 @@ describe('a batch', () => {
 
   test('holds no more items and no more bytes than it may, and a single item however large', async () => {
     const { made, commits } = carrier()
-    const add = batch(made, limits({ most: 3, mostBytes: 10, size: (item) => item }))
+    const add = createBatcher(made, limits({ maxItems: 3, maxBytes: 10, sizeOf: (item) => item }))
     await Promise.all([4, 5, 6, 99, 1, 1, 1, 1].map(add))
     expect(commits).toEqual([[4, 5], [6], [99], [1, 1, 1], [1]])
   })
 
   test('refuses what would wait beyond its limit, and takes again when there is room', async () => {
     const { made } = carrier()
-    const add = batch(made, limits({ waiting: 3 }))
+    const add = createBatcher(made, limits({ maxWaiting: 3 }))
     expect(await settled([1, 2, 3, 4, 5].map(add))).toEqual(['answer 1', 'answer 2', 'answer 3', 'Full', 'Full'])
     expect(await add(6)).toBe('answer 6')
   })
 
   test('with an item that is to blame fails that one alone', async () => {
     const { made, commits } = carrier({ fail: (items) => (items.includes(42) ? new Poison() : null) })
-    const add = batch(made, limits({ most: 100 }))
+    const add = createBatcher(made, limits({ maxItems: 100 }))
     const items = Array.from({ length: 100 }, (_, i) => i)
     expect(await settled(items.map(add))).toEqual(items.map((i) => (i === 42 ? 'Poison' : `answer ${i}`)))
     expect(commits.flat()).toEqual(items.filter((i) => i !== 42))
@@ -92,7 +92,7 @@ describe('a batch', () => {
 
   test('that fails for no fault of its items fails whole, once, and the next one is tried', async () => {
     const { made, tries } = carrier({ fail: (_items, commit) => (commit === 1 ? new Down() : null) })
-    const add = batch(made, limits())
+    const add = createBatcher(made, limits())
     expect(await settled([1, 2].map(add))).toEqual(['Down', 'Down'])
     expect(await add(3)).toBe('answer 3')
     expect(tries).toEqual([[1, 2], [3]])
@@ -101,7 +101,7 @@ describe('a batch', () => {
   test('whose commit never started still answers those who wait', async () => {
     let down = true
     const { made } = carrier()
-    const add = batch<number, string>({ ...made, run: (take) => (down ? Promise.reject(new Down()) : made.run(take)) }, limits())
+    const add = createBatcher<number, string>({ ...made, run: (take) => (down ? Promise.reject(new Down()) : made.run(take)) }, limits())
     expect(await settled([1, 2, 3, 4, 5, 6].map(add))).toEqual(Array(6).fill('Down'))
     down = false
     expect(await add(7)).toBe('answer 7')
@@ -122,7 +122,7 @@ describe('a batch', () => {
             width,
             fail: (batched, commit) => (downs[commit] ? new Down() : batched.some(isPoison) ? new Poison() : null),
           })
-          const add = batch(made, limits({ most, mostBytes: 10, size: (n) => items[n]!.size, waiting: 8 }))
+          const add = createBatcher(made, limits({ maxItems: most, maxBytes: 10, sizeOf: (n) => items[n]!.size, maxWaiting: 8 }))
           const answered = new Map<number, string[]>()
           const promises: Promise<unknown>[] = []
           for (const [n, { pause }] of items.entries()) {

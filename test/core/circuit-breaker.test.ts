@@ -1,53 +1,60 @@
 /** The health of a lane: slow start, breaker, probes, the receiver's own pause. Pure. */
 
 import { describe, expect, test } from 'vitest'
-import { applySignals, DISABLED_PROBE_MS, gateOf, type Health, isForbidden, limitOf } from '../../src/core/circuit-breaker.ts'
-import type { Millis, Signal } from '../../src/core/model.ts'
+import {
+  applySignals,
+  concurrencyLimitOf,
+  DISABLED_PROBE_MS,
+  deliveryGateOf,
+  isAddressForbidden,
+  type LaneHealth,
+} from '../../src/core/circuit-breaker.ts'
+import type { HealthSignal, Millis } from '../../src/core/model.ts'
 import { fc } from '../support/chance.ts'
 
-type Lane = Health & { readonly cap: number | null }
+type Lane = LaneHealth & { readonly cap: number | null }
 const NOW = 1_800_000_000_000
 const fresh: Lane = { cap: 20, windowSize: 2, succeededAt: 0, failures: 0, probeMs: 0, blocked: 0, blockedSince: null, heldUntil: 0 }
-const say = (lane: Lane, signals: readonly Signal[], now: Millis = NOW): Lane =>
+const say = (lane: Lane, signals: readonly HealthSignal[], now: Millis = NOW): Lane =>
   applySignals(
     lane,
-    signals.map((signal) => ({ signal, askedMs: null, tookMs: 0 })),
+    signals.map((signal) => ({ signal, retryAfterMs: null, durationMs: 0 })),
     now,
   )
-const times = (n: number, signal: Signal): Signal[] => Array.from({ length: n }, () => signal)
+const times = (n: number, signal: HealthSignal): HealthSignal[] => Array.from({ length: n }, () => signal)
 const tripped = say(fresh, times(10, 'failure'))
 
 describe('slow start', () => {
   test('a lane starts at 2 in flight and doubles on each success up to its cap', () => {
     let lane = fresh
-    const seen = [limitOf(lane, NOW)]
+    const seen = [concurrencyLimitOf(lane, NOW)]
     for (let i = 0; i < 5; i++) {
       lane = say(lane, ['success'])
-      seen.push(limitOf(lane, NOW))
+      seen.push(concurrencyLimitOf(lane, NOW))
     }
     expect(seen).toEqual([2, 4, 8, 16, 20, 20])
   })
 
   test('a timeout halves it, never below 1', () => {
     const wide = say(fresh, times(4, 'success'))
-    expect(limitOf(say(wide, ['timeout']), NOW)).toBe(10)
-    expect(limitOf(say(wide, times(6, 'timeout')), NOW)).toBe(1)
+    expect(concurrencyLimitOf(say(wide, ['timeout']), NOW)).toBe(10)
+    expect(concurrencyLimitOf(say(wide, times(6, 'timeout')), NOW)).toBe(1)
   })
 
   test('with no success in its last 10 s it holds at most 2, and a success opens it again', () => {
     const wide = say(fresh, times(4, 'success'))
-    expect(limitOf(wide, NOW + 10_000)).toBe(20)
-    expect(limitOf(wide, NOW + 10_001)).toBe(2)
-    expect(limitOf(say(wide, ['success'], NOW + 60_000), NOW + 60_000)).toBe(20)
+    expect(concurrencyLimitOf(wide, NOW + 10_000)).toBe(20)
+    expect(concurrencyLimitOf(wide, NOW + 10_001)).toBe(2)
+    expect(concurrencyLimitOf(say(wide, ['success'], NOW + 60_000), NOW + 60_000)).toBe(20)
   })
 
   test('a lowered cap counts at once', () => {
-    expect(limitOf({ ...say(fresh, times(4, 'success')), cap: 3 }, NOW)).toBe(3)
+    expect(concurrencyLimitOf({ ...say(fresh, times(4, 'success')), cap: 3 }, NOW)).toBe(3)
   })
 
   test('a lane of tasks has no such limit', () => {
-    expect(limitOf({ ...fresh, windowSize: null, cap: 7 }, NOW)).toBe(7)
-    expect(limitOf({ ...fresh, windowSize: null, cap: null }, NOW)).toBe(null)
+    expect(concurrencyLimitOf({ ...fresh, windowSize: null, cap: 7 }, NOW)).toBe(7)
+    expect(concurrencyLimitOf({ ...fresh, windowSize: null, cap: null }, NOW)).toBe(null)
   })
 })
 
@@ -56,7 +63,7 @@ describe('the breaker', () => {
     expect(say(fresh, times(9, 'failure'))).toMatchObject({ probeMs: 0, heldUntil: 0 })
     expect(say(fresh, [...times(9, 'failure'), 'success', ...times(9, 'failure')]).probeMs).toBe(0)
     expect(tripped).toMatchObject({ probeMs: 5_000, heldUntil: NOW + 5_000 })
-    expect(limitOf(tripped, NOW)).toBe(1)
+    expect(concurrencyLimitOf(tripped, NOW)).toBe(1)
   })
 
   test('redirects, 429 and forbidden addresses do not close it', () => {
@@ -84,8 +91,8 @@ describe('the breaker', () => {
   test('a success opens it at 1 in flight, doubling', () => {
     const opened = say(tripped, ['success'], NOW + 5_000)
     expect(opened).toMatchObject({ probeMs: 0, failures: 0, windowSize: 1 })
-    expect(limitOf(opened, NOW + 5_000)).toBe(1)
-    expect(limitOf(say(opened, ['success'], NOW + 5_000), NOW + 5_000)).toBe(2)
+    expect(concurrencyLimitOf(opened, NOW + 5_000)).toBe(1)
+    expect(concurrencyLimitOf(say(opened, ['success'], NOW + 5_000), NOW + 5_000)).toBe(2)
   })
 
   test('a disabled endpoint is probed once an hour, however often that fails', () => {
@@ -100,13 +107,13 @@ describe('what the receiver asks', () => {
     const asked = applySignals(
       wide,
       [
-        { signal: 'neutral', askedMs: 30_000, tookMs: 0 },
-        { signal: 'neutral', askedMs: 10_000, tookMs: 0 },
+        { signal: 'neutral', retryAfterMs: 30_000, durationMs: 0 },
+        { signal: 'neutral', retryAfterMs: 10_000, durationMs: 0 },
       ],
       NOW,
     )
     expect(asked).toMatchObject({ heldUntil: NOW + 30_000, windowSize: 1, probeMs: 0 })
-    expect(limitOf(asked, NOW + 30_000)).toBe(1)
+    expect(concurrencyLimitOf(asked, NOW + 30_000)).toBe(1)
   })
 })
 
@@ -114,19 +121,19 @@ describe('a forbidden address', () => {
   test('three in a row over ten minutes are enough, fewer or faster are not, and any other answer starts anew', () => {
     const twice = say(fresh, times(2, 'blocked'))
     const later = NOW + 600_000
-    expect(isForbidden(say(twice, ['blocked'], later), later)).toBe(true)
-    expect(isForbidden(twice, later)).toBe(false)
-    expect(isForbidden(say(twice, ['blocked'], later - 1), later - 1)).toBe(false)
-    expect(isForbidden(say(twice, ['failure', 'blocked'], later), later)).toBe(false)
+    expect(isAddressForbidden(say(twice, ['blocked'], later), later)).toBe(true)
+    expect(isAddressForbidden(twice, later)).toBe(false)
+    expect(isAddressForbidden(say(twice, ['blocked'], later - 1), later - 1)).toBe(false)
+    expect(isAddressForbidden(say(twice, ['failure', 'blocked'], later), later)).toBe(false)
   })
 })
 
 test('whatever a lane hears: its limit stays between 1 and its cap, a pause never ends early, and a success always opens', () => {
-  const signal = fc.constantFrom<Signal>('success', 'failure', 'timeout', 'blocked', 'neutral')
+  const signal = fc.constantFrom<HealthSignal>('success', 'failure', 'timeout', 'blocked', 'neutral')
   const step = fc.record({
     signal,
-    askedMs: fc.option(fc.nat({ max: 90_000 })),
-    tookMs: fc.nat({ max: 20_000 }),
+    retryAfterMs: fc.option(fc.nat({ max: 90_000 })),
+    durationMs: fc.nat({ max: 20_000 }),
     passMs: fc.nat({ max: 20_000 }),
   })
   fc.assert(
@@ -137,12 +144,12 @@ test('whatever a lane hears: its limit stays between 1 and its cap, a pause neve
         now += passMs
         const before = lane
         lane = applySignals(lane, [said], now)
-        const limit = limitOf(lane, now)!
+        const limit = concurrencyLimitOf(lane, now)!
         expect(limit).toBeGreaterThanOrEqual(1)
         expect(limit).toBeLessThanOrEqual(cap)
         expect(lane.heldUntil).toBeGreaterThanOrEqual(before.heldUntil)
         expect(lane.probeMs > 0 && said.signal === 'success').toBe(false)
-        if (said.askedMs !== null) expect(lane.heldUntil).toBeGreaterThanOrEqual(now + said.askedMs)
+        if (said.retryAfterMs !== null) expect(lane.heldUntil).toBeGreaterThanOrEqual(now + said.retryAfterMs)
       }
     }),
   )
@@ -150,10 +157,10 @@ test('whatever a lane hears: its limit stays between 1 and its cap, a pause neve
 
 test('what a status lets through: nothing unverified or paused, a probe where it was disabled for failing, else nothing while disabled', () => {
   const active = { verifiedAt: 1, pausedAt: null, disabledAt: null, disabledReason: null }
-  expect(gateOf(active)).toBe('open')
-  expect(gateOf({ ...active, verifiedAt: null })).toBe('shut')
-  expect(gateOf({ ...active, pausedAt: 1 })).toBe('shut')
-  expect(gateOf({ ...active, disabledAt: 1, disabledReason: 'failing' })).toBe('probing')
-  expect(gateOf({ ...active, disabledAt: 1, disabledReason: 'failing', pausedAt: 1 })).toBe('shut')
-  expect(gateOf({ ...active, disabledAt: 1, disabledReason: 'gone' })).toBe('shut')
+  expect(deliveryGateOf(active)).toBe('open')
+  expect(deliveryGateOf({ ...active, verifiedAt: null })).toBe('shut')
+  expect(deliveryGateOf({ ...active, pausedAt: 1 })).toBe('shut')
+  expect(deliveryGateOf({ ...active, disabledAt: 1, disabledReason: 'failing' })).toBe('probing')
+  expect(deliveryGateOf({ ...active, disabledAt: 1, disabledReason: 'failing', pausedAt: 1 })).toBe('shut')
+  expect(deliveryGateOf({ ...active, disabledAt: 1, disabledReason: 'gone' })).toBe('shut')
 })

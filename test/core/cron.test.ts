@@ -1,11 +1,11 @@
 /** Which moments a pattern names, above all where clocks are put forward and back; and which of them are made after an outage. */
 import { describe, expect, test } from 'vitest'
-import { MAX_CAUGHT_UP, ON_TIME_MS, planTicks, readCron } from '../../src/core/cron.ts'
+import { MAX_CAUGHT_UP, ON_TIME_MS, parseCron, planTicks } from '../../src/core/cron.ts'
 import type { RingbackError } from '../../src/core/errors.ts'
 
 const ms = (time: string): number => Date.parse(time)
 function ticks(cron: string, timezone: string, after: string, count: number): string[] {
-  const recurrence = readCron(cron, timezone)
+  const recurrence = parseCron(cron, timezone)
   const times: string[] = []
   for (let at: number | null = ms(after); times.length < count && at !== null; ) {
     at = recurrence.after(at)
@@ -100,7 +100,7 @@ describe('a pattern', () => {
           '2026-10-24',
           '2026-10-31',
         ]) {
-          const recurrence = readCron(pattern, zone)
+          const recurrence = parseCron(pattern, zone)
           const found: number[] = []
           const end = ms(`${start}T00:00:00Z`) + 3 * 86_400_000
           for (let at = recurrence.after(ms(`${start}T00:00:00Z`)); at !== null && at <= end; at = recurrence.after(at)) found.push(at)
@@ -125,7 +125,7 @@ describe('a pattern', () => {
   ])('%j in %j is refused with a sentence', (cron, timezone, pointer, words) => {
     let refusal: RingbackError | undefined
     try {
-      readCron(cron, timezone)
+      parseCron(cron, timezone)
     } catch (error) {
       refusal = error as RingbackError
     }
@@ -134,7 +134,7 @@ describe('a pattern', () => {
 })
 
 describe('what is made when', () => {
-  const hourly = readCron('0 * * * *', 'UTC')
+  const hourly = parseCron('0 * * * *', 'UTC')
   const T = ms('2026-11-24T00:00:00Z')
   const HOUR = 3_600_000
   const at = (catchUp: 'none' | 'one' | 'all', nextAt: number, now: number, recurrence = hourly) =>
@@ -145,7 +145,7 @@ describe('what is made when', () => {
   })
 
   test('a tick is up to a minute late, as after a restart: that is no outage', () => {
-    const often = readCron('*/20 * * * * *', 'UTC')
+    const often = parseCron('*/20 * * * * *', 'UTC')
     for (const mode of ['none', 'one', 'all'] as const) {
       expect(at(mode, T, T + ON_TIME_MS)).toEqual({ times: [T], nextAt: T + HOUR })
       expect(at(mode, T, T + 50_000, often)).toEqual({ times: [T, T + 20_000, T + 40_000], nextAt: T + 60_000 })
@@ -161,7 +161,7 @@ describe('what is made when', () => {
 
   test('an outage of a year of seconds: all makes the latest 1,000, and takes no time to find them', () => {
     const now = T + 365 * 24 * HOUR
-    const { times, nextAt } = at('all', T, now, readCron('* * * * * *', 'Europe/Berlin'))
+    const { times, nextAt } = at('all', T, now, parseCron('* * * * * *', 'Europe/Berlin'))
     expect(times).toEqual(Array.from({ length: MAX_CAUGHT_UP }, (_, n) => now - (MAX_CAUGHT_UP - 1 - n) * 1_000))
     expect(nextAt).toBe(now + 1_000)
   })

@@ -1,6 +1,6 @@
 /** Who may hold how many of a node's slots. Pure. */
 import { describe, expect, test } from 'vitest'
-import { allowance, SlotShares } from '../../src/core/fair-share.ts'
+import { fairAllowance, SlotShares } from '../../src/core/fair-share.ts'
 import { fc } from '../support/chance.ts'
 
 /** A node, and who holds what of it. */
@@ -16,13 +16,13 @@ function node(total: number) {
     take(clientId: string, laneId: string, n: number): number {
       const got = slots.allot(free()).take(clientId, laneId, n)
       for (let i = 0; i < got; i++) {
-        slots.take({ clientId, laneId })
+        slots.acquire({ clientId, laneId })
         held.push({ clientId, laneId })
       }
       return got
     },
     give(which: number): void {
-      if (held.length > 0) slots.give(held.splice(which % held.length, 1)[0]!)
+      if (held.length > 0) slots.release(held.splice(which % held.length, 1)[0]!)
     },
   }
 }
@@ -45,8 +45,8 @@ describe('of 1,024 slots', () => {
 })
 
 test('whoever holds none gets one while any is free, and of the last one nobody is kept', () => {
-  expect(allowance(0, 1)).toBe(1)
-  expect(allowance(0, 0)).toBe(0)
+  expect(fairAllowance(0, 1)).toBe(1)
+  expect(fairAllowance(0, 0)).toBe(0)
   const one = node(1)
   expect(one.take('client_a', 'endpoint_a', 5)).toBe(1)
   expect(one.take('client_b', 'endpoint_b', 5)).toBe(0)
@@ -71,7 +71,7 @@ test('whatever comes and ends: who gets another holds at most three times what i
         if ('ends' in act) one.give(act.ends)
         else {
           const [client, lane] = [`c${act.client}`, `c${act.client}/l${act.lane}`]
-          const own = allowance(one.of(client), one.free())
+          const own = fairAllowance(one.of(client), one.free())
           const got = one.take(client, lane, act.n)
           if (got > 0) {
             expect(one.free()).toBeGreaterThanOrEqual(0)
@@ -86,7 +86,7 @@ test('whatever comes and ends: who gets another holds at most three times what i
           const gets = one.slots.allot(one.free()).take(clientId, laneId, 1) > 0
           // When nothing is free nobody is asked.
           if (one.free() > 0 && one.of(laneId) > 0) expect(refused).toBe(!gets)
-          expect(one.slots.opens([{ clientId, laneId }], one.free())).toBe(gets)
+          expect(one.slots.canServeAny([{ clientId, laneId }], one.free())).toBe(gets)
         }
       }
     }),

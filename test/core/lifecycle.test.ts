@@ -1,15 +1,23 @@
 /** The life of leased work: the table of transitions, in TypeScript and in SQL, and the one judge of how a try ended. */
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
-import { decide, judgeAnswer, parseRetryAfter, scheduled, type TryResult, transitions, type Verb } from '../../src/core/lifecycle.ts'
-import { type AttemptOutcome, isTerminal, type Outcome, type State, terminalStates } from '../../src/core/model.ts'
+import {
+  backoffFromSchedule,
+  decideOutcome,
+  evaluateResponse,
+  parseRetryAfter,
+  type TransitionName,
+  type TryResult,
+  transitions,
+} from '../../src/core/lifecycle.ts'
+import { type AttemptOutcome, isTerminal, type State, type TryOutcome, terminalStates } from '../../src/core/model.ts'
 import type { Store } from '../../src/store/interfaces.ts'
 import { exponential } from '../../src/tasks/define.ts'
 import { engines, type Ground, openGround } from '../support/stores.ts'
 import { addClient, addEndpoint, addTask, claim, claimOne, claimTasks, completed, findTask, undelivered } from '../support/work.ts'
 
 const states: readonly State[] = ['pending', 'running', ...terminalStates]
-const verbs = Object.keys(transitions) as Verb[]
-const next = (verb: Verb, from: State): State | undefined => (transitions[verb] as Partial<Record<State, State>>)[from]
+const verbs = Object.keys(transitions) as TransitionName[]
+const next = (verb: TransitionName, from: State): State | undefined => (transitions[verb] as Partial<Record<State, State>>)[from]
 const everyStateAndVerb = states.flatMap((from) => verbs.map((verb) => [verb, from, next(verb, from)] as const))
 
 const failure = { code: 'handler_error', message: 'it broke', details: null }
@@ -19,7 +27,7 @@ const outcomes = {
   release: { kind: 'release', delayMs: 0 },
   fail: { kind: 'fail', error: failure },
   cancel: { kind: 'cancel' },
-} as const satisfies Record<Outcome['kind'], Outcome>
+} as const satisfies Record<TryOutcome['kind'], TryOutcome>
 
 describe('the table of transitions', () => {
   test('what runs is left by verbs of the table alone, each of which is an outcome', () => {
@@ -51,7 +59,7 @@ describe.each(engines)('the table of transitions in %s', (engine) => {
       leased_until = ${state === 'running' ? 9_000_000_000_000 : 'null'} where id = '${id}'`)
 
   /** Each verb by all the doors that lead to it. */
-  const carryOut: Record<Verb, (id: string) => Promise<unknown>> = {
+  const carryOut: Record<TransitionName, (id: string) => Promise<unknown>> = {
     claim: () => claimTasks(store),
     complete: (id) => store.tasks.settle({ id, fence: 7, outcome: outcomes.complete }),
     retry: (id) => store.tasks.settle({ id, fence: 7, outcome: outcomes.retry }),
@@ -95,7 +103,7 @@ describe.each(engines)('the table of transitions in %s', (engine) => {
       ] as const) {
         const { id } = await addTask(store, { clientId: await addClient(store) })
         const task = (await claimTasks(store)).find((each) => each.id === id)!
-        const outcome = decide(task, ended, () => delayMs, clock)
+        const outcome = decideOutcome(task, ended, () => delayMs, clock)
         expect(await store.tasks.settle({ id, fence: task.fence, outcome })).toMatchObject({ kind: 'settled', value: { state: 'pending' } })
         const { dueAt } = await findTask(store, id)
         expect(Number.isInteger(dueAt)).toBe(true)
@@ -129,10 +137,10 @@ describe.each(engines)('the table of transitions in %s', (engine) => {
 describe('the judge', () => {
   const clock = { now: () => 1_000_000, random: () => 0.5 }
   const second = () => 1_000
-  const judge = (ended: TryResult, work: { tries?: number; maxTries?: number; deadlineAt?: number | null } = {}): Outcome =>
-    decide({ tries: 1, maxTries: 3, ...work }, ended, second, clock)
+  const judge = (ended: TryResult, work: { tries?: number; maxTries?: number; deadlineAt?: number | null } = {}): TryOutcome =>
+    decideOutcome({ tries: 1, maxTries: 3, ...work }, ended, second, clock)
 
-  test.each<[string, TryResult, Outcome]>([
+  test.each<[string, TryResult, TryOutcome]>([
     ['a result completes', { kind: 'returned', result: '1' }, { kind: 'complete', result: '1' }],
     ['a postponement gives the try back and waits', { kind: 'postponed', delayMs: 7 }, { kind: 'release', delayMs: 7 }],
     ['a cut by the shutdown gives the try back at once', { kind: 'interrupted' }, { kind: 'release', delayMs: 0 }],
@@ -174,11 +182,11 @@ describe('the judge', () => {
 
 describe('delays', () => {
   test('a schedule has one delay before each retry, its last one repeated, lengthened by up to a fifth and never shortened', () => {
-    const delays = scheduled([5, 30, 120])
+    const delays = backoffFromSchedule([5, 30, 120])
     expect([1, 2, 3, 4, 9].map((tries) => delays(tries, 0))).toEqual([5_000, 30_000, 120_000, 120_000, 120_000])
     expect(delays(1, 0.999999)).toBeLessThanOrEqual(6_000)
     expect(delays(1, 0.999999)).toBeGreaterThan(5_990)
-    expect(scheduled([])(1, 0.5)).toBe(0)
+    expect(backoffFromSchedule([])(1, 0.5)).toBe(0)
   })
 
   test('tasks wait 2, 8, 32, 128 s, jittered to between a half and the whole, at most an hour', () => {
@@ -238,7 +246,7 @@ describe('Retry-After', () => {
 describe('what an answer means', () => {
   const hour = 3_600_000
   const judged = (outcome: AttemptOutcome, httpStatus: number | null, retryAfterMs: number | null = null) =>
-    judgeAnswer({ outcome, httpStatus, error: null }, retryAfterMs)
+    evaluateResponse({ outcome, httpStatus, error: null }, retryAfterMs)
 
   test('a 2xx is delivered and shows that the endpoint works', () => {
     for (const status of [200, 201, 202, 204, 299])
@@ -292,7 +300,7 @@ describe('what an answer means', () => {
     })
     expect(judged('http_error', 503, 1_000)).toMatchObject({ ended: { notBeforeMs: 1_000 }, succeeded: false, holdMs: 1_000 })
     expect(judged('http_error', 503)).toMatchObject({ signal: 'failure', succeeded: false, holdMs: null })
-    expect(judged('http_error', 503).ended).not.toHaveProperty('notBeforeMs')
+    expect(judged('http_error', 503).tryResult).not.toHaveProperty('notBeforeMs')
   })
 
   test.each([400, 401, 403, 404, 408, 409, 422, 425, 500, 501, 502, 504, 599])(
@@ -309,7 +317,7 @@ describe('what an answer means', () => {
   )
 
   test.each(['timeout', 'dns', 'tls', 'connect', 'blocked'] as const)('%s is tried again on schedule, under its own name', (outcome) => {
-    const verdict = judgeAnswer({ outcome, httpStatus: null, error: 'what happened' }, null)
+    const verdict = evaluateResponse({ outcome, httpStatus: null, error: 'what happened' }, null)
     expect(verdict).toMatchObject({
       ended: { kind: 'threw', error: { code: outcome, message: 'what happened' } },
       signal: outcome === 'timeout' || outcome === 'blocked' ? outcome : 'failure',
@@ -317,7 +325,7 @@ describe('what an answer means', () => {
       disable: null,
       holdMs: null,
     })
-    expect(verdict.ended).not.toHaveProperty('permanent', true)
+    expect(verdict.tryResult).not.toHaveProperty('permanent', true)
   })
 
   test('an attempt cut by our own shutdown gives its try back and says nothing about the endpoint', () => {

@@ -8,7 +8,7 @@ import { openPostgres } from '../../src/store/postgres.ts'
 import { claim as claimScript } from '../../src/store/queue/claim.ts'
 import { newFairCursor } from '../../src/store/queue/fair-order.ts'
 import { queueOf } from '../../src/store/queue/task-types.ts'
-import { takingTasks } from '../../src/store/scripts/tasks.ts'
+import { taskTable } from '../../src/store/scripts/tasks.ts'
 import { openSqlite } from '../../src/store/sqlite.ts'
 import { defineTask } from '../../src/tasks/define.ts'
 import { explained, type Visit } from '../support/explain.ts'
@@ -48,7 +48,7 @@ describe.each(engines)('on %s', (engine) => {
     for (let round = 0; (await open()) > 0; round++) {
       const nodes = [store, await ground.anotherNode()]
       const claimed = await Promise.all(
-        nodes.flatMap((node, n) => [1, 2].map((m) => node.tasks.claim({ ...claim({ limit: 4, by: `boot_${n}_${m}` }), types }))),
+        nodes.flatMap((node, n) => [1, 2].map((m) => node.tasks.claim({ ...claim({ limit: 4, leasedBy: `boot_${n}_${m}` }), types }))),
       )
       const items = claimed.flatMap((one) => one.items)
       most = Math.max(most, await running('scarce.one'))
@@ -171,7 +171,7 @@ describe.each(engines)('on %s', (engine) => {
         const taken = await driver.write(writePriority.other, () => {
           visits.length = 0
           const queues = [{ id: queueOf('report.build'), cap: null }]
-          return explained(claimScript(takingTasks(LEASE_MS, 'boot_a', view), queues, 10, newFairCursor()), driver, visits)
+          return explained(claimScript(taskTable(LEASE_MS, 'boot_a', view), queues, 10, newFairCursor()), driver, visits)
         })
         expect(taken.taken.map((task) => task.id)).toEqual([id])
         await store.tasks.settle(completed(taken.taken[0]!))

@@ -174,7 +174,7 @@ test('A hundred claims that wait for the same cost one look in 15 seconds, and o
       await store.signing.putSettingIfAbsent({ name: 'rest', value: '' })
     }
   }
-  const asked = { types: [{ type: 'pulled.one', concurrency: null }], limit: 1, by: 'worker:1' }
+  const asked = { types: [{ type: 'pulled.one', concurrency: null }], limit: 1, leasedBy: 'worker:1' }
   const hungUp = new AbortController().signal
   const waiting = Array.from({ length: 100 }, () => claims.take(asked, 600_000, hungUp))
   await rest()

@@ -3,7 +3,7 @@ import { afterAll, afterEach, beforeAll, describe, expect, onTestFinished, test 
 import { systemClock } from '../../src/core/clock.ts'
 import { MAX_CAUGHT_UP } from '../../src/core/cron.ts'
 import type { Millis, Schedule } from '../../src/core/model.ts'
-import { createTicker, type Ticker } from '../../src/engine/cron-ticker.ts'
+import { type CronTicker, createCronTicker } from '../../src/engine/cron-ticker.ts'
 import { createOpenTaskBudget } from '../../src/engine/open-tasks.ts'
 import type { NewSchedule, Store } from '../../src/store/interfaces.ts'
 import { openStore } from '../../src/store/open.ts'
@@ -56,9 +56,9 @@ describe.each(engines)('Schedules on %s', (engine) => {
   const newTicker = (
     store: Store,
     given: { maxOpenTasks?: number; maxOpenTasksPerClient?: number; types?: Parameters<typeof createRegistry>[0] } = {},
-  ): Ticker => {
+  ): CronTicker => {
     const { maxOpenTasks = 1_000_000, maxOpenTasksPerClient = 1_000_000 } = given
-    const ticker = createTicker({
+    const ticker = createCronTicker({
       store,
       registry: given.types ? createRegistry(given.types) : registry,
       clock: systemClock(),
@@ -197,7 +197,7 @@ test.each(engines)('A tick on %s comes at its time: neither before it, nor by a 
   const { url, close } = engine === 'sqlite' ? sqlite() : await postgres()
   const clock = systemClock()
   const store = await openStore({ url, clock, publicUrl: () => 'https://tasks.example', retrySchedule: [5] })
-  const ticker = createTicker({ store, registry, clock, budget: ROOM, onError: () => {} })
+  const ticker = createCronTicker({ store, registry, clock, budget: ROOM, onError: () => {} })
   onTestFinished(async () => {
     await ticker.stop()
     await store.close()
@@ -260,7 +260,7 @@ test('An idle ticker asks four times a minute; one with a tick far away no often
       tick: async () => true,
     },
   }
-  const ticker = createTicker({ store, registry, clock, budget: ROOM, onError: () => {} })
+  const ticker = createCronTicker({ store, registry, clock, budget: ROOM, onError: () => {} })
   ticker.start()
   for (let second = 0; second < 600; second++) {
     clock.advance(1_000)

@@ -3,7 +3,7 @@ import { describe, expect, onTestFinished, test } from 'vitest'
 import { SlotShares } from '../../src/core/fair-share.ts'
 import type { Work } from '../../src/core/model.ts'
 import { type Interrupted, Pump, type WorkSource } from '../../src/engine/pump.ts'
-import type { Claimed, LeaseRef, Renewal } from '../../src/store/interfaces.ts'
+import type { ClaimResult, LeaseRef, Renewal } from '../../src/store/interfaces.ts'
 import { turns, until } from '../support/engine.ts'
 import { type ManualClock, manualClock } from '../support/manual-clock.ts'
 
@@ -11,7 +11,10 @@ const LEASE_MS = 30_000
 
 /** A source whose claims are scripted, and whose work runs until it is ended. */
 function source(
-  given: { claims?: ((limit: number) => Partial<Claimed<Work>> | Error)[]; renew?: (held: readonly LeaseRef[]) => readonly Renewal[] } = {},
+  given: {
+    claims?: ((limit: number) => Partial<ClaimResult<Work>> | Error)[]
+    renew?: (held: readonly LeaseRef[]) => readonly Renewal[]
+  } = {},
 ) {
   const limits: number[] = []
   const renewals: (readonly LeaseRef[])[] = []
@@ -24,7 +27,7 @@ function source(
       if (answer instanceof Error) throw answer
       return { items: [], nextInMs: null, more: false, ...answer }
     },
-    work: (item, signal) =>
+    process: (item, signal) =>
       new Promise((resolve, reject) => {
         const end = (error?: Error): void => {
           running.delete(item.id)
@@ -35,7 +38,7 @@ function source(
       }),
     async renew(held) {
       renewals.push(held)
-      return given.renew?.(held) ?? held.map(({ id }) => ({ id, kept: true, cancelRequested: false }))
+      return given.renew?.(held) ?? held.map(({ id }) => ({ id, renewed: true, cancelRequested: false }))
     },
   }
   return { made, limits, renewals, running }
@@ -134,7 +137,7 @@ describe('a pump', () => {
   test('renews every third of a lease what it holds, and interrupts what it lost or was asked to cancel', async () => {
     const { clock, renewals, running } = start({
       claims: [() => ({ items: items('kept', 'lost', 'unwanted') })],
-      renew: (held) => held.map(({ id }) => ({ id, kept: id !== 'lost', cancelRequested: id === 'unwanted' })),
+      renew: (held) => held.map(({ id }) => ({ id, renewed: id !== 'lost', cancelRequested: id === 'unwanted' })),
     })
     await until(() => running.size === 3)
     const signals = Object.fromEntries([...running].map(([id, { signal }]) => [id, signal]))
@@ -147,8 +150,8 @@ describe('a pump', () => {
       ['unwanted', 1],
     ])
     expect(signals.kept!.aborted).toBe(false)
-    expect((signals.lost!.reason as Interrupted).why).toBe('leaseLost')
-    expect((signals.unwanted!.reason as Interrupted).why).toBe('canceled')
+    expect((signals.lost!.reason as Interrupted).reason).toBe('leaseLost')
+    expect((signals.unwanted!.reason as Interrupted).reason).toBe('canceled')
     clock.advance(LEASE_MS / 3)
     await until(() => renewals.length === 2)
   })
@@ -161,7 +164,7 @@ describe('a pump', () => {
       claims: [() => ({ items: items(...ids.slice(0, 500)), more: true }), () => ({ items: items(...ids.slice(500)) })],
       renew(held) {
         if (down) throw new Error('store down')
-        return held.map(({ id }) => ({ id, kept: true, cancelRequested: false }))
+        return held.map(({ id }) => ({ id, renewed: true, cancelRequested: false }))
       },
     })
     await until(() => running.size === 700)
@@ -180,7 +183,7 @@ describe('a pump', () => {
     await until(() => running.size === 2)
     pump.interrupt('a', 'canceled')
     pump.interrupt('unknown', 'canceled')
-    expect((running.get('a')!.signal.reason as Interrupted).why).toBe('canceled')
+    expect((running.get('a')!.signal.reason as Interrupted).reason).toBe('canceled')
     expect(running.get('b')!.signal.aborted).toBe(false)
   })
 
@@ -200,7 +203,7 @@ describe('a pump', () => {
     expect(running.get('b')!.signal.aborted).toBe(false)
     clock.advance(1)
     await until(() => running.get('b')!.signal.aborted)
-    expect((running.get('b')!.signal.reason as Interrupted).why).toBe('shutdown')
+    expect((running.get('b')!.signal.reason as Interrupted).reason).toBe('shutdown')
     await turns(3)
     expect(stopped).toBe(false)
     running.get('b')!.end()
@@ -326,7 +329,7 @@ describe('a pump', () => {
     await until(() => pump.running === 0)
     pump.wake()
     await until(() => running.size === 1)
-    answer([{ id: 'a', kept: false, cancelRequested: false }])
+    answer([{ id: 'a', renewed: false, cancelRequested: false }])
     await turns(3)
     expect(running.get('a')!.signal.aborted).toBe(false)
     answer([])
@@ -340,7 +343,7 @@ describe('a pump', () => {
     const earlier = running.get('a')!
     pump.wake()
     await until(() => running.get('a') !== earlier)
-    expect((earlier.signal.reason as Interrupted).why).toBe('leaseLost')
+    expect((earlier.signal.reason as Interrupted).reason).toBe('leaseLost')
     const later = running.get('a')!
     expect(later.signal.aborted).toBe(false)
     earlier.end()

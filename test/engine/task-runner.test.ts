@@ -54,9 +54,9 @@ function openJanitor({ store, clock, pump }: Engine): Janitor {
     leaseMs: LEASE_MS,
     graceMs: 15_000,
     renew: () => pump.renew(),
-    auditKeptMs: 400 * 86_400_000,
-    leastKeptMs: 86_400_000,
-    newsKeptMs: 86_400_000,
+    auditRetentionMs: 400 * 86_400_000,
+    minRetentionMs: 86_400_000,
+    endpointEventRetentionMs: 86_400_000,
     holdMs: 86_400_000,
     onError: (error) => {
       throw error
@@ -380,7 +380,7 @@ describe('a cancel', () => {
     await engine.store.tasks.cancel({ id, clientId: null })
     await until(() => engine.runs.length === 1)
     expect(signal.reason).toBeInstanceOf(Interrupted)
-    expect((signal.reason as Interrupted).why).toBe('canceled')
+    expect((signal.reason as Interrupted).reason).toBe('canceled')
     expect(await findTask(engine.store, id)).toMatchObject({ state: 'canceled', error: null })
   })
 
@@ -441,7 +441,7 @@ describe('leases', () => {
     engine.sql(`update tasks set fence = fence + 1, leased_by = 'boot_other' where id = '${id}'`)
     await engine.pass(LEASE_MS / 3)
     await until(() => engine.runs.length === 1)
-    expect((signal.reason as Interrupted).why).toBe('leaseLost')
+    expect((signal.reason as Interrupted).reason).toBe('leaseLost')
     expect(engine.runs[0]!.outcome).toBe('stale')
     expect(await findTask(engine.store, id)).toMatchObject({ state: 'running', result: null, leasedBy: 'boot_other' })
   })
@@ -451,15 +451,15 @@ describe('leases', () => {
     const again = await add(engine, { maxTries: 2 })
     const last = await add(engine, { maxTries: 1 })
     const types = [{ type: TYPE, concurrency: null }]
-    await engine.store.tasks.claim({ limit: 10, leaseMs: LEASE_MS, by: 'boot_dead', types })
+    await engine.store.tasks.claim({ limit: 10, leaseMs: LEASE_MS, leasedBy: 'boot_dead', types })
     const janitor = openJanitor(engine)
-    expect(await janitor.rescue(null), 'not while its lease lasts').toBe(0)
-    expect(await janitor.rescue('boot_0'), 'but at once by the one that owns the store').toBe(2)
+    expect(await janitor.reclaim(null), 'not while its lease lasts').toBe(0)
+    expect(await janitor.reclaim('boot_0'), 'but at once by the one that owns the store').toBe(2)
     expect(await findTask(engine.store, again)).toMatchObject({ state: 'pending', tries: 1, dueAt: engine.clock.now() })
     expect(JSON.parse((await findTask(engine.store, again)).lastError!)).toMatchObject({ code: 'worker_lost' })
     expect(await errorOf(engine, last)).toMatchObject({ code: 'worker_lost' })
     janitor.start()
-    await engine.store.tasks.claim({ limit: 10, leaseMs: LEASE_MS, by: 'boot_dead', types })
+    await engine.store.tasks.claim({ limit: 10, leaseMs: LEASE_MS, leasedBy: 'boot_dead', types })
     await engine.pass(LEASE_MS * 1.5, 5_000)
     expect(await errorOf(engine, again), 'within one lease and one sweep').toMatchObject({ code: 'worker_lost' })
     janitor.stop()
@@ -684,7 +684,7 @@ describe('a drain', () => {
     await engine.pass(1)
     await engine.pass(1_000)
     await stopped
-    expect((signal.reason as Interrupted).why).toBe('shutdown')
+    expect((signal.reason as Interrupted).reason).toBe('shutdown')
     expect(await findTask(engine.store, id)).toMatchObject({ state: 'pending', tries: 0, leasedBy: null, dueAt: expect.any(Number) })
     expect((await findTask(engine.store, id)).dueAt).toBeLessThanOrEqual(engine.clock.now())
   })

@@ -1,7 +1,7 @@
 /** Every code of the closed list is answered to somebody: each row is a request that is refused with it. */
 import { readFileSync } from 'node:fs'
 import { afterAll, beforeAll, expect, test } from 'vitest'
-import { type ErrorCode, statuses } from '../../src/core/errors.ts'
+import { type ErrorCode, errorStatuses } from '../../src/core/errors.ts'
 import { createRegistry, defineTask } from '../../src/tasks/define.ts'
 import { judgeBy } from '../support/document.ts'
 import { type Answer, anything, type Client, type Kit, openKit, report } from './kit.ts'
@@ -96,7 +96,12 @@ async function broken(path: string, overrides: Parameters<typeof openKit>[0]): P
 
 test.each(Object.keys(provoked) as ErrorCode[])('%s is answered, as the document says it', async (code) => {
   const { status, json, headers, text } = await provoked[code]!()
-  expect([json.code, status, json.status, json.type]).toEqual([code, statuses[code], statuses[code], `urn:ringback:problem:${code}`])
+  expect([json.code, status, json.status, json.type]).toEqual([
+    code,
+    errorStatuses[code],
+    errorStatuses[code],
+    `urn:ringback:problem:${code}`,
+  ])
   expect(headers.get('content-type')).toBe('application/problem+json')
   expect(json.detail).toMatch(/^\S.+[.!]$/)
   expect(json.requestId).toBe(headers.get('x-request-id'))
@@ -111,6 +116,6 @@ test.each(Object.keys(provoked) as ErrorCode[])('%s is answered, as the document
 test('No code is left out but those that the reference calls reserved', () => {
   const reference = readFileSync(new URL('../../docs/reference/errors.md', import.meta.url), 'utf8')
   const reserved = [...reference.matchAll(/^\| \d{3} \| `(\w+)` \| Reserved/gm)].map(([, code]) => code!)
-  const left = Object.keys(statuses).filter((code) => !(code in provoked))
+  const left = Object.keys(errorStatuses).filter((code) => !(code in provoked))
   expect(left.filter((code) => !reserved.includes(code))).toEqual([])
 })

@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { RingbackError, statuses } from '../../src/core/errors.ts'
+import { errorStatuses, RingbackError } from '../../src/core/errors.ts'
 import { anything, type Client, type Kit, openKit, PUBLIC_URL, REPORT, report } from './kit.ts'
 
 let kit: Kit
@@ -73,7 +73,7 @@ describe('Of two faults the one that stands first in the contract is answered:',
   ])('%s', async (_, code, who, method, path, body, headers) => {
     const caller = who === 'client' ? client : who === 'reader' ? await kit.newClient({ scopes: ['endpoints:read'] }) : kit.stranger
     const answer = await caller.call(method, path, body, headers)
-    expect(answer.json).toMatchObject({ code, status: statuses[code as keyof typeof statuses] })
+    expect(answer.json).toMatchObject({ code, status: errorStatuses[code as keyof typeof errorStatuses] })
   })
 
   test('an endpoint that has changed before the schema of the change', async () => {

@@ -132,7 +132,7 @@ export async function openKit(overrides: Partial<AppOptions> = {}): Promise<Kit>
   const claimed = new Map<string, Task>()
   const claim = async (id?: string): Promise<Task> => {
     const types = options.registry.list().map(({ type }) => ({ type, concurrency: null }))
-    const { items } = await store.tasks.claim({ types, limit: 200, leaseMs: 600_000, by: 'boot_test' })
+    const { items } = await store.tasks.claim({ types, limit: 200, leaseMs: 600_000, leasedBy: 'boot_test' })
     for (const task of items) claimed.set(task.id, task)
     const task = claimed.get(id ?? [...claimed.keys()][0] ?? '')
     if (!task) throw new Error(`the task ${id} could not be claimed`)

@@ -3,7 +3,7 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { expect, onTestFinished, test } from 'vitest'
-import { audit } from '../../src/cli/operations.ts'
+import { runCheck } from '../../src/cli/operations.ts'
 import { parseConfig } from '../../src/config/config.ts'
 import { seededRandom, startLoad } from '../support/load.ts'
 import { openReceiver } from '../support/receiver.ts'
@@ -47,7 +47,7 @@ test('a copy made under load is a whole store elsewhere: audited without a fault
   expect(more.status).toBe('completed')
   const config = parseConfig({ env: {}, options: { databaseUrl: elsewhere } })
   await eventually('everything ended', async () => {
-    const { violations, counts, owed } = await audit(config, 10)
+    const { violations, counts, owed } = await runCheck(config, 10)
     expect(violations.first).toEqual([])
     return counts.liveTasks === 0 && owed.length === 0
   })

@@ -6,7 +6,7 @@ import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import type { LogLevel } from '../../src/config/settings.ts'
 import { systemClock } from '../../src/core/clock.ts'
-import { logAttempt, logRun, type OpenLog, openLog } from '../../src/observe/log.ts'
+import { type LogHandle, logAttempt, logRun, openLog } from '../../src/observe/log.ts'
 
 const run = {
   taskId: 'task_1',
@@ -38,7 +38,7 @@ afterEach(() => {
 })
 
 /** The lines that `write` leaves in the log, once it is closed. */
-async function logged(level: LogLevel, write: (open: OpenLog) => void): Promise<Record<string, unknown>[]> {
+async function logged(level: LogLevel, write: (open: LogHandle) => void): Promise<Record<string, unknown>[]> {
   const path = join(folder, 'log')
   const fd = openSync(path, 'w')
   const open = openLog({ level, clock: { ...systemClock(), wall: () => 1_795_341_605_120 }, fd })

@@ -13,7 +13,7 @@ import { migrateCommand } from '../../src/cli/migrate.ts'
 import { restoreCommand } from '../../src/cli/restore.ts'
 import { serveCommand } from '../../src/cli/serve.ts'
 import { settings } from '../../src/config/settings.ts'
-import { statuses } from '../../src/core/errors.ts'
+import { errorStatuses } from '../../src/core/errors.ts'
 import { transitions } from '../../src/core/lifecycle.ts'
 import { auditActions, defaultEvents, endpointEventTypes, taskEventTypes, terminalStates } from '../../src/core/model.ts'
 import * as shapes from '../../src/http/shapes/index.ts'
@@ -58,14 +58,14 @@ describe('the reference of errors', () => {
 
   test('lists every code with its status, and no other', () => {
     expect(sorted(rows.map(([status, code]) => `${code} ${status}`))).toEqual(
-      sorted(Object.entries(statuses).map(([code, status]) => `${code} ${status}`)),
+      sorted(Object.entries(errorStatuses).map(([code, status]) => `${code} ${status}`)),
     )
   })
 
   test('says "Reserved" of the codes that nothing answers with, and of those alone', () => {
     const used = new Set([...source.matchAll(/RingbackError\(\s*'(\w+)'/g)].map(([, code]) => code!))
     expect(sorted(rows.filter(([, , advice]) => advice!.startsWith('Reserved')).map(([, code]) => code!))).toEqual(
-      sorted(Object.keys(statuses).filter((code) => !used.has(code))),
+      sorted(Object.keys(errorStatuses).filter((code) => !used.has(code))),
     )
   })
 

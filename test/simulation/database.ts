@@ -161,8 +161,8 @@ export function openShared(
       })
       return {
         dialect: sqliteDialect,
-        refusal: null,
-        width: 1,
+        writeError: null,
+        maxConcurrentWrites: 1,
         write: (_order, make) =>
           there((tells) => {
             if (!sabotage?.late) return transact(name, make(), tells)
@@ -182,7 +182,7 @@ export function openShared(
           }),
         read: (script) => there(() => connection.run(script)),
         isUnavailable: () => false,
-        blames: (error) => error instanceof Database.SqliteError && error.code.startsWith('SQLITE_CONSTRAINT'),
+        isItemError: (error) => error instanceof Database.SqliteError && error.code.startsWith('SQLITE_CONSTRAINT'),
         notify: tell,
         onNotify(listener) {
           own.add(listener)

@@ -1,5 +1,5 @@
 /** The clock of a simulated machine, and the clock its processes live by. */
-import { type Clock, slewed, stamps } from '../../src/core/clock.ts'
+import { type Clock, createStampCounter, slewedNow } from '../../src/core/clock.ts'
 import type { Millis } from '../../src/core/model.ts'
 import type { Owner, World } from './world.ts'
 
@@ -34,7 +34,7 @@ const GRAIN_MS: Millis = 0.001
 export function createLife(world: World, machine: Machine): Life {
   let slept = 0
   const monotonic = (): Millis => world.now() - slept
-  const now = slewed(machine.wall, monotonic)
+  const now = slewedNow(machine.wall, monotonic)
   const life: Life = {
     alive: true,
     stalledUntil: 0,
@@ -45,7 +45,7 @@ export function createLife(world: World, machine: Machine): Life {
     clock: {
       now,
       wall: () => machine.wall(),
-      stamp: stamps(now),
+      stamp: createStampCounter(now),
       random: world.random,
       bytes: world.bytes,
       after(ms, wake) {

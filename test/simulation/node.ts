@@ -6,12 +6,12 @@ import type { Millis } from '../../src/core/model.ts'
 import { createJanitor } from '../../src/engine/chores/janitor.ts'
 import { createDispatcher } from '../../src/engine/dispatcher.ts'
 import { CANCEL_GRACE_MS } from '../../src/engine/run-try.ts'
-import { createScheduler } from '../../src/engine/task-runner.ts'
+import { createTaskRunner } from '../../src/engine/task-runner.ts'
 import { createApp } from '../../src/http/app.ts'
 import { createClaims } from '../../src/http/live/claims.ts'
 import { createWaits } from '../../src/http/live/waits.ts'
 import type { Store } from '../../src/store/interfaces.ts'
-import { bind } from '../../src/store/open.ts'
+import { bindStore } from '../../src/store/open.ts'
 import { createRegistry } from '../../src/tasks/define.ts'
 import type { ActiveKey } from '../../src/webhook/keys.ts'
 import type { Transport } from '../../src/webhook/transport.ts'
@@ -88,7 +88,7 @@ export function startBoot(setup: Setup, machine: Machine, name: string): Boot {
     if (!isStoreFailure(error)) world.violated(`${name} met an error nobody caused: ${(error as Error)?.stack ?? error}`)
   }
   const keepMs = (): Millis => setup.keepMs
-  const bound = bind(shared.driver(name, life, weather), { clock, publicUrl, retrySchedule: RETRY_SCHEDULE, keepMs }, () => {})
+  const bound = bindStore(shared.driver(name, life, weather), { clock, publicUrl, retrySchedule: RETRY_SCHEDULE, keepMs }, () => {})
   const store: Store = {
     ...bound,
     maintenance: {
@@ -101,10 +101,10 @@ export function startBoot(setup: Setup, machine: Machine, name: string): Boot {
     },
   }
   const boot = newId(clock, 'boot')
-  const common = { store, clock, boot, leaseMs, onError }
+  const common = { store, clock, bootId: boot, leaseMs, onError }
   const log = { info() {}, warn() {} }
   const registry = createRegistry(taskTypes(clock, (run) => shared.auditor.started(name, run)))
-  const scheduler = createScheduler({
+  const scheduler = createTaskRunner({
     ...common,
     registry,
     concurrency: setup.concurrency,
@@ -128,9 +128,9 @@ export function startBoot(setup: Setup, machine: Machine, name: string): Boot {
     renew: () => Promise.all([scheduler.renew(), dispatcher.renew()]),
     registry,
     holdMs: setup.holdMs,
-    auditKeptMs: 400 * 86_400_000,
-    leastKeptMs: setup.keepMs,
-    newsKeptMs: setup.keepMs,
+    auditRetentionMs: 400 * 86_400_000,
+    minRetentionMs: setup.keepMs,
+    endpointEventRetentionMs: setup.keepMs,
   })
   const waits = createWaits({ store, clock })
   const claims = createClaims({ store, clock, leaseMs, onError })
@@ -157,7 +157,7 @@ export function startBoot(setup: Setup, machine: Machine, name: string): Boot {
   store.notifications.onWork((kind) => (kind === 'task' ? scheduler : dispatcher).wake())
   store.notifications.onCancelRequest((id) => scheduler.interrupt(id, 'canceled'))
   const start = async (): Promise<void> => {
-    await janitor.rescue(setup.alone ? boot : null)
+    await janitor.reclaim(setup.alone ? boot : null)
     scheduler.start()
     dispatcher.start()
     janitor.start()

@@ -5,7 +5,7 @@
 
 import { createEncryptor } from '../../src/core/encryption.ts'
 import type { Millis } from '../../src/core/model.ts'
-import { walkStore } from '../../src/store/check/check.ts'
+import { runChecks } from '../../src/store/check/check.ts'
 import type { ActiveKey } from '../../src/webhook/keys.ts'
 import { createClients } from './clients.ts'
 import { openShared, type Sabotage, type Weather } from './database.ts'
@@ -182,7 +182,7 @@ export async function simulate(seed: number, { empty, key }: Ground, sabotage: S
   /** Between any two commits, in the middle of everything, the whole store is sound. What was planted is to be found by the sentences above. */
   const holdsNow = async (): Promise<void> => {
     if (sabotage) return
-    const { violations } = await walkStore(shared, { sweptWithinMs: Infinity, keptMs: setup.keepMs, limit: 3 })
+    const { violations } = await runChecks(shared, { leaseGraceMs: Infinity, retentionMs: setup.keepMs, limit: 3 })
     for (const { sentence } of violations.first) world.violated(`an audit finds: ${sentence}`)
   }
 

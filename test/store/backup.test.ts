@@ -15,7 +15,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import Database from 'better-sqlite3'
 import { beforeEach, describe, expect, onTestFinished, test } from 'vitest'
-import { audit, backup, restore } from '../../src/cli/operations.ts'
+import { backupDatabase, restoreDatabase, runCheck } from '../../src/cli/operations.ts'
 import { parseConfig } from '../../src/config/config.ts'
 import { systemClock } from '../../src/core/clock.ts'
 import { createEncryptor } from '../../src/core/encryption.ts'
@@ -32,7 +32,7 @@ beforeEach(() => {
 const configOf = (name: string, options: object = { masterKey }) =>
   parseConfig({ env: {}, options: { databaseUrl: `file:${join(folder, name)}`, ...options } })
 const open = async (name: string, owner = false) => {
-  const store = await openStore({ url: `file:${join(folder, name)}`, clock, publicUrl: () => '', retrySchedule: [], owner })
+  const store = await openStore({ url: `file:${join(folder, name)}`, clock, publicUrl: () => '', retrySchedule: [], exclusive: owner })
   onTestFinished(() => store.close().catch(() => {}))
   return store
 }
@@ -50,9 +50,11 @@ describe('a copy', () => {
   test('holds what the store held, is its owner’s alone, and leaves nothing else behind', async () => {
     const { taskId, clientId } = await made('a.db')
     const to = join(folder, 'copies', 'b.db')
-    await expect(backup(configOf('a.db'), to, false)).rejects.toMatchObject({ message: expect.stringContaining('cannot be written') })
+    await expect(backupDatabase(configOf('a.db'), to, false)).rejects.toMatchObject({
+      message: expect.stringContaining('cannot be written'),
+    })
     const there = join(folder, 'b.db')
-    await backup(configOf('a.db'), there, false)
+    await backupDatabase(configOf('a.db'), there, false)
     expect(statSync(there).mode & 0o777).toBe(0o600)
     expect(readdirSync(folder).filter((name) => name.startsWith('b.db'))).toEqual(['b.db'])
     const store = await open('b.db')
@@ -63,7 +65,7 @@ describe('a copy', () => {
     const { taskId, clientId } = await made('a.db')
     const to = join(folder, 'b.db')
     writeFileSync(to, 'mine')
-    await expect(backup(configOf('a.db'), to, false)).rejects.toMatchObject({
+    await expect(backupDatabase(configOf('a.db'), to, false)).rejects.toMatchObject({
       name: 'StartupError',
       message: expect.stringMatching(/b\.db" is there already: .*--overwrite/),
     })
@@ -71,7 +73,7 @@ describe('a copy', () => {
     const store = await open('a.db')
     await store.tasks.cancel({ id: taskId, clientId })
     await store.tasks.erase({ id: taskId, clientId })
-    await backup(configOf('a.db'), to, true)
+    await backupDatabase(configOf('a.db'), to, true)
     expect(readFileSync(to).includes('a secret of mine')).toBe(false)
   })
 
@@ -79,10 +81,10 @@ describe('a copy', () => {
     const { taskId } = await made('a.db')
     symlinkSync(join(folder, 'a.db'), join(folder, 'alias.db'))
     for (const name of ['a.db', 'alias.db']) {
-      await expect(backup(configOf('a.db'), join(folder, name), true)).rejects.toMatchObject({
+      await expect(backupDatabase(configOf('a.db'), join(folder, name), true)).rejects.toMatchObject({
         message: expect.stringContaining('the database itself'),
       })
-      await expect(restore(configOf('a.db'), join(folder, name), true)).rejects.toMatchObject({
+      await expect(restoreDatabase(configOf('a.db'), join(folder, name), true)).rejects.toMatchObject({
         message: expect.stringContaining('the database itself'),
       })
     }
@@ -96,17 +98,19 @@ describe('a copy', () => {
     mkdirSync(join(folder, 'dead'))
     for (const name of ['a.db', 'a.db-wal']) copyFileSync(join(folder, name), join(folder, 'dead', name))
     expect(statSync(join(folder, 'dead', 'a.db-wal')).size).toBeGreaterThan(0)
-    await backup(configOf('dead/a.db'), join(folder, 'b.db'), false)
-    for (const name of ['dead/a.db', 'b.db']) expect((await audit(configOf(name), 10)).counts.tasks, name).toBe(6)
+    await backupDatabase(configOf('dead/a.db'), join(folder, 'b.db'), false)
+    for (const name of ['dead/a.db', 'b.db']) expect((await runCheck(configOf(name), 10)).counts.tasks, name).toBe(6)
   })
 
   test('of what is no database, or not there, is refused with a sentence', async () => {
-    await expect(backup(configOf('none.db'), join(folder, 'b.db'), false)).rejects.toMatchObject({
+    await expect(backupDatabase(configOf('none.db'), join(folder, 'b.db'), false)).rejects.toMatchObject({
       message: expect.stringContaining('there is no database'),
     })
     expect(existsSync(join(folder, 'none.db'))).toBe(false)
-    expect(() => backup(configOf('', { masterKey, databaseUrl: 'postgres://localhost/x' }), 'b.db', false)).toThrow(/pg_dump/)
-    await expect(restore(configOf('', { masterKey, databaseUrl: 'postgres://localhost/x' }), 'b.db', false)).rejects.toThrow(/pg_restore/)
+    expect(() => backupDatabase(configOf('', { masterKey, databaseUrl: 'postgres://localhost/x' }), 'b.db', false)).toThrow(/pg_dump/)
+    await expect(restoreDatabase(configOf('', { masterKey, databaseUrl: 'postgres://localhost/x' }), 'b.db', false)).rejects.toThrow(
+      /pg_restore/,
+    )
   })
 })
 
@@ -114,22 +118,22 @@ describe('a restore', () => {
   test('is refused while a server owns the store, and over a store that is there, which stays as it is', async () => {
     await made('a.db')
     const copy = join(folder, 'copy.db')
-    await backup(configOf('a.db'), copy, false)
+    await backupDatabase(configOf('a.db'), copy, false)
     const owner = await open('a.db', true)
     const { id: later } = await addTask(owner, { clientId: await addClient(owner) })
-    await expect(restore(configOf('a.db'), copy, true)).rejects.toMatchObject({
+    await expect(restoreDatabase(configOf('a.db'), copy, true)).rejects.toMatchObject({
       name: 'StartupError',
       message: expect.stringContaining('another process serves'),
     })
     await owner.close()
-    await expect(restore(configOf('a.db'), copy, false)).rejects.toMatchObject({ message: expect.stringContaining('--overwrite') })
+    await expect(restoreDatabase(configOf('a.db'), copy, false)).rejects.toMatchObject({ message: expect.stringContaining('--overwrite') })
     expect(await (await open('a.db')).tasks.find(later, null)).toMatchObject({ kind: 'found' })
   })
 
   test('over another store leaves nothing of it, not even the log it had not merged yet', async () => {
     const { taskId } = await made('a.db')
     const copy = join(folder, 'copy.db')
-    await backup(configOf('a.db'), copy, false)
+    await backupDatabase(configOf('a.db'), copy, false)
     const { taskId: other } = await made('b.db')
     // Somebody died here: the log stays.
     const db = new Database(join(folder, 'b.db'))
@@ -137,7 +141,7 @@ describe('a restore', () => {
     held.exec('begin; select * from tasks')
     db.exec(`update tasks set priority = 7`)
     expect(statSync(join(folder, 'b.db-wal')).size).toBeGreaterThan(0)
-    await restore(configOf('b.db'), copy, true)
+    await restoreDatabase(configOf('b.db'), copy, true)
     held.close()
     db.close()
     const store = await open('b.db')
@@ -148,9 +152,9 @@ describe('a restore', () => {
   test('of a damaged copy, one of a newer version, one sealed with another key, or a database in use is refused', async () => {
     await made('a.db')
     const copy = join(folder, 'copy.db')
-    await backup(configOf('a.db'), copy, false)
+    await backupDatabase(configOf('a.db'), copy, false)
     const refused = (message: RegExp, options?: object) =>
-      expect(restore(configOf('new.db', options), copy, false)).rejects.toMatchObject({
+      expect(restoreDatabase(configOf('new.db', options), copy, false)).rejects.toMatchObject({
         name: 'StartupError',
         message: expect.stringMatching(message),
       })

@@ -3,7 +3,7 @@ import { afterEach, describe, expect, onTestFinished, test, vi } from 'vitest'
 import { systemClock } from '../../src/core/clock.ts'
 import type { Millis } from '../../src/core/model.ts'
 import { createJanitor } from '../../src/engine/chores/janitor.ts'
-import { createTicker } from '../../src/engine/cron-ticker.ts'
+import { createCronTicker } from '../../src/engine/cron-ticker.ts'
 import type { NewSchedule, Store } from '../../src/store/interfaces.ts'
 import { openStore } from '../../src/store/open.ts'
 import { createRegistry, defineTask } from '../../src/tasks/define.ts'
@@ -74,9 +74,9 @@ describe.each(engines)('A node’s clock that is set by an hour, on %s,', (engin
       registry: createRegistry([]),
       leaseMs: LEASE_MS,
       graceMs: 15_000,
-      auditKeptMs: 400 * 86_400_000,
-      leastKeptMs: HOUR,
-      newsKeptMs: HOUR,
+      auditRetentionMs: 400 * 86_400_000,
+      minRetentionMs: HOUR,
+      endpointEventRetentionMs: HOUR,
       holdMs: HOUR,
     }
     const janitor = createJanitor({ ...sweeping, renew: async () => {}, onError: () => {} })
@@ -85,7 +85,7 @@ describe.each(engines)('A node’s clock that is set by an hour, on %s,', (engin
       await addTask(store, { clientId, deadlineAt: (await store.now()) + 10 * 60_000 })
       const task = await claimOne(store)
       step(ms)
-      expect(await janitor.rescue(null)).toBe(0)
+      expect(await janitor.reclaim(null)).toBe(0)
       expect(await store.maintenance.endOverdue({ limit: 10, graceMs: 0 }), 'a deadline in ten minutes is still to come').toBe(0)
       expect(await store.maintenance.renew({ kind: 'task', held: [task], leaseMs: LEASE_MS })).toMatchObject([{ kept: true }])
       const { leasedUntil } = (await store.tasks.findMany([task.id]))[0]!
@@ -97,7 +97,7 @@ describe.each(engines)('A node’s clock that is set by an hour, on %s,', (engin
   test('makes no tick twice, none before its time, and leaves none out', async () => {
     const store = await openNode(engine)
     const clientId = await addClient(store)
-    const ticker = createTicker({ store, registry, clock: systemClock(), budget: ROOM, onError: () => {} })
+    const ticker = createCronTicker({ store, registry, clock: systemClock(), budget: ROOM, onError: () => {} })
     const start = Math.ceil((await store.now()) / 1_000) * 1_000
     await store.schedules.add({ schedule: newSchedule({ clientId, cron: '* * * * * *', catchUp: 'none', nextAt: start }), max: MANY })
     const daily = added(
@@ -133,7 +133,7 @@ test('The clock of a PostgreSQL server that is set forward and back by an hour m
   onTestFinished(() => ground.close())
   const { store } = ground
   const clientId = await addClient(store)
-  const ticker = createTicker({ store, registry, clock: systemClock(), budget: ROOM, onError: () => {} })
+  const ticker = createCronTicker({ store, registry, clock: systemClock(), budget: ROOM, onError: () => {} })
   onTestFinished(() => ticker.stop())
   ticker.start()
   const first = Math.floor((await store.now()) / 60_000) * 60_000 + 30 * 60_000

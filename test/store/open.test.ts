@@ -33,7 +33,7 @@ async function freshUrl(engine: Engine): Promise<string> {
   return url
 }
 async function open(url: string, owner = false): Promise<Store> {
-  const store = await openStore({ url, clock: systemClock(), publicUrl: () => '', retrySchedule: [], owner })
+  const store = await openStore({ url, clock: systemClock(), publicUrl: () => '', retrySchedule: [], exclusive: owner })
   onTestFinished(() => store.close().catch(() => {}))
   return store
 }

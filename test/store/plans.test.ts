@@ -3,24 +3,24 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { systemClock } from '../../src/core/clock.ts'
 import type { Task } from '../../src/core/model.ts'
 import { type Driver, writePriority } from '../../src/store/driver.ts'
-import type { Allotment, OpenMark } from '../../src/store/interfaces.ts'
+import type { Allotment, OpenTaskCursor } from '../../src/store/interfaces.ts'
 import { openPostgres } from '../../src/store/postgres.ts'
-import { admit, claim, type LentSlots, repairLanes } from '../../src/store/queue/claim.ts'
+import { admitStarts, claim, type LentSlots, repairLanes } from '../../src/store/queue/claim.ts'
 import { newFairCursor } from '../../src/store/queue/fair-order.ts'
 import { findExpired, renew } from '../../src/store/queue/leases.ts'
 import { queueOf } from '../../src/store/queue/task-types.ts'
 import type { Script } from '../../src/store/script.ts'
 import { countBulk } from '../../src/store/scripts/bulk.ts'
 import { findTerminalEvents } from '../../src/store/scripts/changes.ts'
-import { DELIVERIES, deliveryTable, settleDeliveries } from '../../src/store/scripts/deliveries.ts'
+import { DELIVERY_QUEUE, deliveryTable, settleDeliveries } from '../../src/store/scripts/deliveries.ts'
 import { changeEndpoint, addEndpoint as insertEndpoint, removeEndpoint } from '../../src/store/scripts/endpoints.ts'
 import { eraseClient, removeClient } from '../../src/store/scripts/erasure.ts'
 import { announceFailing, expireDeliveries } from '../../src/store/scripts/health.ts'
 import { callbackStatuses, countOpenTasks } from '../../src/store/scripts/lists.ts'
 import { countReplay } from '../../src/store/scripts/replay.ts'
-import { ageNews, sweepLanes } from '../../src/store/scripts/retention.ts'
+import { pruneEndpointEvents, sweepLanes } from '../../src/store/scripts/retention.ts'
 import { findDueSchedules, tick } from '../../src/store/scripts/schedules.ts'
-import { endOverdue, eraseTask, reportProgress, settleTasks, takingTasks } from '../../src/store/scripts/tasks.ts'
+import { endOverdue, eraseTask, reportProgress, settleTasks, taskTable } from '../../src/store/scripts/tasks.ts'
 import { openSqlite } from '../../src/store/sqlite.ts'
 import { explained, type Visit } from '../support/explain.ts'
 import { manualClock } from '../support/manual-clock.ts'
@@ -121,7 +121,7 @@ describe.each(looks)(`with ${backlog} rows in the lanes of others, on %s, which 
       const { store } = ground
       const { id } = await addTask(store, { clientId: quiet })
       const queues = [{ id: queueOf('report.build'), cap: state === 'as loaded' ? null : 1_000 }]
-      const claimed = await measure(() => claim(takingTasks(30_000, 'boot_a', view), queues, 10, newFairCursor()))
+      const claimed = await measure(() => claim(taskTable(30_000, 'boot_a', view), queues, 10, newFairCursor()))
       expect(claimed.answer.taken.map((task) => task.id)).toEqual([id])
       expectFew(claimed.visits)
       const [task] = claimed.answer.taken
@@ -132,7 +132,7 @@ describe.each(looks)(`with ${backlog} rows in the lanes of others, on %s, which 
       expect((await store.tasks.findMany([id]))[0]!.state).toBe('completed')
 
       const sending = await measure(() =>
-        claim(deliveryTable(30_000, 'boot_a', view), [{ id: DELIVERIES, cap: null }], 10, newFairCursor()),
+        claim(deliveryTable(30_000, 'boot_a', view), [{ id: DELIVERY_QUEUE, cap: null }], 10, newFairCursor()),
       )
       expect(sending.answer.taken.map((delivery) => delivery.taskId)).toEqual([id])
       expectFew(sending.visits)
@@ -152,13 +152,13 @@ describe.each(looks)(`with ${backlog} rows in the lanes of others, on %s, which 
       { clientId: one, laneId: slow },
     ]
     const allotment: Allotment = { refused, take: (_clientId, _laneId, n) => n }
-    const slots: LentSlots = { by: 'boot_a', leaseMs: 30_000, count: 5, allot: () => allotment }
-    const started = await measure(() => admit(new Map([[well, { clientId: one, n: 1 }]]), slots, Date.now()))
+    const slots: LentSlots = { leasedBy: 'boot_a', leaseMs: 30_000, count: 5, allot: () => allotment }
+    const started = await measure(() => admitStarts(new Map([[well, { clientId: one, count: 1 }]]), slots, Date.now()))
     expect([...started.answer]).toEqual([[well, 1]])
     expectFew(started.visits)
     const { id } = await addTask(store, { clientId: one, callback: { endpointId: well } })
     await store.tasks.settle(completed(await claimOne(store)))
-    const queues = [{ id: DELIVERIES, cap: null }]
+    const queues = [{ id: DELIVERY_QUEUE, cap: null }]
     const claimed = await measure(() => claim(deliveryTable(30_000, 'boot_a', view), queues, 10, newFairCursor(), allotment))
     expect(claimed.answer.taken.map(({ taskId }) => taskId)).toEqual([id])
     expect(claimed.answer).toMatchObject({ more: false, refused: [refused[0], refused[2]] })
@@ -182,7 +182,7 @@ describe.each(looks)(`with ${backlog} rows in the lanes of others, on %s, which 
 
   test('a claim that finds nothing, and the search for lost turns, visit none of them', async () => {
     const nothing = await measure(() =>
-      claim(takingTasks(30_000, 'boot_a', view), [{ id: queueOf('report.build'), cap: null }], 10, newFairCursor()),
+      claim(taskTable(30_000, 'boot_a', view), [{ id: queueOf('report.build'), cap: null }], 10, newFairCursor()),
     )
     expect(nothing.answer.taken).toEqual([])
     expectFew(nothing.visits)
@@ -230,8 +230,8 @@ describe.each(looks)(`with ${backlog} rows in the lanes of others, on %s, which 
     const visits: Visit[] = []
     let counted = 0
     let portions = 0
-    for (let after: OpenMark | null = null; ; portions++) {
-      const found: { n: number; next: OpenMark | null } = await ground.store.tasks.countOpen(after, null)
+    for (let after: OpenTaskCursor | null = null; ; portions++) {
+      const found: { n: number; next: OpenTaskCursor | null } = await ground.store.tasks.countOpen(after, null)
       counted += found.n
       if (portions === 3) visits.push(...(await measure(() => countOpenTasks(after, null))).visits)
       after = found.next
@@ -263,7 +263,7 @@ describe.each(looks)(`with ${backlog} rows in the lanes of others, on %s, which 
   })
 
   test('nor does the search for news of endpoints that has served its time', async () => {
-    const { visits } = await measure(() => ageNews('', 100, 7 * 86_400_000))
+    const { visits } = await measure(() => pruneEndpointEvents('', 100, 7 * 86_400_000))
     // Endpoints alone are walked along, once an hour.
     expectFew(visits.filter(({ text }) => !text.includes('endpoints')))
     for (const { rows, text } of visits) expect(rows, text).toBeLessThanOrEqual(MAX_VISITED)
@@ -306,7 +306,9 @@ describe.each(looks)(`with ${backlog} rows in the lanes of others, on %s, which 
   test('nor do the proof of an endpoint, its change and its deletion', async () => {
     const given = newEndpoint({ clientId: quiet, verification: 'challenge', verified: false })
     expectFew((await measure(() => insertEndpoint(given, MANY, view))).visits)
-    const asked = await measure(() => claim(deliveryTable(30_000, 'boot_a', view), [{ id: DELIVERIES, cap: null }], 10, newFairCursor()))
+    const asked = await measure(() =>
+      claim(deliveryTable(30_000, 'boot_a', view), [{ id: DELIVERY_QUEUE, cap: null }], 10, newFairCursor()),
+    )
     expect(asked.answer.taken.map(({ eventType }) => eventType)).toEqual(['endpoint.verification'])
     expectFew((await measure(() => settleDeliveries([delivered(asked.answer.taken[0]!)], view))).visits)
     expectFew((await measure(() => changeEndpoint(given.id, quiet, { verified: false }, null, view))).visits)
@@ -316,7 +318,7 @@ describe.each(looks)(`with ${backlog} rows in the lanes of others, on %s, which 
   test('a claim from the mountain itself reads the head of its lane; once it is full, the others do not see it', async () => {
     const { store } = ground
     await store.endpoints.change({ id: mountain, clientId: null, patch: { paused: false }, revision: null })
-    const queues = [{ id: DELIVERIES, cap: null }]
+    const queues = [{ id: DELIVERY_QUEUE, cap: null }]
     const first = await measure(() => claim(deliveryTable(30_000, 'boot_a', view), queues, 10, newFairCursor()))
     expect(first.answer.taken.map(({ endpointId }) => endpointId)).toEqual([mountain, mountain])
     expectFew(first.visits)
@@ -343,9 +345,11 @@ describe.each(looks)(`with ${backlog} rows in the lanes of others, on %s, which 
       }
       const round = newFairCursor()
       expect(
-        await fastest(() => claim(takingTasks(30_000, 'boot_a', view), [{ id: queueOf('report.build'), cap: null }], 10, round)),
+        await fastest(() => claim(taskTable(30_000, 'boot_a', view), [{ id: queueOf('report.build'), cap: null }], 10, round)),
       ).toBeLessThan(5)
-      expect(await fastest(() => claim(deliveryTable(30_000, 'boot_a', view), [{ id: DELIVERIES, cap: null }], 10, round))).toBeLessThan(5)
+      expect(
+        await fastest(() => claim(deliveryTable(30_000, 'boot_a', view), [{ id: DELIVERY_QUEUE, cap: null }], 10, round)),
+      ).toBeLessThan(5)
       expect(await fastest(() => repairLanes('task'))).toBeLessThan(5)
       expect(await fastest(() => repairLanes('delivery'))).toBeLessThan(5)
     },
@@ -410,7 +414,7 @@ describe.each([['as new'], ['amid']])(`with ${MANY_LANES} lanes on a PostgreSQL 
     [
       'a claim of some lanes',
       500,
-      () => claim(takingTasks(30_000, 'boot_a', view), [{ id: queueOf('report.build'), cap: null }], 10, newFairCursor()),
+      () => claim(taskTable(30_000, 'boot_a', view), [{ id: queueOf('report.build'), cap: null }], 10, newFairCursor()),
     ],
     ['a sweep of idle lanes', 2_000, () => sweepLanes('', 100)],
     ['a page of a replay', 8_000, () => countReplay({ ...page, clientId, endpointId }, null)],

@@ -4,8 +4,8 @@ import { onTestFinished } from 'vitest'
 import type { RunRecord } from '../../src/core/lifecycle.ts'
 import type { Millis, Task } from '../../src/core/model.ts'
 import type { Pump } from '../../src/engine/pump.ts'
-import { createScheduler } from '../../src/engine/task-runner.ts'
-import type { Threads } from '../../src/engine/threads/pool.ts'
+import { createTaskRunner } from '../../src/engine/task-runner.ts'
+import type { ThreadPool } from '../../src/engine/threads/pool.ts'
 import type { Store } from '../../src/store/interfaces.ts'
 import { openStore } from '../../src/store/open.ts'
 import { createRegistry, type TaskType } from '../../src/tasks/define.ts'
@@ -36,22 +36,22 @@ export interface Engine {
 /** Starts it; stopped and removed when the test is over. */
 export async function startEngine(
   types: readonly TaskType[],
-  { concurrency = 10, threads }: { concurrency?: number; threads?: Threads } = {},
+  { concurrency = 10, threads }: { concurrency?: number; threads?: ThreadPool } = {},
 ): Promise<Engine> {
   const { url, remove } = freshSqlite()
   const clock = manualClock()
-  const store = await openStore({ url, clock, publicUrl: () => 'https://tasks.example', retrySchedule: [5], owner: true })
+  const store = await openStore({ url, clock, publicUrl: () => 'https://tasks.example', retrySchedule: [5], exclusive: true })
   const behind = new Database(url.slice('file:'.length))
   const runs: RunRecord[] = []
   const errors: unknown[] = []
   const lines: unknown[][] = []
   const pumps: Pump<Task>[] = []
   const another = (known: readonly TaskType[], most = concurrency): Pump<Task> => {
-    const pump = createScheduler({
+    const pump = createTaskRunner({
       store,
       registry: createRegistry(known),
       clock,
-      boot: `boot_${pumps.length}`,
+      bootId: `boot_${pumps.length}`,
       concurrency: most,
       leaseMs: LEASE_MS,
       onRun: (record) => runs.push(record),

@@ -4,7 +4,7 @@ import { openStore } from '../../src/store/open.ts'
 
 const [url, role] = process.argv.slice(2) as [string, string]
 try {
-  const store = await openStore({ url, clock: systemClock(), publicUrl: () => '', retrySchedule: [], owner: role === 'owner' })
+  const store = await openStore({ url, clock: systemClock(), publicUrl: () => '', retrySchedule: [], exclusive: role === 'owner' })
   process.stdout.write(`${JSON.stringify({ opened: true, keys: (await store.signing.listKeys()).length })}\n`)
   for await (const _ of process.stdin);
   await store.close()

@@ -1,6 +1,6 @@
 /** A clock that moves only when it is told to. */
 import { createHash } from 'node:crypto'
-import { type Clock, stamps } from '../../src/core/clock.ts'
+import { type Clock, createStampCounter } from '../../src/core/clock.ts'
 import type { Millis } from '../../src/core/model.ts'
 
 export interface ManualClock extends Clock {
@@ -19,7 +19,7 @@ export function manualClock(start: Millis = 1_800_000_000_000, seed = 'ringback'
     [...timers].filter(([, { at }]) => at <= until).sort(([a, x], [b, y]) => x.at - y.at || a - b)[0]
   return {
     now: () => now,
-    stamp: stamps(() => now),
+    stamp: createStampCounter(() => now),
     wall: () => now,
     random: () => chance().readUInt32BE() / 2 ** 32,
     bytes: (n) => chance().subarray(0, n),

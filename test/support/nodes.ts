@@ -3,7 +3,7 @@ import { onTestFinished } from 'vitest'
 import { systemClock } from '../../src/core/clock.ts'
 import type { Task } from '../../src/core/model.ts'
 import type { Pump } from '../../src/engine/pump.ts'
-import { createScheduler } from '../../src/engine/task-runner.ts'
+import { createTaskRunner } from '../../src/engine/task-runner.ts'
 import type { Store } from '../../src/store/interfaces.ts'
 import { createRegistry, type TaskType } from '../../src/tasks/define.ts'
 
@@ -17,11 +17,11 @@ export function startNode(
     throw error
   },
 ): Pump<Task> {
-  const pump = createScheduler({
+  const pump = createTaskRunner({
     store,
     registry: createRegistry(types),
     clock: systemClock(),
-    boot,
+    bootId: boot,
     concurrency,
     leaseMs: 30_000,
     onRun() {},

@@ -1,10 +1,10 @@
 /** Clients, endpoints and tasks to test with, all members given. */
 import { systemClock } from '../../src/core/clock.ts'
-import { newId, type Prefix } from '../../src/core/id.ts'
+import { type IdPrefix, newId } from '../../src/core/id.ts'
 import type { Callback, Failure, Task } from '../../src/core/model.ts'
 import type { OpenTaskBudget } from '../../src/engine/open-tasks.ts'
 import type {
-  Added,
+  AddResult,
   ClaimOptions,
   DeliverySettlement,
   EndpointInsert,
@@ -15,7 +15,7 @@ import type {
 } from '../../src/store/interfaces.ts'
 
 const clock = systemClock()
-export const idOf = (prefix: Prefix): string => newId(clock, prefix)
+export const idOf = (prefix: IdPrefix): string => newId(clock, prefix)
 
 export const newTask = (given: Omit<Partial<NewTask>, 'callback'> & { clientId: string; callback?: Callback | null }): NewTask => ({
   id: idOf('task'),
@@ -68,10 +68,10 @@ export async function addEndpoint(store: Store, given: Partial<EndpointInsert> &
   return added(await store.endpoints.add({ endpoint: newEndpoint(given), max: MANY })).id
 }
 /** Room for every task. */
-export const ROOM: OpenTaskBudget = { take: async (_, wanted) => wanted, isFull: async () => false }
+export const ROOM: OpenTaskBudget = { reserve: async (_, wanted) => wanted, isFull: async () => false }
 /** More than any test gives a client. */
 export const MANY = 1_000_000
-export function added<T>(answer: Added<T>): T {
+export function added<T>(answer: AddResult<T>): T {
   if (answer.kind !== 'added') throw new Error(`it was not added: ${answer.kind}`)
   return answer.value
 }
@@ -88,7 +88,7 @@ export async function addTasks(store: Store, count: number, given: Parameters<ty
 }
 
 export const LEASE_MS = 30_000
-export const claim = (given: Partial<ClaimOptions> = {}): ClaimOptions => ({ limit: 100, leaseMs: LEASE_MS, by: 'boot_a', ...given })
+export const claim = (given: Partial<ClaimOptions> = {}): ClaimOptions => ({ limit: 100, leaseMs: LEASE_MS, leasedBy: 'boot_a', ...given })
 /** Claims tasks of these types, without a limit across nodes. */
 export async function claimTasks(
   store: Store,
@@ -164,7 +164,7 @@ export const view = {
   retrySchedule: [5],
   newId: idOf,
   newChallenge: () => '',
-  trouble: () => {},
-  limited: new Set<string>(),
-  keepMs: () => 7 * 86_400_000,
+  onCorruption: () => {},
+  limitedQueues: new Set<string>(),
+  retentionMs: () => 7 * 86_400_000,
 }

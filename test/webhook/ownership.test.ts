@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest'
-import { judgeVerification } from '../../src/core/lifecycle.ts'
+import { evaluateVerification } from '../../src/core/lifecycle.ts'
 import type { AttemptOutcome } from '../../src/core/model.ts'
 import { cloudEventJson, envelopeJson } from '../../src/core/wire.ts'
 import type { Sent } from '../../src/webhook/attempt.ts'
@@ -152,9 +152,9 @@ test('an attempt to verify says nothing of the endpoint’s health, and even 410
       fc.constantFrom(null, 200, 302, 410, 429, 503),
       fc.option(fc.nat(1e6)),
       (outcome, httpStatus, wait) => {
-        const verdict = judgeVerification({ outcome, httpStatus, error: 'x' }, wait)
+        const verdict = evaluateVerification({ outcome, httpStatus, error: 'x' }, wait)
         expect(verdict).toMatchObject({ signal: null, succeeded: null, disable: null, holdMs: null })
-        if (verdict.ended.kind === 'threw') expect(verdict.ended.permanent).toBe(false)
+        if (verdict.tryResult.kind === 'threw') expect(verdict.tryResult.permanent).toBe(false)
       },
     ),
   )

@@ -1,7 +1,7 @@
 /** Settles on behalf of the dead: leases that ended, deadlines nobody enforces, turns that were lost. Idempotent and fenced, so every node may do it. */
 import type { Clock } from '../../core/clock.ts'
-import { type Delays, decide, isWorkers, judgeTimes } from '../../core/lifecycle.ts'
-import type { Attempt, Delivery, Millis, Outcome, Task } from '../../core/model.ts'
+import { type Backoff, decideOutcome, evaluateTimeLimits, isHeldByWorker } from '../../core/lifecycle.ts'
+import type { Attempt, Delivery, Millis, Task, TryOutcome } from '../../core/model.ts'
 import type { Store } from '../../store/interfaces.ts'
 import { exponential, type Registry } from '../../tasks/define.ts'
 
@@ -15,43 +15,43 @@ export interface JanitorOptions {
   readonly renew: () => Promise<unknown>
   readonly registry: Pick<Registry, 'get' | 'list'>
   /** The shortest time a task of any type is kept after its end. */
-  readonly leastKeptMs: Millis
+  readonly minRetentionMs: Millis
   /** How long news of endpoints is kept, and what is left of deleted ones. */
-  readonly newsKeptMs: Millis
+  readonly endpointEventRetentionMs: Millis
   /** How long an entry of the audit log is kept, and a key that has ended. */
-  readonly auditKeptMs: Millis
+  readonly auditRetentionMs: Millis
   /** How long a delivery may stay open. */
   readonly holdMs: Millis
   readonly onError: (error: unknown) => void
 }
 export interface Janitor {
   /** Settles at once what other boots had leased (null: only what has expired). Answers how many rows were settled. */
-  rescue(boot: string | null): Promise<number>
+  reclaim(boot: string | null): Promise<number>
   start(): void
   stop(): void
 }
 
 /** The death of a node is not the work's fault: it starts again at once, its tries bounding how often. */
-const AT_ONCE: Delays = () => 0
+const NO_BACKOFF: Backoff = () => 0
 const BATCH = 500
 /** How often deadlines of pending tasks are looked at. */
 const OVERDUE_EVERY_MS = 5_000
-const MEND_EVERY_MS = 60_000
+const REPAIR_EVERY_MS = 60_000
 /** How often endpoints that fail, and deliveries held too long, are looked for. */
 const HOLDS_EVERY_MS = 60_000
 /** Endpoints that fail, told of in one commit: each is owed to every other endpoint of its client, and those may be a thousand. */
-const TOLD_AT_ONCE = 1
+const ANNOUNCED_AT_ONCE = 1
 /** How often what has served its time is looked for, and what deleted clients had. */
 const RETENTION_EVERY_MS = 60_000
 const ERASURE_EVERY_MS = 20_000
 /** How often lanes of keys that nobody uses any more are looked for. */
 const LEFTOVERS_EVERY_MS = 600_000
 /** How often news of endpoints, and endpoints that were deleted, are looked at: few they are, beside tasks. */
-const NEWS_EVERY_MS = 3_600_000
+const ENDPOINT_EVENTS_EVERY_MS = 3_600_000
 /** Tasks looked at in one go; the rest waits for the next: 5,000 a second can age out. */
 const MAX_WALKED = 300_000
 /** How often other nodes are told which types are run here: well within the minute after which nobody is believed to run one. */
-const SEEN_EVERY_MS = 20_000
+const TOUCH_TYPES_EVERY_MS = 20_000
 /** How often secrets that no longer sign, and old entries of the audit log and old keys, are looked for. */
 const RECORDS_EVERY_MS = 3_600_000
 /** Pages of one deleted client that are erased in one go. */
@@ -60,18 +60,30 @@ const MAX_PAGES = 100
 const LATE_MS = 600_000
 
 export function createJanitor(options: JanitorOptions): Janitor {
-  const { store, clock, leaseMs, graceMs, renew, registry, holdMs, leastKeptMs, newsKeptMs, auditKeptMs, onError } = options
+  const {
+    store,
+    clock,
+    leaseMs,
+    graceMs,
+    renew,
+    registry,
+    holdMs,
+    minRetentionMs: leastKeptMs,
+    endpointEventRetentionMs: newsKeptMs,
+    auditRetentionMs: auditKeptMs,
+    onError,
+  } = options
   const runs = registry.list().flatMap(({ type, where }) => (where === 'worker' ? [] : [type]))
 
   /** A lost node is nobody's fault; a worker that took longer than it may has failed. */
-  const judgeExpired = (task: Task, now: Millis): Outcome => {
-    const late = isWorkers(task) ? judgeTimes(task, now) : null
-    if (late) return decide(task, late, (registry.get(task.type)?.retry ?? exponential()).delayMs, clock)
-    const message = isWorkers(task) ? 'The worker that ran the task was lost.' : 'The node that ran the task was lost.'
-    return decide(task, { kind: 'threw', error: { code: 'worker_lost', message, details: null } }, AT_ONCE, clock)
+  const judgeExpired = (task: Task, now: Millis): TryOutcome => {
+    const late = isHeldByWorker(task) ? evaluateTimeLimits(task, now) : null
+    if (late) return decideOutcome(task, late, (registry.get(task.type)?.retry ?? exponential()).delayMs, clock)
+    const message = isHeldByWorker(task) ? 'The worker that ran the task was lost.' : 'The node that ran the task was lost.'
+    return decideOutcome(task, { kind: 'threw', error: { code: 'worker_lost', message, details: null } }, NO_BACKOFF, clock)
   }
   const rescueTasks = async (expired: readonly Task[]): Promise<number> => {
-    const now = expired.some(isWorkers) ? await store.now() : 0
+    const now = expired.some(isHeldByWorker) ? await store.now() : 0
     const settled = await Promise.all(
       expired.map((task) => store.tasks.settle({ id: task.id, fence: task.fence, outcome: judgeExpired(task, now) })),
     )
@@ -85,7 +97,7 @@ export function createJanitor(options: JanitorOptions): Janitor {
         return store.deliveries.settle({
           id: delivery.id,
           fence: delivery.fence,
-          outcome: decide(delivery, { kind: 'threw', error }, AT_ONCE, clock),
+          outcome: decideOutcome(delivery, { kind: 'threw', error }, NO_BACKOFF, clock),
           attempt: cutShort(message, delivery.updatedAt, clock.now()),
           endpoint: { id: delivery.endpointId, url: null, signal: null, succeeded: null, disable: null, holdMs: null },
         })
@@ -147,7 +159,7 @@ export function createJanitor(options: JanitorOptions): Janitor {
     )
   }
   return {
-    rescue,
+    reclaim: rescue,
     start() {
       store.schedules.touchTaskTypes({ types: runs }).catch(onError)
       every('expired', leaseMs / 3, async () => {
@@ -157,20 +169,20 @@ export function createJanitor(options: JanitorOptions): Janitor {
       every('overdue', OVERDUE_EVERY_MS, async () => {
         while ((await store.maintenance.endOverdue({ limit: BATCH, graceMs })) >= BATCH);
       })
-      every('types', SEEN_EVERY_MS, () => store.schedules.touchTaskTypes({ types: runs }))
-      every('lanes', MEND_EVERY_MS, async () => {
+      every('types', TOUCH_TYPES_EVERY_MS, () => store.schedules.touchTaskTypes({ types: runs }))
+      every('lanes', REPAIR_EVERY_MS, async () => {
         await store.maintenance.repairLanes({ kind: 'task' })
         await store.maintenance.repairLanes({ kind: 'delivery' })
       })
       every('retention', RETENTION_EVERY_MS, age)
       every('erasure', ERASURE_EVERY_MS, erase)
       every('leftovers', LEFTOVERS_EVERY_MS, sweep)
-      every('news', NEWS_EVERY_MS, async () => {
+      every('news', ENDPOINT_EVENTS_EVERY_MS, async () => {
         for (let after: string | null = ''; after !== null; )
           after = (await store.maintenance.pruneEndpointEvents({ after, limit: BATCH, keptMs: newsKeptMs })).next
       })
       every('holds', HOLDS_EVERY_MS, async () => {
-        while ((await store.maintenance.announceFailing({ limit: TOLD_AT_ONCE })) === TOLD_AT_ONCE);
+        while ((await store.maintenance.announceFailing({ limit: ANNOUNCED_AT_ONCE })) === ANNOUNCED_AT_ONCE);
         while ((await store.maintenance.expireDeliveries({ limit: BATCH, holdMs })) >= BATCH);
       })
       every('records', RECORDS_EVERY_MS, async () => {

@@ -5,16 +5,16 @@ import type { TryResult } from '../../core/lifecycle.ts'
 import type { Millis } from '../../core/model.ts'
 import { isTaskType, type RunContext, type TaskType } from '../../tasks/define.ts'
 import { resolveRingbackToThisCopy } from '../../tasks/self-import.ts'
-import { Interrupted, type Interruption } from '../pump.ts'
-import { judgeError, runTry, type Try, TryTimeout } from '../run-try.ts'
+import { Interrupted, type InterruptReason } from '../pump.ts'
+import { resultOfError, runTry, type TryInput, TryTimeout } from '../run-try.ts'
 
 /** What a thread is told to do. */
 export type ThreadJob =
   | { readonly kind: 'look'; readonly module: string; readonly types: readonly string[] }
-  | { readonly kind: 'run'; readonly module: string; readonly given: Try; readonly port: MessagePort }
+  | { readonly kind: 'run'; readonly module: string; readonly given: TryInput; readonly port: MessagePort }
 /** From the node to the thread: why the signal fires. */
 export type Reason =
-  | { readonly kind: 'interrupted'; readonly why: Interruption }
+  | { readonly kind: 'interrupted'; readonly why: InterruptReason }
   | { readonly kind: 'expired'; readonly code: TryTimeout['code']; readonly message: string }
 /** From the thread to the node, while it runs. */
 export type Word =
@@ -43,7 +43,7 @@ export default async function obey(order: ThreadJob): Promise<TryResult | readon
     if (type) return await runTry(given, type, { signal, progress, log })
     // It did when the node started: the file has changed since. The client need not know where it is.
     log.warn({ module, ...(exported instanceof Error && { err: exported }) }, 'a task type is gone')
-    return judgeError(new Error(`The task type ${given.task.type} can no longer be loaded.`))
+    return resultOfError(new Error(`The task type ${given.task.type} can no longer be loaded.`))
   } finally {
     flush()
     port.close()

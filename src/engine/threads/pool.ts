@@ -6,25 +6,25 @@ import type { TryResult } from '../../core/lifecycle.ts'
 import type { Millis } from '../../core/model.ts'
 import type { RunContext, TaskType } from '../../tasks/define.ts'
 import { Interrupted } from '../pump.ts'
-import { graceOf, judgeReason, type Try, TryTimeout } from '../run-try.ts'
+import { abortGraceMs, resultOfAbort, type TryInput, TryTimeout } from '../run-try.ts'
 import type { Reason, ThreadJob, Word } from './entry.ts'
 
-export interface Threads {
+export interface ThreadPool {
   /** How many there are: none before they are needed, none once they have been idle for a while. */
   readonly count: number
   /** Runs one try up to its end, in a thread that was idle or is new. Never throws. When it resolves, the handler has ended or its thread is killed. */
-  run(given: Try, type: TaskType, context: Omit<RunContext, 'task'>): Promise<TryResult>
+  runTry(given: TryInput, type: TaskType, context: Omit<RunContext, 'task'>): Promise<TryResult>
   /** Ends all of them. */
   close(): Promise<void>
 }
 
-export interface ThreadsOptions {
+export interface ThreadPoolOptions {
   /** Those that run in threads. */
   readonly types: readonly TaskType[]
   /** The URL of the module that has those that name none; left out: each must name its own. */
   readonly module?: string | undefined
   /** At once. */
-  readonly most: number
+  readonly maxThreads: number
   /** The heap of one. */
   readonly memoryMb: number
   readonly clock: Clock
@@ -42,7 +42,7 @@ const CLEANUP_MS: Millis = 1_000
 /** What marks a thread as one of a pool of ours. */
 const MARK = 'a thread of Ringback'
 /** @throws StartupError in such a thread: who loads a module for its task types must not start a platform by that. */
-export function refuseInThread(): void {
+export function assertMainThread(): void {
   if (!isMainThread && workerData === MARK)
     throw new StartupError(
       'a thread loads this module for the task types in it, and it starts a Ringback by that: put the task types into a module of their own',
@@ -53,7 +53,15 @@ export function refuseInThread(): void {
  * Opens the pool, and has a thread load each module once, so that what is wrong shows at the start.
  * @throws StartupError when a module is not named, cannot be loaded, or does not export its task types.
  */
-export async function openThreads({ types, module, most, memoryMb, clock, onError, idleMs = IDLE_MS }: ThreadsOptions): Promise<Threads> {
+export async function openThreadPool({
+  types,
+  module,
+  maxThreads: most,
+  memoryMb,
+  clock,
+  onError,
+  idleMs = IDLE_MS,
+}: ThreadPoolOptions): Promise<ThreadPool> {
   const modules = new Map(types.map((type) => [type.type, moduleOf(type, module)]))
   // Loaded where it is needed: most installations have no such type.
   const { Piscina } = await import('piscina')
@@ -72,14 +80,14 @@ export async function openThreads({ types, module, most, memoryMb, clock, onErro
   pool.on('error', onError)
   const crashed = (error: unknown): TryResult => ({
     kind: 'threw',
-    error: { code: 'handler_error', message: told(error, memoryMb), details: null },
+    error: { code: 'handler_error', message: threadErrorMessage(error, memoryMb), details: null },
   })
 
-  const threads: Threads = {
+  const threads: ThreadPool = {
     get count() {
       return pool.threads.length
     },
-    async run(given, type, { signal, progress, log }) {
+    async runTry(given, type, { signal, progress, log }) {
       const { port1: here, port2: port } = new MessageChannel()
       const kill = new AbortController()
       let disarm = (): void => {}
@@ -87,7 +95,7 @@ export async function openThreads({ types, module, most, memoryMb, clock, onErro
         word.kind === 'progress' ? progress(word.percent, word.message) : log[word.level](word.fields, word.message)
       const tell = (): void => {
         here.postMessage(reasonOf(signal.reason))
-        disarm = clock.after(graceOf(signal.reason) || CLEANUP_MS, () => kill.abort())
+        disarm = clock.after(abortGraceMs(signal.reason) || CLEANUP_MS, () => kill.abort())
       }
       here.on('message', hear)
       if (signal.aborted) tell()
@@ -95,9 +103,9 @@ export async function openThreads({ types, module, most, memoryMb, clock, onErro
       try {
         const order: ThreadJob = { kind: 'run', module: modules.get(type.type)!, given, port }
         const ended = (await pool.run(order, { transferList: [port], signal: kill.signal })) as TryResult
-        return signal.aborted && graceOf(signal.reason) === 0 ? judgeReason(signal.reason) : ended
+        return signal.aborted && abortGraceMs(signal.reason) === 0 ? resultOfAbort(signal.reason) : ended
       } catch (error) {
-        return signal.aborted ? judgeReason(signal.reason) : crashed(error)
+        return signal.aborted ? resultOfAbort(signal.reason) : crashed(error)
       } finally {
         disarm()
         signal.removeEventListener('abort', tell)
@@ -116,7 +124,7 @@ export async function openThreads({ types, module, most, memoryMb, clock, onErro
     const order: ThreadJob = { kind: 'look', module, types: expected }
     const names = expected.map((type) => JSON.stringify(type)).join(', ')
     const missing = await pool.run(order, { signal: kill.signal }).catch((error: unknown) => {
-      const why = kill.signal.aborted ? `it had not loaded after ${LOAD_MS / 1000} s` : told(error, memoryMb)
+      const why = kill.signal.aborted ? `it had not loaded after ${LOAD_MS / 1000} s` : threadErrorMessage(error, memoryMb)
       throw new StartupError(`${module}, where the task types that run in a thread are (${names}), cannot be loaded there: ${why}`)
     })
     disarm()
@@ -144,10 +152,10 @@ function moduleOf({ type, module }: TaskType, otherwise: string | undefined): st
 
 function reasonOf(reason: unknown): Reason {
   if (reason instanceof TryTimeout) return { kind: 'expired', code: reason.code, message: reason.message }
-  return { kind: 'interrupted', why: reason instanceof Interrupted ? reason.why : 'shutdown' }
+  return { kind: 'interrupted', why: reason instanceof Interrupted ? reason.reason : 'shutdown' }
 }
 
-function told(error: unknown, memoryMb: number): string {
+function threadErrorMessage(error: unknown, memoryMb: number): string {
   const { code, message = String(error) } = (error ?? {}) as { code?: unknown; message?: string }
   if (code === 'ERR_WORKER_OUT_OF_MEMORY') return `The thread ran out of its ${memoryMb} MiB of memory.`
   const exit = /^worker exited with code: (\d+)$/.exec(message)

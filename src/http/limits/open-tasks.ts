@@ -2,7 +2,7 @@
 import type { Clock } from '../../core/clock.ts'
 import { RingbackError } from '../../core/errors.ts'
 import type { Millis } from '../../core/model.ts'
-import { countOpen } from '../../engine/open-tasks.ts'
+import { countOpenTasks } from '../../engine/open-tasks.ts'
 import type { StoreWith } from '../../store/interfaces.ts'
 
 /** Counted anew at most this often, and at least that often while tasks come in. */
@@ -28,10 +28,10 @@ export interface CapacityOptions {
 export function createCapacity(options: CapacityOptions): (clientId: string, adding: number, now: Millis) => void {
   const { store, clock, maxOpenTasks } = options
   const most = options.mostOfClient.openTasks
-  const all = createCount(() => countOpen(store, clock))
+  const all = createCount(() => countOpenTasks(store, clock))
   const clients = new Map<string, OpenTaskCount>()
   const countOf = (clientId: string): OpenTaskCount => {
-    const known = clients.get(clientId) ?? createCount(() => countOpen(store, clock, clientId))
+    const known = clients.get(clientId) ?? createCount(() => countOpenTasks(store, clock, clientId))
     clients.delete(clientId)
     if (clients.size >= MAX_CLIENTS) for (const oldest of clients.keys()) if (clients.delete(oldest)) break
     clients.set(clientId, known)

@@ -4,16 +4,16 @@
  */
 import type { Clock } from '../../core/clock.ts'
 import { RingbackError } from '../../core/errors.ts'
-import { decide } from '../../core/lifecycle.ts'
+import { decideOutcome } from '../../core/lifecycle.ts'
 import type { Millis, Task } from '../../core/model.ts'
-import type { StoreWith, TaskClaim } from '../../store/interfaces.ts'
+import type { StoreWith, TaskClaimOptions } from '../../store/interfaces.ts'
 
 export interface WaitingClaim {
   /** Sorted, each once. */
-  readonly types: TaskClaim['types']
+  readonly types: TaskClaimOptions['types']
   readonly limit: number
   /** Who will hold the leases. */
-  readonly by: string
+  readonly leasedBy: string
 }
 export interface Claims {
   /**
@@ -74,7 +74,7 @@ export function createClaims({ store, clock, leaseMs, onError }: ClaimsOptions):
   }
   const giveBack = (tasks: readonly Task[]): void => {
     for (const task of tasks)
-      track(store.tasks.settle({ id: task.id, fence: task.fence, outcome: decide(task, { kind: 'interrupted' }, () => 0, clock) }))
+      track(store.tasks.settle({ id: task.id, fence: task.fence, outcome: decideOutcome(task, { kind: 'interrupted' }, () => 0, clock) }))
   }
   const see = (types: readonly string[]): void => {
     const now = clock.now()
@@ -94,9 +94,9 @@ export function createClaims({ store, clock, leaseMs, onError }: ClaimsOptions):
     #emptyAt: Millis = Number.NEGATIVE_INFINITY
     #cancelTimer = (): void => {}
 
-    constructor(key: string, { types, by }: Omit<WaitingClaim, 'limit'>) {
+    constructor(key: string, { types, leasedBy: by }: Omit<WaitingClaim, 'limit'>) {
       this.#key = key
-      this.#asked = { types, by }
+      this.#asked = { types, leasedBy: by }
     }
 
     get claiming(): boolean {
@@ -186,7 +186,7 @@ export function createClaims({ store, clock, leaseMs, onError }: ClaimsOptions):
             headers: { 'Retry-After': '5' },
           },
         )
-      const key = JSON.stringify([asked.by, asked.types.map(({ type }) => type)])
+      const key = JSON.stringify([asked.leasedBy, asked.types.map(({ type }) => type)])
       const line = lines.get(key) ?? new Line(key, asked)
       lines.set(key, line)
       const { promise, resolve, reject } = Promise.withResolvers<readonly Task[]>()

@@ -1,5 +1,5 @@
 /** What requests, answers and webhooks look like: one story, told in values that fit the shapes. The document shows them; a test holds them against it. */
-import { type ErrorCode, statuses } from '../../core/errors.ts'
+import { type ErrorCode, errorStatuses } from '../../core/errors.ts'
 import { endpointEventTypes, taskEventTypes } from '../../core/model.ts'
 import { titleOf } from '../request/problem.ts'
 
@@ -427,7 +427,7 @@ export const problemExample = (code: ErrorCode): Example => ({
   value: {
     type: `urn:ringback:problem:${code}`,
     title: titleOf(code),
-    status: statuses[code],
+    status: errorStatuses[code],
     detail: code === 'validation_failed' ? '#/input/width must be >= 1.' : `${titleOf(code)}.`,
     instance: '/v1/tasks',
     code,

@@ -1,5 +1,5 @@
 /** Problem documents (RFC 9457): the one shape of every 4xx and 5xx. */
-import { type ErrorCode, type Fault, RingbackError, statuses } from '../../core/errors.ts'
+import { type ErrorCode, errorStatuses, type Fault, RingbackError } from '../../core/errors.ts'
 
 const titles: Readonly<Record<ErrorCode, string>> = {
   malformed_json: 'The body is not JSON',
@@ -118,5 +118,5 @@ export function invalid(faults: readonly Fault[]): RingbackError {
   return new RingbackError('validation_failed', message, { errors: faults })
 }
 
-export const documentedStatus = (code: ErrorCode): number => statuses[code]
+export const documentedStatus = (code: ErrorCode): number => errorStatuses[code]
 export const titleOf = (code: ErrorCode): string => titles[code]

@@ -1,7 +1,7 @@
 /** Cancel and retry by filter: counted, or done by a durable task. */
 
 import type { State } from '../../core/model.ts'
-import { BULK_CANCEL, BULK_RETRY, type BulkInput, bulkFilterOf } from '../../tasks/system/bulk.ts'
+import { BULK_CANCEL, BULK_RETRY, type BulkInput, toBulkFilter } from '../../tasks/system/bulk.ts'
 import { type AppContext, clientOf } from '../context.ts'
 import { type ApiReply, invalid } from '../request/problem.ts'
 import { type ApiCall, type Route, route } from '../request/route.ts'
@@ -53,7 +53,7 @@ async function begin(context: AppContext, call: ApiCall, type: string, body: sha
     if (type !== BULK_CANCEL) context.checkCapacity(clientOf(call), 1, call.now)
     return startPagedJob(context, call, type, input)
   }
-  const filter = bulkFilterOf(clientOf(call), input)
+  const filter = toBulkFilter(clientOf(call), input)
   return countMatches(call, (after) => context.store.tasks.countBulk(filter, after))
 }
 

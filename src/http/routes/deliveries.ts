@@ -3,7 +3,7 @@
 import { RingbackError } from '../../core/errors.ts'
 import { newId } from '../../core/id.ts'
 import { type Attempt, type Delivery, type Endpoint, endpointStatus, type Millis, type Timings } from '../../core/model.ts'
-import { parsed } from '../../core/stored-json.ts'
+import { parseStored } from '../../core/stored-json.ts'
 import type { DeliveryQuery, LaneState } from '../../store/interfaces.ts'
 import {
   type AppContext,
@@ -207,9 +207,9 @@ function whatItWaitsFor(delivery: Delivery, endpoint: Endpoint | null, lane: Lan
 const SHOWN_HEADERS: ReadonlySet<string> = new Set(['retry-after', 'content-type', 'date'])
 
 function shownAttempt(attempt: Attempt, number: number, operator: boolean) {
-  const headers = parsed<Record<string, string>>(attempt.responseHeaders, {})
+  const headers = parseStored<Record<string, string>>(attempt.responseHeaders, {})
   const shown = operator ? headers : Object.fromEntries(Object.entries(headers).filter(([name]) => SHOWN_HEADERS.has(name.toLowerCase())))
-  const { dnsMs, connectMs, tlsMs, firstByteMs } = parsed<Timings>(attempt.timings, {
+  const { dnsMs, connectMs, tlsMs, firstByteMs } = parseStored<Timings>(attempt.timings, {
     dnsMs: null,
     connectMs: null,
     tlsMs: null,

@@ -2,7 +2,7 @@
 import { canonicalUrl } from '../../core/callback-url.ts'
 import { RingbackError } from '../../core/errors.ts'
 import { defaultEvents, type Endpoint, endpointStatus } from '../../core/model.ts'
-import { isJson, parsed } from '../../core/stored-json.ts'
+import { isJson, parseStored } from '../../core/stored-json.ts'
 import type { EndpointPatch } from '../../store/interfaces.ts'
 import { type AppContext, idParam, jsonReply, notFound, toTimestamp, toTimestampOrNull } from '../context.ts'
 import { checkIfMatch, matches } from '../request/headers.ts'
@@ -11,15 +11,15 @@ import type { ApiCall } from '../request/route.ts'
 
 /** The endpoint document. `secret` is given by create and rotate only. */
 export function toEndpointDocument(context: AppContext, endpoint: Endpoint, secret: string | null) {
-  const names = parsed<string[]>(endpoint.headerNames, [])
+  const names = parseStored<string[]>(endpoint.headerNames, [])
   return {
     id: endpoint.id,
     url: endpoint.url,
     status: endpointStatus(endpoint),
     disabledReason: endpoint.disabledReason,
     description: endpoint.description,
-    events: parsed<string[]>(endpoint.events, [...defaultEvents]),
-    taskTypes: parsed<string[]>(endpoint.taskTypes, ['*']),
+    events: parseStored<string[]>(endpoint.events, [...defaultEvents]),
+    taskTypes: parseStored<string[]>(endpoint.taskTypes, ['*']),
     headers: Object.fromEntries(names.map((name) => [name, '***'])),
     format: endpoint.format,
     payload: endpoint.payload,

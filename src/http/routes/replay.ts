@@ -1,6 +1,6 @@
 /** Sending again by filter: counted, or done by a durable task. */
 import type { EventType } from '../../core/model.ts'
-import { filterOf, REPLAY, type ReplayInput } from '../../tasks/system/replay.ts'
+import { REPLAY_TYPE, type ReplayInput, toReplayFilter } from '../../tasks/system/replay.ts'
 import { type AppContext, clientOf } from '../context.ts'
 import { type ApiReply, invalid } from '../request/problem.ts'
 import { type ApiCall, type Route, route } from '../request/route.ts'
@@ -37,9 +37,9 @@ async function replay(context: AppContext, call: ApiCall, body: shapes.Replay): 
   const input = await plan(context, clientId, body)
   if (body.dryRun !== true) {
     context.checkCapacity(clientId, 1, call.now)
-    return startPagedJob(context, call, REPLAY, input)
+    return startPagedJob(context, call, REPLAY_TYPE, input)
   }
-  const filter = filterOf(clientId, input)
+  const filter = toReplayFilter(clientId, input)
   return countMatches(call, (after) => context.store.deliveries.countReplay(filter, after))
 }
 

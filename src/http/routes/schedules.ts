@@ -1,5 +1,5 @@
 /** The schedule routes: recurring tasks. */
-import { type Recurrence, readCron } from '../../core/cron.ts'
+import { parseCron, type Recurrence } from '../../core/cron.ts'
 import { RingbackError } from '../../core/errors.ts'
 import { newId } from '../../core/id.ts'
 import type { Json, Millis, Schedule, TaskTemplate } from '../../core/model.ts'
@@ -155,7 +155,7 @@ const changedMeanwhile = ({ revision }: Schedule): RingbackError =>
 
 async function create(context: AppContext, call: ApiCall, body: shapes.CreateSchedule): Promise<ApiReply> {
   const timezone = body.timezone ?? DEFAULT_ZONE
-  const recurrence = readCron(body.cron, timezone)
+  const recurrence = parseCron(body.cron, timezone)
   const { callback } = body
   const clientId = clientOf(call)
   const input = inputText(call, body.input)
@@ -224,7 +224,7 @@ async function planPatch(context: AppContext, call: ApiCall, schedule: Schedule,
   const cron = body.cron ?? schedule.cron
   const timezone = body.timezone === undefined ? schedule.timezone : (body.timezone ?? DEFAULT_ZONE)
   const moved = cron !== schedule.cron || timezone !== schedule.timezone
-  const recurrence = moved ? readCron(cron, timezone) : null
+  const recurrence = moved ? parseCron(cron, timezone) : null
   const wasPaused = schedule.pausedAt !== null
   const paused = body.paused === undefined ? wasPaused : (body.paused ?? false)
   const template = JSON.stringify(await planTemplate(context, call, schedule, body))
@@ -236,7 +236,7 @@ async function planPatch(context: AppContext, call: ApiCall, schedule: Schedule,
     ...(template !== schedule.template && { template }),
     ...(paused !== wasPaused && { paused }),
     ...(paused && !wasPaused && { nextAt: null }),
-    ...(counts && { nextAt: await nextOf(context, schedule, recurrence ?? readCron(cron, timezone)) }),
+    ...(counts && { nextAt: await nextOf(context, schedule, recurrence ?? parseCron(cron, timezone)) }),
   }
 }
 
@@ -322,7 +322,7 @@ function upcoming({ cron, timezone, nextAt }: Schedule): readonly Millis[] {
   if (nextAt === null) return []
   const times = [nextAt]
   try {
-    const recurrence = readCron(cron, timezone)
+    const recurrence = parseCron(cron, timezone)
     for (let at = recurrence.after(nextAt); at !== null && times.length < SHOWN_TICKS; at = recurrence.after(at)) times.push(at)
   } catch {
     // This node's time zones are not those of the node that took it: the tick that is certain is shown.

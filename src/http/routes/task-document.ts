@@ -2,7 +2,7 @@
 
 import { isTerminal, type Millis, type Task } from '../../core/model.ts'
 import { sanitizeStored } from '../../core/stored-json.ts'
-import { type TaskView, taskJson, type WaitingFor } from '../../core/wire.ts'
+import { type TaskDocumentContext, taskDocumentJson, type WaitingFor } from '../../core/wire.ts'
 import type { CallbackStatus } from '../../store/interfaces.ts'
 import { type AppContext, JSON_TYPE } from '../context.ts'
 import type { ApiReply } from '../request/problem.ts'
@@ -29,11 +29,17 @@ export function retryAfterSeconds(task: Task, estimatedAt: Millis | null, now: M
 }
 
 /** The view of a task; `status` counts only once the task has ended, `waitingFor` while it is pending. */
-function viewOf(context: AppContext, task: Task, status: CallbackStatus | undefined, now: Millis, waitingFor: WaitingFor | null): TaskView {
+function viewOf(
+  context: AppContext,
+  task: Task,
+  status: CallbackStatus | undefined,
+  now: Millis,
+  waitingFor: WaitingFor | null,
+): TaskDocumentContext {
   return {
     publicUrl: context.publicUrl(),
     callbackStatus: task.callback === null ? 'none' : isTerminal(task.state) ? (status ?? 'none') : 'pending',
-    keptMs: context.keepMs(task.type),
+    retentionMs: context.keepMs(task.type),
     waitingFor,
     estimatedCompletionAt: estimate(task, context.typicalMs(task.type), waitingFor, now),
   }
@@ -50,7 +56,7 @@ export async function showTasks(
   const [statuses, waiting] = await Promise.all([ended.length > 0 ? context.store.deliveries.findCallbackStatuses(ended) : null, waits])
   return tasks
     .map(sanitizeStored)
-    .map((task) => taskJson(task, viewOf(context, task, statuses?.get(task.id), now, waiting.get(task.id) ?? null)))
+    .map((task) => taskDocumentJson(task, viewOf(context, task, statuses?.get(task.id), now, waiting.get(task.id) ?? null)))
 }
 
 /** Every read of a task may be kept, and must be asked for again: what it shows is one caller's, and changes. */
@@ -94,6 +100,6 @@ export function newTaskReply(context: AppContext, task: Task, now: Millis): ApiR
   return {
     status: 202,
     headers: taskHeaders(context, task, waitingFor, now),
-    body: taskJson(task, viewOf(context, task, undefined, now, waitingFor)),
+    body: taskDocumentJson(task, viewOf(context, task, undefined, now, waitingFor)),
   }
 }

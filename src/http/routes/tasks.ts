@@ -1,7 +1,7 @@
 /** The task routes: create, read, wait, list, cancel, retry, erase. */
 import { RingbackError } from '../../core/errors.ts'
 import { isTerminal, type Millis, type Task } from '../../core/model.ts'
-import type { Idempotency, Submitted, TaskChange, TaskListQuery } from '../../store/interfaces.ts'
+import type { Idempotency, SubmitResult, TaskChange, TaskListQuery } from '../../store/interfaces.ts'
 import {
   type AppContext,
   boundTo,
@@ -160,7 +160,7 @@ async function replay(
 }
 
 /** @throws RingbackError `idempotency_key_reused`, `task_expired` */
-function accepted(submitted: Submitted): readonly Task[] {
+function accepted(submitted: SubmitResult): readonly Task[] {
   if (submitted.kind === 'added' || submitted.kind === 'replayed') return submitted.tasks
   if (submitted.kind === 'gone') throw expired()
   throw new RingbackError(

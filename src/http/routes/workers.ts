@@ -1,10 +1,10 @@
 /** Workers over HTTP: they pull tasks, keep their leases by heartbeats, and say how each try ended. Every call but the claim presents its lease. */
 import type { z } from '@hono/zod-openapi'
 import { RingbackError } from '../../core/errors.ts'
-import { decide, judgeTimes, RESULT_LIMIT_BYTES, type TryResult, tooLarge } from '../../core/lifecycle.ts'
-import { type Json, type Task, WORKER } from '../../core/model.ts'
-import type { LeaseEnd, LeaseRef, TaskClaim } from '../../store/interfaces.ts'
-import { exponential, type Registry, readInput } from '../../tasks/define.ts'
+import { decideOutcome, evaluateTimeLimits, RESULT_LIMIT_BYTES, resultTooLarge, type TryResult } from '../../core/lifecycle.ts'
+import { type Json, type Task, WORKER_PREFIX } from '../../core/model.ts'
+import type { LeaseEnd, LeaseRef, TaskClaimOptions } from '../../store/interfaces.ts'
+import { exponential, parseStoredInput, type Registry } from '../../tasks/define.ts'
 import { type AppContext, idParam, jsonReply, notFound, present, toTimestamp, toTimestampOrNull } from '../context.ts'
 import type { Caller } from '../request/auth.ts'
 import { createLeaseTokens, type LeaseTokens } from '../request/lease-token.ts'
@@ -35,9 +35,9 @@ export function workerRoutes(context: AppContext): Route[] {
       {
         async handle(call, { body }) {
           const types = claimable(context.registry, call.caller, body.types)
-          const by = WORKER + (call.caller.keyId ?? 'operator')
+          const by = WORKER_PREFIX + (call.caller.keyId ?? 'operator')
           const hungUp = call.request.signal
-          const taken = await context.claims.take({ types, limit: body.limit, by }, body.waitSeconds * 1000, hungUp)
+          const taken = await context.claims.take({ types, limit: body.limit, leasedBy: by }, body.waitSeconds * 1000, hungUp)
           if (taken.length === 0) return claimReply(context, tokens, taken)
           // What was taken for somebody who is gone goes back, until the last byte has left.
           const giveBack = (): void => context.claims.giveBack(taken)
@@ -68,7 +68,7 @@ export function workerRoutes(context: AppContext): Route[] {
         const leaseMs = Math.min(...times)
         context.claims.see([task.type])
         const [renewal] = await context.store.maintenance.renew({ kind: 'task', held: [lease], leaseMs })
-        if (!renewal?.kept) throw lost()
+        if (!renewal?.renewed) throw lost()
         if (body.progress != null || body.message != null) {
           const { progress, message } = body
           const report = { progress: Math.min(99.9, progress ?? 0), message: message == null ? task.progressMessage : plain(message, 500) }
@@ -90,7 +90,7 @@ export function workerRoutes(context: AppContext): Route[] {
       async handle(body, lease, call) {
         return end(context, lease, 'complete', async () => {
           const result: Json = memberText(call, 'result', body.result)
-          if (Buffer.byteLength(result) > RESULT_LIMIT_BYTES) return tooLarge
+          if (Buffer.byteLength(result) > RESULT_LIMIT_BYTES) return resultTooLarge
           await context.registry.get(lease.task.type)?.parseResult(body.result)
           return { kind: 'returned', result }
         })
@@ -128,7 +128,7 @@ export function workerRoutes(context: AppContext): Route[] {
 const ENDED = { description: 'The lease has ended so; this time, or when it was said before.', schema: shapes.leaseEnded }
 
 /** Types as the store claims them. @throws RingbackError `insufficient_scope`, `task_type_not_found`, `validation_failed` */
-function claimable(registry: Registry, { taskTypes }: Caller, names: readonly string[]): TaskClaim['types'] {
+function claimable(registry: Registry, { taskTypes }: Caller, names: readonly string[]): TaskClaimOptions['types'] {
   const types = names.map((name, index) => {
     const pointer = `#/types/${index}`
     if (taskTypes !== null && !taskTypes.includes(name))
@@ -152,7 +152,7 @@ function claimable(registry: Registry, { taskTypes }: Caller, names: readonly st
 async function claimReply(context: AppContext, tokens: LeaseTokens, taken: readonly Task[]): Promise<ApiReply> {
   const shown = await Promise.all(
     taken.map(async (task) => {
-      const input = await readInput(task, context.registry.get(task.type)!)
+      const input = await parseStoredInput(task, context.registry.get(task.type)!)
       if (input.kind === 'parsed') return showClaimed(task, await tokens.write(task.id, task.fence))
       await settle(context, task, { kind: 'threw', permanent: true, error: input.error })
       return null
@@ -240,7 +240,7 @@ function leaseRoute<Body extends z.ZodType<{ readonly lease: string }>>(
         if (fence === null)
           throw invalid([{ pointer: '#/lease', detail: 'is no lease of this task; send lease.token as the claim gave it' }])
         const holds = task.state === 'running' && task.fence === fence
-        const late = holds ? judgeTimes(task, now) : null
+        const late = holds ? evaluateTimeLimits(task, now) : null
         if (late) {
           await settle(context, task, late)
           throw lost()
@@ -262,8 +262,8 @@ async function end(context: AppContext, lease: Presented, as: LeaseEnd, judge: (
 /** The task as its settlement left it; null: the lease was lost. */
 async function settle(context: AppContext, task: Task, ended: TryResult, as?: LeaseEnd): Promise<Task | null> {
   const { clock, store, registry, onRun } = context
-  const outcome = decide(task, ended, (registry.get(task.type)?.retry ?? exponential()).delayMs, clock)
-  const settled = await store.tasks.settle({ id: task.id, fence: task.fence, outcome, ...(as && { as }) })
+  const outcome = decideOutcome(task, ended, (registry.get(task.type)?.retry ?? exponential()).delayMs, clock)
+  const settled = await store.tasks.settle({ id: task.id, fence: task.fence, outcome, ...(as && { endedAs: as }) })
   if (settled.kind === 'stale') return null
   const { value } = settled
   const errorCode = 'error' in outcome ? (outcome.error?.code ?? null) : null

@@ -1,10 +1,10 @@
 /** The shapes of tasks that recur. */
 import { z } from '@hono/zod-openapi'
-import { LONGEST_PATTERN } from '../../core/cron.ts'
+import { MAX_PATTERN_LENGTH } from '../../core/cron.ts'
 import { id, pageOf, present, text, time, timeOrNull } from './common.ts'
 import { createCallback, createTask, metadata, retrySchedule } from './tasks.ts'
 
-const cron = text(LONGEST_PATTERN, 1).openapi({
+const cron = text(MAX_PATTERN_LENGTH, 1).openapi({
   description:
     'Five fields (minute, hour, day of month, month, day of week), six with seconds first, or a nickname such as `@daily`. At most once a second.',
   example: '30 6 * * 1-5',

@@ -5,7 +5,7 @@ import * as keys from '../scripts/api-keys.ts'
 import * as audit from '../scripts/audit-log.ts'
 import * as clients from '../scripts/clients.ts'
 import * as erasure from '../scripts/erasure.ts'
-import { useQuotas } from '../scripts/quotas.ts'
+import { consumeQuotas } from '../scripts/quotas.ts'
 import type { QuotaUse, QuotaWindow } from '../types.ts'
 import type { Binding } from './binding.ts'
 
@@ -36,7 +36,7 @@ export function bindAccess({ read, audited, merged, notifyStopped, render }: Bin
     async touchKey({ id }) {
       await touchKey(id)
     },
-    useQuota: merged<QuotaUse, QuotaWindow>(useQuotas, { priority: writePriority.other, size: () => 100 }),
+    useQuota: merged<QuotaUse, QuotaWindow>(consumeQuotas, { priority: writePriority.other, size: () => 100 }),
     listAuditLog: (query) => read(() => audit.listAuditLog(query)),
   }
 }

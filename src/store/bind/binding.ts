@@ -1,5 +1,5 @@
 /** What the nine parts of the store share: transactions, merged statements, lent slots, the audit log, and the translation of driver errors. */
-import { batch } from '../../core/batch.ts'
+import { createBatcher } from '../../core/batch.ts'
 import type { Clock } from '../../core/clock.ts'
 import { RingbackError, StartupError, storeUnavailable } from '../../core/errors.ts'
 import { newId } from '../../core/id.ts'
@@ -110,14 +110,14 @@ export function createBinding(driver: Driver, options: BindingOptions): Binding 
     run: (take: () => readonly Item[]) => Promise<readonly Answer[]>,
     { size, waiting = Infinity }: Merging<Item>,
   ): ((item: Item) => Promise<Answer>) => {
-    const add = batch<Item, Answer>(
+    const add = createBatcher<Item, Answer>(
       {
         run,
         // A row that holds no JSON, or no time, where it should is one item's fault too.
-        blames: (error) => DECODING.some((kind) => error instanceof kind) || driver.blames(error),
-        width: driver.width,
+        isItemError: (error) => DECODING.some((kind) => error instanceof kind) || driver.isItemError(error),
+        maxConcurrent: driver.maxConcurrentWrites,
       },
-      { most: MAX_ITEMS, mostBytes: MAX_BYTES, size, waiting, refuse: tooManyWaiting },
+      { maxItems: MAX_ITEMS, maxBytes: MAX_BYTES, sizeOf: size, maxWaiting: waiting, overflowError: tooManyWaiting },
     )
     return (item) => add(item).catch(writeFailed)
   }
@@ -127,9 +127,9 @@ export function createBinding(driver: Driver, options: BindingOptions): Binding 
       retrySchedule,
       newId: (prefix) => newId(clock, prefix),
       newChallenge: () => Buffer.from(clock.bytes(32)).toString('base64url'),
-      trouble: (sentence) => events?.emit('trouble', { error: new Error(sentence) }),
-      keepMs,
-      limited: new Set(limitedTypes.map(queueOf)),
+      onCorruption: (sentence) => events?.emit('trouble', { error: new Error(sentence) }),
+      retentionMs: keepMs,
+      limitedQueues: new Set(limitedTypes.map(queueOf)),
     },
     read,
     write,
@@ -165,7 +165,7 @@ async function startLent<Answer, W>(
     const { answers, started } = await run((most) => {
       if (lender && !slots) {
         const count = lender.reserve(most)
-        slots = { by: lender.by, leaseMs: lender.leaseMs, count, allot: () => lender.allot(count) }
+        slots = { leasedBy: lender.leasedBy, leaseMs: lender.leaseMs, count, allot: () => lender.allot(count) }
       }
       return slots
     })
@@ -184,7 +184,7 @@ function auditing(clock: Clock) {
     return newId({ stamp: () => stamped, bytes: clock.bytes }, 'audit')
   }
   return <R>(by: Author, script: Script<R>, toRecord: (answer: R) => audit.AuditRecord | null): Script<R> =>
-    audit.audited(by, script, toRecord, newAuditId)
+    audit.withAuditRecord(by, script, toRecord, newAuditId)
 }
 
 const tooManyWaiting = (): RingbackError =>

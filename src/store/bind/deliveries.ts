@@ -9,21 +9,21 @@ import * as audit from '../scripts/audit-log.ts'
 import * as deliveries from '../scripts/deliveries.ts'
 import * as lists from '../scripts/lists.ts'
 import * as replay from '../scripts/replay.ts'
-import type { DeliverySettlement, Settled } from '../types.ts'
+import type { DeliverySettlement, SettleResult } from '../types.ts'
 import type { Binding } from './binding.ts'
 
 export function bindDeliveries({ read, write, audited, merged, render }: Binding): DeliveryStore {
   const cursor = newFairCursor()
-  const queues = [{ id: deliveries.DELIVERIES, cap: null }]
+  const queues = [{ id: deliveries.DELIVERY_QUEUE, cap: null }]
   return {
-    async claim({ limit, leaseMs, by, allot }) {
+    async claim({ limit, leaseMs, leasedBy: by, allot }) {
       const { taken, ...rest } = await write(
         () => claim(deliveries.deliveryTable(leaseMs, by, render), queues, limit, cursor, allot?.()),
         writePriority.claim,
       )
       return { ...rest, items: taken.filter((delivery) => delivery.state === 'running') }
     },
-    settle: merged<DeliverySettlement, Settled<Delivery>>((items) => deliveries.settleDeliveries(items, render), {
+    settle: merged<DeliverySettlement, SettleResult<Delivery>>((items) => deliveries.settleDeliveries(items, render), {
       priority: writePriority.settlement,
       size: ({ attempt }) => 600 + (attempt?.responseHeaders.length ?? 0) + (attempt?.responseExcerpt?.length ?? 0),
     }),

@@ -16,9 +16,9 @@ export function bindMaintenance({ read, write, audited, notifyStopped, render }:
     renew: ({ kind, held, leaseMs }) => write(() => leases.renew(kind, held, leaseMs), writePriority.renewal),
     findExpired: (limit, boot) => read(() => leases.findExpired(limit, boot)),
     endOverdue: ({ limit, graceMs }) => write(() => tasks.endOverdue(limit, graceMs, render)),
-    pruneTasks: ({ after, limit, minKeptMs }) => write(() => retention.ageTasks(after, limit, render.keepMs, minKeptMs)),
-    pruneEndpointEvents: ({ after, limit, keptMs }) => write(() => retention.ageNews(after, limit, keptMs)),
-    pruneRecords: ({ limit }) => write(() => retention.forget(limit)),
+    pruneTasks: ({ after, limit, minKeptMs }) => write(() => retention.pruneTasks(after, limit, render.retentionMs, minKeptMs)),
+    pruneEndpointEvents: ({ after, limit, keptMs }) => write(() => retention.pruneEndpointEvents(after, limit, keptMs)),
+    pruneRecords: ({ limit }) => write(() => retention.pruneExpired(limit)),
     pruneLanes: ({ after, limit }) => write(() => retention.sweepLanes(after, limit)),
     repairLanes: ({ kind }) => write(() => repairLanes(kind)),
     announceFailing: ({ limit }) => write(() => health.announceFailing(limit, render)),
@@ -26,9 +26,9 @@ export function bindMaintenance({ read, write, audited, notifyStopped, render }:
     findDeletedClient: (after) => read(() => erasure.findDeletedClient(after)),
     async eraseClient({ id, last }) {
       const erase = () => erasure.eraseClient(id, last, render)
-      const erased = await audited(audit.SYSTEM, erase, ({ client }) => audit.clientRecord('client.erase')(client))
+      const erased = await audited(audit.SYSTEM_AUTHOR, erase, ({ client }) => audit.clientRecord('client.erase')(client))
       notifyStopped(erased)
-      return erased.rest
+      return erased.remaining
     },
     pruneKeys: ({ limit, keptMs }) => write(() => keys.pruneKeys(limit, keptMs)),
     pruneAuditLog: ({ limit, keptMs }) => write(() => audit.pruneAuditLog(limit, keptMs)),

@@ -2,11 +2,11 @@
 import type { Task } from '../../core/model.ts'
 import type { Driver } from '../driver.ts'
 import type { Notifications } from '../interfaces.ts'
-import { QUEUES } from '../queue/task-types.ts'
-import { ACCESS } from '../scripts/api-keys.ts'
-import type { RunTypes } from '../scripts/intake.ts'
-import { SCHEDULES } from '../scripts/schedules.ts'
-import { KEYS } from '../scripts/signing-keys.ts'
+import { TASK_TYPES_CHANNEL } from '../queue/task-types.ts'
+import { ACCESS_CHANNEL } from '../scripts/api-keys.ts'
+import type { TypeLimits } from '../scripts/intake.ts'
+import { SCHEDULES_CHANNEL } from '../scripts/schedules.ts'
+import { SIGNING_KEYS_CHANNEL } from '../scripts/signing-keys.ts'
 import type { OwedDelivery, SlotLender } from '../types.ts'
 import { CANCEL } from './binding.ts'
 
@@ -15,14 +15,14 @@ const EVERYTHING = '*'
 /** What stays on this node: lent slots, and who listens to starts. */
 export interface LocalListeners {
   readonly taskLender: SlotLender<Task> | null
-  readonly lentTypes: RunTypes
+  readonly lentTypes: TypeLimits
   readonly deliveryLender: SlotLender<OwedDelivery> | null
   taskStarted(id: string): void
 }
 
 export function bindNotifications({ onNotify }: Pick<Driver, 'onNotify'>): { local: LocalListeners; notifications: Notifications } {
   let taskLender: SlotLender<Task> | null = null
-  let lentTypes: RunTypes = new Map()
+  let lentTypes: TypeLimits = new Map()
   let deliveryLender: SlotLender<OwedDelivery> | null = null
   const taskListeners = new Set<(taskId: string) => void>()
   const onChannel = (name: string, listener: () => void) =>
@@ -61,13 +61,13 @@ export function bindNotifications({ onNotify }: Pick<Driver, 'onNotify'>): { loc
         onNotify((channel) => {
           if (channel.startsWith(CANCEL)) listener(channel.slice(CANCEL.length))
         }),
-      onTaskTypes: (listener) => onChannel(QUEUES, listener),
-      onSchedules: (listener) => onChannel(SCHEDULES, listener),
-      onSigningKeys: (listener) => onChannel(KEYS, listener),
+      onTaskTypes: (listener) => onChannel(TASK_TYPES_CHANNEL, listener),
+      onSchedules: (listener) => onChannel(SCHEDULES_CHANNEL, listener),
+      onSigningKeys: (listener) => onChannel(SIGNING_KEYS_CHANNEL, listener),
       onAccess: (listener) =>
         onNotify((channel) => {
           if (channel === EVERYTHING) listener(null)
-          else if (channel.startsWith(ACCESS)) listener(channel.slice(ACCESS.length))
+          else if (channel.startsWith(ACCESS_CHANNEL)) listener(channel.slice(ACCESS_CHANNEL.length))
         }),
       onTask(listener) {
         const off = onNotify((channel) => {

@@ -27,8 +27,8 @@ export function bindSchedules({ read, write, audited, merged, render }: Binding)
       size: ({ times, due }) => 600 + times.length * (due.size + 600),
     }),
     listTaskTypes: () => read(() => taskTypes.listQueues()),
-    findHolds: (tasks) => read(() => lists.findHolds(tasks)),
+    findHolds: (tasks) => read(() => lists.findTaskHolds(tasks)),
     touchTaskTypes: ({ types }) => write(() => taskTypes.touchTypes(types)),
-    pauseTaskType: ({ type, paused, by }) => audited(by, () => taskTypes.pauseQueue(type, paused), audit.taskTypeRecord(type, paused)),
+    pauseTaskType: ({ type, paused, by }) => audited(by, () => taskTypes.setTypePaused(type, paused), audit.taskTypeRecord(type, paused)),
   }
 }

@@ -10,8 +10,9 @@ export function bindSigning({ read, write, audited }: Binding): SigningStore {
   return {
     listKeys: () => read(() => keys.listSigningKeys()),
     addKeys: ({ keys: added }) => write(() => keys.addSigningKeys(added)),
-    rotateKeys: async (rotation) => (await audited(audit.SYSTEM, () => keys.turnKeys(rotation), audit.keyRotationRecord(rotation))).keys,
-    requestRotation: ({ by }) => audited(by, keys.wantNextKey, audit.signingKeyRecord('signingKey.rotate', null)),
+    rotateKeys: async (rotation) =>
+      (await audited(audit.SYSTEM_AUTHOR, () => keys.rotateSigningKeys(rotation), audit.keyRotationRecord(rotation))).keys,
+    requestRotation: ({ by }) => audited(by, keys.requestSigningKeyRotation, audit.signingKeyRecord('signingKey.rotate', null)),
     revokeKey: ({ id, by }) => audited(by, () => keys.revokeSigningKey(id), audit.signingKeyRecord('signingKey.revoke', id)),
     findEncrypted: (prefix, limit) => read(() => encrypted.findEncrypted(prefix, limit)),
     replaceEncrypted: ({ values }) => write(() => encrypted.replaceEncrypted(values)),

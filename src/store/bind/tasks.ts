@@ -12,7 +12,16 @@ import * as bulk from '../scripts/bulk.ts'
 import * as intake from '../scripts/intake.ts'
 import * as lists from '../scripts/lists.ts'
 import * as tasks from '../scripts/tasks.ts'
-import type { Found, Intake, OwedDelivery, Progress, ProgressReport, Settled, Settlement, TaskClaim } from '../types.ts'
+import type {
+  FindResult,
+  OwedDelivery,
+  Progress,
+  ProgressReport,
+  Settlement,
+  SettleResult,
+  TaskClaimOptions,
+  TaskSubmission,
+} from '../types.ts'
 import { type Binding, CANCEL } from './binding.ts'
 import type { LocalListeners } from './notifications.ts'
 
@@ -24,7 +33,7 @@ export function bindTasks(
   local: LocalListeners,
 ): TaskStore {
   const cursorOf = taskCursors()
-  const add = starting<Intake, Awaited<ReturnType<TaskStore['add']>>, Task>(
+  const add = starting<TaskSubmission, Awaited<ReturnType<TaskStore['add']>>, Task>(
     () => local.taskLender,
     (items, slots) => intake.addTasks(items, render, slots, local.lentTypes),
     {
@@ -33,7 +42,7 @@ export function bindTasks(
       waiting: MAX_WAITING_INTAKE,
     },
   )
-  const settle = starting<Settlement, Settled<Task>, OwedDelivery>(
+  const settle = starting<Settlement, SettleResult<Task>, OwedDelivery>(
     () => local.deliveryLender,
     (items, slots) => tasks.settleTasks(items, render, slots),
     { priority: writePriority.settlement, size: ({ outcome }) => 600 + (outcome.kind === 'complete' ? (outcome.result?.length ?? 0) : 0) },
@@ -44,13 +53,13 @@ export function bindTasks(
   })
   return {
     add,
-    findSubmitted: (idempotency) => read(() => intake.findSubmitted(idempotency)),
+    findSubmitted: (idempotency) => read(() => intake.findByIdempotencyKey(idempotency)),
     countOpen: (after, clientId) => read(() => lists.countOpenTasks(after, clientId)),
     find: (id, clientId) =>
-      read(function* (): Script<Found<Task>> {
+      read(function* (): Script<FindResult<Task>> {
         const task = yield* first<Task>(tasks.readTask({ id, clientId }))
         if (task) return { kind: 'found', value: task }
-        return { kind: (yield* tasks.isErased(id, clientId)) ? 'gone' : 'missing' }
+        return { kind: (yield* tasks.wasErased(id, clientId)) ? 'gone' : 'missing' }
       }),
     findMany: (ids) => read(() => intake.findTasks(ids)),
     list: (query) => read(() => lists.listTasks(query)),
@@ -64,21 +73,18 @@ export function bindTasks(
       return answer
     },
     async redo({ id, clientId, by }) {
-      const redo = () => tasks.redoTask(id, clientId)
+      const redo = () => tasks.retryEndedTask(id, clientId)
       const answer = await audited(audit.operatorAuthor(by, clientId), redo, audit.taskRecord('task.retry'))
       if (answer.kind === 'changed') notify(answer.task.id)
       return answer
     },
     erase: ({ id, clientId, by }) =>
       audited(audit.operatorAuthor(by, clientId), () => tasks.eraseTask(id, clientId), audit.taskRecord('task.delete')),
-    async claim({ limit, leaseMs, by, types }) {
+    async claim({ limit, leaseMs, leasedBy: by, types }) {
       const wanted = types.map(({ type, concurrency }) => ({ id: queueOf(type), cap: concurrency }))
-      for (const { id, cap } of wanted) if (cap !== null) render.limited.add(id)
+      for (const { id, cap } of wanted) if (cap !== null) render.limitedQueues.add(id)
       const cursor = cursorOf(types)
-      const { taken, ...rest } = await write(
-        () => claim(tasks.takingTasks(leaseMs, by, render), wanted, limit, cursor),
-        writePriority.claim,
-      )
+      const { taken, ...rest } = await write(() => claim(tasks.taskTable(leaseMs, by, render), wanted, limit, cursor), writePriority.claim)
       const items = taken.filter((task) => task.state === 'running')
       // Other nodes are not notified: a claim is not worth a NOTIFY.
       for (const { id } of items) local.taskStarted(id)
@@ -89,7 +95,7 @@ export function bindTasks(
       if (answer.kind === 'settled') notify(answer.value.id)
       return answer
     },
-    findEnded: (lease, as) => read(() => leases.findEnded(lease, as)),
+    findEnded: (lease, as) => read(() => leases.findTaskByEndedLease(lease, as)),
     async reportProgress(progress) {
       const answer = await reportProgress(progress)
       if (answer.kind === 'settled') notify(answer.value.id)
@@ -109,7 +115,7 @@ export function bindTasks(
 const MAX_CURSORS = 100
 
 /** A fair cursor for each set of types that is claimed together. With one for all, a client's busy type would cost it turns of its other types. */
-function taskCursors(): (types: TaskClaim['types']) => FairCursor {
+function taskCursors(): (types: TaskClaimOptions['types']) => FairCursor {
   const cursors = new Map<string, FairCursor>()
   return (types) => {
     const key = types.map(({ type }) => type).join(' ')

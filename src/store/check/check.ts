@@ -2,17 +2,17 @@
 import type { Clock } from '../../core/clock.ts'
 import type { Millis } from '../../core/model.ts'
 import type { Driver } from '../driver.ts'
-import { checkSchema } from '../migrate.ts'
+import { assertSchema } from '../migrate.ts'
 import { openPostgres } from '../postgres.ts'
 import type { Script } from '../script.ts'
-import { readSqlite } from '../sqlite.ts'
+import { openSqliteReader } from '../sqlite.ts'
 import * as proofs from './checks.ts'
 import * as places from './indexes.ts'
 
-export { type Check, checks } from './checks.ts'
+export { type CheckName as Check, checks } from './checks.ts'
 
 /** What is owed to one endpoint. */
-export interface Debt {
+export interface OwedToEndpoint {
   readonly endpointId: string
   readonly clientId: string
   /** Null: the endpoint is not there. */
@@ -21,9 +21,9 @@ export interface Debt {
   readonly open: number
   readonly oldestAt: Millis
   /** Why they are open, and how many for each reason. */
-  readonly reasons: Readonly<Partial<Record<places.WhyOpen, number>>>
+  readonly reasons: Readonly<Partial<Record<places.OpenDeliveryReason, number>>>
 }
-export interface AuditReport {
+export interface CheckReport {
   /** Rows looked at. */
   readonly counts: Readonly<
     Record<
@@ -48,51 +48,51 @@ export interface AuditReport {
   /** Everything found, though only the first ones are told. */
   readonly violations: {
     readonly total: number
-    readonly byCheck: Readonly<Record<proofs.Check, number>>
+    readonly byCheck: Readonly<Record<proofs.CheckName, number>>
     readonly first: readonly proofs.Violation[]
   }
   /** Leases that have ended while no server was there to take the work back: the next one does. */
   readonly lapsedLeases: number
   /** To whom most is owed first. */
-  readonly owed: readonly Debt[]
+  readonly owed: readonly OwedToEndpoint[]
 }
 
-export interface AuditOptions {
+export interface CheckOptions {
   /** `file:<path>` or `postgres://…` */
   readonly url: string
   readonly clock: Clock
   /** How long after its end a lease has been found by every node that looks. */
-  readonly sweptWithinMs: Millis
+  readonly leaseGraceMs: Millis
   /** How long news of endpoints is kept. */
-  readonly keptMs: Millis
+  readonly retentionMs: Millis
   /** Violations told one by one. */
   readonly limit: number
 }
 
 /** @throws StartupError when the store cannot be opened, or its schema is not this program's. */
-export async function auditStore({ url, clock, ...options }: AuditOptions): Promise<AuditReport> {
-  const driver = url.startsWith('file:') ? readSqlite(url.slice('file:'.length), clock) : await openPostgres(url, clock, () => {})
+export async function checkStore({ url, clock, ...options }: CheckOptions): Promise<CheckReport> {
+  const driver = url.startsWith('file:') ? openSqliteReader(url.slice('file:'.length), clock) : await openPostgres(url, clock, () => {})
   try {
-    await checkSchema(driver)
-    return await walkStore(driver, options)
+    await assertSchema(driver)
+    return await runChecks(driver, options)
   } finally {
     await driver.close()
   }
 }
 
 /** Endpoints asked for at once. */
-const CREDITORS = 500
+const OWED_ENDPOINTS_PAGE = 500
 
 /** The walk itself, whatever carries it. */
-export async function walkStore(
+export async function runChecks(
   driver: Pick<Driver, 'read'>,
-  { sweptWithinMs, keptMs, limit }: Omit<AuditOptions, 'url' | 'clock'>,
-): Promise<AuditReport> {
+  { leaseGraceMs: sweptWithinMs, retentionMs: keptMs, limit }: Omit<CheckOptions, 'url' | 'clock'>,
+): Promise<CheckReport> {
   const sweeps = { withinMs: sweptWithinMs }
   const first: proofs.Violation[] = []
-  const byCheck = Object.fromEntries(Object.keys(proofs.checks).map((check) => [check, 0])) as Record<proofs.Check, number>
+  const byCheck = Object.fromEntries(Object.keys(proofs.checks).map((check) => [check, 0])) as Record<proofs.CheckName, number>
   /** Every portion in turn; answers how many rows there were. */
-  const along = async <Mark, P extends proofs.Portion<Mark>>(
+  const along = async <Mark, P extends proofs.CheckPage<Mark>>(
     start: NoInfer<Mark>,
     portion: (after: Mark) => Script<P>,
     see: (portion: P) => void = () => {},
@@ -100,7 +100,7 @@ export async function walkStore(
     let looked = 0
     for (let after = start; ; ) {
       const found: P = await driver.read(portion(after))
-      looked += found.looked
+      looked += found.rowsChecked
       for (const violation of found.violations) {
         byCheck[violation.check]++
         if (first.length < limit) first.push(violation)
@@ -111,23 +111,26 @@ export async function walkStore(
     }
   }
   const seen = { live: 0, generations: 0, lapsed: 0 }
-  const debts = new Map<string, { clientId: string; open: number; oldestAt: Millis; reasons: Partial<Record<places.WhyOpen, number>> }>()
+  const debts = new Map<
+    string,
+    { clientId: string; open: number; oldestAt: Millis; reasons: Partial<Record<places.OpenDeliveryReason, number>> }
+  >()
   const counts = {
     tasks: await along(
       '',
-      (after: string) => proofs.auditTasks(after, sweeps),
+      (after: string) => proofs.checkTasks(after, sweeps),
       (page) => {
         seen.live += page.live
         seen.generations += page.generations
-        seen.lapsed += page.lapsed
+        seen.lapsed += page.expiredLeases
       },
     ),
-    events: await along('', proofs.auditEvents),
+    events: await along('', proofs.checkEvents),
     deliveries: await along(
       '',
-      (after: string) => proofs.auditDeliveries(after, sweeps),
+      (after: string) => proofs.checkDeliveries(after, sweeps),
       (page) => {
-        seen.lapsed += page.lapsed
+        seen.lapsed += page.expiredLeases
         for (const open of page.open) {
           const debt = debts.get(open.endpointId) ?? { clientId: open.clientId, open: 0, oldestAt: open.createdAt, reasons: {} }
           debt.open++
@@ -137,23 +140,23 @@ export async function walkStore(
         }
       },
     ),
-    attempts: await along(null, places.auditAttempts),
-    clients: await along('', (after: string) => places.auditClients(after, keptMs)),
-    endpoints: await along('', places.auditEndpoints),
-    schedules: await along('', places.auditSchedules),
-    lanes: await along('', places.auditLanes),
-    turns: await along(0, places.auditPlaces),
-    labels: await along(null, places.auditLabels),
-    idempotencyKeys: await along(null, places.auditKeys),
-    tombstones: await along('', places.auditTombstones),
+    attempts: await along(null, places.checkAttempts),
+    clients: await along('', (after: string) => places.checkClients(after, keptMs)),
+    endpoints: await along('', places.checkEndpoints),
+    schedules: await along('', places.checkSchedules),
+    lanes: await along('', places.checkLanes),
+    turns: await along(0, places.checkTurns),
+    labels: await along(null, places.checkLabels),
+    idempotencyKeys: await along(null, places.checkIdempotencyKeys),
+    tombstones: await along('', places.checkTombstones),
   }
-  await along(null, (after: places.FeedMark | null) => places.auditFeeds(after, keptMs))
-  await along(null, () => places.auditTurns())
+  await along(null, (after: places.FeedMark | null) => places.checkFeeds(after, keptMs))
+  await along(null, () => places.checkStrandedLanes())
 
-  const owed: Debt[] = []
+  const owed: OwedToEndpoint[] = []
   const ids = [...debts.keys()]
-  for (let i = 0; i < ids.length; i += CREDITORS) {
-    const some = ids.slice(i, i + CREDITORS)
+  for (let i = 0; i < ids.length; i += OWED_ENDPOINTS_PAGE) {
+    const some = ids.slice(i, i + OWED_ENDPOINTS_PAGE)
     const creditors = new Map((await driver.read(places.findOwedEndpoints(some))).map((creditor) => [creditor.id, creditor]))
     for (const endpointId of some) {
       const { reasons, ...debt } = debts.get(endpointId)!
@@ -175,7 +178,7 @@ export async function walkStore(
 }
 
 /** Whatever is not on its way waits for what holds the endpoint. */
-function held({ sending, ...others }: Debt['reasons'], hold: places.HoldReason): Debt['reasons'] {
+function held({ sending, ...others }: OwedToEndpoint['reasons'], hold: places.HoldReason): OwedToEndpoint['reasons'] {
   const waiting = Object.values(others).reduce((sum, n) => sum + n, 0)
   return { ...(sending !== undefined && { sending }), ...(waiting > 0 && { [hold]: waiting }) }
 }

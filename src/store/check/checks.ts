@@ -9,16 +9,16 @@ import {
   type EventType,
   isTerminal,
   type Json,
-  type Kind,
   type Millis,
   type State,
   type Task,
   type Trigger,
+  type WorkKind,
 } from '../../core/model.ts'
 import { isJson } from '../../core/stored-json.ts'
-import { bind, type Dialect, now, rows, type Script, type SQL, sql, statement, together } from '../script.ts'
-import { ending, readListeners, subscriptions } from '../scripts/outbox.ts'
-import { laneOf } from '../scripts/tasks.ts'
+import { bind, type Dialect, now, rows, runAll, type Script, type SQL, sql, statement } from '../script.ts'
+import { readEndpointsOfClients, subscriptions, terminalFact } from '../scripts/outbox.ts'
+import { taskLaneOf } from '../scripts/tasks.ts'
 
 /** What an audit proves, each in a sentence. */
 export const checks = {
@@ -32,15 +32,15 @@ export const checks = {
   lanes: 'Every lane that has something to do has its turn, and holds and limits are what its endpoint says.',
   traces: 'Labels, attempts, idempotency keys and tombstones belong to what is there, or was.',
 } as const
-export type Check = keyof typeof checks
+export type CheckName = keyof typeof checks
 export interface Violation {
-  readonly check: Check
+  readonly check: CheckName
   /** With the ids of everything it is about. */
   readonly sentence: string
 }
-export interface Portion<Mark> {
+export interface CheckPage<Mark> {
   /** Rows looked at. */
-  readonly looked: number
+  readonly rowsChecked: number
   readonly violations: readonly Violation[]
   /** Where the next portion starts; null: this was the last. */
   readonly next: Mark | null
@@ -54,13 +54,14 @@ const MAX_BYTES = 4 * 1024 * 1024
 const SETTLED_MS: Millis = 60_000
 
 export const idsOf = (d: Dialect, name = 'ids'): SQL => sql`select v.id from ${d.records(name, { id: 'text' })} v`
-export const named = (ids: Iterable<string | null>): { id: string }[] => [...new Set(ids)].filter((id) => id !== null).map((id) => ({ id }))
-export const end = <T, Mark>(found: readonly T[], most: number, mark: (last: T) => Mark): Mark | null =>
+export const idRecords = (ids: Iterable<string | null>): { id: string }[] =>
+  [...new Set(ids)].filter((id) => id !== null).map((id) => ({ id }))
+export const nextMark = <T, Mark>(found: readonly T[], most: number, mark: (last: T) => Mark): Mark | null =>
   found.length < most ? null : mark(found.at(-1)!)
 
 const readDoomed = statement(() => sql`select id from clients where status = 'deleted'`)
 /** Without what belongs to a deleted client: that is erased page by page, and hangs together no more. */
-export function* spared<T extends { readonly clientId: string }>(found: readonly T[]): Script<readonly T[]> {
+export function* withoutDeletedClients<T extends { readonly clientId: string }>(found: readonly T[]): Script<readonly T[]> {
   const doomed = new Set((yield* rows<{ id: string }>(readDoomed())).map(({ id }) => id))
   return doomed.size === 0 ? found : found.filter(({ clientId }) => !doomed.has(clientId))
 }
@@ -81,7 +82,7 @@ function* inChunks(
 }
 
 /** How long leases may have ended: who looks for them does so within that time. */
-export interface Sweeps {
+export interface LeaseGrace {
   readonly withinMs: Millis
 }
 /** Somebody who runs tasks was seen not longer ago than this: they say so every 20 s. */
@@ -100,10 +101,10 @@ interface Leased {
   readonly leasedBy: string | null
 }
 /** What holds for both kinds of leased work. */
-function judgeWork(kind: Kind, row: Leased, at: Millis, served: boolean, { withinMs }: Sweeps): Violation[] {
+function judgeWork(kind: WorkKind, row: Leased, at: Millis, served: boolean, { withinMs }: LeaseGrace): Violation[] {
   const it = `${kind === 'task' ? 'Task' : 'Delivery'} ${row.id}`
   const found: Violation[] = []
-  const must = (holds: boolean, check: Check, sentence: string): void =>
+  const must = (holds: boolean, check: CheckName, sentence: string): void =>
     void (holds || found.push({ check, sentence: `${it} ${sentence}` }))
   const leased = row.leasedUntil !== null && row.leasedBy !== null
   if (row.state === 'running') {
@@ -125,7 +126,7 @@ const readTasks = statement(
       case when result is null then 0 else 1 end as "hasResult", case when error is null then 0 else 1 end as "hasError"
     from tasks where id > ${bind('after')} order by id limit ${sql.raw(String(PAGE))}`,
 )
-type AuditedTask = Leased &
+type CheckedTask = Leased &
   Pick<Task, 'clientId' | 'laneId' | 'type' | 'concurrencyKey' | 'generation' | 'revision' | 'createdAt' | 'finishedAt' | 'progress'> & {
     readonly callback: Json | null
     readonly metadata: Json
@@ -162,25 +163,25 @@ interface Label {
   readonly createdAt: Millis
 }
 
-export interface TaskPortion extends Portion<string> {
+export interface TaskCheckPage extends CheckPage<string> {
   readonly live: number
   readonly generations: number
   /** Leases that have ended while nobody was there. */
-  readonly lapsed: number
+  readonly expiredLeases: number
 }
 /** Tasks made after the one called `after`, with the events that end them and what these owe. */
-export function* auditTasks(after: string, sweeps: Sweeps): Script<TaskPortion> {
+export function* checkTasks(after: string, sweeps: LeaseGrace): Script<TaskCheckPage> {
   const at = yield* now()
-  const found = yield* rows<AuditedTask>(readTasks({ after }))
-  const page = yield* spared(found)
-  if (found.length === 0) return { looked: 0, live: 0, generations: 0, lapsed: 0, violations: [], next: null }
+  const found = yield* rows<CheckedTask>(readTasks({ after }))
+  const page = yield* withoutDeletedClients(found)
+  if (found.length === 0) return { rowsChecked: 0, live: 0, generations: 0, expiredLeases: 0, violations: [], next: null }
   const ids = page.map(({ id }) => ({ id }))
-  const [seen, endings, owed, labels, listeners] = (yield* together([
+  const [seen, endings, owed, labels, listeners] = (yield* runAll([
     readSeen(),
     readEndings({ ids }),
     readOwed({ ids }),
     readLabels({ ids }),
-    readListeners({ clients: named(page.map(({ clientId }) => clientId)) }),
+    readEndpointsOfClients({ clients: idRecords(page.map(({ clientId }) => clientId)) }),
   ])) as unknown as [{ served: number }[], Ending[], { eventId: string; endpointId: string }[], Label[], Endpoint[]]
   const served = seen[0]!.served === 1
   const endingsOf = Map.groupBy(endings, ({ taskId }) => taskId)
@@ -200,16 +201,16 @@ export function* auditTasks(after: string, sweeps: Sweeps): Script<TaskPortion> 
   })
   const lapsed = page.filter(({ state, leasedUntil }) => !served && state === 'running' && (leasedUntil ?? at) < at).length
   return {
-    looked: found.length,
+    rowsChecked: found.length,
     live: live.length,
     generations: endings.length,
-    lapsed,
+    expiredLeases: lapsed,
     violations,
-    next: end(found, PAGE, ({ id }) => id),
+    next: nextMark(found, PAGE, ({ id }) => id),
   }
 }
 
-function judgeTask(task: AuditedTask): Violation[] {
+function judgeTask(task: CheckedTask): Violation[] {
   const found: Violation[] = []
   const must = (holds: boolean, sentence: string): void =>
     void (holds || found.push({ check: 'rows', sentence: `Task ${task.id} ${sentence}` }))
@@ -218,13 +219,13 @@ function judgeTask(task: AuditedTask): Violation[] {
   must((task.hasResult === 1) === (task.state === 'completed'), `is ${task.state} ${task.hasResult ? 'with' : 'without'} a result.`)
   must((task.hasError === 1) === (task.state === 'failed'), `is ${task.state} ${task.hasError ? 'with' : 'without'} an error.`)
   must((task.progress === 100) === (task.state === 'completed'), `is ${task.state} at ${task.progress} percent.`)
-  must(task.laneId === laneOf(task), `waits in lane ${task.laneId}, and belongs into ${laneOf(task)}.`)
+  must(task.laneId === taskLaneOf(task), `waits in lane ${task.laneId}, and belongs into ${taskLaneOf(task)}.`)
   must(isJson(task.metadata), 'has metadata that is not JSON.')
   must(task.callback === null || isJson(task.callback), 'has a callback that is not JSON.')
   return found
 }
 
-function judgeLabels(task: AuditedTask, labels: readonly Label[]): Violation[] {
+function judgeLabels(task: CheckedTask, labels: readonly Label[]): Violation[] {
   if (!isJson(task.metadata)) return []
   const key = ([name, value]: readonly [string, string]): string => JSON.stringify([name, value])
   const expected = new Set(Object.entries((JSON.parse(task.metadata) ?? {}) as Record<string, string>).map(key))
@@ -241,7 +242,7 @@ function judgeLabels(task: AuditedTask, labels: readonly Label[]): Violation[] {
   ]
 }
 
-function judgeEndings(task: AuditedTask, endings: readonly Ending[]): Violation[] {
+function judgeEndings(task: CheckedTask, endings: readonly Ending[]): Violation[] {
   const found: Violation[] = []
   const must = (holds: boolean, sentence: string): void =>
     void (holds || found.push({ check: 'endings', sentence: `Task ${task.id} ${sentence}` }))
@@ -260,7 +261,7 @@ function judgeEndings(task: AuditedTask, endings: readonly Ending[]): Violation[
     must(clientId === task.clientId, `belongs to ${task.clientId}, and its event ${id} to ${clientId}.`)
     if (generation === ended && generation === task.generation)
       must(
-        type === ending(task as unknown as Task).type && revision === task.revision,
+        type === terminalFact(task as unknown as Task).type && revision === task.revision,
         `is ${task.state} at revision ${task.revision}, and its event ${id} is ${type} at revision ${revision}.`,
       )
     else
@@ -276,15 +277,15 @@ function judgeEndings(task: AuditedTask, endings: readonly Ending[]): Violation[
 function expected(
   listeners: readonly Endpoint[],
   owed: ReadonlySet<string>,
-): (task: AuditedTask, endings: readonly Ending[]) => Violation[] {
+): (task: CheckedTask, endings: readonly Ending[]) => Violation[] {
   const judge = subscriptions(listeners.filter(({ events, taskTypes }) => isJson(events) && isJson(taskTypes)))
   return (task, endings) => {
     if (task.callback === null || !isJson(task.callback)) return []
     return endings.flatMap(({ id, type, createdAt }) =>
       judge({ task: task as unknown as Task, type, at: createdAt })
-        .filter(({ listener }) => listener.updatedAt < createdAt - SETTLED_MS && !owed.has(`${id} ${listener.id}`))
+        .filter(({ endpoint: listener }) => listener.updatedAt < createdAt - SETTLED_MS && !owed.has(`${id} ${listener.id}`))
         .map(
-          ({ listener }): Violation => ({
+          ({ endpoint: listener }): Violation => ({
             check: 'owed',
             sentence: `Event ${id} of task ${task.id} is owed to endpoint ${listener.id}, and there is no delivery of it.`,
           }),
@@ -299,7 +300,7 @@ const readEvents = statement(
   () => sql`select id, client_id as "clientId", task_id as "taskId", type, terminal, generation, revision, octet_length(body) as bytes
     from events where id > ${bind('after')} order by id limit ${sql.raw(String(PAGE))}`,
 )
-interface AuditedEvent {
+interface CheckedEvent {
   readonly id: string
   readonly clientId: string
   readonly taskId: string | null
@@ -311,18 +312,18 @@ interface AuditedEvent {
 }
 const readBodies = statement((d) => sql`select id, body as text from events where id ${d.anyOf(idsOf(d))}`)
 const readTaskIds = statement((d) => sql`select id, client_id as "clientId" from tasks where id ${d.anyOf(idsOf(d))}`)
-const readStones = statement((d) => sql`select id from tombstones where id ${d.anyOf(idsOf(d))}`)
+const readTombstones = statement((d) => sql`select id from tombstones where id ${d.anyOf(idsOf(d))}`)
 
 /** Which of these tasks are there, and which were erased not long ago. */
-export function* fates(
+export function* findTaskFates(
   ids: Iterable<string | null>,
-): Script<{ readonly there: ReadonlyMap<string, string>; readonly erased: ReadonlySet<string> }> {
-  const asked = named(ids)
-  const [there, erased] = (yield* together([readTaskIds({ ids: asked }), readStones({ ids: asked })])) as unknown as [
+): Script<{ readonly existing: ReadonlyMap<string, string>; readonly erased: ReadonlySet<string> }> {
+  const asked = idRecords(ids)
+  const [there, erased] = (yield* runAll([readTaskIds({ ids: asked }), readTombstones({ ids: asked })])) as unknown as [
     { id: string; clientId: string }[],
     { id: string }[],
   ]
-  return { there: new Map(there.map(({ id, clientId }) => [id, clientId])), erased: new Set(erased.map(({ id }) => id)) }
+  return { existing: new Map(there.map(({ id, clientId }) => [id, clientId])), erased: new Set(erased.map(({ id }) => id)) }
 }
 
 const ENDS: ReadonlyMap<EventType, State> = new Map([
@@ -331,12 +332,12 @@ const ENDS: ReadonlyMap<EventType, State> = new Map([
   ['task.canceled', 'canceled'],
 ])
 /** Events made after the one called `after`, with their bytes. */
-export function* auditEvents(after: string): Script<Portion<string>> {
-  const found = yield* rows<AuditedEvent>(readEvents({ after }))
-  const page = yield* spared(found)
-  const { there, erased } = yield* fates(page.map(({ taskId }) => taskId))
+export function* checkEvents(after: string): Script<CheckPage<string>> {
+  const found = yield* rows<CheckedEvent>(readEvents({ after }))
+  const page = yield* withoutDeletedClients(found)
+  const { existing: there, erased } = yield* findTaskFates(page.map(({ taskId }) => taskId))
   const violations: Violation[] = []
-  const must = (holds: boolean, check: Check, sentence: string): void => void (holds || violations.push({ check, sentence }))
+  const must = (holds: boolean, check: CheckName, sentence: string): void => void (holds || violations.push({ check, sentence }))
   for (const { id, type, terminal, taskId, clientId } of page) {
     must(
       (terminal === 1) === ENDS.has(type),
@@ -356,9 +357,9 @@ export function* auditEvents(after: string): Script<Portion<string>> {
     const wrong = disagreement(event, text)
     must(wrong === null, 'bodies', `The body of event ${id} ${wrong}.`)
   })
-  return { looked: found.length, violations, next: end(found, PAGE, ({ id }) => id) }
+  return { rowsChecked: found.length, violations, next: nextMark(found, PAGE, ({ id }) => id) }
 }
-function disagreement(event: AuditedEvent, text: string): string | null {
+function disagreement(event: CheckedEvent, text: string): string | null {
   if (!isJson(text)) return text === '' ? 'is gone' : 'is not JSON'
   const body = JSON.parse(text)
   const said = [body?.id, body?.type]
@@ -382,7 +383,7 @@ const readDeliveries = statement(
       canceled_reason as "canceledReason", created_at as "createdAt", due_at as "dueAt", retry_after_at as "retryAfterAt", finished_at as "finishedAt"
     from deliveries where id > ${bind('after')} order by id limit ${sql.raw(String(PAGE))}`,
 )
-type AuditedDelivery = Leased & {
+type CheckedDelivery = Leased & {
   readonly clientId: string
   readonly laneId: string
   readonly eventId: string
@@ -406,7 +407,7 @@ const readAttempts = statement(
   (d) =>
     sql`select delivery_id as "deliveryId", fence, outcome from attempts where delivery_id ${d.anyOf(idsOf(d))} order by delivery_id, fence`,
 )
-interface AuditedAttempt {
+interface CheckedAttempt {
   readonly deliveryId: string
   readonly fence: number
   readonly outcome: string
@@ -414,43 +415,43 @@ interface AuditedAttempt {
 
 /** Why an open delivery is open, as far as it says so itself. */
 export type OpenReason = 'sending' | 'due' | 'retryBackoff' | 'retryAfter'
-export interface Open {
+export interface OpenDelivery {
   readonly endpointId: string
   readonly clientId: string
   readonly createdAt: Millis
   readonly reason: OpenReason
 }
-export interface DeliveryPortion extends Portion<string> {
-  readonly open: readonly Open[]
-  readonly lapsed: number
+export interface DeliveryCheckPage extends CheckPage<string> {
+  readonly open: readonly OpenDelivery[]
+  readonly expiredLeases: number
   readonly attempts: number
 }
 /** Deliveries made after the one called `after`, with their attempts. */
-export function* auditDeliveries(after: string, sweeps: Sweeps): Script<DeliveryPortion> {
+export function* checkDeliveries(after: string, sweeps: LeaseGrace): Script<DeliveryCheckPage> {
   const at = yield* now()
-  const found = yield* rows<AuditedDelivery>(readDeliveries({ after }))
-  const page = yield* spared(found)
-  if (found.length === 0) return { looked: 0, open: [], lapsed: 0, attempts: 0, violations: [], next: null }
-  const [seen, facts, owners, attempts] = (yield* together([
+  const found = yield* rows<CheckedDelivery>(readDeliveries({ after }))
+  const page = yield* withoutDeletedClients(found)
+  if (found.length === 0) return { rowsChecked: 0, open: [], expiredLeases: 0, attempts: 0, violations: [], next: null }
+  const [seen, facts, owners, attempts] = (yield* runAll([
     readSeen(),
-    readFacts({ events: named(page.map(({ eventId }) => eventId)) }),
-    readOwners({ endpoints: named(page.map(({ endpointId }) => endpointId)) }),
+    readFacts({ events: idRecords(page.map(({ eventId }) => eventId)) }),
+    readOwners({ endpoints: idRecords(page.map(({ endpointId }) => endpointId)) }),
     readAttempts({ ids: page.map(({ id }) => ({ id })) }),
   ])) as unknown as [
     { served: number }[],
     { id: string; clientId: string; taskId: string | null; type: EventType }[],
     { id: string; clientId: string; deletedAt: Millis | null }[],
-    AuditedAttempt[],
+    CheckedAttempt[],
   ]
   const served = seen[0]!.served === 1
-  const { there, erased } = yield* fates(page.map(({ taskId }) => taskId))
+  const { existing: there, erased } = yield* findTaskFates(page.map(({ taskId }) => taskId))
   const factOf = new Map(facts.map((fact) => [fact.id, fact]))
   const ownerOf = new Map(owners.map((owner) => [owner.id, owner]))
   const attemptsOf = Map.groupBy(attempts, ({ deliveryId }) => deliveryId)
   const violations: Violation[] = []
   for (const delivery of page) {
     violations.push(...judgeWork('delivery', delivery, at, served, sweeps), ...judgeAttempts(delivery, attemptsOf.get(delivery.id) ?? []))
-    const must = (holds: boolean, check: Check, sentence: string): void =>
+    const must = (holds: boolean, check: CheckName, sentence: string): void =>
       void (holds || violations.push({ check, sentence: `Delivery ${delivery.id} ${sentence}` }))
     const { eventId, endpointId, taskId, eventType, clientId, canceledReason: reason, state } = delivery
     const fact = factOf.get(eventId)
@@ -492,7 +493,7 @@ export function* auditDeliveries(after: string, sweeps: Sweeps): Script<Delivery
   const open = page
     .filter(({ state }) => !isTerminal(state))
     .map(
-      ({ endpointId, clientId, createdAt, state, dueAt, retryAfterAt }): Open => ({
+      ({ endpointId, clientId, createdAt, state, dueAt, retryAfterAt }): OpenDelivery => ({
         endpointId,
         clientId,
         createdAt,
@@ -500,10 +501,17 @@ export function* auditDeliveries(after: string, sweeps: Sweeps): Script<Delivery
       }),
     )
   const lapsed = page.filter(({ state, leasedUntil }) => !served && state === 'running' && (leasedUntil ?? at) < at).length
-  return { looked: found.length, open, lapsed, attempts: attempts.length, violations, next: end(found, PAGE, ({ id }) => id) }
+  return {
+    rowsChecked: found.length,
+    open,
+    expiredLeases: lapsed,
+    attempts: attempts.length,
+    violations,
+    next: nextMark(found, PAGE, ({ id }) => id),
+  }
 }
 
-function judgeAttempts({ id, state, tries, fence }: AuditedDelivery, attempts: readonly AuditedAttempt[]): Violation[] {
+function judgeAttempts({ id, state, tries, fence }: CheckedDelivery, attempts: readonly CheckedAttempt[]): Violation[] {
   const found: Violation[] = []
   const must = (holds: boolean, sentence: string): void =>
     void (holds || found.push({ check: 'attempts', sentence: `Delivery ${id} ${sentence}` }))

@@ -1,12 +1,22 @@
 /** What an audit looks at beside tasks, events and deliveries: the places these are found by. Lanes and turns, feeds, labels, remembered keys, tombstones. */
-import { gateOf } from '../../core/circuit-breaker.ts'
+import { deliveryGateOf } from '../../core/circuit-breaker.ts'
 import type { Endpoint, Millis } from '../../core/model.ts'
 import { isJson } from '../../core/stored-json.ts'
 import { strandedLanes } from '../queue/claim.ts'
 import { FOREVER } from '../queue/fair-order.ts'
-import { bind, now, rows, type Script, sql, statement, together } from '../script.ts'
+import { bind, now, rows, runAll, type Script, sql, statement } from '../script.ts'
 import { TOMBSTONE_MS } from '../scripts/retention.ts'
-import { type Check, end, fates, idsOf, named, type OpenReason, type Portion, spared, type Violation } from './checks.ts'
+import {
+  type CheckName,
+  type CheckPage,
+  findTaskFates,
+  idRecords,
+  idsOf,
+  nextMark,
+  type OpenReason,
+  type Violation,
+  withoutDeletedClients,
+} from './checks.ts'
 
 const PAGE = 2_000
 const limit = sql.raw(`limit ${PAGE}`)
@@ -15,22 +25,22 @@ const limit = sql.raw(`limit ${PAGE}`)
 
 const stranded = { task: statement((d) => strandedLanes(d, 'tasks')), delivery: statement((d) => strandedLanes(d, 'deliveries')) }
 /** Lanes that have something to do and no turn: nobody would ever look at them, were they not mended. */
-export function* auditTurns(): Script<Portion<never>> {
-  const [tasks, deliveries] = (yield* together([stranded.task(), stranded.delivery()])) as unknown as { lane_id: string }[][]
+export function* checkStrandedLanes(): Script<CheckPage<never>> {
+  const [tasks, deliveries] = (yield* runAll([stranded.task(), stranded.delivery()])) as unknown as { lane_id: string }[][]
   const violations = [...tasks!, ...deliveries!].map(
     ({ lane_id }): Violation => ({
       check: 'lanes',
       sentence: `Lane ${lane_id} has something to do and no turn.`,
     }),
   )
-  return { looked: 0, violations, next: null }
+  return { rowsChecked: 0, violations, next: null }
 }
 
 const readTurns = statement(
   () => sql`select seq, queue, client_id as "clientId", lane_id as "laneId", turn, alarm_at as "alarmAt" from turns
     where seq > ${bind('after')} order by seq ${limit}`,
 )
-export function* auditPlaces(after: number): Script<Portion<number>> {
+export function* checkTurns(after: number): Script<CheckPage<number>> {
   const page = yield* rows<{ seq: number; queue: string; clientId: string; laneId: string; turn: Millis | null; alarmAt: Millis | null }>(
     readTurns({ after }),
   )
@@ -42,7 +52,7 @@ export function* auditPlaces(after: number): Script<Portion<number>> {
     if (turn === null && alarmAt === null)
       violations.push({ check: 'lanes', sentence: `Turn ${seq} of lane ${laneId} is for no time at all.` })
   }
-  return { looked: page.length, violations, next: end(page, PAGE, ({ seq }) => seq) }
+  return { rowsChecked: page.length, violations, next: nextMark(page, PAGE, ({ seq }) => seq) }
 }
 
 const readLanes = statement(
@@ -52,9 +62,9 @@ const countRunning = statement(
   (d) => sql`select lane_id as id, count(*) as n from tasks where state = 'running' and lane_id ${d.anyOf(idsOf(d))} group by lane_id
     union all select lane_id, count(*) from deliveries where state = 'running' and lane_id ${d.anyOf(idsOf(d))} group by lane_id`,
 )
-export function* auditLanes(after: string): Script<Portion<string>> {
+export function* checkLanes(after: string): Script<CheckPage<string>> {
   const page = yield* rows<{ id: string; cap: number | null; heldUntil: Millis; filled: number }>(readLanes({ after }))
-  if (page.length === 0) return { looked: 0, violations: [], next: null }
+  if (page.length === 0) return { rowsChecked: 0, violations: [], next: null }
   const counted = yield* rows<{ id: string; n: number }>(countRunning({ ids: page.map(({ id }) => ({ id })) }))
   const running = new Map(counted.map(({ id, n }) => [id, n]))
   const violations: Violation[] = []
@@ -65,7 +75,7 @@ export function* auditLanes(after: string): Script<Portion<string>> {
     if (cap !== null && n > cap && !id.startsWith('endpoint_'))
       violations.push({ check: 'lanes', sentence: `Lane ${id} lets ${cap} run at once, and ${n} run.` })
   }
-  return { looked: page.length, violations, next: end(page, PAGE, ({ id }) => id) }
+  return { rowsChecked: page.length, violations, next: nextMark(page, PAGE, ({ id }) => id) }
 }
 
 const readEndpoints = statement(
@@ -76,7 +86,7 @@ const readEndpoints = statement(
     from endpoints e ${d.leftJoin('lanes', 'l', sql`l.id = e.id`)} ${d.leftJoin('clients', 'c', sql`c.id = e.client_id`)}
     where e.id > ${bind('after')} and coalesce(e.deleted_at, 0) = 0 order by e.id ${limit}`,
 )
-type AuditedEndpoint = Pick<
+type CheckedEndpoint = Pick<
   Endpoint,
   'id' | 'verifiedAt' | 'pausedAt' | 'disabledAt' | 'disabledReason' | 'maxInFlight' | 'events' | 'taskTypes'
 > & {
@@ -84,12 +94,12 @@ type AuditedEndpoint = Pick<
   readonly heldUntil: Millis | null
   readonly owner: string | null
 }
-export function* auditEndpoints(after: string): Script<Portion<string>> {
-  const page = yield* rows<AuditedEndpoint>(readEndpoints({ after }))
+export function* checkEndpoints(after: string): Script<CheckPage<string>> {
+  const page = yield* rows<CheckedEndpoint>(readEndpoints({ after }))
   const violations: Violation[] = []
   for (const endpoint of page) {
     const { id, cap, heldUntil, maxInFlight, owner, events, taskTypes } = endpoint
-    const must = (holds: boolean, check: Check, sentence: string): void =>
+    const must = (holds: boolean, check: CheckName, sentence: string): void =>
       void (holds || violations.push({ check, sentence: `Endpoint ${id} ${sentence}` }))
     must(owner !== null, 'traces', 'belongs to a client that is not there.')
     must(isJson(events) && isJson(taskTypes), 'rows', 'subscribes to what is not JSON.')
@@ -97,7 +107,7 @@ export function* auditEndpoints(after: string): Script<Portion<string>> {
       must(false, 'lanes', 'has no lane.')
       continue
     }
-    const shut = gateOf(endpoint) === 'shut'
+    const shut = deliveryGateOf(endpoint) === 'shut'
     must(
       shut === heldUntil >= FOREVER,
       'lanes',
@@ -105,14 +115,14 @@ export function* auditEndpoints(after: string): Script<Portion<string>> {
     )
     must(cap === maxInFlight, 'lanes', `takes ${maxInFlight} at once, and its lane ${cap}.`)
   }
-  return { looked: page.length, violations, next: end(page, PAGE, ({ id }) => id) }
+  return { rowsChecked: page.length, violations, next: nextMark(page, PAGE, ({ id }) => id) }
 }
 
 const readSchedules = statement(
   (d) => sql`select s.id as id, s.template as template, s.paused_at as "pausedAt", s.next_at as "nextAt", c.id as owner
     from schedules s ${d.leftJoin('clients', 'c', sql`c.id = s.client_id`)} where s.id > ${bind('after')} order by s.id ${limit}`,
 )
-export function* auditSchedules(after: string): Script<Portion<string>> {
+export function* checkSchedules(after: string): Script<CheckPage<string>> {
   const page = yield* rows<{ id: string; template: string; pausedAt: Millis | null; nextAt: Millis | null; owner: string | null }>(
     readSchedules({ after }),
   )
@@ -123,7 +133,7 @@ export function* auditSchedules(after: string): Script<Portion<string>> {
       violations.push({ check: 'rows', sentence: `Schedule ${id} is paused, and its next tick has a time.` })
     if (owner === null) violations.push({ check: 'traces', sentence: `Schedule ${id} belongs to a client that is not there.` })
   }
-  return { looked: page.length, violations, next: end(page, PAGE, ({ id }) => id) }
+  return { rowsChecked: page.length, violations, next: nextMark(page, PAGE, ({ id }) => id) }
 }
 
 // Feeds.
@@ -159,7 +169,9 @@ function* unexplained(gaps: readonly Gap[], keptMs: Millis): Script<readonly Vio
   const at = yield* now()
   const young = gaps.filter(({ createdAt }) => createdAt > at - Math.min(keptMs, TOMBSTONE_MS) + SLACK_MS)
   if (young.length === 0) return []
-  const aged = new Set((yield* rows<{ id: string }>(readAged({ ids: named(young.map(({ clientId }) => clientId)) }))).map(({ id }) => id))
+  const aged = new Set(
+    (yield* rows<{ id: string }>(readAged({ ids: idRecords(young.map(({ clientId }) => clientId)) }))).map(({ id }) => id),
+  )
   return young
     .filter(({ clientId }) => !aged.has(clientId))
     .map(({ clientId, seq, upTo }) => ({
@@ -169,17 +181,17 @@ function* unexplained(gaps: readonly Gap[], keptMs: Millis): Script<readonly Vio
 }
 
 /** `keptMs`: how long news of endpoints is kept. */
-export function* auditFeeds(after: FeedMark | null, keptMs: Millis): Script<Portion<FeedMark>> {
+export function* checkFeeds(after: FeedMark | null, keptMs: Millis): Script<CheckPage<FeedMark>> {
   const page = yield* rows<FeedMark>(readFeed({ clientId: after?.clientId ?? '', seq: after?.seq ?? 0 }))
   const clients = new Map(
-    (yield* rows<{ id: string; createdAt: Millis; seq: number }>(readClients({ ids: named(page.map(({ clientId }) => clientId)) }))).map(
-      (c) => [c.id, c],
-    ),
+    (yield* rows<{ id: string; createdAt: Millis; seq: number }>(
+      readClients({ ids: idRecords(page.map(({ clientId }) => clientId)) }),
+    )).map((c) => [c.id, c]),
   )
   const gaps: Gap[] = []
   const violations: Violation[] = []
   let before = after
-  for (const mark of yield* spared(page)) {
+  for (const mark of yield* withoutDeletedClients(page)) {
     const client = clients.get(mark.clientId)
     if (!client) violations.push({ check: 'feeds', sentence: `Event ${mark.seq} is in the feed of ${mark.clientId}, which is not there.` })
     else {
@@ -191,16 +203,16 @@ export function* auditFeeds(after: FeedMark | null, keptMs: Millis): Script<Port
     before = mark
   }
   violations.push(...(yield* unexplained(gaps, keptMs)))
-  return { looked: page.length, violations, next: end(page, PAGE, (last) => last) }
+  return { rowsChecked: page.length, violations, next: nextMark(page, PAGE, (last) => last) }
 }
 
 /** The ends of the feeds: the last event of each is the one its client counted last. */
-export function* auditClients(after: string, keptMs: Millis): Script<Portion<string>> {
+export function* checkClients(after: string, keptMs: Millis): Script<CheckPage<string>> {
   const page = yield* rows<{ id: string; createdAt: Millis; seq: number; last: number; lastAt: Millis | null }>(readCounts({ after }))
   const short = page
     .filter(({ seq, last }) => last < seq)
     .map(({ id, createdAt, seq, last, lastAt }): Gap => ({ clientId: id, seq: last, createdAt: lastAt ?? createdAt, upTo: seq + 1 }))
-  return { looked: page.length, violations: yield* unexplained(short, keptMs), next: end(page, PAGE, ({ id }) => id) }
+  return { rowsChecked: page.length, violations: yield* unexplained(short, keptMs), next: nextMark(page, PAGE, ({ id }) => id) }
 }
 
 // What names tasks and deliveries.
@@ -217,10 +229,10 @@ const readLabels = statement(
     where (client_id, name, value, created_at, task_id) > (${bind('clientId')}, ${bind('name')}, ${bind('value')}, ${bind('createdAt')}, ${bind('taskId')})
     order by client_id, name, value, created_at, task_id ${limit}`,
 )
-export function* auditLabels(after: LabelMark | null): Script<Portion<LabelMark>> {
+export function* checkLabels(after: LabelMark | null): Script<CheckPage<LabelMark>> {
   const page = yield* rows<LabelMark>(readLabels({ ...(after ?? { clientId: '', name: '', value: '', createdAt: 0, taskId: '' }) }))
-  const { there } = yield* fates(page.map(({ taskId }) => taskId))
-  const violations = (yield* spared(page))
+  const { existing: there } = yield* findTaskFates(page.map(({ taskId }) => taskId))
+  const violations = (yield* withoutDeletedClients(page))
     .filter(({ taskId }) => !there.has(taskId))
     .map(
       ({ name, taskId }): Violation => ({
@@ -228,7 +240,7 @@ export function* auditLabels(after: LabelMark | null): Script<Portion<LabelMark>
         sentence: `Label ${JSON.stringify(name)} names task ${taskId}, which is not there.`,
       }),
     )
-  return { looked: page.length, violations, next: end(page, PAGE, (last) => last) }
+  return { rowsChecked: page.length, violations, next: nextMark(page, PAGE, (last) => last) }
 }
 
 export interface AttemptMark {
@@ -240,10 +252,10 @@ const readAttempts = statement(
     order by delivery_id, fence ${limit}`,
 )
 const readDeliveries = statement((d) => sql`select id from deliveries where id ${d.anyOf(idsOf(d))}`)
-export function* auditAttempts(after: AttemptMark | null): Script<Portion<AttemptMark>> {
+export function* checkAttempts(after: AttemptMark | null): Script<CheckPage<AttemptMark>> {
   const page = yield* rows<AttemptMark>(readAttempts({ deliveryId: after?.deliveryId ?? '', fence: after?.fence ?? 0 }))
   const known = new Set(
-    (yield* rows<{ id: string }>(readDeliveries({ ids: named(page.map(({ deliveryId }) => deliveryId)) }))).map(({ id }) => id),
+    (yield* rows<{ id: string }>(readDeliveries({ ids: idRecords(page.map(({ deliveryId }) => deliveryId)) }))).map(({ id }) => id),
   )
   const violations = page
     .filter(({ deliveryId }) => !known.has(deliveryId))
@@ -253,7 +265,7 @@ export function* auditAttempts(after: AttemptMark | null): Script<Portion<Attemp
         sentence: `Attempt ${fence} is of delivery ${deliveryId}, which is not there.`,
       }),
     )
-  return { looked: page.length, violations, next: end(page, PAGE, (last) => last) }
+  return { rowsChecked: page.length, violations, next: nextMark(page, PAGE, (last) => last) }
 }
 
 export interface KeyMark {
@@ -267,11 +279,11 @@ const readKeys = statement(
   ) => sql`select client_id as "clientId", scope, key, task_ids as "taskIds", case when expires_at > ${d.now} then 1 else 0 end as valid from idempotency
     where (client_id, scope, key) > (${bind('clientId')}, ${bind('scope')}, ${bind('key')}) order by client_id, scope, key ${limit}`,
 )
-export function* auditKeys(after: KeyMark | null): Script<Portion<KeyMark>> {
+export function* checkIdempotencyKeys(after: KeyMark | null): Script<CheckPage<KeyMark>> {
   const page = yield* rows<KeyMark & { taskIds: string; valid: number }>(readKeys({ ...(after ?? { clientId: '', scope: '', key: '' }) }))
   const named = page.map((row) => ({ ...row, tasks: isJson(row.taskIds) ? (JSON.parse(row.taskIds) as string[]) : null }))
-  const { there, erased } = yield* fates(named.flatMap(({ tasks }) => tasks ?? []))
-  const violations = (yield* spared(named))
+  const { existing: there, erased } = yield* findTaskFates(named.flatMap(({ tasks }) => tasks ?? []))
+  const violations = (yield* withoutDeletedClients(named))
     .filter(({ valid }) => valid === 1)
     .flatMap(({ key, clientId, tasks }): Violation[] => {
       const it = `Idempotency key ${JSON.stringify(key)} of ${clientId}`
@@ -280,52 +292,58 @@ export function* auditKeys(after: KeyMark | null): Script<Portion<KeyMark>> {
         .filter((id) => !there.has(id) && !erased.has(id))
         .map((id): Violation => ({ check: 'traces', sentence: `${it} made task ${id}, which is not there and was not erased.` }))
     })
-  return { looked: page.length, violations, next: end(page, PAGE, ({ clientId, scope, key }) => ({ clientId, scope, key })) }
+  return { rowsChecked: page.length, violations, next: nextMark(page, PAGE, ({ clientId, scope, key }) => ({ clientId, scope, key })) }
 }
 
-const readStones = statement(() => sql`select id from tombstones where id > ${bind('after')} order by id ${limit}`)
-export function* auditTombstones(after: string): Script<Portion<string>> {
-  const page = yield* rows<{ id: string }>(readStones({ after }))
-  const { there } = yield* fates(page.map(({ id }) => id))
+const readTombstones = statement(() => sql`select id from tombstones where id > ${bind('after')} order by id ${limit}`)
+export function* checkTombstones(after: string): Script<CheckPage<string>> {
+  const page = yield* rows<{ id: string }>(readTombstones({ after }))
+  const { existing: there } = yield* findTaskFates(page.map(({ id }) => id))
   const violations = page
     .filter(({ id }) => there.has(id))
     .map(({ id }): Violation => ({ check: 'traces', sentence: `Task ${id} has a tombstone, and is there.` }))
-  return { looked: page.length, violations, next: end(page, PAGE, ({ id }) => id) }
+  return { rowsChecked: page.length, violations, next: nextMark(page, PAGE, ({ id }) => id) }
 }
 
 // What is owed to whom.
 
 /** Why an endpoint is sent nothing, or little. */
 export type HoldReason = 'endpointDeleted' | 'endpointDisabled' | 'endpointUnverified' | 'endpointPaused' | 'breaker'
-export interface Creditor {
+export interface OwedEndpoint {
   readonly id: string
   readonly clientId: string
   readonly url: string
   readonly hold: HoldReason | null
 }
-const readCreditors = statement(
+const readOwedEndpoints = statement(
   (
     d,
   ) => sql`select e.id as id, e.client_id as "clientId", e.url as url, e.deleted_at as "deletedAt", e.disabled_at as "disabledAt", e.verified_at as "verifiedAt",
       e.paused_at as "pausedAt", coalesce(l.probe_ms, 0) as "probeMs"
     from endpoints e ${d.leftJoin('lanes', 'l', sql`l.id = e.id`)} where e.id ${d.anyOf(idsOf(d))}`,
 )
-type CreditorRow = Omit<Creditor, 'hold'> &
+type OwedEndpointRow = Omit<OwedEndpoint, 'hold'> &
   Pick<Endpoint, 'disabledAt' | 'verifiedAt' | 'pausedAt'> & { readonly deletedAt: Millis | null; readonly probeMs: Millis }
 /** The endpoints of these ids, and what holds them up. */
-export function* findOwedEndpoints(ids: readonly string[]): Script<readonly Creditor[]> {
-  return (yield* rows<CreditorRow>(readCreditors({ ids: ids.map((id) => ({ id })) }))).map(({ id, clientId, url, ...row }) => ({
+export function* findOwedEndpoints(ids: readonly string[]): Script<readonly OwedEndpoint[]> {
+  return (yield* rows<OwedEndpointRow>(readOwedEndpoints({ ids: ids.map((id) => ({ id })) }))).map(({ id, clientId, url, ...row }) => ({
     id,
     clientId,
     url,
     hold: holdOf(row),
   }))
 }
-function holdOf({ deletedAt, disabledAt, verifiedAt, pausedAt, probeMs }: Omit<CreditorRow, 'id' | 'clientId' | 'url'>): HoldReason | null {
+function holdOf({
+  deletedAt,
+  disabledAt,
+  verifiedAt,
+  pausedAt,
+  probeMs,
+}: Omit<OwedEndpointRow, 'id' | 'clientId' | 'url'>): HoldReason | null {
   if (deletedAt !== null) return 'endpointDeleted'
   if (disabledAt !== null) return 'endpointDisabled'
   if (verifiedAt === null) return 'endpointUnverified'
   if (pausedAt !== null) return 'endpointPaused'
   return probeMs > 0 ? 'breaker' : null
 }
-export type WhyOpen = OpenReason | HoldReason
+export type OpenDeliveryReason = OpenReason | HoldReason

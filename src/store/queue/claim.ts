@@ -9,13 +9,13 @@
  * So lanes that can give nothing cost a claim nothing, whatever waits in them. What this node's slots refuse keeps its turns, for other nodes
  * and for later, and is passed by: a client at the cost of one row.
  */
-import { limitOf } from '../../core/circuit-breaker.ts'
-import { unshared } from '../../core/fair-share.ts'
-import type { Kind, Millis, Work } from '../../core/model.ts'
-import type { Allotment, Claimed, Refusal } from '../interfaces.ts'
-import { bind, type Columns, type Dialect, rows, type Script, send, sql, statement, together } from '../script.ts'
+import { concurrencyLimitOf } from '../../core/circuit-breaker.ts'
+import { unlimitedAllotment } from '../../core/fair-share.ts'
+import type { Millis, Work, WorkKind } from '../../core/model.ts'
+import type { Allotment, ClaimResult, SlotRefusal } from '../interfaces.ts'
+import { bind, type Dialect, execute, type RecordColumns, rows, runAll, type Script, sql, statement } from '../script.ts'
 import {
-  clientsIn,
+  countClients,
   type FairCursor,
   type LaneDemand,
   type LaneHead,
@@ -34,7 +34,7 @@ const ids = (d: Dialect, name: string) => sql`select v.id from ${d.records(name,
 
 // Looking: locks nothing, writes nothing. The least of many is asked for as the first of them: as their minimum it may be made by reading them all.
 
-const QUEUE: Columns = { id: 'text', cap: 'int8', since: 'text' }
+const QUEUE: RecordColumns = { id: 'text', cap: 'int8', since: 'text' }
 /** `past`: passes by the turns of refused `clients`, each at the cost of one row, and of refused `lanes`. */
 const looking = (table: 'tasks' | 'deliveries', past = false) =>
   statement((d) => {
@@ -66,7 +66,7 @@ const look = { task: looking('tasks'), delivery: looking('deliveries') }
 /** Of slots for tasks nobody is refused any: who runs when is the matter of their types. */
 const lookPast = looking('deliveries', true)
 
-const ringAlarms = statement(
+const promoteDue = statement(
   (d) =>
     sql`update turns set turn = alarm_at, alarm_at = null where seq ${d.anyOf(
       sql`select x.seq from turns x where x.alarm_at <= ${bind('now')} order by x.alarm_at limit 500 ${d.skipLocked}`,
@@ -120,7 +120,7 @@ const addGates = statement(
   (d) => sql`insert into queues (id) select v.id from ${d.records('gates', { id: 'text' })} v where true on conflict (id) do nothing`,
 )
 const lockGates = statement((d) => sql`select id from queues where id ${d.anyOf(ids(d, 'gates'))} order by id ${d.skipLocked}`)
-const eatTurns = statement(
+const consumeTurns = statement(
   (d) =>
     sql`delete from turns where seq ${d.anyOf(
       sql`select x.seq from turns x where x.lane_id ${d.anyOf(ids(d, 'lanes'))} limit ${sql.raw(String(MAX_EATEN))} ${d.skipLocked}`,
@@ -133,7 +133,9 @@ const counting = (table: 'tasks' | 'deliveries') =>
   )
 const countLanes = { task: counting('tasks'), delivery: counting('deliveries') }
 /** How many run of each queue, on all nodes. */
-export const countTypes = statement(() => sql`select 'task/' || type as id, count(*) as n from tasks where state = 'running' group by type`)
+export const countRunningByType = statement(
+  () => sql`select 'task/' || type as id, count(*) as n from tasks where state = 'running' group by type`,
+)
 const heading = (table: 'tasks' | 'deliveries') =>
   statement((d) => {
     const head = (line: string) =>
@@ -145,17 +147,17 @@ const heading = (table: 'tasks' | 'deliveries') =>
   })
 const readHeads = { task: heading('tasks'), delivery: heading('deliveries') }
 const markFilled = statement((d) => sql`update lanes set filled = 1 where id ${d.anyOf(ids(d, 'lanes'))}`)
-const PACED: Columns = { lane_id: 'text', at: 'int8' }
+const PACED: RecordColumns = { lane_id: 'text', at: 'int8' }
 const markPaced = statement(
   (d) => sql`update lanes set paced_at = v.at from ${d.records('lanes', PACED)} v where lanes.id = v.lane_id
-      ${d.among(sql`lanes.id`, sql`select y.lane_id from ${d.records('lanes', PACED)} y`)}`,
+      ${d.restrictTo(sql`lanes.id`, sql`select y.lane_id from ${d.records('lanes', PACED)} y`)}`,
 )
 
 /** A row as a claim brings it: running, or ended because it came too late. */
 type ClaimedRow = Pick<Work, 'id' | 'laneId' | 'state'>
 /** What claiming one kind of work takes beside lanes: how its rows are taken, and what comes back. */
 export interface WorkTable<Taken extends ClaimedRow> {
-  readonly kind: Kind
+  readonly kind: WorkKind
   /** Tasks of one client are served in the order they stand in; endpoints take turns. */
   readonly ordered: boolean
   /** Marks the chosen rows running and returns those it got. */
@@ -173,8 +175,8 @@ export function* claim<Taken extends ClaimedRow>(
   queues: readonly QueueLimit[],
   limit: number,
   round: FairCursor,
-  allotment: Allotment = unshared,
-): Script<Pick<Claimed<Taken>, 'nextInMs' | 'more'> & { readonly taken: readonly Taken[]; readonly refused: readonly Refusal[] }> {
+  allotment: Allotment = unlimitedAllotment,
+): Script<Pick<ClaimResult<Taken>, 'nextInMs' | 'more'> & { readonly taken: readonly Taken[]; readonly refused: readonly SlotRefusal[] }> {
   const anyRefused = allotment.refused.length > 0
   const wide = Math.max(limit, 16)
   const depth = Math.max(4, Math.ceil(wide / 4))
@@ -182,51 +184,51 @@ export function* claim<Taken extends ClaimedRow>(
     const asked = { queues: queues.map((q) => ({ ...q, since: round.since })), limit: wide, depth }
     const found = yield* rows<QueuedTurn>(anyRefused ? lookPast({ ...asked, ...passedBy(allotment.refused) }) : look[taking.kind](asked))
     const tail = found.at(-1)!
-    return { seen: found.slice(0, -1), alarmAt: tail.alarmAt, now: tail.now! }
+    return { turns: found.slice(0, -1), alarmAt: tail.alarmAt, now: tail.now! }
   }
   let looked = yield* ask()
   if (looked.alarmAt !== null && looked.alarmAt <= looked.now) {
-    yield ringAlarms({ now: looked.now })
+    yield promoteDue({ now: looked.now })
     looked = yield* ask()
   }
-  if (round.since !== '' && clientsIn(looked.seen) < wide) {
+  if (round.since !== '' && countClients(looked.turns) < wide) {
     // The end of the circle: the slots left are for those at its beginning.
     round.since = ''
     const begun = yield* ask()
-    const known = new Set(begun.seen.map((row) => row.seq))
-    looked = { ...begun, seen: [...begun.seen, ...looked.seen.filter((row) => !known.has(row.seq))] }
+    const known = new Set(begun.turns.map((row) => row.seq))
+    looked = { ...begun, turns: [...begun.turns, ...looked.turns.filter((row) => !known.has(row.seq))] }
   }
-  const { lanes, stale } = splitStale(looked.seen, looked.now)
+  const { lanes, stale } = splitStale(looked.turns, looked.now)
   if (stale.length > 0) yield* sweep(stale)
   const refused = anyRefused ? yield* findStanding(allotment.refused, looked.now, round) : []
-  const wants = shareSlots(lanes, looked.seen, limit, wide, round, allotment)
+  const wants = shareSlots(lanes, looked.turns, limit, wide, round, allotment)
   const nextInMs = looked.alarmAt === null ? null : Math.max(0, looked.alarmAt - looked.now)
   // None though there are lanes: what runs began since those who are refused were listed.
   if (wants.length === 0) return { taken: [], nextInMs, more: stale.length > 0, refused: [...refused, ...lanes] }
   const { taken, more, alarmAt } = yield* visit(taking, wants, queues, looked.now, round)
   const alarms = [alarmAt, looked.alarmAt].filter((at) => at !== null)
   // Lanes that were seen and got nothing, or that a look could not show, are claimable still.
-  const beyond = wants.length < lanes.length || clientsIn(looked.seen) >= wide || maxTurns(looked.seen) >= depth
+  const beyond = wants.length < lanes.length || countClients(looked.turns) >= wide || maxTurns(looked.turns) >= depth
   return { taken, refused, more: more || beyond, nextInMs: alarms.length === 0 ? null : Math.max(0, Math.min(...alarms) - looked.now) }
 }
 
-const passedBy = (refused: readonly Refusal[]) => ({
+const passedBy = (refused: readonly SlotRefusal[]) => ({
   clients: refused.filter(({ laneId }) => laneId === null).map(({ clientId }) => ({ id: clientId })),
   lanes: refused.flatMap(({ laneId }) => (laneId === null ? [] : [{ id: laneId }])),
 })
 
 /** Those refused who stand in line. Where turns of a refused lane have piled up, one is left in their place, as by a visit. */
-function* findStanding(refused: readonly Refusal[], now: Millis, round: FairCursor): Script<readonly Refusal[]> {
+function* findStanding(refused: readonly SlotRefusal[], now: Millis, round: FairCursor): Script<readonly SlotRefusal[]> {
   const { clients, lanes } = passedBy(refused)
-  const [standing, counts] = yield* together([standingClients({ clients }), countTurns({ lanes, most: MAX_PILED + 1 })])
+  const [standing, counts] = yield* runAll([standingClients({ clients }), countTurns({ lanes, most: MAX_PILED + 1 })])
   const turnsOf = new Map((counts as { laneId: string; n: number }[]).map(({ laneId, n }) => [laneId, n]))
   const inLine = refused.filter(({ laneId }) => laneId !== null && turnsOf.get(laneId)! > 0)
   const piled = inLine.filter(({ laneId }) => turnsOf.get(laneId!)! > MAX_PILED).map(({ laneId }) => ({ id: laneId! }))
   if (piled.length > 0) {
     const locked = new Set((yield* rows<LaneRule>(lockLanes({ lanes: piled }))).map(({ id }) => id))
     round.clock = Math.max(now, round.clock + 1)
-    yield* send([
-      eatTurns({ lanes: piled.filter(({ id }) => locked.has(id)) }),
+    yield* execute([
+      consumeTurns({ lanes: piled.filter(({ id }) => locked.has(id)) }),
       ...putTurnsBack(
         inLine
           .filter(({ laneId }) => locked.has(laneId!))
@@ -240,7 +242,7 @@ function* findStanding(refused: readonly Refusal[], now: Millis, round: FairCurs
 function* sweep(stale: readonly QueuedTurn[]): Script<void> {
   const lanes = Map.groupBy(stale, ({ laneId }) => laneId)
   const piled = [...lanes].filter(([, turns]) => turns.length > 1).map(([id]) => ({ id }))
-  yield* send([sweepTurns({ stale: stale.map(({ seq }) => ({ seq })) }), ...(piled.length > 0 ? [sweepLanes({ lanes: piled })] : [])])
+  yield* execute([sweepTurns({ stale: stale.map(({ seq }) => ({ seq })) }), ...(piled.length > 0 ? [sweepLanes({ lanes: piled })] : [])])
 }
 
 function* visit<Taken extends ClaimedRow>(
@@ -252,12 +254,12 @@ function* visit<Taken extends ClaimedRow>(
 ): Script<{ taken: readonly Taken[]; more: boolean; alarmAt: Millis | null }> {
   const caps = new Map(queues.map((q) => [q.id, q.cap]))
   const gates = [...new Set(wants.map((w) => w.queue))].filter((id) => caps.get(id) != null).map((id) => ({ id }))
-  const unknown = wants.filter((w) => !w.known)
-  yield* send([
+  const unknown = wants.filter((w) => !w.hasRule)
+  yield* execute([
     ...addLanes(unknown.map((w) => ({ id: w.laneId, cap: isKeyed(w) ? KEY_CONCURRENCY : null }))),
     ...(gates.length > 0 ? [addGates({ gates })] : []),
   ])
-  const locked = yield* together([
+  const locked = yield* runAll([
     lockLanes({ lanes: wants.map((w) => ({ id: w.laneId })) }),
     ...(gates.length > 0 ? [lockGates({ gates })] : []),
   ])
@@ -268,12 +270,12 @@ function* visit<Taken extends ClaimedRow>(
 
   const list = mine.map((w) => ({ id: w.laneId }))
   const capped = mine.filter((w) => rules.get(w.laneId)!.cap !== null).map((w) => ({ id: w.laneId }))
-  const most = Math.max(...mine.map((w) => w.want)) + 1
-  const [, heads, counts, types] = yield* together([
-    eatTurns({ lanes: list }),
+  const most = Math.max(...mine.map((w) => w.slots)) + 1
+  const [, heads, counts, types] = yield* runAll([
+    consumeTurns({ lanes: list }),
     readHeads[kind]({ lanes: list, most }),
     ...(capped.length > 0 || gates.length > 0 ? [countLanes[kind]({ lanes: capped })] : []),
-    ...(gates.length > 0 ? [countTypes()] : []),
+    ...(gates.length > 0 ? [countRunningByType()] : []),
   ])
   const running = new Map((counts as { id: string; n: number }[] | undefined)?.map((c) => [c.id, c.n]))
   const runningTypes = new Map((types as { id: string; n: number }[] | undefined)?.map((c) => [c.id, c.n]))
@@ -290,7 +292,7 @@ function* visit<Taken extends ClaimedRow>(
   for (const want of mine) {
     const rule = rules.get(want.laneId)!
     const planned = planStarts(
-      want.want,
+      want.slots,
       rule,
       running.get(want.laneId) ?? 0,
       standing.get(want.laneId)!,
@@ -302,10 +304,10 @@ function* visit<Taken extends ClaimedRow>(
     if (planned.pacedAt !== null) paced.push({ lane_id: want.laneId, at: planned.pacedAt })
     if (planned.filled) filled.push({ id: want.laneId })
     const place = { queue: want.queue, clientId: want.clientId, laneId: want.laneId }
-    if (planned.again === 'now') turns.push({ ...place, turn: ordered ? planned.rank : round.clock, alarmAt: null })
-    else if (planned.again !== null) {
-      turns.push({ ...place, turn: null, alarmAt: planned.again })
-      alarmAt = Math.min(alarmAt ?? planned.again, planned.again)
+    if (planned.nextLook === 'now') turns.push({ ...place, turn: ordered ? planned.rank : round.clock, alarmAt: null })
+    else if (planned.nextLook !== null) {
+      turns.push({ ...place, turn: null, alarmAt: planned.nextLook })
+      alarmAt = Math.min(alarmAt ?? planned.nextLook, planned.nextLook)
     }
   }
   const taken = chosen.length === 0 ? [] : yield* take(chosen, now)
@@ -323,7 +325,7 @@ function* visit<Taken extends ClaimedRow>(
     }
   }
   const full = filled.filter(({ id }) => !ended.has(id) && !missed.has(id))
-  yield* send([
+  yield* execute([
     ...(full.length > 0 ? [markFilled({ lanes: full })] : []),
     ...(paced.length > 0 ? [markPaced({ lanes: paced })] : []),
     ...putTurnsBack(turns),
@@ -335,7 +337,7 @@ function* visit<Taken extends ClaimedRow>(
 
 /** Slots a pump lent for the time of one transaction. */
 export interface LentSlots {
-  readonly by: string
+  readonly leasedBy: string
   readonly leaseMs: Millis
   readonly count: number
   readonly allot: () => Allotment
@@ -357,15 +359,15 @@ const othersInLine = statement(
 /** How many deliveries of a lane are to start. */
 export interface StartDemand {
   readonly clientId: string
-  readonly n: number
+  readonly count: number
 }
 /** How many deliveries of each lane may start now, under its rule and of the slots lent; lanes that are thereby full are marked so. */
-export function* admit(wanted: ReadonlyMap<string, StartDemand>, slots: LentSlots, now: Millis): Script<ReadonlyMap<string, number>> {
+export function* admitStarts(wanted: ReadonlyMap<string, StartDemand>, slots: LentSlots, now: Millis): Script<ReadonlyMap<string, number>> {
   const lanes = [...wanted.keys()].map((id) => ({ id }))
   const allotment = slots.allot()
   const { refused } = allotment
   const some = [...new Set(refused.map(({ clientId }) => clientId))].map((id) => ({ id }))
-  const [waits, locked] = yield* together([
+  const [waits, locked] = yield* runAll([
     refused.length === 0 ? deliveryInLine() : othersInLine({ ...passedBy(refused), some }),
     lockLanes({ lanes }),
   ])
@@ -380,14 +382,14 @@ export function* admit(wanted: ReadonlyMap<string, StartDemand>, slots: LentSlot
   let left = slots.count
   for (const known of rules) {
     const { id } = known
-    const room = (limitOf(known, now) ?? Infinity) - (running.get(id) ?? 0)
-    const { clientId, n: asked } = wanted.get(id)!
+    const room = (concurrencyLimitOf(known, now) ?? Infinity) - (running.get(id) ?? 0)
+    const { clientId, count: asked } = wanted.get(id)!
     const n = allotment.take(clientId, id, Math.max(0, Math.min(asked, room, left)))
     left -= n
     admitted.set(id, n)
     if (n > 0 && n >= room) filled.push({ id })
   }
-  if (filled.length > 0) yield* send([markFilled({ lanes: filled })])
+  if (filled.length > 0) yield* execute([markFilled({ lanes: filled })])
   return admitted
 }
 
@@ -407,13 +409,13 @@ export const strandedLanes = (d: Dialect, table: 'tasks' | 'deliveries') => {
       where (select 1 from turns t where t.lane_id = lane.id limit 1) is null
         and (l.id is null or l.held_until <= ${d.now} and (l.filled = 0 or (select 1 from ${sql.raw(table)} r where r.lane_id = lane.id and r.state = 'running' limit 1) is null))`
 }
-const mending = (table: 'tasks' | 'deliveries') =>
+const repairing = (table: 'tasks' | 'deliveries') =>
   statement((d) => sql`insert into turns (queue, client_id, lane_id, turn, alarm_at) ${strandedLanes(d, table)} returning lane_id as id`)
-const mendTurns = { task: mending('tasks'), delivery: mending('deliveries') }
+const repairTurns = { task: repairing('tasks'), delivery: repairing('deliveries') }
 
 /** A turn for every lane that has rows and none, and is neither held nor full: a lost turn costs seconds, not work. */
-export function* repairLanes(kind: Kind): Script<number> {
-  const mended = yield* rows<{ id: string }>(mendTurns[kind]())
+export function* repairLanes(kind: WorkKind): Script<number> {
+  const mended = yield* rows<{ id: string }>(repairTurns[kind]())
   if (mended.length > 0) yield { ...clearFilled({ lanes: mended.map(({ id }) => ({ id })) }), notifies: [kind] }
   return mended.length
 }

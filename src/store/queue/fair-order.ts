@@ -1,5 +1,5 @@
 /** Who gets the free slots: pure, on what a look saw. */
-import { type Health, limitOf } from '../../core/circuit-breaker.ts'
+import { concurrencyLimitOf, type LaneHealth } from '../../core/circuit-breaker.ts'
 import type { Millis } from '../../core/model.ts'
 import type { Allotment } from '../interfaces.ts'
 
@@ -23,7 +23,7 @@ export interface QueuedTurn {
   readonly now: Millis | null
 }
 export interface QueueScan {
-  readonly seen: readonly QueuedTurn[]
+  readonly turns: readonly QueuedTurn[]
   readonly alarmAt: Millis | null
   readonly now: Millis
 }
@@ -34,9 +34,9 @@ export interface LaneDemand {
   readonly clientId: string
   /** How many of it may run at once now; null: any number. */
   readonly most: number | null
-  readonly known: boolean
+  readonly hasRule: boolean
   readonly turn: number
-  readonly want: number
+  readonly slots: number
 }
 /** A node's memory of one kind of work: whose turn it is. */
 export interface FairCursor {
@@ -64,17 +64,20 @@ export function splitStale(seen: readonly QueuedTurn[], now: Millis): { lanes: r
         laneId: row.laneId,
         queue: row.queue,
         clientId: row.clientId,
-        most: limitOf({ cap: row.cap, windowSize: row.windowSize, succeededAt: row.succeededAt ?? 0, probeMs: row.probeMs ?? 0 }, now),
-        known: row.known !== null,
+        most: concurrencyLimitOf(
+          { cap: row.cap, windowSize: row.windowSize, succeededAt: row.succeededAt ?? 0, probeMs: row.probeMs ?? 0 },
+          now,
+        ),
+        hasRule: row.known !== null,
         turn: row.turn,
-        want: 0,
+        slots: 0,
       })
   }
   return { lanes: [...lanes.values()], stale }
 }
 
 /** Clients in sight. */
-export const clientsIn = (seen: readonly QueuedTurn[]): number => new Set(seen.map((row) => row.clientId)).size
+export const countClients = (seen: readonly QueuedTurn[]): number => new Set(seen.map((row) => row.clientId)).size
 /** Turns in sight of the client that shows most of them in one queue. */
 export function maxTurns(seen: readonly QueuedTurn[]): number {
   const counts = new Map<string, number>()
@@ -131,7 +134,7 @@ export function shareSlots(
     }
     open = still
   }
-  round.since = clientsIn(seen) >= wide ? round.last : ''
+  round.since = countClients(seen) >= wide ? round.last : ''
   return all.flatMap((client) => client.lanes.filter(({ want }) => want > 0).map(({ lane, want }) => ({ ...lane, want })))
 }
 
@@ -151,7 +154,7 @@ function nextOpen<L extends { lane: LaneDemand; want: number; most: number }>(
 export const FOREVER: Millis = 8_000_000_000_000_000
 
 /** What a lane allows, and what it remembers. */
-export interface LaneRule extends Health {
+export interface LaneRule extends LaneHealth {
   readonly id: string
   readonly cap: number | null
   readonly paceMs: Millis | null
@@ -170,13 +173,13 @@ export interface StartPlan {
   /** Full by what it takes now: the settlement that frees a slot leaves the turn. */
   readonly filled: boolean
   /** When to look again: now, at a time, or null when somebody else will say so. */
-  readonly again: 'now' | Millis | null
+  readonly nextLook: 'now' | Millis | null
   /** Where the first row left stands. */
   readonly rank: Millis
 }
 
 /** What a lane may catch up on when nobody looked in time: of less, lanes with a fast pace would lose what each look comes late by. */
-export const SAVED_MS: Millis = 500
+export const PACE_BURST_MS: Millis = 500
 /** A lane with a fast pace is looked at this often, for several rows at a time. */
 const PACED_LOOK_MS: Millis = 20
 
@@ -193,9 +196,9 @@ export function planStarts(
   const firsts = heads.filter((row) => row.line === 0).sort(by)
   const others = heads.filter((row) => row.line !== 0).sort(by)
   const held = rule.heldUntil > now
-  const limit = limitOf(rule, now)
+  const limit = concurrencyLimitOf(rule, now)
   const free = limit === null ? Infinity : limit - running
-  const since = rule.paceMs === null ? 0 : Math.max(rule.pacedAt, now - Math.max(rule.paceMs, SAVED_MS))
+  const since = rule.paceMs === null ? 0 : Math.max(rule.pacedAt, now - Math.max(rule.paceMs, PACE_BURST_MS))
   const pace = rule.paceMs === null ? Infinity : Math.floor((now - since) / rule.paceMs)
   const room = held ? 0 : Math.max(0, Math.min(want, free, pace, gate))
   const take: string[] = []
@@ -232,5 +235,5 @@ export function planStarts(
     )
     return at <= now ? 'now' : at
   }
-  return { take, pacedAt, filled, again: waits(), rank: Math.min(rank, now) }
+  return { take, pacedAt, filled, nextLook: waits(), rank: Math.min(rank, now) }
 }

@@ -1,8 +1,8 @@
 /** The rules of lanes: made with their endpoint, changed with it, and by what its attempts say. */
 import { applySignals } from '../../core/circuit-breaker.ts'
-import type { Endpoint, Millis, Signal } from '../../core/model.ts'
-import { type BoundStatement, type Columns, type Dialect, rows, type Script, send, sql, statement } from '../script.ts'
-import { FOREVER, type LaneRule, SAVED_MS } from './fair-order.ts'
+import type { Endpoint, HealthSignal, Millis } from '../../core/model.ts'
+import { type BoundStatement, type Dialect, execute, type RecordColumns, rows, type Script, sql, statement } from '../script.ts'
+import { FOREVER, type LaneRule, PACE_BURST_MS } from './fair-order.ts'
 import { addTurns, type LaneRef, type Turn } from './run-queue.ts'
 
 /** Running at once for one client, type and `concurrencyKey`. */
@@ -37,7 +37,7 @@ export function paceOf({ maxPerMinute, allowedRate }: Pick<Endpoint, 'maxPerMinu
   const rate = Math.min(maxPerMinute ?? Infinity, allowedRate ?? Infinity)
   if (rate === Infinity) return null
   const paceMs = Math.ceil(60_000 / rate)
-  return paceMs < SAVED_MS ? Math.ceil((60_000 + SAVED_MS) / rate) : paceMs
+  return paceMs < PACE_BURST_MS ? Math.ceil((60_000 + PACE_BURST_MS) / rate) : paceMs
 }
 
 const ids = (d: Dialect, name: string) => sql`select v.id from ${d.records(name, { id: 'text' })} v`
@@ -51,7 +51,7 @@ export const lockLanes = statement(
 const lockCapped = statement(
   (d) => sql`select ${rule} from lanes where id ${d.anyOf(ids(d, 'lanes'))} and cap is not null order by id ${d.lock}`,
 )
-const RULE: Columns = {
+const RULE: RecordColumns = {
   lane_id: 'text',
   cap: 'int8',
   pace_ms: 'int8',
@@ -69,16 +69,16 @@ const ruleSets = sql.raw(
     .map((name) => `${name} = v.${name}`)
     .join(', '),
 )
-const keepLanes = statement(
+const updateLanes = statement(
   (d) => sql`update lanes set filled = 0, ${ruleSets} from ${d.records('lanes', RULE)} v where lanes.id = v.lane_id
-    ${d.among(sql`lanes.id`, sql`select y.lane_id from ${d.records('lanes', RULE)} y`)}`,
+    ${d.restrictTo(sql`lanes.id`, sql`select y.lane_id from ${d.records('lanes', RULE)} y`)}`,
 )
 /** Writes rules, open to be looked at. */
 const keep = (rules: readonly LaneRule[]): readonly BoundStatement[] =>
   rules.length === 0
     ? []
     : [
-        keepLanes({
+        updateLanes({
           lanes: rules.map((rule) => ({
             lane_id: rule.id,
             cap: rule.cap,
@@ -96,11 +96,11 @@ const keep = (rules: readonly LaneRule[]): readonly BoundStatement[] =>
 
 /** What was learned of the endpoint whose lane this is. */
 export interface LaneSignal extends LaneRef {
-  readonly signal: Signal | null
+  readonly signal: HealthSignal | null
   /** How long the receiver asked to wait; null: it did not. */
-  readonly askedMs: Millis | null
+  readonly retryAfterMs: Millis | null
   /** How long the attempt lasted. */
-  readonly tookMs: Millis
+  readonly durationMs: Millis
 }
 
 /** After rows left `running`: full lanes among theirs are open again and get a turn. */
@@ -125,7 +125,7 @@ export function* releaseSlots(
   const heardOf = Map.groupBy(said, ({ laneId }) => laneId)
   const lanes = locked.map((before) => ({ before, after: applySignals(before, heardOf.get(before.id) ?? [], now) }))
   const changed = lanes.filter(({ before, after }) => differs(before, after) || (before.filled === 1 && freed.has(before.id)))
-  yield* send(keep(changed.map(({ after }) => after)))
+  yield* execute(keep(changed.map(({ after }) => after)))
   const turns = changed.flatMap(({ before, after }): Turn[] => {
     const { queue, clientId, laneId } = places.get(after.id)!
     const opened = before.filled === 1 ? [{ queue, clientId, laneId, turn: now, alarmAt: null }] : []
@@ -144,5 +144,5 @@ export function* changeLane(place: LaneRef, change: (rule: LaneRule) => LaneRule
   const rule = change(known)
   const held = rule.heldUntil > now
   const turns = held && rule.heldUntil >= FOREVER ? [] : [{ ...place, turn: held ? null : now, alarmAt: held ? rule.heldUntil : null }]
-  yield* send([...keep([rule]), ...addTurns(turns)])
+  yield* execute([...keep([rule]), ...addTurns(turns)])
 }

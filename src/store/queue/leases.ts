@@ -1,27 +1,27 @@
 /** Leases of both tables of work: renewed by whoever holds them, found by the janitor when they have ended. */
-import { type Delivery, type Kind, type Millis, type Task, WORKER } from '../../core/model.ts'
+import { type Delivery, type Millis, type Task, WORKER_PREFIX, type WorkKind } from '../../core/model.ts'
 import { deliveryColumns, taskColumns } from '../columns.ts'
 import type { ExpiredWork, LeaseEnd, LeaseRef, Renewal } from '../interfaces.ts'
-import { bind, first, rows, type Script, send, sql, statement, together } from '../script.ts'
+import { bind, execute, first, rows, runAll, type Script, sql, statement } from '../script.ts'
 
 const tables = { task: 'tasks', delivery: 'deliveries' } as const
 
 /** Names a lease: one claim of one row. */
-export const leaseOf = ({ id, fence }: LeaseRef): string => `${id} ${fence}`
+export const leaseKey = ({ id, fence }: LeaseRef): string => `${id} ${fence}`
 /** By lease, the first that presents it: a lease ends once, also when two who hold it share a batch. */
 export function byLease<P extends LeaseRef>(presented: readonly P[]): Map<string, P> {
   const first = new Map<string, P>()
-  for (const each of presented) if (!first.has(leaseOf(each))) first.set(leaseOf(each), each)
+  for (const each of presented) if (!first.has(leaseKey(each))) first.set(leaseKey(each), each)
   return first
 }
 
-const renewing = (kind: Kind) =>
+const renewing = (kind: WorkKind) =>
   statement((d) => {
     const table = sql.raw(tables[kind])
     return sql`update ${table} set leased_until = ${d.now} + ${bind('leaseMs')}
       from ${d.records('held', { work_id: 'text', at_fence: 'int8' })} v
       where ${table}.id = v.work_id and ${table}.fence = v.at_fence and coalesce(${table}.state, '') = 'running'
-        ${d.among(
+        ${d.restrictTo(
           sql`${table}.id`,
           sql`select k.id from ${table} k where k.id ${d.anyOf(
             sql`select y.work_id from ${d.records('held', { work_id: 'text', at_fence: 'int8' })} y`,
@@ -32,12 +32,12 @@ const renewing = (kind: Kind) =>
 const renewals = { task: renewing('task'), delivery: renewing('delivery') }
 
 /** Renews what is still held under its fence; the rest was lost. */
-export function* renew(kind: Kind, held: readonly LeaseRef[], leaseMs: Millis): Script<readonly Renewal[]> {
+export function* renew(kind: WorkKind, held: readonly LeaseRef[], leaseMs: Millis): Script<readonly Renewal[]> {
   const kept = yield* rows<{ id: string; cancelRequestedAt: Millis | null }>(
     renewals[kind]({ held: held.map(({ id, fence }) => ({ work_id: id, at_fence: fence })), leaseMs }),
   )
   const byId = new Map(kept.map((row) => [row.id, row]))
-  return held.map(({ id }) => ({ id, kept: byId.has(id), cancelRequested: byId.get(id)?.cancelRequestedAt != null }))
+  return held.map(({ id }) => ({ id, renewed: byId.has(id), cancelRequested: byId.get(id)?.cancelRequestedAt != null }))
 }
 
 /** How long it is known how a lease was ended by its holder. */
@@ -49,10 +49,10 @@ const remember = statement(
     where true order by v.client_id, v.key on conflict (client_id, scope, key) do nothing`,
 )
 /** Keeps how leases were ended by their holders. A result that was taken is not kept: its task shows under which fence it completed. */
-export function* recordEndedLeases(ended: readonly (LeaseRef & { readonly clientId: string; readonly as: LeaseEnd })[]): Script<void> {
+export function* recordEndedLeases(ended: readonly (LeaseRef & { readonly clientId: string; readonly endedAs: LeaseEnd })[]): Script<void> {
   if (ended.length === 0) return
-  const rows = ended.map((each) => ({ client_id: each.clientId, key: leaseOf(each), fingerprint: each.as }))
-  yield* send([remember({ ended: rows, keepMs: REMEMBERED_MS })])
+  const rows = ended.map((each) => ({ client_id: each.clientId, key: leaseKey(each), fingerprint: each.endedAs }))
+  yield* execute([remember({ ended: rows, keepMs: REMEMBERED_MS })])
 }
 const readEnded = statement(
   (d) => sql`select ${taskColumns} from tasks where id = ${bind('id')}
@@ -61,14 +61,14 @@ const readEnded = statement(
         and i.fingerprint = ${bind('as')} and i.expires_at > ${d.now}))`,
 )
 /** The task as it is now, if the holder of that lease ended it so. */
-export function* findEnded(lease: LeaseRef, as: LeaseEnd): Script<Task | null> {
-  return yield* first<Task>(readEnded({ id: lease.id, fence: lease.fence, lease: leaseOf(lease), as }))
+export function* findTaskByEndedLease(lease: LeaseRef, as: LeaseEnd): Script<Task | null> {
+  return yield* first<Task>(readEnded({ id: lease.id, fence: lease.fence, lease: leaseKey(lease), as }))
 }
 
-const expiring = (kind: Kind) =>
+const expiring = (kind: WorkKind) =>
   statement((d) => {
     const columns = kind === 'task' ? taskColumns : deliveryColumns
-    const byWorker = sql.raw(`like '${WORKER}%'`)
+    const byWorker = sql.raw(`like '${WORKER_PREFIX}%'`)
     // A worker's own times are kept here: it may renew its lease for as long as it likes.
     const late =
       kind === 'task'
@@ -82,6 +82,6 @@ const expired = { task: expiring('task'), delivery: expiring('delivery') }
 
 /** Running work whose lease has ended, or that another boot than `boot` holds (null: by lease alone). */
 export function* findExpired(limit: number, boot: string | null): Script<ExpiredWork> {
-  const [tasks, deliveries] = yield* together([expired.task({ limit, boot }), expired.delivery({ limit, boot })])
+  const [tasks, deliveries] = yield* runAll([expired.task({ limit, boot }), expired.delivery({ limit, boot })])
   return { tasks: tasks as unknown as readonly Task[], deliveries: deliveries as unknown as readonly Delivery[] }
 }

@@ -1,6 +1,6 @@
 /** Turns: the run queue. Whoever makes a lane claimable leaves one in the same commit. */
-import type { Kind, Millis } from '../../core/model.ts'
-import { type BoundStatement, type Columns, sql, statement } from '../script.ts'
+import type { Millis, WorkKind } from '../../core/model.ts'
+import { type BoundStatement, type RecordColumns, sql, statement } from '../script.ts'
 import { FOREVER } from './fair-order.ts'
 
 /** What a lane's place in the run queue is made of. */
@@ -14,7 +14,7 @@ export interface Turn extends LaneRef {
 /** Longer than a pump goes without looking. */
 const LATE_MS: Millis = 20_000
 
-const TURN: Columns = { queue: 'text', client_id: 'text', lane_id: 'text', turn: 'int8', alarm_at: 'int8' }
+const TURN: RecordColumns = { queue: 'text', client_id: 'text', lane_id: 'text', turn: 'int8', alarm_at: 'int8' }
 const insertTurns = statement(
   (d) => sql`insert into turns (queue, client_id, lane_id, turn, alarm_at)
     select v.queue, v.client_id, v.lane_id, v.turn, v.alarm_at from ${d.records('turns', TURN)} v`,
@@ -33,7 +33,7 @@ export const putTurnsBack = (turns: readonly Turn[]): readonly BoundStatement[] 
           turns: turns.map((t) => ({ queue: t.queue, client_id: t.clientId, lane_id: t.laneId, turn: t.turn, alarm_at: t.alarmAt })),
         }),
       ]
-const kindOf = (queue: string): Kind => (queue.startsWith('task/') ? 'task' : 'delivery')
+const kindOf = (queue: string): WorkKind => (queue.startsWith('task/') ? 'task' : 'delivery')
 
 /** Where a row waits, or waited. */
 export interface LaneRef {

@@ -1,14 +1,14 @@
 /** What nodes share about task types: which are paused, and when somebody was last there to run them. */
 import type { Millis } from '../../core/model.ts'
 import type { QueueState } from '../interfaces.ts'
-import { bind, first, rows, type Script, send, sql, statement } from '../script.ts'
+import { bind, execute, first, rows, type Script, sql, statement } from '../script.ts'
 
 /** Every task type's queue, and what stands before and behind them. */
 const PREFIX = 'task/'
 export const queueOf = (type: string): string => PREFIX + type
 export const typeOf = (queue: string): string => queue.slice(PREFIX.length)
 /** Said to every node when a type was paused or resumed. */
-export const QUEUES = 'queues'
+export const TASK_TYPES_CHANNEL = 'queues'
 
 export type QueueRow = { id: string; pausedAt: Millis | null; workerSeenAt: Millis | null }
 export const toQueueState = ({ id, ...state }: QueueRow): QueueState => ({ type: typeOf(id), ...state })
@@ -28,9 +28,12 @@ const resume = statement(
   () => sql`insert into queues (id) values (${bind('id')}) on conflict (id) do update set paused_at = null returning ${columns}`,
 )
 /** Nothing of a paused type is claimed; its turns stay in line, so that resuming it is only a word to the pumps. */
-export function* pauseQueue(type: string, paused: boolean): Script<QueueState> {
+export function* setTypePaused(type: string, paused: boolean): Script<QueueState> {
   const change = paused ? pause : resume
-  const row = yield* first<QueueRow>({ ...change({ id: queueOf(type) }), notifies: paused ? [QUEUES] : [QUEUES, 'task'] })
+  const row = yield* first<QueueRow>({
+    ...change({ id: queueOf(type) }),
+    notifies: paused ? [TASK_TYPES_CHANNEL] : [TASK_TYPES_CHANNEL, 'task'],
+  })
   return toQueueState(row!)
 }
 
@@ -40,7 +43,7 @@ const see = statement(
 )
 /** Somebody who runs these types is here. */
 export function* touchTypes(types: readonly string[]): Script<void> {
-  if (types.length > 0) yield* send([see({ queues: types.map((type) => ({ id: queueOf(type) })) })])
+  if (types.length > 0) yield* execute([see({ queues: types.map((type) => ({ id: queueOf(type) })) })])
 }
 
 const readGates = statement(

@@ -5,8 +5,8 @@ import type { NewKey } from '../interfaces.ts'
 import { type BoundStatement, bind, type Dialect, first, rows, type Script, type SQL, sql, statement } from '../script.ts'
 
 /** The word that a key, or all keys of a client, may not mean any more what they did; its id follows. */
-export const ACCESS = 'access:'
-export const notifyAccess = (call: BoundStatement, id: string): BoundStatement => ({ ...call, notifies: [ACCESS + id] })
+export const ACCESS_CHANNEL = 'access:'
+export const notifyAccess = (call: BoundStatement, id: string): BoundStatement => ({ ...call, notifies: [ACCESS_CHANNEL + id] })
 
 const KEY = {
   id: 'text',

@@ -1,5 +1,5 @@
 /** The audit log: an entry is written in the transaction of the act it tells of, so that neither stands without the other. */
-import { firstIdAt } from '../../core/id.ts'
+import { minIdAt } from '../../core/id.ts'
 import {
   type ApiKey,
   type AuditAction,
@@ -13,8 +13,17 @@ import {
   type Schedule,
 } from '../../core/model.ts'
 import { auditColumns } from '../columns.ts'
-import type { AuditQuery, Changed, EndpointPatch, Page, Position, SchedulePatch, SigningKeyRotation, TaskChange } from '../interfaces.ts'
-import { bind, first, now, query, rows, type Script, type SQL, send, sql, statement } from '../script.ts'
+import type {
+  AuditQuery,
+  ChangeResult,
+  EndpointPatch,
+  Page,
+  Position,
+  SchedulePatch,
+  SigningKeyRotation,
+  TaskChange,
+} from '../interfaces.ts'
+import { bind, execute, first, now, query, rows, type Script, type SQL, sql, statement } from '../script.ts'
 
 /** What was done, to what, of whose. */
 export interface AuditRecord {
@@ -25,7 +34,7 @@ export interface AuditRecord {
 }
 
 /** What the platform does by itself. */
-export const SYSTEM: Author = { actor: actors.system, requestId: null, remoteAddress: null }
+export const SYSTEM_AUTHOR: Author = { actor: actors.system, requestId: null, remoteAddress: null }
 
 /** An id with that time of the store's clock in it. */
 export type NewAuditId = (at: Millis) => string
@@ -39,10 +48,15 @@ function* append({ actor, requestId, remoteAddress }: Author, record: AuditRecor
   const at = yield* now()
   const { action, target, clientId, details = {} } = record
   const id = newId(at)
-  yield* send([insertEntry({ id, at, actor, action, target, clientId, details: JSON.stringify(details), requestId, remoteAddress })])
+  yield* execute([insertEntry({ id, at, actor, action, target, clientId, details: JSON.stringify(details), requestId, remoteAddress })])
 }
 /** A script and the entry its answer gives. Null: nothing was done, and nothing is kept. */
-export function* audited<R>(by: Author, script: Script<R>, toRecord: (answer: R) => AuditRecord | null, newId: NewAuditId): Script<R> {
+export function* withAuditRecord<R>(
+  by: Author,
+  script: Script<R>,
+  toRecord: (answer: R) => AuditRecord | null,
+  newId: NewAuditId,
+): Script<R> {
   const answer = yield* script
   const done = toRecord(answer)
   if (done) yield* append(by, done, newId)
@@ -51,20 +65,20 @@ export function* audited<R>(by: Author, script: Script<R>, toRecord: (answer: R)
 
 // What is kept of each act: from its answer.
 
-type Telling<R> = (answer: R) => AuditRecord | null
+type RecordOf<R> = (answer: R) => AuditRecord | null
 /** The operator, whose acts on clients' own things are kept; what a client does to them itself, it does every day. */
 export const operatorAuthor = (by: Author | undefined, clientId: string | null): Author | undefined => (clientId === null ? by : undefined)
 
 export const clientRecord =
-  (action: AuditAction): Telling<Client | null> =>
+  (action: AuditAction): RecordOf<Client | null> =>
   (client) =>
     client && { action, target: client.id, clientId: client.id, details: client.name === '' ? {} : { name: client.name } }
 export const keyRecord =
-  (action: AuditAction, details: object = {}): Telling<ApiKey | null> =>
+  (action: AuditAction, details: object = {}): RecordOf<ApiKey | null> =>
   (key) =>
     key && { action, target: key.id, clientId: key.clientId, details: { name: key.name, scopes: JSON.parse(key.scopes), ...details } }
 export const taskRecord =
-  (action: AuditAction): Telling<TaskChange> =>
+  (action: AuditAction): RecordOf<TaskChange> =>
   (change) =>
     change.kind !== 'changed'
       ? null
@@ -75,32 +89,32 @@ export const taskTypeRecord = (type: string, paused: boolean) => (): AuditRecord
   clientId: null,
 })
 export const deliveryRecord =
-  (action: AuditAction, target: string): Telling<Delivery | null> =>
+  (action: AuditAction, target: string): RecordOf<Delivery | null> =>
   (sent) =>
     sent && { action, target, clientId: sent.clientId, details: { deliveryId: sent.id, endpointId: sent.endpointId } }
 export const scheduleRecord =
-  (patch: SchedulePatch): Telling<Changed<Schedule>> =>
+  (patch: SchedulePatch): RecordOf<ChangeResult<Schedule>> =>
   (changed) =>
     changed.kind !== 'changed'
       ? null
       : { action: 'schedule.change', target: changed.value.id, clientId: changed.value.clientId, details: { members: Object.keys(patch) } }
 export const signingKeyRecord =
-  (action: AuditAction, target: string | null): Telling<unknown> =>
+  (action: AuditAction, target: string | null): RecordOf<unknown> =>
   (keys) =>
     keys === null ? null : { action, target, clientId: null }
 
 export const keyRotationRecord =
-  ({ activate, retire }: SigningKeyRotation): Telling<{ readonly turned: boolean }> =>
-  ({ turned }) =>
-    turned ? { action: 'signingKey.rotate', target: activate, clientId: null, details: retire === null ? {} : { retired: retire } } : null
+  ({ activate, retire }: SigningKeyRotation): RecordOf<{ readonly rotated: boolean }> =>
+  ({ rotated }) =>
+    rotated ? { action: 'signingKey.rotate', target: activate, clientId: null, details: retire === null ? {} : { retired: retire } } : null
 
 /** Of a URL only where it leads: what stands behind may be a token. */
 export const endpointRecord =
-  (action: AuditAction): Telling<Endpoint | null> =>
+  (action: AuditAction): RecordOf<Endpoint | null> =>
   (endpoint) =>
     endpoint && { action, target: endpoint.id, clientId: endpoint.clientId, details: { origin: new URL(endpoint.url).origin } }
 export const endpointChangeRecord =
-  (patch: EndpointPatch): Telling<Changed<Endpoint>> =>
+  (patch: EndpointPatch): RecordOf<ChangeResult<Endpoint>> =>
   (changed) => {
     if (changed.kind !== 'changed') return null
     const record = endpointRecord(actionOf(patch))(changed.value)!
@@ -115,7 +129,7 @@ const actionOf = ({ url, secret, paused, disabled, verified }: EndpointPatch): A
 }
 /** The answer is whose it was. */
 export const removalRecord =
-  (action: AuditAction, target: string): Telling<string | null> =>
+  (action: AuditAction, target: string): RecordOf<string | null> =>
   (clientId) =>
     clientId === null ? null : { action, target, clientId }
 
@@ -126,8 +140,8 @@ const SCANNED = 10_000
 export function* listAuditLog({ clientId, actor, action, since, until, limit, after }: AuditQuery): Script<Page<AuditEntry>> {
   const place = [
     ...(clientId === undefined ? [] : [sql`client_id = ${clientId}`]),
-    ...(since === undefined ? [] : [sql`id >= ${firstIdAt('audit', since)}`]),
-    ...(until === undefined ? [] : [sql`id < ${firstIdAt('audit', until)}`]),
+    ...(since === undefined ? [] : [sql`id >= ${minIdAt('audit', since)}`]),
+    ...(until === undefined ? [] : [sql`id < ${minIdAt('audit', until)}`]),
     ...(after === null ? [] : [sql`id < ${after.id}`]),
   ]
   const wanted = [...(actor === undefined ? [] : [sql`actor = ${actor}`]), ...(action === undefined ? [] : [sql`action = ${action}`])]
@@ -154,5 +168,5 @@ const forget = statement(
 /** Forgets entries older than that; answers how many. */
 export function* pruneAuditLog(limit: number, keepMs: Millis): Script<number> {
   const at = yield* now()
-  return (yield* rows(forget({ floor: firstIdAt('audit', at - keepMs), limit }))).length
+  return (yield* rows(forget({ floor: minIdAt('audit', at - keepMs), limit }))).length
 }

@@ -1,11 +1,11 @@
 /** Cancel and retry by filter, page by page, each page with the mark of how far it came, in one commit. */
 import type { Millis, State, Task } from '../../core/model.ts'
 import type { BulkCheckpoint, BulkFilter, LeaseRef, Position } from '../interfaces.ts'
-import { type BoundStatement, type Dialect, query, rows, type Script, type SQL, send, sql, statement } from '../script.ts'
-import { resume, writeCheckpointCall } from './checkpoints.ts'
-import { isIn, scan } from './lists.ts'
+import { type BoundStatement, type Dialect, execute, query, rows, type Script, type SQL, sql, statement } from '../script.ts'
+import { loadCheckpoint, writeCheckpointCall } from './checkpoints.ts'
+import { isIn, scanTasks } from './lists.ts'
 import type { RenderContext } from './outbox.ts'
-import { cancelTasks, redoTasks } from './tasks.ts'
+import { cancelTasks, retryEndedTasks } from './tasks.ts'
 
 /** Rows that one page looks at, whether they match or not. */
 const SCANNED = 2_000
@@ -29,7 +29,7 @@ function scanning({ states, type, ...place }: BulkFilter, after: Position | null
     ...(type === undefined ? [] : [sql`x.type = ${type}`]),
   ]
   return query(
-    (d) => sql`with scanned as (${scan({ ...place, order: 'asc', after }, SCANNED)})
+    (d) => sql`with scanned as (${scanTasks({ ...place, order: 'asc', after }, SCANNED)})
       select p.id as id, p.created_at as "createdAt", case when ${sql.join(conditions, sql` and `)} then octet_length(x.input) end as bytes
       from scanned p ${d.leftJoin('tasks', 'x', sql`x.id = p.id`)} order by p.created_at, p.id`,
   )
@@ -79,7 +79,7 @@ export function* bulkPage(
   filter: BulkFilter,
   view: RenderContext,
 ): Script<{ readonly checkpoint: BulkCheckpoint; readonly changed: readonly string[]; readonly asked: readonly string[] } | null> {
-  const before = yield* resume<BulkCheckpoint>(lease, { after: null, done: false, changed: 0, asked: 0 }, { lock: false })
+  const before = yield* loadCheckpoint<BulkCheckpoint>(lease, { after: null, done: false, changed: 0, asked: 0 }, { lock: false })
   if (before === null) return null
   if (before.done) return { checkpoint: before, changed: [], asked: [] }
   const { chosen, next } = cut(yield* rows<BulkRow>(scanning(filter, before.after)))
@@ -94,7 +94,7 @@ export function* bulkPage(
     changed: before.changed + changed.length,
     asked: before.asked + asked.length,
   }
-  yield* send([writeCheckpointCall(lease, checkpoint)])
+  yield* execute([writeCheckpointCall(lease, checkpoint)])
   return { checkpoint, changed, asked }
 }
 
@@ -106,7 +106,7 @@ function* change(
   view: RenderContext,
 ): Script<{ readonly changed: readonly string[]; readonly asked: readonly string[] }> {
   if (going.length === 0) return { changed: [], asked: [] }
-  if (!states.every((state) => LIVE.has(state))) return { changed: yield* redoTasks(going, clientId), asked: [] }
+  if (!states.every((state) => LIVE.has(state))) return { changed: yield* retryEndedTasks(going, clientId), asked: [] }
   const canceled = yield* cancelTasks(going, clientId, view)
   return { changed: canceled.map(({ id }) => id), asked: canceled.filter(({ state }) => state === 'running').map(({ id }) => id) }
 }

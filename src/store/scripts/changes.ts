@@ -16,7 +16,7 @@ export function* findRevisions(of: readonly string[]): Script<ReadonlyMap<string
   return markOf(yield* rows(readRevisions(named(of))))
 }
 /** How many events each client's feed has counted; unknown ids are left out. */
-export function* findSeqs(of: readonly string[]): Script<ReadonlyMap<string, number>> {
+export function* findFeedSeqs(of: readonly string[]): Script<ReadonlyMap<string, number>> {
   return markOf(yield* rows(readSeqs(named(of))))
 }
 

@@ -13,7 +13,11 @@ const lockCheckpoint = statement(
 const writeCheckpoint = statement(() => sql`update tasks set checkpoint = ${bind('checkpoint')} where id = ${bind('id')}`)
 
 /** What a walk kept last, or `start`. Null: the task is not this claim's any more. With `lock`, nobody else takes it before the commit. */
-export function* resume<C extends PageCheckpoint>({ id, fence }: LeaseRef, start: C, { lock }: { lock: boolean }): Script<C | null> {
+export function* loadCheckpoint<C extends PageCheckpoint>(
+  { id, fence }: LeaseRef,
+  start: C,
+  { lock }: { lock: boolean },
+): Script<C | null> {
   const held = yield* first<{ checkpoint: Json | null }>((lock ? lockCheckpoint : readCheckpoint)({ id, fence }))
   if (!held) return null
   return held.checkpoint === null ? start : (JSON.parse(held.checkpoint) as C)

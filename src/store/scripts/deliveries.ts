@@ -1,32 +1,32 @@
 /** Deliveries: claim with what sending takes, settle with the attempt, redeliver. */
-import type { Attempt, Delivery, Endpoint, Event, Millis, Outcome } from '../../core/model.ts'
+import type { Attempt, Delivery, Endpoint, Event, Millis, TryOutcome } from '../../core/model.ts'
 import { cloudEventJson, envelopeJson } from '../../core/wire.ts'
 import { attemptColumns, deliveryColumns, endpointColumns, updatedDeliveryColumns } from '../columns.ts'
-import type { DeliverySettlement, OwedDelivery, Settled } from '../interfaces.ts'
+import type { DeliverySettlement, OwedDelivery, SettleResult } from '../interfaces.ts'
 import type { WorkTable } from '../queue/claim.ts'
 import { releaseSlots } from '../queue/lane.ts'
-import { byLease, leaseOf } from '../queue/leases.ts'
+import { byLease, leaseKey } from '../queue/leases.ts'
 import { addTurns, turnsFor } from '../queue/run-queue.ts'
 import {
   type BoundStatement,
   bind,
-  type Columns,
   type Dialect,
+  execute,
   first,
   now,
+  type RecordColumns,
   rows,
+  runAll,
   type Script,
-  send,
   sql,
   statement,
-  together,
 } from '../script.ts'
-import { judgeEndpoints, recordHealth } from './health.ts'
-import { type NewDelivery, owe, type RenderContext, triesOf, write } from './outbox.ts'
+import { recordHealth, updateEndpointStatuses } from './health.ts'
+import { addDeliveries, addEvents, maxTriesOf, type NewDelivery, type RenderContext } from './outbox.ts'
 import { settleVerifications } from './ownership.ts'
-import { anyone } from './tasks.ts'
+import { clientMatches } from './tasks.ts'
 
-export const DELIVERIES = 'delivery'
+export const DELIVERY_QUEUE = 'delivery'
 
 // Claim.
 
@@ -43,12 +43,12 @@ const readBodies = statement(
 )
 const readEndpoints = statement((d) => sql`select ${endpointColumns} from endpoints where id ${d.anyOf(ids(d, 'endpoints'))}`)
 
-const ORPHAN: Columns = { delivery_id: 'text', why: 'text' }
+const ORPHAN: RecordColumns = { delivery_id: 'text', why: 'text' }
 const cancelOrphans = statement(
   (d) => sql`update deliveries set fence = deliveries.fence + 1, tries = deliveries.tries - 1, state = 'canceled', canceled_reason = v.why,
       finished_at = ${d.now}, updated_at = ${d.now}, leased_until = null, leased_by = null
     from ${d.records('orphans', ORPHAN)} v where deliveries.id = v.delivery_id
-      ${d.among(sql`deliveries.id`, sql`select y.delivery_id from ${d.records('orphans', ORPHAN)} y`)}`,
+      ${d.restrictTo(sql`deliveries.id`, sql`select y.delivery_id from ${d.records('orphans', ORPHAN)} y`)}`,
 )
 /** An endpoint that is not there at all is one that something else has removed. */
 const isDeleted = ({ endpoint }: OwedDelivery): boolean => {
@@ -60,7 +60,7 @@ const bytesOf = ({ body, eventBody }: OwedDelivery): string => body ?? eventBody
 /** Whether all of an event's bytes are there: what was cut short ends otherwise. Every attempt is spared a look at all of them. */
 const isWhole = (bytes: string): boolean => bytes.startsWith('{') && bytes.endsWith('}')
 /** What something else has done to it; null: it was deleted or erased as it should be. */
-function damageOf(each: OwedDelivery): string | null {
+function corruptionOf(each: OwedDelivery): string | null {
   if (each.endpoint === undefined) return `is owed to endpoint ${each.endpointId}, which is not in the store`
   if (bytesOf(each) !== '' && !isWhole(bytesOf(each))) return `is of event ${each.eventId}, whose bytes are damaged`
   return null
@@ -78,10 +78,10 @@ export const deliveryTable = (leaseMs: Millis, by: string, view: RenderContext):
     const orphans = owed.filter((each) => isDeleted(each) || !isWhole(bytesOf(each)))
     if (orphans.length === 0) return owed
     for (const each of orphans) {
-      const damage = damageOf(each)
-      if (damage !== null) view.trouble(`Delivery ${each.id} ${damage}: it is canceled.`)
+      const damage = corruptionOf(each)
+      if (damage !== null) view.onCorruption(`Delivery ${each.id} ${damage}: it is canceled.`)
     }
-    yield* send([
+    yield* execute([
       cancelOrphans({
         orphans: orphans.map((each) => ({ delivery_id: each.id, why: isDeleted(each) ? 'endpointDeleted' : 'taskDeleted' })),
       }),
@@ -99,7 +99,7 @@ const ERASED = { body: '', traceparent: null, tracestate: null }
 
 /** Joins deliveries with their event's bytes and their endpoint. */
 export function* withEventAndEndpoint(taken: readonly Delivery[]): Script<readonly OwedDelivery[]> {
-  const [bodies, endpoints] = yield* together([
+  const [bodies, endpoints] = yield* runAll([
     readBodies({ events: [...new Set(taken.map((d) => d.eventId))].map((id) => ({ id })) }),
     readEndpoints({ endpoints: [...new Set(taken.map((d) => d.endpointId))].map((id) => ({ id })) }),
   ])
@@ -114,7 +114,7 @@ export function* withEventAndEndpoint(taken: readonly Delivery[]): Script<readon
 
 // Settle.
 
-const SETTLEMENT: Columns = { delivery_id: 'text', at_fence: 'int8', wish: 'text', delay_ms: 'int8', hold_ms: 'int8', back: 'int8' }
+const SETTLEMENT: RecordColumns = { delivery_id: 'text', at_fence: 'int8', wish: 'text', delay_ms: 'int8', hold_ms: 'int8', back: 'int8' }
 const updateDeliveries = statement(
   (d) => sql`update deliveries set state = v.wish, updated_at = ${d.now}, leased_until = null, leased_by = null,
       tries = deliveries.tries - v.back,
@@ -125,7 +125,7 @@ const updateDeliveries = statement(
       finished_at = case when v.wish = 'pending' then null else ${d.now} end
     from ${d.records('settlements', SETTLEMENT)} v
     where deliveries.id = v.delivery_id and deliveries.fence = v.at_fence and coalesce(deliveries.state, '') = 'running'
-      ${d.among(
+      ${d.restrictTo(
         sql`deliveries.id`,
         sql`select k.id from deliveries k where k.id ${d.anyOf(
           sql`select y.delivery_id from ${d.records('settlements', SETTLEMENT)} y`,
@@ -133,7 +133,7 @@ const updateDeliveries = statement(
       )}
     returning ${updatedDeliveryColumns}`,
 )
-const ATTEMPT: Columns = {
+const ATTEMPT: RecordColumns = {
   delivery_id: 'text',
   fence: 'int8',
   started_at: 'int8',
@@ -153,13 +153,13 @@ const insertAttempts = statement(
   (d) => sql`insert into attempts (${attemptNames}) select ${attemptNames} from ${d.records('attempts', ATTEMPT)} v where true
     on conflict (delivery_id, fence) do nothing`,
 )
-const wishes = {
+const targetStates = {
   complete: 'completed',
   retry: 'pending',
   release: 'pending',
   fail: 'failed',
   cancel: 'canceled',
-} as const satisfies Record<Outcome['kind'], Delivery['state']>
+} as const satisfies Record<TryOutcome['kind'], Delivery['state']>
 
 /** Who was being sent when its endpoint was deleted is canceled like the rest, not tried again. */
 const cancelUnwanted = statement(
@@ -171,13 +171,16 @@ const cancelUnwanted = statement(
 )
 
 /** Attempt and state in one transaction. The attempt is kept even when the lease was lost: the request did happen. */
-export function* settleDeliveries(settlements: readonly DeliverySettlement[], view: RenderContext): Script<readonly Settled<Delivery>[]> {
-  const [won] = (yield* together([
+export function* settleDeliveries(
+  settlements: readonly DeliverySettlement[],
+  view: RenderContext,
+): Script<readonly SettleResult<Delivery>[]> {
+  const [won] = (yield* runAll([
     updateDeliveries({
       settlements: [...byLease(settlements).values()].map(({ id, fence, outcome, endpoint }) => ({
         delivery_id: id,
         at_fence: fence,
-        wish: wishes[outcome.kind],
+        wish: targetStates[outcome.kind],
         delay_ms: 'delayMs' in outcome ? outcome.delayMs : 0,
         hold_ms: endpoint.holdMs,
         back: outcome.kind === 'release' ? 1 : 0,
@@ -189,24 +192,24 @@ export function* settleDeliveries(settlements: readonly DeliverySettlement[], vi
   const ended = byLease(won)
   if (won.length > 0) {
     const now = won[0]!.updatedAt
-    const place = (delivery: Delivery) => ({ queue: DELIVERIES, clientId: delivery.clientId, laneId: delivery.laneId })
+    const place = (delivery: Delivery) => ({ queue: DELIVERY_QUEUE, clientId: delivery.clientId, laneId: delivery.laneId })
     const said = settlements.flatMap((settlement) => {
-      const delivery = ended.get(leaseOf(settlement))
-      const { signal, holdMs: askedMs } = settlement.endpoint
-      const tookMs = settlement.attempt?.durationMs ?? 0
-      return delivery && (signal !== null || askedMs !== null) ? [{ ...place(delivery), signal, askedMs, tookMs }] : []
+      const delivery = ended.get(leaseKey(settlement))
+      const { signal, holdMs: retryAfterMs } = settlement.endpoint
+      const durationMs = settlement.attempt?.durationMs ?? 0
+      return delivery && (signal !== null || retryAfterMs !== null) ? [{ ...place(delivery), signal, retryAfterMs, durationMs }] : []
     })
     const { turns, lanes } = yield* releaseSlots(won.map(place), said, now)
     const retried = won.filter((d) => d.state === 'pending')
     const unwanted = retried.length === 0 ? [] : yield* rows<Delivery>(cancelUnwanted({ waiting: retried.map(({ id }) => ({ id })) }))
-    for (const each of unwanted) ended.set(leaseOf(each), each)
-    const waiting = retried.filter((d) => ended.get(leaseOf(d)) === d).map((d) => ({ ...place(d), line: 1, rank: d.dueAt }))
-    yield* send(addTurns([...turns, ...turnsFor(waiting, now)]))
-    yield* judgeEndpoints(settlements, lanes, now, view)
+    for (const each of unwanted) ended.set(leaseKey(each), each)
+    const waiting = retried.filter((d) => ended.get(leaseKey(d)) === d).map((d) => ({ ...place(d), line: 1, rank: d.dueAt }))
+    yield* execute(addTurns([...turns, ...turnsFor(waiting, now)]))
+    yield* updateEndpointStatuses(settlements, lanes, now, view)
     yield* settleVerifications(settlements, won)
   }
   return settlements.map((settlement) => {
-    const lease = leaseOf(settlement)
+    const lease = leaseKey(settlement)
     const value = ended.get(lease)
     return ended.delete(lease) ? { kind: 'settled', value: value! } : { kind: 'stale' }
   })
@@ -239,7 +242,7 @@ function attempts(settlements: readonly DeliverySettlement[]): readonly BoundSta
 // Redeliver, ping.
 
 export const readDelivery = statement(
-  (d) => sql`select ${deliveryColumns} from deliveries where id = ${bind('id')} and client_id = ${anyone(d)}`,
+  (d) => sql`select ${deliveryColumns} from deliveries where id = ${bind('id')} and client_id = ${clientMatches(d)}`,
 )
 const makeDue = statement(
   (d) => sql`update deliveries set line = 1, rank = ${d.now}, due_at = ${d.now}, retry_after_at = null, updated_at = ${d.now}
@@ -259,8 +262,8 @@ export function* redeliver(id: string, newId: string, clientId: string | null, v
   if (known.state === 'running') return known
   if (known.state === 'pending') {
     const due = (yield* first<Delivery>(makeDue({ id }))) ?? known
-    yield* together(
-      addTurns(turnsFor([{ queue: DELIVERIES, clientId: due.clientId, laneId: due.laneId, line: 1, rank: due.dueAt }], due.dueAt)),
+    yield* runAll(
+      addTurns(turnsFor([{ queue: DELIVERY_QUEUE, clientId: due.clientId, laneId: due.laneId, line: 1, rank: due.dueAt }], due.dueAt)),
     )
     return due
   }
@@ -282,10 +285,10 @@ export function* redeliver(id: string, newId: string, clientId: string | null, v
     body: known.body,
     retry_schedule: schedule,
     trigger: 'redelivery',
-    max_tries: triesOf(known.eventType, schedule, view),
+    max_tries: maxTriesOf(known.eventType, schedule, view),
     created_at: at,
   }
-  yield* send(owe([made]))
+  yield* execute(addDeliveries([made]))
   return yield* first<Delivery>(readDelivery({ id: newId, clientId: null }))
 }
 
@@ -300,7 +303,7 @@ export function* addPing(
   const event = { id: ping.eventId, type: 'endpoint.ping' as const, at }
   const data = JSON.stringify({ endpointId: ping.endpointId })
   const place = { client_id: ping.clientId, task_id: null, endpoint_id: ping.endpointId, created_at: at }
-  yield* write(
+  yield* addEvents(
     [
       {
         ...place,
@@ -312,7 +315,7 @@ export function* addPing(
         body: envelopeJson(event, data),
       },
     ],
-    owe([
+    addDeliveries([
       {
         ...place,
         id: ping.deliveryId,

@@ -1,7 +1,7 @@
 /** Where sealed values live, how they are replaced by the same values under another key, and how those that serve no more are erased. */
 import type { Millis } from '../../core/model.ts'
 import type { EncryptedValue } from '../interfaces.ts'
-import { type BoundStatement, bind, rows, type Script, send, sql, statement } from '../script.ts'
+import { type BoundStatement, bind, execute, rows, type Script, sql, statement } from '../script.ts'
 
 /** Every column that holds sealed values, and the column that names its rows. The canary's place is called `meta`: it is no value among others. */
 const places = [
@@ -37,7 +37,7 @@ export function* findEncrypted(prefix: string, limit: number): Script<readonly E
 
 /** Replaces values, each unless it changed meanwhile. */
 export function* replaceEncrypted(values: readonly (EncryptedValue & { readonly fresh: string })[]): Script<void> {
-  yield* send(
+  yield* execute(
     values.map(({ place, encrypted: sealed, fresh }): BoundStatement => {
       const { replace } = known.find(({ table, column }) => table === place.table && column === place.column)!
       return replace({ id: place.id, sealed, fresh })

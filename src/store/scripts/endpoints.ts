@@ -1,23 +1,23 @@
 /** Endpoints: settings, status and the rule of their lane change together. */
 import { canonicalUrl } from '../../core/callback-url.ts'
-import { COLD_WINDOW, gateOf } from '../../core/circuit-breaker.ts'
+import { deliveryGateOf, INITIAL_WINDOW } from '../../core/circuit-breaker.ts'
 import { defaultEvents, type Endpoint, type EventType } from '../../core/model.ts'
 import { endpointColumns } from '../columns.ts'
-import type { Added, Changed, EndpointInsert, EndpointPatch } from '../interfaces.ts'
+import type { AddResult, ChangeResult, EndpointInsert, EndpointPatch } from '../interfaces.ts'
 import { FOREVER } from '../queue/fair-order.ts'
 import { addLanes, changeLane, paceOf } from '../queue/lane.ts'
 import { addTurns } from '../queue/run-queue.ts'
-import { bind, type Dialect, first, now, query, rows, type Script, type SQL, send, sql, statement } from '../script.ts'
+import { bind, type Dialect, execute, first, now, query, rows, type Script, type SQL, sql, statement } from '../script.ts'
 import { lockClient } from './clients.ts'
-import { DELIVERIES } from './deliveries.ts'
+import { DELIVERY_QUEUE } from './deliveries.ts'
 import { updateProbing } from './health.ts'
-import { laneOf, type RenderContext } from './outbox.ts'
+import { deliveryLaneOf, type RenderContext } from './outbox.ts'
 import { endVerification, startVerification } from './ownership.ts'
-import { anyone } from './tasks.ts'
+import { clientMatches } from './tasks.ts'
 
 export const readEndpoint = statement(
   (d) =>
-    sql`select ${endpointColumns} from endpoints where id = ${bind('id')} and client_id = ${anyone(d)} and coalesce(deleted_at, 0) = 0`,
+    sql`select ${endpointColumns} from endpoints where id = ${bind('id')} and client_id = ${clientMatches(d)} and coalesce(deleted_at, 0) = 0`,
 )
 const readMany = statement(
   (d) =>
@@ -57,7 +57,7 @@ const follows = (events: string): 0 | 1 =>
   (JSON.parse(events) as EventType[]).some((type) => !(defaultEvents as readonly EventType[]).includes(type)) ? 1 : 0
 
 /** At most `most` of a client, however many are added at once. */
-export function* addEndpoint(endpoint: EndpointInsert, most: number, view: RenderContext): Script<Added<Endpoint>> {
+export function* addEndpoint(endpoint: EndpointInsert, most: number, view: RenderContext): Script<AddResult<Endpoint>> {
   const row = {
     id: endpoint.id,
     client_id: endpoint.clientId,
@@ -82,8 +82,8 @@ export function* addEndpoint(endpoint: EndpointInsert, most: number, view: Rende
   if (hasUrl(known, endpoint.url, endpoint.id)) return { kind: 'duplicate' }
   const made = yield* first<Endpoint>(insertEndpoint({ endpoints: [row], verified: endpoint.verified ? 1 : 0 }))
   if (!made) return { kind: 'duplicate' }
-  const heldUntil = gateOf(made) === 'open' ? 0 : FOREVER
-  yield* send(addLanes([{ id: made.id, cap: made.maxInFlight, paceMs: paceOf(made), heldUntil, windowSize: COLD_WINDOW }]))
+  const heldUntil = deliveryGateOf(made) === 'open' ? 0 : FOREVER
+  yield* execute(addLanes([{ id: made.id, cap: made.maxInFlight, paceMs: paceOf(made), heldUntil, windowSize: INITIAL_WINDOW }]))
   return { kind: 'added', value: mustProve(made) ? yield* startVerification(made, view) : made }
 }
 
@@ -110,7 +110,7 @@ const plain = {
 const readUrls = statement(() => sql`select id, url from endpoints where client_id = ${bind('clientId')} and deleted_at is null`)
 /** The endpoints of a client: until the commit nobody else gives it one, or one of them another URL. */
 function* urlsOf(clientId: string): Script<readonly Pick<Endpoint, 'id' | 'url'>[]> {
-  yield* send([lockClient({ id: clientId })])
+  yield* execute([lockClient({ id: clientId })])
   return yield* rows<Pick<Endpoint, 'id' | 'url'>>(readUrls({ clientId }))
 }
 /** Whether another endpoint than `id` has that URL, however it is spelled. */
@@ -120,7 +120,7 @@ function hasUrl(known: readonly Pick<Endpoint, 'id' | 'url'>[], url: string, id:
 }
 const lockEndpoint = statement(
   (d) =>
-    sql`select ${endpointColumns} from endpoints where id = ${bind('id')} and client_id = ${anyone(d)} and coalesce(deleted_at, 0) = 0 ${d.lock}`,
+    sql`select ${endpointColumns} from endpoints where id = ${bind('id')} and client_id = ${clientMatches(d)} and coalesce(deleted_at, 0) = 0 ${d.lock}`,
 )
 
 /** Changes settings or status; the lane's cap, pace and hold follow in the same commit, and it is looked at again. */
@@ -130,7 +130,7 @@ export function* changeEndpoint(
   patch: EndpointPatch,
   revision: number | null,
   view: RenderContext,
-): Script<Changed<Endpoint>> {
+): Script<ChangeResult<Endpoint>> {
   const known = yield* first<Endpoint>(lockEndpoint({ id, clientId }))
   if (!known) return { kind: 'missing' }
   if (revision !== null && known.revision !== revision) return { kind: 'stale' }
@@ -164,10 +164,10 @@ export function* changeEndpoint(
     }),
   )
   const value = changed!
-  const place = { queue: DELIVERIES, clientId: value.clientId, laneId: value.id }
+  const place = { queue: DELIVERY_QUEUE, clientId: value.clientId, laneId: value.id }
   yield* changeLane(place, (rule) => ({ ...rule, cap: value.maxInFlight, paceMs: paceOf(value) }), value.updatedAt)
   // What a receiver asked to wait stays, unless what its status lets through is what changes.
-  if (gateOf(known) !== gateOf(value)) yield* updateProbing(value, value.updatedAt)
+  if (deliveryGateOf(known) !== deliveryGateOf(value)) yield* updateProbing(value, value.updatedAt)
   if (patch.verified === true) yield* endVerification({ ...known, updatedAt: value.updatedAt })
   const begins = patch.verified === false && mustProve(value)
   return { kind: 'changed', value: begins ? yield* startVerification(value, view) : value }
@@ -177,7 +177,7 @@ const removeEndpointRow = statement(
   (
     d,
   ) => sql`update endpoints set deleted_at = ${d.now}, updated_at = ${d.now}, headers = null, secret = '', previous_secret = null, revision = revision + 1
-    where id = ${bind('id')} and client_id = ${anyone(d)} and coalesce(deleted_at, 0) = 0 returning client_id as "clientId"`,
+    where id = ${bind('id')} and client_id = ${clientMatches(d)} and coalesce(deleted_at, 0) = 0 returning client_id as "clientId"`,
 )
 /** Deliveries canceled in the commit that deletes their endpoint; claims cancel the rest, batch by batch. */
 const CANCELED_AT_ONCE = 10_000
@@ -198,13 +198,13 @@ const dropTurns = statement(() => sql`delete from turns where lane_id = ${bind('
 export function* removeEndpoint(id: string, clientId: string | null): Script<string | null> {
   const removed = yield* first<{ clientId: string }>(removeEndpointRow({ id, clientId }))
   if (!removed) return null
-  const lanes = [id, laneOf(id, 'endpoint.verification')].map((lane) => ({ id: lane }))
-  yield* send(
+  const lanes = [id, deliveryLaneOf(id, 'endpoint.verification')].map((lane) => ({ id: lane }))
+  yield* execute(
     lanes.flatMap((lane) => [cancelRunning(lane), cancelPending({ ...lane, limit: CANCELED_AT_ONCE }), dropTurns(lane), dropLane(lane)]),
   )
   if (yield* first(readRest({ id }))) {
     const at = yield* now()
-    yield* send(addTurns([{ queue: DELIVERIES, clientId: removed.clientId, laneId: id, turn: at, alarmAt: null }]))
+    yield* execute(addTurns([{ queue: DELIVERY_QUEUE, clientId: removed.clientId, laneId: id, turn: at, alarmAt: null }]))
   }
   return removed.clientId
 }

@@ -1,11 +1,11 @@
 /** A client is deleted: its keys go and its work stops in one commit, then everything of it is erased, a page a commit. */
 import type { Client } from '../../core/model.ts'
-import { bind, first, rows, type Script, send, sql, statement } from '../script.ts'
+import { bind, execute, first, rows, type Script, sql, statement } from '../script.ts'
 import { notifyAccess } from './api-keys.ts'
 import { clientColumns, IS_LISTED } from './clients.ts'
 import { removeEndpoint } from './endpoints.ts'
 import type { RenderContext } from './outbox.ts'
-import { dropQuotas } from './quotas.ts'
+import { deleteQuotas } from './quotas.ts'
 import { cancelTasks } from './tasks.ts'
 
 /** What one commit removes: endpoints, each with up to 10,000 deliveries to be canceled, and rows of every other kind. */
@@ -31,7 +31,7 @@ export function* removeClient(id: string, view: RenderContext): Script<{ readonl
 export interface StoppedWork {
   readonly changed: readonly string[]
   readonly asked: readonly string[]
-  readonly left: boolean
+  readonly more: boolean
 }
 const readEndpoints = statement(
   () => sql`select id from endpoints where client_id = ${bind('id')} and deleted_at is null order by created_at, id limit ${bind('limit')}`,
@@ -47,7 +47,7 @@ const readOpen = statement(
 const lanesOf = (id: string) => ({ from: `${id}/`, to: `${id}0` })
 /** Endpoints first, so that nothing is sent any more; then open tasks, each with its terminal event. */
 function* stop(id: string, view: RenderContext): Script<StoppedWork> {
-  yield* send([dropKeys({ id }), dropSchedules({ id })])
+  yield* execute([dropKeys({ id }), dropSchedules({ id })])
   const endpoints = yield* rows<{ id: string }>(readEndpoints({ id, limit: MAX_ENDPOINTS }))
   for (const endpoint of endpoints) yield* removeEndpoint(endpoint.id, id)
   const open = yield* rows<{ id: string; bytes: number }>(readOpen({ ...lanesOf(id), limit: MAX_ROWS }))
@@ -62,7 +62,7 @@ function* stop(id: string, view: RenderContext): Script<StoppedWork> {
   return {
     changed: changed.map((task) => task.id),
     asked: changed.filter(({ state }) => state === 'running').map((task) => task.id),
-    left: endpoints.length === MAX_ENDPOINTS || open.length > chosen.length || open.length >= MAX_ROWS,
+    more: endpoints.length === MAX_ENDPOINTS || open.length > chosen.length || open.length >= MAX_ROWS,
   }
 }
 
@@ -119,7 +119,7 @@ const setErased = statement(
 
 export interface ErasedPage extends StoppedWork {
   /** `more`: go on at once. `open`: what is left has not ended yet. `nothing`: it is all gone, or was before. */
-  readonly rest: 'more' | 'open' | 'nothing'
+  readonly remaining: 'more' | 'open' | 'nothing'
   /** Set once: the commit that found nothing left, and marked the client so. */
   readonly client: Client | null
 }
@@ -129,11 +129,11 @@ export interface ErasedPage extends StoppedWork {
  */
 export function* eraseClient(id: string, last: boolean, view: RenderContext): Script<ErasedPage> {
   const stopped = yield* stop(id, view)
-  const at = (rest: ErasedPage['rest'], client: Client | null = null): ErasedPage => ({ ...stopped, rest, client })
-  if (stopped.left) return at('more')
+  const at = (rest: ErasedPage['remaining'], client: Client | null = null): ErasedPage => ({ ...stopped, remaining: rest, client })
+  if (stopped.more) return at('more')
   // What sends a delivery looks at its event and its endpoint: these go after it.
   const gone = yield* rows<{ id: string }>(readDeliveries({ id, limit: MAX_ROWS }))
-  if (gone.length > 0) yield* send([removeAttempts({ gone }), removeDeliveries({ gone })])
+  if (gone.length > 0) yield* execute([removeAttempts({ gone }), removeDeliveries({ gone })])
   if (gone.length === MAX_ROWS) return at('more')
   if (yield* first(readOwed({ id }))) return at('open')
   let most = 0
@@ -141,6 +141,6 @@ export function* eraseClient(id: string, last: boolean, view: RenderContext): Sc
   most = Math.max(most, (yield* rows(removeEndpoints({ id, limit: MAX_ROWS }))).length)
   if (most === MAX_ROWS) return at('more')
   if ((yield* first<{ rest: number | boolean }>(readLeft({ id })))!.rest) return at('open')
-  yield* send([dropLanes(lanesOf(id)), dropQuotas({ quotas: ['read', 'write'].map((kind) => ({ key: `${kind}:${id}` })) })])
+  yield* execute([dropLanes(lanesOf(id)), deleteQuotas({ quotas: ['read', 'write'].map((kind) => ({ key: `${kind}:${id}` })) })])
   return at('nothing', last ? yield* first<Client>(setErased({ id })) : null)
 }

@@ -1,17 +1,25 @@
 /** What attempts mean for their endpoints: episodes of failure, disabling, enabling again, and who is told. Holds end here too. */
-import { COLD_WINDOW, DISABLED_PROBE_MS, gateOf, isForbidden } from '../../core/circuit-breaker.ts'
+import { DISABLED_PROBE_MS, deliveryGateOf, INITIAL_WINDOW, isAddressForbidden } from '../../core/circuit-breaker.ts'
 import { type Endpoint, type EventType, endpointStatus, type Millis } from '../../core/model.ts'
 import { cloudEventJson, envelopeJson } from '../../core/wire.ts'
 import { endpointColumns } from '../columns.ts'
 import type { DeliverySettlement } from '../interfaces.ts'
 import { FOREVER, type LaneRule } from '../queue/fair-order.ts'
 import { changeLane } from '../queue/lane.ts'
-import { type BoundStatement, bind, type Columns, type Dialect, now, rows, type Script, send, sql, statement } from '../script.ts'
-import { type NewDelivery, type NewEvent, owe, type RenderContext, readListeners, triesOf, write } from './outbox.ts'
+import { type BoundStatement, bind, type Dialect, execute, now, type RecordColumns, rows, type Script, sql, statement } from '../script.ts'
+import {
+  addDeliveries,
+  addEvents,
+  maxTriesOf,
+  type NewDelivery,
+  type NewEvent,
+  type RenderContext,
+  readEndpointsOfClients,
+} from './outbox.ts'
 
 const DAY_MS: Millis = 86_400_000
 /** An episode of failure is told after this, and disables the endpoint after that. */
-const TOLD_AFTER_MS: Millis = DAY_MS
+const ANNOUNCE_AFTER_MS: Millis = DAY_MS
 const DISABLED_AFTER_MS: Millis = 5 * DAY_MS
 /** An endpoint that never proved itself holds for this long. */
 const UNPROVEN_HOLD_MS: Millis = DAY_MS
@@ -24,11 +32,11 @@ const markSucceeded = statement(
   ) => sql`update endpoints set failing_since = null, failing_told_at = null, last_success_at = ${d.now} where id ${d.anyOf(ids(d, 'endpoints'))}
     and (failing_since is not null or last_success_at is null or last_success_at < ${d.now} - 1000)`,
 )
-const FAILED: Columns = { endpoint_id: 'text', at_url: 'text' }
+const FAILED: RecordColumns = { endpoint_id: 'text', at_url: 'text' }
 const markFailed = statement(
   (d) => sql`update endpoints set failing_since = ${d.now} from ${d.records('endpoints', FAILED)} v
     where endpoints.id = v.endpoint_id and (v.at_url is null or endpoints.url = v.at_url) and endpoints.failing_since is null
-      ${d.among(sql`endpoints.id`, sql`select y.endpoint_id from ${d.records('endpoints', FAILED)} y`)}`,
+      ${d.restrictTo(sql`endpoints.id`, sql`select y.endpoint_id from ${d.records('endpoints', FAILED)} y`)}`,
 )
 
 /** The endpoints' own record of whether they work. */
@@ -46,7 +54,7 @@ export function recordHealth(settlements: readonly DeliverySettlement[]): readon
   return [...(good.length > 0 ? [markSucceeded({ endpoints: good })] : []), ...(bad.length > 0 ? [markFailed({ endpoints: bad })] : [])]
 }
 
-const DISABLED: Columns = { endpoint_id: 'text', at_url: 'text', reason: 'text' }
+const DISABLED: RecordColumns = { endpoint_id: 'text', at_url: 'text', reason: 'text' }
 // coalesce keeps the planner from walking along the partial index of the endpoints that are there.
 const disableEndpoints = statement(
   (
@@ -54,7 +62,7 @@ const disableEndpoints = statement(
   ) => sql`update endpoints set disabled_at = ${d.now}, disabled_reason = v.reason, revision = endpoints.revision + 1, updated_at = ${d.now}
     from ${d.records('endpoints', DISABLED)} v
     where endpoints.id = v.endpoint_id and (v.at_url is null or endpoints.url = v.at_url) and coalesce(endpoints.deleted_at, 0) = 0
-      ${d.among(sql`endpoints.id`, sql`select y.endpoint_id from ${d.records('endpoints', DISABLED)} y`)}
+      ${d.restrictTo(sql`endpoints.id`, sql`select y.endpoint_id from ${d.records('endpoints', DISABLED)} y`)}
       and (endpoints.disabled_at is null or endpoints.disabled_reason = 'failing' and v.reason <> 'failing')
       and (v.reason <> 'failing' or endpoints.failing_since <= ${d.now} - ${sql.raw(String(DISABLED_AFTER_MS))})
     returning ${endpointColumns}`,
@@ -65,7 +73,7 @@ const enableEndpoints = statement(
 )
 
 /** Disables the endpoints whose attempts ask for it, and enables those a probe found well. `lanes` are theirs, before and after. */
-export function* judgeEndpoints(
+export function* updateEndpointStatuses(
   settlements: readonly DeliverySettlement[],
   lanes: readonly { readonly before: LaneRule; readonly after: LaneRule }[],
   at: Millis,
@@ -75,7 +83,7 @@ export function* judgeEndpoints(
   if (well.length > 0)
     for (const endpoint of yield* rows<Endpoint>(enableEndpoints({ endpoints: well.map(({ after }) => ({ id: after.id })) })))
       yield* updateProbing(endpoint, at)
-  const forbidden = new Set(lanes.filter(({ after }) => isForbidden(after, at)).map(({ after }) => after.id))
+  const forbidden = new Set(lanes.filter(({ after }) => isAddressForbidden(after, at)).map(({ after }) => after.id))
   const reasons = new Map<string, { readonly url: string | null; readonly reason: string }>()
   for (const { endpoint } of settlements) {
     const reason = endpoint.disable ?? (forbidden.has(endpoint.id) ? 'forbiddenAddress' : endpoint.succeeded === false ? 'failing' : null)
@@ -86,7 +94,7 @@ export function* judgeEndpoints(
     disableEndpoints({ endpoints: [...reasons].map(([endpoint_id, { url, reason }]) => ({ endpoint_id, at_url: url, reason })) }),
   )
   for (const endpoint of disabled) yield* updateProbing(endpoint, at)
-  yield* tellOthers(disabled, 'endpoint.disabled', at, view)
+  yield* announceToOthers(disabled, 'endpoint.disabled', at, view)
 }
 
 /** Brings the lane in line with what the endpoint's status lets through; one that opens begins slowly, and forgets what failed. */
@@ -97,9 +105,9 @@ export function* updateProbing(endpoint: Endpoint, at: Millis): Script<void> {
     probing: { ...calm, probeMs: DISABLED_PROBE_MS, heldUntil: at + DISABLED_PROBE_MS },
     shut: { heldUntil: FOREVER },
   }
-  const rule = rules[gateOf(endpoint)]
+  const rule = rules[deliveryGateOf(endpoint)]
   const place = { queue: 'delivery', clientId: endpoint.clientId, laneId: endpoint.id }
-  yield* changeLane(place, (known) => ({ ...known, ...rule, windowSize: known.windowSize && COLD_WINDOW }), at)
+  yield* changeLane(place, (known) => ({ ...known, ...rule, windowSize: known.windowSize && INITIAL_WINDOW }), at)
 }
 
 const takeFailing = statement(
@@ -112,16 +120,16 @@ const takeFailing = statement(
 /** Tells of endpoints that have failed for a day, once an episode; answers how many there were. */
 export function* announceFailing(limit: number, view: RenderContext): Script<number> {
   const at = yield* now()
-  const failing = yield* rows<Endpoint>(takeFailing({ limit, since: at - TOLD_AFTER_MS }))
-  yield* tellOthers(failing, 'endpoint.failing', at, view)
+  const failing = yield* rows<Endpoint>(takeFailing({ limit, since: at - ANNOUNCE_AFTER_MS }))
+  yield* announceToOthers(failing, 'endpoint.failing', at, view)
   return failing.length
 }
 
 /** An event about each of these endpoints: in the client's feed, and to its other active endpoints, whatever they subscribe to. */
-function* tellOthers(about: readonly Endpoint[], type: EventType, at: Millis, view: RenderContext): Script<void> {
+function* announceToOthers(about: readonly Endpoint[], type: EventType, at: Millis, view: RenderContext): Script<void> {
   if (about.length === 0) return
   const clients = [...new Set(about.map(({ clientId }) => clientId))]
-  const all = yield* rows<Endpoint>(readListeners({ clients: clients.map((id) => ({ id })) }))
+  const all = yield* rows<Endpoint>(readEndpointsOfClients({ clients: clients.map((id) => ({ id })) }))
   const events: NewEvent[] = []
   const deliveries: NewDelivery[] = []
   for (const endpoint of about) {
@@ -153,16 +161,16 @@ function* tellOthers(about: readonly Endpoint[], type: EventType, at: Millis, vi
         body: other.format === 'cloudevents' ? cloudEventJson(envelope, data) : null,
         retry_schedule: other.retrySchedule,
         trigger: 'event',
-        max_tries: triesOf(type, other.retrySchedule, view),
+        max_tries: maxTriesOf(type, other.retrySchedule, view),
       })
     }
   }
-  yield* write(events, owe(deliveries))
+  yield* addEvents(events, addDeliveries(deliveries))
 }
 
 // Holds end.
 
-const EXPIRED: Columns = { delivery_id: 'text', fence: 'int8' }
+const EXPIRED: RecordColumns = { delivery_id: 'text', fence: 'int8' }
 const expiring = (stale: (d: Dialect) => ReturnType<typeof sql>) =>
   statement(
     (
@@ -197,7 +205,7 @@ export function* expireDeliveries(limit: number, holdMs: Millis): Script<number>
   let count = 0
   for (const { call, error } of ended) {
     const expired = yield* rows<{ delivery_id: string; fence: number }>(call)
-    if (expired.length > 0) yield* send([recordExpired({ expired, error, timings })])
+    if (expired.length > 0) yield* execute([recordExpired({ expired, error, timings })])
     count += expired.length
   }
   return count

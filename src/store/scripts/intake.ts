@@ -1,19 +1,19 @@
 /** Tasks come in: the task, its lane's turn and its idempotency key in one commit. A merged statement is total: a conflict is a row of the answer. */
 import type { Millis, Task } from '../../core/model.ts'
 import { taskColumns } from '../columns.ts'
-import type { Idempotency, Intake, NewTask, Submitted } from '../interfaces.ts'
+import type { Idempotency, NewTask, SubmitResult, TaskSubmission } from '../interfaces.ts'
 import type { LentSlots } from '../queue/claim.ts'
 import { addLanes, KEY_CONCURRENCY } from '../queue/lane.ts'
 import { addTurns, turnsFor } from '../queue/run-queue.ts'
 import { findPausedTypes, queueOf } from '../queue/task-types.ts'
-import { type BoundStatement, bind, type Columns, first, rows, type Script, send, sql, statement, together } from '../script.ts'
+import { type BoundStatement, bind, execute, first, type RecordColumns, rows, runAll, type Script, sql, statement } from '../script.ts'
 import type { RenderContext } from './outbox.ts'
-import { announce, laneOf } from './tasks.ts'
+import { emitIfFollowed, taskLaneOf } from './tasks.ts'
 
 /** How long an idempotency key is kept. */
 export const IDEMPOTENCY_MS: Millis = 86_400_000
 
-const TASK: Columns = {
+const TASK: RecordColumns = {
   id: 'text',
   client_id: 'text',
   lane_id: 'text',
@@ -52,7 +52,7 @@ const insertLabels = statement(
     from ${d.records('labels', { client_id: 'text', name: 'text', value: 'text', created_at: 'int8', task_id: 'text' })} v`,
 )
 
-const KEY: Columns = { client_id: 'text', scope: 'text', key: 'text', fingerprint: 'text', task_ids: 'text' }
+const KEY: RecordColumns = { client_id: 'text', scope: 'text', key: 'text', fingerprint: 'text', task_ids: 'text' }
 const insertKeys = statement(
   (d) => sql`insert into idempotency (client_id, scope, key, fingerprint, task_ids, expires_at)
     select v.client_id, v.scope, v.key, v.fingerprint, v.task_ids, ${d.now} + ${bind('keepMs')} from ${d.records('keys', KEY)} v
@@ -76,7 +76,7 @@ export function* findTasks(ids: readonly string[]): Script<readonly Task[]> {
 }
 
 /** What a key was used for; null: it was not, or is forgotten. */
-export function* findSubmitted({ clientId, scope, key, fingerprint }: Idempotency): Script<Submitted | null> {
+export function* findByIdempotencyKey({ clientId, scope, key, fingerprint }: Idempotency): Script<SubmitResult | null> {
   const found = yield* first<{ fingerprint: string; taskIds: string }>(readKey({ clientId, scope, key }))
   if (!found) return null
   if (found.fingerprint !== fingerprint) return { kind: 'reused' }
@@ -90,27 +90,27 @@ export function* findSubmitted({ clientId, scope, key, fingerprint }: Idempotenc
  * were accepted; `started` are those that lent slots let run at once.
  */
 export function* addTasks(
-  intakes: readonly Intake[],
+  intakes: readonly TaskSubmission[],
   view: RenderContext,
   slots: LentSlots | null,
-  types: RunTypes,
-): Script<{ readonly answers: readonly Submitted[]; readonly started: readonly Task[] }> {
+  types: TypeLimits,
+): Script<{ readonly answers: readonly SubmitResult[]; readonly started: readonly Task[] }> {
   const fresh = yield* claimKeys(intakes)
   const tasks = intakes.flatMap((intake) => (fresh(intake) ? intake.tasks : []))
   const { written, started } = tasks.length === 0 ? { written: [], started: [] } : yield* insert(tasks, view, slots, types)
   const byId = new Map(written.map((task) => [task.id, task]))
-  const answers: Submitted[] = []
+  const answers: SubmitResult[] = []
   for (const intake of intakes) {
     if (fresh(intake)) answers.push({ kind: 'added', tasks: intake.tasks.map((task) => byId.get(task.id)!) })
     // The winner stands in another transaction, or earlier in this very batch: a statement of its own sees it.
-    else answers.push((yield* findSubmitted(intake.idempotency!)) ?? { kind: 'gone' })
+    else answers.push((yield* findByIdempotencyKey(intake.idempotency!)) ?? { kind: 'gone' })
   }
   return { answers, started }
 }
 
-const idsOf = (intake: Intake): string => JSON.stringify(intake.tasks.map((task) => task.id))
-function* claimKeys(intakes: readonly Intake[]): Script<(intake: Intake) => boolean> {
-  const firsts = new Map<string, Intake>()
+const idsOf = (intake: TaskSubmission): string => JSON.stringify(intake.tasks.map((task) => task.id))
+function* claimKeys(intakes: readonly TaskSubmission[]): Script<(intake: TaskSubmission) => boolean> {
+  const firsts = new Map<string, TaskSubmission>()
   for (const intake of intakes) {
     if (!intake.idempotency) continue
     const { clientId, scope, key } = intake.idempotency
@@ -130,12 +130,12 @@ function* insert(
   tasks: readonly NewTask[],
   view: RenderContext,
   slots: LentSlots | null,
-  types: RunTypes,
+  types: TypeLimits,
 ): Script<{ written: readonly Task[]; started: readonly Task[] }> {
-  const placed = tasks.map((task) => ({ ...task, laneId: laneOf(task) }))
+  const placed = tasks.map((task) => ({ ...task, laneId: taskLaneOf(task) }))
   const keyed = [...new Set(placed.filter((task) => task.concurrencyKey !== null).map((task) => task.laneId))]
   const starting = yield* chooseStarting(placed, slots, types)
-  const given = yield* together([
+  const given = yield* runAll([
     insertTasks({
       tasks: placed.map((task) => ({
         id: task.id,
@@ -159,7 +159,7 @@ function* insert(
         tracestate: task.tracestate,
       })),
       leaseMs: slots?.leaseMs ?? 0,
-      by: slots?.by ?? '',
+      by: slots?.leasedBy ?? '',
     }),
     ...addLanes(keyed.map((id) => ({ id, cap: KEY_CONCURRENCY }))),
   ])
@@ -182,7 +182,7 @@ function* insert(
         revision: 2,
         startedAt: task.createdAt,
         leasedUntil: task.createdAt + slots!.leaseMs,
-        leasedBy: slots!.by,
+        leasedBy: slots!.leasedBy,
       }),
     )
   const waiting = placed
@@ -194,8 +194,8 @@ function* insert(
       line: dueAt === null ? 0 : 1,
       rank: stamps.get(id)!.rank,
     }))
-  yield* send([...labels(written), ...addTurns(turnsFor(waiting, now))])
-  yield* announce(
+  yield* execute([...labels(written), ...addTurns(turnsFor(waiting, now))])
+  yield* emitIfFollowed(
     [
       { tasks: written, type: 'task.created' },
       { tasks: started, type: 'task.started' },
@@ -206,12 +206,12 @@ function* insert(
 }
 
 /** Task types the pump that lent the slots runs, with their limits across nodes; null: none. */
-export type RunTypes = ReadonlyMap<string, number | null>
+export type TypeLimits = ReadonlyMap<string, number | null>
 /** Tasks that may start in the commit that adds them: due now, under no limit of their own, not paused, and nobody waiting whom the pump could take. */
 function* chooseStarting(
   tasks: readonly (NewTask & { laneId: string })[],
   slots: LentSlots | null,
-  types: RunTypes,
+  types: TypeLimits,
 ): Script<ReadonlySet<string>> {
   if (!slots || slots.count === 0) return new Set()
   const able = tasks.filter((task) => task.dueAt === null && task.concurrencyKey === null && types.get(task.type) === null)

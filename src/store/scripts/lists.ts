@@ -1,11 +1,11 @@
 /** What is read and not changed: lists by keyset, the feed, states of callbacks. Texts vary with the filters, so they are rendered at each call. */
 import { type Delivery, type Endpoint, type Event, type EventType, isTerminal, type Task } from '../../core/model.ts'
 import { deliveryColumns, endpointColumns, eventColumns, taskColumns } from '../columns.ts'
-import type { CallbackStatus, DeliveryQuery, LaneState, OpenMark, Page, Position, TaskHolds, TaskListQuery } from '../interfaces.ts'
-import { countTypes } from '../queue/claim.ts'
+import type { CallbackStatus, DeliveryQuery, LaneState, OpenTaskCursor, Page, Position, TaskHolds, TaskListQuery } from '../interfaces.ts'
+import { countRunningByType } from '../queue/claim.ts'
 import { FOREVER } from '../queue/fair-order.ts'
 import { type QueueRow, readQueues, toQueueState, typeOf } from '../queue/task-types.ts'
-import { bind, type Dialect, first, query, rows, type Script, type SQL, sql, statement, together } from '../script.ts'
+import { bind, type Dialect, first, query, rows, runAll, type Script, type SQL, sql, statement } from '../script.ts'
 
 const every = (conditions: readonly SQL[]): SQL => (conditions.length === 0 ? sql`true` : sql.join([...conditions], sql` and `))
 
@@ -32,7 +32,7 @@ export const isIn = (column: SQL, values: readonly string[]): SQL =>
  * Ids of tasks and when they were made, in order, within what an index serves: client, time, batch or one member of the metadata. What is scanned
  * is bounded before it is filtered, so that where a scan ended is known even if nothing passed.
  */
-export function scan(q: Omit<TaskListQuery, 'limit' | 'states' | 'type'>, most: number): SQL {
+export function scanTasks(q: Omit<TaskListQuery, 'limit' | 'states' | 'type'>, most: number): SQL {
   const direction = q.order === 'asc' ? sql.raw('asc') : sql.raw('desc')
   const beyond = q.order === 'asc' ? sql.raw('>') : sql.raw('<')
   const within = (table: SQL, id: SQL, owner = sql`${table}.client_id`): SQL[] => {
@@ -66,7 +66,7 @@ export function* listTasks(q: TaskListQuery): Script<Page<Task>> {
   if (q.states) filters.push(isIn(sql`x.state`, q.states))
   if (q.type !== undefined) filters.push(sql`x.type = ${q.type}`)
   if (q.batchId !== undefined) filters.push(sql`x.batch_id = ${q.batchId}`)
-  const scanned = scan(q, MAX_SCANNED)
+  const scanned = scanTasks(q, MAX_SCANNED)
   const found = yield* rows<Task>(
     query(
       () => sql`with scanned as (${scanned}), fitting as materialized (
@@ -170,7 +170,7 @@ const readReach = statement(
     sql`select seq from events where client_id = ${bind('clientId')} and seq > ${bind('after')} order by seq limit 1 offset ${sql.raw(String(MAX_SCANNED - 1))}`,
 )
 /** How far one filtered look at a feed goes that begins there; null: to its end. */
-export function* findFeedReach(clientId: string, after: number): Script<number | null> {
+export function* findFeedScanEnd(clientId: string, after: number): Script<number | null> {
   return (yield* first<{ seq: number }>(readReach({ clientId, after })))?.seq ?? null
 }
 const readSeq = statement(() => sql`select seq from events where id = ${bind('id')} and (client_id = ${bind('clientId')})`)
@@ -227,16 +227,16 @@ const ofClient = counting(sql`${behindMark} and ${beforeEnd}`, sql`lane_id >= ${
 const BEGINNING = { line: 0, rank: -FOREVER, id: '' }
 /** A portion of the open tasks, of a client or of all; the running ones are in the last. */
 export function* countOpenTasks(
-  after: OpenMark | null,
+  after: OpenTaskCursor | null,
   clientId: string | null,
-): Script<{ readonly n: number; readonly next: OpenMark | null }> {
+): Script<{ readonly n: number; readonly next: OpenTaskCursor | null }> {
   const { readMark, countPending, countRunning } = clientId === null ? ofAll : ofClient
   const [begin, end] = clientId === null ? ['', ''] : [`${clientId}/`, `${clientId}0`]
   const { laneId, line, rank, id } = after ?? { laneId: begin, ...BEGINNING }
   const place = { laneId, line, rank, id, begin, end }
-  const next = yield* first<OpenMark>(readMark(place))
+  const next = yield* first<OpenTaskCursor>(readMark(place))
   if (next) return { n: PORTION, next }
-  const [pending, running] = yield* together([countPending(place), countRunning(place)])
+  const [pending, running] = yield* runAll([countPending(place), countRunning(place)])
   return { n: [pending, running].reduce((sum, found) => sum + (found as { n: number }[])[0]!.n, 0), next: null }
 }
 
@@ -250,9 +250,9 @@ export function* findLanes(ids: readonly string[]): Script<readonly LaneState[]>
 }
 
 /** What may hold these tasks up, read together: paused types, full lanes, and how many run of each type. */
-export function* findHolds(tasks: readonly Pick<Task, 'type' | 'laneId'>[]): Script<TaskHolds> {
+export function* findTaskHolds(tasks: readonly Pick<Task, 'type' | 'laneId'>[]): Script<TaskHolds> {
   const lanes = [...new Set(tasks.map(({ laneId }) => laneId))].map((id) => ({ id }))
-  const [rules, queues, running] = yield* together([readLanes({ lanes }), readQueues(), countTypes()])
+  const [rules, queues, running] = yield* runAll([readLanes({ lanes }), readQueues(), countRunningByType()])
   return {
     queues: new Map((queues as unknown as QueueRow[]).map((row) => [typeOf(row.id), toQueueState(row)])),
     filled: new Set((rules as unknown as { id: string; filled: number }[]).filter(({ filled }) => filled === 1).map(({ id }) => id)),

@@ -15,13 +15,13 @@ import {
   type Task,
   type Trigger,
 } from '../../core/model.ts'
-import { parsed, sanitizeStored } from '../../core/stored-json.ts'
-import { cloudEventJson, envelopeJson, taskJson } from '../../core/wire.ts'
+import { parseStored, sanitizeStored } from '../../core/stored-json.ts'
+import { cloudEventJson, envelopeJson, taskDocumentJson } from '../../core/wire.ts'
 import { endpointColumns } from '../columns.ts'
 import type { OwedDelivery } from '../interfaces.ts'
-import { admit, type LentSlots, type StartDemand } from '../queue/claim.ts'
+import { admitStarts, type LentSlots, type StartDemand } from '../queue/claim.ts'
 import { addTurns, turnsFor } from '../queue/run-queue.ts'
-import { type BoundStatement, bind, type Columns, rows, type Script, send, sql, statement, together } from '../script.ts'
+import { type BoundStatement, bind, execute, type RecordColumns, rows, runAll, type Script, sql, statement } from '../script.ts'
 
 /** What rendering takes that no table holds. */
 export interface RenderContext {
@@ -32,14 +32,14 @@ export interface RenderContext {
   /** 43 characters that nobody can guess. */
   readonly newChallenge: () => string
   /** Told of rows that something else has damaged. */
-  readonly trouble: (sentence: string) => void
+  readonly onCorruption: (sentence: string) => void
   /** How long a task of that type is kept after its end. */
-  readonly keepMs: (type: string) => Millis
+  readonly retentionMs: (type: string) => Millis
   /** Queues of task types that have a limit across nodes, as far as this node has claimed them. */
-  readonly limited: Set<string>
+  readonly limitedQueues: Set<string>
 }
 /** A change of a task that others may want to hear of. */
-export interface Fact {
+export interface TaskFact {
   readonly task: Task
   readonly type: EventType
   readonly at: Millis
@@ -51,10 +51,10 @@ const terminalType: Partial<Record<Task['state'], EventType>> = {
   canceled: 'task.canceled',
 }
 /** The fact that a task's state is, when it ended. */
-export const ending = (task: Task): Fact => ({ task, type: terminalType[task.state]!, at: task.finishedAt ?? task.updatedAt })
+export const terminalFact = (task: Task): TaskFact => ({ task, type: terminalType[task.state]!, at: task.finishedAt ?? task.updatedAt })
 
 /** Every endpoint of these clients that is not deleted. */
-export const readListeners = statement(
+export const readEndpointsOfClients = statement(
   (d) => sql`select ${endpointColumns} from endpoints
     where client_id ${d.anyOf(sql`select v.id from ${d.records('clients', { id: 'text' })} v`)} and deleted_at is null`,
 )
@@ -65,14 +65,14 @@ const readNamed = statement(
 )
 const countEvents = statement(
   (d) => sql`update clients set seq = clients.seq + v.n from ${d.records('clients', { client_id: 'text', n: 'int8' })} v
-    where clients.id = v.client_id ${d.among(
+    where clients.id = v.client_id ${d.restrictTo(
       sql`clients.id`,
       sql`select c.id from clients c where c.id ${d.anyOf(
         sql`select x.client_id from ${d.records('clients', { client_id: 'text', n: 'int8' })} x`,
       )} order by c.id ${d.lock}`,
     )} returning clients.id as id, clients.seq as seq`,
 )
-const EVENT: Columns = {
+const EVENT: RecordColumns = {
   id: 'text',
   client_id: 'text',
   task_id: 'text',
@@ -88,11 +88,11 @@ const EVENT: Columns = {
 const eventNames = sql.raw(Object.keys(EVENT).join(', '))
 const insertEvents = statement((d) => sql`insert into events (${eventNames}) select ${eventNames} from ${d.records('events', EVENT)} v`)
 /** The lane a delivery waits in: its endpoint's; what asks the endpoint for a proof does not wait with what is held until it comes. */
-export const laneOf = (endpointId: string, type: EventType): string =>
+export const deliveryLaneOf = (endpointId: string, type: EventType): string =>
   type === 'endpoint.verification' ? `${endpointId}/verify` : endpointId
-const laneOfNew = ({ endpoint_id, event_type }: NewDelivery): string => laneOf(endpoint_id, event_type)
+const laneOfNew = ({ endpoint_id, event_type }: NewDelivery): string => deliveryLaneOf(endpoint_id, event_type)
 
-const DELIVERY: Columns = {
+const DELIVERY: RecordColumns = {
   id: 'text',
   lane_id: 'text',
   client_id: 'text',
@@ -152,9 +152,9 @@ export interface NewEvent {
  * Records facts and what they owe. A fact that is no ending is recorded only where something subscribes to it. The answer are the
  * deliveries that lent slots let start at once.
  */
-export function* emit(facts: readonly Fact[], view: RenderContext, slots: LentSlots | null = null): Script<readonly OwedDelivery[]> {
+export function* emit(facts: readonly TaskFact[], view: RenderContext, slots: LentSlots | null = null): Script<readonly OwedDelivery[]> {
   if (facts.length === 0) return []
-  const listeners = yield* readWhoListens(facts)
+  const listeners = yield* readSubscribers(facts)
   const judge = subscriptions(listeners)
   const events: NewEvent[] = []
   const deliveries: NewDelivery[] = []
@@ -165,10 +165,10 @@ export function* emit(facts: readonly Fact[], view: RenderContext, slots: LentSl
     if (!terminal && owed.length === 0) continue
     const id = view.newId('event')
     const event = { id, type: fact.type, at: fact.at }
-    const shown = { publicUrl: view.publicUrl(), callbackStatus: null, keptMs: view.keepMs(fact.task.type) }
+    const shown = { publicUrl: view.publicUrl(), callbackStatus: null, retentionMs: view.retentionMs(fact.task.type) }
     const task = sanitizeStored(fact.task)
-    if (task !== fact.task) view.trouble(`Task ${task.id} holds what is not JSON: its events are written without it.`)
-    const full = taskJson(task, shown)
+    if (task !== fact.task) view.onCorruption(`Task ${task.id} holds what is not JSON: its events are written without it.`)
+    const full = taskDocumentJson(task, shown)
     events.push({
       id,
       client_id: fact.task.clientId,
@@ -181,9 +181,9 @@ export function* emit(facts: readonly Fact[], view: RenderContext, slots: LentSl
       body: envelopeJson(event, full),
       created_at: fact.at,
     })
-    for (const { listener, callback, hearsProgress } of owed) {
-      if (hearsProgress && fact.type !== 'task.created') newer.push({ task_id: fact.task.id, endpoint_id: listener.id })
-      const data = listener.payload === 'thin' ? taskJson(task, { ...shown, thin: true }) : full
+    for (const { endpoint: listener, callback, wantsProgress } of owed) {
+      if (wantsProgress && fact.type !== 'task.created') newer.push({ task_id: fact.task.id, endpoint_id: listener.id })
+      const data = listener.payload === 'thin' ? taskDocumentJson(task, { ...shown, thin: true }) : full
       const { id: subject, revision: sequence, traceparent, tracestate } = fact.task
       const source = { source: shown.publicUrl, subject, sequence, traceparent, tracestate }
       const schedule = callback.retrySchedule ? JSON.stringify(callback.retrySchedule) : listener.retrySchedule
@@ -203,21 +203,21 @@ export function* emit(facts: readonly Fact[], view: RenderContext, slots: LentSl
               : null,
         retry_schedule: schedule,
         trigger: 'event',
-        max_tries: triesOf(fact.type, schedule, view),
+        max_tries: maxTriesOf(fact.type, schedule, view),
         created_at: fact.at,
       })
     }
   }
-  if (newer.length > 0) yield* send([supersede({ newer })])
+  if (newer.length > 0) yield* execute([supersede({ newer })])
   return yield* record(events, deliveries, new Map(listeners.map((listener) => [listener.id, listener])), facts, slots)
 }
 
 /** Progress is news only once, for a newer report follows anyway; a ping asks how the endpoint is now. */
 const ONCE: ReadonlySet<EventType> = new Set(['task.progress', 'endpoint.ping'])
 /** The whole budget of a delivery of such an event. */
-export const triesOf = (type: EventType, schedule: Json | null, { retrySchedule }: RenderContext): number =>
-  ONCE.has(type) ? 1 : parsed(schedule, retrySchedule).length + 1
-const NEWER: Columns = { task_id: 'text', endpoint_id: 'text' }
+export const maxTriesOf = (type: EventType, schedule: Json | null, { retrySchedule }: RenderContext): number =>
+  ONCE.has(type) ? 1 : parseStored(schedule, retrySchedule).length + 1
+const NEWER: RecordColumns = { task_id: 'text', endpoint_id: 'text' }
 /** Progress that waits is old news once something newer of its task is owed to the same endpoint. */
 // The joined texts keep planners off the indexes of the endpoint and of all that waits, where a mountain may stand.
 const supersede = statement((d) => {
@@ -228,7 +228,7 @@ const supersede = statement((d) => {
       and id ${d.anyOf(sql`select x.id from deliveries x where x.id ${d.anyOf(old)} order by x.id ${d.lock}`)}`
 })
 
-function* readWhoListens(facts: readonly Fact[]): Script<readonly Endpoint[]> {
+function* readSubscribers(facts: readonly TaskFact[]): Script<readonly Endpoint[]> {
   const clients = new Set<string>()
   const named = new Set<string>()
   for (const { task } of facts) {
@@ -238,26 +238,26 @@ function* readWhoListens(facts: readonly Fact[]): Script<readonly Endpoint[]> {
     else named.add(endpointId)
   }
   const ids = (of: ReadonlySet<string>) => [...of].map((id) => ({ id }))
-  const found = (yield* together([
-    ...(clients.size > 0 ? [readListeners({ clients: ids(clients) })] : []),
+  const found = (yield* runAll([
+    ...(clients.size > 0 ? [readEndpointsOfClients({ clients: ids(clients) })] : []),
     ...(named.size > 0 ? [readNamed({ endpoints: ids(named) })] : []),
   ])) as unknown as readonly (readonly Endpoint[])[]
   return found.length === 1 ? found[0]! : [...new Map(found.flat().map((listener) => [listener.id, listener])).values()]
 }
 /** One that cannot be read is nobody's in particular: every endpoint of the client that subscribes. */
-const callbackOf = (callback: Json): Callback => (callback === '{}' ? {} : parsed(callback, {}))
+const callbackOf = (callback: Json): Callback => (callback === '{}' ? {} : parseStored(callback, {}))
 
 /** Writes events in the order given, each with its place in the client's feed, and deliveries: started, or with their turns. */
 function* record(
   events: readonly NewEvent[],
   deliveries: readonly NewDelivery[],
   endpoints: ReadonlyMap<string, Endpoint>,
-  facts: readonly Fact[],
+  facts: readonly TaskFact[],
   slots: LentSlots | null,
 ): Script<readonly OwedDelivery[]> {
   if (events.length === 0) return []
   const starting = yield* chooseStarting(deliveries, slots)
-  yield* write(events, owe(deliveries, starting, slots))
+  yield* addEvents(events, addDeliveries(deliveries, starting, slots))
   if (starting.size === 0) return []
   const bodies = new Map(events.map(({ id, body }) => [id, body]))
   const traces = new Map(facts.map(({ task: { id, traceparent, tracestate } }) => [id, { traceparent, tracestate }]))
@@ -274,7 +274,7 @@ function* record(
 const NO_TRACE = { traceparent: null, tracestate: null }
 
 /** Events that are owed to nobody but those named. */
-export function* write(events: readonly NewEvent[], owed: readonly BoundStatement[]): Script<void> {
+export function* addEvents(events: readonly NewEvent[], owed: readonly BoundStatement[]): Script<void> {
   if (events.length === 0) return
   const perClient = new Map<string, number>()
   for (const event of events) perClient.set(event.client_id, (perClient.get(event.client_id) ?? 0) + 1)
@@ -287,11 +287,11 @@ export function* write(events: readonly NewEvent[], owed: readonly BoundStatemen
     next.set(event.client_id, seq)
     return { ...event, seq }
   })
-  yield* send([insertEvents({ events: numbered }), ...owed])
+  yield* execute([insertEvents({ events: numbered }), ...owed])
 }
 
 /** Writes deliveries of events that stand already. */
-export const owe = (
+export const addDeliveries = (
   deliveries: readonly NewDelivery[],
   starting: ReadonlySet<string> = new Set(),
   slots: LentSlots | null = null,
@@ -302,7 +302,7 @@ export const owe = (
         insertDeliveries({
           deliveries: deliveries.map((made) => ({ ...made, lane_id: laneOfNew(made), start: starting.has(made.id) ? 1 : 0 })),
           leaseMs: slots?.leaseMs ?? 0,
-          by: slots?.by ?? '',
+          by: slots?.leasedBy ?? '',
         }),
         ...addTurns(
           turnsFor(
@@ -319,8 +319,8 @@ function* chooseStarting(deliveries: readonly NewDelivery[], slots: LentSlots | 
   if (!slots || slots.count === 0 || deliveries.length === 0) return new Set()
   const wanted = new Map<string, StartDemand>()
   for (const { endpoint_id, client_id } of deliveries)
-    wanted.set(endpoint_id, { clientId: client_id, n: (wanted.get(endpoint_id)?.n ?? 0) + 1 })
-  const admitted = new Map(yield* admit(wanted, slots, deliveries[0]!.created_at))
+    wanted.set(endpoint_id, { clientId: client_id, count: (wanted.get(endpoint_id)?.count ?? 0) + 1 })
+  const admitted = new Map(yield* admitStarts(wanted, slots, deliveries[0]!.created_at))
   const starting = new Set<string>()
   for (const { id, endpoint_id } of deliveries) {
     const left = admitted.get(endpoint_id) ?? 0
@@ -331,7 +331,7 @@ function* chooseStarting(deliveries: readonly NewDelivery[], slots: LentSlots | 
   return starting
 }
 
-const running = (made: NewDelivery, { by, leaseMs }: LentSlots): Delivery => ({
+const running = (made: NewDelivery, { leasedBy: by, leaseMs }: LentSlots): Delivery => ({
   id: made.id,
   clientId: made.client_id,
   laneId: made.endpoint_id,
@@ -360,13 +360,13 @@ const running = (made: NewDelivery, { by, leaseMs }: LentSlots): Delivery => ({
 /** Who of the listeners is owed a fact: the endpoint the task names, else every endpoint of its client that subscribes, whatever its status. */
 export function subscriptions(
   listeners: readonly Endpoint[],
-): (fact: Fact) => readonly { listener: Endpoint; callback: Callback; hearsProgress: boolean }[] {
+): (fact: TaskFact) => readonly { endpoint: Endpoint; callback: Callback; wantsProgress: boolean }[] {
   const byClient = new Map<string, { listener: Endpoint; events: ReadonlySet<string>; types: ReadonlySet<string> }[]>()
   for (const listener of listeners) {
     const known = {
       listener,
-      events: new Set<string>(parsed(listener.events, [...defaultEvents])),
-      types: new Set<string>(parsed(listener.taskTypes, ['*'])),
+      events: new Set<string>(parseStored(listener.events, [...defaultEvents])),
+      types: new Set<string>(parseStored(listener.taskTypes, ['*'])),
     }
     const own = byClient.get(listener.clientId)
     if (own) own.push(known)
@@ -382,6 +382,6 @@ export function subscriptions(
         if (callback.endpointId !== undefined) return listener.id === callback.endpointId
         return types.has(task.type) || (types.has('*') && !task.type.startsWith('system.'))
       })
-      .map(({ listener, events }) => ({ listener, callback, hearsProgress: events.has('task.progress') }))
+      .map(({ listener, events }) => ({ endpoint: listener, callback, wantsProgress: events.has('task.progress') }))
   }
 }

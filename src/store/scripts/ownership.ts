@@ -8,9 +8,9 @@ import { cloudEventJson, envelopeJson } from '../../core/wire.ts'
 import { endpointColumns } from '../columns.ts'
 import type { DeliverySettlement } from '../interfaces.ts'
 import { addLanes, changeLane, paceOf } from '../queue/lane.ts'
-import { bind, first, type Script, send, sql, statement } from '../script.ts'
+import { bind, execute, first, type Script, sql, statement } from '../script.ts'
 import { updateProbing } from './health.ts'
-import { laneOf, owe, type RenderContext, write } from './outbox.ts'
+import { addDeliveries, addEvents, deliveryLaneOf, type RenderContext } from './outbox.ts'
 
 const TYPE = 'endpoint.verification'
 /** An endpoint that has not proved itself is asked at most once in this. */
@@ -55,10 +55,10 @@ export function* startVerification(endpoint: Endpoint, view: RenderContext): Scr
     trigger: 'event',
     max_tries: SCHEDULE.length + 1,
   } as const
-  yield* send(addLanes([{ id: laneOf(endpointId, TYPE), cap: 1, paceMs: PACE_MS }]))
-  yield* write(
+  yield* execute(addLanes([{ id: deliveryLaneOf(endpointId, TYPE), cap: 1, paceMs: PACE_MS }]))
+  yield* addEvents(
     [{ ...facts, id: event.id, type: TYPE, terminal: 0, generation: 0, revision: 0, body: envelopeJson(event, data(null)) }],
-    owe([made]),
+    addDeliveries([made]),
   )
   return (yield* first<Endpoint>(nameVerification({ id: endpointId, deliveryId: made.id, expiresAt })))!
 }
@@ -66,9 +66,9 @@ export function* startVerification(endpoint: Endpoint, view: RenderContext): Scr
 /** Cancels what is open of the verification an endpoint names: an answer that still comes is a late one. */
 export function* endVerification({ id, clientId, verificationDeliveryId, updatedAt }: Endpoint): Script<void> {
   if (verificationDeliveryId === null) return
-  yield* send([cancelOpen({ id: verificationDeliveryId })])
+  yield* execute([cancelOpen({ id: verificationDeliveryId })])
   // Its slot is free again.
-  yield* changeLane({ queue: 'delivery', clientId, laneId: laneOf(id, TYPE) }, (rule) => rule, updatedAt)
+  yield* changeLane({ queue: 'delivery', clientId, laneId: deliveryLaneOf(id, TYPE) }, (rule) => rule, updatedAt)
 }
 
 const markVerified = statement(
@@ -98,6 +98,6 @@ export function* settleVerifications(settlements: readonly DeliverySettlement[],
       const place = { queue: 'delivery', clientId: verified.clientId, laneId: id }
       yield* changeLane(place, (rule) => ({ ...rule, paceMs: paceOf(verified) }), verified.updatedAt)
       yield* updateProbing(verified, verified.updatedAt)
-    } else if (attempt !== null && outcome.kind !== 'release') yield* send([markUnverified({ id, deliveryId, error: attempt.error })])
+    } else if (attempt !== null && outcome.kind !== 'release') yield* execute([markUnverified({ id, deliveryId, error: attempt.error })])
   }
 }

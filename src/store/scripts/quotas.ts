@@ -1,7 +1,7 @@
 /** What was used of quotas that count requests: windows of fixed length, shared by all nodes. Losing them in a crash costs a window. */
 import type { Millis } from '../../core/model.ts'
 import type { QuotaUse, QuotaWindow } from '../interfaces.ts'
-import { type BoundStatement, bind, type Columns, type Script, send, sql, statement, together } from '../script.ts'
+import { type BoundStatement, bind, execute, type RecordColumns, runAll, type Script, sql, statement } from '../script.ts'
 
 /** A window is over when a new one, begun now, would end a whole window later: one reading of the clock judges both columns. */
 const use = statement(
@@ -17,17 +17,17 @@ const lock = statement(
   (d) =>
     sql`select key from rate_limits where key ${d.anyOf(sql`select v.key from ${d.records('locked', { key: 'text' })} v`)} order by key ${d.lock}`,
 )
-const OVER: Columns = { key: 'text', most: 'int8' }
-const BACK: Columns = { key: 'text', points: 'int8', expire: 'int8' }
+const OVER: RecordColumns = { key: 'text', most: 'int8' }
+const BACK: RecordColumns = { key: 'text', points: 'int8', expire: 'int8' }
 const trim = statement(
   (d) => sql`update rate_limits set points = v.most from ${d.records('over', OVER)} v
     where rate_limits.key = v.key and rate_limits.points > v.most
-      ${d.among(sql`rate_limits.key`, sql`select y.key from ${d.records('over', OVER)} y`)}`,
+      ${d.restrictTo(sql`rate_limits.key`, sql`select y.key from ${d.records('over', OVER)} y`)}`,
 )
 const giveBack = statement(
   (d) => sql`update rate_limits set points = rate_limits.points - v.points from ${d.records('back', BACK)} v
     where rate_limits.key = v.key and rate_limits.expire = v.expire and rate_limits.points >= v.points
-      ${d.among(sql`rate_limits.key`, sql`select y.key from ${d.records('back', BACK)} y`)}`,
+      ${d.restrictTo(sql`rate_limits.key`, sql`select y.key from ${d.records('back', BACK)} y`)}`,
 )
 /** The window is worth no wait for the disk: what a crash of the server forgets is at most the last moment of it. */
 const hurry = statement((d) => (d.name === 'postgres' ? sql`set local synchronous_commit = off` : sql`select 1`))
@@ -36,22 +36,22 @@ const hurry = statement((d) => (d.name === 'postgres' ? sql`set local synchronou
  * Takes one of each quota that is asked for, or finds it used up: `used` is then over the limit, and was not counted. Whoever asks for the
  * same one in the same call is served in order. What is given back is given to its own window alone.
  */
-export function* useQuotas(uses: readonly QuotaUse[]): Script<readonly QuotaWindow[]> {
+export function* consumeQuotas(uses: readonly QuotaUse[]): Script<readonly QuotaWindow[]> {
   const groups = new Map<string, QuotaUse[]>()
   for (const one of uses) if (one.refundWindow === null) groups.set(one.key, [...(groups.get(one.key) ?? []), one])
   const returned = uses.flatMap(({ key, refundWindow: back }) => (back === null ? [] : [{ key, points: 1, expire: back }]))
   const early: BoundStatement[] = [hurry(), lock({ locked: [...new Set(uses.map(({ key }) => key))].map((key) => ({ key })) })]
   if (returned.length > 0) early.push(giveBack({ back: merged(returned) }))
-  yield* send(early)
+  yield* execute(early)
 
   const byWindow = Map.groupBy(groups.values(), ([first]) => first!.windowMs)
   const calls = [...byWindow].map(([windowMs, those]) =>
     use({ windowMs, uses: those.map((group) => ({ key: group[0]!.key, points: group.length })) }),
   )
-  const found = (yield* together(calls)).flat() as unknown as (QuotaCount & { key: string })[]
+  const found = (yield* runAll(calls)).flat() as unknown as (QuotaCount & { key: string })[]
   const counts = new Map(found.map((row) => [row.key, row]))
   const over = [...groups.values()].filter((group) => counts.get(group[0]!.key)!.points > group[0]!.limit)
-  if (over.length > 0) yield* send([trim({ over: over.map(([first]) => ({ key: first!.key, most: first!.limit })) })])
+  if (over.length > 0) yield* execute([trim({ over: over.map(([first]) => ({ key: first!.key, most: first!.limit })) })])
 
   const served = new Map<string, number>()
   return uses.map(({ key, refundWindow: back }) => {
@@ -80,6 +80,6 @@ function merged(back: readonly { key: string; points: number; expire: Millis }[]
 }
 
 /** Of a client that was deleted. */
-export const dropQuotas = statement(
+export const deleteQuotas = statement(
   (d) => sql`delete from rate_limits where key ${d.anyOf(sql`select v.key from ${d.records('quotas', { key: 'text' })} v`)}`,
 )

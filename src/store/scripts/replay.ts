@@ -2,10 +2,23 @@
 import type { Endpoint, EventType, Json, Millis, State } from '../../core/model.ts'
 import type { LeaseRef, Position, ReplayCheckpoint, ReplayFilter } from '../interfaces.ts'
 import { addTurns, turnsFor } from '../queue/run-queue.ts'
-import { bind, type Columns, type Dialect, now, query, rows, type Script, type SQL, send, sql, statement, together } from '../script.ts'
-import { resume, writeCheckpointCall } from './checkpoints.ts'
-import { DELIVERIES, lockEvents, lockTasks } from './deliveries.ts'
-import { type RenderContext, readListeners, triesOf } from './outbox.ts'
+import {
+  bind,
+  type Dialect,
+  execute,
+  now,
+  query,
+  type RecordColumns,
+  rows,
+  runAll,
+  type Script,
+  type SQL,
+  sql,
+  statement,
+} from '../script.ts'
+import { loadCheckpoint, writeCheckpointCall } from './checkpoints.ts'
+import { DELIVERY_QUEUE, lockEvents, lockTasks } from './deliveries.ts'
+import { maxTriesOf, type RenderContext, readEndpointsOfClients } from './outbox.ts'
 
 /** Rows that one page looks at, whether they match or not. */
 const SCANNED = 1_000
@@ -98,14 +111,11 @@ function* kept(matched: readonly Candidate[]): Script<ReadonlySet<string>> {
   const named = (ids: readonly (string | null)[]) => [...new Set(ids)].flatMap((id) => (id === null ? [] : [{ id }]))
   const tasks = named(matched.map(({ taskId }) => taskId))
   const events = named(matched.map(({ taskId, eventId }) => (taskId === null ? eventId : null)))
-  const found = yield* together([
-    ...(tasks.length > 0 ? [lockTasks({ tasks })] : []),
-    ...(events.length > 0 ? [lockEvents({ events })] : []),
-  ])
+  const found = yield* runAll([...(tasks.length > 0 ? [lockTasks({ tasks })] : []), ...(events.length > 0 ? [lockEvents({ events })] : [])])
   return new Set((found as unknown as { id: string }[][]).flat().map(({ id }) => id))
 }
 
-const COPY: Columns = { new_id: 'text', from_id: 'text', most: 'int8' }
+const COPY: RecordColumns = { new_id: 'text', from_id: 'text', most: 'int8' }
 const copied = sql.raw('client_id, lane_id, endpoint_id, event_id, event_type, task_id, url, body, retry_schedule')
 const copyDeliveries = statement(
   // Behind what is due for the first time: these stand with the later tries.
@@ -122,11 +132,11 @@ const copyDeliveries = statement(
  * Null: the task is not this claim's any more; nothing was written.
  */
 export function* replayPage(lease: LeaseRef, filter: ReplayFilter, view: RenderContext): Script<ReplayCheckpoint | null> {
-  const before = yield* resume<ReplayCheckpoint>(lease, { after: null, done: false, replayed: 0, skipped: 0 }, { lock: true })
+  const before = yield* loadCheckpoint<ReplayCheckpoint>(lease, { after: null, done: false, replayed: 0, skipped: 0 }, { lock: true })
   if (before === null || before.done) return before
   const { matched, skipped, next } = sort(yield* rows<Candidate>(scan(filter, before.after)), filter)
   const endpoints = new Map(
-    (yield* rows<Endpoint>(readListeners({ clients: [{ id: filter.clientId }] }))).map((endpoint) => [endpoint.id, endpoint]),
+    (yield* rows<Endpoint>(readEndpointsOfClients({ clients: [{ id: filter.clientId }] }))).map((endpoint) => [endpoint.id, endpoint]),
   )
   const whole = yield* kept(matched)
   // Of an endpoint that was deleted nothing can be sent.
@@ -139,9 +149,9 @@ export function* replayPage(lease: LeaseRef, filter: ReplayFilter, view: RenderC
   }
   const at = yield* now()
   const mostOf = ({ eventType, endpointId, retrySchedule }: Candidate): number =>
-    triesOf(eventType, retrySchedule ?? endpoints.get(endpointId)!.retrySchedule, view)
-  const lanes = going.map(({ laneId }) => ({ queue: DELIVERIES, clientId: filter.clientId, laneId, line: 1, rank: at }))
-  yield* send([
+    maxTriesOf(eventType, retrySchedule ?? endpoints.get(endpointId)!.retrySchedule, view)
+  const lanes = going.map(({ laneId }) => ({ queue: DELIVERY_QUEUE, clientId: filter.clientId, laneId, line: 1, rank: at }))
+  yield* execute([
     ...(going.length > 0
       ? [copyDeliveries({ at, copies: going.map((one) => ({ new_id: view.newId('delivery'), from_id: one.id, most: mostOf(one) })) })]
       : []),

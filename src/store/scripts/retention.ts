@@ -1,7 +1,7 @@
 /** What has served its time goes: ended tasks with everything of theirs, news of endpoints, deleted endpoints, remembered keys, and the memory of what was erased. */
 import { isTerminal, type Millis, type State } from '../../core/model.ts'
 import type { PrunedPage } from '../interfaces.ts'
-import { bind, type Columns, type Dialect, now, rows, type Script, send, sql, statement } from '../script.ts'
+import { bind, type Dialect, execute, now, type RecordColumns, rows, type Script, sql, statement } from '../script.ts'
 
 /** How long a task that is gone still answers 410. */
 export const TOMBSTONE_MS: Millis = 7 * 86_400_000
@@ -47,7 +47,7 @@ const removeNews = statement(
   (d) =>
     sql`delete from events where id ${d.anyOf(sql`select e.id from events e where e.terminal = 0 and e.task_id ${d.anyOf(ids(d, 'ids'))} ${most}`)} returning id`,
 )
-const TOMBSTONE: Columns = { id: 'text', client_id: 'text' }
+const TOMBSTONE: RecordColumns = { id: 'text', client_id: 'text' }
 const addTombstones = statement(
   (
     d,
@@ -79,7 +79,7 @@ function* bounded<T extends { readonly id: string }>(of: readonly T[]): Script<r
  * Looks at the tasks made after `after`, oldest first, and removes those that ended longer ago than their type is kept and that owe nobody
  * anything. `next` is where to go on; null: the rest is too young, begin anew.
  */
-export function* ageTasks(after: string, limit: number, keepMs: (type: string) => Millis, leastMs: Millis): Script<PrunedPage> {
+export function* pruneTasks(after: string, limit: number, keepMs: (type: string) => Millis, leastMs: Millis): Script<PrunedPage> {
   const at = yield* now()
   const seen = yield* rows<{ id: string; type: string; state: State; finishedAt: Millis | null; createdAt: Millis }>(walk({ after, limit }))
   const due = seen.filter(({ type, state, finishedAt }) => isTerminal(state) && finishedAt !== null && finishedAt + keepMs(type) <= at)
@@ -94,7 +94,7 @@ export function* ageTasks(after: string, limit: number, keepMs: (type: string) =
   const gone = ended.map(({ id }) => ({ id }))
   if (gone.length > 0) {
     yield* removeTraces(gone)
-    yield* send([
+    yield* execute([
       addTombstones({ stones: ended.map(({ id, clientId }) => ({ id, client_id: clientId })), until: at + TOMBSTONE_MS }),
       removeTasks({ ids: gone }),
     ])
@@ -133,16 +133,16 @@ const removeEndpoints = statement(
  * Removes news of endpoints after `after` that is older than `keepMs` and owed to nobody any more, with its deliveries and attempts, and endpoints
  * deleted as long ago of which nothing is left. `next` is where to go on; null: nothing more is due.
  */
-export function* ageNews(after: string, limit: number, keepMs: Millis): Script<PrunedPage> {
+export function* pruneEndpointEvents(after: string, limit: number, keepMs: Millis): Script<PrunedPage> {
   const before = (yield* now()) - keepMs
   const ended = yield* rows<{ id: string }>(endedNews({ before, limit }))
-  if (ended.length > 0) yield* send([removeAttemptsOf({ ids: ended }), removeDeliveriesById({ ids: ended })])
+  if (ended.length > 0) yield* execute([removeAttemptsOf({ ids: ended }), removeDeliveriesById({ ids: ended })])
   // Deliveries first: an event whose last one goes with this batch is met by a later one.
   if (ended.length === limit) return { removed: ended.length, next: after }
   const old = yield* rows<{ id: string }>(oldNews({ before, after, limit }))
   const owed = new Set((yield* rows<{ id: string }>(stillOwed({ ids: old }))).map(({ id }) => id))
   const free = old.filter(({ id }) => !owed.has(id))
-  if (free.length > 0) yield* send([removeEvents({ ids: free })])
+  if (free.length > 0) yield* execute([removeEvents({ ids: free })])
   const next = old.length === limit ? old.at(-1)!.id : null
   const gone = next === null ? yield* rows(removeEndpoints({ before, limit })) : []
   return { removed: ended.length + free.length + gone.length, next }
@@ -154,19 +154,19 @@ const forgetKeys = statement(
       sql`select x.${d.rowId} from idempotency x where x.expires_at <= ${bind('now')} order by x.expires_at limit ${bind('limit')} ${d.skipLocked}`,
     )} returning key`,
 )
-const readStones = statement(
+const readExpiredTombstones = statement(
   (d) => sql`select id from tombstones where expires_at <= ${bind('now')} order by expires_at limit ${bind('limit')} ${d.skipLocked}`,
 )
-const liftStones = statement((d) => sql`delete from tombstones where id ${d.anyOf(ids(d, 'ids'))}`)
+const removeTombstones = statement((d) => sql`delete from tombstones where id ${d.anyOf(ids(d, 'ids'))}`)
 /** Forgets idempotency keys and tombstones whose time is over, with what an erased task left. True: there may be more. */
-export function* forget(limit: number): Script<boolean> {
+export function* pruneExpired(limit: number): Script<boolean> {
   const at = yield* now()
   const keys = yield* rows(forgetKeys({ now: at, limit }))
-  const over = yield* rows<{ id: string }>(readStones({ now: at, limit }))
+  const over = yield* rows<{ id: string }>(readExpiredTombstones({ now: at, limit }))
   const stones = over.length === 0 ? over : yield* bounded(over)
   if (stones.length > 0) {
     yield* removeTraces(stones)
-    yield* send([liftStones({ ids: stones.map(({ id }) => ({ id })) })])
+    yield* execute([removeTombstones({ ids: stones.map(({ id }) => ({ id })) })])
   }
   return keys.length === limit || over.length === limit || stones.length < over.length
 }
@@ -190,6 +190,6 @@ const removeIdle = statement(
 export function* sweepLanes(after: string, limit: number): Script<string | null> {
   const page = yield* rows<{ id: string }>(readKeyLanes({ after, limit }))
   if (page.length === 0) return null
-  yield* send([removeIdle({ ids: page.map(({ id }) => ({ id })) })])
+  yield* execute([removeIdle({ ids: page.map(({ id }) => ({ id })) })])
   return page.length < limit ? null : page.at(-1)!.id
 }

@@ -1,15 +1,15 @@
 /** Recurring tasks: a tick moves its schedule on and makes its task in one commit, so that no tick is made twice, and none is lost. */
 import type { Millis, Schedule, TaskTemplate } from '../../core/model.ts'
 import { scheduleColumns } from '../columns.ts'
-import type { Added, Changed, DueSchedule, NewSchedule, NewTask, Page, Position, SchedulePatch, Tick } from '../interfaces.ts'
-import { bind, type Columns, first, now, query, rows, type Script, send, sql, statement } from '../script.ts'
+import type { AddResult, ChangeResult, DueSchedule, NewSchedule, NewTask, Page, Position, SchedulePatch, Tick } from '../interfaces.ts'
+import { bind, execute, first, now, query, type RecordColumns, rows, type Script, sql, statement } from '../script.ts'
 import { lockClient } from './clients.ts'
 import { addTasks } from './intake.ts'
 import type { RenderContext } from './outbox.ts'
-import { anyone } from './tasks.ts'
+import { clientMatches } from './tasks.ts'
 
 /** The word that a next tick may have come nearer. */
-export const SCHEDULES = 'schedule'
+export const SCHEDULES_CHANNEL = 'schedule'
 
 const NEW = {
   id: 'text',
@@ -29,21 +29,24 @@ const insertSchedule = statement(
 )
 const countSchedules = statement(() => sql`select count(*) as n from schedules where client_id = ${bind('clientId')}`)
 /** At most `most` of a client, however many are added at once. */
-export function* addSchedule(schedule: NewSchedule, most: number): Script<Added<Schedule>> {
+export function* addSchedule(schedule: NewSchedule, most: number): Script<AddResult<Schedule>> {
   const { clientId } = schedule
-  yield* send([lockClient({ id: clientId })])
+  yield* execute([lockClient({ id: clientId })])
   if ((yield* first<{ n: number }>(countSchedules({ clientId })))!.n >= most) return { kind: 'full' }
   const { id, type, cron, timezone, catchUp: catch_up, template, nextAt: next_at } = schedule
   const row = { id, client_id: clientId, type, cron, timezone, catch_up, template, next_at }
-  const made = yield* first<Schedule>({ ...insertSchedule({ schedules: [row], paused: schedule.paused ? 1 : 0 }), notifies: [SCHEDULES] })
+  const made = yield* first<Schedule>({
+    ...insertSchedule({ schedules: [row], paused: schedule.paused ? 1 : 0 }),
+    notifies: [SCHEDULES_CHANNEL],
+  })
   return { kind: 'added', value: made! }
 }
 
 export const readSchedule = statement(
-  (d) => sql`select ${scheduleColumns} from schedules where id = ${bind('id')} and client_id = ${anyone(d)}`,
+  (d) => sql`select ${scheduleColumns} from schedules where id = ${bind('id')} and client_id = ${clientMatches(d)}`,
 )
 const lockSchedule = statement(
-  (d) => sql`select ${scheduleColumns} from schedules where id = ${bind('id')} and client_id = ${anyone(d)} ${d.lock}`,
+  (d) => sql`select ${scheduleColumns} from schedules where id = ${bind('id')} and client_id = ${clientMatches(d)} ${d.lock}`,
 )
 
 export function* listSchedules(clientId: string | null, limit: number, after: Position | null): Script<Page<Schedule>> {
@@ -65,7 +68,7 @@ export function* changeSchedule(
   clientId: string | null,
   patch: SchedulePatch,
   seen: Pick<Schedule, 'revision' | 'nextAt'>,
-): Script<Changed<Schedule>> {
+): Script<ChangeResult<Schedule>> {
   const known = yield* first<Schedule>(lockSchedule({ id, clientId }))
   if (!known) return { kind: 'missing' }
   if (known.revision !== seen.revision || (patch.nextAt !== undefined && known.nextAt !== seen.nextAt)) return { kind: 'stale' }
@@ -79,13 +82,13 @@ export function* changeSchedule(
       return sql`update schedules set ${sql.join([...sets, sql`revision = revision + 1`, sql`updated_at = ${d.now}`], sql`, `)}
         where id = ${id} returning ${scheduleColumns}`
     }),
-    notifies: [SCHEDULES],
+    notifies: [SCHEDULES_CHANNEL],
   })
   return { kind: 'changed', value: changed! }
 }
 
 const removeRow = statement(
-  (d) => sql`delete from schedules where id = ${bind('id')} and client_id = ${anyone(d)} returning client_id as "clientId"`,
+  (d) => sql`delete from schedules where id = ${bind('id')} and client_id = ${clientMatches(d)} returning client_id as "clientId"`,
 )
 /** Answers whose it was; null: there is none such. */
 export function* removeSchedule(id: string, clientId: string | null): Script<string | null> {
@@ -114,13 +117,13 @@ export function* findDueSchedules(
   return { now: yield* now(), items }
 }
 
-const TICK: Columns = { schedule_id: 'text', known_at: 'int8', known_revision: 'int8', upcoming_at: 'int8', latest_at: 'int8' }
+const TICK: RecordColumns = { schedule_id: 'text', known_at: 'int8', known_revision: 'int8', upcoming_at: 'int8', latest_at: 'int8' }
 // coalesce keeps the planner from walking along everything that is planned.
 const moveOn = statement(
   (d) => sql`update schedules set next_at = v.upcoming_at, last_at = coalesce(v.latest_at, schedules.last_at)
     from ${d.records('ticks', TICK)} v
     where schedules.id = v.schedule_id and schedules.next_at = v.known_at and schedules.revision = v.known_revision and coalesce(schedules.paused_at, 0) = 0
-      ${d.among(sql`schedules.id`, sql`select k.id from schedules k where k.id ${d.anyOf(sql`select y.schedule_id from ${d.records('ticks', TICK)} y`)} order by k.id ${d.lock}`)}
+      ${d.restrictTo(sql`schedules.id`, sql`select k.id from schedules k where k.id ${d.anyOf(sql`select y.schedule_id from ${d.records('ticks', TICK)} y`)} order by k.id ${d.lock}`)}
     returning schedules.id as "id", schedules.client_id as "clientId", schedules.type as "type", schedules.template as "template"`,
 )
 type Moved = Pick<Schedule, 'id' | 'clientId' | 'type' | 'template'>

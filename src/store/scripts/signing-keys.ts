@@ -2,10 +2,10 @@
 import type { SigningKey, SigningKeyState } from '../../core/model.ts'
 import { signingKeyColumns } from '../columns.ts'
 import type { SigningKeyRotation } from '../interfaces.ts'
-import { bind, first, rows, type Script, send, sql, statement } from '../script.ts'
+import { bind, execute, first, rows, type Script, sql, statement } from '../script.ts'
 
 /** The word that the keys have changed. */
-export const KEYS = 'keys'
+export const SIGNING_KEYS_CHANNEL = 'keys'
 
 const readSigningKeys = statement(
   () => sql`select ${signingKeyColumns} from signing_keys
@@ -66,12 +66,12 @@ const remove = statement(
   (d) =>
     sql`delete from signing_keys where state = 'retiring' and id ${d.anyOf(sql`select v.id from ${d.records('keys', { id: 'text' })} v`)}`,
 )
-const told = statement((d) => sql`select ${d.now} as now`)
-const tell = () => ({ ...told(), tells: [KEYS] })
+const readClock = statement((d) => sql`select ${d.now} as now`)
+const notifySigningKeys = () => ({ ...readClock(), tells: [SIGNING_KEYS_CHANNEL] })
 
 /** Does what is due, unless another node did it first; answers all keys there are, and whether the next one took over. */
-export function* turnKeys(turn: SigningKeyRotation): Script<{ readonly keys: SigningKey[]; readonly turned: boolean }> {
-  let turned = false
+export function* rotateSigningKeys(turn: SigningKeyRotation): Script<{ readonly keys: SigningKey[]; readonly rotated: boolean }> {
+  let rotated = false
   if (turn.activate !== null) {
     const held = yield* rows<Pick<SigningKey, 'id' | 'state'>>(hold({ retire: turn.retire, activate: turn.activate }))
     const is = (id: string, state: SigningKeyState): boolean => held.some((key) => key.id === id && key.state === state)
@@ -79,19 +79,19 @@ export function* turnKeys(turn: SigningKeyRotation): Script<{ readonly keys: Sig
     if (is(turn.activate, 'next') && (turn.retire === null || is(turn.retire, 'active'))) {
       if (turn.retire !== null) yield retire({ id: turn.retire })
       yield activate({ id: turn.activate })
-      turned = true
+      rotated = true
     }
   }
   if (turn.remove.length > 0) yield remove({ keys: turn.remove.map((id) => ({ id })) })
-  yield* send([tell()])
-  return { keys: yield* listSigningKeys(), turned }
+  yield* execute([notifySigningKeys()])
+  return { keys: yield* listSigningKeys(), rotated }
 }
 
 const want = statement((d) => sql`update signing_keys set wanted_at = coalesce(wanted_at, ${d.now}) where state = 'next'`)
 /** The next key shall sign as soon as it may. */
-export function* wantNextKey(): Script<SigningKey[]> {
+export function* requestSigningKeyRotation(): Script<SigningKey[]> {
   yield want()
-  yield* send([tell()])
+  yield* execute([notifySigningKeys()])
   return yield* listSigningKeys()
 }
 
@@ -109,6 +109,6 @@ export function* revokeSigningKey(id: string): Script<SigningKey[] | null> {
   yield revoke({ id })
   if (!(yield* first(readKey({ id })))) return null
   yield promote()
-  yield* send([tell()])
+  yield* execute([notifySigningKeys()])
   return yield* listSigningKeys()
 }

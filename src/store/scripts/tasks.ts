@@ -1,17 +1,30 @@
 /** Tasks leave and enter their states here: intake, claim, settle, progress, cancel, redo, erase. */
-import { isTerminal, type Millis, type Outcome, type Task } from '../../core/model.ts'
+import { isTerminal, type Millis, type Task, type TryOutcome } from '../../core/model.ts'
 import { taskColumns, updatedTaskColumns } from '../columns.ts'
-import type { OwedDelivery, Progress, ProgressReport, Settled, Settlement, TaskChange } from '../interfaces.ts'
+import type { OwedDelivery, Progress, ProgressReport, Settlement, SettleResult, TaskChange } from '../interfaces.ts'
 import type { LentSlots, WorkTable } from '../queue/claim.ts'
 import { leaveLanes } from '../queue/lane.ts'
-import { byLease, leaseOf, recordEndedLeases } from '../queue/leases.ts'
+import { byLease, leaseKey, recordEndedLeases } from '../queue/leases.ts'
 import { addTurns, type ClaimableLane, turnsFor } from '../queue/run-queue.ts'
 import { queueOf } from '../queue/task-types.ts'
-import { bind, type Columns, type Dialect, first, now, rows, type Script, type SQL, send, sql, statement, together } from '../script.ts'
-import { emit, ending, type Fact, type RenderContext } from './outbox.ts'
+import {
+  bind,
+  type Dialect,
+  execute,
+  first,
+  now,
+  type RecordColumns,
+  rows,
+  runAll,
+  type Script,
+  type SQL,
+  sql,
+  statement,
+} from '../script.ts'
+import { emit, type RenderContext, type TaskFact, terminalFact } from './outbox.ts'
 import { TOMBSTONE_MS } from './retention.ts'
 
-export const laneOf = (task: { clientId: string; type: string; concurrencyKey: string | null }): string =>
+export const taskLaneOf = (task: { clientId: string; type: string; concurrencyKey: string | null }): string =>
   task.concurrencyKey === null ? `${task.clientId}/${task.type}` : `${task.clientId}/${task.type}/${task.concurrencyKey}`
 const ready = (task: Pick<Task, 'type' | 'clientId' | 'laneId'>, line: number, rank: Millis): ClaimableLane => ({
   queue: queueOf(task.type),
@@ -38,7 +51,7 @@ const readFollowers = statement(
 )
 
 /** How tasks are taken by a claim: those that came too late end here and come back failed, the others start. */
-export const takingTasks = (leaseMs: Millis, by: string, view: RenderContext): WorkTable<Task> => ({
+export const taskTable = (leaseMs: Millis, by: string, view: RenderContext): WorkTable<Task> => ({
   kind: 'task',
   ordered: true,
   *take(chosen, now): Script<readonly Task[]> {
@@ -46,10 +59,10 @@ export const takingTasks = (leaseMs: Millis, by: string, view: RenderContext): W
     const late = taken.filter((task) => lateness(task, now) !== null)
     if (late.length > 0) yield* endLate(late, now, view)
     if (late.length === 0) {
-      yield* announce([{ tasks: taken, type: 'task.started' }], view)
+      yield* emitIfFollowed([{ tasks: taken, type: 'task.started' }], view)
       return taken
     }
-    yield* announce([{ tasks: taken.filter((task) => !late.includes(task)), type: 'task.started' }], view)
+    yield* emitIfFollowed([{ tasks: taken.filter((task) => !late.includes(task)), type: 'task.started' }], view)
     return taken.map((task) => (late.includes(task) ? { ...task, state: 'failed' } : task))
   },
 })
@@ -60,7 +73,7 @@ const lateness = (task: Task, now: Millis): 'start_expired' | 'deadline_exceeded
     : task.startBy !== null && task.startBy <= now && task.fence <= 1
       ? 'start_expired'
       : null
-const lateFailure = (task: Task, now: Millis): Outcome => {
+const lateFailure = (task: Task, now: Millis): TryOutcome => {
   const code = lateness(task, now)
   const error =
     code === 'start_expired'
@@ -80,12 +93,12 @@ function* endLate(late: readonly Task[], now: Millis, view: RenderContext): Scri
 }
 
 /** Facts that are no ending are worth rendering only where somebody subscribes to them. */
-export function* announce(
+export function* emitIfFollowed(
   news: readonly { tasks: readonly Task[]; type: 'task.created' | 'task.started' }[],
   view: RenderContext,
 ): Script<void> {
   const heard = news.flatMap(({ tasks, type }) =>
-    tasks.filter((task) => task.callback !== null).map((task): Fact => ({ task, type, at: task.updatedAt })),
+    tasks.filter((task) => task.callback !== null).map((task): TaskFact => ({ task, type, at: task.updatedAt })),
   )
   const clients = yield* followers(heard.map(({ task }) => task))
   yield* emit(
@@ -102,7 +115,7 @@ function* followers(tasks: readonly Task[]): Script<ReadonlySet<string>> {
 
 // Settle.
 
-const SETTLEMENT: Columns = {
+const SETTLEMENT: RecordColumns = {
   task_id: 'text',
   at_fence: 'int8',
   wish: 'text',
@@ -130,7 +143,7 @@ const updateTasks = statement((d) => {
       last_error = case when ${state} = 'pending' and v.error is not null then v.error else tasks.last_error end
     from ${d.records('settlements', SETTLEMENT)} v
     where tasks.id = v.task_id and tasks.fence = v.at_fence and coalesce(tasks.state, '') = 'running'
-      ${d.among(
+      ${d.restrictTo(
         sql`tasks.id`,
         sql`select k.id from tasks k where k.id ${d.anyOf(
           sql`select y.task_id from ${d.records('settlements', SETTLEMENT)} y`,
@@ -139,26 +152,26 @@ const updateTasks = statement((d) => {
     returning ${updatedTaskColumns}`
 })
 
-const wishes = {
+const targetStates = {
   complete: 'completed',
   retry: 'pending',
   release: 'pending',
   fail: 'failed',
   cancel: 'canceled',
-} as const satisfies Record<Outcome['kind'], Task['state']>
+} as const satisfies Record<TryOutcome['kind'], Task['state']>
 
 /** The one door out of `running`: state, event and owed deliveries in one transaction. A stale fence changes nothing and is told so. */
 export function* settleTasks(
   settlements: readonly (Settlement & { readonly back?: number })[],
   view: RenderContext,
   slots: LentSlots | null = null,
-): Script<{ readonly answers: readonly Settled<Task>[]; readonly started: readonly OwedDelivery[] }> {
+): Script<{ readonly answers: readonly SettleResult<Task>[]; readonly started: readonly OwedDelivery[] }> {
   const won = yield* rows<Task>(
     updateTasks({
       settlements: [...byLease(settlements).values()].map(({ id, fence, outcome, back }) => ({
         task_id: id,
         at_fence: fence,
-        wish: wishes[outcome.kind],
+        wish: targetStates[outcome.kind],
         delay_ms: 'delayMs' in outcome ? outcome.delayMs : 0,
         back: back ?? (outcome.kind === 'release' ? 1 : 0),
         result: outcome.kind === 'complete' ? (outcome.result ?? 'null') : null,
@@ -170,12 +183,12 @@ export function* settleTasks(
   // A cancel moved the fence on.
   const held = byLease(won.map((task) => ({ id: task.id, fence: task.state === 'canceled' ? task.fence - 1 : task.fence, task })))
   const told: Parameters<typeof recordEndedLeases>[0][number][] = []
-  const answers = settlements.map((settlement): Settled<Task> => {
-    const lease = leaseOf(settlement)
+  const answers = settlements.map((settlement): SettleResult<Task> => {
+    const lease = leaseKey(settlement)
     const value = held.get(lease)?.task
     if (!held.delete(lease)) return { kind: 'stale' }
-    const { id, fence, as } = settlement
-    if (as !== undefined && value!.state !== 'completed') told.push({ id, fence, clientId: value!.clientId, as })
+    const { id, fence, endedAs: as } = settlement
+    if (as !== undefined && value!.state !== 'completed') told.push({ id, fence, clientId: value!.clientId, endedAs: as })
     return { kind: 'settled', value: value! }
   })
   yield* recordEndedLeases(told)
@@ -192,21 +205,21 @@ function* afterwards(changed: readonly Task[], view: RenderContext, slots: LentS
   const waiting = changed.flatMap((task) => {
     if (task.state === 'pending') return [ready(task, 1, task.dueAt)]
     // Its type has room again: what waited for that is looked at.
-    return view.limited.has(queueOf(task.type)) ? [ready(task, 0, now)] : []
+    return view.limitedQueues.has(queueOf(task.type)) ? [ready(task, 0, now)] : []
   })
-  yield* send(addTurns([...opened, ...turnsFor(waiting, now)]))
-  return yield* emit(changed.filter((task) => isTerminal(task.state)).map(ending), view, slots)
+  yield* execute(addTurns([...opened, ...turnsFor(waiting, now)]))
+  return yield* emit(changed.filter((task) => isTerminal(task.state)).map(terminalFact), view, slots)
 }
 
 // Progress.
 
-const REPORT: Columns = { task_id: 'text', at_fence: 'int8', progress: 'float8', message: 'text' }
+const REPORT: RecordColumns = { task_id: 'text', at_fence: 'int8', progress: 'float8', message: 'text' }
 const updateProgress = statement(
   (d) => sql`update tasks set progress = case when v.progress > tasks.progress then v.progress else tasks.progress end,
       progress_message = v.message, revision = tasks.revision + 1, updated_at = ${d.now}
     from ${d.records('reports', REPORT)} v
     where tasks.id = v.task_id and tasks.fence = v.at_fence and coalesce(tasks.state, '') = 'running'
-      ${d.among(sql`tasks.id`, sql`select k.id from tasks k where k.id ${d.anyOf(sql`select y.task_id from ${d.records('reports', REPORT)} y`)} order by k.id ${d.lock}`)}
+      ${d.restrictTo(sql`tasks.id`, sql`select k.id from tasks k where k.id ${d.anyOf(sql`select y.task_id from ${d.records('reports', REPORT)} y`)} order by k.id ${d.lock}`)}
     returning ${updatedTaskColumns}`,
 )
 /** Webhooks of one task's progress are this far apart, whoever reports. */
@@ -243,20 +256,20 @@ export function* reportProgress(
   reports: readonly Progress[],
   view: RenderContext,
 ): Script<readonly (ProgressReport | { readonly kind: 'stale' })[]> {
-  const last = new Map(reports.map((report) => [leaseOf(report), report]))
+  const last = new Map(reports.map((report) => [leaseKey(report), report]))
   const written = yield* rows<Task>(
     updateProgress({
       reports: [...last.values()].map((r) => ({ task_id: r.id, at_fence: r.fence, progress: r.progress, message: r.message })),
     }),
   )
-  const loud = new Set(reports.filter((report) => report.notify).map(leaseOf))
+  const loud = new Set(reports.filter((report) => report.notify).map(leaseKey))
   const notified = yield* emitProgress(
-    written.filter((task) => loud.has(leaseOf(task))),
+    written.filter((task) => loud.has(leaseKey(task))),
     view,
   )
   const held = byLease(written)
   return reports.map((report) => {
-    const lease = leaseOf(report)
+    const lease = leaseKey(report)
     const task = held.get(lease)
     if (!task) return { kind: 'stale' }
     return { kind: 'settled', value: task, notified: loud.has(lease) ? (notified.get(task.id) ?? 'nobody') : 'early' }
@@ -265,12 +278,12 @@ export function* reportProgress(
 
 // Cancel, redo, erase.
 
-export const readTask = statement((d) => sql`select ${taskColumns} from tasks where id = ${bind('id')} and client_id = ${anyone(d)}`)
+export const readTask = statement((d) => sql`select ${taskColumns} from tasks where id = ${bind('id')} and client_id = ${clientMatches(d)}`)
 /** A client's own rows, or everybody's for the operator. */
-export const anyone = (d: Dialect): SQL =>
+export const clientMatches = (d: Dialect): SQL =>
   d.name === 'postgres' ? sql`coalesce(${bind('clientId')}::text, client_id)` : sql`coalesce(${bind('clientId')}, client_id)`
 const readTombstone = statement(
-  (d) => sql`select id from tombstones where id = ${bind('id')} and client_id = ${anyone(d)} and expires_at > ${d.now}`,
+  (d) => sql`select id from tombstones where id = ${bind('id')} and client_id = ${clientMatches(d)} and expires_at > ${d.now}`,
 )
 
 const cancel = statement(
@@ -280,7 +293,7 @@ const cancel = statement(
       finished_at = case when state = 'pending' then ${d.now} else finished_at end,
       state = case when state = 'pending' then 'canceled' else state end,
       revision = revision + 1, updated_at = ${d.now}
-    where id ${d.anyOf(ids(d))} and client_id = ${anyone(d)} and (state = 'pending' or state = 'running' and cancel_requested_at is null)
+    where id ${d.anyOf(ids(d))} and client_id = ${clientMatches(d)} and (state = 'pending' or state = 'running' and cancel_requested_at is null)
     returning ${taskColumns}`,
 )
 /** Pending: canceled now. Running: asked to end; the first settlement wins. */
@@ -310,22 +323,22 @@ const redo = statement(
   ) => sql`update tasks set state = 'pending', generation = generation + 1, revision = revision + 1, tries = 0, progress = 0, progress_message = null,
       result = null, error = null, last_error = null, started_at = null, finished_at = null, cancel_requested_at = null, start_by = null, deadline_at = null,
       due_at = ${d.now}, line = 0, rank = ${d.now} - priority * 1000, updated_at = ${d.now}
-    where id ${d.anyOf(ids(d))} and client_id = ${anyone(d)} and state in ('failed', 'canceled')
+    where id ${d.anyOf(ids(d))} and client_id = ${clientMatches(d)} and state in ('failed', 'canceled')
     returning id, client_id as "clientId", lane_id as "laneId", type, rank, updated_at as "updatedAt"`,
 )
 /** A new generation of a task that failed or was canceled. */
-export function* redoTask(id: string, clientId: string | null): Script<TaskChange> {
-  const [redone] = yield* redoTasks([id], clientId)
+export function* retryEndedTask(id: string, clientId: string | null): Script<TaskChange> {
+  const [redone] = yield* retryEndedTasks([id], clientId)
   if (redone === undefined) return yield* unchanged(id, clientId, () => false)
   return { kind: 'changed', task: (yield* first<Task>(readTask({ id, clientId })))! }
 }
 /** The ids of those of the tasks that begin anew. */
-export function* redoTasks(chosen: readonly string[], clientId: string | null): Script<readonly string[]> {
+export function* retryEndedTasks(chosen: readonly string[], clientId: string | null): Script<readonly string[]> {
   const redone = yield* rows<Pick<Task, 'id' | 'type' | 'clientId' | 'laneId' | 'updatedAt'> & { rank: Millis }>(
     redo({ ids: chosen.map((id) => ({ id })), clientId }),
   )
   if (redone.length === 0) return []
-  yield* send(
+  yield* execute(
     addTurns(
       turnsFor(
         redone.map((task) => ready(task, 0, task.rank)),
@@ -338,7 +351,7 @@ export function* redoTasks(chosen: readonly string[], clientId: string | null): 
 
 const removeTask = statement(
   (d) =>
-    sql`delete from tasks where id = ${bind('id')} and client_id = ${anyone(d)} and state in ('completed', 'failed', 'canceled') returning ${taskColumns}`,
+    sql`delete from tasks where id = ${bind('id')} and client_id = ${clientMatches(d)} and state in ('completed', 'failed', 'canceled') returning ${taskColumns}`,
 )
 // By the indexes of what ends a task and of the rest: no other begins with the task.
 const eraseEvents = statement(
@@ -363,14 +376,14 @@ const addTombstone = statement(
 export function* eraseTask(id: string, clientId: string | null): Script<TaskChange> {
   const task = yield* first<Task>(removeTask({ id, clientId }))
   if (!task) return yield* unchanged(id, clientId, () => false)
-  const [, closed] = yield* together([
+  const [, closed] = yield* runAll([
     eraseEvents({ id }),
     eraseDeliveries({ id }),
     eraseLabels({ id }),
     addTombstone({ id, clientId: task.clientId, keepMs: TOMBSTONE_MS }),
   ])
   const lanes = (closed as { clientId: string; laneId: string }[]).map((row) => ({ queue: 'delivery', ...row }))
-  yield* send(addTurns(yield* leaveLanes(lanes, task.updatedAt)))
+  yield* execute(addTurns(yield* leaveLanes(lanes, task.updatedAt)))
   return { kind: 'changed', task }
 }
 
@@ -384,12 +397,12 @@ const readOverdue = statement(
         and (state = 'pending' or deadline_at <= ${bind('late')}) order by deadline_at limit ${bind('limit')}) b
       union select id from (select id from tasks where state = 'running' and cancel_requested_at <= ${bind('late')} limit ${bind('limit')}) c`)}`,
 )
-const SEIZED: Columns = { task_id: 'text', at_fence: 'int8' }
+const SEIZED: RecordColumns = { task_id: 'text', at_fence: 'int8' }
 const seize = statement(
   (d) => sql`update tasks set state = 'running', fence = tasks.fence + 1, tries = tasks.tries + 1
     from ${d.records('tasks', SEIZED)} v
     where tasks.id = v.task_id and tasks.fence = v.at_fence and coalesce(tasks.state, '') = 'pending'
-      ${d.among(sql`tasks.id`, sql`select y.task_id from ${d.records('tasks', SEIZED)} y`)} returning tasks.id as id, tasks.fence as fence`,
+      ${d.restrictTo(sql`tasks.id`, sql`select y.task_id from ${d.records('tasks', SEIZED)} y`)} returning tasks.id as id, tasks.fence as fence`,
 )
 /** Ends pending tasks past `startBy` or `deadlineAt`, and running ones that outlived a cancel or their deadline by `graceMs`. */
 export function* endOverdue(limit: number, graceMs: Millis, view: RenderContext): Script<number> {
@@ -421,6 +434,6 @@ export function* endOverdue(limit: number, graceMs: Millis, view: RenderContext)
 }
 
 /** Whether a task of that id was erased not long ago. */
-export function* isErased(id: string, clientId: string | null): Script<boolean> {
+export function* wasErased(id: string, clientId: string | null): Script<boolean> {
   return (yield* first(readTombstone({ id, clientId }))) !== null
 }

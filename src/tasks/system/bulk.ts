@@ -4,7 +4,7 @@ import type { State } from '../../core/model.ts'
 import type { OpenTaskBudget } from '../../engine/open-tasks.ts'
 import type { BulkCheckpoint, BulkFilter, LeaseRef, StoreWith } from '../../store/interfaces.ts'
 import { Postpone, type TaskType } from '../define.ts'
-import { walkType } from './paged-job.ts'
+import { pagedJobType } from './paged-job.ts'
 
 export const BULK_CANCEL = 'system.cancel'
 export const BULK_RETRY = 'system.retry'
@@ -18,7 +18,7 @@ export interface BulkInput {
   readonly createdAfter: string | null
   readonly createdBefore: string
 }
-export function bulkFilterOf(clientId: string, { states, type, metadata, createdAfter, createdBefore }: BulkInput): BulkFilter {
+export function toBulkFilter(clientId: string, { states, type, metadata, createdAfter, createdBefore }: BulkInput): BulkFilter {
   const [member] = Object.entries(metadata ?? {})
   return {
     clientId,
@@ -38,16 +38,16 @@ const bulkType = (
   told: (changed: BulkCheckpoint) => string,
   result: (changed: BulkCheckpoint) => unknown,
 ): TaskType =>
-  walkType<BulkInput, BulkCheckpoint>({
+  pagedJobType<BulkInput, BulkCheckpoint>({
     type,
     description,
-    page,
-    span: ({ createdAfter, createdBefore }) => ({
+    runPage: page,
+    timeRange: ({ createdAfter, createdBefore }) => ({
       since: createdAfter === null ? 0 : Date.parse(createdAfter),
       until: Date.parse(createdBefore),
     }),
-    told,
-    result,
+    progressMessage: told,
+    resultOf: result,
   })
 
 /** What one page begins anew, at most. */
@@ -55,11 +55,11 @@ const MAX_CHANGED = 500
 /** A walk that has no room looks again so much later. */
 const NO_ROOM_SECONDS = 10
 
-export const bulkTypes = (store: StoreWith<{ tasks: 'runBulkPage' }>, budget: OpenTaskBudget): readonly TaskType[] => {
-  const page: RunPage = (lease, clientId, input) => store.tasks.runBulkPage({ lease, filter: bulkFilterOf(clientId, input) })
+export const createBulkTypes = (store: StoreWith<{ tasks: 'runBulkPage' }>, budget: OpenTaskBudget): readonly TaskType[] => {
+  const page: RunPage = (lease, clientId, input) => store.tasks.runBulkPage({ lease, filter: toBulkFilter(clientId, input) })
   /** What begins anew is open again. */
   const whileThereIsRoom: RunPage = async (lease, clientId, input) => {
-    if ((await budget.take(clientId, MAX_CHANGED)) === 0) throw new Postpone(NO_ROOM_SECONDS)
+    if ((await budget.reserve(clientId, MAX_CHANGED)) === 0) throw new Postpone(NO_ROOM_SECONDS)
     return page(lease, clientId, input)
   }
   return [

@@ -7,19 +7,19 @@ import { defineTask, exponential, type TaskType } from '../define.ts'
 const TRIES = 100
 const TIMEOUT_SECONDS = 604_800
 
-export interface Walk<Input, Checkpoint extends PageCheckpoint> {
+export interface PagedJob<Input, Checkpoint extends PageCheckpoint> {
   readonly type: string
   readonly description: string
   /** Does the next page in one commit; null: another node has taken the task over. */
-  page(lease: LeaseRef, clientId: string, input: Input): Promise<Checkpoint | null>
+  runPage(lease: LeaseRef, clientId: string, input: Input): Promise<Checkpoint | null>
   /** The times the rows are of, first and last. */
-  span(input: Input): { readonly since: Millis; readonly until: Millis }
+  timeRange(input: Input): { readonly since: Millis; readonly until: Millis }
   /** What it reports on its way. */
-  told(checkpoint: Checkpoint): string
-  result(checkpoint: Checkpoint): unknown
+  progressMessage(checkpoint: Checkpoint): string
+  resultOf(checkpoint: Checkpoint): unknown
 }
 
-export function walkType<Input, Checkpoint extends PageCheckpoint>(walk: Walk<Input, Checkpoint>): TaskType {
+export function pagedJobType<Input, Checkpoint extends PageCheckpoint>(walk: PagedJob<Input, Checkpoint>): TaskType {
   return defineTask({
     type: walk.type,
     description: walk.description,
@@ -27,24 +27,24 @@ export function walkType<Input, Checkpoint extends PageCheckpoint>(walk: Walk<In
     retry: exponential({ tries: TRIES }),
     async run(given, { task, signal, progress }) {
       const input = given as Input
-      const { since, until } = walk.span(input)
+      const { since, until } = walk.timeRange(input)
       let from: number | null = null
       for (;;) {
         signal.throwIfAborted()
-        const page = await walk.page({ id: task.id, fence: task.fence }, task.clientId, input)
+        const page = await walk.runPage({ id: task.id, fence: task.fence }, task.clientId, input)
         if (page === null) throw new Error('another node has taken this over')
-        if (page.done) return walk.result(page)
+        if (page.done) return walk.resultOf(page)
         // Rows stand in the order they were made: how far the time has come is how far the work has.
         const { at } = page.after!
         from ??= Math.max(since, at)
-        progress((100 * (at - from)) / Math.max(1, until - from), walk.told(page))
+        progress((100 * (at - from)) / Math.max(1, until - from), walk.progressMessage(page))
       }
     },
   })
 }
 
 /** A task of such a type, to be written. */
-export const walkTask = (id: string, clientId: string, type: string, input: unknown): NewTask => ({
+export const newPagedJobTask = (id: string, clientId: string, type: string, input: unknown): NewTask => ({
   id,
   clientId,
   type,

@@ -2,9 +2,9 @@
 import type { EventType, State } from '../../core/model.ts'
 import type { ReplayCheckpoint, ReplayFilter, StoreWith } from '../../store/interfaces.ts'
 import type { TaskType } from '../define.ts'
-import { walkType } from './paged-job.ts'
+import { pagedJobType } from './paged-job.ts'
 
-export const REPLAY = 'system.replay'
+export const REPLAY_TYPE = 'system.replay'
 
 /** What the task's input holds: the filter as it was asked, with its time fixed, so that a replay never meets its own deliveries. */
 export interface ReplayInput {
@@ -16,7 +16,7 @@ export interface ReplayInput {
   readonly states: readonly State[]
   readonly eventTypes: readonly EventType[] | null
 }
-export const filterOf = (clientId: string, { endpointId, since, until, asOf, states, eventTypes }: ReplayInput): ReplayFilter => ({
+export const toReplayFilter = (clientId: string, { endpointId, since, until, asOf, states, eventTypes }: ReplayInput): ReplayFilter => ({
   clientId,
   endpointId,
   since: since === null ? null : Date.parse(since),
@@ -26,12 +26,12 @@ export const filterOf = (clientId: string, { endpointId, since, until, asOf, sta
   eventTypes,
 })
 
-export const replayType = (store: StoreWith<{ deliveries: 'runReplayPage' }>): TaskType =>
-  walkType<ReplayInput, ReplayCheckpoint>({
-    type: REPLAY,
+export const createReplayType = (store: StoreWith<{ deliveries: 'runReplayPage' }>): TaskType =>
+  pagedJobType<ReplayInput, ReplayCheckpoint>({
+    type: REPLAY_TYPE,
     description: 'Sends deliveries again.',
-    page: (lease, clientId, input) => store.deliveries.runReplayPage({ lease, filter: filterOf(clientId, input) }),
-    span: ({ since, until }) => ({ since: since === null ? 0 : Date.parse(since), until: Date.parse(until) }),
-    told: ({ replayed }) => `${replayed} sent again`,
-    result: ({ replayed, skipped }) => ({ matched: replayed + skipped, replayed, skipped }),
+    runPage: (lease, clientId, input) => store.deliveries.runReplayPage({ lease, filter: toReplayFilter(clientId, input) }),
+    timeRange: ({ since, until }) => ({ since: since === null ? 0 : Date.parse(since), until: Date.parse(until) }),
+    progressMessage: ({ replayed }) => `${replayed} sent again`,
+    resultOf: ({ replayed, skipped }) => ({ matched: replayed + skipped, replayed, skipped }),
   })

@@ -7,7 +7,7 @@ import { afterAll, describe, expect, onTestFinished, test } from 'vitest'
 import { systemClock } from '../../../src/core/clock.ts'
 import { StartupError } from '../../../src/core/errors.ts'
 import { CANCEL_GRACE_MS } from '../../../src/engine/run-try.ts'
-import { openThreads, type Threads } from '../../../src/engine/threads/pool.ts'
+import { openThreadPool, type ThreadPool } from '../../../src/engine/threads/pool.ts'
 import { createRingback } from '../../../src/platform.ts'
 import { defineTask, type TaskType } from '../../../src/tasks/define.ts'
 import { freshSqlite } from '../../support/databases.ts'
@@ -22,16 +22,16 @@ const until = async (holds: () => boolean | Promise<boolean>): Promise<void> => 
 }
 
 /** One pool for the tests that do not kill. */
-const opened: Threads[] = []
+const opened: ThreadPool[] = []
 afterAll(() => Promise.all(opened.map((threads) => threads.close())))
 async function start({
   most = 2,
   memoryMb = 64,
-} = {}): Promise<Engine & { threads: Threads; add(type: TaskType, input?: unknown, maxTries?: number): Promise<string> }> {
+} = {}): Promise<Engine & { threads: ThreadPool; add(type: TaskType, input?: unknown, maxTries?: number): Promise<string> }> {
   const errors: unknown[] = []
   let engine: Engine | null = null
   const clock = { ...systemClock(), after: (ms: number, wake: () => void) => (engine ? engine.clock.after(ms, wake) : () => {}) }
-  const threads = await openThreads({ types: all, most, memoryMb, clock, onError: (error) => errors.push(error) })
+  const threads = await openThreadPool({ types: all, maxThreads: most, memoryMb, clock, onError: (error) => errors.push(error) })
   opened.push(threads)
   engine = await startEngine(all, { concurrency: most, threads })
   const clientId = await addClient(engine.store)
@@ -185,7 +185,7 @@ describe('the pool', () => {
   })
 
   test('lets idle threads end', async () => {
-    const threads = await openThreads({ types: all, most: 2, memoryMb: 64, clock: systemClock(), onError() {}, idleMs: 20 })
+    const threads = await openThreadPool({ types: all, maxThreads: 2, memoryMb: 64, clock: systemClock(), onError() {}, idleMs: 20 })
     opened.push(threads)
     await until(() => threads.count === 0)
   })
@@ -301,7 +301,7 @@ describe('a platform with types that run in threads', () => {
        export default { tasks: [file] }`,
     )
     const found = types.map((type) => defineTask({ type, where: 'thread', run: () => 1 }))
-    const threads = await openThreads({ types: found, module, most: 1, memoryMb: 64, clock: systemClock(), onError() {} })
+    const threads = await openThreadPool({ types: found, module, maxThreads: 1, memoryMb: 64, clock: systemClock(), onError() {} })
     await threads.close()
     expect(threads.count).toBe(0)
   })

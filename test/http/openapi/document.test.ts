@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { afterAll, beforeAll, expect, test } from 'vitest'
-import { statuses } from '../../../src/core/errors.ts'
+import { errorStatuses } from '../../../src/core/errors.ts'
 import { type EventType, endpointEventTypes, taskEventTypes } from '../../../src/core/model.ts'
 import { refusals } from '../../../src/http/openapi/document.ts'
 import { type Judge, judgeBy, type Node } from '../../support/document.ts'
@@ -216,7 +216,7 @@ test('Webhooks and callbacks share the components of the API', () => {
 
 test('Every code a route may refuse with is one of the closed list, and those of this API are all named', () => {
   const named = new Set(routesOf(kit.options).flatMap((route) => Object.values(refusals(route)).flat()))
-  for (const code of named) expect(Object.keys(statuses)).toContain(code)
+  for (const code of named) expect(Object.keys(errorStatuses)).toContain(code)
   const elsewhere = ['method_not_allowed', 'challenge_mismatch']
-  expect(Object.keys(statuses).filter((code) => !named.has(code as never) && !elsewhere.includes(code))).toEqual([])
+  expect(Object.keys(errorStatuses).filter((code) => !named.has(code as never) && !elsewhere.includes(code))).toEqual([])
 })

@@ -16,7 +16,7 @@ const create = async (more: object = {}, who = client) => (await who.call('POST'
 
 /** Claims what is owed to an endpoint. */
 async function owedTo(endpointId: string): Promise<OwedDelivery[]> {
-  const { items } = await kit.store.deliveries.claim({ limit: 500, leaseMs: 60_000, by: 'boot_test' })
+  const { items } = await kit.store.deliveries.claim({ limit: 500, leaseMs: 60_000, leasedBy: 'boot_test' })
   return items.filter((item) => item.endpointId === endpointId)
 }
 const settlement = (

@@ -82,9 +82,9 @@ describe.each(engines)('A worker, on %s,', (engine) => {
       leaseMs: LEASE_MS,
       graceMs: 15_000,
       renew: async () => {},
-      leastKeptMs: 86_400_000,
-      newsKeptMs: 86_400_000,
-      auditKeptMs: 86_400_000,
+      minRetentionMs: 86_400_000,
+      endpointEventRetentionMs: 86_400_000,
+      auditRetentionMs: 86_400_000,
       holdMs: 86_400_000,
       onError: (error) => console.error(error),
     })
@@ -192,7 +192,7 @@ describe.each(engines)('A worker, on %s,', (engine) => {
     expect((await read(id)).progress).toBe(99.9)
     const { revision } = await read(id)
     await pass(20_000)
-    expect(await janitor().rescue(null), 'kept').toBe(0)
+    expect(await janitor().reclaim(null), 'kept').toBe(0)
     expect((await say('heartbeat', task)).status).toBe(200)
     expect((await read(id)).revision, 'a heartbeat without a report changes nothing that shows').toBe(revision)
     expect((await say('heartbeat', task, { progress: -1 })).status).toBe(422)
@@ -204,7 +204,7 @@ describe.each(engines)('A worker, on %s,', (engine) => {
     const id = await submit({ ...FREE, maxTries: 3 })
     const lost = await claimOne()
     await pass(LEASE_MS + 1)
-    expect(await janitor().rescue('boot_new')).toBe(1)
+    expect(await janitor().reclaim('boot_new')).toBe(1)
     expect(await read(id)).toMatchObject({ status: 'pending', tries: 1, lastError: { code: 'worker_lost' } })
     for (const late of [
       () => say('complete', lost, { result: 1 }),
@@ -223,14 +223,14 @@ describe.each(engines)('A worker, on %s,', (engine) => {
     const last = await submit({ ...FREE, maxTries: 1 })
     await claimOne()
     await pass(LEASE_MS + 1)
-    await janitor().rescue(null)
+    await janitor().reclaim(null)
     expect(await read(last)).toMatchObject({ status: 'failed', error: { code: 'worker_lost' }, tries: 1 })
   })
 
   test('keeps its tasks when a node starts anew', async () => {
     await submit(FREE)
     const task = await claimOne()
-    expect(await janitor().rescue('boot_of_a_new_process')).toBe(0)
+    expect(await janitor().reclaim('boot_of_a_new_process')).toBe(0)
     expect((await say('complete', task, { result: 1 })).status).toBe(200)
   })
 
@@ -351,7 +351,7 @@ describe.each(engines)('A worker, on %s,', (engine) => {
       expect(kept.json.leaseSeconds, 'not beyond its time').toBeLessThanOrEqual(20)
       expect(kept.json.leaseSeconds).toBeGreaterThan(10)
       await pass(21_000)
-      if (ends === 'janitor') expect(await janitor().rescue(null)).toBe(1)
+      if (ends === 'janitor') expect(await janitor().reclaim(null)).toBe(1)
       else {
         const late = await say(ends, task, ends === 'complete' ? { result: { width: 1 } } : {})
         expect([late.status, late.json.code]).toEqual([409, 'lease_lost'])
@@ -372,7 +372,7 @@ describe.each(engines)('A worker, on %s,', (engine) => {
     for (const task of [one, two]) expect((await say('heartbeat', task)).json.leaseSeconds).toBeLessThanOrEqual(20)
     await pass(20_001)
     expect((await say('complete', one, { result: 1 })).status).toBe(409)
-    expect(await janitor().rescue(null)).toBe(1)
+    expect(await janitor().reclaim(null)).toBe(1)
     for (const id of ids) expect(await read(id)).toMatchObject({ status: 'failed', error: { code: 'deadline_exceeded' } })
   })
 
@@ -533,7 +533,7 @@ describe.each(engines)('A worker, on %s,', (engine) => {
         heartbeat: () => say('heartbeat', task, { progress: 5 }),
         cancel: () => client.call('POST', `/v1/tasks/${id}/cancel`),
         rescue: async () => {
-          rescued = await janitor().rescue(null)
+          rescued = await janitor().reclaim(null)
         },
       }
       const ended = async (verb: string, body: object) => {

@@ -2,7 +2,7 @@
 import { getTableName } from 'drizzle-orm'
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
 import { systemClock } from '../../../src/core/clock.ts'
-import { type AuditReport, auditStore, type Check, checks } from '../../../src/store/check/check.ts'
+import { type Check, type CheckReport, checkStore, checks } from '../../../src/store/check/check.ts'
 import type { Store } from '../../../src/store/interfaces.ts'
 import * as schema from '../../../src/store/schema.sqlite.ts'
 import { engines, type Ground, openGround } from '../../support/stores.ts'
@@ -37,9 +37,9 @@ describe.each(engines)('an audit on %s', (engine) => {
   afterEach(() => restore())
   afterAll(() => ground.close())
 
-  const audit = async (limit = 100): Promise<AuditReport> => {
+  const audit = async (limit = 100): Promise<CheckReport> => {
     const now = await store.now()
-    return auditStore({ url: ground.url, clock: { ...systemClock(), now: () => now }, sweptWithinMs: 90_000, keptMs: 7 * DAY, limit })
+    return checkStore({ url: ground.url, clock: { ...systemClock(), now: () => now }, leaseGraceMs: 90_000, retentionMs: 7 * DAY, limit })
   }
   const sql = (text: string) => ground.sql(text)
 

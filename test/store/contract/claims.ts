@@ -53,7 +53,7 @@ export function claims(current: Current): void {
       await addTasks(store, 40, { clientId })
       await addTasks(store, 10, { clientId, type: 'mail.send' })
     }
-    const take = (node: Store, by: string) => claimTasks(node, { limit: 7, by }, ['report.build', 'mail.send'])
+    const take = (node: Store, by: string) => claimTasks(node, { limit: 7, leasedBy: by }, ['report.build', 'mail.send'])
     const first = await claimAll(take)
     expect(first).toHaveLength(200)
     expect(new Set(first.map((task) => task.id)).size).toBe(200)
@@ -79,7 +79,7 @@ export function claims(current: Current): void {
     }
     const tasks = await claimTasks(store)
     await Promise.all(tasks.map((task) => store.tasks.settle(completed(task))))
-    const sent = await claimAll((node, by) => claimDeliveries(node, { limit: 7, by }))
+    const sent = await claimAll((node, by) => claimDeliveries(node, { limit: 7, leasedBy: by }))
     expect(sent).toHaveLength(120)
     expect(new Set(sent.map((delivery) => delivery.id)).size).toBe(120)
     expect(sent.every((delivery) => delivery.fence === 1 && delivery.tries === 1)).toBe(true)
@@ -94,7 +94,7 @@ export function claims(current: Current): void {
     expect(expired.map((task) => task.id)).toEqual([id])
     expect((await store.tasks.settle(retried(expired[0]!))).kind).toBe('settled')
     await pass(1)
-    const holder = await claimOne(store, { by: 'boot_b' })
+    const holder = await claimOne(store, { leasedBy: 'boot_b' })
     const before = await findTask(store, id)
 
     expect(await store.tasks.settle(completed(late))).toEqual({ kind: 'stale' })
@@ -116,7 +116,7 @@ export function claims(current: Current): void {
       const late = await claimOne(store)
       await store.tasks.settle(retried(late))
       await pass(1)
-      const holder = await claimOne(store, { by: 'boot_b' })
+      const holder = await claimOne(store, { leasedBy: 'boot_b' })
       const both = lateFirst ? [failed(late), completed(holder)] : [completed(holder), failed(late)]
       const kinds = (await Promise.all(both.map((settlement) => store.tasks.settle(settlement)))).map(({ kind }) => kind)
       expect(kinds).toEqual(lateFirst ? ['stale', 'settled'] : ['settled', 'stale'])
@@ -130,7 +130,7 @@ export function claims(current: Current): void {
     const late = await claimOne(store)
     await store.tasks.settle(retried(late))
     await pass(1)
-    const holder = await claimOne(store, { by: 'boot_b' })
+    const holder = await claimOne(store, { leasedBy: 'boot_b' })
     for (const [order, progress] of [
       ['late first', 10],
       ['late last', 20],
@@ -220,7 +220,7 @@ export function claims(current: Current): void {
     const [late] = await claimDeliveries(store)
     await store.deliveries.settle(undelivered(late!))
     await pass(1)
-    const [holder] = await claimDeliveries(store, { by: 'boot_b' })
+    const [holder] = await claimDeliveries(store, { leasedBy: 'boot_b' })
     await store.deliveries.settle({ ...undelivered(holder!, 60_000) })
     const before = await store.deliveries.find(late!.id, null)
     expect(await store.deliveries.settle(delivered(late!))).toEqual({ kind: 'stale' })
@@ -266,8 +266,8 @@ export function claims(current: Current): void {
     await addTasks(store, 10, { clientId: busy!, type: 'own.type' })
     const served: string[] = []
     for (let n = 0; n < 10; n++) {
-      served.push((await claimOne(store, { by: 'worker:1' }, ['shared.type'])).clientId)
-      await claimOne(store, { by: 'boot_a' }, ['own.type'])
+      served.push((await claimOne(store, { leasedBy: 'worker:1' }, ['shared.type'])).clientId)
+      await claimOne(store, { leasedBy: 'boot_a' }, ['own.type'])
     }
     for (const clientId of [busy, other]) expect(served.filter((id) => id === clientId)).toHaveLength(5)
   })

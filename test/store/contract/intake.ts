@@ -1,6 +1,6 @@
 /** Tasks come in: once for each idempotency key, all of a request or nothing, and a bad one alone. */
 import { expect, test } from 'vitest'
-import type { Idempotency, Submitted } from '../../../src/store/interfaces.ts'
+import type { Idempotency, SubmitResult } from '../../../src/store/interfaces.ts'
 import { addClient, addEndpoint, addTask, addTasks, claimOne, claimTasks, completed, findTask, newTask } from '../../support/work.ts'
 import type { Current } from './suite.ts'
 
@@ -14,7 +14,7 @@ export function intake(current: Current): void {
     fingerprint: 'a'.repeat(64),
     ...given,
   })
-  const submit = (clientId: string, idempotency: Idempotency | null): Promise<Submitted> =>
+  const submit = (clientId: string, idempotency: Idempotency | null): Promise<SubmitResult> =>
     current().store.tasks.add({ tasks: [newTask({ clientId })], idempotency })
   const countTasks = async (): Promise<number> =>
     Number((await current().sql<{ n: number | string }>('select count(*) as n from tasks'))[0]!.n)

@@ -24,7 +24,7 @@ describe.each(engines)('on %s', (engine) => {
     const free = () => TOTAL - held.size
     const hold = (items: readonly OwedDelivery[]): void => {
       for (const item of items) {
-        slots.take(item)
+        slots.acquire(item)
         held.set(item.id, item)
       }
     }
@@ -46,7 +46,7 @@ describe.each(engines)('on %s', (engine) => {
       async end(item: OwedDelivery) {
         await store.deliveries.settle(delivered(item))
         held.delete(item.id)
-        slots.give(item)
+        slots.release(item)
       },
     }
   }
@@ -72,16 +72,16 @@ describe.each(engines)('on %s', (engine) => {
     const refused = await here.claim()
     expect(here.of(greedy)).toHaveLength(12)
     expect(refused).toEqual([{ clientId: greedy, laneId: null }])
-    expect(here.slots.opens(refused, here.free())).toBe(false)
+    expect(here.slots.canServeAny(refused, here.free())).toBe(false)
 
     const { clientId: other } = await clientWith(1)
     await owe(other, 2)
     await here.claim()
     expect(here.of(other)).toHaveLength(2)
     for (const item of here.of(other)) await here.end(item)
-    expect(here.slots.opens(refused, here.free()), 'no more is free than before').toBe(false)
+    expect(here.slots.canServeAny(refused, here.free()), 'no more is free than before').toBe(false)
     await here.end(here.of(greedy)[0]!)
-    expect(here.slots.opens(refused, here.free())).toBe(true)
+    expect(here.slots.canServeAny(refused, here.free())).toBe(true)
     await here.claim()
     expect(here.of(greedy)).toHaveLength(12)
     expect(await store.deliveries.claim(claim({ limit: 500 })), 'another node takes the rest').toMatchObject({ items: { length: 27 } })
@@ -113,7 +113,7 @@ describe.each(engines)('on %s', (engine) => {
     await here.claim()
     let lent = true
     store.notifications.lendDeliverySlots({
-      by: 'boot_a',
+      leasedBy: 'boot_a',
       leaseMs: LEASE_MS,
       reserve: (most) => (lent ? Math.min(most, here.free()) : 0),
       release() {},

@@ -2,7 +2,7 @@
 
 import { expect, test } from 'vitest'
 import { SlotShares } from '../../../src/core/fair-share.ts'
-import { decide } from '../../../src/core/lifecycle.ts'
+import { decideOutcome } from '../../../src/core/lifecycle.ts'
 import type { Task } from '../../../src/core/model.ts'
 import type { OwedDelivery } from '../../../src/store/interfaces.ts'
 import { fc } from '../../support/chance.ts'
@@ -103,9 +103,13 @@ async function world(ground: Ground) {
     const clock = { now: () => 0, random: () => 0 }
     const ended = { kind: 'threw', error: { code: 'worker_lost', message: 'lost', details: null } } as const
     for (const task of (await store.maintenance.findExpired(100, null)).tasks)
-      await store.tasks.settle({ id: task.id, fence: task.fence, outcome: decide({ ...task, deadlineAt: null }, ended, () => 0, clock) })
+      await store.tasks.settle({
+        id: task.id,
+        fence: task.fence,
+        outcome: decideOutcome({ ...task, deadlineAt: null }, ended, () => 0, clock),
+      })
     for (const delivery of (await store.maintenance.findExpired(100, null)).deliveries) {
-      const outcome = decide(delivery, ended, () => 0, clock)
+      const outcome = decideOutcome(delivery, ended, () => 0, clock)
       await store.deliveries.settle({ ...undelivered(delivery), outcome, attempt: null })
     }
   }
@@ -127,7 +131,7 @@ async function world(ground: Ground) {
       await store.tasks.add({ tasks, idempotency: null })
     },
     async claim({ limit }) {
-      const { items } = await store.tasks.claim({ limit, leaseMs: LEASE_MS, by: 'boot_a', types: TYPES })
+      const { items } = await store.tasks.claim({ limit, leaseMs: LEASE_MS, leasedBy: 'boot_a', types: TYPES })
       expect(items.length).toBeLessThanOrEqual(limit)
       held.push(...items)
     },
@@ -157,13 +161,13 @@ async function world(ground: Ground) {
       const { items } = await store.deliveries.claim(claim({ limit: free, leaseMs: LEASE_MS, allot }))
       expect(items.length).toBeLessThanOrEqual(free)
       sending.push(...items)
-      for (const item of items) slots.take(item)
+      for (const item of items) slots.acquire(item)
     },
     async answer({ which, how }) {
       const owed = pick(sending, which)
       if (!owed) return
       sending.splice(sending.indexOf(owed), 1)
-      slots.give(owed)
+      slots.release(owed)
       const last = (how === 2 || how === 3) && owed.tries >= owed.maxTries
       await store.deliveries.settle(last ? undeliverable(owed) : answers[how]!(owed))
     },
@@ -215,7 +219,7 @@ async function world(ground: Ground) {
     for (let left = await open(), idle = 0; left > 0; idle++) {
       expect(idle, 'work that no claim ever brings').toBeLessThan(40)
       await sweep()
-      const { items } = await store.tasks.claim({ limit: 50, leaseMs: LEASE_MS, by: 'boot_b', types: TYPES })
+      const { items } = await store.tasks.claim({ limit: 50, leaseMs: LEASE_MS, leasedBy: 'boot_b', types: TYPES })
       await Promise.all(items.map((task) => store.tasks.settle(completed(task))))
       const owed = await store.deliveries.claim(claim({ limit: 50 }))
       await Promise.all(owed.items.map((delivery) => store.deliveries.settle(delivered(delivery))))

@@ -328,7 +328,7 @@ describe.each(engines)('endpoints that fail, on %s', (engine) => {
     }
     const sending: OwedDelivery[] = []
     for (let more = true; more; ) {
-      const claimed = await store.deliveries.claim({ limit: 1_024 - sending.length, leaseMs: 30_000, by: 'boot_a' })
+      const claimed = await store.deliveries.claim({ limit: 1_024 - sending.length, leaseMs: 30_000, leasedBy: 'boot_a' })
       sending.push(...claimed.items)
       more = claimed.more
     }

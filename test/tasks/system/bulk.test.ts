@@ -3,10 +3,10 @@ import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
 import { systemClock } from '../../../src/core/clock.ts'
 import type { Task } from '../../../src/core/model.ts'
 import { createOpenTaskBudget } from '../../../src/engine/open-tasks.ts'
-import { tryOf } from '../../../src/engine/run-try.ts'
+import { toTryInput } from '../../../src/engine/run-try.ts'
 import type { BulkFilter, Store } from '../../../src/store/interfaces.ts'
 import { Postpone } from '../../../src/tasks/define.ts'
-import { bulkTypes } from '../../../src/tasks/system/bulk.ts'
+import { createBulkTypes } from '../../../src/tasks/system/bulk.ts'
 import { openPlatform } from '../../support/platform.ts'
 import { engines, type Ground, openGround } from '../../support/stores.ts'
 import { addClient, addEndpoint, addTask, addTasks, claimOne, claimTasks, completed, failed, findTask } from '../../support/work.ts'
@@ -121,9 +121,9 @@ describe.each(engines)('by filter on %s', (engine) => {
     const input = { states: ENDED, type: null, metadata: null, createdAfter: null, createdBefore: new Date(createdBefore).toISOString() }
     const run = async (): Promise<unknown> => {
       const room = createOpenTaskBudget({ store, clock: systemClock(), maxOpenTasks: 1_000, maxOpenTasksPerClient: 4 })
-      const type = bulkTypes(store, room).find((it) => it.type === 'system.retry')!
+      const type = createBulkTypes(store, room).find((it) => it.type === 'system.retry')!
       const silent = { info() {}, warn() {} }
-      return type.run(input, { ...tryOf(lease), signal: new AbortController().signal, progress() {}, log: silent } as never)
+      return type.run(input, { ...toTryInput(lease), signal: new AbortController().signal, progress() {}, log: silent } as never)
     }
     await expect(run()).rejects.toBeInstanceOf(Postpone)
     expect(await states(again)).toEqual(['canceled', 'canceled'])
@@ -168,7 +168,7 @@ describe.each(engines)('by filter on %s', (engine) => {
     // Its node is lost; another one goes on.
     await store.tasks.settle({ id: first.id, fence: first.fence, outcome: { kind: 'retry', delayMs: 0, error: null } })
     await ground.pass(1)
-    const second = await claimOne(await ground.anotherNode(), { by: 'boot_b' }, ['system.cancel'])
+    const second = await claimOne(await ground.anotherNode(), { leasedBy: 'boot_b' }, ['system.cancel'])
     expect(await store.tasks.runBulkPage({ lease: first, filter: wanted }), 'a stale claim').toBe(null)
     const { page, pages } = await walk(second, wanted)
     expect(page).toMatchObject({ done: true, changed: 800 })

@@ -166,7 +166,7 @@ describe.each(engines)('replay on %s', (engine) => {
     expect(await store.deliveries.runReplayPage({ lease: first, filter: all })).toMatchObject({ done: false, replayed: 2_000 })
     // Its node is lost; another one goes on.
     await store.tasks.settle({ id: first.id, fence: first.fence, outcome: { kind: 'retry', delayMs: 0, error: null } })
-    const second = await claimOne(store, { by: 'boot_b' }, ['system.replay'])
+    const second = await claimOne(store, { leasedBy: 'boot_b' }, ['system.replay'])
     expect(await store.deliveries.runReplayPage({ lease: first, filter: all }), 'a stale claim').toBe(null)
     expect(await store.deliveries.runReplayPage({ lease: second, filter: all })).toMatchObject({ done: true, replayed: 2_505 })
     expect(await store.deliveries.runReplayPage({ lease: second, filter: all }), 'once more after the end').toMatchObject({
