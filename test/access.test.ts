@@ -333,9 +333,9 @@ A test calls every route as every caller and writes this page.
 | foreign | another client’s key with every client scope; routes without an id act on its own objects |
 | worker | operator key with scope \`worker\` |
 | operator | operator key with scope \`admin\`, or the admin token |
-| client | the owner’s key, with the route’s scope |
+| client | the owner’s key with the route’s scope |
 
-A request answered 401, 403 or 404 changes nothing but \`lastUsedAt\` of the key. The last column names the [audit log](http.md#the-audit-log) action; * means that only the operator’s calls are logged.
+A request answered 401, 403 or 404 changes at most the key’s \`lastUsedAt\`. The last column names the [audit log](http.md#the-audit-log) action; * means: logged for the operator only.
 
 | route | scope | ${columns.map(([title]) => title).join(' | ')} | audit log |
 |${'---|'.repeat(columns.length + 3)}
