@@ -18,21 +18,21 @@ export const benchNames = [
 ] as const
 export type BenchName = (typeof benchNames)[number]
 
-/** One round of one contestant: its figures, or why there are none. */
+/** One round of one contestant: its figures, or why it has none. */
 export interface Round {
   readonly bench: BenchName
   readonly contestant: string
   readonly round: number
   readonly figures?: Readonly<Record<string, number>>
-  /** Of the measurements that `--repeat` replaced by a less disturbed one. */
+  /** Figures of measurements that `--repeat` replaced with a less disturbed one. */
   readonly discarded?: readonly Readonly<Record<string, number>>[]
   readonly skipped?: string
   readonly failed?: string
 }
 
-/** The larger share that others used of the two cores. */
+/** The larger of the shares that other processes used of the two cores. */
 export const disturbance = ({ figures }: Round): number => Math.max(figures?.foreignCpu ?? 0, figures?.foreignLoadCpu ?? 0)
-/** Share of a core that others may use before a round is named. */
+/** Share of a core that other processes may use before the report names the round. */
 const foreignLimit = 0.05
 export const isDisturbed = (one: Round): boolean => disturbance(one) > foreignLimit
 
@@ -47,7 +47,7 @@ export interface Results {
   readonly rounds: readonly Round[]
 }
 
-/** A contestant's medians over its rounds, and the lowest and highest of its main figure. */
+/** A contestant's medians over its rounds (of two: the mean), and the lowest and highest of its main figure. */
 export interface Row {
   readonly contestant: string
   readonly title: string
@@ -71,19 +71,19 @@ const mainFigure: Readonly<Record<BenchName, string>> = {
   start: 'startMs',
 }
 const headings: Readonly<Record<BenchName, string>> = {
-  intake: 'Intake: POST to durable 202, requests/s',
-  e2e: 'End to end: POST, run, signed webhook accepted and recorded, tasks/s',
-  drain: 'Drain: queued deliveries signed, accepted and recorded, deliveries/s',
-  latency: "Latency at 500 tasks/s: POST due to webhook's first byte, ms",
-  isolation: 'Isolation: ten well endpoints beside 200 that hang and one with a mountain due, against themselves alone, p99 in multiples',
-  fairness: "Fairness: one client's single task while another has 100,000 queued, its wait in rounds of all slots",
-  blocked: 'Blocked: end to end beside 10,000 tasks behind one key that is held, of the rate alone',
-  depth: 'Depth: end to end beside 1,000,000 pending tasks in other lanes and 5,000,000 that have ended, of the rate on an empty store',
-  memory: 'Memory: resident with 1,000,000 tasks queued, MiB',
-  idle: 'Idle: share of a core in 30 s in which nobody asks for anything',
-  start: 'Start: from the launch on an empty store to the first 202, ms',
+  intake: 'intake: POST to durable 202, requests/s',
+  e2e: 'e2e: POST until run, signed webhook accepted and recorded, tasks/s',
+  drain: 'drain: queued deliveries signed, accepted and recorded, deliveries/s',
+  latency: "latency: due time of a POST to its webhook's first byte at 500 tasks/s, ms",
+  isolation: 'isolation: ten healthy endpoints, alone → beside 200 that hang and one that hangs with 1,000,000 due deliveries',
+  fairness: "fairness: wait of one client's single task, alone → while another client has 100,000 queued",
+  blocked: 'blocked: end to end, alone → beside 10,000 tasks behind one held key',
+  depth: "depth: end to end, on an empty store → beside other clients' 1,000,000 pending and 5,000,000 ended tasks",
+  memory: 'memory: resident with 1,000,000 queued tasks, MiB',
+  idle: 'idle: use of a core in 30 s without requests',
+  start: 'start: launch on an empty store to the first 202, ms',
 }
-/** What the other rows of a bench are divided by. */
+/** The contestant by whose figure the other rows of a bench are divided. */
 const references: Readonly<Partial<Record<BenchName, string>>> = { intake: 'bare-hono', e2e: 'bullmq', drain: 'bare-sending' }
 
 export function rowsOf({ rounds, titles }: Results, bench: BenchName): Row[] {
@@ -103,7 +103,7 @@ interface Bar {
   readonly what: string
   readonly bench: BenchName
   readonly contestant: string
-  /** Divide by this contestant's figure; null: the figure itself. */
+  /** The contestant whose figure divides this one; null: no division. */
   readonly against: string | null
   readonly figure: string
   readonly atLeast?: number
@@ -129,7 +129,7 @@ const bars: readonly Bar[] = (
   return [
     {
       ...rate,
-      what: `intake on ${store}, of a bare Hono handler`,
+      what: `intake on ${store}, as a share of the bare Hono handler`,
       bench: 'intake',
       against: 'bare-hono',
       show: percent,
@@ -137,16 +137,16 @@ const bars: readonly Bar[] = (
     },
     {
       ...rate,
-      what: `end to end on ${store}, of BullMQ + Redis`,
+      what: `e2e on ${store}, in multiples of BullMQ + Redis`,
       bench: 'e2e',
       against: 'bullmq',
       show: times,
       ...(onSqlite ? { atLeast: 2 } : {}),
     },
-    { ...rate, what: `end to end on ${store}, of pg-boss`, bench: 'e2e', against: 'pg-boss', show: times, atLeast: onSqlite ? 8 : 6 },
+    { ...rate, what: `e2e on ${store}, in multiples of pg-boss`, bench: 'e2e', against: 'pg-boss', show: times, atLeast: onSqlite ? 8 : 6 },
     {
       ...rate,
-      what: `drain on ${store}, of the bare sign + POST loop`,
+      what: `drain on ${store}, as a share of the bare sign + POST loop`,
       bench: 'drain',
       against: 'bare-sending',
       show: percent,
@@ -154,7 +154,7 @@ const bars: readonly Bar[] = (
     },
     { ...latency, what: `latency on ${store}, p50`, figure: 'p50Ms', ...(onSqlite ? { atMost: 5 } : {}) },
     {
-      what: `isolation on ${store}: p99 of the others, in multiples of theirs alone`,
+      what: `isolation on ${store}: p99 of the healthy endpoints, in multiples of alone`,
       bench: 'isolation',
       contestant,
       against: null,
@@ -163,7 +163,7 @@ const bars: readonly Bar[] = (
       show: times,
     },
     {
-      what: `isolation on ${store}: throughput of the others, of theirs alone`,
+      what: `isolation on ${store}: throughput of the healthy endpoints, as a share of alone`,
       bench: 'isolation',
       contestant,
       against: null,
@@ -182,23 +182,23 @@ function standing(contestant: string, store: string): Bar[] {
   return [
     {
       ...common,
-      what: `fairness on ${store}: the wait of the one, in rounds`,
+      what: `fairness on ${store}: wait of the single task, in rounds of all slots`,
       bench: 'fairness',
       figure: 'rounds',
       atMost: 1,
       show: times,
     },
-    { ...share, what: `10,000 blocked tasks on ${store}: throughput of the others, of theirs alone`, bench: 'blocked', atLeast: 0.9 },
-    { ...share, what: `depth on ${store}: end to end, of an empty store`, bench: 'depth', atLeast: 0.8 },
+    { ...share, what: `blocked on ${store}: throughput, as a share of alone`, bench: 'blocked', atLeast: 0.9 },
+    { ...share, what: `depth on ${store}: throughput, as a share of the empty store`, bench: 'depth', atLeast: 0.8 },
     {
       ...common,
-      what: `memory on ${store} with 1,000,000 tasks queued`,
+      what: `memory on ${store} with 1,000,000 queued tasks`,
       bench: 'memory',
       figure: 'residentMiB',
       atMost: 250,
       show: (value) => `${Math.round(value)} MiB`,
     },
-    { ...common, what: `idle on ${store}, of a core`, bench: 'idle', figure: 'cpuShare', atMost: 0.005, show: thousandths },
+    { ...common, what: `idle on ${store}, share of a core`, bench: 'idle', figure: 'cpuShare', atMost: 0.005, show: thousandths },
     ...(store === 'PostgreSQL'
       ? [{ ...common, what: 'idle on PostgreSQL, transactions/s', bench: 'idle' as const, figure: 'perSecond', atMost: 1, show: plain }]
       : []),
@@ -211,7 +211,7 @@ export interface JudgedBar {
   readonly value: number | null
   readonly shown: string
   readonly goal: string
-  /** Null: nothing measured, or no goal set. */
+  /** Null: not measured, or no goal. */
   readonly met: boolean | null
 }
 
@@ -224,7 +224,7 @@ export function judgeBars(results: Results): JudgedBar[] {
       const own = read(contestant)
       const other = against === null ? 1 : read(against)
       const value = own === undefined || other === undefined ? null : own / other
-      const goal = atLeast !== undefined ? `≥ ${show(atLeast)}` : atMost !== undefined ? `≤ ${show(atMost)}` : 'none set'
+      const goal = atLeast !== undefined ? `≥ ${show(atLeast)}` : atMost !== undefined ? `≤ ${show(atMost)}` : 'none'
       const hasGoal = atLeast !== undefined || atMost !== undefined
       const met =
         value === null || !hasGoal ? null : value >= (atLeast ?? Number.NEGATIVE_INFINITY) && value <= (atMost ?? Number.POSITIVE_INFINITY)
@@ -246,56 +246,75 @@ const beside: readonly Column[] = [
   ['p99', (of) => `${ms(of.p99AloneMs!)} → ${ms(of.p99Ms!)}`],
   ['rows', (of) => count(of.rows!)],
 ]
-/** The tables of benches that have one of their own. */
+/** The columns of benches with a table of their own. */
 const columnsOf: Readonly<Partial<Record<BenchName, readonly Column[]>>> = {
   fairness: [
-    ['its wait, alone', (of) => ms(of.waitAloneMs!)],
-    ['behind them', (of) => ms(of.waitMs!)],
+    ['wait alone', (of) => ms(of.waitAloneMs!)],
+    ['wait behind the queue', (of) => ms(of.waitMs!)],
     ['p95', (of) => `${ms(of.p95AloneMs!)} → ${ms(of.p95Ms!)}`],
-    ['a round', (of) => ms(of.roundMs!)],
-    ['rounds', (of) => plain(of.rounds!)],
+    ['round of all slots', (of) => ms(of.roundMs!)],
+    ['wait in rounds', (of) => plain(of.rounds!)],
     ['queued', (of) => count(of.queued!)],
   ],
   blocked: beside,
   depth: beside,
   memory: [
     ['resident', (of) => `${Math.round(of.residentMiB!)} MiB`],
-    ['before', (of) => `${Math.round(of.residentEmptyMiB!)} MiB`],
+    ['before the queue', (of) => `${Math.round(of.residentEmptyMiB!)} MiB`],
     ['queued', (of) => count(of.rows!)],
   ],
   idle: [
-    ['of a core', (of) => thousandths(of.cpuShare!)],
+    ['share of a core', (of) => thousandths(of.cpuShare!)],
     ['transactions/s', (of) => (of.perSecond === undefined ? 'not counted' : plain(of.perSecond))],
   ],
   start: [['to the first 202', (of) => ms(of.startMs!)]],
 }
+
+/** Fewest rounds whose middle figure is called a median. */
+const medianFrom = 3
+
+/** What the figures are, for the given number of rounds of each row. */
+function describeFigures(rounds: readonly number[]): string {
+  if (rounds.every((n) => n >= medianFrom)) return 'Each figure is the median of its rounds.'
+  if (rounds.every((n) => n === 1)) return 'Each figure is from a single round.'
+  return 'Each figure is the median of three or more rounds, the mean of two, or from a single round.'
+}
+
+/** The cell of a row with the lowest and highest of its main figure; none where every row has a single round. */
+function rangeOf(rows: readonly Row[], { lowest, highest }: Row, show = plain): string[] {
+  return rows.some(({ rounds }) => rounds > 1) ? [`${show(lowest)} – ${show(highest)}`] : []
+}
+const rangeHead = (rows: readonly Row[], head = 'lowest – highest'): string[] => (rows.some(({ rounds }) => rounds > 1) ? [head] : [])
 
 function benchSection(results: Results, bench: BenchName): string {
   const rows = rowsOf(results, bench)
   if (rows.length === 0) return ''
   const heading = `## ${headings[bench]}`
   if (bench === 'latency') {
-    const cells = rows.map(({ title, figures, lowest, highest }) => [
-      title,
-      ms(figures.p50Ms!),
-      ms(figures.p99Ms!),
-      `${round(lowest)} – ${round(highest)}`,
-      String(figures.missing),
-      percent((figures.serverCpu ?? 0) + (figures.storeCpu ?? 0)),
+    const cells = rows.map((row) => [
+      row.title,
+      ms(row.figures.p50Ms!),
+      ms(row.figures.p99Ms!),
+      ...rangeOf(rows, row),
+      String(row.figures.missing),
+      percent((row.figures.serverCpu ?? 0) + (row.figures.storeCpu ?? 0)),
     ])
-    return `${heading}\n\n${table(['contestant', 'p50', 'p99', 'p50 of the rounds', 'never came', 'CPU of its core'], cells)}`
+    const head = ['contestant', 'p50', 'p99', ...rangeHead(rows, 'lowest – highest p50'), 'missing webhooks', 'CPU of the server core']
+    return `${heading}\n\n${table(head, cells)}`
   }
   if (bench === 'isolation') {
-    const cells = rows.map(({ title, figures, lowest, highest }) => [
-      title,
-      `${ms(figures.p99AloneMs!)} → ${ms(figures.p99Ms!)}`,
-      times(figures.p99Times!),
-      `${round(lowest)} – ${round(highest)}`,
-      `${count(figures.perSecondAlone!)} → ${count(figures.perSecond!)}`,
-      percent(figures.throughputShare!),
-      count(figures.mountain!),
+    const cells = rows.map((row) => [
+      row.title,
+      `${ms(row.figures.p99AloneMs!)} → ${ms(row.figures.p99Ms!)}`,
+      times(row.figures.p99Times!),
+      ...rangeOf(rows, row),
+      `${count(row.figures.perSecondAlone!)} → ${count(row.figures.perSecond!)}`,
+      percent(row.figures.throughputShare!),
+      count(row.figures.mountain!),
     ])
-    return `${heading}\n\n${table(['contestant', 'p99', 'ratio', 'of the rounds', 'tasks/s', 'share', 'mountain'], cells)}`
+    const range = rangeHead(rows, 'lowest – highest ratio')
+    const head = ['contestant', 'p99', 'p99 ratio', ...range, 'tasks/s', 'tasks/s ratio', 'deliveries due']
+    return `${heading}\n\n${table(head, cells)}`
   }
   const columns = columnsOf[bench]
   if (columns !== undefined) {
@@ -304,15 +323,16 @@ function benchSection(results: Results, bench: BenchName): string {
   }
   const reference = rows.find(({ contestant }) => contestant === references[bench])
   const cells = rows.map((row) => {
-    const { title, figures, lowest, highest } = row
+    const { title, figures } = row
     const ratio = reference === undefined ? '' : `${round(figures.perSecond! / reference.figures.perSecond!)}×`
-    return [title, count(figures.perSecond!), `${count(lowest)} – ${count(highest)}`, ratio, percent(figures.loadCpu ?? 0)]
+    return [title, count(figures.perSecond!), ...rangeOf(rows, row, count), ratio, percent(figures.loadCpu ?? 0)]
   })
-  const head = ['contestant', 'median', 'rounds', `of ${reference?.title ?? 'the reference'}`, 'CPU of the load’s core']
+  const figure = rows.every(({ rounds }) => rounds >= medianFrom) ? 'median' : 'figure'
+  const head = ['contestant', figure, ...rangeHead(rows), `ratio to ${reference?.title ?? 'the reference'}`, 'CPU of the load core']
   return `${heading}\n\n${table(head, cells)}`
 }
 
-/** What a reader must know before believing the tables. */
+/** Conditions that make figures less reliable. */
 function cautions({ rounds, quick }: Results): string[] {
   const measured = rounds.filter(({ figures }) => figures !== undefined)
   const disturbed = measured.filter(isDisturbed)
@@ -327,17 +347,17 @@ function cautions({ rounds, quick }: Results): string[] {
     }),
   )
   return [
-    ...(quick ? ['This was a quick run: too short for steady figures.'] : []),
+    ...(quick ? ['This was a quick run: its rounds are too short for stable figures.'] : []),
     ...(disturbed.length > 0
       ? [
-          `Others used more than ${percent(foreignLimit)} of a core in ${disturbed.length} of ${measured.length} rounds, so that their rates are too low and their latencies too high: ${named(disturbed)}.`,
+          `Other processes used more than ${percent(foreignLimit)} of a core in ${disturbed.length} of ${measured.length} rounds. Rates of these rounds are too low and latencies too high: ${named(disturbed)}.`,
         ]
       : []),
     ...(replaced.length > 0
-      ? [`Disturbed and replaced by a less disturbed repetition (the discarded figures are in results.json): ${named(replaced)}.`]
+      ? [`Repeated because of other processes, keeping the least disturbed repetition (results.json holds the discarded figures): ${named(replaced)}.`]
       : []),
     ...(busy.length > 0
-      ? [`The load generator and the receiver used over 85 % of their core, so that the limit may be theirs: ${named(busy)}.`]
+      ? [`The load generator and the receiver used over 85 % of their core and may be the bottleneck: ${named(busy)}.`]
       : []),
     ...[...reasons].map(([where, why]) => `${where} ${why}`),
   ]
@@ -348,13 +368,19 @@ export function renderMarkdown(results: Results): string {
   const judged = judgeBars(results).map(({ what, shown, goal, met }) => [what, shown, goal, met === null ? '' : met ? 'yes' : '**no**'])
   const known = Object.entries(versions).flatMap(([name, version]) => (version === null ? [] : [`${name} ${version}`]))
   const notes = cautions(results)
+  const missing = benchNames.filter((bench) => results.rounds.every((one) => one.bench !== bench)).map((bench) => `\`${bench}\``)
+  const absent = Object.entries(results.titles).flatMap(([name, title]) =>
+    results.rounds.every(({ contestant }) => contestant !== name) ? [title] : [],
+  )
+  const left = [...missing, ...absent]
+  const rounds = benchNames.flatMap((bench) => rowsOf(results, bench).map((row) => row.rounds))
   const sections = [
     '# Results of the benchmarks',
-    `Written by \`${command}\` on ${startedAt.slice(0, 10)}; what is measured and how fair it is: [README.md](README.md). Every round: [results.json](results.json).\nFigures are medians of the rounds. Only ratios within one run mean anything: absolute figures move with the machine.`,
-    `- ${machine.cpu}, ${machine.cores} cores, ${machine.memoryGiB} GiB, ${machine.system}; ${machine.fileSystem}, fsync of 4 KiB ${machine.fsyncMs} ms; load average before the run ${machine.loadBefore}\n- ${machine.placement}\n- ${known.join(', ')}`,
-    '## The bars',
-    table(['what', 'measured', 'goal', 'met'], judged),
-    '![The medians as bars](results.svg)',
+    `\`${command}\` wrote this page on ${startedAt.slice(0, 10)}. [README.md](README.md) says what each bench measures and how fair it is; [results.json](results.json) holds every round.\n${describeFigures(rounds)} Compare only ratios within this run: absolute figures vary with the machine.${left.length === 0 ? '' : `\nNot in this run: ${left.join(', ')}.`}`,
+    `- ${machine.cpu}, ${machine.cores} cores, ${machine.memoryGiB} GiB, ${machine.system}; ${machine.fileSystem}, fsync of 4 KiB ${machine.fsyncMs} ms; load average before the run: ${machine.loadBefore}\n- ${machine.placement}\n- ${known.join(', ')}`,
+    '## Goals',
+    table(['figure', 'measured', 'goal', 'met'], judged),
+    '![The figures as bars](results.svg)',
     ...benchNames.map((bench) => benchSection(results, bench)).filter((text) => text !== ''),
     ...(notes.length > 0 ? ['## Cautions', notes.map((note) => `- ${note}`).join('\n')] : []),
   ]
@@ -383,7 +409,7 @@ export function renderChart(results: Results): string {
   return drawChart(groups.filter(({ bars: all }) => all.length > 0))
 }
 
-/** Writes results.json, RESULTS.md and results.svg beside this file. */
+/** Writes results.json, RESULTS.md and results.svg into the folder of this file. */
 export function writeResults(results: Results): void {
   const write = (name: string, text: string): void => writeFileSync(new URL(name, import.meta.url), text)
   write('results.json', `${JSON.stringify({ ...results, bars: judgeBars(results) }, null, 2)}\n`)

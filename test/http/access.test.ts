@@ -225,8 +225,7 @@ async function keyOf(owner: Owner, how: Partial<Pick<ApiKey, 'expiresAt' | 'scop
   return kit.as(key)
 }
 
-const identities = ['no key', 'unknown', 'expired', 'revoked', 'no scope', 'foreign', 'suspended', 'worker', 'operator', 'client'] as const
-type Identity = (typeof identities)[number]
+type Identity = 'no key' | 'unknown' | 'expired' | 'revoked' | 'no scope' | 'foreign' | 'suspended' | 'worker' | 'operator' | 'client'
 
 /** Who is refused on every route, but for those that anyone may ask. */
 async function refused(owner: Owner): Promise<(route: Route) => readonly (readonly [Identity, Client['call']])[]> {
@@ -305,36 +304,45 @@ describe('Who may do what:', () => {
   })
 })
 
+/** Callers that the test above found to get the same status from every route share a column. */
+const columns: readonly (readonly [title: string, caller: Identity])[] = [
+  ['no valid key', 'no key'],
+  ['no scope, suspended', 'no scope'],
+  ['foreign', 'foreign'],
+  ['worker', 'worker'],
+  ['operator', 'operator'],
+  ['client', 'client'],
+]
+
 function row(route: Route, answers: Partial<Record<Identity, number>>, kept: Partial<Record<Identity, string>>): string {
   const action = kept.operator ?? kept.client
-  const who = action === undefined || route.scope === 'admin' ? '' : kept.client === undefined ? ' by the operator' : ''
+  const limit = action === undefined || route.scope === 'admin' || kept.client !== undefined ? '' : '*'
   const cells = [
     `\`${route.method.toUpperCase()} ${route.path}\``,
     `\`${route.scope}\``,
-    ...identities.map((identity) => answers[identity]),
+    ...columns.map(([, caller]) => answers[caller]),
+    action === undefined ? '' : `\`${action}\`${limit}`,
   ]
-  return `| ${[...cells, action === undefined ? '' : `\`${action}\`${who}`].join(' | ')} |`
+  return `| ${cells.join(' | ')} |`
 }
 
 const page = (rows: readonly string[]): string => `# Who may do what
 
-Every route, and what it answers to whom. A test asks each of them as each caller, and this page is what it found.
+A test calls every route as every caller and writes this page.
 
-| caller | who that is |
+| caller | key of the request |
 |---|---|
-| no key | nobody said who they are |
-| unknown, expired, revoked | a key that looks right and is none, or no longer one |
-| no scope | a client’s key with every scope but the one of the route; for the operator’s routes, with every scope there is for clients |
-| foreign | another client, with every scope: what it names is not its own. On a route that names nothing it does what is asked, with what is its own |
-| suspended | a client that the operator suspended |
-| worker | an operator key with the scope \`worker\` |
-| operator | an operator key with the scope \`admin\`; the admin token does the same |
-| client | the client whose it is, with the scope of the route |
+| no valid key | none, unknown, expired or revoked |
+| no scope, suspended | a client’s key with every client scope except the route’s, or a suspended client’s key |
+| foreign | another client’s key with every client scope; routes without an id act on its own objects |
+| worker | operator key with scope \`worker\` |
+| operator | operator key with scope \`admin\`, or the admin token |
+| client | the owner’s key with the route’s scope |
 
-Who is answered 401, 403 or 404 has changed nothing. The last column is the entry that is kept in the [audit log](http.md#the-audit-log).
+A request answered 401, 403 or 404 changes at most the key’s \`lastUsedAt\`. The last column names the [audit log](http.md#the-audit-log) action; * means: logged for the operator only.
 
-| route | scope | ${identities.join(' | ')} | kept |
-|${'---|'.repeat(identities.length + 3)}
+| route | scope | ${columns.map(([title]) => title).join(' | ')} | audit log |
+|${'---|'.repeat(columns.length + 3)}
 ${rows.join('\n')}
 `
 
