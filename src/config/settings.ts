@@ -97,19 +97,19 @@ export const settings = {
   host: setting({
     variable: 'RINGBACK_HOST',
     fallback: { development: '127.0.0.1', production: '0.0.0.0' },
-    meaning: 'The address to listen on. Development listens on 127.0.0.1 alone.',
+    meaning: 'Address to listen on; in development only 127.0.0.1.',
     parse: parseHost,
   }),
   port: setting({
     variable: 'RINGBACK_PORT',
     fallback: '8484',
-    meaning: 'The port to listen on; 0 takes any free one.',
+    meaning: 'Port to listen on; 0 picks a free one.',
     parse: wholeNumber(0, 65_535),
   }),
   databaseUrl: setting({
     variable: 'RINGBACK_DATABASE_URL',
     fallback: 'file:./data/ringback.db',
-    meaning: '`file:` and a path is SQLite, for one machine; `postgres://…` is PostgreSQL 15 or later, for any number of them.',
+    meaning: '`file:<path>` is SQLite, for one machine; `postgres://…` is PostgreSQL 15 or later, for any number of machines.',
     parse: parseDatabase,
   }),
   publicUrl: setting({
@@ -202,13 +202,13 @@ export const settings = {
     fallback: null,
     fallbackLabel: 'none',
     meaning:
-      'The proxy that every webhook goes through, `http://user:password@host:port` or `https://…`: asked by CONNECT for an address that was resolved and judged here. `HTTP_PROXY` and its like are never heeded.',
+      'Proxy for all webhooks, `http://user:password@host:port` or `https://…`. It gets a CONNECT to the address that Ringback resolved and checked. `HTTP_PROXY` and similar variables are ignored.',
     parse: parseProxy,
   }),
   responseExcerpts: setting({
     variable: 'RINGBACK_RESPONSE_EXCERPTS',
     fallback: 'off',
-    meaning: '`on` keeps the first 4 KiB of what receivers answer, and shows them with each attempt: it may hold data of their users.',
+    meaning: "`on` stores the first 4 KiB of receivers' responses and shows them with each attempt; they may contain user data.",
     parse: oneOf('on', 'off'),
   }),
   rateLimits: setting({
