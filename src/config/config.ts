@@ -342,3 +342,7 @@ function syncFolder(folder: string): void {
     closeSync(handle)
   }
 }
+
+/** The URL that opens the store: `file:<path>` or `postgres://…`. */
+export const storeUrl = ({ database }: Pick<Config, 'database'>): string =>
+  database.kind === 'sqlite' ? `file:${database.path}` : database.url

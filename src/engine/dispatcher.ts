@@ -8,6 +8,7 @@ import { backoffFromSchedule, decideOutcome, evaluateResponse, evaluateVerificat
 import type { Attempt, Endpoint, Millis } from '../core/model.ts'
 import { parseStored } from '../core/stored-json.ts'
 import { challengeOf } from '../core/wire.ts'
+import type { EventSink } from '../observe/events.ts'
 import type { DeliverySettlement, OwedDelivery, Store } from '../store/interfaces.ts'
 import type { Sent } from '../webhook/attempt.ts'
 import type { KeyRing } from '../webhook/keys.ts'
@@ -15,14 +16,6 @@ import { consentHeaders, judgeChallenge, judgeConsent, type OwnershipProof, PROO
 import { secretKey, signWebhook } from '../webhook/signer.ts'
 import type { Transport } from '../webhook/transport.ts'
 import { Interrupted, Pump, settleWithRetry, toSlotLender, type WorkSource } from './pump.ts'
-
-/** One line per attempt: everything about it. */
-export interface AttemptRecord {
-  readonly delivery: OwedDelivery
-  readonly sent: Sent
-  readonly outcome: string
-  readonly nextDelayMs: Millis | null
-}
 
 export interface DispatcherOptions {
   readonly store: Store
@@ -37,12 +30,11 @@ export interface DispatcherOptions {
   readonly excerpts: boolean
   readonly concurrency: number
   readonly leaseMs: Millis
-  readonly onAttempt: (record: AttemptRecord) => void
-  readonly onError: (error: unknown) => void
+  readonly events: EventSink
 }
 
 export function createDispatcher(options: DispatcherOptions): Pump<OwedDelivery> {
-  const { store, bootId: boot, leaseMs, clock } = options
+  const { store, bootId: boot, leaseMs, clock, events } = options
   const attempt = attempts(options)
   const source: WorkSource<OwedDelivery> = {
     claim: (limit, allot) => store.deliveries.claim({ limit, leaseMs, leasedBy: boot, allot }),
@@ -50,17 +42,27 @@ export function createDispatcher(options: DispatcherOptions): Pump<OwedDelivery>
     async process(delivery, signal) {
       const attempted = await attempt(delivery, signal).catch((error: unknown): AttemptResult => {
         // A secret that does not open, a key that cannot be read: an attempt that failed, on its schedule like any other.
-        options.onError(error)
+        events.emit('trouble', { error })
         return { sent: unsent('connect', 'the webhook could not be signed; the log of the server says why'), keyId: null, localFault: true }
       })
       const settlement = judge(delivery, attempted, options)
-      await settleWithRetry(() => store.deliveries.settle(settlement), signal, clock, options.onError)
+      await settleWithRetry(() => store.deliveries.settle(settlement), signal, clock, events)
       const { outcome } = settlement
       const { sent } = attempted
-      options.onAttempt({ delivery, sent, outcome: outcome.kind, nextDelayMs: 'delayMs' in outcome ? outcome.delayMs : null })
+      events.emit('delivery.attempted', {
+        deliveryId: delivery.id,
+        eventId: delivery.eventId,
+        eventType: delivery.eventType,
+        endpointId: delivery.endpointId,
+        try: delivery.tries,
+        outcome: sent.outcome,
+        httpStatus: sent.httpStatus,
+        durationMs: sent.durationMs,
+        nextDelayMs: 'delayMs' in outcome ? outcome.delayMs : null,
+      })
     },
   }
-  const pump = new Pump(source, { concurrency: options.concurrency, slots: new SlotShares(), leaseMs, clock, onError: options.onError })
+  const pump = new Pump(source, { kind: 'delivery', concurrency: options.concurrency, slots: new SlotShares(), leaseMs, clock, events })
   store.notifications.lendDeliverySlots(toSlotLender(pump, boot, leaseMs))
   return pump
 }

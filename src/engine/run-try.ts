@@ -87,9 +87,19 @@ const MAX_MESSAGE = 2_000
 export function resultOfError(error: unknown): TryResult {
   if (error instanceof Postpone) return { kind: 'postponed', delayMs: Math.max(0, Math.round(error.delaySeconds * 1000)) }
   const message = messageOf(error).slice(0, MAX_MESSAGE).toWellFormed()
-  if (!(error instanceof Permanent)) return { kind: 'threw', error: { code: 'handler_error', message, details: null } }
+  if (!(error instanceof Permanent))
+    return { kind: 'threw', error: { code: 'handler_error', message, details: null }, stack: stackOf(error, message) }
   const code = OWN_CODE.test(error.code) ? error.code : 'handler_error'
   return { kind: 'threw', permanent: true, error: { code, message, details: sendable(error.details) } }
+}
+/** Characters of a stack that the log takes. */
+const MAX_STACK = 8_000
+function stackOf(error: unknown, message: string): string {
+  try {
+    return String((error instanceof Error && error.stack) || message).slice(0, MAX_STACK)
+  } catch {
+    return message
+  }
 }
 /** Handlers throw anything: what has no text, or throws when asked for it, too. */
 function messageOf(error: unknown): string {

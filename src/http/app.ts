@@ -86,7 +86,7 @@ export function apiRoutes(context: AppContext): readonly Route[] {
 }
 
 function createPipeline(context: AppContext): RoutePipeline {
-  const { clock, bodyLimitBytes, gate, admit, log } = context
+  const { clock, bodyLimitBytes, gate, admit, events } = context
   const start = Buffer.from(clock.bytes(9)).toString('base64url')
   let count = 0
   return {
@@ -94,7 +94,7 @@ function createPipeline(context: AppContext): RoutePipeline {
     clock,
     bodyLimitBytes,
     admit,
-    log,
+    events,
     cors: createCors(context.corsOrigins),
     // Unique, not secret: the chance of the start and a count.
     newRequestId: () => `request_${start}${(count++).toString(36).padStart(6, '0')}`,
@@ -130,7 +130,7 @@ function otherwise(routes: readonly Route[], pipeline: RoutePipeline): (c: Conte
         : new RingbackError('method_not_allowed', `${call.request.method} is not offered here; ${allow} are.`, {
             headers: { Allow: allow },
           })
-    return respond(refuse(refusal, call, pipeline.log), call, pipeline)
+    return respond(refuse(refusal, call, pipeline.events), call, pipeline)
   }
 }
 

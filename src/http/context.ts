@@ -2,8 +2,8 @@
 import type { Clock } from '../core/clock.ts'
 import type { Encryptor } from '../core/encryption.ts'
 import { RingbackError } from '../core/errors.ts'
-import type { RunRecord } from '../core/lifecycle.ts'
 import type { Millis, Scope, SigningKey } from '../core/model.ts'
+import type { EventSink } from '../observe/events.ts'
 import type { FindResult, Page, Position, Store } from '../store/interfaces.ts'
 import type { Registry, TaskType } from '../tasks/define.ts'
 import type { OpenCallLimiter, OpenCallLimits } from './limits/open-calls.ts'
@@ -13,7 +13,7 @@ import type { Watchers } from './live/waits.ts'
 import type { Authenticator, Caller } from './request/auth.ts'
 import type { Cursors } from './request/cursor.ts'
 import { type ApiReply, invalid } from './request/problem.ts'
-import type { ApiCall, RouteLog, RoutePipeline } from './request/route.ts'
+import type { ApiCall, RoutePipeline } from './request/route.ts'
 import type { WaitingReasons } from './routes/waiting-for.ts'
 
 export interface AppOptions {
@@ -62,11 +62,9 @@ export interface AppOptions {
   readonly claims: Claims
   /** How long a worker's lease lasts. */
   readonly leaseMs: Millis
-  /** Told of each try of a worker that ended here. */
-  readonly onRun?: (run: RunRecord) => void
   /** Rate limits; left out: there are none. */
   readonly admit?: RoutePipeline['admit']
-  readonly log: RouteLog
+  readonly events: EventSink
 }
 
 export interface AppContext extends AppOptions {

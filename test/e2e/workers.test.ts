@@ -1,4 +1,5 @@
 /** Workers over HTTP against whole platforms that listen: who runs what, callers that hang up, and several nodes. */
+
 import { once } from 'node:events'
 import { createServer } from 'node:http'
 import { type AddressInfo, connect, type Socket } from 'node:net'
@@ -10,6 +11,7 @@ import { createRingback, defineTask } from '../../src/index.ts'
 import { openStore } from '../../src/store/open.ts'
 import { freshPostgres, freshSqlite } from '../support/databases.ts'
 import { turn } from '../support/engine.ts'
+import { printTrouble } from '../support/events.ts'
 import { manualClock } from '../support/manual-clock.ts'
 import { type Call, calling, databases, eventually, ok } from '../support/server.ts'
 import { addClient, addTask } from '../support/work.ts'
@@ -167,7 +169,7 @@ test('A hundred claims that wait for the same cost one look in 15 seconds, and o
       },
     },
   }
-  const claims = createClaims({ store: counting, clock, leaseMs: 30_000, onError: (error) => console.error(error) })
+  const claims = createClaims({ store: counting, clock, leaseMs: 30_000, events: printTrouble() })
   const rest = async (): Promise<void> => {
     for (let n = 0; n < 4; n++) {
       await turn()

@@ -1,4 +1,5 @@
 /** What the HTTP tests stand on: a real store in a file, the app over it, and short ways to call it. */
+
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -17,6 +18,7 @@ import { openStore } from '../../src/store/open.ts'
 import { createRegistry, defineTask } from '../../src/tasks/define.ts'
 import { judgeUrl, parseAddressRules } from '../../src/webhook/address.ts'
 import { generateSecret, secretHint } from '../../src/webhook/signer.ts'
+import { printTrouble } from '../support/events.ts'
 
 export const PUBLIC_URL = 'https://tasks.example.com/ring'
 export const ADMIN = 'admin-token-of-the-tests-0123456789'
@@ -75,7 +77,7 @@ export async function openKit(overrides: Partial<AppOptions> = {}): Promise<Kit>
   // Waits of many seconds take a twentieth of their time.
   const waits = createWaits({ store, clock: { ...clock, after: (ms, wake) => clock.after(ms / 20, wake) } })
   const rules = parseAddressRules({ allowHttp: true, allowLoopback: true })
-  const claims = createClaims({ store, clock, leaseMs: 30_000, onError: (error) => console.error(error) })
+  const claims = createClaims({ store, clock, leaseMs: 30_000, events: printTrouble() })
   const options: AppOptions = {
     store,
     registry: createRegistry([report, anything]),
@@ -104,7 +106,7 @@ export async function openKit(overrides: Partial<AppOptions> = {}): Promise<Kit>
     waits,
     claims,
     leaseMs: 30_000,
-    log: { error: (fields, message) => console.error(message, fields), warn: () => {} },
+    events: printTrouble(),
     ...overrides,
   }
   const app = createApp(options)

@@ -4,6 +4,7 @@ import type { Clock } from '../../core/clock.ts'
 import { StartupError } from '../../core/errors.ts'
 import type { TryResult } from '../../core/lifecycle.ts'
 import type { Millis } from '../../core/model.ts'
+import type { EventSink } from '../../observe/events.ts'
 import type { RunContext, TaskType } from '../../tasks/define.ts'
 import { Interrupted } from '../pump.ts'
 import { abortGraceMs, resultOfAbort, type TryInput, TryTimeout } from '../run-try.ts'
@@ -28,7 +29,7 @@ export interface ThreadPoolOptions {
   /** The heap of one. */
   readonly memoryMb: number
   readonly clock: Clock
-  readonly onError: (error: unknown) => void
+  readonly events: EventSink
   /** After how long an idle one ends. */
   readonly idleMs?: Millis
 }
@@ -59,7 +60,7 @@ export async function openThreadPool({
   maxThreads: most,
   memoryMb,
   clock,
-  onError,
+  events,
   idleMs = IDLE_MS,
 }: ThreadPoolOptions): Promise<ThreadPool> {
   const modules = new Map(types.map((type) => [type.type, moduleOf(type, module)]))
@@ -77,7 +78,7 @@ export async function openThreadPool({
     resourceLimits: { maxOldGenerationSizeMb: memoryMb },
   })
   // A thread that breaks down between two runs costs itself alone.
-  pool.on('error', onError)
+  pool.on('error', (error) => events.emit('trouble', { error }))
   const crashed = (error: unknown): TryResult => ({
     kind: 'threw',
     error: { code: 'handler_error', message: threadErrorMessage(error, memoryMb), details: null },

@@ -7,6 +7,7 @@ import type { RateLimit, RateLimits } from '../../config/settings.ts'
 import type { Clock } from '../../core/clock.ts'
 import { RingbackError } from '../../core/errors.ts'
 import type { Millis } from '../../core/model.ts'
+import type { EventSink } from '../../observe/events.ts'
 import type { QuotaWindow, StoreWith } from '../../store/interfaces.ts'
 
 export type RequestKind = keyof RateLimits
@@ -27,7 +28,7 @@ export interface QuotaOptions {
   readonly shared: StoreWith<{ access: 'useQuota' }> | null
   readonly clock: Pick<Clock, 'now'>
   /** Told when the count cannot be kept: requests pass then. */
-  readonly onError: (error: unknown) => void
+  readonly events: EventSink
 }
 
 /** Clients are limited, each over all its keys. The operator and workers are the installation's own. */
@@ -40,13 +41,14 @@ export function createQuotas(options: QuotaOptions): Admit {
 function createQuota(
   name: RequestKind,
   { limit, windowSeconds }: RateLimit,
-  { shared, clock, onError }: QuotaOptions,
+  { shared, clock, events }: QuotaOptions,
 ): (clientId: string) => Promise<Admission> {
   const common = { keyPrefix: name, points: limit, duration: windowSeconds }
   const limiter = shared ? new SharedLimiter(common, shared) : new RateLimiterMemory(common)
   const policy = { 'RateLimit-Policy': `"${name}";q=${limit};w=${windowSeconds}` }
   const headersOf = (remaining: number, leftMs: Millis) => ({ ...policy, RateLimit: `"${name}";r=${remaining};t=${secondsOf(leftMs)}` })
-  const giveBack = (clientId: string, window: RateLimiterRes): void => void limiter.reward(clientId, 1, { window }).catch(onError)
+  const giveBack = (clientId: string, window: RateLimiterRes): void =>
+    void limiter.reward(clientId, 1, { window }).catch((error: unknown) => events.emit('trouble', { error }))
 
   return async (clientId) => {
     try {
@@ -61,7 +63,7 @@ function createQuota(
       }
     } catch (refused) {
       if (!(refused instanceof RateLimiterRes)) {
-        onError(refused)
+        events.emit('trouble', { error: refused })
         return () => NO_HEADERS
       }
       // What is refused is not counted; the store's count knows that by itself.

@@ -2,10 +2,12 @@
  * Claims of workers over HTTP, and those that wait. Who waits for the same types under the same key stands in one line, and each line asks the
  * store once for all of them: when work arrives, when the next falls due, and now and then, to repair words that were lost.
  */
+
 import type { Clock } from '../../core/clock.ts'
 import { RingbackError } from '../../core/errors.ts'
 import { decideOutcome } from '../../core/lifecycle.ts'
 import type { Millis, Task } from '../../core/model.ts'
+import type { EventSink } from '../../observe/events.ts'
 import type { StoreWith, TaskClaimOptions } from '../../store/interfaces.ts'
 
 export interface WaitingClaim {
@@ -32,7 +34,7 @@ export interface ClaimsOptions {
   readonly store: StoreWith<{ tasks: 'claim' | 'settle'; schedules: 'touchTaskTypes'; notifications: 'onWork' }>
   readonly clock: Clock
   readonly leaseMs: Millis
-  readonly onError: (error: unknown) => void
+  readonly events: EventSink
 }
 
 /** Rows one claim asks for at most. */
@@ -60,7 +62,7 @@ interface Waiter {
   refuse(error: unknown): void
 }
 
-export function createClaims({ store, clock, leaseMs, onError }: ClaimsOptions): Claims {
+export function createClaims({ store, clock, leaseMs, events }: ClaimsOptions): Claims {
   const lines = new Map<string, Line>()
   const seenAt = new Map<string, Millis>()
   /** What is under way and must end before the store closes. */
@@ -69,7 +71,7 @@ export function createClaims({ store, clock, leaseMs, onError }: ClaimsOptions):
   let stopped = false
 
   const track = (work: Promise<unknown>): void => {
-    const ended = work.catch(onError).finally(() => busy.delete(ended))
+    const ended = work.catch((error: unknown) => events.emit('trouble', { error })).finally(() => busy.delete(ended))
     busy.add(ended)
   }
   const giveBack = (tasks: readonly Task[]): void => {

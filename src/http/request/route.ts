@@ -8,6 +8,7 @@ import type { Context } from 'hono'
 import type { Clock } from '../../core/clock.ts'
 import { type ErrorCode, RingbackError, toErrorLog } from '../../core/errors.ts'
 import { type Author, actors, type Millis, type Scope } from '../../core/model.ts'
+import type { EventSink } from '../../observe/events.ts'
 import type { Admission, Admit } from '../limits/rate-limit.ts'
 import type { Authenticator, Caller } from './auth.ts'
 import { admits, isSaneRequestId, mediaType } from './headers.ts'
@@ -87,13 +88,7 @@ export interface RoutePipeline {
   readonly admit?: Admit | undefined
   /** Headers for a page of another origin; undefined: CORS is off. */
   readonly cors?: ((origin: string | undefined) => Readonly<Record<string, string>>) | undefined
-  readonly log: RouteLog
-}
-
-/** The part of a logger that is used here. */
-export interface RouteLog {
-  error(fields: object, message: string): void
-  warn(fields: object, message: string): void
+  readonly events: EventSink
 }
 
 const NOBODY: Caller = { clientId: null, keyId: null, operator: false, scopes: new Set(), taskTypes: null, suspended: false }
@@ -163,7 +158,7 @@ export class ApiCall {
 /** The function that serves a route. It never rejects: what is thrown becomes a problem document. */
 export function serve(route: Route, pipeline: RoutePipeline): (c: Context) => Promise<Response> {
   const kind = route.method === 'get' ? 'read' : 'write'
-  const { admit, gate, log } = pipeline
+  const { admit, gate, events } = pipeline
   const bodyLimitBytes = Math.max(pipeline.bodyLimitBytes, route.bodyLimitBytes ?? 0)
   const others = Object.values(route.answers).flatMap(({ otherwise }) => otherwise?.type ?? [])
   const produced = [...JSON_ANSWERS, ...others]
@@ -195,7 +190,7 @@ export function serve(route: Route, pipeline: RoutePipeline): (c: Context) => Pr
       if (admission) Object.assign(reply.headers, admission(reply.status))
       return respond(reply, call, pipeline)
     } catch (thrown) {
-      const reply = refuse(thrown, call, log)
+      const reply = refuse(thrown, call, events)
       if (admission) Object.assign(reply.headers, admission(reply.status))
       return respond(reply, call, pipeline)
     }
@@ -279,12 +274,11 @@ function readQuery(search: string): Record<string, unknown> {
 
 const twice = (name: string): RingbackError => invalid([{ pointer: `#/query/${name}`, detail: 'is given twice' }])
 
-export function refuse(thrown: unknown, call: ApiCall, log: RouteLog): ApiReply {
+export function refuse(thrown: unknown, call: ApiCall, events: EventSink): ApiReply {
   const refusal = asRefusal(thrown)
   if (refusal.status >= 500) {
     const fields = { requestId: call.requestId, method: call.request.method, path: call.path, err: loggable(refusal.cause ?? refusal) }
-    if (refusal.code === 'internal') log.error(fields, 'a request failed')
-    else log.warn(fields, 'a request was refused for lack of capacity')
+    events.emit('http.failed', { code: refusal.code, fields })
   }
   return problemReply(refusal, { instance: call.path, requestId: call.requestId })
 }

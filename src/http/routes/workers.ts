@@ -261,14 +261,14 @@ async function end(context: AppContext, lease: Presented, as: LeaseEnd, judge: (
 
 /** The task as its settlement left it; null: the lease was lost. */
 async function settle(context: AppContext, task: Task, ended: TryResult, as?: LeaseEnd): Promise<Task | null> {
-  const { clock, store, registry, onRun } = context
+  const { clock, store, registry, events } = context
   const outcome = decideOutcome(task, ended, (registry.get(task.type)?.retry ?? exponential()).delayMs, clock)
   const settled = await store.tasks.settle({ id: task.id, fence: task.fence, outcome, ...(as && { endedAs: as }) })
   if (settled.kind === 'stale') return null
   const { value } = settled
   const errorCode = 'error' in outcome ? (outcome.error?.code ?? null) : null
   const durationMs = Math.max(0, value.updatedAt - task.startedAt!)
-  onRun?.({ task, outcome: value.state, durationMs, waitMs: Math.max(0, task.startedAt! - task.dueAt), errorCode })
+  events.emit('task.run', { task, outcome: value.state, durationMs, waitMs: Math.max(0, task.startedAt! - task.dueAt), errorCode })
   return value
 }
 

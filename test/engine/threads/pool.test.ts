@@ -1,4 +1,5 @@
 /** Task types that run in threads: real threads, under the scheduler and in the whole platform. */
+
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -8,10 +9,12 @@ import { systemClock } from '../../../src/core/clock.ts'
 import { StartupError } from '../../../src/core/errors.ts'
 import { CANCEL_GRACE_MS } from '../../../src/engine/run-try.ts'
 import { openThreadPool, type ThreadPool } from '../../../src/engine/threads/pool.ts'
+import { createEventSink } from '../../../src/observe/events.ts'
 import { createRingback } from '../../../src/platform.ts'
 import { defineTask, type TaskType } from '../../../src/tasks/define.ts'
 import { freshSqlite } from '../../support/databases.ts'
 import { type Engine, startEngine } from '../../support/engine.ts'
+import { troubleInto } from '../../support/events.ts'
 import * as types from '../../support/threadtasks.ts'
 import { addClient, addTask, findTask } from '../../support/work.ts'
 
@@ -31,7 +34,7 @@ async function start({
   const errors: unknown[] = []
   let engine: Engine | null = null
   const clock = { ...systemClock(), after: (ms: number, wake: () => void) => (engine ? engine.clock.after(ms, wake) : () => {}) }
-  const threads = await openThreadPool({ types: all, maxThreads: most, memoryMb, clock, onError: (error) => errors.push(error) })
+  const threads = await openThreadPool({ types: all, maxThreads: most, memoryMb, clock, events: troubleInto(errors) })
   opened.push(threads)
   engine = await startEngine(all, { concurrency: most, threads })
   const clientId = await addClient(engine.store)
@@ -185,7 +188,14 @@ describe('the pool', () => {
   })
 
   test('lets idle threads end', async () => {
-    const threads = await openThreadPool({ types: all, maxThreads: 2, memoryMb: 64, clock: systemClock(), onError() {}, idleMs: 20 })
+    const threads = await openThreadPool({
+      types: all,
+      maxThreads: 2,
+      memoryMb: 64,
+      clock: systemClock(),
+      events: createEventSink(),
+      idleMs: 20,
+    })
     opened.push(threads)
     await until(() => threads.count === 0)
   })
@@ -301,7 +311,14 @@ describe('a platform with types that run in threads', () => {
        export default { tasks: [file] }`,
     )
     const found = types.map((type) => defineTask({ type, where: 'thread', run: () => 1 }))
-    const threads = await openThreadPool({ types: found, module, maxThreads: 1, memoryMb: 64, clock: systemClock(), onError() {} })
+    const threads = await openThreadPool({
+      types: found,
+      module,
+      maxThreads: 1,
+      memoryMb: 64,
+      clock: systemClock(),
+      events: createEventSink(),
+    })
     await threads.close()
     expect(threads.count).toBe(0)
   })

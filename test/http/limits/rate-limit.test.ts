@@ -1,4 +1,5 @@
 /** Rate limits: what is admitted, what is answered over the limit, and what the headers say of it. */
+
 import { setTimeout as sleep } from 'node:timers/promises'
 import { type BareItem, parseList } from 'structured-headers'
 import { afterEach, expect, onTestFinished, test } from 'vitest'
@@ -8,6 +9,7 @@ import { createApp } from '../../../src/http/app.ts'
 import { createQuotas, type QuotaOptions } from '../../../src/http/limits/rate-limit.ts'
 import { openStore } from '../../../src/store/open.ts'
 import { freshPostgres } from '../../support/databases.ts'
+import { troubleInto } from '../../support/events.ts'
 import { openPlatform } from '../../support/platform.ts'
 import { type Answer, type Client, type Kit, openKit, REPORT } from '../kit.ts'
 
@@ -15,7 +17,7 @@ let kit: Kit
 afterEach(() => kit?.close())
 const limited = async (limits: RateLimits, more: Partial<QuotaOptions> = {}): Promise<Client> => {
   kit = await openKit({
-    admit: createQuotas({ limits, shared: null, clock: systemClock(), onError: (error) => void errors.push(error), ...more }),
+    admit: createQuotas({ limits, shared: null, clock: systemClock(), events: troubleInto(errors), ...more }),
   })
   return kit.newClient()
 }
@@ -127,8 +129,10 @@ test('Nodes on PostgreSQL count together: of many requests at once they admit ex
   })
   const limits = { read: { limit: Q, windowSeconds: 60 }, write: null }
   const client = await limited(limits, { shared: stores[0]! })
-  const onError = (error: unknown) => void errors.push(error)
-  const other = createApp({ ...kit.options, admit: createQuotas({ limits, shared: stores[1]!, clock: systemClock(), onError }) })
+  const other = createApp({
+    ...kit.options,
+    admit: createQuotas({ limits, shared: stores[1]!, clock: systemClock(), events: troubleInto(errors) }),
+  })
   const elsewhere = {
     ...client,
     async call(method: string, path: string) {
