@@ -9,9 +9,9 @@ import { createEngine } from './engine/engine.ts'
 import { openEncryptor, reencrypt, verifyMasterKey } from './engine/reencrypt.ts'
 import { assertMainThread } from './engine/threads/pool.ts'
 import { createApp } from './http/app.ts'
-import { createQuotas } from './http/limits/rate-limit.ts'
-import { createClaims } from './http/live/claims.ts'
-import { createWaits } from './http/live/waits.ts'
+import { createRateLimiter } from './http/limits/rate-limit.ts'
+import { createWorkerClaims } from './http/live/claims.ts'
+import { createWatchers } from './http/live/waits.ts'
 import { createEventSink, type EventSink } from './observe/events.ts'
 import { type Log, logEvents, openLog } from './observe/log.ts'
 import type { Store } from './store/interfaces.ts'
@@ -122,8 +122,8 @@ export async function openRingback({
       retentionMs,
       module,
     })
-    const waits = createWaits({ store, clock })
-    const claims = createClaims({ store, clock, leaseMs: config.leaseMs, events })
+    const waits = createWatchers({ store, clock })
+    const claims = createWorkerClaims({ store, clock, leaseMs: config.leaseMs, events })
     const durations = createDurations()
     events.on('task.run', ({ task, outcome, durationMs }) => {
       if (outcome === 'completed') durations.record(task.type, durationMs)
@@ -136,25 +136,25 @@ export async function openRingback({
       adminToken: config.adminToken,
       encryptor,
       signingKeys: keys,
-      judgeCallbackUrl: (url) => judgeUrl(url, rules),
+      validateCallbackUrl: (url) => judgeUrl(url, rules),
       generateSecret: () => generateSecret(clock),
       secretHint,
       verificationDefault: config.endpointVerification,
       bodyLimitBytes: config.bodyLimitBytes,
       corsOrigins: config.corsOrigins,
-      typicalMs: durations.median,
+      typicalDurationMs: durations.median,
       maxOpenTasks: config.maxOpenTasks,
-      mostOfClient: {
+      maxPerClient: {
         openTasks: config.maxOpenTasksPerClient,
         endpoints: config.maxEndpointsPerClient,
         schedules: config.maxSchedulesPerClient,
         keys: config.maxKeysPerClient,
       },
       isFull: engine.isFull,
-      mostStreams: MAX_OPEN_CALLS,
-      mostWaits: MAX_OPEN_CALLS,
-      keepMs: retentionMs,
-      waits,
+      streamLimits: MAX_OPEN_CALLS,
+      waitLimits: MAX_OPEN_CALLS,
+      retentionMs: retentionMs,
+      watchers: waits,
       claims,
       leaseMs: config.leaseMs,
       ...rateLimits(config, store, clock, events),
@@ -200,7 +200,7 @@ export async function openRingback({
 
 /** Only when rates are limited. Nodes on PostgreSQL count together; a SQLite store has one process, which counts in memory. */
 function rateLimits({ rateLimits: limits, database }: Config, store: Store, clock: Clock, events: EventSink) {
-  return limits && { admit: createQuotas({ limits, shared: database.kind === 'postgres' ? store : null, clock, events }) }
+  return limits && { admit: createRateLimiter({ limits, sharedStore: database.kind === 'postgres' ? store : null, clock, events }) }
 }
 
 const storeHealth = (store: Store): Promise<string> =>

@@ -5,9 +5,9 @@ import { loadDevelopmentSecrets, parseConfig, withPort } from '../config/config.
 import type { Options } from '../config/settings.ts'
 import { systemClock } from '../core/clock.ts'
 import { openLog } from '../observe/log.ts'
-import { openDoor } from '../server/listener.ts'
+import { openListener } from '../server/listener.ts'
 import { loadTaskTypes } from './load-task-types.ts'
-import { developmentKey, welcome } from './welcome.ts'
+import { developmentKey, startupMessage } from './welcome.ts'
 
 export function serveCommand(): Command {
   return new Command('serve')
@@ -27,7 +27,7 @@ async function serve(options: Options): Promise<void> {
   // Loaded here, so that --help and --version need nothing native.
   const { openRingback } = await import('../platform.ts')
   const told = untilToldToStop()
-  const door = await openDoor(given, clock)
+  const door = await openListener(given, clock)
   const { log, close } = openLog({ level: given.logLevel, clock })
   try {
     // A promise that a handler left behind must not end the node, and with it everybody's tasks.
@@ -36,7 +36,7 @@ async function serve(options: Options): Promise<void> {
     const ringback = await openRingback({ config, tasks, log, clock, module: pathToFileURL(config.configFile).href, listens: true })
     try {
       await ringback.start()
-      door.admit(ringback.app.fetch)
+      door.setHandler(ringback.app.fetch)
       log.info(
         {
           url: config.publicUrl,
@@ -50,16 +50,17 @@ async function serve(options: Options): Promise<void> {
       )
       // A reader that went away costs the lines, never the server.
       process.stdout.on('error', () => {})
-      if (config.env === 'development') process.stdout.write(welcome(config, await developmentKey(ringback.app.fetch, config, clock)))
+      if (config.env === 'development')
+        process.stdout.write(startupMessage(config, await developmentKey(ringback.app.fetch, config, clock)))
       log.info({ signal: await told, graceMs: config.shutdownMs }, 'draining')
     } finally {
-      door.shut()
+      door.stopListening()
       await ringback.stop()
     }
-    await door.emptied(clock)
+    await door.drained(clock)
     log.info('stopped')
   } finally {
-    door.abandon()
+    door.closeNow()
     await close()
   }
 }

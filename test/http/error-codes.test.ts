@@ -16,7 +16,7 @@ beforeAll(async () => {
   kit = await openKit({
     registry: createRegistry([report, anything, pulled]),
     bodyLimitBytes: 4_096,
-    mostStreams: { node: 1_000, client: 0 },
+    streamLimits: { node: 1_000, client: 0 },
     events: createEventSink(),
   })
   client = await kit.newClient()

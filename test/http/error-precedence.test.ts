@@ -104,7 +104,7 @@ describe('Of two faults the one that stands first in the contract is answered:',
 
   test('a used-up quota after the scope and before the media type', async () => {
     const limited = await openKit({
-      admit: (caller) => {
+      rateLimiter: (caller) => {
         if (caller.clientId === null) return Promise.resolve(() => ({ RateLimit: '"write";r=9;t=60' }))
         throw new RingbackError('quota_exceeded', 'Too many requests.', { headers: { 'Retry-After': '7' } })
       },

@@ -23,8 +23,8 @@ let document: Node
 beforeAll(async () => {
   kit = await openKit({
     events: createEventSink(),
-    mostOfClient: { openTasks: 500, endpoints: 2, schedules: 1, keys: 1_000 },
-    mostStreams: { node: 3, client: 2 },
+    maxPerClient: { openTasks: 500, endpoints: 2, schedules: 1, keys: 1_000 },
+    streamLimits: { node: 3, client: 2 },
   })
   document = (await kit.admin.call('GET', '/openapi.json')).json
 })

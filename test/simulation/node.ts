@@ -10,8 +10,8 @@ import { createDispatcher } from '../../src/engine/dispatcher.ts'
 import { CANCEL_GRACE_MS } from '../../src/engine/run-try.ts'
 import { createTaskRunner } from '../../src/engine/task-runner.ts'
 import { createApp } from '../../src/http/app.ts'
-import { createClaims } from '../../src/http/live/claims.ts'
-import { createWaits } from '../../src/http/live/waits.ts'
+import { createWorkerClaims } from '../../src/http/live/claims.ts'
+import { createWatchers } from '../../src/http/live/waits.ts'
 import type { Store } from '../../src/store/interfaces.ts'
 import { bindStore } from '../../src/store/open.ts'
 import { createRegistry } from '../../src/tasks/define.ts'
@@ -36,15 +36,15 @@ const unreached = (): never => {
 /** What routes are given that workers do not call. */
 const UNREACHED = {
   signingKeys: { jwks: unreached, load: unreached, outlook: unreached },
-  judgeCallbackUrl: unreached,
+  validateCallbackUrl: unreached,
   generateSecret: unreached,
   secretHint: unreached,
   verificationDefault: 'none',
-  typicalMs: unreached,
+  typicalDurationMs: unreached,
   maxOpenTasks: 0,
-  mostOfClient: { openTasks: 0, endpoints: 0, schedules: 0, keys: 0 },
-  mostStreams: { node: 0, client: 0 },
-  mostWaits: { node: 0, client: 0 },
+  maxPerClient: { openTasks: 0, endpoints: 0, schedules: 0, keys: 0 },
+  streamLimits: { node: 0, client: 0 },
+  waitLimits: { node: 0, client: 0 },
   health: unreached,
 } as const
 
@@ -142,8 +142,8 @@ export function startBoot(setup: Setup, machine: Machine, name: string): Boot {
     endpointEventRetentionMs: setup.keepMs,
   })
   const choreRunner = createChoreRunner(chores, clock, events)
-  const waits = createWaits({ store, clock })
-  const claims = createClaims({ store, clock, leaseMs, events })
+  const waits = createWatchers({ store, clock })
+  const claims = createWorkerClaims({ store, clock, leaseMs, events })
   const app = createApp({
     store: setup.sabotage?.store?.(store) ?? store,
     registry,
@@ -151,9 +151,9 @@ export function startBoot(setup: Setup, machine: Machine, name: string): Boot {
     publicUrl,
     adminToken: null,
     encryptor: setup.encryptor,
-    keepMs,
+    retentionMs: keepMs,
     leaseMs,
-    waits,
+    watchers: waits,
     claims,
     bodyLimitBytes: 1024 * 1024,
     corsOrigins: [],

@@ -38,7 +38,7 @@ export const instant = z.iso
   .openapi({ type: 'string', format: 'date-time', example: '2026-11-22T10:00:00.000Z' })
 
 /** Any JSON, null too; but it must be there. */
-export const present = z.unknown().refine((value) => value !== undefined, 'is required')
+export const requiredJson = z.unknown().refine((value) => value !== undefined, 'is required')
 
 export const time = z.iso.datetime({ precision: 3 }).openapi({ format: 'date-time', example: '2026-11-22T10:00:00.000Z' })
 export const timeOrNull = time.nullable()
@@ -73,11 +73,11 @@ export const cursor = text(2_048)
 
 export const waitQuery = z.strictObject({ wait: wait.optional() })
 export const pageQuery = z.strictObject({ limit, cursor: cursor.optional() })
-export const ownedPageQuery = z.strictObject({ limit, cursor: cursor.optional(), clientId: clientId.optional() })
+export const clientPageQuery = z.strictObject({ limit, cursor: cursor.optional(), clientId: clientId.optional() })
 
 /** A page of a list. */
 export const pageOf = <T extends z.ZodType>(item: T) =>
   z.strictObject({ data: z.array(item), hasMore: z.boolean(), nextCursor: z.string().nullable() })
 
 /** Ten years: beyond any plan, and far from the end of time. */
-export const LONGEST_DELAY_SECONDS = 315_360_000
+export const MAX_DELAY_SECONDS = 315_360_000

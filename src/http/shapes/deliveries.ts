@@ -17,8 +17,8 @@ const shownStates: Readonly<Record<State, DeliveryStatus>> = {
   failed: 'failed',
   canceled: 'canceled',
 }
-export const shownState = (state: State): DeliveryStatus => shownStates[state]
-export const stateShownAs = (status: DeliveryStatus): State =>
+export const toDeliveryStatus = (state: State): DeliveryStatus => shownStates[state]
+export const toDeliveryState = (status: DeliveryStatus): State =>
   status === 'sending' ? 'running' : status === 'delivered' ? 'completed' : status
 
 const attempt = z
@@ -93,5 +93,5 @@ export const replay = z
     dryRun: z.boolean().nullish(),
   })
   .openapi('Replay')
-export type Replay = z.output<typeof replay>
+export type ReplayRequest = z.output<typeof replay>
 export const matched = z.strictObject({ matched: z.int() }).openapi('Matched')

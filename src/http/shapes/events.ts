@@ -1,7 +1,7 @@
 /** The shapes of events: what webhooks carry, the feed lists and a stream sends. */
 import { z } from '@hono/zod-openapi'
 import { type DisabledReason, endpointEventTypes, taskEventTypes } from '../../core/model.ts'
-import { clientId, cursor, id, listOf, pageOf, present, time, wait, wholeNumber } from './common.ts'
+import { clientId, cursor, id, listOf, pageOf, requiredJson, time, wait, wholeNumber } from './common.ts'
 import { task } from './tasks.ts'
 
 export const EVENT_TYPES = [...taskEventTypes, ...endpointEventTypes] as const
@@ -10,7 +10,7 @@ export const taskEvent = z
   .strictObject({ type: z.enum(taskEventTypes), timestamp: time, id: id('event').nullable(), data: task.nullable() })
   .openapi('TaskEvent', { description: 'What a webhook carries, the feed lists and a stream sends: the same bytes everywhere.' })
 export const anyEvent = z
-  .strictObject({ type: z.enum(EVENT_TYPES), timestamp: time, id: id('event').nullable(), data: present })
+  .strictObject({ type: z.enum(EVENT_TYPES), timestamp: time, id: id('event').nullable(), data: requiredJson })
   .openapi('Event')
 
 export const DISABLED_REASONS = ['gone', 'failing', 'forbiddenAddress'] as const satisfies readonly DisabledReason[]

@@ -1,7 +1,7 @@
 /** The shapes of tasks that recur. */
 import { z } from '@hono/zod-openapi'
 import { MAX_PATTERN_LENGTH } from '../../core/cron.ts'
-import { id, pageOf, present, text, time, timeOrNull } from './common.ts'
+import { id, pageOf, requiredJson, text, time, timeOrNull } from './common.ts'
 import { createCallback, createTask, metadata, retrySchedule } from './tasks.ts'
 
 const cron = text(MAX_PATTERN_LENGTH, 1).openapi({
@@ -69,7 +69,7 @@ export const schedule = z
     timezone: z.string(),
     catchUp: z.enum(CATCH_UP),
     paused: z.boolean(),
-    input: present,
+    input: requiredJson,
     metadata: z.record(z.string(), z.string()),
     callback: z
       .strictObject({

@@ -1,8 +1,8 @@
 /** The shapes of tasks and of what is offered: submitting, reading, listing, acting by filter. */
 import { z } from '@hono/zod-openapi'
 import { taskEventTypes } from '../../core/model.ts'
-import { DEEPEST } from '../request/json.ts'
-import { clientId, cursor, id, instant, LONGEST_DELAY_SECONDS, limit, listOf, pageOf, present, text, time, timeOrNull } from './common.ts'
+import { MAX_JSON_DEPTH } from '../request/json.ts'
+import { clientId, cursor, id, instant, limit, listOf, MAX_DELAY_SECONDS, pageOf, requiredJson, text, time, timeOrNull } from './common.ts'
 
 export const TASK_STATUSES = ['pending', 'running', 'completed', 'failed', 'canceled'] as const
 const WAITING_FOR = ['runAt', 'retryBackoff', 'limit', 'noWorker', 'paused'] as const
@@ -33,14 +33,14 @@ export const createCallback = z
 export const createTask = z
   .strictObject({
     type: text(128, 1).openapi({ example: 'report.build' }),
-    input: present.openapi({
-      description: `Any JSON, at most ${DEEPEST} levels deep, that fits the schema of the type.`,
+    input: requiredJson.openapi({
+      description: `Any JSON, at most ${MAX_JSON_DEPTH} levels deep, that fits the schema of the type.`,
       example: { month: '2026-10' },
     }),
     callback: createCallback.nullish(),
     metadata: metadata.nullish(),
     runAt: instant.nullish(),
-    delaySeconds: z.number().min(0).max(LONGEST_DELAY_SECONDS).nullish(),
+    delaySeconds: z.number().min(0).max(MAX_DELAY_SECONDS).nullish(),
     startBy: instant.nullish(),
     deadlineAt: instant.nullish(),
     timeoutSeconds: z.int().min(1).max(604_800).nullish(),
@@ -53,7 +53,7 @@ export type CreateTask = z.output<typeof createTask>
 
 export const createBatch = z.strictObject({ tasks: z.array(createTask).min(1).max(100) }).openapi('CreateBatch')
 
-const failure = z.object({ code: z.string(), message: z.string(), details: present }).openapi('Failure')
+const failure = z.object({ code: z.string(), message: z.string(), details: requiredJson }).openapi('Failure')
 
 export const task = z
   .strictObject({
@@ -62,11 +62,11 @@ export const task = z
     status: z.enum(TASK_STATUSES),
     progress: z.number().min(0).max(100),
     progressMessage: z.string().nullable(),
-    result: present,
+    result: requiredJson,
     resultUrl: z.url().nullable(),
     error: failure.nullable(),
     lastError: z.object({ code: z.string(), message: z.string(), try: z.int(), at: time }).nullable(),
-    input: present,
+    input: requiredJson,
     inputUrl: z.url().nullable(),
     metadata: z.record(z.string(), z.string()).nullable(),
     priority: z.int(),
@@ -133,7 +133,7 @@ const bulk = {
 const statusOf = <const T extends readonly [string, ...string[]]>(statuses: T) => z.array(z.enum(statuses)).min(1).nullish()
 export const bulkCancel = z.strictObject({ status: statusOf(['pending', 'running']), ...bulk }).openapi('CancelTasks')
 export const bulkRetry = z.strictObject({ status: statusOf(['failed', 'canceled']), ...bulk }).openapi('RetryTasks')
-export type Bulk = z.output<typeof bulkCancel> | z.output<typeof bulkRetry>
+export type BulkRequest = z.output<typeof bulkCancel> | z.output<typeof bulkRetry>
 
 export const taskType = z
   .strictObject({

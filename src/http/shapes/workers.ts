@@ -1,6 +1,6 @@
 /** The shapes of what programs say that run tasks over HTTP. */
 import { z } from '@hono/zod-openapi'
-import { id, LONGEST_DELAY_SECONDS, present, text, time, timeOrNull } from './common.ts'
+import { id, MAX_DELAY_SECONDS, requiredJson, text, time, timeOrNull } from './common.ts'
 import { TASK_STATUSES } from './tasks.ts'
 
 /** Names of task types. */
@@ -43,7 +43,7 @@ export const claimedTasks = z
           timeoutSeconds: z.int(),
           traceparent: z.string().nullable(),
           tracestate: z.string().nullable(),
-          input: present,
+          input: requiredJson,
           metadata: z.record(z.string(), z.string()),
         })
         .openapi('ClaimedTask'),
@@ -60,7 +60,7 @@ export const heartbeat = z
 export const completeTask = z
   .strictObject({
     lease,
-    result: present.openapi({ description: 'Any JSON that fits the result schema of the type; null where there is none.' }),
+    result: requiredJson.openapi({ description: 'Any JSON that fits the result schema of the type; null where there is none.' }),
   })
   .openapi('CompleteTask')
 export const failTask = z
@@ -76,7 +76,7 @@ export const failTask = z
       details: z.unknown().optional(),
     }),
     retryable: z.boolean().nullish().openapi({ description: 'true when left out.' }),
-    retryAfterSeconds: z.number().min(0).max(LONGEST_DELAY_SECONDS).nullish(),
+    retryAfterSeconds: z.number().min(0).max(MAX_DELAY_SECONDS).nullish(),
   })
   .openapi('FailTask')
 export const releaseTask = z
@@ -85,7 +85,7 @@ export const releaseTask = z
     delaySeconds: z
       .number()
       .min(0)
-      .max(LONGEST_DELAY_SECONDS)
+      .max(MAX_DELAY_SECONDS)
       .nullish()
       .openapi({ description: 'How long the task waits at least; at once when left out.' }),
   })

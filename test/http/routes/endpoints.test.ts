@@ -443,7 +443,7 @@ describe('The feed', () => {
 })
 
 test('A client that has as many endpoints or schedules as it may have is refused another, and told what to do', async () => {
-  const small = await openKit({ mostOfClient: { openTasks: 1_000, endpoints: 2, schedules: 1, keys: 1_000 } })
+  const small = await openKit({ maxPerClient: { openTasks: 1_000, endpoints: 2, schedules: 1, keys: 1_000 } })
   const one = await small.newClient()
   const add = (by: Client, name: string) => by.call('POST', '/v1/endpoints', { url: `https://app.example.net/${name}` })
   const { json } = await add(one, 'a')
@@ -467,7 +467,7 @@ test('A client that has as many endpoints or schedules as it may have is refused
 })
 
 test('A client that has as many keys that work as it may have is given another once one was revoked, and can have one rotated at once', async () => {
-  const small = await openKit({ mostOfClient: { openTasks: 1_000, endpoints: 1, schedules: 1, keys: 2 } })
+  const small = await openKit({ maxPerClient: { openTasks: 1_000, endpoints: 1, schedules: 1, keys: 2 } })
   const { json: client } = await small.admin.call('POST', '/v1/clients', { name: 'Acme' })
   const keys = `/v1/clients/${client.id}/keys`
   const add = () => small.admin.call('POST', keys, {})

@@ -2,7 +2,7 @@ import { expect, test } from 'vitest'
 import { generateApiKey } from '../../../src/core/api-key.ts'
 import { systemClock } from '../../../src/core/clock.ts'
 import type { Author } from '../../../src/core/model.ts'
-import { createGate } from '../../../src/http/request/auth.ts'
+import { createAuthenticator } from '../../../src/http/request/auth.ts'
 import type { NewKey, Store } from '../../../src/store/interfaces.ts'
 import { manualClock } from '../../support/manual-clock.ts'
 import { addClient, addEndpoint, added, addTask, addTasks, claimOne, idOf, MANY, newEndpoint } from '../../support/work.ts'
@@ -310,11 +310,11 @@ export function access(current: Current): void {
     const [here, there] = [ground.store, await ground.anotherNode()]
     const time = manualClock(await here.now())
     const deaf = { access: there.access, notifications: { onAccess: () => () => {} } }
-    const [hears, hearsNot] = [there, deaf].map((store) => createGate({ store, clock: time, adminToken: null })) as [Gate, Gate]
-    type Gate = ReturnType<typeof createGate>
+    const [hears, hearsNot] = [there, deaf].map((store) => createAuthenticator({ store, clock: time, adminToken: null })) as [Gate, Gate]
+    type Gate = ReturnType<typeof createAuthenticator>
     const known = async (gate: Gate, key: string): Promise<string> => {
       try {
-        return (await gate.recognize(`Bearer ${key}`, time.now())).suspended ? 'suspended' : 'known'
+        return (await gate.authenticate(`Bearer ${key}`, time.now())).suspended ? 'suspended' : 'known'
       } catch {
         return 'unknown'
       }
