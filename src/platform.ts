@@ -17,7 +17,7 @@ import { type Log, logEvents, openLog } from './observe/log.ts'
 import type { Store } from './store/interfaces.ts'
 import { openStore } from './store/open.ts'
 import type { TaskType } from './tasks/define.ts'
-import { judgeUrl, parseAddressRules } from './webhook/address.ts'
+import { parseAddressRules, parseCallbackUrl } from './webhook/address.ts'
 import { createKeyRing } from './webhook/keys.ts'
 import { generateSecret, secretHint } from './webhook/signer.ts'
 import { createTransport } from './webhook/transport.ts'
@@ -61,9 +61,9 @@ export interface PlatformParts {
   readonly log: Log
   readonly clock?: Clock
   /** The URL of the module with the task types, for the threads that load it. Left out: each type that runs in a thread names its own. */
-  readonly module?: string
+  readonly taskTypesModule?: string
   /** Whether this process listens where the configuration says. Callbacks may then not go there. */
-  readonly listens?: boolean
+  readonly isListening?: boolean
 }
 
 /** Open streams, and as many calls that wait. Each costs some kilobytes and a connection. */
@@ -75,8 +75,8 @@ export async function openRingback({
   tasks,
   log,
   clock = systemClock(),
-  module,
-  listens = false,
+  taskTypesModule: module,
+  isListening: listens = false,
 }: PlatformParts): Promise<Ringback> {
   assertMainThread()
   const bootId = newId(clock, 'boot')
@@ -136,7 +136,7 @@ export async function openRingback({
       adminToken: config.adminToken,
       encryptor,
       signingKeys: keys,
-      validateCallbackUrl: (url) => judgeUrl(url, rules),
+      validateCallbackUrl: (url) => parseCallbackUrl(url, rules),
       generateSecret: () => generateSecret(clock),
       secretHint,
       verificationDefault: config.endpointVerification,

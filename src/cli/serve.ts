@@ -33,7 +33,14 @@ async function serve(options: Options): Promise<void> {
     // A promise that a handler left behind must not end the node, and with it everybody's tasks.
     process.on('unhandledRejection', (error) => log.error({ err: error }, 'a promise was rejected, and nobody awaited it'))
     const config = withPort(given, door.port)
-    const ringback = await openRingback({ config, tasks, log, clock, module: pathToFileURL(config.configFile).href, listens: true })
+    const ringback = await openRingback({
+      config,
+      tasks,
+      log,
+      clock,
+      taskTypesModule: pathToFileURL(config.configFile).href,
+      isListening: true,
+    })
     try {
       await ringback.start()
       door.setHandler(ringback.app.fetch)

@@ -7,7 +7,7 @@ import { newId } from '../core/id.ts'
 import { type Author, actors, type Client, clientScopes, type SigningKey } from '../core/model.ts'
 import { openEncryptor, verifyMasterKey } from '../engine/reencrypt.ts'
 import { migrateStore, openStore } from '../store/open.ts'
-import { createKeyRing, outlook } from '../webhook/keys.ts'
+import { createKeyRing, keyTransitionTimes } from '../webhook/keys.ts'
 
 /** Applies the migrations that the store lacks. */
 export async function migrate(config: Pick<Config, 'database'>): Promise<{ applied: number }> {
@@ -15,7 +15,7 @@ export async function migrate(config: Pick<Config, 'database'>): Promise<{ appli
 }
 
 export interface SigningKeyAdmin {
-  list(): Promise<readonly (SigningKey & ReturnType<typeof outlook>)[]>
+  list(): Promise<readonly (SigningKey & ReturnType<typeof keyTransitionTimes>)[]>
   rotate(): Promise<void>
   /** @throws StartupError when there is no such key. */
   revoke(id: string): Promise<void>
@@ -32,7 +32,7 @@ export async function openSigningKeyAdmin(config: SecuredConfig): Promise<Signin
     const ring = createKeyRing({ store, encryptor, clock })
     return {
       async list() {
-        return (await store.signing.listKeys()).map((key) => ({ ...key, ...outlook(key) }))
+        return (await store.signing.listKeys()).map((key) => ({ ...key, ...keyTransitionTimes(key) }))
       },
       async rotate() {
         await store.signing.requestRotation({ by: CLI_AUTHOR })

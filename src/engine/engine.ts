@@ -63,21 +63,28 @@ export async function createEngine(options: EngineOptions): Promise<Engine> {
   const threads =
     threaded.length === 0
       ? null
-      : await openThreadPool({ types: threaded, module, maxThreads: config.threads, memoryMb: config.threadMemoryMb, clock, events })
+      : await openThreadPool({
+          types: threaded,
+          defaultModule: module,
+          maxThreads: config.threads,
+          memoryMb: config.threadMemoryMb,
+          clock,
+          events,
+        })
   const running: TaskRunnerOptions = { store, registry, clock, bootId, leaseMs, concurrency: config.concurrency, events, log }
   const inProcess = createTaskRunner(running)
-  const inThreads = threads && createTaskRunner({ ...running, threads, concurrency: config.threads })
+  const inThreads = threads && createTaskRunner({ ...running, threadPool: threads, concurrency: config.threads })
   const runners = inThreads ? [inProcess, inThreads] : [inProcess]
   const dispatcher = createDispatcher({
     store,
     transport,
-    keys,
+    keyRing: keys,
     encryptor,
     clock,
     bootId,
     publicUrl,
     retrySchedule: config.retrySchedule,
-    excerpts: config.responseExcerpts,
+    storeExcerpts: config.responseExcerpts,
     leaseMs,
     concurrency: config.dispatchConcurrency,
     events,

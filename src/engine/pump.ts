@@ -23,7 +23,7 @@ export interface PumpOptions {
   /** At once on this node. */
   readonly concurrency: number
   /** Who may hold how many of them. Left out: whoever comes. */
-  readonly slots?: SlotShares
+  readonly slotShares?: SlotShares
   readonly leaseMs: Millis
   readonly clock: Clock
   readonly kind: WorkKind
@@ -46,7 +46,7 @@ const MAX_CLAIMED = 500
 /** How often an idle pump looks although nobody woke it. */
 const POLL_MS = 15_000
 /** How soon a claim that failed is repeated. */
-const REPEAT_MS = 1_000
+const CLAIM_RETRY_MS = 1_000
 /** After its signal fired, how long a drain still waits for settlements. */
 const FINAL_SETTLE_MS = 5_000
 
@@ -104,7 +104,7 @@ export class Pump<W extends Work> {
   }
   /** Shares out what is free and what was `lent`. */
   allot(lent: number): Allotment {
-    return this.#options.slots?.allot(this.#free + lent) ?? unlimitedAllotment
+    return this.#options.slotShares?.allot(this.#free + lent) ?? unlimitedAllotment
   }
   /** Runs what the store started with lent slots. */
   runStarted(items: readonly W[]): void {
@@ -118,7 +118,7 @@ export class Pump<W extends Work> {
     return this.#hungry || this.#opens
   }
   get #opens(): boolean {
-    return this.#refused.length > 0 && this.#options.slots!.canServeAny(this.#refused, this.#free)
+    return this.#refused.length > 0 && this.#options.slotShares!.canServeAny(this.#refused, this.#free)
   }
 
   start(): void {
@@ -194,7 +194,7 @@ export class Pump<W extends Work> {
       }
     } catch (error) {
       this.#trouble(error)
-      nextInMs = REPEAT_MS
+      nextInMs = CLAIM_RETRY_MS
     }
     this.#claiming = false
     this.#emptied()
@@ -208,7 +208,7 @@ export class Pump<W extends Work> {
     const running: Running = { fence: item.fence, abort: new AbortController() }
     this.interrupt(item.id, 'leaseLost')
     this.#held.set(item.id, running)
-    this.#options.slots?.acquire(item)
+    this.#options.slotShares?.acquire(item)
     this.#source.process(item, running.abort.signal).then(
       () => this.#ended(item, running),
       (error) => {
@@ -221,7 +221,7 @@ export class Pump<W extends Work> {
   #ended(item: W, running: Running): void {
     // A row given back and claimed anew runs under another fence: its entry is not ours.
     if (this.#held.get(item.id) === running) this.#held.delete(item.id)
-    this.#options.slots?.release(item)
+    this.#options.slotShares?.release(item)
     if (this.#awaited) this.wake()
     this.#emptied()
   }

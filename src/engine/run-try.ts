@@ -81,7 +81,7 @@ export function abortGraceMs(reason: unknown): Millis {
   return reason.reason === 'canceled' ? CANCEL_GRACE_MS : SHUTDOWN_GRACE_MS
 }
 
-const OWN_CODE = /^[a-z0-9_.]{1,64}$/
+const ERROR_CODE_PATTERN = /^[a-z0-9_.]{1,64}$/
 const MAX_MESSAGE = 2_000
 /** How a try ended that threw. */
 export function resultOfError(error: unknown): TryResult {
@@ -89,8 +89,8 @@ export function resultOfError(error: unknown): TryResult {
   const message = messageOf(error).slice(0, MAX_MESSAGE).toWellFormed()
   if (!(error instanceof Permanent))
     return { kind: 'threw', error: { code: 'handler_error', message, details: null }, stack: stackOf(error, message) }
-  const code = OWN_CODE.test(error.code) ? error.code : 'handler_error'
-  return { kind: 'threw', permanent: true, error: { code, message, details: sendable(error.details) } }
+  const code = ERROR_CODE_PATTERN.test(error.code) ? error.code : 'handler_error'
+  return { kind: 'threw', permanent: true, error: { code, message, details: toJsonValue(error.details) } }
 }
 /** Characters of a stack that the log takes. */
 const MAX_STACK = 8_000
@@ -109,7 +109,7 @@ function messageOf(error: unknown): string {
     return 'The handler threw what cannot be told as text.'
   }
 }
-function sendable(details: unknown): unknown {
+function toJsonValue(details: unknown): unknown {
   try {
     return JSON.parse(JSON.stringify(details ?? null))
   } catch {

@@ -24,11 +24,11 @@ export interface TaskRunnerOptions {
   readonly events: EventSink
   readonly log: RunContext['log']
   /** Left out: it runs the types that run in this thread. Given: those that run in these. */
-  readonly threads?: ThreadPool
+  readonly threadPool?: ThreadPool
 }
 
 export function createTaskRunner(options: TaskRunnerOptions): Pump<Task> {
-  const { store, registry, clock, bootId: boot, concurrency, leaseMs, threads, events } = options
+  const { store, registry, clock, bootId: boot, concurrency, leaseMs, threadPool: threads, events } = options
   const place = threads ? 'thread' : 'process'
   const types = registry
     .list()
@@ -86,8 +86,8 @@ async function run(task: Task, type: TaskType, outer: AbortSignal, options: Task
   const reports = reporter(task, options)
   try {
     const context = { signal: abort.signal, progress: reports.report, log: options.log }
-    if (options.threads) return await options.threads.runTry(toTryInput(task), type, context)
-    return await Promise.race([runTry(toTryInput(task), type, context), stopped(abort.signal, timers, clock)])
+    if (options.threadPool) return await options.threadPool.runTry(toTryInput(task), type, context)
+    return await Promise.race([runTry(toTryInput(task), type, context), resultAfterGrace(abort.signal, timers, clock)])
   } finally {
     reports.close()
     for (const cancel of timers) cancel()
@@ -96,7 +96,7 @@ async function run(task: Task, type: TaskType, outer: AbortSignal, options: Task
 }
 
 /** Ends the wait for a handler that does not heed its signal: at once for its own deadlines, after a grace when it may still return. */
-function stopped(signal: AbortSignal, timers: (() => void)[], clock: Clock): Promise<TryResult> {
+function resultAfterGrace(signal: AbortSignal, timers: (() => void)[], clock: Clock): Promise<TryResult> {
   return new Promise((resolve) => {
     const end = (): void => {
       const verdict = resultOfAbort(signal.reason)

@@ -30,7 +30,7 @@ export interface AppOptions {
     /** Reads the keys anew, and does what is due in their lives. */
     load(): Promise<void>
     /** When a wanted next key will sign, and when a retiring one will be gone. */
-    outlook(key: SigningKey): { readonly signsFrom: Millis | null; readonly leavesAt: Millis | null }
+    keyTransitionTimes(key: SigningKey): { readonly signsFrom: Millis | null; readonly leavesAt: Millis | null }
   }
   /** @throws RingbackError `invalid_callback_url`, `callback_url_forbidden` */
   readonly validateCallbackUrl: (url: string) => URL

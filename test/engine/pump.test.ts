@@ -54,7 +54,7 @@ function start(given: Parameters<typeof source>[0] & { concurrency?: number; slo
   const parts = source(given)
   const pump = new Pump(parts.made, {
     concurrency: given.concurrency ?? 10,
-    ...(given.slots && { slots: given.slots }),
+    ...(given.slots && { slotShares: given.slots }),
     leaseMs: LEASE_MS,
     clock,
     kind: 'task',

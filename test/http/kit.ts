@@ -16,7 +16,7 @@ import { problem } from '../../src/http/shapes/index.ts'
 import type { Store } from '../../src/store/interfaces.ts'
 import { openStore } from '../../src/store/open.ts'
 import { createRegistry, defineTask } from '../../src/tasks/define.ts'
-import { judgeUrl, parseAddressRules } from '../../src/webhook/address.ts'
+import { parseAddressRules, parseCallbackUrl } from '../../src/webhook/address.ts'
 import { generateSecret, secretHint } from '../../src/webhook/signer.ts'
 import { printTrouble } from '../support/events.ts'
 
@@ -90,9 +90,9 @@ export async function openKit(overrides: Partial<AppOptions> = {}): Promise<Kit>
     signingKeys: {
       jwks: () => ({ body: '{"keys":[]}', etag: '"keys"' }),
       load: async () => {},
-      outlook: () => ({ signsFrom: null, leavesAt: null }),
+      keyTransitionTimes: () => ({ signsFrom: null, leavesAt: null }),
     },
-    validateCallbackUrl: (url) => judgeUrl(url, rules),
+    validateCallbackUrl: (url) => parseCallbackUrl(url, rules),
     generateSecret: () => generateSecret(clock),
     secretHint,
     verificationDefault: 'none',

@@ -35,7 +35,7 @@ const unreached = (): never => {
 }
 /** What routes are given that workers do not call. */
 const UNREACHED = {
-  signingKeys: { jwks: unreached, load: unreached, outlook: unreached },
+  signingKeys: { jwks: unreached, load: unreached, keyTransitionTimes: unreached },
   validateCallbackUrl: unreached,
   generateSecret: unreached,
   secretHint: unreached,
@@ -120,11 +120,11 @@ export function startBoot(setup: Setup, machine: Machine, name: string): Boot {
   const dispatcher = createDispatcher({
     ...common,
     transport: setup.transport(life),
-    keys: { active: async () => setup.key },
+    keyRing: { active: async () => setup.key },
     encryptor: setup.encryptor,
     publicUrl,
     retrySchedule: RETRY_SCHEDULE,
-    excerpts: false,
+    storeExcerpts: false,
     concurrency: setup.dispatchConcurrency,
   })
   const reclaim = createReclaim({ store, clock, registry })

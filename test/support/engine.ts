@@ -66,7 +66,7 @@ export async function startEngine(
         trouble: ({ error }) => errors.push(error),
       }),
       log: { info: (...line) => lines.push(line), warn: (...line) => lines.push(line) },
-      ...(threads && { threads }),
+      ...(threads && { threadPool: threads }),
     })
     pumps.push(pump)
     return pump

@@ -71,7 +71,7 @@ export function signingKeyRoutes(context: AppContext): Route[] {
 
 function listed(context: AppContext, keys: readonly SigningKey[]): ApiReply {
   const data = keys.map((key) => {
-    const { signsFrom, leavesAt } = context.signingKeys.outlook(key)
+    const { signsFrom, leavesAt } = context.signingKeys.keyTransitionTimes(key)
     return {
       id: key.id,
       state: key.state,

@@ -105,7 +105,7 @@ describe('a run in a thread', () => {
     // The slot is there for the next one.
     await engine.add(types.whoami)
     expect(await ended(engine, 2)).toMatchObject({ outcome: 'completed' })
-    expect(engine.threads.count).toBeLessThanOrEqual(1)
+    expect(engine.threads.threadCount).toBeLessThanOrEqual(1)
   })
 })
 
@@ -161,7 +161,7 @@ describe('the signal of a thread', () => {
     await stopping
     for (const id of [spinning, waiting]) expect(await findTask(engine.store, id)).toMatchObject({ state: 'pending', tries: 0 })
     await engine.threads.close()
-    expect(engine.threads.count).toBe(0)
+    expect(engine.threads.threadCount).toBe(0)
   })
 })
 
@@ -182,7 +182,7 @@ describe('the pool', () => {
     const second = await engine.add(types.whoami)
     await running(engine, first)
     expect(await findTask(engine.store, second)).toMatchObject({ state: 'pending', tries: 0 })
-    expect(engine.threads.count).toBe(1)
+    expect(engine.threads.threadCount).toBe(1)
     await engine.store.tasks.cancel({ id: first, clientId: null })
     expect(await ended(engine, 2)).toMatchObject({ outcome: 'completed', task: { id: second } })
   })
@@ -197,7 +197,7 @@ describe('the pool', () => {
       idleMs: 20,
     })
     opened.push(threads)
-    await until(() => threads.count === 0)
+    await until(() => threads.threadCount === 0)
   })
 })
 
@@ -313,14 +313,14 @@ describe('a platform with types that run in threads', () => {
     const found = types.map((type) => defineTask({ type, where: 'thread', run: () => 1 }))
     const threads = await openThreadPool({
       types: found,
-      module,
+      defaultModule: module,
       maxThreads: 1,
       memoryMb: 64,
       clock: systemClock(),
       events: createEventSink(),
     })
     await threads.close()
-    expect(threads.count).toBe(0)
+    expect(threads.threadCount).toBe(0)
   })
 })
 
