@@ -6,8 +6,11 @@ import { assertSchema } from '../migrate.ts'
 import { openPostgres } from '../postgres.ts'
 import type { Script } from '../script.ts'
 import { openSqliteReader } from '../sqlite.ts'
-import * as proofs from './checks.ts'
+import { type CheckName, type CheckPage, checks, type Violation } from './checks.ts'
+import { checkDeliveries } from './deliveries.ts'
+import { checkEvents } from './events.ts'
 import * as places from './indexes.ts'
+import { checkTasks } from './tasks.ts'
 
 export { type CheckName as Check, checks } from './checks.ts'
 
@@ -48,8 +51,8 @@ export interface CheckReport {
   /** Everything found, though only the first ones are told. */
   readonly violations: {
     readonly total: number
-    readonly byCheck: Readonly<Record<proofs.CheckName, number>>
-    readonly first: readonly proofs.Violation[]
+    readonly byCheck: Readonly<Record<CheckName, number>>
+    readonly first: readonly Violation[]
   }
   /** Leases that have ended while no server was there to take the work back: the next one does. */
   readonly lapsedLeases: number
@@ -89,10 +92,10 @@ export async function runChecks(
   { leaseGraceMs: sweptWithinMs, retentionMs: keptMs, limit }: Omit<CheckOptions, 'url' | 'clock'>,
 ): Promise<CheckReport> {
   const sweeps = { withinMs: sweptWithinMs }
-  const first: proofs.Violation[] = []
-  const byCheck = Object.fromEntries(Object.keys(proofs.checks).map((check) => [check, 0])) as Record<proofs.CheckName, number>
+  const first: Violation[] = []
+  const byCheck = Object.fromEntries(Object.keys(checks).map((check) => [check, 0])) as Record<CheckName, number>
   /** Every portion in turn; answers how many rows there were. */
-  const along = async <Mark, P extends proofs.CheckPage<Mark>>(
+  const along = async <Mark, P extends CheckPage<Mark>>(
     start: NoInfer<Mark>,
     portion: (after: Mark) => Script<P>,
     see: (portion: P) => void = () => {},
@@ -118,17 +121,17 @@ export async function runChecks(
   const counts = {
     tasks: await along(
       '',
-      (after: string) => proofs.checkTasks(after, sweeps),
+      (after: string) => checkTasks(after, sweeps),
       (page) => {
         seen.live += page.live
         seen.generations += page.generations
         seen.lapsed += page.expiredLeases
       },
     ),
-    events: await along('', proofs.checkEvents),
+    events: await along('', checkEvents),
     deliveries: await along(
       '',
-      (after: string) => proofs.checkDeliveries(after, sweeps),
+      (after: string) => checkDeliveries(after, sweeps),
       (page) => {
         seen.lapsed += page.expiredLeases
         for (const open of page.open) {

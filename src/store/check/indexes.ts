@@ -6,17 +6,9 @@ import { strandedLanes } from '../queue/claim.ts'
 import { FOREVER } from '../queue/fair-order.ts'
 import { bind, now, rows, runAll, type Script, sql, statement } from '../script.ts'
 import { TOMBSTONE_MS } from '../scripts/retention.ts'
-import {
-  type CheckName,
-  type CheckPage,
-  findTaskFates,
-  idRecords,
-  idsOf,
-  nextMark,
-  type OpenReason,
-  type Violation,
-  withoutDeletedClients,
-} from './checks.ts'
+import { type CheckName, type CheckPage, idRecords, idsOf, nextMark, type Violation, withoutDeletedClients } from './checks.ts'
+import type { OpenReason } from './deliveries.ts'
+import { findTaskFates } from './events.ts'
 
 const PAGE = 2_000
 const limit = sql.raw(`limit ${PAGE}`)

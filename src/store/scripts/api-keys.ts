@@ -2,12 +2,8 @@
 import type { ApiKey, ClientStatus, Millis } from '../../core/model.ts'
 import { keyColumns } from '../columns.ts'
 import type { AddKeyResult, KeyRotation, NewKey } from '../interfaces.ts'
-import { type BoundStatement, bind, type Dialect, execute, first, rows, type Script, type SQL, sql, statement } from '../script.ts'
-import { lockClient } from './clients.ts'
-
-/** The word that a key, or all keys of a client, may not mean any more what they did; its id follows. */
-export const ACCESS_CHANNEL = 'access:'
-export const notifyAccess = (call: BoundStatement, id: string): BoundStatement => ({ ...call, notifies: [ACCESS_CHANNEL + id] })
+import { bind, type Dialect, execute, first, rows, type Script, type SQL, sql, statement } from '../script.ts'
+import { lockClient, notifyAccess } from './clients.ts'
 
 const KEY = {
   id: 'text',

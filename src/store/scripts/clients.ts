@@ -2,9 +2,12 @@
 import type { Client } from '../../core/model.ts'
 import type { Page, Position } from '../interfaces.ts'
 import { bind, first, query, rows, type Script, sql, statement } from '../script.ts'
-import { notifyAccess } from './api-keys.ts'
 
 /** Whoever gives a client something of which it may have so many, or of which each must differ, does so one after the other. */
+/** Prefix of the notification that a key, or every key of a client, may have changed. The id follows. */
+export const ACCESS_CHANNEL = 'access:'
+export const notifyAccess = (call: BoundStatement, id: string): BoundStatement => ({ ...call, notifies: [ACCESS_CHANNEL + id] })
+
 export const lockClient = statement((d) => sql`select id from clients where id = ${bind('id')} ${d.lock}`)
 
 export const clientColumns = sql.raw('id, name, status, created_at as "createdAt"')

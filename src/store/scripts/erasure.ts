@@ -1,8 +1,7 @@
 /** A client is deleted: its keys go and its work stops in one commit, then everything of it is erased, a page a commit. */
 import type { Client } from '../../core/model.ts'
 import { bind, execute, first, rows, type Script, sql, statement } from '../script.ts'
-import { notifyAccess } from './api-keys.ts'
-import { clientColumns, IS_LISTED } from './clients.ts'
+import { clientColumns, IS_LISTED, notifyAccess } from './clients.ts'
 import { removeEndpoint } from './endpoints.ts'
 import type { RenderContext } from './outbox.ts'
 import { deleteQuotas } from './quotas.ts'
