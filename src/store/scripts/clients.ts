@@ -1,7 +1,7 @@
 /** Clients, and the installation's own settings. */
 import type { Client } from '../../core/model.ts'
 import type { Page, Position } from '../interfaces.ts'
-import { bind, first, query, rows, type Script, sql, statement } from '../script.ts'
+import { type BoundStatement, bind, first, query, rows, type Script, sql, statement } from '../script.ts'
 
 /** Whoever gives a client something of which it may have so many, or of which each must differ, does so one after the other. */
 /** Prefix of the notification that a key, or every key of a client, may have changed. The id follows. */
