@@ -1,5 +1,6 @@
-/** The tables on SQLite. Their rows equal those of `schema.postgres.ts`; the compiler holds the two together (`test/parity.ts`). */
+/** The tables. Those on PostgreSQL are derived from them in `schema.postgres.ts`. */
 import { sql } from 'drizzle-orm/sql/sql'
+import { customType } from 'drizzle-orm/sqlite-core/columns/custom'
 import { integer } from 'drizzle-orm/sqlite-core/columns/integer'
 import { real } from 'drizzle-orm/sqlite-core/columns/real'
 import { text } from 'drizzle-orm/sqlite-core/columns/text'
@@ -20,7 +21,8 @@ import type {
   Trigger,
 } from '../core/model.ts'
 
-const millis = (name: string) => integer(name)
+/** An integer of 8 bytes: epoch milliseconds, or a counter of the whole installation. `schema.postgres.ts` knows it by its kind. */
+const millis = customType<{ data: number }>({ dataType: () => 'integer' })
 
 export const clients = sqliteTable('clients', {
   id: text('id').primaryKey(),
