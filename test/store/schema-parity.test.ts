@@ -1,6 +1,6 @@
 /** Both databases have the same tables, and their rows are those of the model: `tsc` fails where they are not. */
 import { getTableColumns, getTableName } from 'drizzle-orm'
-import { getTableConfig as postgresConfig } from 'drizzle-orm/pg-core'
+import { type PgTable, getTableConfig as postgresConfig } from 'drizzle-orm/pg-core'
 import { getTableConfig as sqliteConfig } from 'drizzle-orm/sqlite-core'
 import { describe, expect, expectTypeOf, test } from 'vitest'
 import type { ApiKey, Attempt, AuditEntry, Client, Delivery, Endpoint, Event, SigningKey, Task } from '../../src/core/model.ts'
@@ -13,7 +13,7 @@ type Rows = Tables<typeof sqlite>
 describe('the schemas', () => {
   test('have the same tables, and each kind of column has its type on PostgreSQL', () => {
     expect(Object.keys(postgres).sort()).toEqual(Object.keys(sqlite).sort())
-    const types = (table: typeof postgres.tasks) =>
+    const types = (table: PgTable) =>
       Object.fromEntries(Object.values(getTableColumns(table)).map((column) => [column.name, column.getSQLType()]))
     expect(types(postgres.tasks)).toMatchObject({
       id: 'text',
