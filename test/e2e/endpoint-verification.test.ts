@@ -145,10 +145,14 @@ describe('a challenge', () => {
     const second = challenge(receiver.arrivals[1]!)
     await platform.pass(86_400_000)
     await expect(show(second), 'expired').rejects.toThrow('challenge_mismatch')
-    const arrivals = receiver.arrivals.length
     await platform.call('POST', `/v1/endpoints/${id}/verify`)
-    await platform.until(() => receiver.arrivals.length > arrivals)
-    expect(await show(challenge(receiver.arrivals.at(-1)!))).toMatchObject({ status: 'active' })
+    // A late retry of the expired challenge may fail and hold the lane for a while: time has to pass before the new one is sent.
+    const third = () => receiver.arrivals.map(challenge).find((each) => each !== first && each !== second)
+    await platform.until(async () => {
+      if (third() === undefined) await platform.pass(1_000)
+      return third() !== undefined
+    })
+    expect(await show(third()!)).toMatchObject({ status: 'active' })
     expect((await endpoint()).verification).toEqual({ method: 'challenge', lastError: null, expiresAt: null })
   })
 

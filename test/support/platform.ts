@@ -25,6 +25,9 @@ export interface Platform {
   pass(ms: Millis, stepMs?: Millis): Promise<void>
 }
 
+/** Bounds a wait that goes round without a pause. */
+const UNTIL_MS = 30_000
+
 /** Its one task type is `echo`. Stopped and removed when the test is over. */
 export async function openPlatform(options: Options = {}): Promise<Platform> {
   const { url, remove } = freshSqlite()
@@ -65,7 +68,11 @@ export async function openPlatform(options: Options = {}): Promise<Platform> {
     return ask((await operate('POST', `/v1/clients/${client.id}/keys`)).key)
   }
   const until = async (holds: () => boolean | Promise<boolean>): Promise<void> => {
-    while (!(await holds())) await turn()
+    const end = performance.now() + UNTIL_MS
+    while (!(await holds())) {
+      if (performance.now() > end) throw new Error(`not within ${UNTIL_MS} ms: ${holds}`)
+      await turn()
+    }
   }
   return {
     clock,
