@@ -54,7 +54,7 @@ describe.each(databases)('on %s', (name) => {
       await fetch(`${node.base}/v1/tasks/${id}/events`, { headers: { authorization: `Bearer ${key}`, accept: 'text/event-stream' } }),
     )
 
-  test('stream, feed, GET and webhook agree on the revision and the body of the end, whichever it is', async () => {
+  test('stream, feed, GET and webhook agree on the revision and the body of every ending', async () => {
     const ends = [
       [{ type: 'work.steps', input: { count: 3, ms: 100 } }, 'task.completed'],
       [{ type: 'work.refuse', input: null }, 'task.failed'],
@@ -88,7 +88,7 @@ describe.each(databases)('on %s', (name) => {
     }
   }
 
-  test('a start and progress are heard of within about a second, by streams and by long-polls', async () => {
+  test('streams and long-polls report a start and progress within about a second', async () => {
     const id = await submit({ type: 'work.steps', input: { count: 2, ms: 2_000 }, delaySeconds: 3 })
     const reader = await follow(id)
     expect((await reader.next())?.json.data).toMatchObject({ status: 'pending', revision: 1 })
@@ -101,7 +101,7 @@ describe.each(databases)('on %s', (name) => {
     expect((await reader.rest()).at(-1)?.event).toBe('task.completed')
   })
 
-  test('a node that is told to stop closes its streams, and goes', async () => {
+  test('a node that stops closes its streams and exits', async () => {
     const id = await submit({ type: 'work.instant', input: null, delaySeconds: 600 })
     const readers = await Promise.all([follow(id), follow(id)])
     for (const reader of readers) await reader.next()

@@ -8,13 +8,13 @@ const { ground, restore } = await openSimulations()
 afterAll(restore)
 
 describe('nodes and workers that crash, stall and disagree about the time, on a store that fails and is slow', () => {
-  test('hand every try out once, lose nothing, end every generation once and deliver it, and never exceed a limit', async () => {
+  test('claim every try once, lose nothing, end and deliver every generation once, and never exceed a limit', async () => {
     const { tasks, webhooks } = await holdUnder(ground, 8)
     expect(tasks).toBeGreaterThan(0)
     expect(webhooks).toBeGreaterThan(0)
   })
 
-  test('do the same when the seed is the same', async () => {
+  test('behave identically when the seed is the same', async () => {
     const traces = new Set<string>()
     for (const seed of [4, 5, 6]) {
       const [one, other] = [await simulate(seed, ground), await simulate(seed, ground)]
@@ -143,7 +143,7 @@ function watched({ text, late, store, lease }: Sabotage, tried: { ever: boolean 
 /** The rarest of them shows in one seed of fifteen. */
 const MAX_SEEDS = 120
 
-describe('the simulation finds out when', () => {
+describe('the simulation detects a planted fault:', () => {
   test.each(Object.entries(planted))('%s', { timeout: 120_000 }, async (name, { sabotage, found, from = 1 }) => {
     const first = Number(process.env.SEED ?? from)
     const tried = { ever: false }
