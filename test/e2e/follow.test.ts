@@ -89,7 +89,7 @@ describe.each(databases)('on %s', (name) => {
   }
 
   test('streams and long-polls report a start and progress within about a second', async () => {
-    const id = await submit({ type: 'work.steps', input: { count: 2, ms: 2_000 }, delaySeconds: 3 })
+    const id = await submit({ type: 'work.steps', input: { count: 2, ms: 1_500 }, delaySeconds: 2 })
     const reader = await follow(id)
     expect((await reader.next())?.json.data).toMatchObject({ status: 'pending', revision: 1 })
     const polled = await ok(node.call('GET', `/v1/tasks/${id}?wait=20`, undefined, { 'if-none-match': 'W/"1"' }))
