@@ -1,4 +1,4 @@
-/** Proof of ownership over real sockets, by the whole platform under a clock moved by hand; and once as it is served. */
+/** Endpoint verification over real sockets by the whole platform on a manual clock, and once by `ringback serve`. */
 import { createHmac } from 'node:crypto'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { challengeOf } from '../../src/core/wire.ts'
@@ -26,7 +26,7 @@ interface Asked {
   endpoint(): Promise<any>
   // biome-ignore lint/suspicious/noExplicitAny: a document of the API
   verification(): Promise<any>
-  /** Until that many attempts were logged. */
+  /** Waits until that many attempts are recorded. */
   attempted(count: number): Promise<void>
 }
 

@@ -1,4 +1,4 @@
-/** Following on real servers: one on SQLite, two on PostgreSQL, where what is followed on one node runs on the other. */
+/** Following tasks on real servers: one on SQLite, two on PostgreSQL, where one node runs the task that the other follows. */
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -7,7 +7,7 @@ import { type Reader, readFrames } from '../support/frames.ts'
 import { openReceiver, type Receiver } from '../support/receiver.ts'
 import { type Call, calling, databases, type Home, newClient, ok, openHome, type Server } from '../support/server.ts'
 
-/** Links are the same wherever a task is read. */
+/** Links are the same on every node. */
 const PUBLIC = { RINGBACK_PUBLIC_URL: 'http://tasks.example.com' }
 
 describe.each(databases)('on %s', (name) => {
@@ -15,7 +15,7 @@ describe.each(databases)('on %s', (name) => {
   let receiver: Receiver
   /** Where tasks run. */
   let runner: { server: Server; base: string; call: Call }
-  /** Where they are followed. */
+  /** Where tasks are followed. */
   let node: { server: Server; base: string; call: Call }
   let key: string
   const folder = mkdtempSync(join(tmpdir(), 'ringback-follow-'))

@@ -1,4 +1,4 @@
-/** The whole platform on SQLite under a clock moved by hand, sending over real sockets. */
+/** The whole platform on SQLite with a manual clock and real sockets. */
 import { onTestFinished } from 'vitest'
 import { loadDevelopmentSecrets, parseConfig, withPort } from '../../src/config/config.ts'
 import type { Options } from '../../src/config/settings.ts'
