@@ -13,9 +13,9 @@ export default defineConfig(({ mode }) => {
       passWithNoTests: long,
       // Files wait for sockets, processes and clocks more than they compute: more of them at once than there are cores.
       ...(long ? {} : { maxWorkers: 4 }),
-      // Failures in full and a summary, nothing about what passed.
+      // Failures in full and a summary, nothing about what passed; a simulation that is repeated by SEED prints its trace.
       reporters: long ? ['default'] : ['minimal'],
-      silent: 'passed-only',
+      silent: process.env.SEED ? false : 'passed-only',
       // Servers and commands that tests start compile `src` once, not once each.
       env: { NODE_COMPILE_CACHE: join(tmpdir(), 'ringback-tests-compile-cache') },
       fsModuleCache: true,

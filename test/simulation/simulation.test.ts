@@ -154,7 +154,10 @@ describe('the simulation detects a planted fault:', () => {
     } while (outcome.violation === null && ++seed < first + MAX_SEEDS)
     expect(tried.ever, 'the statement it is about has changed: it plants nothing any more').toBe(true)
     expect(outcome.violation, `seeds ${first} to ${seed}`).not.toBeNull()
-    console.log(`seed ${seed}: ${outcome.violation!.slice(0, 200)}\n  SEED=${seed} npx vitest run test/simulation -t '${name}'`)
+    if (process.env.SEED !== undefined)
+      console.log(
+        `Planted fault detected under seed ${seed}: ${outcome.violation!.slice(0, 200)}\n  SEED=${seed} npx vitest run test/simulation -t '${name}'`,
+      )
     expect(outcome.violation).toMatch(found)
   })
 })
