@@ -20,22 +20,20 @@ export const checks = {
 export type CheckName = keyof typeof checks
 export interface Violation {
   readonly check: CheckName
-  /** With the ids of everything it is about. */
+  /** Quotes the ids of all rows concerned. */
   readonly sentence: string
 }
 export interface CheckPage<Mark> {
-  /** Rows looked at. */
   readonly rowsChecked: number
   readonly violations: readonly Violation[]
-  /** Where the next portion starts; null: this was the last. */
+  /** Where the next page starts; null: there is none. */
   readonly next: Mark | null
 }
 
-/** Rows of a page. */
 export const PAGE = 500
-/** Characters of texts held at once. */
+/** Characters of texts in memory at once. */
 const MAX_BYTES = 4 * 1024 * 1024
-/** An endpoint written by a transaction that was under way when an event was recorded was not seen by it. No transaction lasts so long. */
+/** A transaction that records an event does not see an endpoint that another open transaction is adding. No transaction lasts this long. */
 export const SETTLED_MS: Millis = 60_000
 
 export const idsOf = (d: Dialect, name = 'ids'): SQL => sql`select v.id from ${d.records(name, { id: 'text' })} v`
@@ -45,13 +43,13 @@ export const nextMark = <T, Mark>(found: readonly T[], most: number, mark: (last
   found.length < most ? null : mark(found.at(-1)!)
 
 const readDoomed = statement(() => sql`select id from clients where status = 'deleted'`)
-/** Without what belongs to a deleted client: that is erased page by page, and hangs together no more. */
+/** Leaves out the rows of deleted clients: they are erased page by page and are no longer consistent. */
 export function* withoutDeletedClients<T extends { readonly clientId: string }>(found: readonly T[]): Script<readonly T[]> {
   const doomed = new Set((yield* rows<{ id: string }>(readDoomed())).map(({ id }) => id))
   return doomed.size === 0 ? found : found.filter(({ clientId }) => !doomed.has(clientId))
 }
 
-/** Texts of rows, some megabytes of them at a time. */
+/** Reads texts of rows, some megabytes at a time. */
 export function* inChunks(
   sized: readonly { readonly id: string; readonly bytes: number }[],
   read: (values: { ids: { id: string }[] }) => BoundStatement,
@@ -66,11 +64,11 @@ export function* inChunks(
   }
 }
 
-/** How long leases may have ended: who looks for them does so within that time. */
+/** How long a lease may have expired before a running node must have found it. */
 export interface LeaseGrace {
   readonly withinMs: Millis
 }
-/** Somebody who runs tasks was seen not longer ago than this: they say so every 20 s. */
+/** A node counts as running when it was seen within this time. Nodes report every 20 s. */
 const SEEN_MS: Millis = 60_000
 export const readSeen = statement(
   (d) => sql`select case when max(worker_seen_at) > ${d.now} - ${sql.raw(String(SEEN_MS))} then 1 else 0 end as served from queues`,
@@ -85,7 +83,7 @@ export interface LeasedRow {
   readonly leasedUntil: Millis | null
   readonly leasedBy: string | null
 }
-/** What holds for both kinds of leased work. */
+/** The rules that hold for tasks and deliveries. */
 export function judgeWork(kind: WorkKind, row: LeasedRow, at: Millis, served: boolean, { withinMs }: LeaseGrace): Violation[] {
   const it = `${kind === 'task' ? 'Task' : 'Delivery'} ${row.id}`
   const found: Violation[] = []

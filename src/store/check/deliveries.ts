@@ -53,7 +53,7 @@ interface CheckedAttempt {
   readonly outcome: string
 }
 
-/** Why an open delivery is open, as far as it says so itself. */
+/** Why a delivery is open, as far as its own row shows. */
 export type OpenReason = 'sending' | 'due' | 'retryBackoff' | 'retryAfter'
 export interface OpenDelivery {
   readonly endpointId: string
@@ -66,7 +66,7 @@ export interface DeliveryCheckPage extends CheckPage<string> {
   readonly expiredLeases: number
   readonly attempts: number
 }
-/** Deliveries made after the one called `after`, with their attempts. */
+/** Checks deliveries created after `after`, with their attempts. */
 export function* checkDeliveries(after: string, sweeps: LeaseGrace): Script<DeliveryCheckPage> {
   const at = yield* now()
   const found = yield* rows<CheckedDelivery>(readDeliveries({ after }))
@@ -163,7 +163,7 @@ function judgeAttempts({ id, state, tries, fence }: CheckedDelivery, attempts: r
     attempts.every((attempt) => attempt.fence <= fence),
     `has been claimed ${fence} times, and has an attempt under fence ${attempts.at(-1)?.fence}.`,
   )
-  // What is in flight has no attempt yet; what was canceled in flight may never get one. What was given back has one and no try.
+  // A delivery in flight has no attempt yet, and one canceled in flight may never get it. A released one has an attempt that counts no try.
   const inFlight = state === 'running' || state === 'canceled' ? 1 : 0
   const sent = attempts.filter(({ outcome }) => outcome !== 'expired').length
   must(sent >= tries - inFlight, `counts ${tries} tries, and has ${sent} attempts.`)

@@ -32,7 +32,7 @@ const readBodies = statement((d) => sql`select id, body as text from events wher
 const readTaskIds = statement((d) => sql`select id, client_id as "clientId" from tasks where id ${d.anyOf(idsOf(d))}`)
 const readTombstones = statement((d) => sql`select id from tombstones where id ${d.anyOf(idsOf(d))}`)
 
-/** Which of these tasks are there, and which were erased not long ago. */
+/** Which of these tasks exist, and which were erased within the last week. */
 export function* findTaskFates(
   ids: Iterable<string | null>,
 ): Script<{ readonly existing: ReadonlyMap<string, string>; readonly erased: ReadonlySet<string> }> {
@@ -49,7 +49,7 @@ const ENDS: ReadonlyMap<EventType, State> = new Map([
   ['task.failed', 'failed'],
   ['task.canceled', 'canceled'],
 ])
-/** Events made after the one called `after`, with their bytes. */
+/** Checks events created after `after`, with their bodies. */
 export function* checkEvents(after: string): Script<CheckPage<string>> {
   const found = yield* rows<CheckedEvent>(readEvents({ after }))
   const page = yield* withoutDeletedClients(found)

@@ -67,10 +67,10 @@ interface Label {
 export interface TaskCheckPage extends CheckPage<string> {
   readonly live: number
   readonly generations: number
-  /** Leases that have ended while nobody was there. */
+  /** Leases that expired while no node was running. */
   readonly expiredLeases: number
 }
-/** Tasks made after the one called `after`, with the events that end them and what these owe. */
+/** Checks tasks created after `after`, with their terminal events and the deliveries these owe. */
 export function* checkTasks(after: string, sweeps: LeaseGrace): Script<TaskCheckPage> {
   const at = yield* now()
   const found = yield* rows<CheckedTask>(readTasks({ after }))
@@ -95,7 +95,7 @@ export function* checkTasks(after: string, sweeps: LeaseGrace): Script<TaskCheck
     ...judgeEndings(task, endingsOf.get(task.id) ?? []),
     ...judge(task, endingsOf.get(task.id) ?? []),
   ])
-  // What has ended stands in its event's body, which is looked at too.
+  // The body of the terminal event has the values of an ended task, and is checked too.
   const live = page.filter(({ state }) => !isTerminal(state))
   yield* inChunks(live, readInputs, (id, text) => {
     if (!isJson(text)) violations.push({ check: 'rows', sentence: `The input of task ${id} is not JSON.` })
@@ -174,7 +174,7 @@ function judgeEndings(task: CheckedTask, endings: readonly Ending[]): Violation[
   return found
 }
 
-/** Who must be owed an ending: endpoints that have not changed since it was recorded say it themselves; of others nobody knows any more. */
+/** Which endpoints a terminal event is owed to. Only endpoints unchanged since it was recorded can tell. */
 function expected(
   listeners: readonly Endpoint[],
   owed: ReadonlySet<string>,

@@ -279,7 +279,7 @@ export function* reportProgress(
 // Cancel, redo, erase.
 
 export const readTask = statement((d) => sql`select ${taskColumns} from tasks where id = ${bind('id')} and client_id = ${clientMatches(d)}`)
-/** A client's own rows, or everybody's for the operator. */
+/** The client's own rows; all rows for the operator. */
 export const clientMatches = (d: Dialect): SQL =>
   d.name === 'postgres' ? sql`coalesce(${bind('clientId')}::text, client_id)` : sql`coalesce(${bind('clientId')}, client_id)`
 const readTombstone = statement(
@@ -296,13 +296,13 @@ const cancel = statement(
     where id ${d.anyOf(ids(d))} and client_id = ${clientMatches(d)} and (state = 'pending' or state = 'running' and cancel_requested_at is null)
     returning ${taskColumns}`,
 )
-/** Pending: canceled now. Running: asked to end; the first settlement wins. */
+/** A pending task is canceled now. A running one is asked to end; the first settlement wins. */
 export function* cancelTask(id: string, clientId: string | null, view: RenderContext): Script<TaskChange> {
   const [changed] = yield* cancelTasks([id], clientId, view)
   if (!changed) return yield* unchanged(id, clientId, (task) => task.state === 'canceled' || task.state === 'running')
   return { kind: 'changed', task: changed }
 }
-/** Those of the tasks that could be canceled, or asked to end. */
+/** The tasks that were canceled or asked to end. */
 export function* cancelTasks(chosen: readonly string[], clientId: string | null, view: RenderContext): Script<readonly Task[]> {
   const changed = yield* rows<Task>(cancel({ ids: chosen.map((id) => ({ id })), clientId }))
   yield* afterwards(
@@ -332,7 +332,7 @@ export function* retryEndedTask(id: string, clientId: string | null): Script<Tas
   if (redone === undefined) return yield* unchanged(id, clientId, () => false)
   return { kind: 'changed', task: (yield* first<Task>(readTask({ id, clientId })))! }
 }
-/** The ids of those of the tasks that begin anew. */
+/** The ids of the tasks that start a new generation. */
 export function* retryEndedTasks(chosen: readonly string[], clientId: string | null): Script<readonly string[]> {
   const redone = yield* rows<Pick<Task, 'id' | 'type' | 'clientId' | 'laneId' | 'updatedAt'> & { rank: Millis }>(
     redo({ ids: chosen.map((id) => ({ id })), clientId }),
@@ -353,7 +353,7 @@ const removeTask = statement(
   (d) =>
     sql`delete from tasks where id = ${bind('id')} and client_id = ${clientMatches(d)} and state in ('completed', 'failed', 'canceled') returning ${taskColumns}`,
 )
-// By the indexes of what ends a task and of the rest: no other begins with the task.
+// By the two indexes of events by task: no other index begins with the task.
 const eraseEvents = statement(
   (d) =>
     sql`update events set body = '' where id ${d.anyOf(sql`
@@ -372,7 +372,7 @@ const eraseLabels = statement(() => sql`delete from labels where task_id = ${bin
 const addTombstone = statement(
   (d) => sql`insert into tombstones (id, client_id, expires_at) values (${bind('id')}, ${bind('clientId')}, ${d.now} + ${bind('keepMs')})`,
 )
-/** Erases a task that ended: input, result, metadata and event bodies go, open deliveries are canceled, a tombstone stays. */
+/** Erases an ended task: input, result, metadata and event bodies go, open deliveries are canceled, a tombstone stays. */
 export function* eraseTask(id: string, clientId: string | null): Script<TaskChange> {
   const task = yield* first<Task>(removeTask({ id, clientId }))
   if (!task) return yield* unchanged(id, clientId, () => false)
@@ -387,7 +387,7 @@ export function* eraseTask(id: string, clientId: string | null): Script<TaskChan
   return { kind: 'changed', task }
 }
 
-// What the clock ends.
+// Overdue.
 
 const readOverdue = statement(
   (d) =>
@@ -417,7 +417,7 @@ export function* endOverdue(limit: number, graceMs: Millis, view: RenderContext)
       const fence = task.state === 'running' ? task.fence : fences.get(task.id)
       if (fence === undefined) return []
       const canceled = task.state === 'running' && task.cancelRequestedAt !== null
-      // The earlier of its times has passed; the later one perhaps not.
+      // The earlier of its times has passed; the later one may not have.
       const now = Math.min(task.deadlineAt ?? Infinity, (task.fence === 0 ? task.startBy : null) ?? Infinity)
       return [
         {
@@ -433,7 +433,7 @@ export function* endOverdue(limit: number, graceMs: Millis, view: RenderContext)
   return answers.filter(({ kind }) => kind === 'settled').length
 }
 
-/** Whether a task of that id was erased not long ago. */
+/** Whether a task of that id was erased within the last week. */
 export function* wasErased(id: string, clientId: string | null): Script<boolean> {
   return (yield* first(readTombstone({ id, clientId }))) !== null
 }
