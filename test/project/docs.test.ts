@@ -78,7 +78,8 @@ describe('the reference of errors', () => {
       'src/engine/run-try.ts',
       'src/engine/chores/reclaim.ts',
       'src/tasks/define.ts',
-      'src/store/scripts/tasks.ts',
+      'src/store/scripts/tasks/claim.ts',
+      'src/store/scripts/tasks/overdue.ts',
     ]
       .map(read)
       .join('\n')

@@ -3,7 +3,7 @@ import { type Endpoint, type EventType, isTerminal, type Json, type Millis, type
 import { isJson } from '../../core/stored-json.ts'
 import { bind, now, rows, runAll, type Script, sql, statement } from '../script.ts'
 import { readEndpointsOfClients, subscriptions, terminalFact } from '../scripts/outbox.ts'
-import { taskLaneOf } from '../scripts/tasks.ts'
+import { taskLaneOf } from '../scripts/tasks/rows.ts'
 import {
   type CheckPage,
   idRecords,

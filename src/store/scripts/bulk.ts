@@ -5,7 +5,7 @@ import { type BoundStatement, type Dialect, execute, query, rows, type Script, t
 import { loadCheckpoint, writeCheckpointCall } from './checkpoints.ts'
 import { isIn, scanTasks } from './lists.ts'
 import type { RenderContext } from './outbox.ts'
-import { cancelTasks, retryEndedTasks } from './tasks.ts'
+import { cancelTasks, retryEndedTasks } from './tasks/change.ts'
 
 /** Rows one page reads, matching or not. */
 const SCANNED = 2_000

@@ -24,7 +24,7 @@ import {
 import { recordHealth, updateEndpointStatuses } from './health.ts'
 import { addDeliveries, addEvents, maxTriesOf, type NewDelivery, type RenderContext } from './outbox.ts'
 import { settleVerifications } from './ownership.ts'
-import { clientMatches } from './tasks.ts'
+import { clientMatches } from './tasks/rows.ts'
 
 export const DELIVERY_QUEUE = 'delivery'
 

@@ -13,7 +13,7 @@ import { DELIVERY_QUEUE } from './deliveries.ts'
 import { updateProbing } from './health.ts'
 import { deliveryLaneOf, type RenderContext } from './outbox.ts'
 import { endVerification, startVerification } from './ownership.ts'
-import { clientMatches } from './tasks.ts'
+import { clientMatches } from './tasks/rows.ts'
 
 export const readEndpoint = statement(
   (d) =>

@@ -5,7 +5,7 @@ import { clientColumns, IS_LISTED, notifyAccess } from './clients.ts'
 import { removeEndpoint } from './endpoints.ts'
 import type { RenderContext } from './outbox.ts'
 import { deleteQuotas } from './quotas.ts'
-import { cancelTasks } from './tasks.ts'
+import { cancelTasks } from './tasks/change.ts'
 
 /** Rows one commit removes: endpoints, each with up to 10,000 canceled deliveries, and rows of every other kind. */
 const MAX_ENDPOINTS = 10

@@ -8,7 +8,7 @@ import { addTurns, turnsFor } from '../queue/run-queue.ts'
 import { findPausedTypes, queueOf } from '../queue/task-types.ts'
 import { type BoundStatement, bind, execute, first, type RecordColumns, rows, runAll, type Script, sql, statement } from '../script.ts'
 import type { RenderContext } from './outbox.ts'
-import { emitIfFollowed, taskLaneOf } from './tasks.ts'
+import { emitIfFollowed, taskLaneOf } from './tasks/rows.ts'
 
 /** How long an idempotency key is kept. */
 export const IDEMPOTENCY_MS: Millis = 86_400_000

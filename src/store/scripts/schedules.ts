@@ -6,7 +6,7 @@ import { bind, execute, first, now, query, type RecordColumns, rows, type Script
 import { lockClient } from './clients.ts'
 import { addTasks } from './intake.ts'
 import type { RenderContext } from './outbox.ts'
-import { clientMatches } from './tasks.ts'
+import { clientMatches } from './tasks/rows.ts'
 
 /** The channel that the next tick may have come nearer. */
 export const SCHEDULES_CHANNEL = 'schedule'
