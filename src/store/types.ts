@@ -305,7 +305,7 @@ export interface ProgressReport {
   readonly kind: 'settled'
   readonly value: Task
   /** `early`: nobody was told, for that was not asked or another report was told within the second; `nobody`: the task has no follower. */
-  readonly notified: 'told' | 'early' | 'nobody'
+  readonly notified: 'sent' | 'early' | 'nobody'
 }
 export interface Progress {
   readonly id: string

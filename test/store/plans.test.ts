@@ -223,7 +223,7 @@ describe.each(looks)(`with ${backlog} rows in the lanes of others, on %s, which 
     const task = await claimOne(store, {}, ['third.type'])
     const report = { ...task, progress: 10, message: null, notify: true }
     const first = await measure(() => reportProgress([report], view))
-    expect(first.answer).toMatchObject([{ notified: 'told' }])
+    expect(first.answer).toMatchObject([{ notified: 'sent' }])
     expectFew(first.visits)
     expectFew((await measure(() => reportProgress([report], view))).visits)
     expectFew((await measure(() => settleTasks([completed(task)], view))).visits)

@@ -162,10 +162,10 @@ export async function runChecks(
   const ids = [...debts.keys()]
   for (let i = 0; i < ids.length; i += OWED_ENDPOINTS_PAGE) {
     const some = ids.slice(i, i + OWED_ENDPOINTS_PAGE)
-    const creditors = new Map((await driver.read(places.findOwedEndpoints(some))).map((creditor) => [creditor.id, creditor]))
+    const owedEndpoints = new Map((await driver.read(places.findOwedEndpoints(some))).map((endpoint) => [endpoint.id, endpoint]))
     for (const endpointId of some) {
       const { reasons, ...debt } = debts.get(endpointId)!
-      const { url = null, hold = null } = creditors.get(endpointId) ?? {}
+      const { url = null, hold = null } = owedEndpoints.get(endpointId) ?? {}
       owed.push({ endpointId, ...debt, url, reasons: hold === null ? reasons : held(reasons, hold) })
     }
   }

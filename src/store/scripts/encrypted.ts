@@ -30,17 +30,17 @@ const known = places.map(([table, column, name]) => ({
 export function* findEncrypted(prefix: string, limit: number): Script<readonly EncryptedValue[]> {
   const found: EncryptedValue[] = []
   for (const { table, column, find } of known)
-    for (const { id, sealed } of yield* rows<{ id: string; sealed: string }>(find({ prefix, limit })))
-      found.push({ place: { table, id, column }, encrypted: sealed })
+    for (const { id, sealed: encrypted } of yield* rows<{ id: string; sealed: string }>(find({ prefix, limit })))
+      found.push({ place: { table, id, column }, encrypted })
   return found
 }
 
 /** Replaces each value unless it changed. */
 export function* replaceEncrypted(values: readonly (EncryptedValue & { readonly fresh: string })[]): Script<void> {
   yield* execute(
-    values.map(({ place, encrypted: sealed, fresh }): BoundStatement => {
+    values.map(({ place, encrypted, fresh }): BoundStatement => {
       const { replace } = known.find(({ table, column }) => table === place.table && column === place.column)!
-      return replace({ id: place.id, sealed, fresh })
+      return replace({ id: place.id, sealed: encrypted, fresh })
     }),
   )
 }

@@ -165,10 +165,10 @@ export function* emit(facts: readonly TaskFact[], view: RenderContext, slots: Le
     if (!terminal && owed.length === 0) continue
     const id = view.newId('event')
     const event = { id, type: fact.type, at: fact.at }
-    const shown = { publicUrl: view.publicUrl(), callbackStatus: null, retentionMs: view.retentionMs(fact.task.type) }
+    const context = { publicUrl: view.publicUrl(), callbackStatus: null, retentionMs: view.retentionMs(fact.task.type) }
     const task = sanitizeStored(fact.task)
     if (task !== fact.task) view.onCorruption(`Task ${task.id} holds what is not JSON: its events are written without it.`)
-    const full = taskDocumentJson(task, shown)
+    const full = taskDocumentJson(task, context)
     events.push({
       id,
       client_id: fact.task.clientId,
@@ -183,9 +183,9 @@ export function* emit(facts: readonly TaskFact[], view: RenderContext, slots: Le
     })
     for (const { endpoint: listener, callback, wantsProgress } of owed) {
       if (wantsProgress && fact.type !== 'task.created') newer.push({ task_id: fact.task.id, endpoint_id: listener.id })
-      const data = listener.payload === 'thin' ? taskDocumentJson(task, { ...shown, thin: true }) : full
+      const data = listener.payload === 'thin' ? taskDocumentJson(task, { ...context, thin: true }) : full
       const { id: subject, revision: sequence, traceparent, tracestate } = fact.task
-      const source = { source: shown.publicUrl, subject, sequence, traceparent, tracestate }
+      const source = { source: context.publicUrl, subject, sequence, traceparent, tracestate }
       const schedule = callback.retrySchedule ? JSON.stringify(callback.retrySchedule) : listener.retrySchedule
       deliveries.push({
         id: view.newId('delivery'),

@@ -37,8 +37,7 @@ export function* startVerification(endpoint: Endpoint, view: RenderContext): Scr
   const expiresAt = at + VALID_MS
   const challenge = endpoint.verification === 'challenge' ? view.newChallenge() : null
   const event = { id: view.newId('event'), type: TYPE, at } as const
-  const data = (shown: string | null): Json =>
-    JSON.stringify({ endpointId, challenge: shown, expiresAt: new Date(expiresAt).toISOString() })
+  const data = (challenge: string | null): Json => JSON.stringify({ endpointId, challenge, expiresAt: new Date(expiresAt).toISOString() })
   const envelope = { ...event, source: view.publicUrl(), subject: endpointId, sequence: null }
   const bytes = endpoint.format === 'cloudevents' ? cloudEventJson(envelope, data(challenge)) : envelopeJson(event, data(challenge))
   const facts = { client_id: clientId, endpoint_id: endpointId, task_id: null, created_at: at }

@@ -9,7 +9,7 @@ export const TOMBSTONE_MS: Millis = 7 * 86_400_000
 const ids = (d: Dialect, name: string) => sql`select v.id from ${d.records(name, { id: 'text' })} v`
 
 // Tasks are read in the order of their ids, which is that of their creation: this needs no index of its own.
-const walk = statement(
+const readNextTasks = statement(
   () =>
     sql`select id, type, state, finished_at as "finishedAt", created_at as "createdAt" from tasks where id > ${bind('after')} order by id limit ${bind('limit')}`,
 )
@@ -81,7 +81,9 @@ function* bounded<T extends { readonly id: string }>(of: readonly T[]): Script<r
  */
 export function* pruneTasks(after: string, limit: number, keepMs: (type: string) => Millis, leastMs: Millis): Script<PrunedPage> {
   const at = yield* now()
-  const seen = yield* rows<{ id: string; type: string; state: State; finishedAt: Millis | null; createdAt: Millis }>(walk({ after, limit }))
+  const seen = yield* rows<{ id: string; type: string; state: State; finishedAt: Millis | null; createdAt: Millis }>(
+    readNextTasks({ after, limit }),
+  )
   const due = seen.filter(({ type, state, finishedAt }) => isTerminal(state) && finishedAt !== null && finishedAt + keepMs(type) <= at)
   const last = seen.at(-1)
   const behind = seen.length === limit && last && last.createdAt + leastMs <= at ? last.id : null
@@ -162,12 +164,12 @@ export function* pruneExpired(limit: number): Script<boolean> {
   const at = yield* now()
   const keys = yield* rows(forgetKeys({ now: at, limit }))
   const over = yield* rows<{ id: string }>(readExpiredTombstones({ now: at, limit }))
-  const stones = over.length === 0 ? over : yield* bounded(over)
-  if (stones.length > 0) {
-    yield* removeTraces(stones)
-    yield* execute([removeTombstones({ ids: stones.map(({ id }) => ({ id })) })])
+  const removable = over.length === 0 ? over : yield* bounded(over)
+  if (removable.length > 0) {
+    yield* removeTraces(removable)
+    yield* execute([removeTombstones({ ids: removable.map(({ id }) => ({ id })) })])
   }
-  return keys.length === limit || over.length === limit || stones.length < over.length
+  return keys.length === limit || over.length === limit || removable.length < over.length
 }
 
 // Lanes of concurrency keys that are no longer used.

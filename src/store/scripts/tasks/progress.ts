@@ -43,7 +43,7 @@ function* emitProgress(tasks: readonly Task[], view: RenderContext): Script<Read
     followed.filter(({ id }) => !early.has(id)).map((task) => ({ task, type: 'task.progress', at: task.updatedAt })),
     view,
   )
-  return new Map(followed.map(({ id }) => [id, early.has(id) ? 'early' : 'told']))
+  return new Map(followed.map(({ id }) => [id, early.has(id) ? 'early' : 'sent']))
 }
 /** Reports of running tasks, the last one of each. Progress never falls within one try. */
 export function* reportProgress(

@@ -29,12 +29,12 @@ export function* emitIfFollowed(
   news: readonly { tasks: readonly Task[]; type: 'task.created' | 'task.started' }[],
   view: RenderContext,
 ): Script<void> {
-  const heard = news.flatMap(({ tasks, type }) =>
+  const followed = news.flatMap(({ tasks, type }) =>
     tasks.filter((task) => task.callback !== null).map((task): TaskFact => ({ task, type, at: task.updatedAt })),
   )
-  const clients = yield* followers(heard.map(({ task }) => task))
+  const clients = yield* followers(followed.map(({ task }) => task))
   yield* emit(
-    heard.filter(({ task }) => clients.has(task.clientId)),
+    followed.filter(({ task }) => clients.has(task.clientId)),
     view,
   )
 }

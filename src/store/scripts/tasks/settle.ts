@@ -75,15 +75,15 @@ export function* settleTasks(
   const started = yield* afterwards(won, view, slots)
   // A cancel raised the fence.
   const held = byLease(won.map((task) => ({ id: task.id, fence: task.state === 'canceled' ? task.fence - 1 : task.fence, task })))
-  const told: Parameters<typeof recordEndedLeases>[0][number][] = []
+  const endedByHolder: Parameters<typeof recordEndedLeases>[0][number][] = []
   const answers = settlements.map((settlement): SettleResult<Task> => {
     const lease = leaseKey(settlement)
     const value = held.get(lease)?.task
     if (!held.delete(lease)) return { kind: 'stale' }
     const { id, fence, endedAs: as } = settlement
-    if (as !== undefined && value!.state !== 'completed') told.push({ id, fence, clientId: value!.clientId, endedAs: as })
+    if (as !== undefined && value!.state !== 'completed') endedByHolder.push({ id, fence, clientId: value!.clientId, endedAs: as })
     return { kind: 'settled', value: value! }
   })
-  yield* recordEndedLeases(told)
+  yield* recordEndedLeases(endedByHolder)
   return { answers, started }
 }
