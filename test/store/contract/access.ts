@@ -14,10 +14,10 @@ const MINUTE = 60_000
 const DAY = 86_400_000
 
 /** The new key; null: there is none. */
-const valueOf = (result: AddKeyResult): ApiKey | null => (result.kind === 'added' ? result.value : null)
-const storeKey = async (store: Store, key: NewKey) => valueOf(await store.access.addKey({ key, max: 1_000 }))
+const keyIn = (result: AddKeyResult): ApiKey | null => (result.kind === 'added' ? result.value : null)
+const storeKey = async (store: Store, key: NewKey) => keyIn(await store.access.addKey({ key, max: 1_000 }))
 const rotateKey = async (store: Store, rotation: Omit<KeyRotation, 'max'> & { by?: Author }) =>
-  valueOf(await store.access.rotateKey({ max: 1_000, ...rotation }))
+  keyIn(await store.access.rotateKey({ max: 1_000, ...rotation }))
 
 async function addKey(store: Store, clientId: string | null, given: Partial<NewKey> = {}) {
   const { key, hash, hint } = generateApiKey(clock)
