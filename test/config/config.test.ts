@@ -305,7 +305,7 @@ describe('the secrets of development', () => {
   test('a folder that cannot be made is told in a sentence', () => {
     writeFileSync(join(folder, 'data'), 'a file where the folder should be')
     expect(() => loadDevelopmentSecrets(config(), systemClock())).toThrow(
-      /cannot be kept .*make its folder writable, or set RINGBACK_MASTER_KEY/,
+      /cannot be stored .*make its folder writable, or set RINGBACK_MASTER_KEY/,
     )
   })
 
