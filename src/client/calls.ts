@@ -1,5 +1,5 @@
 /** One request and its answer: how it is sent, when it is sent again, and what its failures are called. */
-import type { ErrorCode, Fault } from '../core/errors.ts'
+import type { ErrorCode, Fault } from '../core/documents.ts'
 import { RingbackClientError } from './errors.ts'
 import type { ClientClock, ClientOptions } from './types.ts'
 

@@ -1,6 +1,5 @@
 /** What the client throws. */
-import type { ErrorCode, Fault } from '../core/errors.ts'
-import type { Task } from './types.ts'
+import type { ErrorCode, Fault, TaskDocument as Task } from '../core/documents.ts'
 
 /** What the server refused, or why there is no answer of it. `message` is a sentence. */
 export class RingbackClientError extends Error {

@@ -6,10 +6,11 @@
  * Nobody asks beforehand what works: each way is tried, and left for the next one for as long as this task is followed. That streams do not
  * come through is remembered for a while, for what is followed next.
  */
+import type { TaskDocument as Task } from '../core/documents.ts'
 import { ANSWER_MS, backOff, type Calls, isWorthRepeating, retryAfter } from './calls.ts'
 import { RingbackClientError } from './errors.ts'
 import { openStream, Unstreamable } from './stream.ts'
-import type { FollowOptions, Task, WaitOptions } from './types.ts'
+import type { FollowOptions, WaitOptions } from './types.ts'
 
 /** Tries in a row without an answer: about two minutes, as long as a restart may take. */
 const MAX_BLIND_TRIES = 12

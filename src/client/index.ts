@@ -3,46 +3,42 @@
  *
  * Typed by the task types of the server: `createClient<typeof tasks>({ url, key })`. `docs/how-to/follow-a-task.md` tells the rest.
  */
+import type { NewEndpoint, TaskDocument as Task } from '../core/documents.ts'
 import { createCalls } from './calls.ts'
 import { TaskFailed } from './errors.ts'
 import { createFollower, taskPath } from './follow.ts'
 import type {
   AnyTask,
   CallOptions,
-  Client,
   ClientOptions,
   FollowOptions,
   Keyed,
-  NewEndpoint,
+  RingbackClient,
   SubmitOptions,
-  Task,
   TaskQuery,
   WaitOptions,
 } from './types.ts'
 
+export type { EndpointDocument as Endpoint, NewEndpoint, TaskDocument as Task, TaskStatus } from '../core/documents.ts'
 export { RingbackClientError, TaskFailed } from './errors.ts'
 export type {
   BatchItem,
-  Client,
   ClientClock,
   ClientOptions,
   Ended,
-  Endpoint,
   FollowOptions,
   InputOf,
-  NewEndpoint,
   ResultOf,
+  RingbackClient as Client,
   SomeTask,
   SubmitOptions,
-  Task,
   TaskQuery,
-  TaskStatus,
   TypeName,
   WaitOptions,
 } from './types.ts'
 
 /** Throws a TypeError for a URL or a key that cannot be one. Nothing is sent. */
-export function createClient<const Types extends object = readonly AnyTask[]>(options: ClientOptions): Client<Types> {
+export function createClient<const Types extends object = readonly AnyTask[]>(options: ClientOptions): RingbackClient<Types> {
   const calls = createCalls(options)
   const { request } = calls
   const read = async (path: string, { signal }: CallOptions = {}): Promise<unknown> =>
@@ -99,7 +95,7 @@ export function createClient<const Types extends object = readonly AnyTask[]>(op
     },
   }
   // What the server answers is typed by its contract; it is not checked again here.
-  return client as unknown as Client<Types>
+  return client as unknown as RingbackClient<Types>
 }
 
 function taskQuery({ status, metadata = {}, pageSize, ...rest }: Omit<TaskQuery, 'signal'>): URLSearchParams {

@@ -1,8 +1,8 @@
 /** One stream of server-sent events: the task as each frame shows it. */
 import { createParser } from 'eventsource-parser'
+import type { TaskDocument as Task } from '../core/documents.ts'
 import { answerOf, type Calls } from './calls.ts'
 import { RingbackClientError } from './errors.ts'
-import type { Task } from './types.ts'
 
 /** Within this the first frame of a new stream is here, or something holds it back. */
 const FIRST_FRAME_MS = 5_000

@@ -1,5 +1,5 @@
 /** What is answered to whatever arrives at the address of an endpoint: bytes and headers in, status, headers and body out. */
-import type { WebhookEvent } from './event.ts'
+import type { EventDocument } from '../core/documents.ts'
 import type { SeenIds } from './seen.ts'
 import { bytesOf, headerOf, type RawWebhook, type Verify, type Webhook, WebhookVerificationError } from './verify.ts'
 
@@ -160,7 +160,7 @@ function handshake({ headers }: RawRequest, allowed: string, rate: number | unde
 
 const allowedMethods = (allowOrigin: string | undefined): string => (allowOrigin === undefined ? 'POST' : 'POST, OPTIONS')
 
-const isChallenge = (webhook: Webhook): webhook is Extract<WebhookEvent, { readonly type: 'endpoint.verification' }> & Webhook =>
+const isChallenge = (webhook: Webhook): webhook is Extract<EventDocument, { readonly type: 'endpoint.verification' }> & Webhook =>
   webhook.type === 'endpoint.verification'
 
 function problem(status: number, title: string, detail?: string, headers?: Readonly<Record<string, string>>): Reply {

@@ -15,9 +15,9 @@ import {
 import { type AnswererOptions, createAnswerer, type RawRequest, type Reply, type WebhookHandler } from './answer.ts'
 import { createVerifier, RAW, type RawWebhook, type VerifierOptions, type Webhook, wallOf } from './verify.ts'
 
+export type { ChallengeData, EventDocument as WebhookEvent, TaskDocument as TaskData } from '../core/documents.ts'
 export type { FastifyReply, FastifyRequest, NodeRequest, NodeResponse } from './adapters.ts'
 export type { HandledWebhook, RawRequest, Reply, WebhookHandler } from './answer.ts'
-export type { ChallengeData, TaskData, WebhookEvent } from './event.ts'
 export { type Claim, memorySeen, type SeenIds, type SqlQuery, sqlSeen } from './seen.ts'
 export {
   type RawWebhook,

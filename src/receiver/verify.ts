@@ -10,11 +10,10 @@ import {
   type JSONWebKeySet,
   type JWSHeaderParameters,
 } from 'jose'
-import { type Clock, systemClock } from '../core/clock.ts'
-import type { WebhookEvent } from './event.ts'
+import type { EventDocument } from '../core/documents.ts'
 
 /** A webhook whose signature holds. */
-export type Webhook = WebhookEvent & {
+export type Webhook = EventDocument & {
   /** Which attempt this is, from 1. Informational: the header it comes from is not signed. */
   readonly attempt: number | null
   /** The key that signed it. */
@@ -54,6 +53,11 @@ export interface RawWebhook {
   readonly body: Uint8Array | string
 }
 
+/** Epoch milliseconds, as the wall clock has them. */
+export interface WallClock {
+  wall(): number
+}
+
 export interface VerifierOptions {
   /** The server's public URL, a constant of your configuration. */
   readonly issuer: string
@@ -68,7 +72,7 @@ export interface VerifierOptions {
   readonly jwks?: JSONWebKeySet
   /** How far the signer's clock and this one may be apart. Default: 300. */
   readonly toleranceSeconds?: number
-  readonly clock?: Pick<Clock, 'wall'>
+  readonly clock?: WallClock
 }
 
 /** The webhook, or a {@link WebhookVerificationError}. Any other error: it could not be judged. */
@@ -124,7 +128,7 @@ export async function verifyStandardWebhook(
   secret: string | readonly string[],
   webhook: RawWebhook,
   options: Pick<VerifierOptions, 'toleranceSeconds' | 'clock'> = {},
-): Promise<WebhookEvent> {
+): Promise<EventDocument> {
   const body = bytesOf(webhook.body)
   const id = required(webhook.headers, 'webhook-id')
   const timestamp = required(webhook.headers, 'webhook-timestamp')
@@ -216,7 +220,7 @@ function fresh(atSeconds: unknown, now: number, tolerance: number): void {
 }
 
 /** The event in the body: our own envelope, or a CloudEvents 1.0 one. */
-function eventIn(body: Uint8Array, id: unknown): WebhookEvent {
+function eventIn(body: Uint8Array, id: unknown): EventDocument {
   let event: unknown
   try {
     event = JSON.parse(new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(body))
@@ -229,7 +233,7 @@ function eventIn(body: Uint8Array, id: unknown): WebhookEvent {
     throw refusal('malformed', 'The body is signed, but it is no event: it must be an object with id, type and timestamp.')
   }
   if (bodyId !== id) throw refusal('malformed', `The signed id is ${quote(id)}, but the body says ${quote(bodyId)}.`)
-  return { id: bodyId, type, timestamp: at, data } as WebhookEvent
+  return { id: bodyId, type, timestamp: at, data } as EventDocument
 }
 
 /** Throws a TypeError that says what to give, when it is given something that was parsed. */
@@ -268,10 +272,10 @@ function fromBase64(text: string): Uint8Array<ArrayBuffer> | null {
   }
 }
 
-export function wallOf({ clock }: { readonly clock?: Pick<Clock, 'wall'> }): () => number {
-  const it = clock ?? systemClock()
-  return () => it.wall()
-}
+export const wallOf =
+  ({ clock }: Pick<VerifierOptions, 'clock'>): (() => number) =>
+  () =>
+    clock ? clock.wall() : Date.now()
 
 function toleranceOf({ toleranceSeconds = TOLERANCE_SECONDS }: { readonly toleranceSeconds?: number }): number {
   if (Number.isFinite(toleranceSeconds) && toleranceSeconds >= 0) return toleranceSeconds

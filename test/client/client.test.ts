@@ -19,7 +19,8 @@ import {
   TaskFailed,
   type TypeName,
 } from '../../src/client/index.ts'
-import type * as shapes from '../../src/http/shapes/index.ts'
+import type * as endpointShapes from '../../src/http/shapes/endpoints.ts'
+import type * as taskShapes from '../../src/http/shapes/tasks.ts'
 import { createRingback, defineTask, Permanent, type Ringback } from '../../src/index.ts'
 import { freshSqlite } from '../support/databases.ts'
 
@@ -553,13 +554,13 @@ describe('types', () => {
   })
 
   test('are those of the API', () => {
-    expectTypeOf<z.output<typeof shapes.task>>().toExtend<Task>()
-    expectTypeOf<keyof Task>().toEqualTypeOf<keyof z.output<typeof shapes.task>>()
-    expectTypeOf<z.output<typeof shapes.endpoint>>().toExtend<Endpoint>()
-    expectTypeOf<keyof Endpoint>().toEqualTypeOf<keyof z.output<typeof shapes.endpoint>>()
-    expectTypeOf<keyof NewEndpoint>().toEqualTypeOf<keyof z.output<typeof shapes.createEndpoint>>()
+    expectTypeOf<z.output<typeof taskShapes.task>>().toExtend<Task>()
+    expectTypeOf<keyof Task>().toEqualTypeOf<keyof z.output<typeof taskShapes.task>>()
+    expectTypeOf<z.output<typeof endpointShapes.endpoint>>().toExtend<Endpoint>()
+    expectTypeOf<keyof Endpoint>().toEqualTypeOf<keyof z.output<typeof endpointShapes.endpoint>>()
+    expectTypeOf<keyof NewEndpoint>().toEqualTypeOf<keyof z.output<typeof endpointShapes.createEndpoint>>()
     expectTypeOf<Exclude<keyof SubmitOptions, 'signal' | 'idempotencyKey'> | 'type' | 'input'>().toEqualTypeOf<
-      keyof z.output<typeof shapes.createTask>
+      keyof z.output<typeof taskShapes.createTask>
     >()
   })
 })

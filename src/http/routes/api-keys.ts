@@ -6,7 +6,7 @@ import { type ApiKey, type Client, clientScopes, type Millis } from '../../core/
 import { type AppContext, empty, idParam, jsonReply, notFound, OPERATOR, toTimestamp, toTimestampOrNull } from '../context.ts'
 import { type ApiReply, invalid } from '../request/problem.ts'
 import { type ApiCall, type Route, route } from '../request/route.ts'
-import * as shapes from '../shapes/index.ts'
+import * as shapes from '../shapes/access.ts'
 import { findClient } from './clients.ts'
 
 export function apiKeyRoutes(context: AppContext): Route[] {

@@ -2,7 +2,7 @@
 import type { AuditEntry } from '../../core/model.ts'
 import { type AppContext, boundTo, defined, OPERATOR, pageReply, startPosition, toTimestamp } from '../context.ts'
 import { type Route, route } from '../request/route.ts'
-import * as shapes from '../shapes/index.ts'
+import * as shapes from '../shapes/access.ts'
 
 export function auditRoute(context: AppContext): Route {
   return route(

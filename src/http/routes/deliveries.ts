@@ -21,7 +21,7 @@ import {
 } from '../context.ts'
 import { type ApiReply, invalid } from '../request/problem.ts'
 import { type ApiCall, type Route, route } from '../request/route.ts'
-import * as shapes from '../shapes/index.ts'
+import * as shapes from '../shapes/deliveries.ts'
 import { replayRoute } from './replay.ts'
 
 export function deliveryRoutes(context: AppContext): Route[] {

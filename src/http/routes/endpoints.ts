@@ -9,7 +9,9 @@ import { type AppContext, boundTo, clientOf, empty, listOwner, notFound, pageRep
 import { noneMatch } from '../request/headers.ts'
 import { type ApiReply, invalid } from '../request/problem.ts'
 import { type ApiCall, type Route, route } from '../request/route.ts'
-import * as shapes from '../shapes/index.ts'
+import * as deliveryShapes from '../shapes/deliveries.ts'
+import * as shapes from '../shapes/endpoints.ts'
+import * as fields from '../shapes/fields.ts'
 import { deliveryReply } from './deliveries.ts'
 import {
   change,
@@ -152,7 +154,7 @@ function keeping(context: AppContext): Route[] {
         summary: 'List endpoints',
         description: 'Oldest first, without secrets. The operator sees those of every client.',
         scope: 'endpoints:read',
-        query: shapes.ownedPageQuery,
+        query: fields.ownedPageQuery,
         answers: { 200: { description: 'A page of endpoints.', schema: shapes.endpointList, headers: ['Link'] } },
         refusals: ['invalid_cursor'],
       },
@@ -306,10 +308,10 @@ function switching(context: AppContext): Route[] {
         name: 'pingEndpoint',
         summary: 'Send an endpoint.ping, one attempt',
         description: 'With `wait` it answers the delivery once it was attempted: status, outcome, timings.',
-        query: shapes.waitQuery,
+        query: fields.waitQuery,
         answers: {
-          200: { description: 'The delivery, attempted.', schema: shapes.delivery },
-          202: { description: 'The delivery, not attempted yet.', schema: shapes.delivery, headers: ['Location'] },
+          200: { description: 'The delivery, attempted.', schema: deliveryShapes.delivery },
+          202: { description: 'The delivery, not attempted yet.', schema: deliveryShapes.delivery, headers: ['Location'] },
         },
         refusals: ['endpoint_not_verified'],
       },

@@ -22,7 +22,9 @@ import {
 import { checkIfMatch, matches } from '../request/headers.ts'
 import { type ApiReply, invalid } from '../request/problem.ts'
 import { type ApiCall, check, type Route, route } from '../request/route.ts'
-import * as shapes from '../shapes/index.ts'
+import * as fields from '../shapes/fields.ts'
+import * as shapes from '../shapes/schedules.ts'
+import * as taskShapes from '../shapes/tasks.ts'
 import { type CallbackBody, checkInput, inputText, planCallback, typeNamed } from './create-tasks.ts'
 
 const DEFAULT_ZONE = 'UTC'
@@ -63,7 +65,7 @@ export function scheduleRoutes(context: AppContext): Route[] {
         summary: 'List schedules',
         description: 'Oldest first. The operator sees those of every client.',
         scope: 'tasks:read',
-        query: shapes.ownedPageQuery,
+        query: fields.ownedPageQuery,
         answers: { 200: { description: 'A page of schedules.', schema: shapes.scheduleList, headers: ['Link'] } },
         refusals: ['invalid_cursor'],
       },
@@ -275,7 +277,7 @@ function mergeMetadata(known: Json, patch: Record<string, string | null> | null)
 }
 
 async function mergeCallback(context: AppContext, schedule: Schedule, known: Json | null, patch: object): Promise<Json> {
-  const merged = check(shapes.createCallback, mergePatch(JSON.parse(known ?? '{}'), patch), '#/callback') as CallbackBody
+  const merged = check(taskShapes.createCallback, mergePatch(JSON.parse(known ?? '{}'), patch), '#/callback') as CallbackBody
   return planCallback(context, schedule.clientId, merged, '#')
 }
 

@@ -4,8 +4,8 @@
  */
 import { z } from '@hono/zod-openapi'
 import type { State } from '../../core/model.ts'
-import { clientId, cursor, id, instant, limit, listOf, pageOf, text, time, timeOrNull } from './common.ts'
 import { EVENT_TYPES } from './events.ts'
+import { clientId, cursor, id, instant, limit, listOf, pageOf, text, time, timeOrNull } from './fields.ts'
 
 export const DELIVERY_STATUSES = ['pending', 'sending', 'delivered', 'failed', 'canceled'] as const
 type DeliveryStatus = (typeof DELIVERY_STATUSES)[number]

@@ -1,8 +1,8 @@
 /** The shapes of endpoints: where a client’s webhooks go, and how. */
 import { z } from '@hono/zod-openapi'
 import { taskEventTypes } from '../../core/model.ts'
-import { id, pageOf, text, time, timeOrNull } from './common.ts'
 import { DISABLED_REASONS } from './events.ts'
+import { id, pageOf, text, time, timeOrNull } from './fields.ts'
 import { retrySchedule } from './tasks.ts'
 
 const ENDPOINT_STATUSES = ['disabled', 'pendingVerification', 'paused', 'active'] as const

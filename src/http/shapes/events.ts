@@ -1,7 +1,7 @@
 /** The shapes of events: what webhooks carry, the feed lists and a stream sends. */
 import { z } from '@hono/zod-openapi'
 import { type DisabledReason, endpointEventTypes, taskEventTypes } from '../../core/model.ts'
-import { clientId, cursor, id, listOf, pageOf, present, time, wait, wholeNumber } from './common.ts'
+import { clientId, cursor, id, listOf, pageOf, present, time, wait, wholeNumber } from './fields.ts'
 import { task } from './tasks.ts'
 
 export const EVENT_TYPES = [...taskEventTypes, ...endpointEventTypes] as const

@@ -1,7 +1,7 @@
 /** The shapes of tasks that recur. */
 import { z } from '@hono/zod-openapi'
 import { MAX_PATTERN_LENGTH } from '../../core/cron.ts'
-import { id, pageOf, present, text, time, timeOrNull } from './common.ts'
+import { id, pageOf, present, text, time, timeOrNull } from './fields.ts'
 import { createCallback, createTask, metadata, retrySchedule } from './tasks.ts'
 
 const cron = text(MAX_PATTERN_LENGTH, 1).openapi({

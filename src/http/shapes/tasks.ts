@@ -2,7 +2,7 @@
 import { z } from '@hono/zod-openapi'
 import { taskEventTypes } from '../../core/model.ts'
 import { DEEPEST } from '../request/json.ts'
-import { clientId, cursor, id, instant, LONGEST_DELAY_SECONDS, limit, listOf, pageOf, present, text, time, timeOrNull } from './common.ts'
+import { clientId, cursor, id, instant, LONGEST_DELAY_SECONDS, limit, listOf, pageOf, present, text, time, timeOrNull } from './fields.ts'
 
 export const TASK_STATUSES = ['pending', 'running', 'completed', 'failed', 'canceled'] as const
 const WAITING_FOR = ['runAt', 'retryBackoff', 'limit', 'noWorker', 'paused'] as const

@@ -1,6 +1,6 @@
 /** The shapes of what programs say that run tasks over HTTP. */
 import { z } from '@hono/zod-openapi'
-import { id, LONGEST_DELAY_SECONDS, present, text, time, timeOrNull } from './common.ts'
+import { id, LONGEST_DELAY_SECONDS, present, text, time, timeOrNull } from './fields.ts'
 import { TASK_STATUSES } from './tasks.ts'
 
 /** Names of task types. */
