@@ -258,7 +258,8 @@ export interface NewEndpoint extends Optional<EndpointOptions> {
 export const taskEventTypes = ['task.created', 'task.started', 'task.progress', 'task.completed', 'task.failed', 'task.canceled'] as const
 export type TaskEventType = (typeof taskEventTypes)[number]
 export const endpointEventTypes = ['endpoint.verification', 'endpoint.ping', 'endpoint.failing', 'endpoint.disabled'] as const
-export type EventType = TaskEventType | (typeof endpointEventTypes)[number]
+export const eventTypes = [...taskEventTypes, ...endpointEventTypes] as const
+export type EventType = (typeof eventTypes)[number]
 
 /** Answer 200 with `{"challenge": data.challenge}` to prove that the endpoint is yours. */
 export interface ChallengeData {

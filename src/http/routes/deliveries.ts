@@ -1,5 +1,6 @@
 /** The delivery routes: what was sent, what came back, and sending it again. */
 
+import type { DeliveryDocument } from '../../core/documents.ts'
 import { RingbackError } from '../../core/errors.ts'
 import { newId } from '../../core/id.ts'
 import { type Attempt, type Delivery, type Endpoint, endpointStatus, type Millis, type Timings } from '../../core/model.ts'
@@ -106,7 +107,7 @@ async function listDeliveries(context: AppContext, call: ApiCall, query: shapes.
     clientId: owner,
     limit,
     after: await startPosition(context, bound, cursor),
-    ...(status && { states: status.map(shapes.stateShownAs) }),
+    ...(status && { states: status.map(shapes.stateOfStatus) }),
   }
   const page = await context.store.deliveries.list(asked)
   const shown = await showDeliveries(context, call, page.items)
@@ -151,7 +152,7 @@ function shownDelivery(
     taskId: delivery.taskId,
     endpointId: delivery.endpointId,
     url: delivery.url ?? endpoint?.url ?? null,
-    status: shapes.shownState(delivery.state),
+    status: shapes.deliveryStatusOf(delivery.state),
     tries: delivery.tries,
     maxTries: delivery.maxTries,
     nextAttemptAt: toTimestampOrNull(waits.until),
@@ -172,16 +173,7 @@ const isPast = ({ fence }: Attempt, delivery: Delivery): boolean =>
   delivery.state === 'running' ? fence < delivery.fence : fence <= delivery.fence
 
 interface DeliveryWait {
-  readonly for:
-    | 'endpointDisabled'
-    | 'endpointUnverified'
-    | 'endpointPaused'
-    | 'retryAfter'
-    | 'retryBackoff'
-    | 'breaker'
-    | 'rate'
-    | 'inFlight'
-    | null
+  readonly for: DeliveryDocument['waitingFor']
   /** Null: not before others make room, or end a hold. */
   readonly until: Millis | null
 }

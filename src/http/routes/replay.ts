@@ -56,7 +56,7 @@ async function plan(context: AppContext, clientId: string, body: shapes.Replay):
     since: since === null ? null : new Date(since).toISOString(),
     until: new Date(Math.min(until ?? now, now)).toISOString(),
     asOf: new Date(now).toISOString(),
-    states: [...new Set(statuses ?? ENDED)].map(shapes.stateShownAs),
+    states: [...new Set(statuses ?? ENDED)].map(shapes.stateOfStatus),
     eventTypes: eventTypes ? ([...new Set(eventTypes)] as EventType[]) : null,
   }
 }

@@ -328,7 +328,7 @@ function rawRoute(member: 'input' | 'result', find: (call: ApiCall) => Promise<T
   )
 }
 
-async function listTasks(context: AppContext, call: ApiCall, query: shapes.TaskListQuery): Promise<ApiReply> {
+async function listTasks(context: AppContext, call: ApiCall, query: shapes.ListTasksQuery): Promise<ApiReply> {
   const { limit, cursor, order, clientId, status, metadata, ...rest } = query
   const same = defined(rest)
   const owner = listOwner(call.caller, clientId)

@@ -1,7 +1,7 @@
-/** The shapes of what programs say that run tasks over HTTP. */
+/** Schemas of workers, which claim and run tasks over HTTP. */
 import { z } from '@hono/zod-openapi'
-import { id, LONGEST_DELAY_SECONDS, present, text, time, timeOrNull } from './fields.ts'
-import { TASK_STATUSES } from './tasks.ts'
+import { taskStatuses } from '../../core/documents.ts'
+import { id, MAX_DELAY_SECONDS, present, text, time, timeOrNull } from './fields.ts'
 
 /** Names of task types. */
 export const typeNames = z.array(text(128, 1)).min(1).max(100)
@@ -76,7 +76,7 @@ export const failTask = z
       details: z.unknown().optional(),
     }),
     retryable: z.boolean().nullish().openapi({ description: 'true when left out.' }),
-    retryAfterSeconds: z.number().min(0).max(LONGEST_DELAY_SECONDS).nullish(),
+    retryAfterSeconds: z.number().min(0).max(MAX_DELAY_SECONDS).nullish(),
   })
   .openapi('FailTask')
 export const releaseTask = z
@@ -85,7 +85,7 @@ export const releaseTask = z
     delaySeconds: z
       .number()
       .min(0)
-      .max(LONGEST_DELAY_SECONDS)
+      .max(MAX_DELAY_SECONDS)
       .nullish()
       .openapi({ description: 'How long the task waits at least; at once when left out.' }),
   })
@@ -100,5 +100,5 @@ export const leaseKept = z
   })
   .openapi('LeaseKept')
 export const leaseEnded = z
-  .strictObject({ status: z.enum(TASK_STATUSES).openapi({ description: 'Of the task now.' }) })
+  .strictObject({ status: z.enum(taskStatuses).openapi({ description: 'Of the task now.' }) })
   .openapi('LeaseEnded')
