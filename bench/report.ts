@@ -354,7 +354,9 @@ function cautions({ rounds, quick }: Results): string[] {
         ]
       : []),
     ...(replaced.length > 0
-      ? [`Repeated because of other processes, keeping the least disturbed repetition (results.json holds the discarded figures): ${named(replaced)}.`]
+      ? [
+          `Repeated because of other processes, keeping the least disturbed repetition (results.json holds the discarded figures): ${named(replaced)}.`,
+        ]
       : []),
     ...(busy.length > 0
       ? [`The load generator and the receiver used over 85 % of their core and may be the bottleneck: ${named(busy)}.`]

@@ -40,7 +40,7 @@ var source = path.join(__dirname, '..', 'src', 'cli', 'main.ts')
 var main = fs.existsSync(source) ? source : path.join(__dirname, '..', 'dist', 'cli', 'main.js')
 
 require(main)
-  .run(process.argv.slice(2))
+  .runCli(process.argv.slice(2))
   .then(
     (code) => {
       process.exit(code)

@@ -22,7 +22,7 @@ export function auditCommand(end: (code: number) => void): Command {
       // Loaded here, so that --help and --version need nothing native.
       const { runCheck: audit, checks } = await import('./operations.ts')
       const report = await audit(config, limit)
-      await print(json ? `${JSON.stringify(report, null, 2)}\n` : told(report, checks, limit))
+      await print(json ? `${JSON.stringify(report, null, 2)}\n` : renderReport(report, checks, limit))
       if (report.violations.total > 0) end(1)
     })
 }
@@ -34,7 +34,11 @@ function wholeNumber(text: string): number {
 
 const amount = (n: number): string => n.toLocaleString('en-US')
 
-function told({ counts, violations, lapsedLeases, owed }: AuditReport, checks: Readonly<Record<string, string>>, limit: number): string {
+function renderReport(
+  { counts, violations, lapsedLeases, owed }: AuditReport,
+  checks: Readonly<Record<string, string>>,
+  limit: number,
+): string {
   const c = counts
   const lines = [
     `Looked at ${amount(c.tasks)} tasks (${amount(c.liveTasks)} live), ${amount(c.endedGenerations)} ended generations, ${amount(c.events)} events, ${amount(c.deliveries)} deliveries (${amount(c.openDeliveries)} open), ${amount(c.attempts)} attempts,`,

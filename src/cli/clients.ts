@@ -3,7 +3,7 @@ import { Command } from 'commander'
 import { loadDevelopmentSecrets, parseConfig } from '../config/config.ts'
 import { systemClock } from '../core/clock.ts'
 import { StartupError } from '../core/errors.ts'
-import type { ClientAdmin } from '../platform.ts'
+import type { ClientAdmin } from './store-admin.ts'
 
 interface ClientsFlags {
   readonly databaseUrl?: string
@@ -19,8 +19,8 @@ export function clientsCommand(): Command {
       .option(...database)
       .action((name: string, given: ClientsFlags) => {
         if (!/^\P{C}{1,200}$/u.test(name)) throw new StartupError(`the name ${JSON.stringify(name)} does not do: give 1 to 200 characters.`)
-        return withClients(given, async (keeper) => {
-          const { client, key } = await keeper.create(name)
+        return withClients(given, async (admin) => {
+          const { client, key } = await admin.create(name)
           process.stdout.write(`${client.id}\n${key}\n`)
         })
       }),
@@ -30,23 +30,23 @@ export function clientsCommand(): Command {
       .description('show them all')
       .option(...database)
       .action((given: ClientsFlags) =>
-        withClients(given, async (keeper) => {
-          for await (const { id, status, name } of keeper.list()) process.stdout.write(`${id}  ${status.padEnd(9)}  ${name}\n`)
+        withClients(given, async (admin) => {
+          for await (const { id, status, name } of admin.list()) process.stdout.write(`${id}  ${status.padEnd(9)}  ${name}\n`)
         }),
       ),
   )
   return clients
 }
 
-async function withClients(given: ClientsFlags, act: (keeper: ClientAdmin) => Promise<void>): Promise<void> {
+async function withClients(given: ClientsFlags, act: (admin: ClientAdmin) => Promise<void>): Promise<void> {
   // Without need of them: in development a database that is made here is to have its secrets beside it, or serve would take it for another's.
   const config = loadDevelopmentSecrets(parseConfig({ env: process.env, options: given }), systemClock())
   // Loaded here, so that --help and --version need nothing native.
-  const { openClientAdmin: openClients } = await import('../platform.ts')
-  const keeper = await openClients(config)
+  const { openClientAdmin } = await import('./store-admin.ts')
+  const admin = await openClientAdmin(config)
   try {
-    await act(keeper)
+    await act(admin)
   } finally {
-    await keeper.close()
+    await admin.close()
   }
 }

@@ -2,7 +2,7 @@
 import { Command } from 'commander'
 import { loadDevelopmentSecrets, parseConfig } from '../config/config.ts'
 import { systemClock } from '../core/clock.ts'
-import type { SigningKeyAdmin } from '../platform.ts'
+import type { SigningKeyAdmin } from './store-admin.ts'
 
 interface KeysFlags {
   readonly databaseUrl?: string
@@ -10,45 +10,45 @@ interface KeysFlags {
 
 export function keysCommand(): Command {
   const keys = new Command('keys').description('the keys that sign webhooks')
-  const add = (signature: string, description: string, act: (keeper: SigningKeyAdmin, id: string) => Promise<void>): void => {
+  const add = (signature: string, description: string, act: (admin: SigningKeyAdmin, id: string) => Promise<void>): void => {
     const command = new Command(signature.split(' ')[0]!)
       .description(description)
       .option('--database-url <url>', 'file:… or postgres://…')
       .action(async (...args: unknown[]) => {
         const [id, given] = (signature.includes('<') ? args : ['', ...args]) as [string, KeysFlags]
-        await withKeys(given, (keeper) => act(keeper, id))
+        await withKeys(given, (admin) => act(admin, id))
       })
     // An id is base64url (RFC 7638) and may begin with a dash: what looks like an option nobody knows is one.
     if (signature.includes('<')) command.argument('<kid>', 'the id of the key').allowUnknownOption().helpOption('--help')
     keys.addCommand(command)
   }
   add('list', 'show them all', print)
-  add('rotate', 'let the next key sign as soon as it has been published for 24 hours', async (keeper) => {
-    await keeper.rotate()
-    await print(keeper)
+  add('rotate', 'let the next key sign as soon as it has been published for 24 hours', async (admin) => {
+    await admin.rotate()
+    await print(admin)
   })
-  add('revoke <kid>', 'in an emergency: take a key out of use and out of the published set now', async (keeper, id) => {
-    await keeper.revoke(id)
-    await print(keeper)
+  add('revoke <kid>', 'in an emergency: take a key out of use and out of the published set now', async (admin, id) => {
+    await admin.revoke(id)
+    await print(admin)
   })
   return keys
 }
 
-async function withKeys(given: KeysFlags, act: (keeper: SigningKeyAdmin) => Promise<void>): Promise<void> {
+async function withKeys(given: KeysFlags, act: (admin: SigningKeyAdmin) => Promise<void>): Promise<void> {
   const config = loadDevelopmentSecrets(parseConfig({ env: process.env, options: given }), systemClock())
   // Loaded here, so that --help and --version need nothing native.
-  const { openSigningKeyAdmin: openKeys } = await import('../platform.ts')
-  const keeper = await openKeys(config)
+  const { openSigningKeyAdmin } = await import('./store-admin.ts')
+  const admin = await openSigningKeyAdmin(config)
   try {
-    await act(keeper)
+    await act(admin)
   } finally {
-    await keeper.close()
+    await admin.close()
   }
 }
 
-async function print(keeper: SigningKeyAdmin): Promise<void> {
+async function print(admin: SigningKeyAdmin): Promise<void> {
   const day = (at: number | null): string => (at === null ? '' : new Date(at).toISOString())
-  for (const key of await keeper.list()) {
+  for (const key of await admin.list()) {
     const notes = [
       `published ${day(key.publishedAt)}`,
       key.signsFrom === null ? '' : `signs from ${day(key.signsFrom)}`,

@@ -14,7 +14,7 @@ import { serveCommand } from './serve.ts'
  * Runs the command that `args` (without Node and script) name. Resolves with the exit code: 0; 1 for what its sentence on standard error says, or
  * for what an audit found.
  */
-export async function run(args: readonly string[]): Promise<number> {
+export async function runCli(args: readonly string[]): Promise<number> {
   let code = 0
   const program = new Command('ringback')
     .description('A webhook-first async task platform: a task goes in over HTTP, runs, and rings back with a signed webhook.')

@@ -11,7 +11,7 @@ export function migrateCommand(): Command {
       // Without need of them: in development a database that is made here is to have its secrets beside it, or serve would take it for another's.
       const config = loadDevelopmentSecrets(parseConfig({ env: process.env, options: given }), systemClock())
       // Loaded here, so that --help and --version need nothing native.
-      const { migrate } = await import('../platform.ts')
+      const { migrate } = await import('./store-admin.ts')
       const { applied } = await migrate(config)
       process.stdout.write(
         applied === 0 ? 'The database is up to date.\n' : `${applied} ${applied === 1 ? 'migration' : 'migrations'} applied.\n`,

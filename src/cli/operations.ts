@@ -1,11 +1,12 @@
 /** What an operator does with a store, beside running servers or without any: prove it, copy it, put a copy back. */
 import { existsSync } from 'node:fs'
 import { join, resolve } from 'node:path'
-import { type Config, loadDevelopmentSecrets } from '../config/config.ts'
+import { type Config, loadDevelopmentSecrets, storeUrl } from '../config/config.ts'
 import { systemClock } from '../core/clock.ts'
-import { createEncryptor } from '../core/encryption.ts'
+import type { Encryptor } from '../core/encryption.ts'
 import { StartupError } from '../core/errors.ts'
 import type { Millis } from '../core/model.ts'
+import { openEncryptor } from '../engine/reencrypt.ts'
 import { type BackupInfo, backupStore, restoreStore } from '../store/backup.ts'
 import { type CheckReport, checkStore } from '../store/check/check.ts'
 
@@ -22,8 +23,7 @@ export function runCheck(
   { database, leaseMs, retentionMs }: Pick<Config, 'database' | 'leaseMs' | 'retentionMs'>,
   limit: number,
 ): Promise<CheckReport> {
-  const url = database.kind === 'sqlite' ? `file:${database.path}` : database.url
-  return checkStore({ url, clock: systemClock(), leaseGraceMs: leaseMs + SWEEP_MS, retentionMs: retentionMs, limit })
+  return checkStore({ url: storeUrl({ database }), clock: systemClock(), leaseGraceMs: leaseMs + SWEEP_MS, retentionMs, limit })
 }
 
 /**
@@ -58,10 +58,9 @@ export async function restoreDatabase(config: Config, from: string, replace: boo
 }
 
 /** None is made here: what the copy holds was sealed with one that there is. */
-function keyOf(config: Config, path: string): ReturnType<typeof createEncryptor> {
+function keyOf(config: Config, path: string): Encryptor {
   if (config.masterKey === null && !existsSync(path))
     throw new StartupError(`The copy is sealed with a master key, and there is none here: put it into ${path}, or set RINGBACK_MASTER_KEY.`)
   const clock = systemClock()
-  const { masterKey, masterKeyPrevious } = loadDevelopmentSecrets(config, clock)
-  return createEncryptor({ masterKey, clock, ...(masterKeyPrevious !== null && { previousMasterKey: masterKeyPrevious }) })
+  return openEncryptor(loadDevelopmentSecrets(config, clock), clock)
 }

@@ -5,9 +5,9 @@ import { loadDevelopmentSecrets, parseConfig, withPort } from '../config/config.
 import type { Options } from '../config/settings.ts'
 import { systemClock } from '../core/clock.ts'
 import { openLog } from '../observe/log.ts'
-import { openDoor } from '../server/listener.ts'
+import { openListener } from '../server/listener.ts'
 import { loadTaskTypes } from './load-task-types.ts'
-import { developmentKey, welcome } from './welcome.ts'
+import { developmentKey, startupMessage } from './welcome.ts'
 
 export function serveCommand(): Command {
   return new Command('serve')
@@ -27,16 +27,23 @@ async function serve(options: Options): Promise<void> {
   // Loaded here, so that --help and --version need nothing native.
   const { openRingback } = await import('../platform.ts')
   const told = untilToldToStop()
-  const door = await openDoor(given, clock)
+  const door = await openListener(given, clock)
   const { log, close } = openLog({ level: given.logLevel, clock })
   try {
     // A promise that a handler left behind must not end the node, and with it everybody's tasks.
     process.on('unhandledRejection', (error) => log.error({ err: error }, 'a promise was rejected, and nobody awaited it'))
     const config = withPort(given, door.port)
-    const ringback = await openRingback({ config, tasks, log, clock, module: pathToFileURL(config.configFile).href, listens: true })
+    const ringback = await openRingback({
+      config,
+      tasks,
+      log,
+      clock,
+      taskTypesModule: pathToFileURL(config.configFile).href,
+      isListening: true,
+    })
     try {
       await ringback.start()
-      door.admit(ringback.app.fetch)
+      door.setHandler(ringback.app.fetch)
       log.info(
         {
           url: config.publicUrl,
@@ -50,16 +57,17 @@ async function serve(options: Options): Promise<void> {
       )
       // A reader that went away costs the lines, never the server.
       process.stdout.on('error', () => {})
-      if (config.env === 'development') process.stdout.write(welcome(config, await developmentKey(ringback.app.fetch, config, clock)))
+      if (config.env === 'development')
+        process.stdout.write(startupMessage(config, await developmentKey(ringback.app.fetch, config, clock)))
       log.info({ signal: await told, graceMs: config.shutdownMs }, 'draining')
     } finally {
-      door.shut()
+      door.stopListening()
       await ringback.stop()
     }
-    await door.emptied(clock)
+    await door.drained(clock)
     log.info('stopped')
   } finally {
-    door.abandon()
+    door.closeNow()
     await close()
   }
 }

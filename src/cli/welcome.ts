@@ -3,7 +3,7 @@ import { join } from 'node:path'
 import type { SecuredConfig } from '../config/config.ts'
 import { readFileIfExists, replaceFileAtomically } from '../config/files.ts'
 import type { Clock } from '../core/clock.ts'
-import type { Fetch } from '../server/listener.ts'
+import type { FetchHandler } from '../server/listener.ts'
 
 const CLIENT = 'development'
 
@@ -11,7 +11,7 @@ const CLIENT = 'development'
  * A key of the client called `development`, made with the first start and kept in the data folder.
  * It comes through the API, as it would for any operator.
  */
-export async function developmentKey(fetch: Fetch, config: SecuredConfig, clock: Pick<Clock, 'bytes'>): Promise<string> {
+export async function developmentKey(fetch: FetchHandler, config: SecuredConfig, clock: Pick<Clock, 'bytes'>): Promise<string> {
   const path = join(config.dataFolder, 'development-key')
   const kept = readFileIfExists(path)?.trim() ?? ''
   if (kept !== '' && (await call(fetch, kept, 'GET', '/v1/tasks?limit=1')).status === 200) return kept
@@ -28,13 +28,13 @@ export async function developmentKey(fetch: Fetch, config: SecuredConfig, clock:
   return key
 }
 
-function call(fetch: Fetch, token: string, method: string, route: string, body?: object): Response | Promise<Response> {
+function call(fetch: FetchHandler, token: string, method: string, route: string, body?: object): Response | Promise<Response> {
   const headers = { authorization: `Bearer ${token}`, 'content-type': 'application/json' }
   return fetch(new Request(`http://127.0.0.1${route}`, { method, headers, ...(body && { body: JSON.stringify(body) }) }))
 }
 
 /** The text `serve` prints in development. Every line in it can be pasted into a shell. */
-export function welcome(
+export function startupMessage(
   { publicUrl, dataFolder }: Pick<SecuredConfig, 'dataFolder'> & { readonly publicUrl: string },
   key: string,
 ): string {

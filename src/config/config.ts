@@ -193,7 +193,9 @@ export function loadDevelopmentSecrets(config: Config, clock: Pick<Clock, 'bytes
       return setting.parse(createFileOnce(path, make, clock).trim(), path)
     } catch (error) {
       if (error instanceof StartupError) throw error
-      throw new StartupError(`${path} cannot be stored (${(error as Error).message}): make its folder writable, or set ${setting.variable}.`)
+      throw new StartupError(
+        `${path} cannot be stored (${(error as Error).message}): make its folder writable, or set ${setting.variable}.`,
+      )
     }
   }
   const { database, masterKey, adminToken } = config
@@ -209,3 +211,7 @@ export function loadDevelopmentSecrets(config: Config, clock: Pick<Clock, 'bytes
     adminToken: adminToken ?? stored('admin-token', settings.adminToken, () => random(24, 'hex')),
   })
 }
+
+/** The URL that opens the store: `file:<path>` or `postgres://…`. */
+export const storeUrl = ({ database }: Pick<Config, 'database'>): string =>
+  database.kind === 'sqlite' ? `file:${database.path}` : database.url

@@ -29,8 +29,14 @@ export type TransitionName = keyof typeof transitions
 /** How a try ended, before it is judged. */
 export type TryResult =
   | { readonly kind: 'returned'; readonly result: Json | null }
-  /** `notBeforeMs`: what the other side asked to wait at least. */
-  | { readonly kind: 'threw'; readonly error: Failure; readonly permanent?: boolean; readonly notBeforeMs?: Millis | null }
+  /** `notBeforeMs`: the least wait that the receiver asked for. `stack`: of what the handler threw, for the operator's log, never for a client. */
+  | {
+      readonly kind: 'threw'
+      readonly error: Failure
+      readonly permanent?: boolean
+      readonly notBeforeMs?: Millis | null
+      readonly stack?: string
+    }
   | { readonly kind: 'postponed'; readonly delayMs: Millis }
   /** Cut by our own shutdown: the try is given back. */
   | { readonly kind: 'interrupted' }

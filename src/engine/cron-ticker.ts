@@ -5,6 +5,7 @@
 import type { Clock } from '../core/clock.ts'
 import { parseCron, planTicks } from '../core/cron.ts'
 import type { Millis } from '../core/model.ts'
+import type { EventSink } from '../observe/events.ts'
 import type { DueSchedule, StoreWith } from '../store/interfaces.ts'
 import type { Registry } from '../tasks/define.ts'
 import { COUNT_TTL_MS, type OpenTaskBudget } from './open-tasks.ts'
@@ -16,7 +17,7 @@ export interface CronTickerOptions {
   readonly clock: Clock
   /** While there is none ticks wait; what they miss meanwhile is caught up as after any outage. */
   readonly budget: OpenTaskBudget
-  readonly onError: (error: unknown) => void
+  readonly events: EventSink
 }
 export interface CronTicker {
   start(): void
@@ -38,7 +39,7 @@ const MAX_AT_ONCE = 8
 const MAX_TIMES = 100
 const MAX_CHARACTERS = 4 * 1024 * 1024
 
-export function createCronTicker({ store, registry, clock, budget, onError }: CronTickerOptions): CronTicker {
+export function createCronTicker({ store, registry, clock, budget, events }: CronTickerOptions): CronTicker {
   const types = registry.list().map(({ type }) => type)
   let running = false
   let again = false
@@ -60,6 +61,8 @@ export function createCronTicker({ store, registry, clock, budget, onError }: Cr
       const next = plan.times[done] ?? plan.nextAt
       const due = { ...schedule, nextAt }
       const moved = await store.schedules.tick({ due, times, nextAt: next, timeoutSeconds, maxTries: retry.tries })
+      if (moved && times.length > 0)
+        events.emit('schedule.ticked', { scheduleId: schedule.id, tasks: times.length, lagMs: now - times[0]! })
       if (!moved || done >= plan.times.length || !running) return true
       nextAt = next!
     }
@@ -84,7 +87,7 @@ export function createCronTicker({ store, registry, clock, budget, onError }: Cr
             },
             (error) => {
               failed++
-              onError(error)
+              events.emit('trouble', { error })
             },
           )
       }
@@ -99,7 +102,7 @@ export function createCronTicker({ store, registry, clock, budget, onError }: Cr
     do {
       again = false
       waitMs = await look().catch((error) => {
-        onError(error)
+        events.emit('trouble', { error })
         return REPEAT_MS
       })
     } while (again && running)

@@ -8,66 +8,81 @@ import { backoffFromSchedule, decideOutcome, evaluateResponse, evaluateVerificat
 import type { Attempt, Endpoint, Millis } from '../core/model.ts'
 import { parseStored } from '../core/stored-json.ts'
 import { challengeOf } from '../core/wire.ts'
+import type { EventSink } from '../observe/events.ts'
 import type { DeliverySettlement, OwedDelivery, Store } from '../store/interfaces.ts'
-import type { Sent } from '../webhook/attempt.ts'
+import type { SendResult } from '../webhook/attempt.ts'
 import type { KeyRing } from '../webhook/keys.ts'
-import { consentHeaders, judgeChallenge, judgeConsent, type OwnershipProof, PROOF_WITHIN_MS } from '../webhook/ownership.ts'
+import {
+  consentHeaders,
+  evaluateChallengeResponse,
+  evaluateConsentResponse,
+  type OwnershipProof,
+  VERIFICATION_TIMEOUT_MS,
+} from '../webhook/ownership.ts'
 import { secretKey, signWebhook } from '../webhook/signer.ts'
 import type { Transport } from '../webhook/transport.ts'
 import { Interrupted, Pump, settleWithRetry, toSlotLender, type WorkSource } from './pump.ts'
 
-/** One line per attempt: everything about it. */
-export interface AttemptRecord {
-  readonly delivery: OwedDelivery
-  readonly sent: Sent
-  readonly outcome: string
-  readonly nextDelayMs: Millis | null
-}
-
 export interface DispatcherOptions {
   readonly store: Store
   readonly transport: Transport
-  readonly keys: Pick<KeyRing, 'active'>
+  readonly keyRing: Pick<KeyRing, 'active'>
   readonly encryptor: Encryptor
   readonly clock: Clock
   readonly bootId: string
   readonly publicUrl: () => string
   readonly retrySchedule: readonly number[]
   /** Whether attempts keep the start of what receivers answer. */
-  readonly excerpts: boolean
+  readonly storeExcerpts: boolean
   readonly concurrency: number
   readonly leaseMs: Millis
-  readonly onAttempt: (record: AttemptRecord) => void
-  readonly onError: (error: unknown) => void
+  readonly events: EventSink
 }
 
 export function createDispatcher(options: DispatcherOptions): Pump<OwedDelivery> {
-  const { store, bootId: boot, leaseMs, clock } = options
-  const attempt = attempts(options)
+  const { store, bootId: boot, leaseMs, clock, events } = options
+  const attempt = createAttempt(options)
   const source: WorkSource<OwedDelivery> = {
     claim: (limit, allot) => store.deliveries.claim({ limit, leaseMs, leasedBy: boot, allot }),
-    renew: (held) => store.maintenance.renew({ kind: 'delivery', held, leaseMs }),
+    renew: (held) => store.maintenance.renew({ kind: 'delivery', toLeaseRef: held, leaseMs }),
     async process(delivery, signal) {
       const attempted = await attempt(delivery, signal).catch((error: unknown): AttemptResult => {
         // A secret that does not open, a key that cannot be read: an attempt that failed, on its schedule like any other.
-        options.onError(error)
+        events.emit('trouble', { error })
         return { sent: unsent('connect', 'the webhook could not be signed; the log of the server says why'), keyId: null, localFault: true }
       })
       const settlement = judge(delivery, attempted, options)
-      await settleWithRetry(() => store.deliveries.settle(settlement), signal, clock, options.onError)
+      await settleWithRetry(() => store.deliveries.settle(settlement), signal, clock, events)
       const { outcome } = settlement
       const { sent } = attempted
-      options.onAttempt({ delivery, sent, outcome: outcome.kind, nextDelayMs: 'delayMs' in outcome ? outcome.delayMs : null })
+      events.emit('delivery.attempted', {
+        deliveryId: delivery.id,
+        eventId: delivery.eventId,
+        eventType: delivery.eventType,
+        endpointId: delivery.endpointId,
+        try: delivery.tries,
+        outcome: sent.outcome,
+        httpStatus: sent.httpStatus,
+        durationMs: sent.durationMs,
+        nextDelayMs: 'delayMs' in outcome ? outcome.delayMs : null,
+      })
     },
   }
-  const pump = new Pump(source, { concurrency: options.concurrency, slots: new SlotShares(), leaseMs, clock, onError: options.onError })
+  const pump = new Pump(source, {
+    kind: 'delivery',
+    concurrency: options.concurrency,
+    slotShares: new SlotShares(),
+    leaseMs,
+    clock,
+    events,
+  })
   store.notifications.lendDeliverySlots(toSlotLender(pump, boot, leaseMs))
   return pump
 }
 
 /** What came of an attempt; of a verification `sent` is a success only where it proved something. */
 interface AttemptResult {
-  readonly sent: Sent
+  readonly sent: SendResult
   readonly keyId: string | null
   readonly allowedRate?: number | null
   /** It was not sent, and not for anything the endpoint did: that says nothing about its health. */
@@ -79,8 +94,8 @@ const isVerification = ({ eventType }: OwedDelivery): boolean => eventType === '
 /** The attempt and what it means, ready to be settled. */
 function judge(
   delivery: OwedDelivery,
-  { sent, keyId, allowedRate, localFault: ours = sent.ours }: AttemptResult,
-  { clock, retrySchedule, excerpts }: DispatcherOptions,
+  { sent, keyId, allowedRate, localFault: ours = sent.localFault }: AttemptResult,
+  { clock, retrySchedule, storeExcerpts: excerpts }: DispatcherOptions,
 ): DeliverySettlement {
   const retryAfterMs = parseRetryAfter(sent.responseHeaders['retry-after'], clock.wall())
   const verifies = isVerification(delivery)
@@ -128,7 +143,7 @@ interface SigningMaterial {
 }
 const MAX_PREPARED = 10_000
 
-function attempts({ keys, encryptor, transport, clock, publicUrl }: DispatcherOptions) {
+function createAttempt({ keyRing: keys, encryptor, transport, clock, publicUrl }: DispatcherOptions) {
   const prepared = new Map<string, SigningMaterial>()
   const prepare = (endpoint: Endpoint): SigningMaterial => {
     const settings = `${endpoint.secret} ${endpoint.previousSecret} ${endpoint.headers}`
@@ -181,7 +196,7 @@ function attempts({ keys, encryptor, transport, clock, publicUrl }: DispatcherOp
           ...(delivery.tracestate !== null && { tracestate: delivery.tracestate }),
         },
         body,
-        ...(isVerification(delivery) && { withinMs: PROOF_WITHIN_MS }),
+        ...(isVerification(delivery) && { withinMs: VERIFICATION_TIMEOUT_MS }),
       },
       signal,
     )
@@ -194,7 +209,7 @@ function attempts({ keys, encryptor, transport, clock, publicUrl }: DispatcherOp
       return { sent: unsent('expired', 'The verification expired before it could be sent.'), keyId: null }
     if (endpoint.verification === 'challenge') {
       const attempted = await post(delivery, signal)
-      return applyOwnershipProof(attempted, judgeChallenge(attempted.sent, challengeOf(delivery.body!)!))
+      return applyOwnershipProof(attempted, evaluateChallengeResponse(attempted.sent, challengeOf(delivery.body!)!))
     }
     const origin = new URL(publicUrl()).hostname
     const headers = {
@@ -202,8 +217,11 @@ function attempts({ keys, encryptor, transport, clock, publicUrl }: DispatcherOp
       ...prepare(endpoint).headers,
       ...consentHeaders(origin, endpoint.maxPerMinute),
     }
-    const sent = await transport.send({ method: 'OPTIONS', url: endpoint.url, headers, body: null, withinMs: PROOF_WITHIN_MS }, signal)
-    return applyOwnershipProof({ sent, keyId: null }, judgeConsent(sent, origin))
+    const sent = await transport.send(
+      { method: 'OPTIONS', url: endpoint.url, headers, body: null, withinMs: VERIFICATION_TIMEOUT_MS },
+      signal,
+    )
+    return applyOwnershipProof({ sent, keyId: null }, evaluateConsentResponse(sent, origin))
   }
 
   return async (delivery: OwedDelivery, signal: AbortSignal): Promise<AttemptResult> => {
@@ -229,7 +247,7 @@ const lowerCase = (headers: Readonly<Record<string, string>>): Record<string, st
 /** The bytes say what they are: the endpoint's format may have changed since they were rendered. */
 const isCloudEvent = (body: string): boolean => body.startsWith('{"specversion":')
 
-function unsent(outcome: 'blocked' | 'connect' | 'expired', error: string): Sent {
+function unsent(outcome: 'blocked' | 'connect' | 'expired', error: string): SendResult {
   return {
     outcome,
     httpStatus: null,

@@ -8,7 +8,8 @@
  */
 import type { Clock } from '../core/clock.ts'
 import { type Allotment, type SlotRefusal, type SlotShares, unlimitedAllotment } from '../core/fair-share.ts'
-import type { Millis, Work } from '../core/model.ts'
+import type { Millis, Work, WorkKind } from '../core/model.ts'
+import type { EventSink } from '../observe/events.ts'
 import type { ClaimResult, LeaseRef, Renewal, SettleResult, SlotLender } from '../store/interfaces.ts'
 
 export interface WorkSource<W extends Work> {
@@ -22,10 +23,11 @@ export interface PumpOptions {
   /** At once on this node. */
   readonly concurrency: number
   /** Who may hold how many of them. Left out: whoever comes. */
-  readonly slots?: SlotShares
+  readonly slotShares?: SlotShares
   readonly leaseMs: Millis
   readonly clock: Clock
-  readonly onError: (error: unknown) => void
+  readonly kind: WorkKind
+  readonly events: EventSink
 }
 
 /** Why a run's signal fired: `signal.reason` of what a pump runs. */
@@ -44,7 +46,7 @@ const MAX_CLAIMED = 500
 /** How often an idle pump looks although nobody woke it. */
 const POLL_MS = 15_000
 /** How soon a claim that failed is repeated. */
-const REPEAT_MS = 1_000
+const CLAIM_RETRY_MS = 1_000
 /** After its signal fired, how long a drain still waits for settlements. */
 const FINAL_SETTLE_MS = 5_000
 
@@ -102,7 +104,7 @@ export class Pump<W extends Work> {
   }
   /** Shares out what is free and what was `lent`. */
   allot(lent: number): Allotment {
-    return this.#options.slots?.allot(this.#free + lent) ?? unlimitedAllotment
+    return this.#options.slotShares?.allot(this.#free + lent) ?? unlimitedAllotment
   }
   /** Runs what the store started with lent slots. */
   runStarted(items: readonly W[]): void {
@@ -116,7 +118,7 @@ export class Pump<W extends Work> {
     return this.#hungry || this.#opens
   }
   get #opens(): boolean {
-    return this.#refused.length > 0 && this.#options.slots!.canServeAny(this.#refused, this.#free)
+    return this.#refused.length > 0 && this.#options.slotShares!.canServeAny(this.#refused, this.#free)
   }
 
   start(): void {
@@ -176,13 +178,14 @@ export class Pump<W extends Work> {
         const free = Math.min(this.#free, MAX_CLAIMED)
         this.#hungry = free <= 0
         if (free <= 0) {
-          // Full is well.
+          // A full node is healthy.
           this.lastClaimAt = this.#options.clock.now()
           break
         }
         this.#lent += free
         const claimed = await this.#source.claim(free, () => this.allot(free)).finally(() => (this.#lent -= free))
         this.lastClaimAt = this.#options.clock.now()
+        this.#options.events.emit('work.claimed', { kind: this.#options.kind, claimed: claimed.items.length, limit: free })
         nextInMs = claimed.nextInMs
         for (const item of claimed.items) this.#run(item)
         this.#refused = claimed.refused ?? []
@@ -190,8 +193,8 @@ export class Pump<W extends Work> {
         if (claimed.more || this.#opens) this.#again = true
       }
     } catch (error) {
-      this.#options.onError(error)
-      nextInMs = REPEAT_MS
+      this.#trouble(error)
+      nextInMs = CLAIM_RETRY_MS
     }
     this.#claiming = false
     this.#emptied()
@@ -202,15 +205,15 @@ export class Pump<W extends Work> {
   }
 
   #run(item: W): void {
-    const runningCount: Running = { fence: item.fence, abort: new AbortController() }
+    const running: Running = { fence: item.fence, abort: new AbortController() }
     this.interrupt(item.id, 'leaseLost')
-    this.#held.set(item.id, runningCount)
-    this.#options.slots?.acquire(item)
-    this.#source.process(item, runningCount.abort.signal).then(
-      () => this.#ended(item, runningCount),
+    this.#held.set(item.id, running)
+    this.#options.slotShares?.acquire(item)
+    this.#source.process(item, running.abort.signal).then(
+      () => this.#ended(item, running),
       (error) => {
-        this.#options.onError(error)
-        this.#ended(item, runningCount)
+        this.#trouble(error)
+        this.#ended(item, running)
       },
     )
   }
@@ -218,7 +221,7 @@ export class Pump<W extends Work> {
   #ended(item: W, running: Running): void {
     // A row given back and claimed anew runs under another fence: its entry is not ours.
     if (this.#held.get(item.id) === running) this.#held.delete(item.id)
-    this.#options.slots?.release(item)
+    this.#options.slotShares?.release(item)
     if (this.#awaited) this.wake()
     this.#emptied()
   }
@@ -233,18 +236,27 @@ export class Pump<W extends Work> {
   async renew(): Promise<void> {
     const running = new Map(this.#held)
     const held = [...running].map(([id, { fence }]) => ({ id, fence }))
+    let lost = 0
     try {
       for (let i = 0; i < held.length; i += MAX_CLAIMED) {
         for (const renewal of await this.#source.renew(held.slice(i, i + MAX_CLAIMED))) {
           // Given back and claimed anew meanwhile: what was asked about has ended.
           if (this.#held.get(renewal.id) !== running.get(renewal.id)) continue
-          if (!renewal.renewed) this.interrupt(renewal.id, 'leaseLost')
-          else if (renewal.cancelRequested) this.interrupt(renewal.id, 'canceled')
+          if (!renewal.renewed) {
+            lost++
+            this.#options.events.emit('work.lost', { kind: this.#options.kind, id: renewal.id })
+            this.interrupt(renewal.id, 'leaseLost')
+          } else if (renewal.cancelRequested) this.interrupt(renewal.id, 'canceled')
         }
       }
+      if (held.length > 0) this.#options.events.emit('work.renewed', { kind: this.#options.kind, renewed: held.length - lost, lost })
     } catch (error) {
-      this.#options.onError(error)
+      this.#trouble(error)
     }
+  }
+
+  #trouble(error: unknown): void {
+    this.#options.events.emit('trouble', { error })
   }
 }
 
@@ -266,13 +278,13 @@ export async function settleWithRetry<W>(
   settle: () => Promise<SettleResult<W>>,
   signal: AbortSignal,
   clock: Clock,
-  onError: (error: unknown) => void,
+  events: EventSink,
 ): Promise<SettleResult<W>> {
   for (let delayMs = SETTLE_RETRY_MS; ; delayMs = Math.min(delayMs * 2, SETTLE_RETRY_MAX_MS)) {
     try {
       return await settle()
     } catch (error) {
-      onError(error)
+      events.emit('trouble', { error })
       if (signal.aborted && signal.reason instanceof Interrupted && signal.reason.reason !== 'canceled') return { kind: 'stale' }
       await new Promise<void>((resolve) => {
         clock.after(delayMs, resolve)

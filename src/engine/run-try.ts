@@ -81,15 +81,25 @@ export function abortGraceMs(reason: unknown): Millis {
   return reason.reason === 'canceled' ? CANCEL_GRACE_MS : SHUTDOWN_GRACE_MS
 }
 
-const OWN_CODE = /^[a-z0-9_.]{1,64}$/
+const ERROR_CODE_PATTERN = /^[a-z0-9_.]{1,64}$/
 const MAX_MESSAGE = 2_000
 /** How a try ended that threw. */
 export function resultOfError(error: unknown): TryResult {
   if (error instanceof Postpone) return { kind: 'postponed', delayMs: Math.max(0, Math.round(error.delaySeconds * 1000)) }
   const message = messageOf(error).slice(0, MAX_MESSAGE).toWellFormed()
-  if (!(error instanceof Permanent)) return { kind: 'threw', error: { code: 'handler_error', message, details: null } }
-  const code = OWN_CODE.test(error.code) ? error.code : 'handler_error'
-  return { kind: 'threw', permanent: true, error: { code, message, details: sendable(error.details) } }
+  if (!(error instanceof Permanent))
+    return { kind: 'threw', error: { code: 'handler_error', message, details: null }, stack: stackOf(error, message) }
+  const code = ERROR_CODE_PATTERN.test(error.code) ? error.code : 'handler_error'
+  return { kind: 'threw', permanent: true, error: { code, message, details: toJsonValue(error.details) } }
+}
+/** Characters of a stack that the log takes. */
+const MAX_STACK = 8_000
+function stackOf(error: unknown, message: string): string {
+  try {
+    return String((error instanceof Error && error.stack) || message).slice(0, MAX_STACK)
+  } catch {
+    return message
+  }
 }
 /** Handlers throw anything: what has no text, or throws when asked for it, too. */
 function messageOf(error: unknown): string {
@@ -99,7 +109,7 @@ function messageOf(error: unknown): string {
     return 'The handler threw what cannot be told as text.'
   }
 }
-function sendable(details: unknown): unknown {
+function toJsonValue(details: unknown): unknown {
   try {
     return JSON.parse(JSON.stringify(details ?? null))
   } catch {

@@ -1,7 +1,8 @@
 /** The task side: runs each try under its signal, in this thread or in one of the pool, judges how it ended, settles. */
 import type { Clock } from '../core/clock.ts'
-import { decideOutcome, type RunRecord, type TryResult } from '../core/lifecycle.ts'
+import { decideOutcome, type TryResult } from '../core/lifecycle.ts'
 import type { Millis, Task } from '../core/model.ts'
+import type { EventSink } from '../observe/events.ts'
 import type { Store } from '../store/interfaces.ts'
 import type { Registry, RunContext, TaskType } from '../tasks/define.ts'
 import { Pump, settleWithRetry, toSlotLender, type WorkSource } from './pump.ts'
@@ -20,15 +21,14 @@ export interface TaskRunnerOptions {
   readonly bootId: string
   readonly concurrency: number
   readonly leaseMs: Millis
-  readonly onRun: (record: RunRecord) => void
-  readonly onError: (error: unknown) => void
+  readonly events: EventSink
   readonly log: RunContext['log']
   /** Left out: it runs the types that run in this thread. Given: those that run in these. */
-  readonly threads?: ThreadPool
+  readonly threadPool?: ThreadPool
 }
 
 export function createTaskRunner(options: TaskRunnerOptions): Pump<Task> {
-  const { store, registry, clock, bootId: boot, concurrency, leaseMs, threads } = options
+  const { store, registry, clock, bootId: boot, concurrency, leaseMs, threadPool: threads, events } = options
   const place = threads ? 'thread' : 'process'
   const types = registry
     .list()
@@ -40,20 +40,17 @@ export function createTaskRunner(options: TaskRunnerOptions): Pump<Task> {
       if (types.length === 0) return { items: [], nextInMs: null, more: false }
       return store.tasks.claim({ limit, leaseMs, leasedBy: boot, types })
     },
-    renew: (held) => store.maintenance.renew({ kind: 'task', held, leaseMs }),
+    renew: (held) => store.maintenance.renew({ kind: 'task', toLeaseRef: held, leaseMs }),
     async process(task, signal) {
       const type = registry.get(task.type)!
       const startedAt = clock.now()
       const ended = await run(task, type, signal, options)
       const outcome = decideOutcome(task, ended, type.retry.delayMs, clock)
-      const settled = await settleWithRetry(
-        () => store.tasks.settle({ id: task.id, fence: task.fence, outcome }),
-        signal,
-        clock,
-        options.onError,
-      )
+      const settled = await settleWithRetry(() => store.tasks.settle({ id: task.id, fence: task.fence, outcome }), signal, clock, events)
       const failure = 'error' in outcome ? outcome.error : null
-      options.onRun({
+      if (ended.kind === 'threw' && ended.stack)
+        events.emit('task.threw', { taskId: task.id, type: task.type, try: task.tries, stack: ended.stack })
+      events.emit('task.run', {
         task,
         outcome: settled.kind === 'stale' ? 'stale' : settled.value.state,
         durationMs: clock.now() - startedAt,
@@ -62,7 +59,7 @@ export function createTaskRunner(options: TaskRunnerOptions): Pump<Task> {
       })
     },
   }
-  const pump = new Pump(source, { concurrency, leaseMs, clock, onError: options.onError })
+  const pump = new Pump(source, { kind: 'task', concurrency, leaseMs, clock, events })
   // Only one pump can lend its slots. What goes to a thread may well wait for its claim.
   if (!threads) store.notifications.lendTaskSlots(toSlotLender(pump, boot, leaseMs), types)
   return pump
@@ -89,8 +86,8 @@ async function run(task: Task, type: TaskType, outer: AbortSignal, options: Task
   const reports = reporter(task, options)
   try {
     const context = { signal: abort.signal, progress: reports.report, log: options.log }
-    if (options.threads) return await options.threads.runTry(toTryInput(task), type, context)
-    return await Promise.race([runTry(toTryInput(task), type, context), stopped(abort.signal, timers, clock)])
+    if (options.threadPool) return await options.threadPool.runTry(toTryInput(task), type, context)
+    return await Promise.race([runTry(toTryInput(task), type, context), resultAfterGrace(abort.signal, timers, clock)])
   } finally {
     reports.close()
     for (const cancel of timers) cancel()
@@ -99,7 +96,7 @@ async function run(task: Task, type: TaskType, outer: AbortSignal, options: Task
 }
 
 /** Ends the wait for a handler that does not heed its signal: at once for its own deadlines, after a grace when it may still return. */
-function stopped(signal: AbortSignal, timers: (() => void)[], clock: Clock): Promise<TryResult> {
+function resultAfterGrace(signal: AbortSignal, timers: (() => void)[], clock: Clock): Promise<TryResult> {
   return new Promise((resolve) => {
     const end = (): void => {
       const verdict = resultOfAbort(signal.reason)
@@ -117,7 +114,7 @@ const MAX_PROGRESS_MESSAGE = 500
  * Coalesces a run's reports: the first is written at once, later ones at most every tenth of a second, none after the run. Those who subscribe are
  * told once a second, the last report among them.
  */
-function reporter(task: Task, { store, clock, onError }: TaskRunnerOptions): { report: RunContext['progress']; close(): void } {
+function reporter(task: Task, { store, clock, events }: TaskRunnerOptions): { report: RunContext['progress']; close(): void } {
   let latest: { progress: number; message: string | null } | null = null
   let fresh = false
   let tellAt = Number.NEGATIVE_INFINITY
@@ -147,15 +144,18 @@ function reporter(task: Task, { store, clock, onError }: TaskRunnerOptions): { r
       cancelGap = null
       if (fresh) write()
     })
-    store.tasks.reportProgress({ id: task.id, fence: task.fence, ...latest!, notify: told }).then((reported) => {
-      if (!told || reported.kind === 'stale') return
-      followed = reported.notified !== 'nobody'
-      // Another report was told too short a time ago, by the store's clock.
-      if (reported.notified === 'early') {
-        tellAt = clock.now() + REPORT_EVERY_MS
-        tellLater()
-      }
-    }, onError)
+    store.tasks.reportProgress({ id: task.id, fence: task.fence, ...latest!, notify: told }).then(
+      (reported) => {
+        if (!told || reported.kind === 'stale') return
+        followed = reported.notified !== 'nobody'
+        // Another report was told too short a time ago, by the store's clock.
+        if (reported.notified === 'early') {
+          tellAt = clock.now() + REPORT_EVERY_MS
+          tellLater()
+        }
+      },
+      (error: unknown) => events.emit('trouble', { error }),
+    )
   }
   return {
     report(percent, message) {

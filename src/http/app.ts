@@ -5,26 +5,26 @@ import { TrieRouter } from 'hono/router/trie-router'
 import { RingbackError } from '../core/errors.ts'
 import type { AppContext, AppOptions } from './context.ts'
 import { createOpenCallLimiter } from './limits/open-calls.ts'
-import { createCapacity } from './limits/open-tasks.ts'
-import { createOwnership } from './live/endpoint-owners.ts'
-import { describeApi } from './openapi/document.ts'
+import { createOpenTaskCheck } from './limits/open-tasks.ts'
+import { createEndpointOwners } from './live/endpoint-owners.ts'
+import { buildOpenApiDocument } from './openapi/document.ts'
 import { eventSchemaRoutes } from './openapi/event-schemas.ts'
 import { referenceRoutes } from './openapi/reference-page.ts'
-import { createGate } from './request/auth.ts'
-import { createCursors } from './request/cursor.ts'
-import { ApiCall, type Route, type RoutePipeline, refuse, respond, serve } from './request/route.ts'
+import { createAuthenticator } from './request/auth.ts'
+import { createCursorCodec } from './request/cursor.ts'
+import { ApiCall, type Route, type RoutePipeline, serve, toErrorReply, toResponse } from './request/route.ts'
 import { TableRouter } from './request/router.ts'
 import { apiKeyRoutes } from './routes/api-keys.ts'
-import { auditRoute } from './routes/audit-log.ts'
+import { auditLogRoute } from './routes/audit-log.ts'
 import { clientRoutes } from './routes/clients.ts'
 import { deliveryRoutes } from './routes/deliveries.ts'
 import { endpointRoutes } from './routes/endpoints.ts'
 import { eventRoutes } from './routes/events.ts'
 import { scheduleRoutes } from './routes/schedules.ts'
 import { signingKeyRoutes } from './routes/signing-keys.ts'
-import { operationRoutes } from './routes/system.ts'
+import { systemRoutes } from './routes/system.ts'
 import { taskRoutes } from './routes/tasks.ts'
-import { createWaiting } from './routes/waiting-for.ts'
+import { createWaitingReasons } from './routes/waiting-for.ts'
 import { workerRoutes } from './routes/workers.ts'
 
 export type { AppOptions } from './context.ts'
@@ -33,18 +33,18 @@ export type { AppOptions } from './context.ts'
 export function createApp(options: AppOptions): Hono {
   const context: AppContext = {
     ...options,
-    gate: createGate(options),
-    cursors: createCursors(options),
-    ownership: createOwnership(options),
-    waiting: createWaiting(options),
-    checkCapacity: createCapacity(options),
-    streams: createOpenCallLimiter(
-      options.mostStreams,
+    authenticator: createAuthenticator(options),
+    cursors: createCursorCodec(options),
+    endpointOwners: createEndpointOwners(options),
+    waitingReasons: createWaitingReasons(options),
+    checkCapacity: createOpenTaskCheck(options),
+    streamLimiter: createOpenCallLimiter(
+      options.streamLimits,
       'streams',
       'close some, or wait for tasks with ?wait, or for all of them at once with GET /v1/events',
     ),
-    waiters: createOpenCallLimiter(
-      options.mostWaits,
+    waitLimiter: createOpenCallLimiter(
+      options.waitLimits,
       'calls that wait',
       'ask without ?wait, or for all of your tasks at once with GET /v1/events',
     ),
@@ -53,7 +53,7 @@ export function createApp(options: AppOptions): Hono {
   const pipeline = createPipeline(context)
   const app = new Hono({ router: new SmartRouter({ routers: [new TableRouter(), new TrieRouter()] }) })
   for (const route of routes) app.on(route.method.toUpperCase(), route.path.replaceAll(/\{(\w+)\}/g, ':$1'), serve(route, pipeline))
-  app.notFound(otherwise(routes, pipeline))
+  app.notFound(unmatchedHandler(routes, pipeline))
   return app
 }
 
@@ -62,7 +62,7 @@ export function apiRoutes(context: AppContext): readonly Route[] {
   let document: { readonly described: object; readonly text: string } | null = null
   const describe = () => {
     if (document === null) {
-      const described = describeApi(routes, { version: '1', publicUrl: context.publicUrl() })
+      const described = buildOpenApiDocument(routes, { version: '1', publicUrl: context.publicUrl() })
       document = { described, text: JSON.stringify(described) }
     }
     return document
@@ -77,8 +77,8 @@ export function apiRoutes(context: AppContext): readonly Route[] {
     ...apiKeyRoutes(context),
     ...signingKeyRoutes(context),
     ...workerRoutes(context),
-    auditRoute(context),
-    ...operationRoutes(context, () => describe().text),
+    auditLogRoute(context),
+    ...systemRoutes(context, () => describe().text),
     ...eventSchemaRoutes(context, () => describe().described),
     ...referenceRoutes(),
   ]
@@ -86,15 +86,15 @@ export function apiRoutes(context: AppContext): readonly Route[] {
 }
 
 function createPipeline(context: AppContext): RoutePipeline {
-  const { clock, bodyLimitBytes, gate, admit, log } = context
+  const { clock, bodyLimitBytes, authenticator: gate, rateLimiter: admit, events } = context
   const start = Buffer.from(clock.bytes(9)).toString('base64url')
   let count = 0
   return {
-    gate,
+    authenticator: gate,
     clock,
     bodyLimitBytes,
-    admit,
-    log,
+    rateLimiter: admit,
+    events,
     cors: createCors(context.corsOrigins),
     // Unique, not secret: the chance of the start and a count.
     newRequestId: () => `request_${start}${(count++).toString(36).padStart(6, '0')}`,
@@ -114,7 +114,7 @@ function createCors(origins: readonly string[]): RoutePipeline['cors'] {
 }
 
 /** What no route takes: 404 when the path is none of ours, an answer to OPTIONS, 405 for the rest. */
-function otherwise(routes: readonly Route[], pipeline: RoutePipeline): (c: Context) => Response {
+function unmatchedHandler(routes: readonly Route[], pipeline: RoutePipeline): (c: Context) => Response {
   const paths = methodsByPath(routes)
   return (c) => {
     const call = new ApiCall(c, pipeline)
@@ -123,14 +123,14 @@ function otherwise(routes: readonly Route[], pipeline: RoutePipeline): (c: Conte
     const elsewhere = call.request.method !== 'OPTIONS' && offered?.split(', ').includes(call.request.method)
     const allow = elsewhere ? undefined : offered
     if (allow !== undefined && call.request.method === 'OPTIONS')
-      return respond({ status: 204, headers: { Allow: allow, ...preflight(call, pipeline, allow) }, body: null }, call, pipeline)
+      return toResponse({ status: 204, headers: { Allow: allow, ...preflight(call, pipeline, allow) }, body: null }, call, pipeline)
     const refusal =
       allow === undefined
         ? new RingbackError('not_found', 'There is nothing at this path; /docs shows what there is, and /openapi.json lists it.')
         : new RingbackError('method_not_allowed', `${call.request.method} is not offered here; ${allow} are.`, {
             headers: { Allow: allow },
           })
-    return respond(refuse(refusal, call, pipeline.log), call, pipeline)
+    return toResponse(toErrorReply(refusal, call, pipeline.events), call, pipeline)
   }
 }
 

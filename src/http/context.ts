@@ -2,18 +2,18 @@
 import type { Clock } from '../core/clock.ts'
 import type { Encryptor } from '../core/encryption.ts'
 import { RingbackError } from '../core/errors.ts'
-import type { RunRecord } from '../core/lifecycle.ts'
 import type { Millis, Scope, SigningKey } from '../core/model.ts'
+import type { EventSink } from '../observe/events.ts'
 import type { FindResult, Page, Position, Store } from '../store/interfaces.ts'
 import type { Registry, TaskType } from '../tasks/define.ts'
 import type { OpenCallLimiter, OpenCallLimits } from './limits/open-calls.ts'
-import type { Claims } from './live/claims.ts'
-import type { Ownership } from './live/endpoint-owners.ts'
+import type { WorkerClaims } from './live/claims.ts'
+import type { EndpointOwners } from './live/endpoint-owners.ts'
 import type { Watchers } from './live/waits.ts'
 import type { Authenticator, Caller } from './request/auth.ts'
-import type { Cursors } from './request/cursor.ts'
-import { type ApiReply, invalid } from './request/problem.ts'
-import type { ApiCall, RouteLog, RoutePipeline } from './request/route.ts'
+import type { CursorCodec } from './request/cursor.ts'
+import { type ApiReply, validationFailed } from './request/problem.ts'
+import type { ApiCall, RoutePipeline } from './request/route.ts'
 import type { WaitingReasons } from './routes/waiting-for.ts'
 
 export interface AppOptions {
@@ -30,10 +30,10 @@ export interface AppOptions {
     /** Reads the keys anew, and does what is due in their lives. */
     load(): Promise<void>
     /** When a wanted next key will sign, and when a retiring one will be gone. */
-    outlook(key: SigningKey): { readonly signsFrom: Millis | null; readonly leavesAt: Millis | null }
+    keyTransitionTimes(key: SigningKey): { readonly signsFrom: Millis | null; readonly leavesAt: Millis | null }
   }
   /** @throws RingbackError `invalid_callback_url`, `callback_url_forbidden` */
-  readonly judgeCallbackUrl: (url: string) => URL
+  readonly validateCallbackUrl: (url: string) => URL
   /** `whsec_…` */
   readonly generateSecret: () => string
   /** What may be shown of a secret. */
@@ -44,40 +44,38 @@ export interface AppOptions {
   /** Origins whose pages may call, or `*`; none: CORS is off. */
   readonly corsOrigins: readonly string[]
   /** How long a task of that type is kept after its end. */
-  readonly keepMs: (type: string) => Millis
+  readonly retentionMs: (type: string) => Millis
   /** How long runs of that type lately took; null: nobody knows. */
-  readonly typicalMs: (type: string) => Millis | null
+  readonly typicalDurationMs: (type: string) => Millis | null
   /** Pending and running tasks over which new ones are refused with 503. */
   readonly maxOpenTasks: number
   /** What one client may have: over that, more are refused with 429. */
-  readonly mostOfClient: { readonly openTasks: number; readonly endpoints: number; readonly schedules: number; readonly keys: number }
+  readonly maxPerClient: { readonly openTasks: number; readonly endpoints: number; readonly schedules: number; readonly keys: number }
   /** Whether as many tasks run on this node as may where that type runs; left out: it runs none. */
   readonly isFull?: (type: TaskType) => boolean
-  readonly mostStreams: OpenCallLimits
+  readonly streamLimits: OpenCallLimits
   /** Calls that wait: for a task, a feed, a ping. */
-  readonly mostWaits: OpenCallLimits
+  readonly waitLimits: OpenCallLimits
   /** Every part of the node that must work: `ok`, or what is wrong. */
   readonly health: () => Promise<Readonly<Record<string, string>>>
-  readonly waits: Watchers
-  readonly claims: Claims
+  readonly watchers: Watchers
+  readonly claims: WorkerClaims
   /** How long a worker's lease lasts. */
   readonly leaseMs: Millis
-  /** Told of each try of a worker that ended here. */
-  readonly onRun?: (run: RunRecord) => void
   /** Rate limits; left out: there are none. */
-  readonly admit?: RoutePipeline['admit']
-  readonly log: RouteLog
+  readonly rateLimiter?: RoutePipeline['rateLimiter']
+  readonly events: EventSink
 }
 
 export interface AppContext extends AppOptions {
-  readonly gate: Authenticator
-  readonly cursors: Cursors
-  readonly ownership: Ownership
-  readonly waiting: WaitingReasons
+  readonly authenticator: Authenticator
+  readonly cursors: CursorCodec
+  readonly endpointOwners: EndpointOwners
+  readonly waitingReasons: WaitingReasons
   /** Refuses new tasks of a client over the limits of open ones. Throws `quota_exceeded`, `temporary_reduced_capacity`. */
   readonly checkCapacity: (clientId: string, adding: number, now: Millis) => void
-  readonly streams: OpenCallLimiter
-  readonly waiters: OpenCallLimiter
+  readonly streamLimiter: OpenCallLimiter
+  readonly waitLimiter: OpenCallLimiter
 }
 
 export const JSON_TYPE = 'application/json'
@@ -88,7 +86,7 @@ export const jsonReply = (status: number, body: unknown, headers: Record<string,
   body: JSON.stringify(body),
 })
 
-export const empty = (status = 204): ApiReply => ({ status, headers: {}, body: null })
+export const emptyReply = (status = 204): ApiReply => ({ status, headers: {}, body: null })
 
 /** Epoch milliseconds as RFC 3339. */
 export const toTimestamp = (at: number): string => new Date(at).toISOString()
@@ -97,16 +95,16 @@ export const toTimestampOrNull = (at: number | null): string | null => (at === n
 export const notFound = (what: string): RingbackError => new RingbackError('not_found', `There is no such ${what}.`)
 
 /** @throws RingbackError `not_found`, or `task_expired` for what was erased and is remembered. */
-export function present<T>(found: FindResult<T>, what: string): T {
+export function unwrapFound<T>(found: FindResult<T>, what: string): T {
   if (found.kind === 'found') return found.value
-  if (found.kind === 'gone') throw expired()
+  if (found.kind === 'gone') throw taskExpired()
   throw notFound(what)
 }
 
-export const expired = (): RingbackError => new RingbackError('task_expired', 'The task was erased, by its client or by age.')
+export const taskExpired = (): RingbackError => new RingbackError('task_expired', 'The task was erased, by its client or by age.')
 
 /** A client has as many as it may have; what there is stays. */
-export const tooMany = (most: number, what: string): RingbackError =>
+export const quotaExceeded = (most: number, what: string): RingbackError =>
   new RingbackError('quota_exceeded', `You have ${most} ${what}, as many as a client may have here: delete some that you no longer need.`)
 
 const ID = /^[a-z]+_[0-9a-z]{26}$/
@@ -122,27 +120,27 @@ export function idParam(call: ApiCall, prefix: string, name = 'id'): string {
 }
 
 /** Whose objects a list shows: a client's own; every client's, or one's, for the operator. */
-export function listOwner(caller: Caller, clientId: string | undefined): string | null {
+export function clientFilter(caller: Caller, clientId: string | undefined): string | null {
   if (caller.clientId === null) return clientId ?? null
-  if (clientId !== undefined) throw invalid([{ pointer: '#/query/clientId', detail: 'is the operator’s to give' }])
+  if (clientId !== undefined) throw validationFailed([{ pointer: '#/query/clientId', detail: 'is the operator’s to give' }])
   return caller.clientId
 }
 
 /** The client a `clientOnly` route acts for. */
-export function clientOf(call: ApiCall): string {
+export function requireClientId(call: ApiCall): string {
   if (call.caller.clientId === null) throw new Error('a route for clients was reached by the operator')
   return call.caller.clientId
 }
 
 /** What a list's cursor is bound to: who asks, the list and its filters. */
-export function boundTo(call: ApiCall, list: string, filters: object): string {
+export function cursorScope(call: ApiCall, list: string, filters: object): string {
   return JSON.stringify([call.caller.clientId, list, Object.entries(filters).sort(([a], [b]) => (a < b ? -1 : 1))])
 }
 
 /** @throws RingbackError `invalid_cursor` */
 export async function startPosition(context: AppContext, bound: string, cursor: string | undefined): Promise<Position | null> {
   if (cursor === undefined) return null
-  const [at, id] = await context.cursors.read(bound, cursor)
+  const [at, id] = await context.cursors.decode(bound, cursor)
   return { at: Number(at), id: String(id) }
 }
 
@@ -151,11 +149,11 @@ type Defined<T> = { [K in keyof T as undefined extends T[K] ? never : K]: T[K] }
 }
 
 /** Without the members that are undefined. */
-export const defined = <T extends object>(value: T): Defined<T> =>
+export const omitUndefined = <T extends object>(value: T): Defined<T> =>
   Object.fromEntries(Object.entries(value).filter(([, member]) => member !== undefined)) as Defined<T>
 
 /** A list's answer ends early at this many characters, so that no page takes the memory of a node. */
-const LARGEST_PAGE = 4 * 1024 * 1024
+const MAX_PAGE_CHARS = 4 * 1024 * 1024
 
 /** A page as the contract shows it, with `Link: …; rel="next"`. `items` are JSON text. */
 export async function pageReply<T>(
@@ -173,13 +171,13 @@ export async function pageReply<T>(
   for (const [index, item] of page.items.entries()) {
     const text = show(item, index)
     size += text.length
-    if (size > LARGEST_PAGE && shown.length > 0) {
+    if (size > MAX_PAGE_CHARS && shown.length > 0) {
       next = positionOf(page.items[index - 1] as T)
       break
     }
     shown.push(text)
   }
-  const cursor = next === null ? null : await context.cursors.write(bound, [next.at, next.id])
+  const cursor = next === null ? null : await context.cursors.encode(bound, [next.at, next.id])
   return listReply(context, call, shown, next !== null, cursor, headers)
 }
 
@@ -210,8 +208,8 @@ export function listReply(
  * For who has waited: what is known now is told to nobody whose key was revoked, or whose client was suspended, meanwhile.
  * @throws RingbackError `unauthenticated`, `insufficient_scope`
  */
-export async function recheckScope({ gate, clock }: AppContext, call: ApiCall, scope: Scope): Promise<void> {
-  gate.allow(await gate.recognize(call.header('authorization'), clock.now()), scope, false)
+export async function recheckScope({ authenticator: gate, clock }: AppContext, call: ApiCall, scope: Scope): Promise<void> {
+  gate.authorize(await gate.authenticate(call.header('authorization'), clock.now()), scope, false)
 }
 
-export const OPERATOR: Scope = 'admin'
+export const OPERATOR_SCOPE: Scope = 'admin'

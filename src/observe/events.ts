@@ -2,7 +2,8 @@
  * The one event sink of a node: what happens inside it, as facts. The log subscribes to it; so do metrics and traces. Emitting costs one loop over the
  * subscribers, so a fact is an object that the caller has at hand. A subscriber must not throw and must not wait.
  */
-import type { AttemptOutcome, EventType, Millis, State, WorkKind } from '../core/model.ts'
+import type { RunRecord } from '../core/lifecycle.ts'
+import type { AttemptOutcome, EventType, Millis, WorkKind } from '../core/model.ts'
 
 /** The facts of each event, by its name. Durations are milliseconds. */
 export interface EventFacts {
@@ -17,21 +18,9 @@ export interface EventFacts {
   /** The node lost the lease of work in progress. Its result is refused by the fence. */
   'work.lost': { readonly kind: WorkKind; readonly id: string }
   /** A try of a task ended. */
-  'task.run': {
-    readonly taskId: string
-    readonly type: string
-    readonly clientId: string
-    readonly try: number
-    /** The state the try left the task in; `stale` when its lease was lost. */
-    readonly outcome: State | 'stale'
-    readonly durationMs: Millis
-    /** From due to started. */
-    readonly waitMs: Millis
-    /** Null unless the run failed or is retried. */
-    readonly errorCode: string | null
-  }
-  /** A handler threw. Clients see the sentence of the failure, never `error`, which has the stack. */
-  'task.threw': { readonly taskId: string; readonly type: string; readonly try: number; readonly error: unknown }
+  'task.run': RunRecord
+  /** A handler threw. Clients see the message of the failure, never the stack. */
+  'task.threw': { readonly taskId: string; readonly type: string; readonly try: number; readonly stack: string }
   /** An attempt of a delivery ended. */
   'delivery.attempted': {
     readonly deliveryId: string
@@ -60,6 +49,8 @@ export interface EventFacts {
   'chore.ran': { readonly chore: string; readonly count: number; readonly durationMs: Millis }
   /** Ticks of a schedule made tasks. `lagMs`: from the tick's time to its commit. */
   'schedule.ticked': { readonly scheduleId: string; readonly tasks: number; readonly lagMs: Millis }
+  /** Every encrypted value is under the current master key. `count`: values that were encrypted again. */
+  'secrets.reencrypted': { readonly count: number }
   /** A background activity failed and will be tried again. */
   trouble: { readonly error: unknown }
 }

@@ -4,7 +4,8 @@ import { type Logger, pino } from 'pino'
 import type { LogLevel } from '../config/settings.ts'
 import type { Clock } from '../core/clock.ts'
 import { toErrorLog } from '../core/errors.ts'
-import type { AttemptOutcome, EventType, Millis, State } from '../core/model.ts'
+import type { Millis } from '../core/model.ts'
+import type { EventSink } from './events.ts'
 
 /** Without `child`, whose bindings pino writes past {@link censored}. */
 export type Log = Pick<Logger, 'isLevelEnabled' | Exclude<LogLevel, 'silent'>>
@@ -169,41 +170,33 @@ function shown(value: unknown, depth: number): unknown {
   return Array.isArray(value) ? value.map((item) => shown(item, depth + 1)) : censoredCopy(value, depth + 1)
 }
 
-/** One run of a task, as the log tells it. */
-export interface RunLog {
-  readonly taskId: string
-  readonly type: string
-  readonly clientId: string
-  readonly try: number
-  /** The state it left the task in; `stale` when the lease was lost. */
-  readonly outcome: State | 'stale'
-  readonly durationMs: Millis
-  /** From due to started. */
-  readonly waitMs: Millis
-  /** Null unless the run failed or is retried. */
-  readonly errorCode: string | null
+/** Writes the facts of a node's events to the log. `info` lines cost nothing when that level is off. */
+export function logEvents(log: Log, events: EventSink): void {
+  events.on('trouble', ({ error }) => log.warn({ err: rootCause(error) }, 'trouble'))
+  events.on('task.threw', (facts) => log.error(facts, 'a handler threw'))
+  events.on('http.failed', ({ code, fields }) =>
+    code === 'internal' ? log.error(fields, 'a request failed') : log.warn(fields, 'a request was refused for lack of capacity'),
+  )
+  events.on('secrets.reencrypted', (facts) =>
+    log.info(facts, 'every secret is encrypted with the current master key: the previous one may be removed'),
+  )
+  const info = (facts: () => object, message: string): void => {
+    if (log.isLevelEnabled('info')) log.info(facts(), message)
+  }
+  events.on('task.run', (run) =>
+    info(() => {
+      const { task, ...facts } = run
+      return { taskId: task.id, type: task.type, clientId: task.clientId, try: task.tries, ...facts }
+    }, 'task.run'),
+  )
+  events.on('delivery.attempted', (facts) => info(() => facts, 'delivery.attempted'))
+  events.on('chore.ran', (facts) => {
+    if (facts.count > 0) info(() => facts, 'chore.ran')
+  })
 }
 
-/** Writes `task.run`, at `info`. Costs nothing when that level is off. */
-export function logRun(log: Log, facts: RunLog): void {
-  if (log.isLevelEnabled('info')) log.info(facts, 'task.run')
-}
-
-/** One attempt of a delivery, as the log tells it. */
-export interface AttemptLog {
-  readonly deliveryId: string
-  readonly eventId: string
-  readonly eventType?: EventType
-  readonly endpointId: string
-  readonly try: number
-  readonly outcome: AttemptOutcome
-  readonly httpStatus: number | null
-  readonly durationMs: Millis
-  /** Null: this was the last one. */
-  readonly nextDelayMs: Millis | null
-}
-
-/** Writes `delivery.attempted`, at `info`. Costs nothing when that level is off. */
-export function logAttempt(log: Log, facts: AttemptLog): void {
-  if (log.isLevelEnabled('info')) log.info(facts, 'delivery.attempted')
+/** The error that says what happened, below those that say what it means for the caller. */
+function rootCause(error: unknown): unknown {
+  const root = error instanceof Error && error.cause instanceof Error ? error.cause : error
+  return root instanceof Error ? toErrorLog(root) : root
 }

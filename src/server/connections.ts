@@ -15,7 +15,7 @@ interface TrackedConnection {
   /** Where it comes from. */
   readonly address: string
   /** Requests whose answer is not written yet: more than one where they are sent ahead. */
-  answers: number
+  pendingResponses: number
   /** The last of those. */
   request: IncomingMessage | null
   /** What of an answer waits for its reader. */
@@ -70,7 +70,7 @@ export function limitConnections(server: Server, most: number, refuse: (socket: 
   }
   /** All of an answer is written, and nobody works for it any more: what the system did not take of it waits for its reader. */
   const answered = (connection: TrackedConnection, response: ServerResponse): void => {
-    if (--connection.answers === 0) connection.request = null
+    if (--connection.pendingResponses === 0) connection.request = null
     if (!open.has(connection.socket)) return
     rest(connection)
     read(connection)
@@ -93,7 +93,7 @@ export function limitConnections(server: Server, most: number, refuse: (socket: 
       if (weakest === undefined) return refuse(socket)
       cut(weakest)
     }
-    const connection: TrackedConnection = { socket, address, answers: 0, request: null, unreadBytes: 0 }
+    const connection: TrackedConnection = { socket, address, pendingResponses: 0, request: null, unreadBytes: 0 }
     open.set(socket, connection)
     socket.once('close', () => forget(connection))
     rest(connection)
@@ -102,11 +102,12 @@ export function limitConnections(server: Server, most: number, refuse: (socket: 
     const connection = open.get(request.socket)
     if (connection === undefined) return
     connection.request = request
-    connection.answers++
+    connection.pendingResponses++
     rest(connection)
     response.on('prefinish', () => answered(connection, response))
   })
 }
 
 /** Whether a request of it has come whole, and is being answered. */
-const isBusy = ({ answers, request }: TrackedConnection): boolean => answers > 1 || (answers === 1 && request?.complete === true)
+const isBusy = ({ pendingResponses: answers, request }: TrackedConnection): boolean =>
+  answers > 1 || (answers === 1 && request?.complete === true)

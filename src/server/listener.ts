@@ -7,21 +7,21 @@ import type { Config } from '../config/config.ts'
 import type { Clock } from '../core/clock.ts'
 import { RingbackError, StartupError } from '../core/errors.ts'
 import type { Millis } from '../core/model.ts'
-import { harden, problemReply } from '../http/request/problem.ts'
+import { addSecurityHeaders, problemReply } from '../http/request/problem.ts'
 import { limitConnections } from './connections.ts'
 
-export type Fetch = (request: Request, bindings?: object) => Response | Promise<Response>
+export type FetchHandler = (request: Request, bindings?: object) => Response | Promise<Response>
 
 export interface HttpListener {
   readonly port: number
   /** Lets `fetch` answer from now on, beginning with the requests that wait. */
-  admit(fetch: Fetch): void
+  setHandler(fetch: FetchHandler): void
   /** Listens no more; connections end with the answer they wait for. */
-  shut(): void
+  stopListening(): void
   /** Resolves when every connection has ended; those that linger after their answer are cut after {@link LINGER_MS}. */
-  emptied(clock: Pick<Clock, 'after'>): Promise<void>
+  drained(clock: Pick<Clock, 'after'>): Promise<void>
   /** Cuts whatever is left. */
-  abandon(): void
+  closeNow(): void
 }
 
 const LINGER_MS: Millis = 1000
@@ -34,14 +34,14 @@ const LATE_MS: Millis = 5_000
 const KEEP_ALIVE_MS: Millis = 65_000
 
 /** @throws StartupError when that address cannot be listened on. */
-export async function openDoor(
+export async function openListener(
   { host, port, maxConnections }: Pick<Config, 'host' | 'port' | 'maxConnections'>,
   clock: Pick<Clock, 'bytes'>,
 ): Promise<HttpListener> {
-  const opened = Promise.withResolvers<Fetch>()
+  const opened = Promise.withResolvers<FetchHandler>()
   // An abandoned door leaves nobody waiting who could mind.
   opened.promise.catch(() => {})
-  let answer: Fetch = async (request, bindings) => (await opened.promise)(request, bindings)
+  let answer: FetchHandler = async (request, bindings) => (await opened.promise)(request, bindings)
   const listen = getRequestListener((request, bindings) => answer(request, bindings), {
     errorHandler: (error) => refuseUnmade(error, clock),
   })
@@ -80,18 +80,18 @@ export async function openDoor(
   }
   return {
     port: (server.address() as AddressInfo).port,
-    admit(fetch) {
+    setHandler(fetch) {
       answer = fetch
       opened.resolve(fetch)
     },
-    shut,
-    async emptied(clock) {
+    stopListening: shut,
+    async drained(clock) {
       server.closeIdleConnections()
       const disarm = clock.after(LINGER_MS, () => server.closeAllConnections())
       await ended
       disarm()
     },
-    abandon() {
+    closeNow() {
       shut()
       server.closeAllConnections()
     },
@@ -149,7 +149,7 @@ function problemOf(error: RingbackError, clock: Pick<Clock, 'bytes'>): ReturnTyp
   const requestId = `request_${Buffer.from(clock.bytes(12)).toString('base64url')}`
   const reply = problemReply(error, { instance: '/', requestId })
   const headers = { ...reply.headers, 'X-Request-Id': requestId }
-  harden(headers)
+  addSecurityHeaders(headers)
   return { ...reply, headers }
 }
 

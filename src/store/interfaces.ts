@@ -26,6 +26,7 @@ import type {
   WorkKind,
 } from '../core/model.ts'
 import type {
+  AddKeyResult,
   AddResult,
   AuditQuery,
   BulkCheckpoint,
@@ -42,6 +43,7 @@ import type {
   ExpiredWork,
   FindResult,
   Idempotency,
+  KeyRotation,
   LaneState,
   LeaseEnd,
   LeaseRef,
@@ -232,15 +234,16 @@ export interface AccessStore {
   changeClient(change: { id: string; status: 'active' | 'suspended'; by?: Author | undefined }): Promise<Client | null>
   /** Ends the client's keys, schedules and work. {@link MaintenanceStore.eraseClient} erases its rows later. Null: there is no such client. */
   removeClient(target: { id: string; by?: Author | undefined }): Promise<Client | null>
-  addKey(insert: { key: NewKey; by?: Author | undefined }): Promise<ApiKey | null>
+  /** `max`: how many active keys the client may have. An operator may have any number. */
+  addKey(insert: { key: NewKey; max: number; by?: Author | undefined }): Promise<AddKeyResult>
   /** The key with this hash and the status of its client; null: unknown. */
   findKey(hash: string): Promise<(ApiKey & { readonly clientStatus: ClientStatus | null }) | null>
   listKeys(clientId: string | null): Promise<readonly ApiKey[]>
   revokeKey(target: Target): Promise<ApiKey | null>
   /**
-   * Replaces a key. The new one takes its name, scopes, task types and lifetime; the old one ends after the overlap. Null: the old one has ended.
+   * Replaces a key. The new one takes its name, scopes, task types and lifetime; the old one ends after the overlap. `missing`: the old one has ended.
    */
-  rotateKey(rotation: Target & { fresh: Pick<ApiKey, 'id' | 'hash' | 'hint'>; overlapMs: Millis }): Promise<ApiKey | null>
+  rotateKey(rotation: KeyRotation & { by?: Author | undefined }): Promise<AddKeyResult>
   /** Records that a key is in use, at most once a minute. */
   touchKey(use: { id: string }): Promise<void>
   /** Takes one use of a quota, or returns one. Concurrent uses are one statement. */
@@ -273,7 +276,7 @@ export interface SigningStore {
 
 /** What the chores of a node call. All of it is idempotent: every node may do it at any time. */
 export interface MaintenanceStore {
-  renew(renewal: { kind: WorkKind; held: readonly LeaseRef[]; leaseMs: Millis }): Promise<readonly Renewal[]>
+  renew(renewal: { kind: WorkKind; toLeaseRef: readonly LeaseRef[]; leaseMs: Millis }): Promise<readonly Renewal[]>
   /** Running work whose lease has ended, or that another boot than `boot` holds (null: only ended leases). At most `limit` of each kind. */
   findExpired(limit: number, boot: string | null): Promise<ExpiredWork>
   /** Ends pending tasks past `startBy` or `deadlineAt`, and running ones whose cancel was requested over `graceMs` ago. Returns how many. */

@@ -88,7 +88,7 @@ export function* runAll(calls: readonly BoundStatement[]): Script<readonly (read
 
 /** Runs statements whose rows nobody wants. */
 export function* execute(calls: readonly BoundStatement[]): Script<void> {
-  if (calls.length > 0) yield calls.map((call) => ({ ...call, quiet: true }))
+  if (calls.length > 0) yield calls.map((call) => ({ ...call, discardRows: true }))
 }
 
 const readNow = statement((d) => sql`select ${d.now} as now`)

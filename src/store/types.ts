@@ -359,6 +359,20 @@ export interface QuotaWindow {
   readonly leftMs: Millis
 }
 
+/** `full`: the client has as many active keys as it may have. `missing`: there is no such client, or no such active key. */
+export type AddKeyResult =
+  | { readonly kind: 'added'; readonly value: ApiKey }
+  | { readonly kind: 'full'; readonly active: number }
+  | { readonly kind: 'missing' }
+export interface KeyRotation {
+  readonly id: string
+  readonly clientId: string | null
+  readonly fresh: Pick<ApiKey, 'id' | 'hash' | 'hint'>
+  /** How long the old key stays active; 0: it ends at once. */
+  readonly overlapMs: Millis
+  /** Active keys that the client may have. */
+  readonly max: number
+}
 export type NewKey = Omit<ApiKey, 'createdAt' | 'revokedAt' | 'lastUsedAt'>
 
 /** Members left out narrow nothing. */

@@ -84,7 +84,7 @@ export function parseAddressRules(input: AddressRulesInput = {}): AddressRules {
  * The URL, parsed, if a webhook may be registered for it and sent to it. Names are not resolved here: their addresses are judged at every connect.
  * Throws `invalid_callback_url` for what is wrong anywhere and `callback_url_forbidden` for what this installation does not allow.
  */
-export function judgeUrl(text: string, rules: AddressRules): URL {
+export function parseCallbackUrl(text: string, rules: AddressRules): URL {
   const url = parseUrl(text)
   const http = url.protocol === 'http:'
   if (http && !rules.allowHttp) throw forbidden(text, 'is plain http: use https')
@@ -93,8 +93,8 @@ export function judgeUrl(text: string, rules: AddressRules): URL {
     throw forbidden(text, `names port ${port}: ports allowed here are ${rules.ports?.join(', ') ?? '80, 443 and those from 1024 on'}`)
   }
   const host = url.hostname
-  const literal = literalAddress(host)
-  if (literal !== null && judgeAddress(literal, rules, port) === 'forbidden') {
+  const literal = addressWithoutDns(host)
+  if (literal !== null && classifyAddress(literal, rules, port) === 'forbidden') {
     throw forbidden(text, 'points to an address that may not be called from here: use a host on the public internet')
   }
   return url
@@ -104,7 +104,7 @@ export function judgeUrl(text: string, rules: AddressRules): URL {
  * Whether a connection may be made to `address`, written in any spelling inet_aton(3) or RFC 4291 knows. Text that is no address is forbidden.
  * With `port`, the server's own listeners are refused too.
  */
-export function judgeAddress(address: string, rules: AddressRules, port?: number): AddressVerdict {
+export function classifyAddress(address: string, rules: AddressRules, port?: number): AddressVerdict {
   return ipaddr.isValid(address) && mayConnect(ipaddr.parse(address), rules, port) ? 'allowed' : 'forbidden'
 }
 
@@ -112,7 +112,7 @@ export function judgeAddress(address: string, rules: AddressRules, port?: number
  * The address a URL's host stands for without asking a name server: an IP literal, or the loopback for `localhost` and names below it
  * (RFC 6761 §6.3). Null for other names. `hostname` as a WHATWG `URL` gives it, which has folded `0x7f.1`, `２１３０７０６４３３` and the like.
  */
-export function literalAddress(hostname: string): string | null {
+export function addressWithoutDns(hostname: string): string | null {
   if (hostname.startsWith('[')) return hostname.slice(1, -1)
   const name = hostname.endsWith('.') ? hostname.slice(0, -1) : hostname
   if (name === 'localhost' || name.endsWith('.localhost')) return '127.0.0.1'
@@ -137,7 +137,7 @@ function parseUrl(text: string): URL {
 }
 
 function mayConnect(ip: Ip, rules: AddressRules, port: number | undefined): boolean {
-  const carried = carriedIPv4(ip)
+  const carried = embeddedIPv4(ip)
   if (carried !== null) return mayConnect(carried, rules, port)
   if (port !== undefined && isOwnListener(ip, port, rules)) return false
   if (rules.metadata.some((range) => contains(range, ip))) return rules.allow.some((range) => contains(range, ip) && isSingle(range))
@@ -147,7 +147,7 @@ function mayConnect(ip: Ip, rules: AddressRules, port: number | undefined): bool
 }
 
 /** The IPv4 address that decides where a packet to this IPv6 address ends: mapped, NAT64 64:ff9b::/96, 6to4 2002::/16. Else null. */
-function carriedIPv4(ip: Ip): ipaddr.IPv4 | null {
+function embeddedIPv4(ip: Ip): ipaddr.IPv4 | null {
   if (!isV6(ip)) return null
   const [p0, p1, p2, p3, p4, p5, p6, p7] = ip.parts as [number, number, number, number, number, number, number, number]
   if (p0 === 0x2002) return joinIPv4(p1, p2)
@@ -200,7 +200,7 @@ function parseCidr(text: string): Cidr {
   const network = v4 ? ipaddr.IPv4.networkAddressFromCIDR(text) : ipaddr.IPv6.networkAddressFromCIDR(text)
   if (!isSame(ip, network))
     throw refuse(`has bits set behind its prefix: write ${network.toString()}/${prefix}, or ${ip.toString()}/${v4 ? 32 : 128}`)
-  if (carriedIPv4(ip) !== null) throw refuse('is judged by the IPv4 address inside it: write that IPv4 network')
+  if (embeddedIPv4(ip) !== null) throw refuse('is judged by the IPv4 address inside it: write that IPv4 network')
   return [ip, prefix]
 }
 

@@ -3,7 +3,7 @@ import type { Socket } from 'node:net'
 import { type Dispatcher, errors } from 'undici'
 import type { Clock } from '../core/clock.ts'
 import type { AttemptOutcome, Millis, Timings } from '../core/model.ts'
-import { codeOf, sentences, TransportFailure } from './resolver.ts'
+import { errorCodeSuffix, failureMessages, TransportFailure } from './resolver.ts'
 
 export interface TransportLimits {
   /** From the start of the attempt over name, TCP and TLS. */
@@ -24,14 +24,14 @@ export interface TransportLimits {
   readonly headerCount: number
   readonly headerValueChars: number
   /** 1xx answers before the real one (RFC 9110 §15.2). */
-  readonly interimAnswers: number
+  readonly interimResponses: number
   /** How long a connection is kept without a request, unless the receiver's `Keep-Alive` says less. */
   readonly idleMs: Millis
   /** Connections kept without a request, over all receivers. */
   readonly idleConnections: number
 }
 
-export const defaultLimits: TransportLimits = {
+export const defaultTransportLimits: TransportLimits = {
   connectMs: 5000,
   addressMs: 1500,
   headersMs: 15_000,
@@ -41,13 +41,13 @@ export const defaultLimits: TransportLimits = {
   headerBytes: 16_384,
   headerCount: 64,
   headerValueChars: 1024,
-  interimAnswers: 8,
+  interimResponses: 8,
   idleMs: 4000,
   idleConnections: 1024,
 }
 
 /** What came of one request. */
-export interface Sent {
+export interface SendResult {
   /** `success` is a 2xx, whatever became of its body. */
   readonly outcome: AttemptOutcome
   readonly httpStatus: number | null
@@ -61,11 +61,11 @@ export interface Sent {
   readonly responseExcerpt: string | null
   readonly remoteAddress: string | null
   /** It failed at what is the operator's own: the egress proxy, or what this machine has run out of. Left out: it did not. */
-  readonly ours?: boolean
+  readonly localFault?: boolean
 }
 
 /** Of anything at all, framing included, in one answer: what counting header and body bytes does not see. */
-const wireBytes = 1_048_576
+const maxWireBytes = 1_048_576
 
 /** The connection an attempt is carried by. */
 export interface RequestConnection {
@@ -75,10 +75,10 @@ export interface RequestConnection {
   readonly socket: Socket | null
 }
 /** Who keeps attempts and connections. */
-export interface AttemptHost {
+export interface ConnectionPool {
   readonly clock: Clock
   readonly limits: TransportLimits
-  forget(attempt: RequestInFlight): void
+  untrack(attempt: RequestInFlight): void
   /** Keeps a connection whose answer was read to the end. */
   release(line: RequestConnection): void
   /** Destroys a connection and whatever is under way on it. */
@@ -92,8 +92,8 @@ export class RequestInFlight implements Dispatcher.DispatchHandler {
   readonly timings: { -readonly [name in keyof Timings]: Timings[name] } = { dnsMs: null, connectMs: null, tlsMs: null, firstByteMs: null }
   readonly deadline: Millis
   remoteAddress: string | null = null
-  readonly #all: AttemptHost
-  readonly #resolve: (sent: Sent) => void
+  readonly #all: ConnectionPool
+  readonly #resolve: (sent: SendResult) => void
   readonly #signal: AbortSignal | undefined
   readonly #startedAt: Millis
   #line: RequestConnection | null = null
@@ -106,7 +106,7 @@ export class RequestInFlight implements Dispatcher.DispatchHandler {
   #bodyBytes = 0
   #kept: Buffer | null = null
 
-  constructor(all: AttemptHost, withinMs: Millis | undefined, signal: AbortSignal | undefined, resolve: (sent: Sent) => void) {
+  constructor(all: ConnectionPool, withinMs: Millis | undefined, signal: AbortSignal | undefined, resolve: (sent: SendResult) => void) {
     this.#all = all
     this.#resolve = resolve
     this.#signal = signal
@@ -129,18 +129,18 @@ export class RequestInFlight implements Dispatcher.DispatchHandler {
     }
   }
 
-  enter(phase: Phase): void {
+  setPhase(phase: Phase): void {
     if (this.#phase !== 'ended') this.#phase = phase
   }
 
   /** Gives what comes next `ms` from now, within the deadline over all. */
-  allow(ms: Millis): void {
+  setPhaseTimeout(ms: Millis): void {
     this.#dueAt = Math.min(this.#all.clock.now() + ms, this.deadline)
   }
 
   /** Called every {@link tickMs}. */
-  watch(now: Millis): void {
-    if (this.#signal?.aborted) this.#cut('aborted', sentences.aborted)
+  enforceLimits(now: Millis): void {
+    if (this.#signal?.aborted) this.#cut('aborted', failureMessages.aborted)
     else if (now >= this.#dueAt) this.#cutLate()
     else if (this.#hasFlooded()) this.#status === null ? this.#cut('http_error', 'The answer was too long.') : this.#cutByStatus()
   }
@@ -158,12 +158,12 @@ export class RequestInFlight implements Dispatcher.DispatchHandler {
   ): void {
     if (this.#phase === 'ended') return
     if (status < 200) {
-      if (++this.#interimAnswers > this.#all.limits.interimAnswers) this.#cut('http_error', 'The endpoint sent too many 1xx answers.')
+      if (++this.#interimAnswers > this.#all.limits.interimResponses) this.#cut('http_error', 'The endpoint sent too many 1xx answers.')
       return
     }
     this.#status = status
-    this.#headers = keptHeaders(headers, this.#all.limits)
-    this.enter('body')
+    this.#headers = boundHeaders(headers, this.#all.limits)
+    this.setPhase('body')
     this.#dueAt = this.deadline
   }
 
@@ -188,7 +188,7 @@ export class RequestInFlight implements Dispatcher.DispatchHandler {
 
   onResponseError(_controller: Dispatcher.DispatchController | null, error: Error): void {
     if (this.#phase === 'ended') return
-    if (error instanceof TransportFailure) this.#cut(error.outcome, error.message, error.ours)
+    if (error instanceof TransportFailure) this.#cut(error.outcome, error.message, error.localFault)
     else if (this.#status !== null) this.#cutByStatus()
     else this.#cut(...classify(error))
   }
@@ -196,7 +196,7 @@ export class RequestInFlight implements Dispatcher.DispatchHandler {
   end(outcome: AttemptOutcome, error: string | null, ours = false): void {
     if (this.#phase === 'ended') return
     this.#phase = 'ended'
-    this.#all.forget(this)
+    this.#all.untrack(this)
     this.#resolve({
       outcome,
       httpStatus: this.#status,
@@ -206,7 +206,7 @@ export class RequestInFlight implements Dispatcher.DispatchHandler {
       responseHeaders: this.#headers,
       responseExcerpt: this.#excerpt(),
       remoteAddress: outcome === 'blocked' ? null : this.remoteAddress,
-      ...(ours && { ours }),
+      ...(ours && { localFault: ours }),
     })
   }
 
@@ -240,7 +240,7 @@ export class RequestInFlight implements Dispatcher.DispatchHandler {
     if (this.#phase !== 'wait' && this.#phase !== 'body') return false
     const read = this.#line?.socket?.bytesRead ?? 0
     this.#readBefore ??= read
-    return read - this.#readBefore > wireBytes
+    return read - this.#readBefore > maxWireBytes
   }
 
   #excerpt(): string | null {
@@ -252,7 +252,7 @@ export class RequestInFlight implements Dispatcher.DispatchHandler {
   }
 }
 
-function keptHeaders(headers: Record<string, string | string[] | undefined>, limits: TransportLimits): Record<string, string> {
+function boundHeaders(headers: Record<string, string | string[] | undefined>, limits: TransportLimits): Record<string, string> {
   const kept: Record<string, string> = {}
   let left = limits.headerCount
   for (const name of Object.keys(headers)) {
@@ -267,7 +267,7 @@ function keptHeaders(headers: Record<string, string | string[] | undefined>, lim
 
 /** Trouble after the connection was made, before a final status. */
 function classify(error: Error): [AttemptOutcome, string] {
-  const code = codeOf(error)
+  const code = errorCodeSuffix(error)
   if (/ERR_(SSL|TLS)/.test(code)) return ['tls', `The TLS connection failed${code}.`]
   // An upgrade that nobody asked for.
   if (error instanceof errors.SocketError && error.message === 'bad upgrade') return ['http_error', 'The answer was not acceptable HTTP.']

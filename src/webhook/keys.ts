@@ -28,7 +28,7 @@ export interface KeyRing {
   /** The published keys: active, next and retiring. Throws when nothing was loaded yet. A view older than 30 s is served and read anew behind it. */
   jwks(): Jwks
   /** When a wanted next key will sign, and when a retiring one will be gone. */
-  outlook(key: SigningKey): { readonly signsFrom: Millis | null; readonly leavesAt: Millis | null }
+  keyTransitionTimes(key: SigningKey): { readonly signsFrom: Millis | null; readonly leavesAt: Millis | null }
   /** A new key, sealed, published from now. It is not stored. */
   generateSigningKey(state: 'active' | 'next'): Promise<SigningKey>
 }
@@ -42,12 +42,12 @@ export interface KeyRingOptions {
 const SECOND_MS = 1_000
 const DAY_MS = 86_400 * SECOND_MS
 /** From here on a view is read anew behind the callers' backs. */
-const REREAD_MS = 30 * SECOND_MS
+const REFRESH_AFTER_MS = 30 * SECOND_MS
 /** Past this a view signs nothing: a revoked key is out of use everywhere by then. */
-const OLDEST_MS = 60 * SECOND_MS
+const MAX_VIEW_AGE_MS = 60 * SECOND_MS
 const ROTATION_MS = 90 * DAY_MS
 /** A key is published this long before it signs, so that every sane cache has it. */
-const LEAD_MS = DAY_MS
+const PUBLISH_AHEAD_MS = DAY_MS
 /** A key that no longer signs stays published this long, for receivers that verify late. */
 const RETIRING_MS = 7 * DAY_MS
 
@@ -68,7 +68,7 @@ export function createKeyRing({ store, encryptor, clock }: KeyRingOptions): KeyR
   let rereadAt = Number.NEGATIVE_INFINITY
 
   const age = (): Millis => (view === null ? Number.POSITIVE_INFINITY : clock.now() - view.readAt)
-  const privateJwk = (key: SigningKey): JWK => JSON.parse(encryptor.decrypt(key.privateJwk, placeOf(key.id))) as JWK
+  const privateJwk = (key: SigningKey): JWK => JSON.parse(encryptor.decrypt(key.privateJwk, secretLocationOf(key.id))) as JWK
 
   const activeOf = async (keys: readonly SigningKey[]): Promise<ActiveKey> => {
     const key = keys.find((it) => it.state === 'active')
@@ -81,7 +81,7 @@ export function createKeyRing({ store, encryptor, clock }: KeyRingOptions): KeyR
     const read = ++reads
     const readAt = clock.now()
     let keys = await store.signing.listKeys()
-    const turn = planKeys(keys, readAt)
+    const turn = planKeyRotation(keys, readAt)
     if (turn.activate !== null || turn.remove.length > 0) keys = await store.signing.rotateKeys(turn)
     const missing = (['active', 'next'] as const).filter((state) => keys.every((key) => key.state !== state))
     if (missing.length > 0) {
@@ -106,7 +106,7 @@ export function createKeyRing({ store, encryptor, clock }: KeyRingOptions): KeyR
   }
 
   const rereadBehind = (): void => {
-    if (age() <= REREAD_MS || clock.now() - rereadAt < SECOND_MS) return
+    if (age() <= REFRESH_AFTER_MS || clock.now() - rereadAt < SECOND_MS) return
     // A failure is tried again a second later, and from 60 s on it reaches whoever wants to sign.
     reread().catch(() => {})
   }
@@ -122,7 +122,7 @@ export function createKeyRing({ store, encryptor, clock }: KeyRingOptions): KeyR
       state,
       alg: 'ES256',
       publicJwk: JSON.stringify({ kty, crv, x, y }),
-      privateJwk: encryptor.encrypt(JSON.stringify({ kty, crv, x, y, d }), placeOf(id)),
+      privateJwk: encryptor.encrypt(JSON.stringify({ kty, crv, x, y, d }), secretLocationOf(id)),
       createdAt: now,
       publishedAt: now,
       activatedAt: state === 'active' ? now : null,
@@ -134,7 +134,7 @@ export function createKeyRing({ store, encryptor, clock }: KeyRingOptions): KeyR
   return {
     load: read,
     async active() {
-      while (age() > OLDEST_MS) await reread()
+      while (age() > MAX_VIEW_AGE_MS) await reread()
       rereadBehind()
       return view!.active
     },
@@ -143,18 +143,18 @@ export function createKeyRing({ store, encryptor, clock }: KeyRingOptions): KeyR
       rereadBehind()
       return view.jwks
     },
-    outlook,
+    keyTransitionTimes: keyTransitionTimes,
     generateSigningKey,
   }
 }
 
-/** What stands before a key, by the same rules as {@link planKeys}. */
-export const outlook = (key: SigningKey): { readonly signsFrom: Millis | null; readonly leavesAt: Millis | null } => ({
-  signsFrom: key.state === 'next' && key.wantedAt !== null ? Math.max(key.wantedAt, key.publishedAt + LEAD_MS) : null,
+/** What stands before a key, by the same rules as {@link planKeyRotation}. */
+export const keyTransitionTimes = (key: SigningKey): { readonly signsFrom: Millis | null; readonly leavesAt: Millis | null } => ({
+  signsFrom: key.state === 'next' && key.wantedAt !== null ? Math.max(key.wantedAt, key.publishedAt + PUBLISH_AHEAD_MS) : null,
   leavesAt: key.state === 'retiring' && key.retiredAt !== null ? key.retiredAt + RETIRING_MS : null,
 })
 
-const placeOf = (kid: string) => ({ table: 'signing_keys', id: kid, column: 'private_jwk' })
+const secretLocationOf = (kid: string) => ({ table: 'signing_keys', id: kid, column: 'private_jwk' })
 
 /** The public members alone, in an order every node agrees on, so that they all serve the same ETag. */
 function publish(keys: readonly SigningKey[]): Jwks {
@@ -174,11 +174,11 @@ function publish(keys: readonly SigningKey[]): Jwks {
  * Rotation is due when the active key has signed for 90 days, or when the next one is wanted; it waits until that one has been published for
  * 24 hours. A retiring key is removed 7 days after it stopped signing. A free slot is filled by `load()`.
  */
-export function planKeys(keys: readonly SigningKey[], now: Millis): SigningKeyRotation {
+export function planKeyRotation(keys: readonly SigningKey[], now: Millis): SigningKeyRotation {
   const active = keys.find((key) => key.state === 'active')
   const next = keys.find((key) => key.state === 'next')
   const wanted = active === undefined || (next?.wantedAt ?? null) !== null || now - (active.activatedAt ?? active.createdAt) >= ROTATION_MS
-  const rotates = wanted && next !== undefined && (active === undefined || now - next.publishedAt >= LEAD_MS)
+  const rotates = wanted && next !== undefined && (active === undefined || now - next.publishedAt >= PUBLISH_AHEAD_MS)
   return {
     activate: rotates ? next.id : null,
     retire: rotates ? (active?.id ?? null) : null,

@@ -1,6 +1,6 @@
 /** Who owns an endpoint: what an answer to a verification proves. Pure. */
 import type { Millis } from '../core/model.ts'
-import type { Sent } from './attempt.ts'
+import type { SendResult } from './attempt.ts'
 
 export type OwnershipProof =
   /** `allowedRate`: requests a minute that the receiver allows; null: it named no bound. */
@@ -9,21 +9,21 @@ export type OwnershipProof =
   | { readonly kind: 'unproved'; readonly error: string }
 
 /** A verification is answered within this, or not at all. */
-export const PROOF_WITHIN_MS: Millis = 10_000
+export const VERIFICATION_TIMEOUT_MS: Millis = 10_000
 
 const unproved = (error: string): OwnershipProof => ({ kind: 'unproved', error })
 /** Far above what any lane does: a bound for the column, not for the receiver. */
-const HIGHEST_RATE = 1_000_000
+const MAX_ALLOWED_RATE = 1_000_000
 
 /** Whatever is no answer of the status asked for: a redirect, a refusal, silence. */
-const unanswered = (sent: Sent, wanted: string): OwnershipProof =>
+const unanswered = (sent: SendResult, wanted: string): OwnershipProof =>
   unproved(sent.outcome === 'success' ? `The endpoint answered ${sent.httpStatus}, and not ${wanted}.` : (sent.error ?? 'No answer came.'))
 
 /**
  * The receiver shows that it read the challenge: a 200 with JSON that has it as its own member `challenge`, or with it alone as text/plain.
  * A copy of the request is no proof, since there it stands under `data`.
  */
-export function judgeChallenge(sent: Sent, challenge: string): OwnershipProof {
+export function evaluateChallengeResponse(sent: SendResult, challenge: string): OwnershipProof {
   if (sent.outcome !== 'success' || sent.httpStatus !== 200) return unanswered(sent, '200')
   const encoding = sent.responseHeaders['content-encoding']?.trim().toLowerCase() ?? 'identity'
   if (encoding !== 'identity')
@@ -51,7 +51,7 @@ export function consentHeaders(origin: string, requestRate: number | null): Read
 }
 
 /** Any 2xx that names our origin, or every one, consents; a bare 2xx does not (§4.2). */
-export function judgeConsent(sent: Sent, origin: string): OwnershipProof {
+export function evaluateConsentResponse(sent: SendResult, origin: string): OwnershipProof {
   if (sent.outcome !== 'success') return unanswered(sent, '2xx')
   const allowed = sent.responseHeaders['webhook-allowed-origin']?.trim()
   if (allowed === undefined || allowed === '')
@@ -63,5 +63,5 @@ export function judgeConsent(sent: Sent, origin: string): OwnershipProof {
   const rate = sent.responseHeaders['webhook-allowed-rate']?.trim()
   if (rate === undefined || rate === '*') return { kind: 'proved', allowedRate: null }
   if (!/^0*[1-9]\d*$/.test(rate)) return unproved("The endpoint's WebHook-Allowed-Rate is neither a positive whole number nor *.")
-  return { kind: 'proved', allowedRate: Math.min(Number(rate), HIGHEST_RATE) }
+  return { kind: 'proved', allowedRate: Math.min(Number(rate), MAX_ALLOWED_RATE) }
 }

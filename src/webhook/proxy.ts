@@ -7,7 +7,7 @@ import { isIPv6, type Socket } from 'node:net'
 import type { EgressProxy } from '../config/parsers.ts'
 
 /** Of the proxy's answer, names and values. */
-const headerBytes = 8_192
+const maxHeaderBytes = 8_192
 
 /** The proxy refused. The message names the class of its answer and nothing else: the rest is between the operator and the proxy. */
 export class ProxyRefusal extends Error {
@@ -28,7 +28,7 @@ export function openTunnel(socket: Socket, address: string, port: number, { auth
       headers: { host: authority, ...(authorization !== null && { 'proxy-authorization': authorization }) },
       // With no agent named, the connection is this one and no other.
       createConnection: () => socket,
-      maxHeaderSize: headerBytes,
+      maxHeaderSize: maxHeaderBytes,
     })
     asked.on('connect', (answer, tunnel: Socket, early) => {
       const status = answer.statusCode ?? 0

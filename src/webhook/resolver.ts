@@ -10,7 +10,7 @@ import { connect as connectTls, createSecureContext, type SecureContext, type TL
 import type { EgressProxy } from '../config/parsers.ts'
 import type { Clock } from '../core/clock.ts'
 import type { AttemptOutcome, Millis } from '../core/model.ts'
-import { type AddressRules, judgeAddress } from './address.ts'
+import { type AddressRules, classifyAddress } from './address.ts'
 import { openTunnel, ProxyRefusal } from './proxy.ts'
 
 /** Every address of a name, IPv4 and IPv6. Rejects when the name has none or nobody answers. */
@@ -59,16 +59,16 @@ export interface Destination {
   readonly secure: boolean
 }
 
-export type Step = 'dns' | 'connect' | 'tls'
+export type ConnectStep = 'dns' | 'connect' | 'tls'
 
 /** Who waits for a connection. Whoever gives up destroys the socket held last and answers `gaveUp` with true. */
 export interface ConnectionWaiter {
-  readonly gaveUp: boolean
-  begin(step: Step): void
-  finish(step: Step, tookMs: Millis): void
-  hold(socket: Socket): void
+  readonly isAbandoned: boolean
+  beginStep(step: ConnectStep): void
+  finishStep(step: ConnectStep, tookMs: Millis): void
+  trackSocket(socket: Socket): void
   /** The vetted address that the connection leads to. */
-  reached(address: string): void
+  setRemoteAddress(address: string): void
 }
 
 /** Why no answer came: `message` is a sentence clients may read, without any address. */
@@ -76,25 +76,25 @@ export class TransportFailure extends Error {
   override readonly name = 'Failure'
   readonly outcome: AttemptOutcome
   /** The egress proxy failed, or this machine lacked something, and not the endpoint. */
-  readonly ours: boolean
+  readonly localFault: boolean
 
   constructor(outcome: AttemptOutcome, sentence: string, ours = false) {
     super(sentence)
     this.outcome = outcome
-    this.ours = ours
+    this.localFault = ours
   }
 }
 
-export const sentences = {
+export const failureMessages = {
   aborted: 'The attempt was cut short by this server.',
   blocked: 'The callback URL, or an address of its host, may not be called from here.',
 } as const
 
 /** What this machine has run out of: file descriptors, ports, memory (errno(3)). */
-const OUR_OWN = /\((?:EMFILE|ENFILE|ENOBUFS|ENOMEM|EADDRNOTAVAIL)\)/
+const LOCAL_RESOURCE_ERROR = /\((?:EMFILE|ENFILE|ENOBUFS|ENOMEM|EADDRNOTAVAIL)\)/
 
 /** Addresses of a name that are tried, in the order given. All of them are judged. */
-const mostAddresses = 16
+const maxAddresses = 16
 export interface DialerOptions {
   readonly rules: AddressRules
   readonly clock: Clock
@@ -121,7 +121,7 @@ export class Dialer {
     this.#clock = clock
     this.#resolver = resolver
     this.#addressMs = addressMs
-    this.#secureContext = trust(ca)
+    this.#secureContext = createTrustContext(ca)
     this.#proxy = proxy
   }
 
@@ -141,19 +141,19 @@ export class Dialer {
     // A connection reset at once has no peer any more.
     if (tcp.remoteAddress === undefined) throw new TransportFailure('connect', 'The connection was lost at once.')
     this.#vet([tcp.remoteAddress], destination)
-    waiting.reached(tcp.remoteAddress)
+    waiting.setRemoteAddress(tcp.remoteAddress)
     return tcp
   }
 
   /** A tunnel to the first vetted address that the proxy reaches. */
   async #tunnel(proxy: EgressProxy, { port }: Destination, addresses: readonly string[], waiting: ConnectionWaiter): Promise<Socket> {
-    const tried = addresses.slice(0, mostAddresses)
+    const tried = addresses.slice(0, maxAddresses)
     for (const [i, address] of tried.entries()) {
       const isLast = i === tried.length - 1
       let socket: Socket | null = null
       const hold = (held: Socket): void => {
         socket = held
-        waiting.hold(held)
+        waiting.trackSocket(held)
       }
       const cancel = isLast ? () => {} : this.#clock.after(this.#addressMs, () => socket?.destroy())
       try {
@@ -164,10 +164,10 @@ export class Dialer {
           this.#through(proxy, address, port, waiting, hold),
           'No connection could be made',
         )
-        waiting.reached(address)
+        waiting.setRemoteAddress(address)
         return tunnel
       } catch (error) {
-        if (waiting.gaveUp || isLast) throw error
+        if (waiting.isAbandoned || isLast) throw error
       } finally {
         cancel()
       }
@@ -183,7 +183,7 @@ export class Dialer {
     hold: (socket: Socket) => void,
   ): Promise<Socket> {
     const socket = await this.#reach(proxy, waiting, hold).catch((error: unknown) => {
-      throw new TransportFailure('connect', `The egress proxy could not be reached${codeOf(error)}.`, true)
+      throw new TransportFailure('connect', `The egress proxy could not be reached${errorCodeSuffix(error)}.`, true)
     })
     return openTunnel(socket, address, port, proxy).catch((error: unknown) => {
       throw error instanceof ProxyRefusal && error.status === 407 ? new TransportFailure('connect', error.message, true) : error
@@ -193,7 +193,7 @@ export class Dialer {
   async #reach(proxy: EgressProxy, waiting: ConnectionWaiter, hold: (socket: Socket) => void): Promise<Socket> {
     const servers = isIP(proxy.host) === 0 ? await this.#resolve(proxy.host) : [proxy.host]
     // No connection is begun for whoever gave up meanwhile.
-    if (waiting.gaveUp) throw new TransportFailure('aborted', sentences.aborted)
+    if (waiting.isAbandoned) throw new TransportFailure('aborted', failureMessages.aborted)
     const tcp = dial({ ...proxy, secure: false }, servers, this.#addressMs)
     hold(tcp)
     await connected(tcp, 'connect')
@@ -208,7 +208,7 @@ export class Dialer {
     if (isIP(host) !== 0) return [host]
     const addresses = await this.#step('dns', waiting, null, this.#resolve(host), 'The host name could not be resolved')
     // No connection is begun for whoever gave up meanwhile.
-    if (waiting.gaveUp) throw new TransportFailure('aborted', sentences.aborted)
+    if (waiting.isAbandoned) throw new TransportFailure('aborted', failureMessages.aborted)
     if (addresses.length === 0) throw new TransportFailure('dns', 'The host name has no address.')
     return addresses
   }
@@ -225,8 +225,8 @@ export class Dialer {
 
   /** One forbidden address refuses all: the name's owner would choose which of them is taken. */
   #vet(addresses: readonly string[], { port }: Destination): readonly string[] {
-    if (addresses.some((address) => isIP(address) === 0 || judgeAddress(address, this.#rules, port) === 'forbidden')) {
-      throw new TransportFailure('blocked', sentences.blocked)
+    if (addresses.some((address) => isIP(address) === 0 || classifyAddress(address, this.#rules, port) === 'forbidden')) {
+      throw new TransportFailure('blocked', failureMessages.blocked)
     }
     return addresses
   }
@@ -250,18 +250,22 @@ export class Dialer {
     })
   }
 
-  async #step<T>(step: Step, waiting: ConnectionWaiter, socket: Socket | null, work: Promise<T>, trouble: string): Promise<T> {
+  async #step<T>(step: ConnectStep, waiting: ConnectionWaiter, socket: Socket | null, work: Promise<T>, trouble: string): Promise<T> {
     const began = this.#clock.now()
-    waiting.begin(step)
-    if (socket !== null) waiting.hold(socket)
+    waiting.beginStep(step)
+    if (socket !== null) waiting.trackSocket(socket)
     try {
       return await work
     } catch (error) {
       if (error instanceof TransportFailure) throw error
-      const code = codeOf(error)
-      throw new TransportFailure(step, error instanceof ProxyRefusal ? error.message : `${trouble}${code}.`, OUR_OWN.test(code))
+      const code = errorCodeSuffix(error)
+      throw new TransportFailure(
+        step,
+        error instanceof ProxyRefusal ? error.message : `${trouble}${code}.`,
+        LOCAL_RESOURCE_ERROR.test(code),
+      )
     } finally {
-      if (!waiting.gaveUp) waiting.finish(step, this.#clock.now() - began)
+      if (!waiting.isAbandoned) waiting.finishStep(step, this.#clock.now() - began)
     }
   }
 }
@@ -270,7 +274,7 @@ export class Dialer {
 function dial({ host, port }: Destination, addresses: readonly string[], addressMs: Millis): Socket {
   const options = { port, noDelay: true, keepAlive: true, keepAliveInitialDelay: 60_000 }
   if (addresses.length === 1) return connectTcp({ ...options, host: addresses[0]! })
-  const pinned = addresses.slice(0, mostAddresses).map((address) => ({ address, family: isIP(address) }))
+  const pinned = addresses.slice(0, maxAddresses).map((address) => ({ address, family: isIP(address) }))
   return connectTcp({
     ...options,
     host,
@@ -291,7 +295,7 @@ function connected(socket: Socket, event: 'connect' | 'secureConnect'): Promise<
 }
 
 /** TLS 1.2 or newer, made when first used. A certificate that cannot be read throws here and now. */
-function trust(ca: string | readonly string[] | undefined): () => SecureContext {
+function createTrustContext(ca: string | readonly string[] | undefined): () => SecureContext {
   const make = (): SecureContext => createSecureContext({ minVersion: 'TLSv1.2', ...(ca === undefined ? {} : { ca: [ca].flat() }) })
   let context = ca === undefined ? undefined : make()
   return () => {
@@ -301,7 +305,7 @@ function trust(ca: string | readonly string[] | undefined): () => SecureContext 
 }
 
 /** " (ECONNREFUSED)". Messages of system errors hold addresses, codes do not. */
-export function codeOf(error: unknown): string {
+export function errorCodeSuffix(error: unknown): string {
   const code = error instanceof Error ? (error as NodeJS.ErrnoException).code : undefined
   return typeof code === 'string' && /^[A-Z][A-Z0-9_]*$/.test(code) ? ` (${code})` : ''
 }

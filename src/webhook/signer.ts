@@ -10,7 +10,7 @@ export interface SignerKey {
   readonly privateKey: CryptoKey | KeyObject
 }
 
-export interface Message {
+export interface WebhookMessage {
   /** `RINGBACK_PUBLIC_URL`. */
   readonly issuer: string
   /** The endpoint's URL, byte for byte as registered. */
@@ -33,7 +33,7 @@ export interface Message {
  *
  * Throws a RangeError when there is no secret or `atSeconds` is not a whole number of seconds.
  */
-export async function signWebhook(key: SignerKey, message: Message): Promise<Record<string, string>> {
+export async function signWebhook(key: SignerKey, message: WebhookMessage): Promise<Record<string, string>> {
   const { issuer, audience, id, atSeconds, secrets } = message
   if (secrets.length === 0) throw new RangeError(`Webhook "${id}" has no secret to be signed with: every endpoint has at least one.`)
   if (!Number.isSafeInteger(atSeconds))

@@ -8,15 +8,22 @@ import type { EgressProxy } from '../config/parsers.ts'
 import type { Clock } from '../core/clock.ts'
 import { RingbackError } from '../core/errors.ts'
 import type { Millis } from '../core/model.ts'
-import { type AddressRules, judgeUrl } from './address.ts'
-import { type AttemptHost, defaultLimits, type RequestConnection, RequestInFlight, type Sent, type TransportLimits } from './attempt.ts'
+import { type AddressRules, parseCallbackUrl } from './address.ts'
+import {
+  type ConnectionPool,
+  defaultTransportLimits,
+  type RequestConnection,
+  RequestInFlight,
+  type SendResult,
+  type TransportLimits,
+} from './attempt.ts'
 import {
   type ConnectionWaiter,
+  type ConnectStep,
   type Destination,
   Dialer,
+  failureMessages,
   type Resolver,
-  type Step,
-  sentences,
   systemResolver,
   TransportFailure,
 } from './resolver.ts'
@@ -35,7 +42,7 @@ export interface WebhookRequest {
 
 export interface Transport {
   /** At most one request on the wire. Never rejects: what went wrong is in the answer. An aborted `signal` is noticed within 50 ms. */
-  send(call: WebhookRequest, signal?: AbortSignal): Promise<Sent>
+  send(call: WebhookRequest, signal?: AbortSignal): Promise<SendResult>
   /** Ends what is in flight as `aborted` and closes every connection. */
   close(): Promise<void>
 }
@@ -55,30 +62,30 @@ export interface TransportOptions {
 /** How late a deadline or an abort may be noticed. One timer serves all attempts. */
 const tickMs = 50
 /** The most a receiver's `Keep-Alive` hint may stretch `idleMs`. */
-const longestIdleMs = 30_000
-const rememberedUrls = 1024
+const maxIdleMs = 30_000
+const maxCachedUrls = 1024
 
 // Framing, routing and hop-by-hop fields (RFC 9110 §7.6.1) are the transport's own; "identity" keeps a small answer from inflating.
-const ownHeaders =
+const transportHeaders =
   /^(?:accept-encoding|connection|content-length|expect|host|keep-alive|proxy-authorization|proxy-connection|te|trailer|transfer-encoding|upgrade)$/i
 
 export function createTransport(options: TransportOptions): Transport {
-  return new Connections(options)
+  return new PooledTransport(options)
 }
 
 /** A judged URL. */
-interface Target extends Destination {
+interface WebhookTarget extends Destination {
   readonly origin: string
   readonly path: string
 }
 
-class Connections implements Transport, AttemptHost {
+class PooledTransport implements Transport, ConnectionPool {
   readonly limits: TransportLimits
   readonly clock: Clock
   readonly rules: AddressRules
   readonly dialer: Dialer
   readonly #resolver: Resolver
-  readonly #targets = new Map<string, Target>()
+  readonly #targets = new Map<string, WebhookTarget>()
   #listenersJudged = 0
   readonly #lines = new Set<PooledConnection>()
   /** The last used comes first, so that the rest may grow old. */
@@ -89,7 +96,7 @@ class Connections implements Transport, AttemptHost {
   #closed = false
 
   constructor(options: TransportOptions) {
-    this.limits = { ...defaultLimits, ...options.limits }
+    this.limits = { ...defaultTransportLimits, ...options.limits }
     this.clock = options.clock
     this.rules = options.rules
     this.#resolver = options.resolver ?? systemResolver()
@@ -97,18 +104,18 @@ class Connections implements Transport, AttemptHost {
     this.dialer = new Dialer({ rules, clock, resolver: this.#resolver, addressMs: this.limits.addressMs, ca, proxy })
   }
 
-  send(call: WebhookRequest, signal?: AbortSignal): Promise<Sent> {
+  send(call: WebhookRequest, signal?: AbortSignal): Promise<SendResult> {
     return new Promise((resolve) => this.#start(call, new RequestInFlight(this, call.withinMs, signal, resolve), signal))
   }
 
   #start(call: WebhookRequest, attempt: RequestInFlight, signal: AbortSignal | undefined): void {
     if (this.#closed || signal?.aborted) {
-      attempt.end('aborted', sentences.aborted)
+      attempt.end('aborted', failureMessages.aborted)
       return
     }
     const target = this.#judge(call.url)
     if (target === null) {
-      attempt.end('blocked', sentences.blocked)
+      attempt.end('blocked', failureMessages.blocked)
       return
     }
     this.#attempts.add(attempt)
@@ -123,13 +130,13 @@ class Connections implements Transport, AttemptHost {
 
   async close(): Promise<void> {
     this.#closed = true
-    for (const attempt of this.#attempts) attempt.end('aborted', sentences.aborted)
+    for (const attempt of this.#attempts) attempt.end('aborted', failureMessages.aborted)
     this.#stopTicking?.()
     this.#resolver.close?.()
     await Promise.all([...this.#lines].map((line) => this.discard(line)))
   }
 
-  forget(attempt: RequestInFlight): void {
+  untrack(attempt: RequestInFlight): void {
     this.#attempts.delete(attempt)
   }
 
@@ -159,19 +166,19 @@ class Connections implements Transport, AttemptHost {
     line.attempt = null
     line.discarded = true
     line.socket?.destroy()
-    await line.client.destroy(new TransportFailure('aborted', sentences.aborted))
+    await line.client.destroy(new TransportFailure('aborted', failureMessages.aborted))
   }
 
   /** Null: refused. The verdict on a URL depends on the rules alone, and of these only the listeners grow. */
-  #judge(url: string): Target | null {
-    if (this.rules.listeners.length !== this.#listenersJudged || this.#targets.size >= rememberedUrls) {
+  #judge(url: string): WebhookTarget | null {
+    if (this.rules.listeners.length !== this.#listenersJudged || this.#targets.size >= maxCachedUrls) {
       this.#targets.clear()
       this.#listenersJudged = this.rules.listeners.length
     }
     const known = this.#targets.get(url)
     if (known !== undefined) return known
     try {
-      const target = targetOf(judgeUrl(url, this.rules))
+      const target = targetOf(parseCallbackUrl(url, this.rules))
       this.#targets.set(url, target)
       return target
     } catch (error) {
@@ -186,7 +193,7 @@ class Connections implements Transport, AttemptHost {
     return line
   }
 
-  #addLine(target: Target): PooledConnection {
+  #addLine(target: WebhookTarget): PooledConnection {
     const line = new PooledConnection(this, target)
     this.#lines.add(line)
     return line
@@ -194,23 +201,23 @@ class Connections implements Transport, AttemptHost {
 
   readonly #tick = (): void => {
     const now = this.clock.now()
-    for (const attempt of this.#attempts) attempt.watch(now)
+    for (const attempt of this.#attempts) attempt.enforceLimits(now)
     this.#stopTicking = this.#attempts.size > 0 && !this.#closed ? this.clock.after(tickMs, this.#tick) : null
   }
 }
 
 /** One connection to one origin, carrying one attempt at a time. */
 class PooledConnection implements ConnectionWaiter, RequestConnection {
-  readonly target: Target
+  readonly target: WebhookTarget
   readonly client: Client
   attempt: RequestInFlight | null = null
   socket: Socket | null = null
   remoteAddress: string | null = null
   connected = false
   discarded = false
-  readonly #all: Connections
+  readonly #all: PooledTransport
 
-  constructor(all: Connections, target: Target) {
+  constructor(all: PooledTransport, target: WebhookTarget) {
     this.#all = all
     this.target = target
     this.client = new Client(target.origin, {
@@ -227,7 +234,7 @@ class PooledConnection implements ConnectionWaiter, RequestConnection {
       headersTimeout: 0,
       bodyTimeout: 0,
       keepAliveTimeout: all.limits.idleMs,
-      keepAliveMaxTimeout: longestIdleMs,
+      keepAliveMaxTimeout: maxIdleMs,
     })
     this.client.on('disconnect', () => {
       this.connected = false
@@ -236,35 +243,35 @@ class PooledConnection implements ConnectionWaiter, RequestConnection {
     })
   }
 
-  get gaveUp(): boolean {
+  get isAbandoned(): boolean {
     return this.discarded
   }
 
-  begin(step: Step): void {
-    this.attempt?.enter(step)
+  beginStep(step: ConnectStep): void {
+    this.attempt?.setPhase(step)
   }
 
-  finish(step: Step, tookMs: Millis): void {
+  finishStep(step: ConnectStep, tookMs: Millis): void {
     if (this.attempt === null) return
     this.attempt.timings[`${step}Ms`] = tookMs
   }
 
-  reached(address: string): void {
+  setRemoteAddress(address: string): void {
     this.remoteAddress = address
     if (this.attempt !== null) this.attempt.remoteAddress = address
   }
 
-  hold(socket: Socket): void {
+  trackSocket(socket: Socket): void {
     this.socket = socket
   }
 
   async #open(): Promise<Socket> {
-    this.attempt?.allow(this.#all.limits.connectMs)
+    this.attempt?.setPhaseTimeout(this.#all.limits.connectMs)
     const socket = await this.#all.dialer.open(this.target, this)
-    admitContinue(socket, () => this.attempt?.awaitsAnswer ?? false)
+    tolerateContinue(socket, () => this.attempt?.awaitsAnswer ?? false)
     this.connected = true
-    this.attempt?.enter('wait')
-    this.attempt?.allow(this.#all.limits.headersMs)
+    this.attempt?.setPhase('wait')
+    this.attempt?.setPhaseTimeout(this.#all.limits.headersMs)
     return socket
   }
 }
@@ -273,7 +280,7 @@ class PooledConnection implements ConnectionWaiter, RequestConnection {
  * A 100 that nobody asked for is discarded (RFC 9110 §15.2.1), but undici ends the connection over it. Written as another 1xx it passes, and is
  * counted and dropped like all of them. It is looked for where an answer begins, so never in a body.
  */
-function admitContinue(socket: Socket, awaitsAnswer: () => boolean): void {
+function tolerateContinue(socket: Socket, awaitsAnswer: () => boolean): void {
   const read = socket.read.bind(socket)
   socket.read = (size?: number) => {
     const chunk: unknown = read(size)
@@ -288,7 +295,7 @@ function admitContinue(socket: Socket, awaitsAnswer: () => boolean): void {
   }
 }
 
-function targetOf(url: URL): Target {
+function targetOf(url: URL): WebhookTarget {
   const secure = url.protocol === 'https:'
   return {
     origin: url.origin,
@@ -303,7 +310,7 @@ function targetOf(url: URL): Target {
 function requestHeaders(headers: Readonly<Record<string, string>>): string[] {
   const list = ['accept-encoding', 'identity']
   for (const name of Object.keys(headers)) {
-    if (!ownHeaders.test(name)) list.push(name, headers[name] as string)
+    if (!transportHeaders.test(name)) list.push(name, headers[name] as string)
   }
   return list
 }

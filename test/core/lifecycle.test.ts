@@ -251,7 +251,7 @@ describe('what an answer means', () => {
   test('a 2xx is delivered and shows that the endpoint works', () => {
     for (const status of [200, 201, 202, 204, 299])
       expect(judged('success', status)).toEqual({
-        ended: { kind: 'returned', result: null },
+        tryResult: { kind: 'returned', result: null },
         signal: 'success',
         succeeded: true,
         disable: null,
@@ -262,7 +262,7 @@ describe('what an answer means', () => {
   test('410 is final and disables the endpoint', () => {
     const error = { code: 'http_error', message: 'HTTP status 410', details: null }
     expect(judged('http_error', 410, hour)).toEqual({
-      ended: { kind: 'threw', error, permanent: true },
+      tryResult: { kind: 'threw', error, permanent: true },
       signal: 'failure',
       succeeded: false,
       disable: 'gone',
@@ -272,7 +272,7 @@ describe('what an answer means', () => {
 
   test('a redirect is a failed attempt, tried again and never followed', () => {
     expect(judged('redirect', 302, hour)).toEqual({
-      ended: { kind: 'threw', error: { code: 'redirect', message: 'HTTP status 302', details: null } },
+      tryResult: { kind: 'threw', error: { code: 'redirect', message: 'HTTP status 302', details: null } },
       signal: 'neutral',
       succeeded: null,
       disable: null,
@@ -282,23 +282,23 @@ describe('what an answer means', () => {
 
   test('429 with Retry-After: the delivery and its whole lane wait as long as asked, and the endpoint is not blamed', () => {
     expect(judged('http_error', 429, 24 * hour)).toMatchObject({
-      ended: { kind: 'threw', notBeforeMs: 24 * hour },
+      tryResult: { kind: 'threw', notBeforeMs: 24 * hour },
       signal: 'neutral',
       succeeded: null,
       disable: null,
       holdMs: 24 * hour,
     })
-    expect(judged('http_error', 429)).toMatchObject({ ended: { notBeforeMs: null }, signal: 'neutral', succeeded: null, holdMs: null })
+    expect(judged('http_error', 429)).toMatchObject({ tryResult: { notBeforeMs: null }, signal: 'neutral', succeeded: null, holdMs: null })
   })
 
   test('503 with Retry-After: the delivery waits as long as asked, its lane an hour at most', () => {
     expect(judged('http_error', 503, 5 * hour)).toMatchObject({
-      ended: { notBeforeMs: 5 * hour },
+      tryResult: { notBeforeMs: 5 * hour },
       signal: 'neutral',
       succeeded: false,
       holdMs: hour,
     })
-    expect(judged('http_error', 503, 1_000)).toMatchObject({ ended: { notBeforeMs: 1_000 }, succeeded: false, holdMs: 1_000 })
+    expect(judged('http_error', 503, 1_000)).toMatchObject({ tryResult: { notBeforeMs: 1_000 }, succeeded: false, holdMs: 1_000 })
     expect(judged('http_error', 503)).toMatchObject({ signal: 'failure', succeeded: false, holdMs: null })
     expect(judged('http_error', 503).tryResult).not.toHaveProperty('notBeforeMs')
   })
@@ -307,7 +307,7 @@ describe('what an answer means', () => {
     '%i is tried again on schedule, and Retry-After does not count',
     (status) => {
       expect(judged('http_error', status, hour)).toEqual({
-        ended: { kind: 'threw', error: { code: 'http_error', message: `HTTP status ${status}`, details: null } },
+        tryResult: { kind: 'threw', error: { code: 'http_error', message: `HTTP status ${status}`, details: null } },
         signal: 'failure',
         succeeded: false,
         disable: null,
@@ -319,7 +319,7 @@ describe('what an answer means', () => {
   test.each(['timeout', 'dns', 'tls', 'connect', 'blocked'] as const)('%s is tried again on schedule, under its own name', (outcome) => {
     const verdict = evaluateResponse({ outcome, httpStatus: null, error: 'what happened' }, null)
     expect(verdict).toMatchObject({
-      ended: { kind: 'threw', error: { code: outcome, message: 'what happened' } },
+      tryResult: { kind: 'threw', error: { code: outcome, message: 'what happened' } },
       signal: outcome === 'timeout' || outcome === 'blocked' ? outcome : 'failure',
       succeeded: false,
       disable: null,
@@ -329,6 +329,12 @@ describe('what an answer means', () => {
   })
 
   test('an attempt cut by our own shutdown gives its try back and says nothing about the endpoint', () => {
-    expect(judged('aborted', null)).toEqual({ ended: { kind: 'interrupted' }, signal: null, succeeded: null, disable: null, holdMs: null })
+    expect(judged('aborted', null)).toEqual({
+      tryResult: { kind: 'interrupted' },
+      signal: null,
+      succeeded: null,
+      disable: null,
+      holdMs: null,
+    })
   })
 })

@@ -6,7 +6,7 @@ import type { AddressInfo } from 'node:net'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { systemClock } from '../../src/core/clock.ts'
 import { createEncryptor } from '../../src/core/encryption.ts'
-import { checkEncrypted, reencrypt } from '../../src/engine/reencrypt.ts'
+import { reencrypt, verifyMasterKey } from '../../src/engine/reencrypt.ts'
 import { createReceiver } from '../../src/receiver/index.ts'
 import type { Store } from '../../src/store/interfaces.ts'
 import { createKeyRing } from '../../src/webhook/keys.ts'
@@ -204,12 +204,14 @@ describe.each(engines)('keys on %s', (engine) => {
     expect((await store.endpoints.find(endpoint.id, null))!.secret).toBe(rotated)
     await reencrypt(store, both, going)
     expect(alone.decrypt((await store.endpoints.find(endpoint.id, null))!.secret, place)).toBe('whsec_2')
-    await checkEncrypted(store, alone)
+    await verifyMasterKey(store, alone)
 
     // A node that still seals with the old key comes after the canary.
     await store.endpoints.change({ id: endpoint.id, clientId: null, patch: { secret: rotated }, revision: null })
-    await expect(checkEncrypted(store, alone)).rejects.toThrow(/Not everything in this store .* RINGBACK_MASTER_KEY_PREVIOUS/)
-    await checkEncrypted(store, both)
+    await expect(verifyMasterKey(store, alone)).rejects.toThrow(
+      /still encrypted with the previous master key.*RINGBACK_MASTER_KEY_PREVIOUS/,
+    )
+    await verifyMasterKey(store, both)
   })
 
   test('more values than a batch holds are all sealed anew', async () => {

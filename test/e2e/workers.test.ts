@@ -1,15 +1,17 @@
 /** Workers over HTTP against whole platforms that listen: who runs what, callers that hang up, and several nodes. */
+
 import { once } from 'node:events'
 import { createServer } from 'node:http'
 import { type AddressInfo, connect, type Socket } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { getRequestListener } from '@hono/node-server'
 import { describe, expect, onTestFinished, test } from 'vitest'
-import { createClaims } from '../../src/http/live/claims.ts'
+import { createWorkerClaims } from '../../src/http/live/claims.ts'
 import { createRingback, defineTask } from '../../src/index.ts'
 import { openStore } from '../../src/store/open.ts'
 import { freshPostgres, freshSqlite } from '../support/databases.ts'
 import { turn } from '../support/engine.ts'
+import { printTrouble } from '../support/events.ts'
 import { manualClock } from '../support/manual-clock.ts'
 import { type Call, calling, databases, eventually, ok } from '../support/server.ts'
 import { addClient, addTask } from '../support/work.ts'
@@ -167,7 +169,7 @@ test('A hundred claims that wait for the same cost one look in 15 seconds, and o
       },
     },
   }
-  const claims = createClaims({ store: counting, clock, leaseMs: 30_000, onError: (error) => console.error(error) })
+  const claims = createWorkerClaims({ store: counting, clock, leaseMs: 30_000, events: printTrouble() })
   const rest = async (): Promise<void> => {
     for (let n = 0; n < 4; n++) {
       await turn()
@@ -176,7 +178,7 @@ test('A hundred claims that wait for the same cost one look in 15 seconds, and o
   }
   const asked = { types: [{ type: 'pulled.one', concurrency: null }], limit: 1, leasedBy: 'worker:1' }
   const hungUp = new AbortController().signal
-  const waiting = Array.from({ length: 100 }, () => claims.take(asked, 600_000, hungUp))
+  const waiting = Array.from({ length: 100 }, () => claims.claim(asked, 600_000, hungUp))
   await rest()
   // The first came alone; the others share the next, when it may be.
   clock.advance(50)

@@ -1,14 +1,17 @@
 /** Schedules as nodes tick them, on both databases. */
+
 import { afterAll, afterEach, beforeAll, describe, expect, onTestFinished, test } from 'vitest'
 import { systemClock } from '../../src/core/clock.ts'
 import { MAX_CAUGHT_UP } from '../../src/core/cron.ts'
 import type { Millis, Schedule } from '../../src/core/model.ts'
 import { type CronTicker, createCronTicker } from '../../src/engine/cron-ticker.ts'
 import { createOpenTaskBudget } from '../../src/engine/open-tasks.ts'
+import { createEventSink } from '../../src/observe/events.ts'
 import type { NewSchedule, Store } from '../../src/store/interfaces.ts'
 import { openStore } from '../../src/store/open.ts'
 import { createRegistry, defineTask } from '../../src/tasks/define.ts'
 import { freshPostgres, freshSqlite } from '../support/databases.ts'
+import { troubleInto } from '../support/events.ts'
 import { manualClock } from '../support/manual-clock.ts'
 import { openPlatform } from '../support/platform.ts'
 import { openReceiver } from '../support/receiver.ts'
@@ -63,7 +66,7 @@ describe.each(engines)('Schedules on %s', (engine) => {
       registry: given.types ? createRegistry(given.types) : registry,
       clock: systemClock(),
       budget: createOpenTaskBudget({ store, clock: systemClock(), maxOpenTasks, maxOpenTasksPerClient }),
-      onError: (error) => errors.push(error),
+      events: troubleInto(errors),
     })
     onTestFinished(() => ticker.stop())
     return ticker
@@ -197,7 +200,7 @@ test.each(engines)('A tick on %s comes at its time: neither before it, nor by a 
   const { url, close } = engine === 'sqlite' ? sqlite() : await postgres()
   const clock = systemClock()
   const store = await openStore({ url, clock, publicUrl: () => 'https://tasks.example', retrySchedule: [5] })
-  const ticker = createCronTicker({ store, registry, clock, budget: ROOM, onError: () => {} })
+  const ticker = createCronTicker({ store, registry, clock, budget: ROOM, events: createEventSink() })
   onTestFinished(async () => {
     await ticker.stop()
     await store.close()
@@ -260,7 +263,7 @@ test('An idle ticker asks four times a minute; one with a tick far away no often
       tick: async () => true,
     },
   }
-  const ticker = createCronTicker({ store, registry, clock, budget: ROOM, onError: () => {} })
+  const ticker = createCronTicker({ store, registry, clock, budget: ROOM, events: createEventSink() })
   ticker.start()
   for (let second = 0; second < 600; second++) {
     clock.advance(1_000)

@@ -1,10 +1,12 @@
 /** The pump: when it claims, how it renews, how it stops. */
+
 import { describe, expect, onTestFinished, test } from 'vitest'
 import { SlotShares } from '../../src/core/fair-share.ts'
 import type { Work } from '../../src/core/model.ts'
 import { type Interrupted, Pump, type WorkSource } from '../../src/engine/pump.ts'
 import type { ClaimResult, LeaseRef, Renewal } from '../../src/store/interfaces.ts'
 import { turns, until } from '../support/engine.ts'
+import { troubleInto } from '../support/events.ts'
 import { type ManualClock, manualClock } from '../support/manual-clock.ts'
 
 const LEASE_MS = 30_000
@@ -52,10 +54,11 @@ function start(given: Parameters<typeof source>[0] & { concurrency?: number; slo
   const parts = source(given)
   const pump = new Pump(parts.made, {
     concurrency: given.concurrency ?? 10,
-    ...(given.slots && { slots: given.slots }),
+    ...(given.slots && { slotShares: given.slots }),
     leaseMs: LEASE_MS,
     clock,
-    onError: (error) => errors.push(error),
+    kind: 'task',
+    events: troubleInto(errors),
   })
   onTestFinished(async () => {
     for (const { end } of parts.running.values()) end()

@@ -1,8 +1,11 @@
 /** The task side, on a real store: how runs end, and what they leave. */
+
 import { describe, expect, onTestFinished, test } from 'vitest'
 import { z } from 'zod'
 import { RESULT_LIMIT_BYTES } from '../../src/core/lifecycle.ts'
-import { createJanitor, type Janitor } from '../../src/engine/chores/janitor.ts'
+import { createChores } from '../../src/engine/chores/chores.ts'
+import { createReclaim } from '../../src/engine/chores/reclaim.ts'
+import { createChoreRunner } from '../../src/engine/chores/runner.ts'
 import { Interrupted } from '../../src/engine/pump.ts'
 import { CANCEL_GRACE_MS } from '../../src/engine/run-try.ts'
 import {
@@ -15,6 +18,7 @@ import {
   type TaskDefinition,
 } from '../../src/tasks/define.ts'
 import { type Engine, LEASE_MS, startEngine, turns, until } from '../support/engine.ts'
+import { printTrouble } from '../support/events.ts'
 import { addClient, addEndpoint, addTask, addTasks, findTask } from '../support/work.ts'
 
 const TYPE = 'report.build'
@@ -46,11 +50,14 @@ const add = async (engine: Engine, given: Partial<Parameters<typeof addTask>[1]>
   (await addTask(engine.store, { clientId: await addClient(engine.store), ...given })).id
 
 /** It renews what the engine's node holds. Stopped when the test is over. */
-function openJanitor({ store, clock, pump }: Engine): Janitor {
-  const janitor = createJanitor({
+function openChores({ store, clock, pump }: Engine) {
+  const registry = createRegistry([])
+  const reclaim = createReclaim({ store, clock, registry })
+  const chores = createChores({
     store,
     clock,
-    registry: createRegistry([]),
+    registry,
+    reclaim,
     leaseMs: LEASE_MS,
     graceMs: 15_000,
     renew: () => pump.renew(),
@@ -58,12 +65,10 @@ function openJanitor({ store, clock, pump }: Engine): Janitor {
     minRetentionMs: 86_400_000,
     endpointEventRetentionMs: 86_400_000,
     holdMs: 86_400_000,
-    onError: (error) => {
-      throw error
-    },
   })
-  onTestFinished(() => janitor.stop())
-  return janitor
+  const runner = createChoreRunner(chores, clock, printTrouble())
+  onTestFinished(() => runner.stop())
+  return { reclaim, start: runner.start, stop: runner.stop }
 }
 
 describe('a run', () => {
@@ -122,6 +127,22 @@ describe('a run', () => {
     await until(() => engine.runs.length === 3)
     expect(engine.runs.map(({ outcome }) => outcome)).toEqual(['pending', 'pending', 'failed'])
     expect(await errorOf(engine, id)).toEqual({ code: 'handler_error', message: 'try 3 broke', details: null })
+  })
+
+  test('that throws is reported with its stack and the id of the task, and the task shows the message alone', async () => {
+    const engine = await startEngine([
+      define(function buildReport() {
+        throw new Error('it broke')
+      }),
+    ])
+    const id = await add(engine, { maxTries: 1 })
+    await until(() => engine.runs.length === 1)
+    expect(engine.threw).toEqual([
+      { taskId: id, type: 'report.build', try: 1, stack: expect.stringMatching(/^Error: it broke\n\s+at .*buildReport/) },
+    ])
+    const task = await findTask(engine.store, id)
+    expect(await errorOf(engine, id)).toEqual({ code: 'handler_error', message: 'it broke', details: null })
+    expect(JSON.stringify(task)).not.toContain('    at ')
   })
 
   test('that throws Permanent fails now, with its own code and details', async () => {
@@ -286,7 +307,7 @@ describe('time', () => {
 
   test('startBy, timeoutSeconds and deadlineAt each run on their own clock', async () => {
     const engine = await startEngine([define(never, { retry: { tries: 9, delayMs: () => 1_000 } })], { concurrency: 1 })
-    openJanitor(engine).start()
+    openChores(engine).start()
     const now = engine.clock.now()
     const all = { maxTries: 9, startBy: now + 20_000, timeoutSeconds: 50, deadlineAt: now + 120_000 }
     const runs = await add(engine, all)
@@ -331,7 +352,7 @@ describe('time', () => {
     await until(() => engine.pump.running === 1)
     const clientId = await addClient(engine.store)
     await addTasks(engine.store, 1_200, { clientId, deadlineAt: engine.clock.now() + 1_000 })
-    openJanitor(engine).start()
+    openChores(engine).start()
     await engine.pass(6_000)
     await until(async () => (await engine.store.tasks.countOpen(null, clientId)).n === 0)
   })
@@ -452,17 +473,17 @@ describe('leases', () => {
     const last = await add(engine, { maxTries: 1 })
     const types = [{ type: TYPE, concurrency: null }]
     await engine.store.tasks.claim({ limit: 10, leaseMs: LEASE_MS, leasedBy: 'boot_dead', types })
-    const janitor = openJanitor(engine)
-    expect(await janitor.reclaim(null), 'not while its lease lasts').toBe(0)
-    expect(await janitor.reclaim('boot_0'), 'but at once by the one that owns the store').toBe(2)
+    const chores = openChores(engine)
+    expect(await chores.reclaim(null), 'not while its lease lasts').toBe(0)
+    expect(await chores.reclaim('boot_0'), 'but at once by the one that owns the store').toBe(2)
     expect(await findTask(engine.store, again)).toMatchObject({ state: 'pending', tries: 1, dueAt: engine.clock.now() })
     expect(JSON.parse((await findTask(engine.store, again)).lastError!)).toMatchObject({ code: 'worker_lost' })
     expect(await errorOf(engine, last)).toMatchObject({ code: 'worker_lost' })
-    janitor.start()
+    chores.start()
     await engine.store.tasks.claim({ limit: 10, leaseMs: LEASE_MS, leasedBy: 'boot_dead', types })
     await engine.pass(LEASE_MS * 1.5, 5_000)
     expect(await errorOf(engine, again), 'within one lease and one sweep').toMatchObject({ code: 'worker_lost' })
-    janitor.stop()
+    chores.stop()
   })
 })
 

@@ -1,7 +1,9 @@
 /** Every code of the closed list is answered to somebody: each row is a request that is refused with it. */
+
 import { readFileSync } from 'node:fs'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { type ErrorCode, errorStatuses } from '../../src/core/errors.ts'
+import { createEventSink } from '../../src/observe/events.ts'
 import { createRegistry, defineTask } from '../../src/tasks/define.ts'
 import { judgeBy } from '../support/document.ts'
 import { type Answer, anything, type Client, type Kit, openKit, report } from './kit.ts'
@@ -14,8 +16,8 @@ beforeAll(async () => {
   kit = await openKit({
     registry: createRegistry([report, anything, pulled]),
     bodyLimitBytes: 4_096,
-    mostStreams: { node: 1_000, client: 0 },
-    log: { error() {}, warn() {} },
+    streamLimits: { node: 1_000, client: 0 },
+    events: createEventSink(),
   })
   client = await kit.newClient()
 })
@@ -86,7 +88,7 @@ const provoked: Partial<Record<ErrorCode, () => Promise<Answer>>> = {
 }
 
 async function broken(path: string, overrides: Parameters<typeof openKit>[0]): Promise<Answer> {
-  const other = await openKit({ log: { error() {}, warn() {} }, ...overrides })
+  const other = await openKit({ events: createEventSink(), ...overrides })
   try {
     return await other.stranger.call('GET', path)
   } finally {

@@ -1,5 +1,6 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { errorStatuses, RingbackError } from '../../src/core/errors.ts'
+import { eventsWith } from '../support/events.ts'
 import { anything, type Client, type Kit, openKit, PUBLIC_URL, REPORT, report } from './kit.ts'
 
 let kit: Kit
@@ -103,7 +104,7 @@ describe('Of two faults the one that stands first in the contract is answered:',
 
   test('a used-up quota after the scope and before the media type', async () => {
     const limited = await openKit({
-      admit: (caller) => {
+      rateLimiter: (caller) => {
         if (caller.clientId === null) return Promise.resolve(() => ({ RateLimit: '"write";r=9;t=60' }))
         throw new RingbackError('quota_exceeded', 'Too many requests.', { headers: { 'Retry-After': '7' } })
       },
@@ -267,9 +268,9 @@ test('403 names the scope that is missing', async () => {
 test('A failure nobody foresaw is 500 without its message; a store that is down or full is 503 with Retry-After', async () => {
   const seen: object[] = []
   let failure: Error = new Error('secret: postgres://user:password@10.0.0.7')
-  const broken = await openKit({ log: { error: (fields) => seen.push(fields), warn: () => {} } })
+  const broken = await openKit({ events: eventsWith({ 'http.failed': ({ code, fields }) => code === 'internal' && seen.push(fields) }) })
   const one = await broken.newClient()
-  const store = { ...broken.options.store, addTasks: () => Promise.reject(failure) }
+  const store = { ...broken.options.store, tasks: { ...broken.options.store.tasks, add: () => Promise.reject(failure) } }
   const { createApp } = await import('../../src/http/app.ts')
   const app = createApp({ ...broken.options, store })
   const post = () =>

@@ -3,9 +3,11 @@
  * its route), what one request does leaves the next one unharmed, and none of them leaves anything in memory. `RINGBACK_TEST_FUZZ` is the
  * number of requests.
  */
+
 import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
 import { afterAll, beforeAll, expect, test } from 'vitest'
+import { createEventSink } from '../../src/observe/events.ts'
 import { fc } from '../support/chance.ts'
 import { ADMIN, type Answer, type Client, type Kit, openKit, routesOf } from './kit.ts'
 
@@ -20,9 +22,9 @@ let kit: Kit
 let document: Node
 beforeAll(async () => {
   kit = await openKit({
-    log: { error: () => {}, warn: () => {} },
-    mostOfClient: { openTasks: 500, endpoints: 2, schedules: 1, keys: 1_000 },
-    mostStreams: { node: 3, client: 2 },
+    events: createEventSink(),
+    maxPerClient: { openTasks: 500, endpoints: 2, schedules: 1, keys: 1_000 },
+    streamLimits: { node: 3, client: 2 },
   })
   document = (await kit.admin.call('GET', '/openapi.json')).json
 })

@@ -1,4 +1,5 @@
 /** What the HTTP tests stand on: a real store in a file, the app over it, and short ways to call it. */
+
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -7,16 +8,17 @@ import { type Clock, systemClock } from '../../src/core/clock.ts'
 import { createEncryptor } from '../../src/core/encryption.ts'
 import type { Task } from '../../src/core/model.ts'
 import { type AppOptions, apiRoutes, createApp } from '../../src/http/app.ts'
-import { createClaims } from '../../src/http/live/claims.ts'
-import { createWaits, type Watchers } from '../../src/http/live/waits.ts'
-import { refusals } from '../../src/http/openapi/document.ts'
+import { createWorkerClaims } from '../../src/http/live/claims.ts'
+import { createWatchers, type Watchers } from '../../src/http/live/waits.ts'
+import { errorCodesByStatus } from '../../src/http/openapi/document.ts'
 import type { Route } from '../../src/http/request/route.ts'
 import { problem } from '../../src/http/shapes/system.ts'
 import type { Store } from '../../src/store/interfaces.ts'
 import { openStore } from '../../src/store/open.ts'
 import { createRegistry, defineTask } from '../../src/tasks/define.ts'
-import { judgeUrl, parseAddressRules } from '../../src/webhook/address.ts'
+import { parseAddressRules, parseCallbackUrl } from '../../src/webhook/address.ts'
 import { generateSecret, secretHint } from '../../src/webhook/signer.ts'
+import { printTrouble } from '../support/events.ts'
 
 export const PUBLIC_URL = 'https://tasks.example.com/ring'
 export const ADMIN = 'admin-token-of-the-tests-0123456789'
@@ -73,9 +75,9 @@ export async function openKit(overrides: Partial<AppOptions> = {}): Promise<Kit>
   const url = `file:${file}`
   const store = overrides.store ?? (await openStore({ url, clock, publicUrl: () => PUBLIC_URL, retrySchedule: [0, 5, 30] }))
   // Waits of many seconds take a twentieth of their time.
-  const waits = createWaits({ store, clock: { ...clock, after: (ms, wake) => clock.after(ms / 20, wake) } })
+  const waits = createWatchers({ store, clock: { ...clock, after: (ms, wake) => clock.after(ms / 20, wake) } })
   const rules = parseAddressRules({ allowHttp: true, allowLoopback: true })
-  const claims = createClaims({ store, clock, leaseMs: 30_000, onError: (error) => console.error(error) })
+  const claims = createWorkerClaims({ store, clock, leaseMs: 30_000, events: printTrouble() })
   const options: AppOptions = {
     store,
     registry: createRegistry([report, anything]),
@@ -83,28 +85,28 @@ export async function openKit(overrides: Partial<AppOptions> = {}): Promise<Kit>
     publicUrl: () => PUBLIC_URL,
     adminToken: ADMIN,
     encryptor: createEncryptor({ masterKey: Buffer.alloc(32, 7).toString('base64'), clock }),
-    keepMs: () => 7 * 86_400_000,
-    typicalMs: () => null,
+    retentionMs: () => 7 * 86_400_000,
+    typicalDurationMs: () => null,
     signingKeys: {
       jwks: () => ({ body: '{"keys":[]}', etag: '"keys"' }),
       load: async () => {},
-      outlook: () => ({ signsFrom: null, leavesAt: null }),
+      keyTransitionTimes: () => ({ signsFrom: null, leavesAt: null }),
     },
-    judgeCallbackUrl: (url) => judgeUrl(url, rules),
+    validateCallbackUrl: (url) => parseCallbackUrl(url, rules),
     generateSecret: () => generateSecret(clock),
     secretHint,
     verificationDefault: 'none',
     bodyLimitBytes: 1024 * 1024,
     corsOrigins: [],
     maxOpenTasks: 2_000_000,
-    mostOfClient: { openTasks: 1_000_000, endpoints: 1_000, schedules: 1_000, keys: 1_000 },
-    mostStreams: { node: 100, client: 100 },
-    mostWaits: { node: 200, client: 200 },
+    maxPerClient: { openTasks: 1_000_000, endpoints: 1_000, schedules: 1_000, keys: 1_000 },
+    streamLimits: { node: 100, client: 100 },
+    waitLimits: { node: 200, client: 200 },
     health: async () => ({ store: 'ok' }),
-    waits,
+    watchers: waits,
     claims,
     leaseMs: 30_000,
-    log: { error: (fields, message) => console.error(message, fields), warn: () => {} },
+    events: printTrouble(),
     ...overrides,
   }
   const app = createApp(options)
@@ -174,13 +176,13 @@ export async function openKit(overrides: Partial<AppOptions> = {}): Promise<Kit>
 export const routesOf = (options: AppOptions): readonly Route[] =>
   apiRoutes({
     ...options,
-    gate: undefined as never,
-    ownership: undefined as never,
+    authenticator: undefined as never,
+    endpointOwners: undefined as never,
     cursors: undefined as never,
-    waiting: undefined as never,
+    waitingReasons: undefined as never,
     checkCapacity: undefined as never,
-    streams: undefined as never,
-    waiters: undefined as never,
+    streamLimiter: undefined as never,
+    waitLimiter: undefined as never,
   })
 
 const patternOf = (route: Route): RegExp => new RegExp(`^${route.path.replaceAll('.', '\\.').replaceAll(/\{\w+\}/g, '[^/]+')}$`)
@@ -197,7 +199,7 @@ export function checkAnswer(routes: readonly Route[], method: string, path: stri
   const meant = routes.some((candidate) => candidate.path === pathname) ? routes.filter((candidate) => candidate.path === pathname) : routes
   const matching = meant.filter((candidate) => candidate.method === asked && patternOf(candidate).test(pathname))
   const route = matching.find((candidate) => candidate.path === pathname) ?? matching[0]
-  const answer = route?.answers[response.status]
+  const answer = route?.responses[response.status]
   const type = response.headers.get('content-type')
   for (const name of ['x-request-id', 'cache-control', 'content-security-policy', 'referrer-policy'])
     if (!response.headers.get(name)) throw new Error(`${method} ${path} answered without ${name}`)
@@ -215,9 +217,9 @@ export function checkAnswer(routes: readonly Route[], method: string, path: stri
       if (text !== '') throw new Error(`${method} ${path} answered a body it does not declare: ${text}`)
       return
     }
-    if (type !== null && type === answer.otherwise?.type) {
-      if (type !== 'text/event-stream') return void answer.otherwise.schema.parse(text)
-      for (const [, data] of text.matchAll(/^data: (.*)$/gm)) answer.otherwise.schema.parse(JSON.parse(data!))
+    if (type !== null && type === answer.alternative?.type) {
+      if (type !== 'text/event-stream') return void answer.alternative.schema.parse(text)
+      for (const [, data] of text.matchAll(/^data: (.*)$/gm)) answer.alternative.schema.parse(JSON.parse(data!))
       return
     }
     if (type !== (answer.type ?? 'application/json')) throw new Error(`${method} ${path} answered ${type}`)
@@ -228,7 +230,7 @@ export function checkAnswer(routes: readonly Route[], method: string, path: stri
   if (method === 'HEAD') return
   const { code, status, type: urn } = problem.parse(JSON.parse(text))
   if (status !== response.status || urn !== `urn:ringback:problem:${code}`) throw new Error(`${method} ${path} contradicts itself: ${text}`)
-  const declared: readonly string[] = route ? (refusals(route)[response.status] ?? []) : ['not_found', 'method_not_allowed']
+  const declared: readonly string[] = route ? (errorCodesByStatus(route)[response.status] ?? []) : ['not_found', 'method_not_allowed']
   if (!declared.includes(code)) throw new Error(`${method} ${path} refused with ${code}, which its route does not declare: ${text}`)
 }
 

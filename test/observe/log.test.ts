@@ -6,7 +6,10 @@ import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import type { LogLevel } from '../../src/config/settings.ts'
 import { systemClock } from '../../src/core/clock.ts'
-import { type LogHandle, logAttempt, logRun, openLog } from '../../src/observe/log.ts'
+import type { RunRecord } from '../../src/core/lifecycle.ts'
+import type { Task } from '../../src/core/model.ts'
+import { createEventSink, type EventFacts } from '../../src/observe/events.ts'
+import { type LogHandle, logEvents, openLog } from '../../src/observe/log.ts'
 
 const run = {
   taskId: 'task_1',
@@ -18,9 +21,12 @@ const run = {
   waitMs: 3,
   errorCode: null,
 } as const
+const { taskId, type, clientId, ...rest } = run
+const record: RunRecord = { ...rest, task: { id: taskId, type, clientId, tries: run.try } as Task }
 const attempt = {
   deliveryId: 'delivery_1',
   eventId: 'event_1',
+  eventType: 'task.completed',
   endpointId: 'endpoint_1',
   try: 2,
   outcome: 'http_error',
@@ -54,23 +60,30 @@ async function logged(level: LogLevel, write: (open: LogHandle) => void): Promis
         .map((line) => JSON.parse(line) as Record<string, unknown>)
 }
 
-test('a run and an attempt are one flat line each, with every fact', async () => {
+test('A run, an attempt and a chore that did something are one flat line each, with every fact.', async () => {
   const lines = await logged('info', ({ log }) => {
-    logRun(log, run)
-    logAttempt(log, attempt)
+    const events = createEventSink()
+    logEvents(log, events)
+    events.emit('task.run', record)
+    events.emit('delivery.attempted', attempt)
+    events.emit('chore.ran', { chore: 'prune tasks', count: 3, durationMs: 1 })
+    events.emit('chore.ran', { chore: 'repair lanes', count: 0, durationMs: 1 })
   })
   const stamp = { level: 'info', time: '2026-11-22T10:00:05.120Z' }
   expect(lines).toEqual([
     { ...stamp, ...run, msg: 'task.run' },
     { ...stamp, ...attempt, msg: 'delivery.attempted' },
+    { ...stamp, chore: 'prune tasks', count: 3, durationMs: 1, msg: 'chore.ran' },
   ])
 })
 
 test('above their level they are not even looked at', async () => {
   const untouchable = new Proxy({}, { get: () => expect.unreachable(), ownKeys: () => expect.unreachable() })
   const lines = await logged('warn', ({ log }) => {
-    logRun(log, untouchable as typeof run)
-    logAttempt(log, untouchable as typeof attempt)
+    const events = createEventSink()
+    logEvents(log, events)
+    events.emit('task.run', { task: untouchable } as RunRecord)
+    events.emit('delivery.attempted', untouchable as EventFacts['delivery.attempted'])
     log.warn('only this')
   })
   expect(lines.map(({ msg }) => msg)).toEqual(['only this'])

@@ -82,13 +82,13 @@ describe('the reference of errors', () => {
       'src/core/lifecycle.ts',
       'src/engine/task-runner.ts',
       'src/engine/run-try.ts',
-      'src/engine/chores/janitor.ts',
+      'src/engine/chores/reclaim.ts',
       'src/tasks/define.ts',
       'src/store/scripts/tasks.ts',
     ]
       .map(read)
       .join('\n')
-    const given = [...engine.matchAll(/(?:\bcode(?:: | === | \?\? )|new Expired\()'(\w+)'/g)].map(([, code]) => code!)
+    const given = [...engine.matchAll(/(?:\bcode(?:: | === | \?\? )|new TryTimeout\()'(\w+)'/g)].map(([, code]) => code!)
     // `aborted` is what a delivery fails with.
     const known = new Set(given.filter((code) => code !== 'aborted'))
     expect(sorted(codes)).toEqual(sorted(known))
@@ -119,7 +119,7 @@ describe('the reference of events', () => {
 
   test('says "not yet" of the types that nothing records, and of those alone', () => {
     const recorded = [...taskEventTypes, ...endpointEventTypes].filter((type) => {
-      const uses = found('src', '.ts').filter((path) => !/model|shapes|receiver|client|openapi|representation/.test(path))
+      const uses = found('src', '.ts').filter((path) => !/model|documents|shapes|receiver|client|openapi|wire/.test(path))
       return uses.some((path) => read(path).includes(`'${type}'`))
     })
     expect(sorted(rows.filter(([, when]) => when !== 'not yet').map(([type]) => type!))).toEqual(sorted(recorded))
@@ -157,7 +157,7 @@ describe('the lifecycle', () => {
 })
 
 test('the architecture names what is there, and every part of it', () => {
-  const section = read('docs/explanation/architecture.md').split('## The house')[1]!.split('\n## ')[0]!
+  const section = read('docs/explanation/architecture.md').split('## Layers')[1]!.split('\n## ')[0]!
   const named = [...section.matchAll(/`([\w/]+(?:\.ts|\/))`/g)].map(([, name]) => name!)
   expect(named.filter((name) => !existsSync(join(root, name === 'migrations/' ? '' : 'src', name)))).toEqual([])
   const parts = readdirSync(join(root, 'src'), { withFileTypes: true }).map((entry) =>
@@ -296,7 +296,7 @@ describe('examples', () => {
         writeFileSync(join(folder, name), `${code}\nexport {}\n`)
       }
       const { compilerOptions } = JSON.parse(read('tsconfig.json')) as { compilerOptions: object }
-      const faces = { ringback: 'index', 'ringback/receiver': 'receiver', 'ringback/client': 'client' }
+      const faces = { ringback: 'index', 'ringback/receiver': 'receiver/index', 'ringback/client': 'client/index' }
       const paths = Object.fromEntries(Object.entries(faces).map(([name, file]) => [name, [join(root, `src/${file}.ts`)]]))
       writeFileSync(join(folder, 'tsconfig.json'), JSON.stringify({ compilerOptions: { ...compilerOptions, paths }, include: ['*.ts'] }))
       const tsc = spawnSync(process.execPath, [join(root, 'node_modules/typescript/bin/tsc'), '-p', folder, '--pretty', 'false'], {

@@ -303,7 +303,7 @@ function readersFolder(): string {
   mkdirSync(join(modules, 'ringback'), { recursive: true })
   for (const name of readdirSync(join(root, 'node_modules'))) symlinkSync(join(root, 'node_modules', name), join(modules, name))
   symlinkSync(join(root, 'src'), join(modules, 'ringback', 'src'))
-  const faces = { '.': './src/index.ts', './client': './src/client.ts', './receiver': './src/receiver.ts' }
+  const faces = { '.': './src/index.ts', './client': './src/client/index.ts', './receiver': './src/receiver/index.ts' }
   writeFileSync(join(modules, 'ringback', 'package.json'), JSON.stringify({ name: 'ringback', type: 'module', exports: faces }))
   writeFileSync(join(folder, 'package.json'), '{"type":"module"}')
   return folder

@@ -4,9 +4,9 @@ import { type AddressInfo, connect, type Socket } from 'node:net'
 import { serve } from '@hono/node-server'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { createApp } from '../../src/http/app.ts'
-import { createWaits } from '../../src/http/live/waits.ts'
+import { createWatchers } from '../../src/http/live/waits.ts'
 import { limitConnections } from '../../src/server/connections.ts'
-import { type HttpListener, openDoor } from '../../src/server/listener.ts'
+import { type HttpListener, openListener } from '../../src/server/listener.ts'
 import { type Client, type Kit, openKit, REPORT } from '../http/kit.ts'
 
 /** Over real sockets: what the server does with bodies, lengths and callers that leave. */
@@ -120,19 +120,19 @@ test('Two Idempotency-Key headers are malformed, not one of the two', async () =
 test('A caller that hangs up while it waits is let go', async () => {
   const { id } = (await (await post(JSON.stringify({ ...REPORT, delaySeconds: 60 }))).json()) as { id: string }
   const waited = Promise.withResolvers<void>()
-  const findTasks = (ids: readonly string[]) => {
+  const findMany = (ids: readonly string[]) => {
     waited.resolve()
     return kit.store.tasks.findMany(ids)
   }
-  const store = { ...kit.store, findTasks }
-  const waits = createWaits({ store, clock: kit.clock })
+  const store = { ...kit.store, tasks: { ...kit.store.tasks, findMany } }
+  const waits = createWatchers({ store, clock: kit.clock })
   const ended = Promise.withResolvers<unknown>()
   const app = createApp({
     ...kit.options,
-    waits: {
+    watchers: {
       ...waits,
-      forTask(...of) {
-        const waiting = waits.forTask(...of)
+      waitForTask(...of) {
+        const waiting = waits.waitForTask(...of)
         void waiting.then(ended.resolve)
         return waiting
       },
@@ -159,8 +159,8 @@ test('A path that cannot be decoded, and a method nobody knows, are answered lik
 })
 
 test('What never becomes a request is refused with a problem document too', async () => {
-  const door = await openDoor({ host: '127.0.0.1', port: 0, maxConnections: 100 }, kit.clock)
-  door.admit(kit.app.fetch)
+  const door = await openListener({ host: '127.0.0.1', port: 0, maxConnections: 100 }, kit.clock)
+  door.setHandler(kit.app.fetch)
   const refusals: [string, string][] = [
     ['FOO /v1/tasks HTTP/1.1\r\nHost: x\r\n\r\n', 'method_not_allowed'],
     ['hello\r\n\r\n', 'method_not_allowed'],
@@ -189,14 +189,14 @@ test('What never becomes a request is refused with a problem document too', asyn
     expect(answer).not.toMatch(/\r\n(server|x-powered-by): /i)
   }
   expect(await raw('GET /healthz HTTP/1.1\r\nHost: x\r\nExpect: wonders\r\n\r\n', door.port)).toMatch(/^HTTP\/1\.1 200 /)
-  door.abandon()
+  door.closeNow()
 })
 
 test('A health check that speaks HTTP/1.0 and names no host is answered', async () => {
-  const door = await openDoor({ host: '127.0.0.1', port: 0, maxConnections: 100 }, kit.clock)
-  door.admit(kit.app.fetch)
+  const door = await openListener({ host: '127.0.0.1', port: 0, maxConnections: 100 }, kit.clock)
+  door.setHandler(kit.app.fetch)
   expect(await raw('GET /healthz HTTP/1.0\r\n\r\n', door.port)).toMatch(/^HTTP\/1\.1 200 /)
-  door.abandon()
+  door.closeNow()
 })
 
 test('Of answers that nobody reads only so much is kept: who has left one unread for longest is cut, of the same address first', async () => {
@@ -239,12 +239,12 @@ describe('a door that lets in five', () => {
   }
   const ask = (path: string) => `GET ${path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer ${client.key}\r\n\r\n`
   beforeEach(async () => {
-    door = await openDoor({ host: '127.0.0.1', port: 0, maxConnections: 5 }, kit.clock)
-    door.admit(kit.app.fetch)
+    door = await openListener({ host: '127.0.0.1', port: 0, maxConnections: 5 }, kit.clock)
+    door.setHandler(kit.app.fetch)
   })
   afterEach(() => {
     for (const socket of open.splice(0)) socket.destroy()
-    door.abandon()
+    door.closeNow()
   })
 
   test('serves whoever comes while others say nothing, or send their headers or bodies byte by byte', async () => {
@@ -303,7 +303,7 @@ describe('a door that lets in five', () => {
     const { json } = await client.call('POST', '/v1/tasks', { ...REPORT, delaySeconds: 600 })
     let begun = 0
     const all = Promise.withResolvers<void>()
-    door.admit((request, bindings) => {
+    door.setHandler((request, bindings) => {
       if (++begun === 5) all.resolve()
       return kit.app.fetch(request, bindings)
     })

@@ -3,18 +3,21 @@
 import type { Encryptor } from '../../src/core/encryption.ts'
 import { newId } from '../../src/core/id.ts'
 import type { Millis } from '../../src/core/model.ts'
-import { createJanitor } from '../../src/engine/chores/janitor.ts'
+import { createChores } from '../../src/engine/chores/chores.ts'
+import { createReclaim } from '../../src/engine/chores/reclaim.ts'
+import { createChoreRunner } from '../../src/engine/chores/runner.ts'
 import { createDispatcher } from '../../src/engine/dispatcher.ts'
 import { CANCEL_GRACE_MS } from '../../src/engine/run-try.ts'
 import { createTaskRunner } from '../../src/engine/task-runner.ts'
 import { createApp } from '../../src/http/app.ts'
-import { createClaims } from '../../src/http/live/claims.ts'
-import { createWaits } from '../../src/http/live/waits.ts'
+import { createWorkerClaims } from '../../src/http/live/claims.ts'
+import { createWatchers } from '../../src/http/live/waits.ts'
 import type { Store } from '../../src/store/interfaces.ts'
 import { bindStore } from '../../src/store/open.ts'
 import { createRegistry } from '../../src/tasks/define.ts'
 import type { ActiveKey } from '../../src/webhook/keys.ts'
 import type { Transport } from '../../src/webhook/transport.ts'
+import { eventsWith } from '../support/events.ts'
 import { isStoreFailure, type Sabotage, type Shared, type Weather } from './database.ts'
 import { createLife, type Life, type Machine } from './machine.ts'
 import { taskTypes } from './tasktypes.ts'
@@ -32,16 +35,16 @@ const unreached = (): never => {
 }
 /** What routes are given that workers do not call. */
 const UNREACHED = {
-  signingKeys: { jwks: unreached, load: unreached, outlook: unreached },
-  judgeCallbackUrl: unreached,
+  signingKeys: { jwks: unreached, load: unreached, keyTransitionTimes: unreached },
+  validateCallbackUrl: unreached,
   generateSecret: unreached,
   secretHint: unreached,
   verificationDefault: 'none',
-  typicalMs: unreached,
+  typicalDurationMs: unreached,
   maxOpenTasks: 0,
-  mostOfClient: { openTasks: 0, endpoints: 0, schedules: 0, keys: 0 },
-  mostStreams: { node: 0, client: 0 },
-  mostWaits: { node: 0, client: 0 },
+  maxPerClient: { openTasks: 0, endpoints: 0, schedules: 0, keys: 0 },
+  streamLimits: { node: 0, client: 0 },
+  waitLimits: { node: 0, client: 0 },
   health: unreached,
 } as const
 
@@ -87,6 +90,10 @@ export function startBoot(setup: Setup, machine: Machine, name: string): Boot {
   const onError = (error: unknown): void => {
     if (!isStoreFailure(error)) world.violated(`${name} met an error nobody caused: ${(error as Error)?.stack ?? error}`)
   }
+  const events = eventsWith({
+    trouble: ({ error }) => onError(error),
+    'http.failed': ({ code, fields }) => code === 'internal' && world.violated(`${name}: a request failed: ${JSON.stringify(fields)}`),
+  })
   const keepMs = (): Millis => setup.keepMs
   const bound = bindStore(shared.driver(name, life, weather), { clock, publicUrl, retrySchedule: RETRY_SCHEDULE, keepMs }, () => {})
   const store: Store = {
@@ -101,29 +108,31 @@ export function startBoot(setup: Setup, machine: Machine, name: string): Boot {
     },
   }
   const boot = newId(clock, 'boot')
-  const common = { store, clock, bootId: boot, leaseMs, onError }
+  const common = { store, clock, bootId: boot, leaseMs, events }
   const log = { info() {}, warn() {} }
   const registry = createRegistry(taskTypes(clock, (run) => shared.auditor.started(name, run)))
   const scheduler = createTaskRunner({
     ...common,
     registry,
     concurrency: setup.concurrency,
-    onRun: () => {},
     log,
   })
   const dispatcher = createDispatcher({
     ...common,
     transport: setup.transport(life),
-    keys: { active: async () => setup.key },
+    keyRing: { active: async () => setup.key },
     encryptor: setup.encryptor,
     publicUrl,
     retrySchedule: RETRY_SCHEDULE,
-    excerpts: false,
+    storeExcerpts: false,
     concurrency: setup.dispatchConcurrency,
-    onAttempt: () => {},
   })
-  const janitor = createJanitor({
-    ...common,
+  const reclaim = createReclaim({ store, clock, registry })
+  const chores = createChores({
+    store,
+    clock,
+    leaseMs,
+    reclaim,
     graceMs: OVERDUE_GRACE_MS,
     renew: () => Promise.all([scheduler.renew(), dispatcher.renew()]),
     registry,
@@ -132,8 +141,9 @@ export function startBoot(setup: Setup, machine: Machine, name: string): Boot {
     minRetentionMs: setup.keepMs,
     endpointEventRetentionMs: setup.keepMs,
   })
-  const waits = createWaits({ store, clock })
-  const claims = createClaims({ store, clock, leaseMs, onError })
+  const choreRunner = createChoreRunner(chores, clock, events)
+  const waits = createWatchers({ store, clock })
+  const claims = createWorkerClaims({ store, clock, leaseMs, events })
   const app = createApp({
     store: setup.sabotage?.store?.(store) ?? store,
     registry,
@@ -141,26 +151,23 @@ export function startBoot(setup: Setup, machine: Machine, name: string): Boot {
     publicUrl,
     adminToken: null,
     encryptor: setup.encryptor,
-    keepMs,
+    retentionMs: keepMs,
     leaseMs,
-    waits,
+    watchers: waits,
     claims,
     bodyLimitBytes: 1024 * 1024,
     corsOrigins: [],
-    log: {
-      error: (fields, message) => world.violated(`${name}: ${message}: ${JSON.stringify(fields)}`),
-      warn() {},
-    },
+    events,
     ...UNREACHED,
   })
   let isStopping = false
   store.notifications.onWork((kind) => (kind === 'task' ? scheduler : dispatcher).wake())
   store.notifications.onCancelRequest((id) => scheduler.interrupt(id, 'canceled'))
   const start = async (): Promise<void> => {
-    await janitor.reclaim(setup.alone ? boot : null)
+    await reclaim(setup.alone ? boot : null)
     scheduler.start()
     dispatcher.start()
-    janitor.start()
+    choreRunner.start()
   }
   // A process whose store fails it at the start ends, and is started again by whoever keeps it.
   const again = (): void => {
@@ -187,7 +194,7 @@ export function startBoot(setup: Setup, machine: Machine, name: string): Boot {
       isStopping = true
       waits.stop()
       const claimed = claims.stop()
-      janitor.stop()
+      choreRunner.stop()
       await Promise.all([scheduler.stop(SHUTDOWN_MS), dispatcher.stop(SHUTDOWN_MS)])
       await claimed
       await store.close()

@@ -1,6 +1,6 @@
 /** Receivers of webhooks and the network before them: quick, slow, failing, gone for a while, or accepting what they never answer. */
 import type { Millis } from '../../src/core/model.ts'
-import type { Sent } from '../../src/webhook/attempt.ts'
+import type { SendResult } from '../../src/webhook/attempt.ts'
 import type { Transport, WebhookRequest } from '../../src/webhook/transport.ts'
 import type { Auditor } from './auditor.ts'
 import type { Life } from './machine.ts'
@@ -78,7 +78,7 @@ export function createReceivers(world: World, auditor: Auditor, moods: () => Moo
         new Promise((resolve) => {
           const startedAt = life.clock.now()
           let over = false
-          const end = (outcome: Sent['outcome'], httpStatus: number | null, retryAfter?: number): void => {
+          const end = (outcome: SendResult['outcome'], httpStatus: number | null, retryAfter?: number): void => {
             if (over) return
             over = true
             resolve({

@@ -332,7 +332,7 @@ export function createWorkers(options: WorkerOptions): Workers {
         worker.key = key
         const made = { id: newId(clock, 'key'), clientId: null, name: worker.name, hash, hint, scopes: '["worker"]', expiresAt: null }
         const taskTypes = world.chance(0.5) ? JSON.stringify(worker.types) : null
-        await store.access.addKey({ key: { ...made, taskTypes } })
+        await store.access.addKey({ key: { ...made, taskTypes }, max: 1 })
       }
     },
     start() {

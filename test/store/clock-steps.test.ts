@@ -1,9 +1,11 @@
 /** Somebody sets the clock of a node, or of the database, by an hour, while tasks run and schedules tick. */
+
 import { afterEach, describe, expect, onTestFinished, test, vi } from 'vitest'
 import { systemClock } from '../../src/core/clock.ts'
 import type { Millis } from '../../src/core/model.ts'
-import { createJanitor } from '../../src/engine/chores/janitor.ts'
+import { createReclaim } from '../../src/engine/chores/reclaim.ts'
 import { createCronTicker } from '../../src/engine/cron-ticker.ts'
+import { createEventSink } from '../../src/observe/events.ts'
 import type { NewSchedule, Store } from '../../src/store/interfaces.ts'
 import { openStore } from '../../src/store/open.ts'
 import { createRegistry, defineTask } from '../../src/tasks/define.ts'
@@ -68,26 +70,15 @@ describe.each(engines)('A node’s clock that is set by an hour, on %s,', (engin
   test('steals no live lease, and ends none', async () => {
     const store = await openNode(engine)
     const clock = systemClock()
-    const sweeping = {
-      store,
-      clock,
-      registry: createRegistry([]),
-      leaseMs: LEASE_MS,
-      graceMs: 15_000,
-      auditRetentionMs: 400 * 86_400_000,
-      minRetentionMs: HOUR,
-      endpointEventRetentionMs: HOUR,
-      holdMs: HOUR,
-    }
-    const janitor = createJanitor({ ...sweeping, renew: async () => {}, onError: () => {} })
+    const reclaim = createReclaim({ store, clock, registry: createRegistry([]) })
     const clientId = await addClient(store)
     for (const ms of [HOUR, -HOUR, -HOUR, HOUR]) {
       await addTask(store, { clientId, deadlineAt: (await store.now()) + 10 * 60_000 })
       const task = await claimOne(store)
       step(ms)
-      expect(await janitor.reclaim(null)).toBe(0)
+      expect(await reclaim(null)).toBe(0)
       expect(await store.maintenance.endOverdue({ limit: 10, graceMs: 0 }), 'a deadline in ten minutes is still to come').toBe(0)
-      expect(await store.maintenance.renew({ kind: 'task', held: [task], leaseMs: LEASE_MS })).toMatchObject([{ kept: true }])
+      expect(await store.maintenance.renew({ kind: 'task', toLeaseRef: [task], leaseMs: LEASE_MS })).toMatchObject([{ renewed: true }])
       const { leasedUntil } = (await store.tasks.findMany([task.id]))[0]!
       expect(Math.abs(leasedUntil! - (await store.now()) - LEASE_MS), 'a lease is as long as before').toBeLessThan(5_000)
       expect(await store.tasks.settle(completed(task))).toMatchObject({ kind: 'settled', value: { tries: 1 } })
@@ -97,7 +88,7 @@ describe.each(engines)('A node’s clock that is set by an hour, on %s,', (engin
   test('makes no tick twice, none before its time, and leaves none out', async () => {
     const store = await openNode(engine)
     const clientId = await addClient(store)
-    const ticker = createCronTicker({ store, registry, clock: systemClock(), budget: ROOM, onError: () => {} })
+    const ticker = createCronTicker({ store, registry, clock: systemClock(), budget: ROOM, events: createEventSink() })
     const start = Math.ceil((await store.now()) / 1_000) * 1_000
     await store.schedules.add({ schedule: newSchedule({ clientId, cron: '* * * * * *', catchUp: 'none', nextAt: start }), max: MANY })
     const daily = added(
@@ -133,7 +124,7 @@ test('The clock of a PostgreSQL server that is set forward and back by an hour m
   onTestFinished(() => ground.close())
   const { store } = ground
   const clientId = await addClient(store)
-  const ticker = createCronTicker({ store, registry, clock: systemClock(), budget: ROOM, onError: () => {} })
+  const ticker = createCronTicker({ store, registry, clock: systemClock(), budget: ROOM, events: createEventSink() })
   onTestFinished(() => ticker.stop())
   ticker.start()
   const first = Math.floor((await store.now()) / 60_000) * 60_000 + 30 * 60_000

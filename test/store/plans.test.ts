@@ -177,7 +177,7 @@ describe.each(looks)(`with ${backlog} rows in the lanes of others, on %s, which 
     await addTask(store, { clientId, dueAt: 9_000_000_000_000 })
     expectFew((await measure(() => removeClient(clientId, view))).visits)
     const erased = await measure(() => eraseClient(clientId, true, view))
-    expect(erased.answer).toMatchObject({ rest: 'nothing', client: { id: clientId } })
+    expect(erased.answer).toMatchObject({ remaining: 'nothing', client: { id: clientId } })
     expectFew(erased.visits)
   })
 

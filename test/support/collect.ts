@@ -85,7 +85,7 @@ export function collectTests(files: readonly string[]): readonly Collected[] {
         return
       }
       const called = node.callee.type === 'Identifier' ? source.imports.get(node.callee.value) : undefined
-      if (called && /^test\/(contract\/|store\.contract)/.test(called.from)) {
+      if (called && /^test\/store\/contract\//.test(called.from)) {
         const given = node.arguments.map(({ expression }: Node) => expression.value)
         const on = new Set<Engine>(given.filter((value: unknown) => ENGINES.has(value as Engine)))
         const other = open(called.from)

@@ -1,4 +1,5 @@
 /** A scheduler on a SQLite store, both under a clock moved by hand. */
+
 import Database from 'better-sqlite3'
 import { onTestFinished } from 'vitest'
 import type { RunRecord } from '../../src/core/lifecycle.ts'
@@ -6,10 +7,12 @@ import type { Millis, Task } from '../../src/core/model.ts'
 import type { Pump } from '../../src/engine/pump.ts'
 import { createTaskRunner } from '../../src/engine/task-runner.ts'
 import type { ThreadPool } from '../../src/engine/threads/pool.ts'
+import type { EventFacts } from '../../src/observe/events.ts'
 import type { Store } from '../../src/store/interfaces.ts'
 import { openStore } from '../../src/store/open.ts'
 import { createRegistry, type TaskType } from '../../src/tasks/define.ts'
 import { freshSqlite } from './databases.ts'
+import { eventsWith } from './events.ts'
 import { type ManualClock, manualClock } from './manual-clock.ts'
 
 export const LEASE_MS = 30_000
@@ -21,6 +24,8 @@ export interface Engine {
   /** One for each run that ended. */
   readonly runs: readonly RunRecord[]
   readonly errors: readonly unknown[]
+  /** What handlers threw, with its stack. */
+  readonly threw: readonly EventFacts['task.threw'][]
   /** What handlers logged: fields and message of each line. */
   readonly lines: readonly (readonly unknown[])[]
   /** Changes the database behind the store's back. */
@@ -44,6 +49,7 @@ export async function startEngine(
   const behind = new Database(url.slice('file:'.length))
   const runs: RunRecord[] = []
   const errors: unknown[] = []
+  const threw: EventFacts['task.threw'][] = []
   const lines: unknown[][] = []
   const pumps: Pump<Task>[] = []
   const another = (known: readonly TaskType[], most = concurrency): Pump<Task> => {
@@ -54,10 +60,13 @@ export async function startEngine(
       bootId: `boot_${pumps.length}`,
       concurrency: most,
       leaseMs: LEASE_MS,
-      onRun: (record) => runs.push(record),
-      onError: (error) => errors.push(error),
+      events: eventsWith({
+        'task.run': (record) => runs.push(record),
+        'task.threw': (facts) => threw.push(facts),
+        trouble: ({ error }) => errors.push(error),
+      }),
       log: { info: (...line) => lines.push(line), warn: (...line) => lines.push(line) },
-      ...(threads && { threads }),
+      ...(threads && { threadPool: threads }),
     })
     pumps.push(pump)
     return pump
@@ -97,6 +106,7 @@ export async function startEngine(
     pump,
     runs,
     errors,
+    threw,
     lines,
     another,
     sql: (text) => void behind.exec(text),

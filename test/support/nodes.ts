@@ -1,4 +1,5 @@
 /** Nodes that run tasks: a real scheduler each, on stores that share one database. Under the clock of the system. */
+
 import { onTestFinished } from 'vitest'
 import { systemClock } from '../../src/core/clock.ts'
 import type { Task } from '../../src/core/model.ts'
@@ -6,6 +7,7 @@ import type { Pump } from '../../src/engine/pump.ts'
 import { createTaskRunner } from '../../src/engine/task-runner.ts'
 import type { Store } from '../../src/store/interfaces.ts'
 import { createRegistry, type TaskType } from '../../src/tasks/define.ts'
+import { eventsWith } from './events.ts'
 
 /** Starts it; stopped when the test is over. An error of its store fails the test, unless somebody asks for those. */
 export function startNode(
@@ -24,8 +26,7 @@ export function startNode(
     bootId: boot,
     concurrency,
     leaseMs: 30_000,
-    onRun() {},
-    onError,
+    events: eventsWith({ trouble: ({ error }) => onError(error) }),
     log: { info() {}, warn() {} },
   })
   const deaf = [

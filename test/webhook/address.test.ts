@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs'
 import { describe, expect, test } from 'vitest'
 import { RingbackError } from '../../src/core/errors.ts'
-import { type AddressRulesInput, judgeAddress, judgeUrl, type Listener, parseAddressRules } from '../../src/webhook/address.ts'
+import { type AddressRulesInput, classifyAddress, type Listener, parseAddressRules, parseCallbackUrl } from '../../src/webhook/address.ts'
 import { fc } from '../support/chance.ts'
 
 interface AddressVector {
@@ -30,7 +30,7 @@ const strict = parseAddressRules()
 
 function verdictOn(url: string, rules = strict): string {
   try {
-    judgeUrl(url, rules)
+    parseCallbackUrl(url, rules)
     return 'allowed'
   } catch (error) {
     if (error instanceof RingbackError) return error.code
@@ -49,7 +49,7 @@ const hextets = ([a, b, c, d]: readonly [number, number, number, number]): strin
 
 describe('published vectors', () => {
   test('every address has the verdict written beside it', () => {
-    const wrong = vectors.addresses.filter(({ address, verdict }) => judgeAddress(address, strict) !== verdict)
+    const wrong = vectors.addresses.filter(({ address, verdict }) => classifyAddress(address, strict) !== verdict)
     expect(wrong).toEqual([])
     expect(vectors.addresses.length).toBeGreaterThan(120)
   })
@@ -64,7 +64,7 @@ describe('published vectors', () => {
     test(title, () => {
       const { localAddresses, ...rest } = input
       const rules = parseAddressRules({ ...rest, ...(localAddresses === undefined ? {} : { localAddresses: () => localAddresses }) })
-      expect(addresses.map(({ address }) => [address, judgeAddress(address, rules)])).toEqual(
+      expect(addresses.map(({ address }) => [address, classifyAddress(address, rules)])).toEqual(
         addresses.map(({ address, verdict }) => [address, verdict]),
       )
       expect(urls.map(({ url }) => [url, verdictOn(url, rules)])).toEqual(urls.map(({ url, verdict }) => [url, verdict]))
@@ -78,7 +78,7 @@ describe('whatever the address', () => {
     fc.assert(
       fc.property(ipv4, (bytes) => {
         const [a, b, c, d] = bytes
-        const verdict = judgeAddress(dotted(bytes), strict) === 'allowed' ? 'allowed' : 'callback_url_forbidden'
+        const verdict = classifyAddress(dotted(bytes), strict) === 'allowed' ? 'allowed' : 'callback_url_forbidden'
         const hosts = [
           dotted(bytes),
           `${dotted(bytes)}.`,
@@ -105,14 +105,14 @@ describe('whatever the address', () => {
   test('addresses spelled the inet_aton way are judged by their value', () => {
     fc.assert(
       fc.property(ipv4, (bytes) => {
-        const verdict = judgeAddress(dotted(bytes), strict)
+        const verdict = classifyAddress(dotted(bytes), strict)
         for (const text of [
           String(asNumber(bytes)),
           `0x${asNumber(bytes).toString(16)}`,
           `::ffff:${dotted(bytes)}`,
           `64:ff9b::${hextets(bytes)}`,
         ]) {
-          expect(judgeAddress(text, strict)).toBe(verdict)
+          expect(classifyAddress(text, strict)).toBe(verdict)
         }
       }),
       { numRuns: 400 },
@@ -125,7 +125,7 @@ describe('whatever the address', () => {
       fc.property(fc.tuple(part, part, part, part, part, part, part, part), (parts) => {
         fc.pre(parts[0] >>> 13 !== 1)
         const address = parts.map((one) => one.toString(16)).join(':')
-        expect(judgeAddress(address, strict)).toBe('forbidden')
+        expect(classifyAddress(address, strict)).toBe('forbidden')
       }),
       { numRuns: 400 },
     )
@@ -141,7 +141,7 @@ describe('whatever the address', () => {
         ),
         (text) => {
           expect(['allowed', 'invalid_callback_url', 'callback_url_forbidden']).toContain(verdictOn(text))
-          expect(['allowed', 'forbidden']).toContain(judgeAddress(text, strict))
+          expect(['allowed', 'forbidden']).toContain(classifyAddress(text, strict))
         },
       ),
       { numRuns: 1000 },
@@ -156,8 +156,8 @@ describe('whatever the address', () => {
         const cidr = `${[24, 16, 8, 0].map((shift) => Math.floor(network / 2 ** shift) % 256).join('.')}/${prefix}`
         const isGuarded = other[0] === 169 && other[1] === 254
         const inside = mask(other) === mask(base)
-        const expected = inside && (!isGuarded || prefix === 32) ? 'allowed' : judgeAddress(dotted(other), strict)
-        expect(judgeAddress(dotted(other), parseAddressRules({ allow: [cidr] }))).toBe(expected)
+        const expected = inside && (!isGuarded || prefix === 32) ? 'allowed' : classifyAddress(dotted(other), strict)
+        expect(classifyAddress(dotted(other), parseAddressRules({ allow: [cidr] }))).toBe(expected)
       }),
       { numRuns: 400 },
     )
@@ -166,7 +166,7 @@ describe('whatever the address', () => {
 
 describe('rules', () => {
   test('a URL is handed back parsed', () => {
-    expect(judgeUrl('https://App.Example.net:443/hooks?a=1', strict).href).toBe('https://app.example.net/hooks?a=1')
+    expect(parseCallbackUrl('https://App.Example.net:443/hooks?a=1', strict).href).toBe('https://app.example.net/hooks?a=1')
   })
 
   test('a listener opened later is refused from then on', () => {
@@ -175,23 +175,25 @@ describe('rules', () => {
     expect(verdictOn('http://127.0.0.1:4000/', rules)).toBe('allowed')
     listeners.push({ address: '0.0.0.0', port: 4000 })
     expect(verdictOn('http://127.0.0.1:4000/', rules)).toBe('callback_url_forbidden')
-    expect(judgeAddress('127.0.0.1', rules, 4000)).toBe('forbidden')
-    expect(judgeAddress('127.0.0.1', rules, 4001)).toBe('allowed')
+    expect(classifyAddress('127.0.0.1', rules, 4000)).toBe('forbidden')
+    expect(classifyAddress('127.0.0.1', rules, 4001)).toBe('allowed')
   })
 
   test("a listener on every address covers the machine's own addresses", () => {
     const rules = parseAddressRules({ listeners: [{ address: '0.0.0.0', port: 443 }] })
     const own = rules.localAddresses()
     expect(own.length).toBeGreaterThan(0)
-    expect(own.map((address) => judgeAddress(address, rules, 443))).toEqual(own.map(() => 'forbidden'))
+    expect(own.map((address) => classifyAddress(address, rules, 443))).toEqual(own.map(() => 'forbidden'))
   })
 
   test('a refusal quotes the URL and says how to mend it, and clips a long one', () => {
-    expect(() => judgeUrl('https://user:pw@app.example.net/', strict)).toThrow(
+    expect(() => parseCallbackUrl('https://user:pw@app.example.net/', strict)).toThrow(
       'The callback URL "https://***@app.example.net/" carries a user name or password: send credentials in a header of the endpoint.',
     )
-    expect(() => judgeUrl('https://app.example.net:8080/', parseAddressRules({ ports: [443] }))).toThrow('ports allowed here are 443')
-    expect(() => judgeUrl(`https://app.example.net/${'a'.repeat(3000)}`, strict)).toThrow(/^.{200,400}$/)
+    expect(() => parseCallbackUrl('https://app.example.net:8080/', parseAddressRules({ ports: [443] }))).toThrow(
+      'ports allowed here are 443',
+    )
+    expect(() => parseCallbackUrl(`https://app.example.net/${'a'.repeat(3000)}`, strict)).toThrow(/^.{200,400}$/)
   })
 
   test.each([

@@ -4,7 +4,7 @@ import { describe, expect, test } from 'vitest'
 import { systemClock } from '../../src/core/clock.ts'
 import { createEncryptor, type Encryptor } from '../../src/core/encryption.ts'
 import type { Millis, SigningKey, SigningKeyState } from '../../src/core/model.ts'
-import { createKeyRing, type KeyRing, planKeys } from '../../src/webhook/keys.ts'
+import { createKeyRing, type KeyRing, planKeyRotation } from '../../src/webhook/keys.ts'
 import { fc } from '../support/chance.ts'
 
 const DAY_MS = 86_400_000
@@ -318,19 +318,19 @@ describe('the plan of rotation', () => {
 
   test('activates the next key after 90 days, and not a millisecond earlier', () => {
     const keys = [key('a', 'active', { activatedAt: 5 }), key('b', 'next', {})]
-    expect(planKeys(keys, 5 + 90 * DAY_MS - 1)).toEqual(nothing)
-    expect(planKeys(keys, 5 + 90 * DAY_MS)).toEqual(swap)
+    expect(planKeyRotation(keys, 5 + 90 * DAY_MS - 1)).toEqual(nothing)
+    expect(planKeyRotation(keys, 5 + 90 * DAY_MS)).toEqual(swap)
   })
 
   test('activates it on demand, once it has been published for 24 hours', () => {
     const keys = (wantedAt: number | null) => [key('a', 'active', { activatedAt: 0 }), key('b', 'next', { publishedAt: 1_000, wantedAt })]
-    expect(planKeys(keys(null), 1_000 + DAY_MS)).toEqual(nothing)
-    expect(planKeys(keys(2_000), 1_000 + DAY_MS - 1)).toEqual(nothing)
-    expect(planKeys(keys(2_000), 1_000 + DAY_MS)).toEqual(swap)
+    expect(planKeyRotation(keys(null), 1_000 + DAY_MS)).toEqual(nothing)
+    expect(planKeyRotation(keys(2_000), 1_000 + DAY_MS - 1)).toEqual(nothing)
+    expect(planKeyRotation(keys(2_000), 1_000 + DAY_MS)).toEqual(swap)
   })
 
   test('never retires the active key without a next one', () => {
-    expect(planKeys([key('a', 'active', { activatedAt: 0 })], 365 * DAY_MS)).toEqual(nothing)
+    expect(planKeyRotation([key('a', 'active', { activatedAt: 0 })], 365 * DAY_MS)).toEqual(nothing)
   })
 
   test('removes a key 7 days after it stopped signing, and leaves revoked ones be', () => {
@@ -341,7 +341,7 @@ describe('the plan of rotation', () => {
       key('d', 'retiring', { retiredAt: 101 * DAY_MS }),
       key('e', 'revoked', { retiredAt: 0 }),
     ]
-    expect(planKeys(keys, 107 * DAY_MS - 1)).toEqual(nothing)
-    expect(planKeys(keys, 107 * DAY_MS)).toEqual({ ...nothing, remove: ['c'] })
+    expect(planKeyRotation(keys, 107 * DAY_MS - 1)).toEqual(nothing)
+    expect(planKeyRotation(keys, 107 * DAY_MS)).toEqual({ ...nothing, remove: ['c'] })
   })
 })

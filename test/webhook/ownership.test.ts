@@ -2,14 +2,14 @@ import { describe, expect, test } from 'vitest'
 import { evaluateVerification } from '../../src/core/lifecycle.ts'
 import type { AttemptOutcome } from '../../src/core/model.ts'
 import { cloudEventJson, envelopeJson } from '../../src/core/wire.ts'
-import type { Sent } from '../../src/webhook/attempt.ts'
-import { judgeChallenge, judgeConsent } from '../../src/webhook/ownership.ts'
+import type { SendResult } from '../../src/webhook/attempt.ts'
+import { evaluateChallengeResponse, evaluateConsentResponse } from '../../src/webhook/ownership.ts'
 import { fc } from '../support/chance.ts'
 
 const CHALLENGE = 'q7Tn0mYw3cV9xKJ2bR5sLhD8fGzA1eUoP4iWtE6yXvM'
 const ORIGIN = 'tasks.example.com'
 
-const answered = (status: number, body: string | null, headers: Record<string, string> = {}): Sent => ({
+const answered = (status: number, body: string | null, headers: Record<string, string> = {}): SendResult => ({
   outcome: status < 300 ? 'success' : status < 400 ? 'redirect' : 'http_error',
   httpStatus: status,
   error: status < 300 ? null : `The endpoint answered ${status}.`,
@@ -21,9 +21,9 @@ const answered = (status: number, body: string | null, headers: Record<string, s
 })
 const JSON_TYPE = { 'content-type': 'application/json' }
 const TEXT = { 'content-type': 'text/plain; charset=utf-8' }
-const proves = (sent: Sent): boolean => judgeChallenge(sent, CHALLENGE).kind === 'proved'
+const proves = (sent: SendResult): boolean => evaluateChallengeResponse(sent, CHALLENGE).kind === 'proved'
 const consents = (headers: Record<string, string>, status = 200): boolean =>
-  judgeConsent(answered(status, '', headers), ORIGIN).kind === 'proved'
+  evaluateConsentResponse(answered(status, '', headers), ORIGIN).kind === 'proved'
 
 describe('a challenge', () => {
   test('is proved by a JSON object that has it as its own member, whatever else is in it and whatever its type is said to be', () => {
@@ -71,7 +71,10 @@ describe('a challenge', () => {
 
   test('is not proved by an answer that was compressed, and the sentence says so', () => {
     const sent = { ...answered(200, '', { ...JSON_TYPE, 'content-encoding': 'gzip' }), responseExcerpt: null }
-    expect(judgeChallenge(sent, CHALLENGE)).toEqual({ kind: 'unproved', error: expect.stringContaining('without Content-Encoding') })
+    expect(evaluateChallengeResponse(sent, CHALLENGE)).toEqual({
+      kind: 'unproved',
+      error: expect.stringContaining('without Content-Encoding'),
+    })
     expect(proves(answered(200, JSON.stringify({ challenge: CHALLENGE }), { ...JSON_TYPE, 'content-encoding': 'Identity' }))).toBe(true)
   })
 
@@ -90,17 +93,19 @@ describe('a challenge', () => {
     const body = JSON.stringify({ challenge: CHALLENGE })
     fc.assert(
       fc.property(fc.integer({ min: 201, max: 599 }), (status) => {
-        const proof = judgeChallenge(answered(status, body, JSON_TYPE), CHALLENGE)
+        const proof = evaluateChallengeResponse(answered(status, body, JSON_TYPE), CHALLENGE)
         expect(proof).toMatchObject({ kind: 'unproved', error: expect.stringContaining(String(status)) })
       }),
     )
-    expect(judgeChallenge(answered(200, null), CHALLENGE)).toMatchObject({ error: expect.stringContaining('without the challenge') })
+    expect(evaluateChallengeResponse(answered(200, null), CHALLENGE)).toMatchObject({
+      error: expect.stringContaining('without the challenge'),
+    })
   })
 
   test('never stands in the sentence', () => {
     fc.assert(
       fc.property(fc.integer({ min: 200, max: 599 }), fc.constantFrom(CHALLENGE, `{"data":"${CHALLENGE}"}`), (status, body) => {
-        expect(JSON.stringify(judgeChallenge(answered(status, body, JSON_TYPE), CHALLENGE))).not.toContain(CHALLENGE)
+        expect(JSON.stringify(evaluateChallengeResponse(answered(status, body, JSON_TYPE), CHALLENGE))).not.toContain(CHALLENGE)
       }),
     )
   })
@@ -129,7 +134,7 @@ describe('a handshake', () => {
 
   test('sets a rate with a positive whole number, none with * or nothing, and is void with any other value', () => {
     const rate = (value?: string) =>
-      judgeConsent(
+      evaluateConsentResponse(
         answered(200, '', { 'webhook-allowed-origin': '*', ...(value !== undefined && { 'webhook-allowed-rate': value }) }),
         ORIGIN,
       )

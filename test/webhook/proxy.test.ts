@@ -146,7 +146,7 @@ test('a proxy that is not there fails the attempt as connect', async () => {
   await once(elsewhere, 'listening')
   const { port } = elsewhere.address() as AddressInfo
   const sent = await through(`http://127.0.0.8:${port}`).send(call('http://app.example.test/hooks'))
-  expect(sent).toMatchObject({ outcome: 'connect', error: 'The egress proxy could not be reached (ECONNREFUSED).', ours: true })
+  expect(sent).toMatchObject({ outcome: 'connect', error: 'The egress proxy could not be reached (ECONNREFUSED).', localFault: true })
 })
 
 test.each(['socks5://proxy:1080', 'http://proxy/path', 'http://proxy?x', 'proxy:3128', 'http://us%er:pa%ss@proxy'])(

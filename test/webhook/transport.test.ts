@@ -10,7 +10,7 @@ import { gzipSync } from 'node:zlib'
 import { describe, expect, onTestFinished, test } from 'vitest'
 import { systemClock } from '../../src/core/clock.ts'
 import { type AddressRulesInput, type Listener, parseAddressRules } from '../../src/webhook/address.ts'
-import type { Sent } from '../../src/webhook/attempt.ts'
+import type { SendResult } from '../../src/webhook/attempt.ts'
 import { type Resolver, systemResolver } from '../../src/webhook/resolver.ts'
 import { createTransport, type Transport, type TransportOptions } from '../../src/webhook/transport.ts'
 
@@ -108,7 +108,7 @@ const call = (url: string, headers: Readonly<Record<string, string>> = {}) => ({
 const EARLY_MS = 3
 /** On a busy machine; without the limit that is set it would be the usual ones, or no end at all. */
 const LATE_MS = 4_500
-const failed = (sent: Sent) => ({ outcome: sent.outcome, httpStatus: sent.httpStatus })
+const failed = (sent: SendResult) => ({ outcome: sent.outcome, httpStatus: sent.httpStatus })
 
 describe('an ordinary receiver', () => {
   test.each(['in one piece with the answer', 'before the answer'])(
@@ -158,7 +158,7 @@ describe('an ordinary receiver', () => {
   test('is reached over one connection again and again, and phases are timed on the first attempt only', async () => {
     const receiver = await receive(ok)
     const transport = transportOf({ resolver: naming({ 'hooks.example.test': ['127.0.0.1'] }) })
-    const sent: Sent[] = []
+    const sent: SendResult[] = []
     for (let i = 0; i < 4; i++) sent.push(await transport.send(call(`http://hooks.example.test:${receiver.port}/`)))
     expect(receiver.connections).toHaveLength(1)
     expect(receiver.requests).toHaveLength(4)
@@ -710,7 +710,7 @@ describe('an attempt', () => {
     const resolver = { resolve: () => Promise.reject(Object.assign(new Error(code), { code })) }
     const sent = await transportOf({ resolver }).send(call('http://receiver.example.test/'))
     expect(sent).toMatchObject({ outcome: 'dns', error: `The host name could not be resolved (${code}).` })
-    expect(sent.ours).toBe(ours)
+    expect(sent.localFault).toBe(ours)
   })
 
   test('whose signal is aborted ends as aborted and leaves no connection', async () => {

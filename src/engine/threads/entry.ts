@@ -11,13 +11,13 @@ import { resultOfError, runTry, type TryInput, TryTimeout } from '../run-try.ts'
 /** What a thread is told to do. */
 export type ThreadJob =
   | { readonly kind: 'look'; readonly module: string; readonly types: readonly string[] }
-  | { readonly kind: 'run'; readonly module: string; readonly given: TryInput; readonly port: MessagePort }
+  | { readonly kind: 'run'; readonly module: string; readonly tryInput: TryInput; readonly port: MessagePort }
 /** From the node to the thread: why the signal fires. */
-export type Reason =
-  | { readonly kind: 'interrupted'; readonly why: InterruptReason }
+export type AbortMessage =
+  | { readonly kind: 'interrupted'; readonly reason: InterruptReason }
   | { readonly kind: 'expired'; readonly code: TryTimeout['code']; readonly message: string }
 /** From the thread to the node, while it runs. */
-export type Word =
+export type ThreadMessage =
   | { readonly kind: 'progress'; readonly percent: number; readonly message: string | undefined }
   | { readonly kind: 'log'; readonly level: keyof RunContext['log']; readonly fields: object; readonly message: string | undefined }
 
@@ -27,12 +27,12 @@ const REPORT_EVERY_MS: Millis = 50
 resolveRingbackToThisCopy()
 
 /** Answers how a run ended; of a look, which types the module does not export. */
-export default async function obey(order: ThreadJob): Promise<TryResult | readonly string[]> {
+export default async function runThreadJob(order: ThreadJob): Promise<TryResult | readonly string[]> {
   if (order.kind === 'look') {
     const exported = typesOf(await import(order.module))
     return order.types.filter((type) => !exported.has(type))
   }
-  const { module, given, port } = order
+  const { module, tryInput: given, port } = order
   const { signal, listen } = signalFrom(port)
   const { progress, flush } = reporter(port)
   const log = logTo(port)
@@ -62,8 +62,8 @@ function typesOf(module: Readonly<Record<string, unknown>>): ReadonlyMap<string,
 function signalFrom(port: MessagePort): { signal: AbortSignal; listen(): void } {
   const abort = new AbortController()
   const { signal } = abort
-  const hear = (reason: Reason): void => {
-    abort.abort(reason.kind === 'expired' ? new TryTimeout(reason.code, reason.message) : new Interrupted(reason.why))
+  const hear = (reason: AbortMessage): void => {
+    abort.abort(reason.kind === 'expired' ? new TryTimeout(reason.code, reason.message) : new Interrupted(reason.reason))
   }
   const aborted = (): boolean => {
     const sent = receiveMessageOnPort(port)
@@ -84,7 +84,7 @@ function signalFrom(port: MessagePort): { signal: AbortSignal; listen(): void } 
 function reporter(port: MessagePort): { progress: RunContext['progress']; flush(): void } {
   const clock = systemClock()
   let sentAt = Number.NEGATIVE_INFINITY
-  let waiting: Word | null = null
+  let waiting: ThreadMessage | null = null
   let disarm = (): void => {}
   const flush = (): void => {
     disarm()
@@ -106,7 +106,7 @@ function reporter(port: MessagePort): { progress: RunContext['progress']; flush(
 
 function logTo(port: MessagePort): RunContext['log'] {
   const at = (level: keyof RunContext['log']) => (fields: object, message?: string) => {
-    const word = (fields: object): Word => ({ kind: 'log', level, fields, message })
+    const word = (fields: object): ThreadMessage => ({ kind: 'log', level, fields, message })
     try {
       port.postMessage(word(fields))
     } catch {

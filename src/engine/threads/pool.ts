@@ -4,14 +4,15 @@ import type { Clock } from '../../core/clock.ts'
 import { StartupError } from '../../core/errors.ts'
 import type { TryResult } from '../../core/lifecycle.ts'
 import type { Millis } from '../../core/model.ts'
+import type { EventSink } from '../../observe/events.ts'
 import type { RunContext, TaskType } from '../../tasks/define.ts'
 import { Interrupted } from '../pump.ts'
 import { abortGraceMs, resultOfAbort, type TryInput, TryTimeout } from '../run-try.ts'
-import type { Reason, ThreadJob, Word } from './entry.ts'
+import type { AbortMessage, ThreadJob, ThreadMessage } from './entry.ts'
 
 export interface ThreadPool {
   /** How many there are: none before they are needed, none once they have been idle for a while. */
-  readonly count: number
+  readonly threadCount: number
   /** Runs one try up to its end, in a thread that was idle or is new. Never throws. When it resolves, the handler has ended or its thread is killed. */
   runTry(given: TryInput, type: TaskType, context: Omit<RunContext, 'task'>): Promise<TryResult>
   /** Ends all of them. */
@@ -22,13 +23,13 @@ export interface ThreadPoolOptions {
   /** Those that run in threads. */
   readonly types: readonly TaskType[]
   /** The URL of the module that has those that name none; left out: each must name its own. */
-  readonly module?: string | undefined
+  readonly defaultModule?: string | undefined
   /** At once. */
   readonly maxThreads: number
   /** The heap of one. */
   readonly memoryMb: number
   readonly clock: Clock
-  readonly onError: (error: unknown) => void
+  readonly events: EventSink
   /** After how long an idle one ends. */
   readonly idleMs?: Millis
 }
@@ -40,10 +41,10 @@ const LOAD_MS: Millis = 30_000
 const CLEANUP_MS: Millis = 1_000
 
 /** What marks a thread as one of a pool of ours. */
-const MARK = 'a thread of Ringback'
+const THREAD_MARKER = 'a thread of Ringback'
 /** @throws StartupError in such a thread: who loads a module for its task types must not start a platform by that. */
 export function assertMainThread(): void {
-  if (!isMainThread && workerData === MARK)
+  if (!isMainThread && workerData === THREAD_MARKER)
     throw new StartupError(
       'a thread loads this module for the task types in it, and it starts a Ringback by that: put the task types into a module of their own',
     )
@@ -55,11 +56,11 @@ export function assertMainThread(): void {
  */
 export async function openThreadPool({
   types,
-  module,
+  defaultModule: module,
   maxThreads: most,
   memoryMb,
   clock,
-  onError,
+  events,
   idleMs = IDLE_MS,
 }: ThreadPoolOptions): Promise<ThreadPool> {
   const modules = new Map(types.map((type) => [type.type, moduleOf(type, module)]))
@@ -73,35 +74,35 @@ export async function openThreadPool({
     // An idle thread goes on with what a handler left behind, its last lines of output say.
     atomics: 'disabled',
     recordTiming: false,
-    workerData: MARK,
+    workerData: THREAD_MARKER,
     resourceLimits: { maxOldGenerationSizeMb: memoryMb },
   })
   // A thread that breaks down between two runs costs itself alone.
-  pool.on('error', onError)
+  pool.on('error', (error) => events.emit('trouble', { error }))
   const crashed = (error: unknown): TryResult => ({
     kind: 'threw',
     error: { code: 'handler_error', message: threadErrorMessage(error, memoryMb), details: null },
   })
 
   const threads: ThreadPool = {
-    get count() {
+    get threadCount() {
       return pool.threads.length
     },
     async runTry(given, type, { signal, progress, log }) {
       const { port1: here, port2: port } = new MessageChannel()
       const kill = new AbortController()
       let disarm = (): void => {}
-      const hear = (word: Word): void =>
+      const hear = (word: ThreadMessage): void =>
         word.kind === 'progress' ? progress(word.percent, word.message) : log[word.level](word.fields, word.message)
       const tell = (): void => {
-        here.postMessage(reasonOf(signal.reason))
+        here.postMessage(toAbortMessage(signal.reason))
         disarm = clock.after(abortGraceMs(signal.reason) || CLEANUP_MS, () => kill.abort())
       }
       here.on('message', hear)
       if (signal.aborted) tell()
       else signal.addEventListener('abort', tell, { once: true })
       try {
-        const order: ThreadJob = { kind: 'run', module: modules.get(type.type)!, given, port }
+        const order: ThreadJob = { kind: 'run', module: modules.get(type.type)!, tryInput: given, port }
         const ended = (await pool.run(order, { transferList: [port], signal: kill.signal })) as TryResult
         return signal.aborted && abortGraceMs(signal.reason) === 0 ? resultOfAbort(signal.reason) : ended
       } catch (error) {
@@ -150,9 +151,9 @@ function moduleOf({ type, module }: TaskType, otherwise: string | undefined): st
   )
 }
 
-function reasonOf(reason: unknown): Reason {
+function toAbortMessage(reason: unknown): AbortMessage {
   if (reason instanceof TryTimeout) return { kind: 'expired', code: reason.code, message: reason.message }
-  return { kind: 'interrupted', why: reason instanceof Interrupted ? reason.reason : 'shutdown' }
+  return { kind: 'interrupted', reason: reason instanceof Interrupted ? reason.reason : 'shutdown' }
 }
 
 function threadErrorMessage(error: unknown, memoryMb: number): string {

@@ -10,14 +10,14 @@ export interface OpenCallLimits {
 
 export interface OpenCallLimiter {
   /** Why there is none for this caller now; null: there is one. */
-  refusal(caller: Caller): RingbackError | null
+  limitError(caller: Caller): RingbackError | null
   /**
    * Takes one. The answer gives it back, and is to be called once.
    * @throws RingbackError `quota_exceeded`, `temporary_reduced_capacity`
    */
-  take(caller: Caller): () => void
+  acquire(caller: Caller): () => void
   /** Holds one for as long as `work` takes. Throws as `take` does. */
-  hold<T>(caller: Caller, work: () => Promise<T>): Promise<T>
+  runWithSlot<T>(caller: Caller, work: () => Promise<T>): Promise<T>
 }
 
 const BUSY_SECONDS = '10'
@@ -52,9 +52,9 @@ export function createOpenCallLimiter(most: OpenCallLimits, what: string, instea
     }
   }
   return {
-    refusal,
-    take,
-    async hold(caller, work) {
+    limitError: refusal,
+    acquire: take,
+    async runWithSlot(caller, work) {
       const giveBack = take(caller)
       try {
         return await work()

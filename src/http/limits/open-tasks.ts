@@ -13,11 +13,11 @@ const MAX_PER_MS = 50
 /** Clients whose tasks are counted; of more than these the one that has sent none for longest is counted anew. */
 const MAX_CLIENTS = 10_000
 
-export interface CapacityOptions {
+export interface OpenTaskLimitOptions {
   readonly store: StoreWith<{ tasks: 'countOpen' }>
   readonly clock: Clock
   readonly maxOpenTasks: number
-  readonly mostOfClient: { readonly openTasks: number }
+  readonly maxPerClient: { readonly openTasks: number }
 }
 
 /**
@@ -25,9 +25,9 @@ export interface CapacityOptions {
  * more seldom the farther the limit is; nobody waits for them. A limit is passed at most by what all nodes take in during a count and the
  * second after it.
  */
-export function createCapacity(options: CapacityOptions): (clientId: string, adding: number, now: Millis) => void {
+export function createOpenTaskCheck(options: OpenTaskLimitOptions): (clientId: string, adding: number, now: Millis) => void {
   const { store, clock, maxOpenTasks } = options
-  const most = options.mostOfClient.openTasks
+  const most = options.maxPerClient.openTasks
   const all = createCount(() => countOpenTasks(store, clock))
   const clients = new Map<string, OpenTaskCount>()
   const countOf = (clientId: string): OpenTaskCount => {

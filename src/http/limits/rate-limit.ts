@@ -7,6 +7,7 @@ import type { RateLimit, RateLimits } from '../../config/parsers.ts'
 import type { Clock } from '../../core/clock.ts'
 import { RingbackError } from '../../core/errors.ts'
 import type { Millis } from '../../core/model.ts'
+import type { EventSink } from '../../observe/events.ts'
 import type { QuotaWindow, StoreWith } from '../../store/interfaces.ts'
 
 export type RequestKind = keyof RateLimits
@@ -14,24 +15,24 @@ export type RequestKind = keyof RateLimits
  * A request that was let in, at the cost of one of its quota. Given the status of its answer, once, it tells the headers that belong there;
  * a 304 gives back what it cost.
  */
-export type Admission = (status: number) => Readonly<Record<string, string>>
+export type RateLimitGrant = (status: number) => Readonly<Record<string, string>>
 /**
  * Null: this caller is not limited.
  * @throws RingbackError `quota_exceeded`
  */
-export type Admit = (caller: { readonly clientId: string | null }, kind: RequestKind) => Promise<Admission> | null
+export type RateLimiter = (caller: { readonly clientId: string | null }, kind: RequestKind) => Promise<RateLimitGrant> | null
 
-export interface QuotaOptions {
+export interface RateLimiterOptions {
   readonly limits: RateLimits
   /** Null: nobody else counts the same clients. */
-  readonly shared: StoreWith<{ access: 'useQuota' }> | null
+  readonly sharedStore: StoreWith<{ access: 'useQuota' }> | null
   readonly clock: Pick<Clock, 'now'>
   /** Told when the count cannot be kept: requests pass then. */
-  readonly onError: (error: unknown) => void
+  readonly events: EventSink
 }
 
 /** Clients are limited, each over all its keys. The operator and workers are the installation's own. */
-export function createQuotas(options: QuotaOptions): Admit {
+export function createRateLimiter(options: RateLimiterOptions): RateLimiter {
   const { read, write } = options.limits
   const quotas = { read: read && createQuota('read', read, options), write: write && createQuota('write', write, options) }
   return ({ clientId }, kind) => (clientId === null ? null : (quotas[kind]?.(clientId) ?? null))
@@ -40,13 +41,14 @@ export function createQuotas(options: QuotaOptions): Admit {
 function createQuota(
   name: RequestKind,
   { limit, windowSeconds }: RateLimit,
-  { shared, clock, onError }: QuotaOptions,
-): (clientId: string) => Promise<Admission> {
+  { sharedStore: shared, clock, events }: RateLimiterOptions,
+): (clientId: string) => Promise<RateLimitGrant> {
   const common = { keyPrefix: name, points: limit, duration: windowSeconds }
   const limiter = shared ? new SharedLimiter(common, shared) : new RateLimiterMemory(common)
   const policy = { 'RateLimit-Policy': `"${name}";q=${limit};w=${windowSeconds}` }
   const headersOf = (remaining: number, leftMs: Millis) => ({ ...policy, RateLimit: `"${name}";r=${remaining};t=${secondsOf(leftMs)}` })
-  const giveBack = (clientId: string, window: RateLimiterRes): void => void limiter.reward(clientId, 1, { window }).catch(onError)
+  const giveBack = (clientId: string, window: RateLimiterRes): void =>
+    void limiter.reward(clientId, 1, { window }).catch((error: unknown) => events.emit('trouble', { error }))
 
   return async (clientId) => {
     try {
@@ -61,7 +63,7 @@ function createQuota(
       }
     } catch (refused) {
       if (!(refused instanceof RateLimiterRes)) {
-        onError(refused)
+        events.emit('trouble', { error: refused })
         return () => NO_HEADERS
       }
       // What is refused is not counted; the store's count knows that by itself.

@@ -2,10 +2,12 @@
  * Claims of workers over HTTP, and those that wait. Who waits for the same types under the same key stands in one line, and each line asks the
  * store once for all of them: when work arrives, when the next falls due, and now and then, to repair words that were lost.
  */
+
 import type { Clock } from '../../core/clock.ts'
 import { RingbackError } from '../../core/errors.ts'
 import { decideOutcome } from '../../core/lifecycle.ts'
 import type { Millis, Task } from '../../core/model.ts'
+import type { EventSink } from '../../observe/events.ts'
 import type { StoreWith, TaskClaimOptions } from '../../store/interfaces.ts'
 
 export interface WaitingClaim {
@@ -15,30 +17,30 @@ export interface WaitingClaim {
   /** Who will hold the leases. */
   readonly leasedBy: string
 }
-export interface Claims {
+export interface WorkerClaims {
   /**
    * Up to `limit` tasks as soon as there is one; none when `ms` are over, the caller hung up, or the node stops.
    * @throws RingbackError `temporary_reduced_capacity` when too many wait, or the store is down.
    */
-  take(asked: WaitingClaim, ms: Millis, hungUp: AbortSignal): Promise<readonly Task[]>
+  claim(asked: WaitingClaim, ms: Millis, hungUp: AbortSignal): Promise<readonly Task[]>
   /** Tasks whose worker was gone before it heard of them: their tries are given back. */
-  giveBack(tasks: readonly Task[]): void
+  release(tasks: readonly Task[]): void
   /** Somebody who runs these types is there. */
-  see(types: readonly string[]): void
+  touchTypes(types: readonly string[]): void
   /** Answers every waiting call now, and every later one at once; resolves when what is under way has ended. */
   stop(): Promise<void>
 }
-export interface ClaimsOptions {
+export interface WorkerClaimsOptions {
   readonly store: StoreWith<{ tasks: 'claim' | 'settle'; schedules: 'touchTaskTypes'; notifications: 'onWork' }>
   readonly clock: Clock
   readonly leaseMs: Millis
-  readonly onError: (error: unknown) => void
+  readonly events: EventSink
 }
 
 /** Rows one claim asks for at most. */
 const MAX_CLAIMED = 500
 /** Characters of input in one answer; the first task is given whatever its size. */
-const LARGEST_ANSWER = 8 * 1024 * 1024
+const MAX_RESPONSE_CHARS = 8 * 1024 * 1024
 /** Claims that wait at once on this node. */
 const MAX_WAITING = 10_000
 /** How often a line looks although nobody woke it. */
@@ -60,7 +62,7 @@ interface Waiter {
   refuse(error: unknown): void
 }
 
-export function createClaims({ store, clock, leaseMs, onError }: ClaimsOptions): Claims {
+export function createWorkerClaims({ store, clock, leaseMs, events }: WorkerClaimsOptions): WorkerClaims {
   const lines = new Map<string, Line>()
   const seenAt = new Map<string, Millis>()
   /** What is under way and must end before the store closes. */
@@ -69,7 +71,7 @@ export function createClaims({ store, clock, leaseMs, onError }: ClaimsOptions):
   let stopped = false
 
   const track = (work: Promise<unknown>): void => {
-    const ended = work.catch(onError).finally(() => busy.delete(ended))
+    const ended = work.catch((error: unknown) => events.emit('trouble', { error })).finally(() => busy.delete(ended))
     busy.add(ended)
   }
   const giveBack = (tasks: readonly Task[]): void => {
@@ -158,7 +160,7 @@ export function createClaims({ store, clock, leaseMs, onError }: ClaimsOptions):
       const left = [...items]
       for (let open = [...this.waiters]; open.length > 0 && left.length > 0; )
         open = open.filter((waiter) => {
-          const fits = waiter.got.length < waiter.limit && waiter.size < LARGEST_ANSWER
+          const fits = waiter.got.length < waiter.limit && waiter.size < MAX_RESPONSE_CHARS
           const task = fits ? left.shift() : undefined
           if (!task) return false
           waiter.got.push(task)
@@ -174,9 +176,9 @@ export function createClaims({ store, clock, leaseMs, onError }: ClaimsOptions):
   })
 
   return {
-    giveBack,
-    see,
-    take(asked, ms, hungUp) {
+    release: giveBack,
+    touchTypes: see,
+    claim(asked, ms, hungUp) {
       if (stopped || hungUp.aborted) return Promise.resolve([])
       if (waiting >= MAX_WAITING)
         throw new RingbackError(

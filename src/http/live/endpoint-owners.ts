@@ -3,18 +3,24 @@ import type { Clock } from '../../core/clock.ts'
 import type { Millis } from '../../core/model.ts'
 import type { StoreWith } from '../../store/interfaces.ts'
 
-export interface Ownership {
+export interface EndpointOwners {
   /** Whether the client has that endpoint. A deletion on another node is noticed within {@link REMEMBERED_MS}; until then nothing is owed to it. */
   owns(clientId: string, endpointId: string): boolean | Promise<boolean>
   /** The endpoint was deleted here. */
-  forget(endpointId: string): void
+  invalidate(endpointId: string): void
 }
 
 /** As long as a revoked key may still work on another node. */
 const REMEMBERED_MS: Millis = 5_000
 const MAX_REMEMBERED = 10_000
 
-export function createOwnership({ store, clock }: { store: StoreWith<{ endpoints: 'find' }>; clock: Pick<Clock, 'now'> }): Ownership {
+export function createEndpointOwners({
+  store,
+  clock,
+}: {
+  store: StoreWith<{ endpoints: 'find' }>
+  clock: Pick<Clock, 'now'>
+}): EndpointOwners {
   const owners = new Map<string, { readonly clientId: string; readonly until: Millis }>()
   return {
     owns(clientId, endpointId) {
@@ -27,6 +33,6 @@ export function createOwnership({ store, clock }: { store: StoreWith<{ endpoints
         return true
       })
     },
-    forget: (endpointId) => void owners.delete(endpointId),
+    invalidate: (endpointId) => void owners.delete(endpointId),
   }
 }

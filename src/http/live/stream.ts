@@ -2,11 +2,11 @@
 import { RingbackError } from '../../core/errors.ts'
 import { type EventType, isTerminal, type Json, type Millis, type Task } from '../../core/model.ts'
 import { envelopeJson } from '../../core/wire.ts'
-import { type AppContext, expired, recheckScope } from '../context.ts'
+import { type AppContext, recheckScope, taskExpired } from '../context.ts'
 import type { ApiReply } from '../request/problem.ts'
 import type { ApiCall } from '../request/route.ts'
-import { showTasks, TASK_CACHE } from '../routes/task-document.ts'
-import type { News } from './waits.ts'
+import { TASK_CACHE_HEADERS, toTaskDocuments } from '../routes/task-document.ts'
+import type { TaskUpdate } from './waits.ts'
 
 /** A silent connection is cut by proxies, commonly after 30 or 60 s. */
 const COMMENT_MS: Millis = 15_000
@@ -17,8 +17,8 @@ const STREAM_TYPE = 'text/event-stream'
 // Proxies must neither gather nor compress it: nginx is told so by a header of its own.
 const HEADERS = {
   'Content-Type': STREAM_TYPE,
-  'Cache-Control': `${TASK_CACHE['Cache-Control']}, no-transform`,
-  Vary: TASK_CACHE.Vary,
+  'Cache-Control': `${TASK_CACHE_HEADERS['Cache-Control']}, no-transform`,
+  Vary: TASK_CACHE_HEADERS.Vary,
   'X-Accel-Buffering': 'no',
 } as const
 
@@ -29,8 +29,8 @@ type FrameType = EventType | 'task.snapshot'
  * Answers `GET /v1/tasks/{id}/events` of who asked for a stream.
  * @throws RingbackError `quota_exceeded` and `temporary_reduced_capacity` over the limits of open streams
  */
-export function createStreams(context: AppContext): (call: ApiCall, task: Task) => Promise<ApiReply> {
-  const { clock, waits } = context
+export function createTaskStream(context: AppContext): (call: ApiCall, task: Task) => Promise<ApiReply> {
+  const { clock, watchers: waits } = context
   /** By the object that all watchers of one change are given. */
   const rendered = new WeakMap<Task, Promise<readonly Json[]>>()
 
@@ -45,7 +45,7 @@ export function createStreams(context: AppContext): (call: ApiCall, task: Task) 
   }
 
   async function liveFrame(type: FrameType, task: Task): Promise<string> {
-    const data = rendered.get(task) ?? showTasks(context, [task])
+    const data = rendered.get(task) ?? toTaskDocuments(context, [task])
     rendered.set(task, data)
     const [shown = ''] = await data
     return presentFrame(type, task, shown)
@@ -53,10 +53,10 @@ export function createStreams(context: AppContext): (call: ApiCall, task: Task) 
 
   /** `shown` is the task as the reader knows it; null: it is to be told first. */
   function follow(call: ApiCall, found: Task, shown: Task | null): ReadableStream<Uint8Array> {
-    const giveBack = context.streams.take(call.caller)
+    const giveBack = context.streamLimiter.acquire(call.caller)
     const encoder = new TextEncoder()
     let known = shown
-    let newest: News | null = shown === null ? { task: found, ending: null } : null
+    let newest: TaskUpdate | null = shown === null ? { task: found, terminalEvent: null } : null
     let spokenAt = clock.now()
     let shownAt = Number.NEGATIVE_INFINITY
     let over = false
@@ -71,7 +71,7 @@ export function createStreams(context: AppContext): (call: ApiCall, task: Task) 
       call.request.signal.removeEventListener('abort', end)
       wake()
     }
-    leave = waits.watch(found.id, (news) => {
+    leave = waits.watchTask(found.id, (news) => {
       if (news === null) return end()
       if (news.task.revision <= (newest?.task ?? known ?? found).revision) return
       newest = news
@@ -96,7 +96,7 @@ export function createStreams(context: AppContext): (call: ApiCall, task: Task) 
     const say = async (): Promise<string> => {
       spokenAt = clock.now()
       if (newest === null) return ':\n\n'
-      const { task, ending } = newest
+      const { task, terminalEvent: ending } = newest
       const type = changeOf(known, task)
       newest = null
       known = task
@@ -129,8 +129,8 @@ export function createStreams(context: AppContext): (call: ApiCall, task: Task) 
       if (seen === task.revision)
         return { status: 204, headers: { 'Cache-Control': HEADERS['Cache-Control'], Vary: HEADERS.Vary }, body: null }
       const ending = (await context.store.events.findTerminal([task])).get(task.id)
-      if (ending === undefined) throw expired()
-      const [data = ''] = seen === null ? await showTasks(context, [task]) : []
+      if (ending === undefined) throw taskExpired()
+      const [data = ''] = seen === null ? await toTaskDocuments(context, [task]) : []
       const first = seen === null ? presentFrame('task.snapshot', task, data) : ''
       return { status: 200, headers, body: first + frame(task.revision, changeOf(null, task), ending) }
     }

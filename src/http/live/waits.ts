@@ -4,9 +4,9 @@ import { isTerminal, type Json, type Millis, type Task } from '../../core/model.
 import type { StoreWith } from '../../store/interfaces.ts'
 
 /** A task as it is, and once it has ended the envelope of its terminal event; null while it lives, and where that was erased. */
-export interface News {
+export interface TaskUpdate {
   readonly task: Task
-  readonly ending: Json | null
+  readonly terminalEvent: Json | null
 }
 
 export interface Watchers {
@@ -14,16 +14,16 @@ export interface Watchers {
    * The task as soon as `enough` says so; null when `ms` are over, the caller hung up, the task is gone or the node stops.
    * What is true already is noticed too.
    */
-  forTask(id: string, enough: (task: Task) => boolean, ms: Millis, hungUp: AbortSignal): Promise<Task | null>
+  waitForTask(id: string, enough: (task: Task) => boolean, ms: Millis, hungUp: AbortSignal): Promise<Task | null>
   /**
    * Calls `hear` with the task as it is now, and again whenever it has changed; with null, for the last time, when it is gone or the node
    * stops. Of changes in quick succession the last is told. The answer ends it.
    */
-  watch(id: string, hear: (news: News | null) => void): () => void
+  watchTask(id: string, hear: (news: TaskUpdate | null) => void): () => void
   /** Asks `check` when the feed of that client has grown, until it gives something; null as above. */
-  forFeed<T>(clientId: string, check: () => Promise<T | null>, ms: Millis, hungUp: AbortSignal): Promise<T | null>
+  waitForFeed<T>(clientId: string, check: () => Promise<T | null>, ms: Millis, hungUp: AbortSignal): Promise<T | null>
   /** Asks `check` when any task changes and every second, until it gives something; null as above. */
-  until<T>(check: () => Promise<T | null>, ms: Millis, hungUp: AbortSignal): Promise<T | null>
+  pollUntil<T>(check: () => Promise<T | null>, ms: Millis, hungUp: AbortSignal): Promise<T | null>
   /** Answers every waiting call now, and every later one at once. */
   stop(): void
 }
@@ -35,10 +35,10 @@ const LOOK_MS: Millis = 100
 /** Ids in one query. */
 const MAX_IDS = 500
 
-type Hears = StoreWith<{ tasks: 'findMany'; events: 'findRevisions' | 'findTerminal' | 'findSeqs'; notifications: 'onTask' }>
+type WatchersStore = StoreWith<{ tasks: 'findMany'; events: 'findRevisions' | 'findTerminal' | 'findSeqs'; notifications: 'onTask' }>
 
 interface Watcher {
-  readonly hear: (news: News | null) => void
+  readonly notify: (news: TaskUpdate | null) => void
   readonly wantsEnding: boolean
 }
 /** What is waited for: how far it had come when last told; null: it was gone; undefined: nobody was told yet. */
@@ -47,7 +47,7 @@ interface Topic<Waiting> {
   readonly waiting: Set<Waiting>
 }
 
-export function createWaits(options: { store: Hears; clock: Clock }): Watchers {
+export function createWatchers(options: { store: WatchersStore; clock: Clock }): Watchers {
   const { store, clock } = options
   const tasks = new Map<string, Topic<Watcher>>()
   const feeds = new Map<string, Topic<() => void>>()
@@ -85,7 +85,7 @@ export function createWaits(options: { store: Hears; clock: Clock }): Watchers {
         if (!topic) continue
         const task = found.get(id)
         topic.mark = task?.revision ?? null
-        for (const { hear } of [...topic.waiting]) hear(task ? { task, ending: endings?.get(id) ?? null } : null)
+        for (const { notify: hear } of [...topic.waiting]) hear(task ? { task, terminalEvent: endings?.get(id) ?? null } : null)
       }
     } catch {
       // The store is down: the repair asks again, and the calls end at their time.
@@ -171,23 +171,23 @@ export function createWaits(options: { store: Hears; clock: Clock }): Watchers {
   }
 
   return {
-    forTask(id, enough, ms, hungUp) {
+    waitForTask(id, enough, ms, hungUp) {
       return wait<Task>(ms, hungUp, (answer) =>
         watch(id, {
           wantsEnding: false,
-          hear: (news) => {
+          notify: (news) => {
             if (news === null) answer(null)
             else if (enough(news.task)) answer(news.task)
           },
         }),
       )
     },
-    watch(id, hear) {
+    watchTask(id, hear) {
       if (stopped) {
         hear(null)
         return () => {}
       }
-      const leave = watch(id, { wantsEnding: true, hear })
+      const leave = watch(id, { wantsEnding: true, notify: hear })
       const stop = (): void => hear(null)
       stops.add(stop)
       return () => {
@@ -195,10 +195,10 @@ export function createWaits(options: { store: Hears; clock: Clock }): Watchers {
         leave()
       }
     },
-    forFeed(clientId, check, ms, hungUp) {
+    waitForFeed(clientId, check, ms, hungUp) {
       return wait(ms, hungUp, (answer) => checking(check, answer, (wake) => join(feeds, clientId, wake)))
     },
-    until(check, ms, hungUp) {
+    pollUntil(check, ms, hungUp) {
       return wait(ms, hungUp, (answer) =>
         checking(check, answer, (wake) => {
           lookers.add(wake)

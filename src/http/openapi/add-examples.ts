@@ -1,14 +1,14 @@
 /** The document with examples and links: put where a schema or an operation asks for them by its name. */
 import type { ErrorCode } from '../../core/errors.ts'
-import { answeredBy, shownBy } from './example-index.ts'
+import { examplesByOperation, examplesBySchema } from './example-index.ts'
 import { examples, problemExample } from './examples.ts'
-import { linksFrom, linksOf } from './links.ts'
+import { linksByOperation, linksBySchema } from './links.ts'
 
 interface Media {
   readonly schema?: { readonly $ref?: string }
   examples?: Record<string, Reference>
 }
-interface Answered {
+interface ResponseObject {
   readonly description: string
   readonly content?: Record<string, Media>
   links?: Record<string, Reference>
@@ -16,22 +16,25 @@ interface Answered {
 interface Operation {
   readonly operationId?: string
   readonly requestBody?: { readonly content: Record<string, Media> }
-  readonly responses: Record<string, Answered>
-  readonly callbacks?: Record<string, Record<string, Item>>
+  readonly responses: Record<string, ResponseObject>
+  readonly callbacks?: Record<string, Record<string, PathItem>>
 }
-type Item = Readonly<Record<string, Operation>>
+type PathItem = Readonly<Record<string, Operation>>
 interface Reference {
   readonly $ref: string
 }
 /** As much of an OpenAPI document as is looked at here. */
-export interface Document {
-  readonly paths: Record<string, Item>
-  readonly webhooks: Record<string, Item>
+export interface OpenApiDocument {
+  readonly paths: Record<string, PathItem>
+  readonly webhooks: Record<string, PathItem>
   readonly components: { examples?: Record<string, unknown>; links?: Record<string, unknown> }
 }
 
 /** Adds them to `document` itself. `refusals` gives the codes of an operation by status. */
-export function illustrate(document: Document, refusals: (operationId: string) => Readonly<Record<string, readonly ErrorCode[]>>): void {
+export function addExamplesAndLinks(
+  document: OpenApiDocument,
+  refusals: (operationId: string) => Readonly<Record<string, readonly ErrorCode[]>>,
+): void {
   const shown: Record<string, unknown> = {}
   const led: Record<string, unknown> = {}
   const show = (media: Media, names: readonly string[]): void => {
@@ -39,12 +42,12 @@ export function illustrate(document: Document, refusals: (operationId: string) =
     media.examples = Object.fromEntries(names.map((name) => [name, { $ref: `#/components/examples/${name}` }]))
     for (const name of names) shown[name] ??= examples[name] ?? problemExample(name as ErrorCode)
   }
-  const lead = (answer: Answered, operationId: string): void => {
+  const lead = (answer: ResponseObject, operationId: string): void => {
     const schema = schemaName(answer.content?.['application/json'])
-    const from = linksFrom[operationId] ?? {}
+    const from = linksByOperation[operationId] ?? {}
     const every = [
       ...Object.entries(from).map(([name, link]) => [name, `${operationId}.${name}`, link] as const),
-      ...Object.entries((schema && linksOf[schema]) ?? {}).map(([name, link]) => [name, `${schema}.${name}`, link] as const),
+      ...Object.entries((schema && linksBySchema[schema]) ?? {}).map(([name, link]) => [name, `${schema}.${name}`, link] as const),
     ]
     if (every.length === 0) return
     answer.links = Object.fromEntries(every.map(([name, id]) => [name, { $ref: `#/components/links/${id}` }]))
@@ -53,13 +56,13 @@ export function illustrate(document: Document, refusals: (operationId: string) =
 
   for (const operation of operations(document.paths)) {
     const { operationId = '', requestBody, responses, callbacks } = operation
-    for (const media of Object.values(requestBody?.content ?? {})) show(media, shownBy[schemaName(media) ?? ''] ?? [])
+    for (const media of Object.values(requestBody?.content ?? {})) show(media, examplesBySchema[schemaName(media) ?? ''] ?? [])
     for (const [status, answer] of Object.entries(responses)) {
       for (const [type, media] of Object.entries(answer.content ?? {}))
         if (type === 'application/problem+json') show(media, refusals(operationId)[status] ?? [])
         else {
-          const own = type === 'application/json' ? answeredBy[operationId]?.[Number(status)] : undefined
-          show(media, own ?? shownBy[schemaName(media) ?? ''] ?? [])
+          const own = type === 'application/json' ? examplesByOperation[operationId]?.[Number(status)] : undefined
+          show(media, own ?? examplesBySchema[schemaName(media) ?? ''] ?? [])
         }
       if (Number(status) < 300 && answer.content) lead(answer, operationId)
     }
@@ -74,7 +77,7 @@ export function illustrate(document: Document, refusals: (operationId: string) =
   document.components.links = led
 }
 
-function* operations(paths: Readonly<Record<string, Item>>): Generator<Operation> {
+function* operations(paths: Readonly<Record<string, PathItem>>): Generator<Operation> {
   for (const item of Object.values(paths)) yield* Object.values(item)
 }
 

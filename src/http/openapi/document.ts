@@ -2,13 +2,13 @@
 import { OpenAPIHono, type RouteConfig, z } from '@hono/zod-openapi'
 import type { ErrorCode } from '../../core/errors.ts'
 import { clientScopes, type EventType, endpointEventTypes, taskEventTypes } from '../../core/model.ts'
-import { documentedStatus, titleOf } from '../request/problem.ts'
+import { statusOf, titleOf } from '../request/problem.ts'
 import type { ResponseSpec, Route } from '../request/route.ts'
 import * as shapes from '../shapes/events.ts'
 import * as systemShapes from '../shapes/system.ts'
-import { type Document, illustrate } from './add-examples.ts'
+import { addExamplesAndLinks, type OpenApiDocument } from './add-examples.ts'
 
-export interface Described {
+export interface ApiInfo {
   readonly version: string
   readonly publicUrl: string
 }
@@ -78,7 +78,7 @@ const TAGS: Readonly<Record<string, string>> = {
 }
 
 /** The document as an object. */
-export function describeApi(routes: readonly Route[], { version, publicUrl }: Described): object {
+export function buildOpenApiDocument(routes: readonly Route[], { version, publicUrl }: ApiInfo): object {
   // Serves nothing: it holds the registry and writes the document.
   const document = new OpenAPIHono()
   const registry = document.openAPIRegistry
@@ -104,16 +104,16 @@ export function describeApi(routes: readonly Route[], { version, publicUrl }: De
     servers: [{ url: publicUrl, description: 'This installation.' }],
     tags: Object.entries(TAGS).map(([name, description]) => ({ name, description })),
   })
-  const codes = new Map(routes.map((route) => [route.name, refusals(route)]))
-  illustrate(described as unknown as Document, (operationId) => codes.get(operationId) ?? {})
+  const codes = new Map(routes.map((route) => [route.name, errorCodesByStatus(route)]))
+  addExamplesAndLinks(described as unknown as OpenApiDocument, (operationId) => codes.get(operationId) ?? {})
   return described
 }
 
 function operation(route: Route): RouteConfig {
   const responses: RouteConfig['responses'] = {}
   const common = ['X-Request-Id', ...(OF_CLIENTS.includes(route.scope) ? LIMITED : [])]
-  for (const [status, answer] of Object.entries(route.answers)) responses[status] = response(answer, common)
-  for (const [status, codes] of Object.entries(refusals(route))) responses[status] = refusal(codes, common)
+  for (const [status, answer] of Object.entries(route.responses)) responses[status] = response(answer, common)
+  for (const [status, codes] of Object.entries(errorCodesByStatus(route))) responses[status] = refusal(codes, common)
   const config: RouteConfig = {
     method: route.method,
     path: route.path,
@@ -169,7 +169,7 @@ function request(route: Route): NonNullable<RouteConfig['request']> {
       ),
     )
   if (route.body) {
-    const content = Object.fromEntries((route.takes ?? ['application/json']).map((type) => [type, { schema: route.body! }]))
+    const content = Object.fromEntries((route.acceptedTypes ?? ['application/json']).map((type) => [type, { schema: route.body! }]))
     asked.body = { required: route.bodyOptional !== true, content }
   }
   return asked
@@ -178,7 +178,7 @@ function request(route: Route): NonNullable<RouteConfig['request']> {
 const headersOf = (names: readonly string[]) => Object.fromEntries(names.map((name) => [name, { $ref: `#/components/headers/${name}` }]))
 
 const response = (
-  { description, schema, type = 'application/json', headers = [], otherwise }: ResponseSpec,
+  { description, schema, type = 'application/json', headers = [], alternative: otherwise }: ResponseSpec,
   common: readonly string[],
 ): RouteConfig['responses'][string] => ({
   description,
@@ -200,8 +200,8 @@ const ANSWERED_WITH: Partial<Record<ErrorCode, string[]>> = {
 }
 
 /** The codes a route may refuse with, by status. */
-export function refusals(route: Route): Record<string, ErrorCode[]> {
-  const codes = new Set<ErrorCode>(route.refusals)
+export function errorCodesByStatus(route: Route): Record<string, ErrorCode[]> {
+  const codes = new Set<ErrorCode>(route.errorCodes)
   if (route.scope !== 'public')
     for (const code of ['unauthenticated', 'insufficient_scope', 'not_acceptable', 'quota_exceeded'] as const) codes.add(code)
   if (route.path.includes('{')) codes.add('not_found')
@@ -210,7 +210,7 @@ export function refusals(route: Route): Record<string, ErrorCode[]> {
   codes.add('malformed_header').add('validation_failed').add('internal').add('temporary_reduced_capacity')
   const byStatus: Record<string, ErrorCode[]> = {}
   for (const code of codes) {
-    const status = String(documentedStatus(code))
+    const status = String(statusOf(code))
     byStatus[status] = [...(byStatus[status] ?? []), code]
   }
   return byStatus

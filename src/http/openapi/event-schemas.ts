@@ -3,7 +3,7 @@ import { endpointEventTypes, taskEventTypes } from '../../core/model.ts'
 import { type AppContext, jsonReply, notFound } from '../context.ts'
 import { type Route, route } from '../request/route.ts'
 import * as shapes from '../shapes/system.ts'
-import type { Described } from './document.ts'
+import type { ApiInfo } from './document.ts'
 
 /** Grows when a receiver that was valid before would not be. New members and new types do not count: receivers ignore what they do not know. */
 const VERSION = 'v1'
@@ -27,7 +27,7 @@ export function eventSchemaRoutes(context: AppContext, describe: () => object): 
         summary: 'The JSON Schema of an event type',
         description:
           'What webhooks of that type carry in the standard format, and what the feed lists, as JSON Schema 2020-12 that stands by itself. `v1` grows when a receiver that was right before would not be; new members do not count.',
-        answers: {
+        responses: {
           200: { description: 'The schema.', schema: shapes.jsonSchema, type: 'application/schema+json', headers: ['Cache-Control'] },
         },
       },
@@ -48,7 +48,7 @@ export function eventSchemaRoutes(context: AppContext, describe: () => object): 
 }
 
 /** What the document says of a webhook of that type, with every schema it names brought along. */
-export function eventSchema(document: DocumentSource, type: string, { publicUrl }: Pick<Described, 'publicUrl'>): object {
+export function eventSchema(document: DocumentSource, type: string, { publicUrl }: Pick<ApiInfo, 'publicUrl'>): object {
   const { schema } = Object.values(document.webhooks[type]!.post.requestBody.content)[0]!
   const definitions: Record<string, unknown> = {}
   const bring = (name: string): void => {

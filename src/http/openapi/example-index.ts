@@ -1,7 +1,7 @@
 /** Which examples show what: by the name of a schema, and by operation and status. */
 
 /** By the name of a schema, where the operation says nothing else. */
-export const shownBy: Readonly<Record<string, readonly string[]>> = {
+export const examplesBySchema: Readonly<Record<string, readonly string[]>> = {
   Task: ['pendingTask'],
   TaskList: ['taskList'],
   Batch: ['batch'],
@@ -51,7 +51,7 @@ export const shownBy: Readonly<Record<string, readonly string[]>> = {
 }
 
 /** By operation and status, where the schema of the answer would not tell enough. */
-export const answeredBy: Readonly<Record<string, Readonly<Record<number, readonly string[]>>>> = {
+export const examplesByOperation: Readonly<Record<string, Readonly<Record<number, readonly string[]>>>> = {
   createTask: { 200: ['completedTask', 'failedTask'] },
   getTask: { 200: ['runningTask', 'completedTask', 'failedTask'] },
   getTaskInput: { 200: ['taskInput'] },

@@ -283,7 +283,7 @@ const told: Readonly<Record<string, unknown>> = {
 }
 const event = (type: string) => ({ type, timestamp: at(9), id: EVENT as string | null, data: told[type] })
 
-export interface Example {
+export interface NamedExample {
   readonly summary: string
   readonly value: unknown
 }
@@ -419,10 +419,10 @@ export const examples = {
     },
   },
   ...Object.fromEntries([...taskEventTypes, ...endpointEventTypes].map((type) => [type, { summary: `\`${type}\``, value: event(type) }])),
-} as Readonly<Record<string, Example>>
+} as Readonly<Record<string, NamedExample>>
 
 /** A refusal with that code. */
-export const problemExample = (code: ErrorCode): Example => ({
+export const problemExample = (code: ErrorCode): NamedExample => ({
   summary: titleOf(code),
   value: {
     type: `urn:ringback:problem:${code}`,

@@ -1,23 +1,27 @@
 /** Where an answer leads: what may be asked next, and with which of its members. */
 
-export interface Link {
+export interface OpenApiLink {
   readonly operationId: string
   readonly description: string
   /** Runtime expressions (OpenAPI 3.1 §4.8.20) by the parameter that takes them. */
   readonly parameters: Readonly<Record<string, string>>
 }
 
-const link = (operationId: string, description: string, parameters: Link['parameters'] = { id: '$response.body#/id' }): Link => ({
+const link = (
+  operationId: string,
+  description: string,
+  parameters: OpenApiLink['parameters'] = { id: '$response.body#/id' },
+): OpenApiLink => ({
   operationId,
   description,
   parameters,
 })
-const next = (operationId: string, parameter = 'cursor'): Record<string, Link> => ({
+const next = (operationId: string, parameter = 'cursor'): Record<string, OpenApiLink> => ({
   nextPage: link(operationId, 'The next page, while `hasMore` is true.', { [parameter]: '$response.body#/nextCursor' }),
 })
 
 /** By the name of the schema an answer has. */
-export const linksOf: Readonly<Record<string, Readonly<Record<string, Link>>>> = {
+export const linksBySchema: Readonly<Record<string, Readonly<Record<string, OpenApiLink>>>> = {
   Task: {
     status: link('getTask', 'The task as it is now; with `wait`, when it has ended.'),
     cancel: link('cancelTask', 'Stop it.'),
@@ -58,7 +62,7 @@ export const linksOf: Readonly<Record<string, Readonly<Record<string, Link>>>> =
 }
 
 /** By operation, where the schema alone does not say it. */
-export const linksFrom: Readonly<Record<string, Readonly<Record<string, Link>>>> = {
+export const linksByOperation: Readonly<Record<string, Readonly<Record<string, OpenApiLink>>>> = {
   createKey: {
     revoke: link('revokeKey', 'Revoke the key.', { id: '$request.path.id', keyId: '$response.body#/id' }),
   },

@@ -77,8 +77,8 @@ export function referenceRoutes(): Route[] {
         name: 'getReference',
         summary: 'The API reference, as a page',
         description: 'Swagger UI over `/openapi.json`. It loads nothing from other hosts, sets no cookies and keeps no key.',
-        answers: {
-          200: { description: 'The page.', schema: shapes.page, type: HTML, headers: ['Cache-Control', 'Content-Security-Policy'] },
+        responses: {
+          200: { description: 'The page.', schema: shapes.browserText, type: HTML, headers: ['Cache-Control', 'Content-Security-Policy'] },
         },
       },
       { handle: () => file(PAGE, HTML) },
@@ -90,12 +90,12 @@ export function referenceRoutes(): Route[] {
         name: 'getReferenceFile',
         summary: 'A script or style of that page',
         description: 'Answers 404 where the node runs from its sources without development dependencies: the files come with the package.',
-        answers: {
+        responses: {
           200: {
             description: 'The file.',
-            schema: shapes.page,
+            schema: shapes.browserText,
             type: SCRIPT,
-            otherwise: { type: STYLE, schema: shapes.page },
+            alternative: { type: STYLE, schema: shapes.browserText },
             headers: ['Cache-Control', 'Content-Security-Policy'],
           },
         },

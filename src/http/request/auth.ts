@@ -30,7 +30,7 @@ const MAX_RECENT = 1_000
 const USED_EVERY_MS = 60_000
 const OPERATOR_SCOPES = ['worker', 'admin'] as const satisfies readonly Scope[]
 
-interface Remembered {
+interface CachedCaller {
   readonly caller: Caller
   readonly until: Millis
 }
@@ -40,24 +40,24 @@ export interface Authenticator {
    * Who the `Authorization` header names: at once when the key is remembered. `from` is where the caller is, as far as is known.
    * @throws RingbackError `unauthenticated`; `quota_exceeded` after too many unknown keys from there, of keys that this node has not met
    */
-  recognize(authorization: string | undefined, now: Millis, from?: { readonly address: string | null }): Caller | Promise<Caller>
+  authenticate(authorization: string | undefined, now: Millis, from?: { readonly address: string | null }): Caller | Promise<Caller>
   /** @throws RingbackError `insufficient_scope`, also for a suspended client: its key is genuine and allows nothing for now. */
-  allow(caller: Caller, scope: Scope, clientOnly: boolean): void
+  authorize(caller: Caller, scope: Scope, clientOnly: boolean): void
 }
 
-export interface GateOptions {
+export interface AuthenticatorOptions {
   readonly store: StoreWith<{ access: 'findKey' | 'touchKey'; notifications: 'onAccess' }>
   readonly clock: Clock
   readonly adminToken: string | null
 }
-export function createGate(options: GateOptions): Authenticator {
+export function createAuthenticator(options: AuthenticatorOptions): Authenticator {
   const { store, clock } = options
   const admin = options.adminToken === null ? null : Buffer.from(hashApiKey(options.adminToken), 'hex')
-  const remembered = new Map<string, Remembered>()
+  const remembered = new Map<string, CachedCaller>()
   const letIn = createUnknownKeyLimiter()
   const asked = new Map<string, Promise<Caller>>()
   /** By the header as it came. It holds keys themselves, so it is emptied when its entries have lapsed, at the next look-up. */
-  const recent = new Map<string, Remembered>()
+  const recent = new Map<string, CachedCaller>()
   let recentUntil = Number.NEGATIVE_INFINITY
   let forgotten = 0
 
@@ -100,7 +100,7 @@ export function createGate(options: GateOptions): Authenticator {
     }
   }
 
-  function keep(authorization: string, known: Remembered, now: Millis): void {
+  function keep(authorization: string, known: CachedCaller, now: Millis): void {
     if (now >= recentUntil || recent.size >= MAX_RECENT) {
       recent.clear()
       recentUntil = now + REMEMBERED_MS
@@ -118,7 +118,7 @@ export function createGate(options: GateOptions): Authenticator {
   })
 
   return {
-    recognize(authorization, now, from) {
+    authenticate(authorization, now, from) {
       const seen = recent.get(authorization ?? '')
       if (seen !== undefined && seen.until > now) return seen.caller
       if (authorization === undefined || authorization.slice(0, 7).toLowerCase() !== 'bearer ')
@@ -144,7 +144,7 @@ export function createGate(options: GateOptions): Authenticator {
       asked.set(hash, answer)
       return answer
     },
-    allow(caller, scope, clientOnly) {
+    authorize(caller, scope, clientOnly) {
       if (caller.suspended) throw insufficient(scope, 'The client is suspended; its operator can resume it.')
       if (clientOnly && caller.clientId === null)
         throw insufficient(scope, 'This needs the key of a client: the operator owns no tasks and no endpoints.')

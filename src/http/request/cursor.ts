@@ -3,16 +3,16 @@ import { createHmac, timingSafeEqual } from 'node:crypto'
 import { RingbackError } from '../../core/errors.ts'
 import { type StoredSecretOptions, storedSecret } from './stored-secret.ts'
 
-export interface Cursors {
+export interface CursorCodec {
   /** `bound` is what the list was asked for: who asks, the route and its filters. */
-  write(bound: string, at: readonly (string | number)[]): Promise<string>
+  encode(bound: string, at: readonly (string | number)[]): Promise<string>
   /** `parameter` is the one of the query it came in. @throws RingbackError `invalid_cursor` */
-  read(bound: string, cursor: string, parameter?: string): Promise<readonly unknown[]>
+  decode(bound: string, cursor: string, parameter?: string): Promise<readonly unknown[]>
 }
 
 const TAG_BYTES = 16
 
-export function createCursors(options: StoredSecretOptions): Cursors {
+export function createCursorCodec(options: StoredSecretOptions): CursorCodec {
   const theKey = storedSecret(options, 'cursorKey')
   const tag = (secret: Buffer, bound: string, payload: string): Buffer =>
     createHmac('sha256', secret)
@@ -21,11 +21,11 @@ export function createCursors(options: StoredSecretOptions): Cursors {
       .subarray(0, TAG_BYTES)
 
   return {
-    async write(bound, at) {
+    async encode(bound, at) {
       const payload = JSON.stringify(at)
       return Buffer.concat([tag(await theKey(), bound, payload), Buffer.from(payload)]).toString('base64url')
     },
-    async read(bound, cursor, parameter = 'cursor') {
+    async decode(bound, cursor, parameter = 'cursor') {
       const bytes = Buffer.from(cursor, 'base64url')
       const payload = bytes.subarray(TAG_BYTES).toString()
       const genuine = bytes.length > TAG_BYTES && timingSafeEqual(bytes.subarray(0, TAG_BYTES), tag(await theKey(), bound, payload))

@@ -2,7 +2,7 @@
 import { RingbackError } from '../../core/errors.ts'
 
 /** Whether `Accept` (RFC 9110 §12.5.1) admits one of `types`, e.g. `application/json`. No header admits everything. */
-export function admits(accept: string | undefined, types: readonly string[]): boolean {
+export function acceptsAny(accept: string | undefined, types: readonly string[]): boolean {
   if (accept === undefined || accept === '*/*' || accept.trim() === '') return true
   const ranges = rangesOf(accept)
   return types.some((type) => {
@@ -53,7 +53,7 @@ const TAGS = /^\s*(?:W\/)?"[\x21\x23-\x7e\x80-\xff]*"\s*(?:,\s*(?:W\/)?"[\x21\x2
 const TAG = /(W\/)?"([\x21\x23-\x7e\x80-\xff]*)"/g
 
 /** Whether `If-None-Match` names this tag by weak comparison (RFC 9110 §13.1.2). `opaque` is what stands within the quotes. */
-export function noneMatch(header: string | undefined, opaque: string): boolean {
+export function ifNoneMatchHits(header: string | undefined, opaque: string): boolean {
   if (header === undefined) return false
   if (header.trim() === '*') return true
   for (const [, , tag] of header.matchAll(TAG)) if (tag === opaque) return true
@@ -64,7 +64,7 @@ export function noneMatch(header: string | undefined, opaque: string): boolean {
  * Whether `If-Match` admits the tag by strong comparison (RFC 9110 §13.1.1); without the header everything is admitted.
  * @throws RingbackError `malformed_header`
  */
-export function matches(header: string | undefined, opaque: string): boolean {
+export function ifMatchAllows(header: string | undefined, opaque: string): boolean {
   if (header === undefined || header.trim() === '*') return true
   for (const [, weak, tag] of header.matchAll(TAG)) if (!weak && tag === opaque) return true
   return false
@@ -79,7 +79,7 @@ export function checkIfMatch(header: string | undefined): void {
 const TRACEPARENT = /^(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-.*)?$/
 
 /** A W3C trace context to carry on; a malformed one is dropped, as the recommendation says (Trace Context §3.2.2). */
-export function traceContext(
+export function parseTraceContext(
   traceparent: string | undefined,
   tracestate: string | undefined,
 ): { traceparent: string | null; tracestate: string | null } {
@@ -90,4 +90,4 @@ export function traceContext(
 const NO_TRACE = { traceparent: null, tracestate: null }
 
 /** Request ids that are echoed: short, and harmless in a log line. */
-export const isSaneRequestId = (id: string): boolean => /^[\w.:@+/=~-]{1,128}$/.test(id)
+export const isValidRequestId = (id: string): boolean => /^[\w.:@+/=~-]{1,128}$/.test(id)

@@ -3,14 +3,14 @@ import { isUtf8 } from 'node:buffer'
 import { RingbackError } from '../../core/errors.ts'
 
 /** Objects and arrays within each other; deeper bodies are refused, so that whoever reads them may recurse. */
-export const DEEPEST = 100
+export const MAX_JSON_DEPTH = 100
 
 /**
  * The whole body as text.
  * @throws RingbackError `payload_too_large` over `limitBytes`, by its Content-Length or by what arrives; `malformed_json` when it is
  * not UTF-8 or was cut off.
  */
-export function readText(request: Request, contentLength: string | undefined, limitBytes: number): Promise<string> {
+export function readBodyText(request: Request, contentLength: string | undefined, limitBytes: number): Promise<string> {
   const declared = contentLength === undefined ? Number.NaN : Number(contentLength)
   if (declared > limitBytes) throw tooLarge(limitBytes)
   // A declared length is kept by the HTTP parser; without one the bytes are counted as they come.

@@ -3,9 +3,9 @@ import { createHmac, timingSafeEqual } from 'node:crypto'
 import { type StoredSecretOptions, storedSecret } from './stored-secret.ts'
 
 export interface LeaseTokens {
-  write(taskId: string, fence: number): Promise<string>
+  issue(taskId: string, fence: number): Promise<string>
   /** The fence; null: the token is not one of this task's. */
-  read(taskId: string, token: string): Promise<number | null>
+  verify(taskId: string, token: string): Promise<number | null>
 }
 
 const FENCE_BYTES = 8
@@ -23,8 +23,8 @@ export function createLeaseTokens(options: StoredSecretOptions): LeaseTokens {
     return Buffer.concat([token, tag.subarray(0, TAG_BYTES)])
   }
   return {
-    write: async (taskId, fence) => (await sign(taskId, fence)).toString('base64url'),
-    async read(taskId, token) {
+    issue: async (taskId, fence) => (await sign(taskId, fence)).toString('base64url'),
+    async verify(taskId, token) {
       const given = Buffer.from(token, 'base64url')
       if (given.length !== FENCE_BYTES + TAG_BYTES) return null
       const fence = Number(given.readBigUInt64BE())

@@ -51,7 +51,7 @@ const HARDENED: Readonly<Record<string, string>> = {
   'Referrer-Policy': 'no-referrer',
   'X-Content-Type-Options': 'nosniff',
 }
-export function harden(headers: Record<string, string>): void {
+export function addSecurityHeaders(headers: Record<string, string>): void {
   for (const name in HARDENED) headers[name] ??= HARDENED[name] as string
 }
 
@@ -90,7 +90,7 @@ export function problemReply(
  * What a thrown value is answered with. A store that is down or full is 503; anything else unknown is 500, without its message:
  * it may hold secrets or addresses.
  */
-export function asRefusal(thrown: unknown): RingbackError {
+export function toRingbackError(thrown: unknown): RingbackError {
   if (thrown instanceof RingbackError) return thrown
   if (isOutage(thrown))
     return new RingbackError('temporary_reduced_capacity', 'The store cannot be reached or is full; try again soon.', {
@@ -111,12 +111,12 @@ function isOutage(thrown: unknown): boolean {
 }
 
 /** A single fault as a `validation_failed`. */
-export function invalid(faults: readonly Fault[]): RingbackError {
+export function validationFailed(faults: readonly Fault[]): RingbackError {
   const [first] = faults
   const message =
     faults.length === 1 && first ? `${first.pointer} ${first.detail}.` : `The request has ${faults.length} faults; see errors.`
   return new RingbackError('validation_failed', message, { errors: faults })
 }
 
-export const documentedStatus = (code: ErrorCode): number => errorStatuses[code]
+export const statusOf = (code: ErrorCode): number => errorStatuses[code]
 export const titleOf = (code: ErrorCode): string => titles[code]

@@ -8,12 +8,13 @@ import type { Context } from 'hono'
 import type { Clock } from '../../core/clock.ts'
 import { type ErrorCode, RingbackError, toErrorLog } from '../../core/errors.ts'
 import { type Author, actors, type Millis, type Scope } from '../../core/model.ts'
-import type { Admission, Admit } from '../limits/rate-limit.ts'
+import type { EventSink } from '../../observe/events.ts'
+import type { RateLimiter, RateLimitGrant } from '../limits/rate-limit.ts'
 import type { Authenticator, Caller } from './auth.ts'
-import { admits, isSaneRequestId, mediaType } from './headers.ts'
-import { parseJson, readText } from './json.ts'
-import { type ApiReply, asRefusal, harden, invalid, problemReply } from './problem.ts'
-import { faultsOf } from './validation-issues.ts'
+import { acceptsAny, isValidRequestId, mediaType } from './headers.ts'
+import { parseJson, readBodyText } from './json.ts'
+import { type ApiReply, addSecurityHeaders, problemReply, toRingbackError, validationFailed } from './problem.ts'
+import { toFaults } from './validation-issues.ts'
 
 export interface ResponseSpec {
   readonly description: string
@@ -22,10 +23,10 @@ export interface ResponseSpec {
   readonly type?: string
   readonly headers?: readonly string[]
   /** A second media type of the answer, for who asks for it. */
-  readonly otherwise?: { readonly type: string; readonly schema: z.ZodType }
+  readonly alternative?: { readonly type: string; readonly schema: z.ZodType }
 }
 
-interface Shape<Query extends z.ZodType, Body extends z.ZodType> {
+interface RouteSpec<Query extends z.ZodType, Body extends z.ZodType> {
   readonly method: 'get' | 'post' | 'patch' | 'delete'
   /** As OpenAPI writes it: `/v1/tasks/{id}`. */
   readonly path: string
@@ -45,17 +46,17 @@ interface Shape<Query extends z.ZodType, Body extends z.ZodType> {
   /** The largest body, where that is more than the installation's. */
   readonly bodyLimitBytes?: number
   /** Media types of the body; `application/json` when left out. */
-  readonly takes?: readonly string[]
+  readonly acceptedTypes?: readonly string[]
   readonly requestHeaders?: readonly string[]
-  readonly answers: Readonly<Record<number, ResponseSpec>>
+  readonly responses: Readonly<Record<number, ResponseSpec>>
   /** Beyond those that every route of its kind has. */
-  readonly refusals?: readonly ErrorCode[]
+  readonly errorCodes?: readonly ErrorCode[]
 }
 
 /** A route's stages, in the order of the contract; each may refuse by throwing. */
-interface Stages<Query, Body, Found> {
+interface RouteStages<Query, Body, Found> {
   /** Request headers beyond the common ones: 400. */
-  readonly syntax?: (call: ApiCall) => void
+  readonly checkHeaders?: (call: ApiCall) => void
   /** Answers at once what was asked before: after the syntax, before everything that looks into the request. */
   readonly replay?: (call: ApiCall) => Promise<ApiReply | null>
   /** The object the path names: 404, 410, and 412. */
@@ -68,32 +69,26 @@ interface Stages<Query, Body, Found> {
 }
 
 // biome-ignore lint/suspicious/noExplicitAny: a table of routes holds routes of every shape
-export type Route = Shape<z.ZodType, z.ZodType> & Stages<any, any, any>
+export type Route = RouteSpec<z.ZodType, z.ZodType> & RouteStages<any, any, any>
 
 /** Ties the types of a route's stages to its shapes. */
 export const route = <Query extends z.ZodType, Body extends z.ZodType, Found = undefined>(
-  shape: Shape<Query, Body>,
-  stages: Stages<z.output<Query>, z.output<Body>, Found>,
+  shape: RouteSpec<Query, Body>,
+  stages: RouteStages<z.output<Query>, z.output<Body>, Found>,
 ): Route => ({ ...shape, ...stages }) as Route
 
 /** What every route needs of the context. */
 export interface RoutePipeline {
-  readonly gate: Authenticator
+  readonly authenticator: Authenticator
   readonly clock: Pick<Clock, 'now'>
   readonly bodyLimitBytes: number
   /** A made-up id for requests that bring none. */
   newRequestId(): string
   /** Rate limits; left out: there are none. Between 403 and 415. */
-  readonly admit?: Admit | undefined
+  readonly rateLimiter?: RateLimiter | undefined
   /** Headers for a page of another origin; undefined: CORS is off. */
   readonly cors?: ((origin: string | undefined) => Readonly<Record<string, string>>) | undefined
-  readonly log: RouteLog
-}
-
-/** The part of a logger that is used here. */
-export interface RouteLog {
-  error(fields: object, message: string): void
-  warn(fields: object, message: string): void
+  readonly events: EventSink
 }
 
 const NOBODY: Caller = { clientId: null, keyId: null, operator: false, scopes: new Set(), taskTypes: null, suspended: false }
@@ -105,7 +100,7 @@ export class ApiCall {
   readonly requestId: string
   caller: Caller = NOBODY
   /** When the request came. */
-  readonly now: Millis
+  readonly receivedAt: Millis
   /** The body as it came; empty when the route reads none. */
   text = ''
   /** The body parsed; undefined when there is none. */
@@ -115,13 +110,13 @@ export class ApiCall {
   readonly #incoming: IncomingHttpHeaders | undefined
 
   constructor(c: Context, pipeline: Pick<RoutePipeline, 'clock' | 'newRequestId'>) {
-    this.now = pipeline.clock.now()
+    this.receivedAt = pipeline.clock.now()
     this.c = c
     this.request = c.req.raw
     // Node has parsed the headers already; through a Request each one is looked for again.
     this.#incoming = c.env?.incoming?.headers
     const given = this.header('x-request-id')
-    this.requestId = given !== undefined && isSaneRequestId(given) ? given : pipeline.newRequestId()
+    this.requestId = given !== undefined && isValidRequestId(given) ? given : pipeline.newRequestId()
   }
 
   /** A request header by its lower-case name. */
@@ -163,41 +158,41 @@ export class ApiCall {
 /** The function that serves a route. It never rejects: what is thrown becomes a problem document. */
 export function serve(route: Route, pipeline: RoutePipeline): (c: Context) => Promise<Response> {
   const kind = route.method === 'get' ? 'read' : 'write'
-  const { admit, gate, log } = pipeline
+  const { rateLimiter: admit, authenticator: gate, events } = pipeline
   const bodyLimitBytes = Math.max(pipeline.bodyLimitBytes, route.bodyLimitBytes ?? 0)
-  const others = Object.values(route.answers).flatMap(({ otherwise }) => otherwise?.type ?? [])
+  const others = Object.values(route.responses).flatMap(({ alternative: otherwise }) => otherwise?.type ?? [])
   const produced = [...JSON_ANSWERS, ...others]
   return async (c) => {
     const call = new ApiCall(c, pipeline)
-    let admission: Admission | null = null
+    let admission: RateLimitGrant | null = null
     try {
       if (route.scope !== 'public') {
-        const caller = gate.recognize(call.header('authorization'), call.now, call)
+        const caller = gate.authenticate(call.header('authorization'), call.receivedAt, call)
         call.caller = caller instanceof Promise ? await caller : caller
-        gate.allow(call.caller, route.scope, route.clientOnly === true)
+        gate.authorize(call.caller, route.scope, route.clientOnly === true)
         if (admit) admission = await admit(call.caller, kind)
-        if (!admits(call.header('accept'), produced)) throw notAcceptable(produced)
+        if (!acceptsAny(call.header('accept'), produced)) throw notAcceptable(produced)
       }
       if (route.body && expectsBody(route, call)) {
-        call.text = await readText(call.request, call.header('content-length'), bodyLimitBytes)
+        call.text = await readBodyText(call.request, call.header('content-length'), bodyLimitBytes)
         call.json = parseJson(call.text)
       }
-      route.syntax?.(call)
+      route.checkHeaders?.(call)
       let reply = route.replay && call.idempotencyKey !== null ? await route.replay(call) : null
       if (reply === null) {
         const found = route.find ? await route.find(call) : undefined
         // Probes and caches add parameters of their own to what anyone may ask, and the key set must be answered always.
         const query = route.scope === 'public' ? undefined : checkQuery(route, call.request.url)
-        const body = route.body && call.json !== undefined ? check(route.body, call.json, '#') : undefined
+        const body = route.body && call.json !== undefined ? validateShape(route.body, call.json, '#') : undefined
         const answer = route.handle(call, { query, body, found })
         reply = answer instanceof Promise ? await answer : answer
       }
       if (admission) Object.assign(reply.headers, admission(reply.status))
-      return respond(reply, call, pipeline)
+      return toResponse(reply, call, pipeline)
     } catch (thrown) {
-      const reply = refuse(thrown, call, log)
+      const reply = toErrorReply(thrown, call, events)
       if (admission) Object.assign(reply.headers, admission(reply.status))
-      return respond(reply, call, pipeline)
+      return toResponse(reply, call, pipeline)
     }
   }
 }
@@ -213,7 +208,7 @@ const notAcceptable = (produced: readonly string[]): RingbackError => {
  * @throws RingbackError `unsupported_media_type`
  */
 function expectsBody(route: Route, call: ApiCall): boolean {
-  const takes = route.takes ?? JSON_BODY
+  const takes = route.acceptedTypes ?? JSON_BODY
   const type = call.header('content-type')
   if (type !== takes[0]) {
     if (route.bodyOptional && hasNoBody(call)) return false
@@ -241,10 +236,10 @@ function unsupported(route: Route, takes: readonly string[], type: string | unde
 }
 
 /** @throws RingbackError `validation_failed` */
-export function check<T extends z.ZodType>(schema: T, value: unknown, root: string): z.output<T> {
+export function validateShape<T extends z.ZodType>(schema: T, value: unknown, root: string): z.output<T> {
   const parsed = schema.safeParse(value)
   if (parsed.success) return parsed.data
-  throw invalid(faultsOf(parsed.error.issues, value, root))
+  throw validationFailed(toFaults(parsed.error.issues, value, root))
 }
 
 function checkQuery(route: Route, url: string): unknown {
@@ -252,9 +247,9 @@ function checkQuery(route: Route, url: string): unknown {
   const hasNone = start < 0 || start === url.length - 1
   if (hasNone && route.query === undefined) return undefined
   const values = hasNone ? {} : readQuery(url.slice(start + 1))
-  if (route.query) return check(route.query, values, '#/query')
+  if (route.query) return validateShape(route.query, values, '#/query')
   const [first] = Object.keys(values)
-  if (first !== undefined) throw invalid([{ pointer: `#/query/${first}`, detail: 'is not a parameter of this route' }])
+  if (first !== undefined) throw validationFailed([{ pointer: `#/query/${first}`, detail: 'is not a parameter of this route' }])
   return undefined
 }
 
@@ -277,24 +272,23 @@ function readQuery(search: string): Record<string, unknown> {
   return values
 }
 
-const twice = (name: string): RingbackError => invalid([{ pointer: `#/query/${name}`, detail: 'is given twice' }])
+const twice = (name: string): RingbackError => validationFailed([{ pointer: `#/query/${name}`, detail: 'is given twice' }])
 
-export function refuse(thrown: unknown, call: ApiCall, log: RouteLog): ApiReply {
-  const refusal = asRefusal(thrown)
+export function toErrorReply(thrown: unknown, call: ApiCall, events: EventSink): ApiReply {
+  const refusal = toRingbackError(thrown)
   if (refusal.status >= 500) {
     const fields = { requestId: call.requestId, method: call.request.method, path: call.path, err: loggable(refusal.cause ?? refusal) }
-    if (refusal.code === 'internal') log.error(fields, 'a request failed')
-    else log.warn(fields, 'a request was refused for lack of capacity')
+    events.emit('http.failed', { code: refusal.code, fields })
   }
   return problemReply(refusal, { instance: call.path, requestId: call.requestId })
 }
 
 const loggable = (thrown: unknown): unknown => (thrown instanceof Error ? toErrorLog(thrown) : thrown)
 
-export function respond(reply: ApiReply, call: ApiCall, pipeline: RoutePipeline): Response {
+export function toResponse(reply: ApiReply, call: ApiCall, pipeline: RoutePipeline): Response {
   const headers = reply.headers
   headers['X-Request-Id'] = call.requestId
-  harden(headers)
+  addSecurityHeaders(headers)
   if (pipeline.cors) {
     const { Vary: vary, 'Access-Control-Allow-Origin': anybody } = headers
     Object.assign(headers, pipeline.cors(call.header('origin')))

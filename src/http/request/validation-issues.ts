@@ -8,19 +8,19 @@ type ZodIssue = z.core.$ZodIssue
 const MAX_FAULTS = 50
 
 /** `root` is where `value` stands: `#`, `#/query`. */
-export function faultsOf(issues: readonly ZodIssue[], value: unknown, root: string): Fault[] {
+export function toFaults(issues: readonly ZodIssue[], value: unknown, root: string): Fault[] {
   return issues.flatMap((issue) => faults(issue, value, root)).slice(0, MAX_FAULTS)
 }
 
 /** A JSON Pointer fragment (RFC 6901 §6, without percent-encoding). */
-export function pointerTo(root: string, path: readonly PropertyKey[]): string {
+export function toJsonPointer(root: string, path: readonly PropertyKey[]): string {
   return [root, ...path.map((step) => String(step).replaceAll('~', '~0').replaceAll('/', '~1'))].join('/')
 }
 
 function faults(issue: ZodIssue, value: unknown, root: string): Fault[] {
   if (issue.code === 'unrecognized_keys')
-    return issue.keys.map((key) => ({ pointer: pointerTo(root, [...issue.path, key]), detail: 'is not known here' }))
-  return [{ pointer: pointerTo(root, issue.path), detail: describe(issue, at(value, issue.path)) }]
+    return issue.keys.map((key) => ({ pointer: toJsonPointer(root, [...issue.path, key]), detail: 'is not known here' }))
+  return [{ pointer: toJsonPointer(root, issue.path), detail: describe(issue, at(value, issue.path)) }]
 }
 
 function at(value: unknown, path: readonly PropertyKey[]): unknown {

@@ -3,8 +3,9 @@ import { generateApiKey } from '../../core/api-key.ts'
 import { RingbackError } from '../../core/errors.ts'
 import { newId } from '../../core/id.ts'
 import { type ApiKey, type Client, clientScopes, type Millis } from '../../core/model.ts'
-import { type AppContext, empty, idParam, jsonReply, notFound, OPERATOR, toTimestamp, toTimestampOrNull } from '../context.ts'
-import { type ApiReply, invalid } from '../request/problem.ts'
+import type { AddKeyResult } from '../../store/interfaces.ts'
+import { type AppContext, emptyReply, idParam, jsonReply, notFound, OPERATOR_SCOPE, toTimestamp, toTimestampOrNull } from '../context.ts'
+import { type ApiReply, validationFailed } from '../request/problem.ts'
 import { type ApiCall, type Route, route } from '../request/route.ts'
 import * as shapes from '../shapes/access.ts'
 import { findClient } from './clients.ts'
@@ -13,7 +14,7 @@ export function apiKeyRoutes(context: AppContext): Route[] {
   return [...clientKeyRoutes(context), ...operatorKeyRoutes(context)]
 }
 
-const shownKey = (key: ApiKey) => ({
+const toKeyDocument = (key: ApiKey) => ({
   id: key.id,
   clientId: key.clientId,
   name: key.name,
@@ -36,9 +37,9 @@ function clientKeyRoutes(context: AppContext): Route[] {
   const find = (call: ApiCall): Promise<Client> => findClient(context, call)
   const findKey = async (call: ApiCall): Promise<ApiKey> => {
     const client = await find(call)
-    return ownKey(await context.store.access.listKeys(client.id), idParam(call, 'key', 'keyId'))
+    return findKeyById(await context.store.access.listKeys(client.id), idParam(call, 'key', 'keyId'))
   }
-  const common = { tag: 'Clients', scope: OPERATOR } as const
+  const common = { tag: 'Clients', scope: OPERATOR_SCOPE } as const
   return [
     route(
       {
@@ -50,7 +51,7 @@ function clientKeyRoutes(context: AppContext): Route[] {
         description: 'All scopes of a client when none are named.',
         body: shapes.createKey,
         bodyOptional: true,
-        answers: made,
+        responses: made,
       },
       {
         find,
@@ -71,7 +72,7 @@ function clientKeyRoutes(context: AppContext): Route[] {
         name: 'listKeys',
         summary: 'List the keys of a client, revoked ones too',
         description: 'What is shown of a key is its hint; the key itself is kept by nobody.',
-        answers: listed,
+        responses: listed,
       },
       { find, handle: async (_call, { found }) => listedKeys(await context.store.access.listKeys(found.id)) },
     ),
@@ -85,7 +86,7 @@ function clientKeyRoutes(context: AppContext): Route[] {
         description: ROTATE,
         body: shapes.rotateKey,
         bodyOptional: true,
-        answers: made,
+        responses: made,
       },
       { find: findKey, handle: (call, { body, found }) => rotate(context, call, found, body?.overlapSeconds) },
     ),
@@ -97,7 +98,7 @@ function clientKeyRoutes(context: AppContext): Route[] {
         name: 'revokeKey',
         summary: 'Revoke a key: at once on this node, within 5 s on others',
         description: 'There is no way back: make another.',
-        answers: gone,
+        responses: gone,
       },
       { find: findKey, handle: (call, { found }) => revoke(context, call, found) },
     ),
@@ -105,8 +106,8 @@ function clientKeyRoutes(context: AppContext): Route[] {
 }
 
 function operatorKeyRoutes(context: AppContext): Route[] {
-  const common = { tag: 'Operators', scope: OPERATOR } as const
-  const find = async (call: ApiCall): Promise<ApiKey> => ownKey(await context.store.access.listKeys(null), idParam(call, 'key'))
+  const common = { tag: 'Operators', scope: OPERATOR_SCOPE } as const
+  const find = async (call: ApiCall): Promise<ApiKey> => findKeyById(await context.store.access.listKeys(null), idParam(call, 'key'))
   return [
     route(
       {
@@ -117,13 +118,13 @@ function operatorKeyRoutes(context: AppContext): Route[] {
         summary: 'Make a key for an operator or a worker',
         description: '`taskTypes` narrows a worker’s key to these types; left out, it may claim every type.',
         body: shapes.createOperatorKey,
-        answers: made,
+        responses: made,
       },
       {
         handle(call, { body: { name, scopes, taskTypes = null, expiresAt = null } }) {
           // The scope admin holds every other one: such a key would not be narrowed.
           if (taskTypes !== null && scopes.some((scope) => scope !== 'worker'))
-            throw invalid([{ pointer: '#/taskTypes', detail: 'narrows only a key whose one scope is worker' }])
+            throw validationFailed([{ pointer: '#/taskTypes', detail: 'narrows only a key whose one scope is worker' }])
           return addKey(context, call, null, { name, scopes, taskTypes, expiresAt })
         },
       },
@@ -136,7 +137,7 @@ function operatorKeyRoutes(context: AppContext): Route[] {
         name: 'listOperatorKeys',
         summary: 'List the keys of operators and workers',
         description: 'What is shown of a key is its hint; the key itself is kept by nobody.',
-        answers: listed,
+        responses: listed,
       },
       { handle: async () => listedKeys(await context.store.access.listKeys(null)) },
     ),
@@ -150,7 +151,7 @@ function operatorKeyRoutes(context: AppContext): Route[] {
         description: ROTATE,
         body: shapes.rotateKey,
         bodyOptional: true,
-        answers: made,
+        responses: made,
       },
       { find, handle: (call, { body, found }) => rotate(context, call, found, body?.overlapSeconds) },
     ),
@@ -162,14 +163,14 @@ function operatorKeyRoutes(context: AppContext): Route[] {
         name: 'revokeOperatorKey',
         summary: 'Revoke the key of an operator or a worker',
         description: 'At once on this node, within 5 s on others.',
-        answers: gone,
+        responses: gone,
       },
       { find, handle: (call, { found }) => revoke(context, call, found) },
     ),
   ]
 }
 
-interface KeyWish {
+interface NewKeyRequest {
   readonly name: string
   readonly scopes: readonly string[]
   readonly taskTypes: readonly string[] | null
@@ -178,56 +179,50 @@ interface KeyWish {
 
 const unique = (list: readonly string[]): string => JSON.stringify([...new Set(list)])
 
-/**
- * Before one more is made for a client; of an operator’s own there may be as many as it wants.
- * @throws RingbackError `quota_exceeded`
- */
-async function checkRoom(context: AppContext, clientId: string | null): Promise<void> {
-  if (clientId === null) return
-  const now = context.clock.now()
-  const most = context.mostOfClient.keys
-  const keys = await context.store.access.listKeys(clientId)
-  const live = keys.filter(({ revokedAt, expiresAt }) => revokedAt === null && (expiresAt === null || expiresAt > now))
-  if (live.length >= most)
-    throw new RingbackError(
-      'quota_exceeded',
-      `The client has ${live.length} keys that work, and may have ${most} here: revoke some that it no longer needs.`,
-    )
+/** @throws RingbackError `quota_exceeded`; `not_found` when the client was deleted meanwhile */
+function addedKey(result: AddKeyResult, missing: () => RingbackError): ApiKey {
+  if (result.kind === 'added') return result.value
+  if (result.kind === 'missing') throw missing()
+  throw new RingbackError(
+    'quota_exceeded',
+    `The client has ${result.active} active keys, the most it may have here: revoke some that it no longer needs.`,
+  )
 }
 
-async function addKey(context: AppContext, call: ApiCall, clientId: string | null, wish: KeyWish): Promise<ApiReply> {
+async function addKey(context: AppContext, call: ApiCall, clientId: string | null, wish: NewKeyRequest): Promise<ApiReply> {
   const { name, scopes, taskTypes, expiresAt } = wish
-  if (expiresAt !== null && expiresAt <= context.clock.now()) throw invalid([{ pointer: '#/expiresAt', detail: 'has passed' }])
-  await checkRoom(context, clientId)
+  if (expiresAt !== null && expiresAt <= context.clock.now()) throw validationFailed([{ pointer: '#/expiresAt', detail: 'has passed' }])
   const { key, hash, hint } = generateApiKey(context.clock)
   const fresh = { id: newId(context.clock, 'key'), clientId, name, hash, hint, expiresAt }
   const wanted = { ...fresh, scopes: unique(scopes), taskTypes: taskTypes === null ? null : unique(taskTypes) }
-  const added = await context.store.access.addKey({ key: wanted, by: call.author })
-  if (!added) throw notFound('client')
-  return jsonReply(201, { ...shownKey(added), key })
+  const result = await context.store.access.addKey({ key: wanted, max: context.maxPerClient.keys, by: call.author })
+  const added = addedKey(result, () => notFound('client'))
+  return jsonReply(201, { ...toKeyDocument(added), key })
 }
 
 async function rotate(context: AppContext, call: ApiCall, old: ApiKey, overlapSeconds = 86_400): Promise<ApiReply> {
-  // Without an overlap there are as many as before.
-  if (overlapSeconds > 0) await checkRoom(context, old.clientId)
   const { key, hash, hint } = generateApiKey(context.clock)
   const fresh = { id: newId(context.clock, 'key'), hash, hint }
-  const added = await context.store.access.rotateKey({
+  const result = await context.store.access.rotateKey({
     id: old.id,
     clientId: old.clientId,
     fresh,
     overlapMs: overlapSeconds * 1000,
+    max: context.maxPerClient.keys,
     by: call.author,
   })
-  if (added) return jsonReply(201, { ...shownKey(added), key })
-  const pointer = old.clientId === null ? '#/id' : '#/keyId'
-  throw invalid([{ pointer, detail: 'names a key that was revoked or has expired; make a new one' }])
+  const added = addedKey(result, () =>
+    validationFailed([
+      { pointer: old.clientId === null ? '#/id' : '#/keyId', detail: 'names a key that was revoked or has expired; make a new one' },
+    ]),
+  )
+  return jsonReply(201, { ...toKeyDocument(added), key })
 }
 
 const listedKeys = (keys: readonly ApiKey[]): ApiReply =>
-  jsonReply(200, { data: keys.map(shownKey), hasMore: false, nextCursor: null }, { 'Cache-Control': 'private, no-cache' })
+  jsonReply(200, { data: keys.map(toKeyDocument), hasMore: false, nextCursor: null }, { 'Cache-Control': 'private, no-cache' })
 
-function ownKey(keys: readonly ApiKey[], id: string): ApiKey {
+function findKeyById(keys: readonly ApiKey[], id: string): ApiKey {
   const key = keys.find((candidate) => candidate.id === id)
   if (!key) throw notFound('key')
   return key
@@ -235,5 +230,5 @@ function ownKey(keys: readonly ApiKey[], id: string): ApiKey {
 
 async function revoke(context: AppContext, call: ApiCall, key: ApiKey): Promise<ApiReply> {
   await context.store.access.revokeKey({ id: key.id, clientId: key.clientId, by: call.author })
-  return empty()
+  return emptyReply()
 }

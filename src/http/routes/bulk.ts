@@ -2,8 +2,8 @@
 
 import type { State } from '../../core/model.ts'
 import { BULK_CANCEL, BULK_RETRY, type BulkInput, toBulkFilter } from '../../tasks/system/bulk.ts'
-import { type AppContext, clientOf } from '../context.ts'
-import { type ApiReply, invalid } from '../request/problem.ts'
+import { type AppContext, requireClientId } from '../context.ts'
+import { type ApiReply, validationFailed } from '../request/problem.ts'
 import { type ApiCall, type Route, route } from '../request/route.ts'
 import * as deliveryShapes from '../shapes/deliveries.ts'
 import * as shapes from '../shapes/tasks.ts'
@@ -15,7 +15,7 @@ export function bulkRoutes(context: AppContext): Route[] {
     method: 'post',
     scope: 'tasks:write',
     clientOnly: true,
-    answers: {
+    responses: {
       200: { description: 'How many tasks match, when `dryRun` asked.', schema: deliveryShapes.matched },
       202: { description: 'The task that does it.', schema: shapes.task, headers: ['Location', 'ETag', 'Retry-After'] },
     },
@@ -47,22 +47,28 @@ export function bulkRoutes(context: AppContext): Route[] {
   ]
 }
 
-async function begin(context: AppContext, call: ApiCall, type: string, body: shapes.Bulk, every: readonly State[]): Promise<ApiReply> {
+async function begin(
+  context: AppContext,
+  call: ApiCall,
+  type: string,
+  body: shapes.BulkRequest,
+  every: readonly State[],
+): Promise<ApiReply> {
   const input = await plan(context, body, every)
   if (body.dryRun !== true) {
     // Who has too many open tasks is helped by canceling some.
-    if (type !== BULK_CANCEL) context.checkCapacity(clientOf(call), 1, call.now)
+    if (type !== BULK_CANCEL) context.checkCapacity(requireClientId(call), 1, call.receivedAt)
     return startPagedJob(context, call, type, input)
   }
-  const filter = toBulkFilter(clientOf(call), input)
+  const filter = toBulkFilter(requireClientId(call), input)
   return countMatches(call, (after) => context.store.tasks.countBulk(filter, after))
 }
 
 /** @throws RingbackError `validation_failed` for times that contradict each other. */
-async function plan(context: AppContext, body: shapes.Bulk, every: readonly State[]): Promise<BulkInput> {
+async function plan(context: AppContext, body: shapes.BulkRequest, every: readonly State[]): Promise<BulkInput> {
   const { status, type = null, metadata = null, createdAfter = null, createdBefore = null } = body
   if (createdAfter !== null && createdBefore !== null && createdAfter >= createdBefore)
-    throw invalid([{ pointer: '#/createdBefore', detail: 'must be after createdAfter' }])
+    throw validationFailed([{ pointer: '#/createdBefore', detail: 'must be after createdAfter' }])
   const now = await context.store.now()
   return {
     states: [...new Set(status ?? every)],

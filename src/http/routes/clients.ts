@@ -3,12 +3,12 @@ import { newId } from '../../core/id.ts'
 import type { Client, Millis } from '../../core/model.ts'
 import {
   type AppContext,
-  boundTo,
-  empty,
+  cursorScope,
+  emptyReply,
   idParam,
   jsonReply,
   notFound,
-  OPERATOR,
+  OPERATOR_SCOPE,
   pageReply,
   startPosition,
   toTimestamp,
@@ -17,7 +17,7 @@ import { type ApiCall, type Route, route } from '../request/route.ts'
 import * as shapes from '../shapes/access.ts'
 import * as fields from '../shapes/fields.ts'
 
-const shownClient = ({ id, name, status, createdAt }: Client) => ({ id, name, status, createdAt: toTimestamp(createdAt) })
+const toClientDocument = ({ id, name, status, createdAt }: Client) => ({ id, name, status, createdAt: toTimestamp(createdAt) })
 
 /** @throws RingbackError `not_found`, for one that was deleted too. */
 export async function findClient(context: AppContext, call: ApiCall): Promise<Client> {
@@ -28,11 +28,11 @@ export async function findClient(context: AppContext, call: ApiCall): Promise<Cl
 
 export function clientRoutes(context: AppContext): Route[] {
   const find = (call: ApiCall): Promise<Client> => findClient(context, call)
-  const common = { tag: 'Clients', scope: OPERATOR } as const
+  const common = { tag: 'Clients', scope: OPERATOR_SCOPE } as const
   const one = { 200: { description: 'The client.', schema: shapes.client } }
   const change = (verb: 'suspend' | 'resume', summary: string, description: string): Route =>
     route(
-      { ...common, method: 'post', path: `/v1/clients/{id}/${verb}`, name: `${verb}Client`, summary, description, answers: one },
+      { ...common, method: 'post', path: `/v1/clients/{id}/${verb}`, name: `${verb}Client`, summary, description, responses: one },
       {
         find,
         async handle(call, { found }) {
@@ -42,7 +42,7 @@ export function clientRoutes(context: AppContext): Route[] {
             by: call.author,
           })
           if (!client) throw notFound('client')
-          return jsonReply(200, shownClient(client))
+          return jsonReply(200, toClientDocument(client))
         },
       },
     )
@@ -56,7 +56,7 @@ export function clientRoutes(context: AppContext): Route[] {
         summary: 'Create a client',
         description: 'A client owns tasks, endpoints and keys, and sees nobody else’s. It has no key yet.',
         body: shapes.createClient,
-        answers: { 201: { description: 'The client. Make it a key next.', schema: shapes.client, headers: ['Location'] } },
+        responses: { 201: { description: 'The client. Make it a key next.', schema: shapes.client, headers: ['Location'] } },
       },
       {
         async handle(call, { body }) {
@@ -64,7 +64,7 @@ export function clientRoutes(context: AppContext): Route[] {
             client: { id: newId(context.clock, 'client'), name: body.name },
             by: call.author,
           })
-          return jsonReply(201, shownClient(client), { Location: `${context.publicUrl()}/v1/clients/${client.id}` })
+          return jsonReply(201, toClientDocument(client), { Location: `${context.publicUrl()}/v1/clients/${client.id}` })
         },
       },
     ),
@@ -77,14 +77,14 @@ export function clientRoutes(context: AppContext): Route[] {
         summary: 'List clients',
         description: 'Oldest first. Deleted ones are left out.',
         query: fields.pageQuery,
-        answers: { 200: { description: 'A page of clients.', schema: shapes.clientList, headers: ['Link'] } },
-        refusals: ['invalid_cursor'],
+        responses: { 200: { description: 'A page of clients.', schema: shapes.clientList, headers: ['Link'] } },
+        errorCodes: ['invalid_cursor'],
       },
       {
         async handle(call, { query }) {
-          const bound = boundTo(call, 'clients', {})
+          const bound = cursorScope(call, 'clients', {})
           const page = await context.store.access.listClients(query.limit, await startPosition(context, bound, query.cursor))
-          return pageReply(context, call, bound, page, (client) => JSON.stringify(shownClient(client)), positionOf)
+          return pageReply(context, call, bound, page, (client) => JSON.stringify(toClientDocument(client)), positionOf)
         },
       },
     ),
@@ -96,9 +96,9 @@ export function clientRoutes(context: AppContext): Route[] {
         name: 'getClient',
         summary: 'Read a client',
         description: 'Its name, and whether it is suspended.',
-        answers: one,
+        responses: one,
       },
-      { find, handle: (_call, { found }) => jsonReply(200, shownClient(found)) },
+      { find, handle: (_call, { found }) => jsonReply(200, toClientDocument(found)) },
     ),
     change('suspend', 'Suspend a client: its keys answer 403 until it is resumed', 'Its tasks and webhooks go on, its schedules wait.'),
     change('resume', 'Resume a suspended client', 'Its keys are good again: at once on this node, within 5 s on others.'),
@@ -111,13 +111,13 @@ export function clientRoutes(context: AppContext): Route[] {
         summary: 'Delete a client and everything it owns',
         description:
           'Its keys and schedules go and its webhooks stop at once, its open tasks are canceled; then everything of it is erased. The audit log keeps that it was there.',
-        answers: { 204: { description: 'Deleted.' } },
+        responses: { 204: { description: 'Deleted.' } },
       },
       {
         find,
         async handle(call, { found }) {
           if (!(await context.store.access.removeClient({ id: found.id, by: call.author }))) throw notFound('client')
-          return empty()
+          return emptyReply()
         },
       },
     ),

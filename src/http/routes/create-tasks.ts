@@ -6,35 +6,35 @@ import type { Endpoint, Json, Millis } from '../../core/model.ts'
 import type { NewTask } from '../../store/interfaces.ts'
 import type { TaskType } from '../../tasks/define.ts'
 import type { AppContext } from '../context.ts'
-import { traceContext } from '../request/headers.ts'
-import { DEEPEST, scanJson } from '../request/json.ts'
-import { invalid } from '../request/problem.ts'
+import { parseTraceContext } from '../request/headers.ts'
+import { MAX_JSON_DEPTH, scanJson } from '../request/json.ts'
+import { validationFailed } from '../request/problem.ts'
 import type { ApiCall } from '../request/route.ts'
 import type { CreateTask } from '../shapes/tasks.ts'
 import { listAllEndpoints } from './endpoint-document.ts'
 
 /** How many characters of a pointer stand before the member: `#` or `#/tasks/3`. */
-type Root = string
+type PointerRoot = string
 
 /** @throws RingbackError with pointers: whatever of the contract's 422 applies. */
-export function planTask(context: AppContext, call: ApiCall, clientId: string, body: CreateTask): NewTask | Promise<NewTask> {
-  return plan(context, call, clientId, body, inputText(call, body.input), null, '#')
+export function toNewTask(context: AppContext, call: ApiCall, clientId: string, body: CreateTask): NewTask | Promise<NewTask> {
+  return plan(context, call, clientId, body, rawInput(call, body.input), null, '#')
 }
 
 /** @throws RingbackError `validation_failed` for a body that nests too deep for whoever will write it out again. */
-export function checkDepth(call: ApiCall): void {
+export function checkJsonDepth(call: ApiCall): void {
   scanBody(call, 0)
 }
 /** The member `input` of the body, as it was written. */
-export const inputText = (call: ApiCall, input: unknown): Json => memberText(call, 'input', input)
+export const rawInput = (call: ApiCall, input: unknown): Json => rawMember(call, 'input', input)
 /** A member of the body, as it was written. */
-export function memberText(call: ApiCall, member: string, value: unknown): Json {
+export function rawMember(call: ApiCall, member: string, value: unknown): Json {
   const { values } = scanBody(call, 1, member)
   return values.length === 1 ? (values[0] as Json) : JSON.stringify(value)
 }
 
 /** The tasks of a batch: all of them, or every fault of the first ones that have any. */
-export async function planBatch(context: AppContext, call: ApiCall, clientId: string, bodies: readonly CreateTask[]): Promise<NewTask[]> {
+export async function toNewTasks(context: AppContext, call: ApiCall, clientId: string, bodies: readonly CreateTask[]): Promise<NewTask[]> {
   const { values } = scanBody(call, 3)
   const batchId = newId(context.clock, 'batch')
   const tasks: NewTask[] = []
@@ -48,7 +48,7 @@ export async function planBatch(context: AppContext, call: ApiCall, clientId: st
       faults.push(...error.errors)
     }
   }
-  if (faults.length > 0) throw invalid(faults.slice(0, 50))
+  if (faults.length > 0) throw validationFailed(faults.slice(0, 50))
   return tasks
 }
 
@@ -58,7 +58,8 @@ export async function planBatch(context: AppContext, call: ApiCall, clientId: st
  */
 function scanBody(call: ApiCall, level: number, member = 'input'): { values: readonly string[] } {
   const scanned = scanJson(call.text, member, level)
-  if (scanned.depth > DEEPEST) throw invalid([{ pointer: '#', detail: `nests ${scanned.depth} levels deep; ${DEEPEST} is the most` }])
+  if (scanned.depth > MAX_JSON_DEPTH)
+    throw validationFailed([{ pointer: '#', detail: `nests ${scanned.depth} levels deep; ${MAX_JSON_DEPTH} is the most` }])
   return scanned
 }
 
@@ -70,12 +71,12 @@ function plan(
   body: CreateTask,
   input: Json,
   batchId: string | null,
-  root: Root,
+  root: PointerRoot,
 ): NewTask | Promise<NewTask> {
-  const type = typeNamed(context, body.type, root)
-  const checked = checkInput(type, body.input, root)
-  const times = planTimes(body, call.now, root)
-  const trace = traceContext(call.header('traceparent'), call.header('tracestate'))
+  const type = requireTaskType(context, body.type, root)
+  const checked = validateInput(type, body.input, root)
+  const times = planTimes(body, call.receivedAt, root)
+  const trace = parseTraceContext(call.header('traceparent'), call.header('tracestate'))
   const write = (callback: Json | null): NewTask => ({
     id: newId(context.clock, 'task'),
     clientId,
@@ -97,12 +98,12 @@ function plan(
   const { callback } = body
   if (checked === undefined && !callback) return write(callback === null ? null : '{}')
   return Promise.resolve(checked).then(async () =>
-    write(callback ? await planCallback(context, clientId, callback, root) : callback === null ? null : '{}'),
+    write(callback ? await toStoredCallback(context, clientId, callback, root) : callback === null ? null : '{}'),
   )
 }
 
 /** @throws RingbackError `task_type_not_found` */
-export function typeNamed(context: AppContext, name: string, root: Root): TaskType {
+export function requireTaskType(context: AppContext, name: string, root: PointerRoot): TaskType {
   const type = name.startsWith('system.') ? undefined : context.registry.get(name)
   if (type) return type
   throw new RingbackError('task_type_not_found', `There is no task type "${name}"; GET /v1/task-types lists those there are.`, {
@@ -110,7 +111,7 @@ export function typeNamed(context: AppContext, name: string, root: Root): TaskTy
   })
 }
 
-export function checkInput(type: TaskType, input: unknown, root: Root): Promise<void> | undefined {
+export function validateInput(type: TaskType, input: unknown, root: PointerRoot): Promise<void> | undefined {
   try {
     const parsed = type.parseInput(input)
     if (parsed instanceof Promise) return parsed.then(noValue, (error) => rooted(error, root))
@@ -123,7 +124,7 @@ export function checkInput(type: TaskType, input: unknown, root: Root): Promise<
 const noValue = (): void => {}
 
 /** The schema points from `#/input`; a batch's item stands deeper. */
-function rooted(error: unknown, root: Root): never {
+function rooted(error: unknown, root: PointerRoot): never {
   if (!(error instanceof RingbackError) || root === '#') throw error
   throw new RingbackError(error.code, error.message, {
     errors: error.errors.map((fault) => ({ ...fault, pointer: root + fault.pointer.slice(1) })),
@@ -131,7 +132,7 @@ function rooted(error: unknown, root: Root): never {
 }
 
 /** @throws RingbackError `validation_failed` for times that have passed or contradict each other. */
-function planTimes(body: CreateTask, now: Millis, root: Root): Pick<NewTask, 'dueAt' | 'startBy' | 'deadlineAt'> {
+function planTimes(body: CreateTask, now: Millis, root: PointerRoot): Pick<NewTask, 'dueAt' | 'startBy' | 'deadlineAt'> {
   const { runAt = null, delaySeconds = null, startBy = null, deadlineAt = null } = body
   if (runAt === null && delaySeconds === null && startBy === null && deadlineAt === null) return AT_ONCE
   const faults: Fault[] = []
@@ -144,7 +145,7 @@ function planTimes(body: CreateTask, now: Millis, root: Root): Pick<NewTask, 'du
   else if (startBy !== null && startBy < start) fault('startBy', 'is before the task may start')
   if (deadlineAt !== null && deadlineAt <= now) fault('deadlineAt', 'has passed')
   else if (deadlineAt !== null && deadlineAt <= start) fault('deadlineAt', 'is not after the task may start')
-  if (faults.length > 0) throw invalid(faults)
+  if (faults.length > 0) throw validationFailed(faults)
   return { dueAt, startBy, deadlineAt }
 }
 
@@ -153,16 +154,16 @@ const AT_ONCE = { dueAt: null, startBy: null, deadlineAt: null }
 export type CallbackBody = NonNullable<CreateTask['callback']>
 
 /** The callback as it is kept: a URL of its own is tied to the endpoint it is under. */
-export async function planCallback(context: AppContext, clientId: string, body: CallbackBody, root: Root): Promise<Json> {
+export async function toStoredCallback(context: AppContext, clientId: string, body: CallbackBody, root: PointerRoot): Promise<Json> {
   const { events, retrySchedule } = body
   const endpointId = await planTarget(context, clientId, body, `${root}/callback`)
   return JSON.stringify({ endpointId, url: body.url, events, retrySchedule })
 }
 
-async function planTarget(context: AppContext, clientId: string, body: CallbackBody, root: Root): Promise<string | undefined> {
-  const nobodys = (): RingbackError => invalid([{ pointer: `${root}/endpointId`, detail: 'names none of your endpoints' }])
+async function planTarget(context: AppContext, clientId: string, body: CallbackBody, root: PointerRoot): Promise<string | undefined> {
+  const nobodys = (): RingbackError => validationFailed([{ pointer: `${root}/endpointId`, detail: 'names none of your endpoints' }])
   if (body.endpointId !== undefined && body.url === undefined) {
-    if (body.endpointId.includes('\0') || !(await context.ownership.owns(clientId, body.endpointId))) throw nobodys()
+    if (body.endpointId.includes('\0') || !(await context.endpointOwners.owns(clientId, body.endpointId))) throw nobodys()
     return body.endpointId
   }
   let named: Endpoint | null = null
@@ -186,7 +187,7 @@ async function planTarget(context: AppContext, clientId: string, body: CallbackB
 
 function judge(context: AppContext, text: string, pointer: string): URL {
   try {
-    return context.judgeCallbackUrl(text)
+    return context.validateCallbackUrl(text)
   } catch (error) {
     if (!(error instanceof RingbackError) || error.errors.length > 0) throw error
     throw new RingbackError(error.code, error.message, { errors: [{ pointer, detail: 'cannot be called' }] })

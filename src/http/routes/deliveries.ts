@@ -8,19 +8,19 @@ import { parseStored } from '../../core/stored-json.ts'
 import type { DeliveryQuery, LaneState } from '../../store/interfaces.ts'
 import {
   type AppContext,
-  boundTo,
-  defined,
-  expired,
+  clientFilter,
+  cursorScope,
   idParam,
   jsonReply,
-  listOwner,
   notFound,
+  omitUndefined,
   pageReply,
   startPosition,
+  taskExpired,
   toTimestamp,
   toTimestampOrNull,
 } from '../context.ts'
-import { type ApiReply, invalid } from '../request/problem.ts'
+import { type ApiReply, validationFailed } from '../request/problem.ts'
 import { type ApiCall, type Route, route } from '../request/route.ts'
 import * as shapes from '../shapes/deliveries.ts'
 import { replayRoute } from './replay.ts'
@@ -44,8 +44,8 @@ export function deliveryRoutes(context: AppContext): Route[] {
         description: 'Filters narrow together. `waitingFor` says why an open delivery has not been sent.',
         scope: 'deliveries:read',
         query: shapes.deliveryListQuery,
-        answers: { 200: { description: 'A page of deliveries.', schema: shapes.deliveryList, headers: ['Link'] } },
-        refusals: ['invalid_cursor'],
+        responses: { 200: { description: 'A page of deliveries.', schema: shapes.deliveryList, headers: ['Link'] } },
+        errorCodes: ['invalid_cursor'],
       },
       { handle: (call, { query }) => listDeliveries(context, call, query) },
     ),
@@ -58,7 +58,7 @@ export function deliveryRoutes(context: AppContext): Route[] {
         summary: 'Read a delivery with its attempts',
         description: 'What was tried, when, and what came back. The body that was sent is the event’s: the feed has it.',
         scope: 'deliveries:read',
-        answers: { 200: { description: 'The delivery.', schema: shapes.delivery } },
+        responses: { 200: { description: 'The delivery.', schema: shapes.delivery } },
       },
       { find, handle: (call, { found }) => deliveryReply(context, call, found, 200) },
     ),
@@ -71,8 +71,8 @@ export function deliveryRoutes(context: AppContext): Route[] {
         summary: 'Send again: an open delivery now, an ended one as a new delivery of the same event and bytes',
         description: 'The `webhook-id` stays the same, so that a receiver that took it already can tell.',
         scope: 'deliveries:write',
-        answers: { 202: { description: 'The delivery that will be sent.', schema: shapes.delivery, headers: ['Location'] } },
-        refusals: ['task_expired'],
+        responses: { 202: { description: 'The delivery that will be sent.', schema: shapes.delivery, headers: ['Location'] } },
+        errorCodes: ['task_expired'],
       },
       {
         find,
@@ -84,7 +84,7 @@ export function deliveryRoutes(context: AppContext): Route[] {
             by: call.author,
           })
           if (!delivery && found.eventType === 'endpoint.verification') throw over()
-          if (!delivery) throw (await context.store.endpoints.find(found.endpointId, call.caller.clientId)) ? expired() : homeless()
+          if (!delivery) throw (await context.store.endpoints.find(found.endpointId, call.caller.clientId)) ? taskExpired() : homeless()
           return deliveryReply(context, call, delivery, 202)
         },
       },
@@ -93,36 +93,36 @@ export function deliveryRoutes(context: AppContext): Route[] {
 }
 
 const over = (): RingbackError =>
-  invalid([{ pointer: '#/id', detail: 'names a verification that has ended; begin another with POST /v1/endpoints/{id}/verify' }])
+  validationFailed([{ pointer: '#/id', detail: 'names a verification that has ended; begin another with POST /v1/endpoints/{id}/verify' }])
 const homeless = (): RingbackError =>
   new RingbackError('not_found', 'The endpoint was deleted, so this cannot be sent again; the feed at /v1/events has the event.')
 
 async function listDeliveries(context: AppContext, call: ApiCall, query: shapes.DeliveryListQuery): Promise<ApiReply> {
   const { limit, cursor, clientId, status, ...rest } = query
-  const owner = listOwner(call.caller, clientId)
-  const same = defined(rest)
-  const bound = boundTo(call, 'deliveries', { owner, status, ...same })
+  const owner = clientFilter(call.caller, clientId)
+  const same = omitUndefined(rest)
+  const bound = cursorScope(call, 'deliveries', { owner, status, ...same })
   const asked: DeliveryQuery = {
     ...same,
     clientId: owner,
     limit,
     after: await startPosition(context, bound, cursor),
-    ...(status && { states: status.map(shapes.stateOfStatus) }),
+    ...(status && { states: status.map(shapes.toDeliveryState) }),
   }
   const page = await context.store.deliveries.list(asked)
-  const shown = await showDeliveries(context, call, page.items)
+  const shown = await toDeliveryDocuments(context, call, page.items)
   const show = (_: Delivery, index: number): string => JSON.stringify(shown[index])
   return pageReply(context, call, bound, page, show, ({ createdAt, id }) => ({ at: createdAt, id }))
 }
 
 /** One delivery as an answer; `Location` with a 202. */
 export async function deliveryReply(context: AppContext, call: ApiCall, delivery: Delivery, status: number): Promise<ApiReply> {
-  const [shown] = await showDeliveries(context, call, [delivery])
+  const [shown] = await toDeliveryDocuments(context, call, [delivery])
   const location = status === 202 ? { Location: `${context.publicUrl()}/v1/deliveries/${delivery.id}` } : undefined
   return jsonReply(status, shown, { 'Cache-Control': 'private, no-cache', ...location })
 }
 
-async function showDeliveries(context: AppContext, call: ApiCall, deliveries: readonly Delivery[]): Promise<object[]> {
+async function toDeliveryDocuments(context: AppContext, call: ApiCall, deliveries: readonly Delivery[]): Promise<object[]> {
   if (deliveries.length === 0) return []
   const [attempts, lanes, endpoints] = await Promise.all([
     context.store.deliveries.listAttempts(deliveries.map(({ id }) => id)),
@@ -133,12 +133,12 @@ async function showDeliveries(context: AppContext, call: ApiCall, deliveries: re
   const now = context.clock.now()
   return deliveries.map((delivery) => {
     const endpoint = endpoints.find(({ id }) => id === delivery.endpointId) ?? null
-    const waits = whatItWaitsFor(delivery, endpoint, lanes.find(({ id }) => id === delivery.laneId) ?? null, now)
-    return shownDelivery(delivery, endpoint, byDelivery.get(delivery.id) ?? [], waits, call.caller.operator)
+    const waits = deliveryWaitOf(delivery, endpoint, lanes.find(({ id }) => id === delivery.laneId) ?? null, now)
+    return toDeliveryDocument(delivery, endpoint, byDelivery.get(delivery.id) ?? [], waits, call.caller.operator)
   })
 }
 
-function shownDelivery(
+function toDeliveryDocument(
   delivery: Delivery,
   endpoint: Endpoint | null,
   attempts: readonly Attempt[],
@@ -152,7 +152,7 @@ function shownDelivery(
     taskId: delivery.taskId,
     endpointId: delivery.endpointId,
     url: delivery.url ?? endpoint?.url ?? null,
-    status: shapes.deliveryStatusOf(delivery.state),
+    status: shapes.toDeliveryStatus(delivery.state),
     tries: delivery.tries,
     maxTries: delivery.maxTries,
     nextAttemptAt: toTimestampOrNull(waits.until),
@@ -164,7 +164,7 @@ function shownDelivery(
     attempts: attempts
       .filter((attempt) => isPast(attempt, delivery))
       .sort((a, b) => a.fence - b.fence)
-      .map((attempt, index) => shownAttempt(attempt, index + 1, operator)),
+      .map((attempt, index) => toAttemptDocument(attempt, index + 1, operator)),
   }
 }
 
@@ -178,7 +178,7 @@ interface DeliveryWait {
   readonly until: Millis | null
 }
 
-function whatItWaitsFor(delivery: Delivery, endpoint: Endpoint | null, lane: LaneState | null, now: Millis): DeliveryWait {
+function deliveryWaitOf(delivery: Delivery, endpoint: Endpoint | null, lane: LaneState | null, now: Millis): DeliveryWait {
   if (delivery.state !== 'pending') return { for: null, until: null }
   // Nothing holds a verification but the pace of its lane.
   const status = endpoint === null || delivery.eventType === 'endpoint.verification' ? 'active' : endpointStatus(endpoint)
@@ -198,7 +198,7 @@ function whatItWaitsFor(delivery: Delivery, endpoint: Endpoint | null, lane: Lan
 /** What a receiver may tell about itself; more is for the operator. */
 const SHOWN_HEADERS: ReadonlySet<string> = new Set(['retry-after', 'content-type', 'date'])
 
-function shownAttempt(attempt: Attempt, number: number, operator: boolean) {
+function toAttemptDocument(attempt: Attempt, number: number, operator: boolean) {
   const headers = parseStored<Record<string, string>>(attempt.responseHeaders, {})
   const shown = operator ? headers : Object.fromEntries(Object.entries(headers).filter(([name]) => SHOWN_HEADERS.has(name.toLowerCase())))
   const { dnsMs, connectMs, tlsMs, firstByteMs } = parseStored<Timings>(attempt.timings, {

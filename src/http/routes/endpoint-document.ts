@@ -6,7 +6,7 @@ import { defaultEvents, type Endpoint, endpointStatus } from '../../core/model.t
 import { isJson, parseStored } from '../../core/stored-json.ts'
 import type { EndpointPatch } from '../../store/interfaces.ts'
 import { type AppContext, idParam, jsonReply, notFound, toTimestamp, toTimestampOrNull } from '../context.ts'
-import { checkIfMatch, matches } from '../request/headers.ts'
+import { checkIfMatch, ifMatchAllows } from '../request/headers.ts'
 import type { ApiReply } from '../request/problem.ts'
 import type { ApiCall } from '../request/route.ts'
 
@@ -45,11 +45,11 @@ export function toEndpointDocument(context: AppContext, endpoint: Endpoint, secr
   }
 }
 
-export const tagOf = (endpoint: Endpoint): string => `"${endpoint.revision}"`
+export const endpointEtag = (endpoint: Endpoint): string => `"${endpoint.revision}"`
 
 export function endpointReply(context: AppContext, endpoint: Endpoint, status = 200, secret: string | null = null): ApiReply {
   const cached: Record<string, string> = secret === null ? { 'Cache-Control': 'private, no-cache' } : {}
-  return jsonReply(status, toEndpointDocument(context, endpoint, secret), { ...cached, ETag: tagOf(endpoint) })
+  return jsonReply(status, toEndpointDocument(context, endpoint, secret), { ...cached, ETag: endpointEtag(endpoint) })
 }
 
 export async function findEndpoint(context: AppContext, call: ApiCall): Promise<Endpoint> {
@@ -59,19 +59,19 @@ export async function findEndpoint(context: AppContext, call: ApiCall): Promise<
 }
 
 /** The endpoint, if it is still what the caller saw. */
-export async function findUnchanged(context: AppContext, call: ApiCall): Promise<Endpoint> {
+export async function findEndpointIfMatch(context: AppContext, call: ApiCall): Promise<Endpoint> {
   const endpoint = await findEndpoint(context, call)
-  if (!matches(call.header('if-match'), String(endpoint.revision))) throw changedMeanwhile(endpoint)
+  if (!ifMatchAllows(call.header('if-match'), String(endpoint.revision))) throw changedMeanwhile(endpoint)
   return endpoint
 }
 
 const changedMeanwhile = (endpoint: Pick<Endpoint, 'revision'>): RingbackError =>
   new RingbackError('precondition_failed', `The endpoint has changed: its revision is ${endpoint.revision} now. Read it again.`)
 
-export const checkPrecondition = (call: ApiCall): void => checkIfMatch(call.header('if-match'))
+export const checkIfMatchHeader = (call: ApiCall): void => checkIfMatch(call.header('if-match'))
 
 /** Names the endpoint that has the URL. */
-export async function duplicate(context: AppContext, clientId: string, url: string): Promise<RingbackError> {
+export async function endpointExists(context: AppContext, clientId: string, url: string): Promise<RingbackError> {
   const wanted = canonicalUrl(url)
   const other = (await listAllEndpoints(context, clientId)).find((endpoint) => canonicalUrl(endpoint.url) === wanted)
   // Deleted in this very moment, it has no id to be named by.
@@ -100,7 +100,7 @@ const MAX_RETRIES = 5
  * Reads, plans, writes; again when another change came between, unless the caller named the revision it saw.
  * @throws RingbackError `precondition_failed`, `endpoint_exists`, `not_found`
  */
-export async function change(
+export async function updateEndpoint(
   context: AppContext,
   call: ApiCall,
   found: Endpoint,
@@ -119,8 +119,8 @@ export async function change(
     })
     if (changed.kind === 'changed') return changed.value
     if (changed.kind === 'missing') throw notFound('endpoint')
-    if (changed.kind === 'duplicate') throw await duplicate(context, endpoint.clientId, patch.url!)
-    endpoint = await findUnchanged(context, call)
+    if (changed.kind === 'duplicate') throw await endpointExists(context, endpoint.clientId, patch.url!)
+    endpoint = await findEndpointIfMatch(context, call)
     if (again === MAX_RETRIES) throw changedMeanwhile(endpoint)
   }
 }

@@ -7,7 +7,7 @@ import type { AppContext } from '../context.ts'
 import type { ApiReply } from '../request/problem.ts'
 import { type ApiCall, type Route, route } from '../request/route.ts'
 import * as shapes from '../shapes/endpoints.ts'
-import { change, checkPrecondition, endpointReply, findUnchanged } from './endpoint-document.ts'
+import { checkIfMatchHeader, endpointReply, findEndpointIfMatch, updateEndpoint } from './endpoint-document.ts'
 
 export function verificationRoute(context: AppContext): Route {
   return route(
@@ -23,15 +23,15 @@ export function verificationRoute(context: AppContext): Route {
       requestHeaders: ['If-Match'],
       body: shapes.verifyEndpoint,
       bodyOptional: true,
-      answers: {
+      responses: {
         200: { description: 'The endpoint, verified.', schema: shapes.endpoint, headers: ['ETag'] },
         202: { description: 'The endpoint, which is being asked.', schema: shapes.endpoint, headers: ['ETag'] },
       },
-      refusals: ['challenge_mismatch', 'precondition_failed'],
+      errorCodes: ['challenge_mismatch', 'precondition_failed'],
     },
     {
-      syntax: checkPrecondition,
-      find: (call) => findUnchanged(context, call),
+      checkHeaders: checkIfMatchHeader,
+      find: (call) => findEndpointIfMatch(context, call),
       handle: (call, { body, found }) => verify(context, call, found, body?.challenge ?? null),
     },
   )
@@ -41,7 +41,7 @@ async function verify(context: AppContext, call: ApiCall, found: Endpoint, shown
   if (found.verifiedAt !== null) return endpointReply(context, found)
   if (shown !== null) await checkChallenge(context, found, shown)
   const verified = shown !== null || call.caller.operator
-  const endpoint = await change(context, call, found, (now) => {
+  const endpoint = await updateEndpoint(context, call, found, (now) => {
     if (now.verifiedAt !== null) return {}
     // Asked anew meanwhile, perhaps at another URL.
     if (shown !== null && now.verificationDeliveryId !== found.verificationDeliveryId) throw mismatch('has been replaced by a newer one')

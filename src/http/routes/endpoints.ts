@@ -5,23 +5,33 @@ import { RingbackError } from '../../core/errors.ts'
 import { newId } from '../../core/id.ts'
 import { type Delivery, defaultEvents, type Endpoint, type Json, type Millis } from '../../core/model.ts'
 import type { EndpointInsert, EndpointPatch } from '../../store/interfaces.ts'
-import { type AppContext, boundTo, clientOf, empty, listOwner, notFound, pageReply, startPosition, tooMany } from '../context.ts'
-import { noneMatch } from '../request/headers.ts'
-import { type ApiReply, invalid } from '../request/problem.ts'
+import {
+  type AppContext,
+  clientFilter,
+  cursorScope,
+  emptyReply,
+  notFound,
+  pageReply,
+  quotaExceeded,
+  requireClientId,
+  startPosition,
+} from '../context.ts'
+import { ifNoneMatchHits } from '../request/headers.ts'
+import { type ApiReply, validationFailed } from '../request/problem.ts'
 import { type ApiCall, type Route, route } from '../request/route.ts'
 import * as deliveryShapes from '../shapes/deliveries.ts'
 import * as shapes from '../shapes/endpoints.ts'
 import * as fields from '../shapes/fields.ts'
 import { deliveryReply } from './deliveries.ts'
 import {
-  change,
-  checkPrecondition,
-  duplicate,
+  checkIfMatchHeader,
+  endpointEtag,
+  endpointExists,
   endpointReply,
   findEndpoint,
-  findUnchanged,
-  tagOf,
+  findEndpointIfMatch,
   toEndpointDocument,
+  updateEndpoint,
 } from './endpoint-document.ts'
 import { verificationRoute } from './endpoint-verification.ts'
 
@@ -32,13 +42,17 @@ export function endpointRoutes(context: AppContext): Route[] {
   return [...keeping(context), ...switching(context), verificationRoute(context)]
 }
 
-const placeOf = (id: string, column: 'secret' | 'previous_secret' | 'headers'): SecretLocation => ({ table: 'endpoints', id, column })
+const secretLocation = (id: string, column: 'secret' | 'previous_secret' | 'headers'): SecretLocation => ({
+  table: 'endpoints',
+  id,
+  column,
+})
 
 /** @throws RingbackError with a pointer to `#/url` */
 function checkUrl(context: AppContext, url: string): void {
   if (!/^[\x21-\x7e]*$/.test(url)) throw badUrl('holds characters that a URL must encode')
   try {
-    context.judgeCallbackUrl(url)
+    context.validateCallbackUrl(url)
   } catch (error) {
     if (!(error instanceof RingbackError) || error.errors.length > 0) throw error
     throw new RingbackError(error.code, error.message, { errors: [{ pointer: '#/url', detail: 'cannot be called' }] })
@@ -56,38 +70,38 @@ async function create(context: AppContext, call: ApiCall, body: shapes.CreateEnd
   const secret = context.generateSecret()
   const method = body.verification ?? context.verificationDefault
   const headers = body.headers ?? {}
-  const most = context.mostOfClient.endpoints
+  const most = context.maxPerClient.endpoints
   const wanted: EndpointInsert = {
     id,
-    clientId: clientOf(call),
+    clientId: requireClientId(call),
     url: body.url,
     description: body.description ?? '',
     events: unique(body.events ?? defaultEvents),
     taskTypes: unique(body.taskTypes ?? EVERY_TYPE),
-    ...sealHeaders(context, id, headers),
+    ...encryptHeaders(context, id, headers),
     format: body.format ?? 'standard',
     payload: body.payload ?? 'full',
     maxPerMinute: body.maxPerMinute ?? null,
     maxInFlight: body.maxInFlight ?? DEFAULT_IN_FLIGHT,
     retrySchedule: body.retrySchedule ? JSON.stringify(body.retrySchedule) : null,
-    secret: context.encryptor.encrypt(secret, placeOf(id, 'secret')),
+    secret: context.encryptor.encrypt(secret, secretLocation(id, 'secret')),
     secretHint: context.secretHint(secret),
     verification: method,
     verified: method === 'none',
   }
   const added = await context.store.endpoints.add({ endpoint: wanted, max: most, by: call.author })
-  if (added.kind === 'full') throw tooMany(most, 'endpoints')
-  if (added.kind === 'duplicate') throw await duplicate(context, clientOf(call), body.url)
+  if (added.kind === 'full') throw quotaExceeded(most, 'endpoints')
+  if (added.kind === 'duplicate') throw await endpointExists(context, requireClientId(call), body.url)
   const reply = endpointReply(context, added.value, 201, secret)
   reply.headers.Location = `${context.publicUrl()}/v1/endpoints/${id}`
   return reply
 }
 
 /** Values are sealed, names are shown. */
-function sealHeaders(context: AppContext, id: string, headers: Record<string, string>): { headers: string | null; headerNames: Json } {
+function encryptHeaders(context: AppContext, id: string, headers: Record<string, string>): { headers: string | null; headerNames: Json } {
   const names = Object.keys(headers)
   return {
-    headers: names.length === 0 ? null : context.encryptor.encrypt(JSON.stringify(headers), placeOf(id, 'headers')),
+    headers: names.length === 0 ? null : context.encryptor.encrypt(JSON.stringify(headers), secretLocation(id, 'headers')),
     headerNames: JSON.stringify(names),
   }
 }
@@ -95,14 +109,15 @@ function sealHeaders(context: AppContext, id: string, headers: Record<string, st
 /** RFC 7396: null takes a header away; names differ by more than case. */
 function mergeHeaders(context: AppContext, endpoint: Endpoint, patch: Record<string, string | null> | null): Record<string, string> {
   if (patch === null) return {}
-  const known = endpoint.headers === null ? {} : JSON.parse(context.encryptor.decrypt(endpoint.headers, placeOf(endpoint.id, 'headers')))
+  const known =
+    endpoint.headers === null ? {} : JSON.parse(context.encryptor.decrypt(endpoint.headers, secretLocation(endpoint.id, 'headers')))
   const merged = new Map<string, [string, string]>(
     Object.entries(known as Record<string, string>).map(([name, value]) => [name.toLowerCase(), [name, value]]),
   )
   for (const [name, value] of Object.entries(patch))
     if (value === null) merged.delete(name.toLowerCase())
     else merged.set(name.toLowerCase(), [name, value])
-  if (merged.size > 20) throw invalid([{ pointer: '#/headers', detail: 'must leave at most 20 headers' }])
+  if (merged.size > 20) throw validationFailed([{ pointer: '#/headers', detail: 'must leave at most 20 headers' }])
   return Object.fromEntries(merged.values())
 }
 
@@ -120,7 +135,7 @@ function planPatch(context: AppContext, endpoint: Endpoint, body: shapes.PatchEn
     ...(body.maxPerMinute !== undefined && { maxPerMinute: body.maxPerMinute }),
     ...(body.maxInFlight !== undefined && { maxInFlight: body.maxInFlight ?? DEFAULT_IN_FLIGHT }),
     ...(body.retrySchedule !== undefined && { retrySchedule: body.retrySchedule === null ? null : JSON.stringify(body.retrySchedule) }),
-    ...(body.headers !== undefined && sealHeaders(context, endpoint.id, mergeHeaders(context, endpoint, body.headers))),
+    ...(body.headers !== undefined && encryptHeaders(context, endpoint.id, mergeHeaders(context, endpoint, body.headers))),
   }
 }
 
@@ -140,8 +155,8 @@ function keeping(context: AppContext): Route[] {
         scope: 'endpoints:write',
         clientOnly: true,
         body: shapes.createEndpoint,
-        answers: { 201: { ...one, headers: ['Location', 'ETag'] } },
-        refusals: urlRefusals,
+        responses: { 201: { ...one, headers: ['Location', 'ETag'] } },
+        errorCodes: urlRefusals,
       },
       { handle: (call, { body }) => create(context, call, body) },
     ),
@@ -154,14 +169,14 @@ function keeping(context: AppContext): Route[] {
         summary: 'List endpoints',
         description: 'Oldest first, without secrets. The operator sees those of every client.',
         scope: 'endpoints:read',
-        query: fields.ownedPageQuery,
-        answers: { 200: { description: 'A page of endpoints.', schema: shapes.endpointList, headers: ['Link'] } },
-        refusals: ['invalid_cursor'],
+        query: fields.clientPageQuery,
+        responses: { 200: { description: 'A page of endpoints.', schema: shapes.endpointList, headers: ['Link'] } },
+        errorCodes: ['invalid_cursor'],
       },
       {
         async handle(call, { query }) {
-          const owner = listOwner(call.caller, query.clientId)
-          const bound = boundTo(call, 'endpoints', { owner })
+          const owner = clientFilter(call.caller, query.clientId)
+          const bound = cursorScope(call, 'endpoints', { owner })
           const page = await context.store.endpoints.list(owner, query.limit, await startPosition(context, bound, query.cursor))
           const show = (endpoint: Endpoint): string => JSON.stringify(toEndpointDocument(context, endpoint, null))
           return pageReply(context, call, bound, page, show, ({ createdAt, id }) => ({ at: createdAt, id }))
@@ -178,13 +193,13 @@ function keeping(context: AppContext): Route[] {
         description: 'Settings and health. `revision`, and the ETag, count settings and status, not health.',
         scope: 'endpoints:read',
         requestHeaders: ['If-None-Match'],
-        answers: { 200: one, 304: { description: 'The revision named by If-None-Match is the present one.', headers: ['ETag'] } },
+        responses: { 200: one, 304: { description: 'The revision named by If-None-Match is the present one.', headers: ['ETag'] } },
       },
       {
         find: (call) => findEndpoint(context, call),
         handle(call, { found }) {
-          if (noneMatch(call.header('if-none-match'), String(found.revision)))
-            return { status: 304, headers: { ETag: tagOf(found), 'Cache-Control': 'private, no-cache' }, body: null }
+          if (ifNoneMatchHits(call.header('if-none-match'), String(found.revision)))
+            return { status: 304, headers: { ETag: endpointEtag(found), 'Cache-Control': 'private, no-cache' }, body: null }
           return endpointReply(context, found)
         },
       },
@@ -199,17 +214,17 @@ function keeping(context: AppContext): Route[] {
         description: 'A new `url` is verified anew; deliveries are held meanwhile, not dropped.',
         scope: 'endpoints:write',
         body: shapes.patchEndpoint,
-        takes: ['application/merge-patch+json', 'application/json'],
+        acceptedTypes: ['application/merge-patch+json', 'application/json'],
         requestHeaders: ['If-Match'],
-        answers: { 200: one },
-        refusals: [...urlRefusals, 'precondition_failed'],
+        responses: { 200: one },
+        errorCodes: [...urlRefusals, 'precondition_failed'],
       },
       {
-        syntax: checkPrecondition,
-        find: (call) => findUnchanged(context, call),
+        checkHeaders: checkIfMatchHeader,
+        find: (call) => findEndpointIfMatch(context, call),
         async handle(call, { body, found }) {
           if (body.url !== undefined) checkUrl(context, body.url)
-          return endpointReply(context, await change(context, call, found, (endpoint) => planPatch(context, endpoint, body)))
+          return endpointReply(context, await updateEndpoint(context, call, found, (endpoint) => planPatch(context, endpoint, body)))
         },
       },
     ),
@@ -223,17 +238,17 @@ function keeping(context: AppContext): Route[] {
         description: 'What was not delivered to it never will be. The events stay in the feed.',
         scope: 'endpoints:write',
         requestHeaders: ['If-Match'],
-        answers: { 204: { description: 'Deleted.' } },
-        refusals: ['precondition_failed'],
+        responses: { 204: { description: 'Deleted.' } },
+        errorCodes: ['precondition_failed'],
       },
       {
-        syntax: checkPrecondition,
-        find: (call) => findUnchanged(context, call),
+        checkHeaders: checkIfMatchHeader,
+        find: (call) => findEndpointIfMatch(context, call),
         async handle(call, { found }) {
           if (!(await context.store.endpoints.remove({ id: found.id, clientId: call.caller.clientId, by: call.author })))
             throw notFound('endpoint')
-          context.ownership.forget(found.id)
-          return empty()
+          context.endpointOwners.invalidate(found.id)
+          return emptyReply()
         },
       },
     ),
@@ -243,7 +258,7 @@ function keeping(context: AppContext): Route[] {
 function switching(context: AppContext): Route[] {
   const common = { tag: 'Endpoints', method: 'post', scope: 'endpoints:write' } as const
   const answers = { 200: { description: 'The endpoint.', schema: shapes.endpoint, headers: ['ETag'] } }
-  const stages = { syntax: checkPrecondition, find: (call: ApiCall) => findUnchanged(context, call) }
+  const stages = { syntax: checkIfMatchHeader, find: (call: ApiCall) => findEndpointIfMatch(context, call) }
   const refusals = ['precondition_failed'] as const
   const ifMatch = ['If-Match']
   return [
@@ -255,13 +270,13 @@ function switching(context: AppContext): Route[] {
         summary: 'Pause an endpoint: what occurs meanwhile is held',
         description: 'Held for as long as the installation says (14 days unless it says otherwise). Pausing a paused one changes nothing.',
         requestHeaders: ifMatch,
-        answers,
-        refusals,
+        responses: answers,
+        errorCodes: refusals,
       },
       {
         ...stages,
         handle: async (call, { found }) =>
-          endpointReply(context, await change(context, call, found, ({ pausedAt }) => (pausedAt === null ? { paused: true } : {}))),
+          endpointReply(context, await updateEndpoint(context, call, found, ({ pausedAt }) => (pausedAt === null ? { paused: true } : {}))),
       },
     ),
     route(
@@ -272,10 +287,10 @@ function switching(context: AppContext): Route[] {
         summary: 'Resume an endpoint: what was held is sent',
         description: 'A disabled endpoint is enabled, and verified anew where this installation verifies.',
         requestHeaders: ifMatch,
-        answers,
-        refusals,
+        responses: answers,
+        errorCodes: refusals,
       },
-      { ...stages, handle: async (call, { found }) => endpointReply(context, await change(context, call, found, planResume)) },
+      { ...stages, handle: async (call, { found }) => endpointReply(context, await updateEndpoint(context, call, found, planResume)) },
     ),
     route(
       {
@@ -288,15 +303,15 @@ function switching(context: AppContext): Route[] {
         requestHeaders: ifMatch,
         body: shapes.rotateSecret,
         bodyOptional: true,
-        answers,
-        refusals,
+        responses: answers,
+        errorCodes: refusals,
       },
       {
         ...stages,
         async handle(call, { body, found }) {
           const secret = context.generateSecret()
           const overlapMs = (body?.overlapSeconds ?? 86_400) * 1000
-          const changed = await change(context, call, found, (endpoint) => planRotation(context, endpoint, secret, overlapMs))
+          const changed = await updateEndpoint(context, call, found, (endpoint) => planRotation(context, endpoint, secret, overlapMs))
           return endpointReply(context, changed, 200, secret)
         },
       },
@@ -309,11 +324,11 @@ function switching(context: AppContext): Route[] {
         summary: 'Send an endpoint.ping, one attempt',
         description: 'With `wait` it answers the delivery once it was attempted: status, outcome, timings.',
         query: fields.waitQuery,
-        answers: {
+        responses: {
           200: { description: 'The delivery, attempted.', schema: deliveryShapes.delivery },
           202: { description: 'The delivery, not attempted yet.', schema: deliveryShapes.delivery, headers: ['Location'] },
         },
-        refusals: ['endpoint_not_verified'],
+        errorCodes: ['endpoint_not_verified'],
       },
       { find: (call) => findEndpoint(context, call), handle: (call, { query, found }) => ping(context, call, found, query.wait ?? 0) },
     ),
@@ -332,11 +347,11 @@ function planResume(endpoint: Endpoint): EndpointPatch {
 /** The old secret moves to its own column, so it is sealed anew for that place. */
 function planRotation(context: AppContext, endpoint: Endpoint, secret: string, overlapMs: Millis): EndpointPatch {
   const { id } = endpoint
-  const old = context.encryptor.decrypt(endpoint.secret, placeOf(id, 'secret'))
+  const old = context.encryptor.decrypt(endpoint.secret, secretLocation(id, 'secret'))
   return {
-    secret: context.encryptor.encrypt(secret, placeOf(id, 'secret')),
+    secret: context.encryptor.encrypt(secret, secretLocation(id, 'secret')),
     secretHint: context.secretHint(secret),
-    previousSecret: overlapMs === 0 ? null : context.encryptor.encrypt(old, placeOf(id, 'previous_secret')),
+    previousSecret: overlapMs === 0 ? null : context.encryptor.encrypt(old, secretLocation(id, 'previous_secret')),
     previousSecretUntil: overlapMs === 0 ? null : context.clock.wall() + overlapMs,
   }
 }
@@ -353,9 +368,9 @@ async function ping(context: AppContext, call: ApiCall, endpoint: Endpoint, wait
     const delivery = await context.store.deliveries.find(deliveryId, clientId)
     return delivery && delivery.finishedAt !== null ? delivery : null
   }
-  const waits = waitSeconds > 0 && context.waiters.refusal(call.caller) === null
+  const waits = waitSeconds > 0 && context.waitLimiter.limitError(call.caller) === null
   const ended = waits
-    ? await context.waiters.hold(call.caller, () => context.waits.until(look, waitSeconds * 1000, call.request.signal))
+    ? await context.waitLimiter.runWithSlot(call.caller, () => context.watchers.pollUntil(look, waitSeconds * 1000, call.request.signal))
     : null
   return deliveryReply(context, call, ended ?? sent, ended === null ? 202 : 200)
 }

@@ -3,18 +3,18 @@ import { RingbackError } from '../../core/errors.ts'
 import type { Event, EventType, Task } from '../../core/model.ts'
 import { isJson } from '../../core/stored-json.ts'
 import { envelopeJson } from '../../core/wire.ts'
-import { type AppContext, boundTo, idParam, listOwner, listReply, present, recheckScope } from '../context.ts'
-import { createStreams } from '../live/stream.ts'
+import { type AppContext, clientFilter, cursorScope, idParam, listReply, recheckScope, unwrapFound } from '../context.ts'
+import { createTaskStream } from '../live/stream.ts'
 import { prefersEventStream } from '../request/headers.ts'
-import { type ApiReply, invalid } from '../request/problem.ts'
+import { type ApiReply, validationFailed } from '../request/problem.ts'
 import { type ApiCall, type Route, route } from '../request/route.ts'
 import * as shapes from '../shapes/events.ts'
 
 export function eventRoutes(context: AppContext): Route[] {
   const common = { tag: 'Events', method: 'get', scope: 'tasks:read' } as const
   const find = async (call: ApiCall): Promise<Task> =>
-    present(await context.store.tasks.find(idParam(call, 'task'), call.caller.clientId), 'task')
-  const stream = createStreams(context)
+    unwrapFound(await context.store.tasks.find(idParam(call, 'task'), call.caller.clientId), 'task')
+  const stream = createTaskStream(context)
   const answers = { 200: { description: 'Events in commit order.', schema: shapes.eventList, headers: ['Link'] } }
   return [
     route(
@@ -26,8 +26,8 @@ export function eventRoutes(context: AppContext): Route[] {
         description:
           'Every terminal and endpoint event, others where something subscribes. `nextCursor` is always set: go on with it as `after`, also when there is no more yet. With `types` a page may hold fewer than match, or none: go on while `hasMore` says so.',
         query: shapes.feedQuery,
-        answers,
-        refusals: ['invalid_cursor'],
+        responses: answers,
+        errorCodes: ['invalid_cursor'],
       },
       { handle: (call, { query }) => readFeed(context, call, query) },
     ),
@@ -41,18 +41,18 @@ export function eventRoutes(context: AppContext): Route[] {
           'With `Accept: text/event-stream` the task is followed until it ends: `id` is the revision, `event` the event type, `data` the envelope. Without `Last-Event-ID` the first frame is `task.snapshot`; the last one is the terminal event itself.',
         query: shapes.taskEventsQuery,
         requestHeaders: ['Last-Event-ID'],
-        answers: {
-          200: { ...answers[200], otherwise: { type: 'text/event-stream', schema: shapes.streamEvent } },
+        responses: {
+          200: { ...answers[200], alternative: { type: 'text/event-stream', schema: shapes.streamEvent } },
           204: { description: 'The task has ended, at the revision named by Last-Event-ID: the stream is over.' },
         },
-        refusals: ['task_expired', 'invalid_cursor'],
+        errorCodes: ['task_expired', 'invalid_cursor'],
       },
       {
         find,
         async handle(call, { query, found }) {
           if (prefersEventStream(call.header('accept'))) return stream(call, found)
-          const bound = boundTo(call, 'taskEvents', { task: found.id })
-          const after = await placeOf(context, bound, query.after, found.clientId)
+          const bound = cursorScope(call, 'taskEvents', { task: found.id })
+          const after = await startSeq(context, bound, query.after, found.clientId)
           const asked: EventQuery = { clientId: found.clientId, taskId: found.id, after, limit: query.limit }
           return feedReply(context, call, bound, asked, await readOneMore(context, asked))
         },
@@ -82,11 +82,11 @@ async function readFeed(
     clientId?: string | undefined
   },
 ): Promise<ApiReply> {
-  const clientId = listOwner(call.caller, query.clientId)
+  const clientId = clientFilter(call.caller, query.clientId)
   if (clientId === null)
-    throw invalid([{ pointer: '#/query/clientId', detail: 'is required of the operator: each client has a feed of its own' }])
-  const bound = boundTo(call, 'events', { clientId })
-  const after = await placeOf(context, bound, query.after, clientId)
+    throw validationFailed([{ pointer: '#/query/clientId', detail: 'is required of the operator: each client has a feed of its own' }])
+  const bound = cursorScope(call, 'events', { clientId })
+  const after = await startSeq(context, bound, query.after, clientId)
   const upTo = query.types ? await context.store.events.findFeedReach(clientId, after) : null
   const asked: EventQuery = {
     clientId,
@@ -102,7 +102,9 @@ async function readFeed(
       return found.length > 0 ? found : null
     }
     const ms = query.wait * 1000
-    events = (await context.waiters.hold(call.caller, () => context.waits.forFeed(clientId, look, ms, call.request.signal))) ?? []
+    events =
+      (await context.waitLimiter.runWithSlot(call.caller, () => context.watchers.waitForFeed(clientId, look, ms, call.request.signal))) ??
+      []
     await recheckScope(context, call, 'tasks:read')
   }
   return feedReply(context, call, bound, asked, events)
@@ -112,9 +114,9 @@ const readOneMore = (context: AppContext, asked: EventQuery): Promise<readonly E
   context.store.events.list({ ...asked, limit: asked.limit + 1 })
 
 /** `after` is an event's id or a cursor of this feed. */
-async function placeOf(context: AppContext, bound: string, after: string | undefined, clientId: string): Promise<number> {
+async function startSeq(context: AppContext, bound: string, after: string | undefined, clientId: string): Promise<number> {
   if (after === undefined) return 0
-  if (!after.startsWith('event_')) return Number((await context.cursors.read(bound, after, 'after'))[0])
+  if (!after.startsWith('event_')) return Number((await context.cursors.decode(bound, after, 'after'))[0])
   const seq = await context.store.events.findSeq(after, clientId)
   if (seq !== null) return seq
   throw new RingbackError('invalid_cursor', 'There is no such event in this feed; start without `after`.', {
@@ -127,12 +129,12 @@ async function feedReply(context: AppContext, call: ApiCall, bound: string, aske
   const events = fitting(found.slice(0, asked.limit))
   const isAll = events.length === found.length
   const last = (isAll ? asked.upTo : undefined) ?? events.at(-1)?.seq ?? asked.after
-  const cursor = await context.cursors.write(bound, [last])
-  return listReply(context, call, events.map(shownEvent), !isAll || asked.upTo !== undefined, cursor, {}, 'after')
+  const cursor = await context.cursors.encode(bound, [last])
+  return listReply(context, call, events.map(toEventDocument), !isAll || asked.upTo !== undefined, cursor, {}, 'after')
 }
 
 /** One whose bytes something else has damaged is shown without them: its neighbours are read all the same. */
-const shownEvent = ({ id, type, createdAt, body }: Event): string =>
+const toEventDocument = ({ id, type, createdAt, body }: Event): string =>
   isJson(body) ? body : envelopeJson({ id, type, at: createdAt }, 'null')
 
 const LARGEST_PAGE = 4 * 1024 * 1024

@@ -2,7 +2,7 @@
 import { newId } from '../../core/id.ts'
 import type { Position } from '../../store/interfaces.ts'
 import { newPagedJobTask } from '../../tasks/system/paged-job.ts'
-import { type AppContext, clientOf, jsonReply } from '../context.ts'
+import { type AppContext, jsonReply, requireClientId } from '../context.ts'
 import type { ApiReply } from '../request/problem.ts'
 import type { ApiCall } from '../request/route.ts'
 import { newTaskReply } from './task-document.ts'
@@ -10,9 +10,9 @@ import { newTaskReply } from './task-document.ts'
 /** 202 with the task that does it. */
 export async function startPagedJob(context: AppContext, call: ApiCall, type: string, input: unknown): Promise<ApiReply> {
   const id = newId(context.clock, 'task')
-  const submitted = await context.store.tasks.add({ tasks: [newPagedJobTask(id, clientOf(call), type, input)], idempotency: null })
+  const submitted = await context.store.tasks.add({ tasks: [newPagedJobTask(id, requireClientId(call), type, input)], idempotency: null })
   if (submitted.kind !== 'added') throw new Error(`a task without a key was ${submitted.kind}`)
-  const reply = newTaskReply(context, submitted.tasks[0]!, call.now)
+  const reply = newTaskReply(context, submitted.tasks[0]!, call.receivedAt)
   reply.headers.Location = `${context.publicUrl()}/v1/tasks/${id}`
   return reply
 }

@@ -1,8 +1,8 @@
 /** Sending again by filter: counted, or done by a durable task. */
 import type { EventType } from '../../core/model.ts'
 import { REPLAY_TYPE, type ReplayInput, toReplayFilter } from '../../tasks/system/replay.ts'
-import { type AppContext, clientOf } from '../context.ts'
-import { type ApiReply, invalid } from '../request/problem.ts'
+import { type AppContext, requireClientId } from '../context.ts'
+import { type ApiReply, validationFailed } from '../request/problem.ts'
 import { type ApiCall, type Route, route } from '../request/route.ts'
 import * as shapes from '../shapes/deliveries.ts'
 import * as taskShapes from '../shapes/tasks.ts'
@@ -24,7 +24,7 @@ export function replayRoute(context: AppContext): Route {
       clientOnly: true,
       body: shapes.replay,
       bodyOptional: true,
-      answers: {
+      responses: {
         200: { description: 'How many a replay would send.', schema: shapes.matched },
         202: { description: 'The task that sends them.', schema: taskShapes.task, headers: ['Location', 'ETag', 'Retry-After'] },
       },
@@ -33,11 +33,11 @@ export function replayRoute(context: AppContext): Route {
   )
 }
 
-async function replay(context: AppContext, call: ApiCall, body: shapes.Replay): Promise<ApiReply> {
-  const clientId = clientOf(call)
+async function replay(context: AppContext, call: ApiCall, body: shapes.ReplayRequest): Promise<ApiReply> {
+  const clientId = requireClientId(call)
   const input = await plan(context, clientId, body)
   if (body.dryRun !== true) {
-    context.checkCapacity(clientId, 1, call.now)
+    context.checkCapacity(clientId, 1, call.receivedAt)
     return startPagedJob(context, call, REPLAY_TYPE, input)
   }
   const filter = toReplayFilter(clientId, input)
@@ -45,18 +45,19 @@ async function replay(context: AppContext, call: ApiCall, body: shapes.Replay): 
 }
 
 /** @throws RingbackError `validation_failed` for an endpoint that is not the client's, or times that contradict each other. */
-async function plan(context: AppContext, clientId: string, body: shapes.Replay): Promise<ReplayInput> {
+async function plan(context: AppContext, clientId: string, body: shapes.ReplayRequest): Promise<ReplayInput> {
   const { endpointId = null, since = null, until = null, statuses, eventTypes } = body
-  if (since !== null && until !== null && since > until) throw invalid([{ pointer: '#/until', detail: 'must not be before since' }])
+  if (since !== null && until !== null && since > until)
+    throw validationFailed([{ pointer: '#/until', detail: 'must not be before since' }])
   if (endpointId !== null && !(await context.store.endpoints.find(endpointId, clientId)))
-    throw invalid([{ pointer: '#/endpointId', detail: 'names no endpoint of yours' }])
+    throw validationFailed([{ pointer: '#/endpointId', detail: 'names no endpoint of yours' }])
   const now = await context.store.now()
   return {
     endpointId,
     since: since === null ? null : new Date(since).toISOString(),
     until: new Date(Math.min(until ?? now, now)).toISOString(),
     asOf: new Date(now).toISOString(),
-    states: [...new Set(statuses ?? ENDED)].map(shapes.stateOfStatus),
+    states: [...new Set(statuses ?? ENDED)].map(shapes.toDeliveryState),
     eventTypes: eventTypes ? ([...new Set(eventTypes)] as EventType[]) : null,
   }
 }

@@ -6,31 +6,31 @@ import type { Json, Millis, Schedule, TaskTemplate } from '../../core/model.ts'
 import type { NewSchedule, SchedulePatch } from '../../store/interfaces.ts'
 import {
   type AppContext,
-  boundTo,
-  clientOf,
-  empty,
+  clientFilter,
+  cursorScope,
+  emptyReply,
   idParam,
   JSON_TYPE,
-  listOwner,
   notFound,
   pageReply,
+  quotaExceeded,
+  requireClientId,
   startPosition,
-  tooMany,
   toTimestamp,
   toTimestampOrNull,
 } from '../context.ts'
-import { checkIfMatch, matches } from '../request/headers.ts'
-import { type ApiReply, invalid } from '../request/problem.ts'
-import { type ApiCall, check, type Route, route } from '../request/route.ts'
+import { checkIfMatch, ifMatchAllows } from '../request/headers.ts'
+import { type ApiReply, validationFailed } from '../request/problem.ts'
+import { type ApiCall, type Route, route, validateShape } from '../request/route.ts'
 import * as fields from '../shapes/fields.ts'
 import * as shapes from '../shapes/schedules.ts'
 import * as taskShapes from '../shapes/tasks.ts'
-import { type CallbackBody, checkInput, inputText, planCallback, typeNamed } from './create-tasks.ts'
+import { type CallbackBody, rawInput, requireTaskType, toStoredCallback, validateInput } from './create-tasks.ts'
 
 const DEFAULT_ZONE = 'UTC'
 const DEFAULT_CATCH_UP = 'none'
 /** Of its own template, so that a list of schedules stays a page and a tick stays cheap. */
-const LARGEST_INPUT_BYTES = 65_536
+const MAX_INPUT_BYTES = 65_536
 const MAX_LABELS = 16
 /** Ticks an answer shows. */
 const SHOWN_TICKS = 5
@@ -51,8 +51,8 @@ export function scheduleRoutes(context: AppContext): Route[] {
         scope: 'tasks:write',
         clientOnly: true,
         body: shapes.createSchedule,
-        answers: { 201: { ...one, headers: ['Location', 'ETag'] } },
-        refusals,
+        responses: { 201: { ...one, headers: ['Location', 'ETag'] } },
+        errorCodes: refusals,
       },
       { handle: (call, { body }) => create(context, call, body) },
     ),
@@ -65,14 +65,14 @@ export function scheduleRoutes(context: AppContext): Route[] {
         summary: 'List schedules',
         description: 'Oldest first. The operator sees those of every client.',
         scope: 'tasks:read',
-        query: fields.ownedPageQuery,
-        answers: { 200: { description: 'A page of schedules.', schema: shapes.scheduleList, headers: ['Link'] } },
-        refusals: ['invalid_cursor'],
+        query: fields.clientPageQuery,
+        responses: { 200: { description: 'A page of schedules.', schema: shapes.scheduleList, headers: ['Link'] } },
+        errorCodes: ['invalid_cursor'],
       },
       {
         async handle(call, { query }) {
-          const owner = listOwner(call.caller, query.clientId)
-          const bound = boundTo(call, 'schedules', { owner })
+          const owner = clientFilter(call.caller, query.clientId)
+          const bound = cursorScope(call, 'schedules', { owner })
           const page = await context.store.schedules.list(owner, query.limit, await startPosition(context, bound, query.cursor))
           return pageReply(context, call, bound, page, scheduleJson, ({ createdAt, id }) => ({ at: createdAt, id }))
         },
@@ -87,7 +87,7 @@ export function scheduleRoutes(context: AppContext): Route[] {
         summary: 'Read a schedule, with its next five ticks',
         description: '`upcoming` is reckoned anew at each read; `nextAt` is what will tick next.',
         scope: 'tasks:read',
-        answers: { 200: one },
+        responses: { 200: one },
       },
       { find: (call) => find(context, call), handle: (_, { found }) => scheduleReply(found) },
     ),
@@ -101,13 +101,13 @@ export function scheduleRoutes(context: AppContext): Route[] {
         description: 'A new `cron` or `timezone`, and the end of a pause, count from now: what would have ticked meanwhile is not made.',
         scope: 'tasks:write',
         body: shapes.patchSchedule,
-        takes: ['application/merge-patch+json', 'application/json'],
+        acceptedTypes: ['application/merge-patch+json', 'application/json'],
         requestHeaders: ['If-Match'],
-        answers: { 200: one },
-        refusals: [...refusals, 'precondition_failed', 'malformed_header'],
+        responses: { 200: one },
+        errorCodes: [...refusals, 'precondition_failed', 'malformed_header'],
       },
       {
-        syntax: checkPrecondition,
+        checkHeaders: checkPrecondition,
         find: (call) => findUnchanged(context, call),
         handle: async (call, { body, found }) => scheduleReply(await change(context, call, found, body)),
       },
@@ -122,16 +122,16 @@ export function scheduleRoutes(context: AppContext): Route[] {
         description: 'No further tick makes a task.',
         scope: 'tasks:write',
         requestHeaders: ['If-Match'],
-        answers: { 204: { description: 'Deleted.' } },
-        refusals: ['precondition_failed', 'malformed_header'],
+        responses: { 204: { description: 'Deleted.' } },
+        errorCodes: ['precondition_failed', 'malformed_header'],
       },
       {
-        syntax: checkPrecondition,
+        checkHeaders: checkPrecondition,
         find: (call) => findUnchanged(context, call),
         async handle(call, { found }) {
           if (!(await context.store.schedules.remove({ id: found.id, clientId: call.caller.clientId, by: call.author })))
             throw notFound('schedule')
-          return empty()
+          return emptyReply()
         },
       },
     ),
@@ -149,7 +149,7 @@ async function find(context: AppContext, call: ApiCall): Promise<Schedule> {
 /** The schedule, if it is still what the caller saw. */
 async function findUnchanged(context: AppContext, call: ApiCall): Promise<Schedule> {
   const schedule = await find(context, call)
-  if (!matches(call.header('if-match'), String(schedule.revision))) throw changedMeanwhile(schedule)
+  if (!ifMatchAllows(call.header('if-match'), String(schedule.revision))) throw changedMeanwhile(schedule)
   return schedule
 }
 const changedMeanwhile = ({ revision }: Schedule): RingbackError =>
@@ -159,20 +159,20 @@ async function create(context: AppContext, call: ApiCall, body: shapes.CreateSch
   const timezone = body.timezone ?? DEFAULT_ZONE
   const recurrence = parseCron(body.cron, timezone)
   const { callback } = body
-  const clientId = clientOf(call)
-  const input = inputText(call, body.input)
+  const clientId = requireClientId(call)
+  const input = rawInput(call, body.input)
   await judgeInput(context, body.type, input)
   const template: TaskTemplate = {
     input,
     metadata: JSON.stringify(body.metadata ?? {}),
-    callback: callback ? await planCallback(context, clientId, callback, '#') : callback === null ? null : '{}',
+    callback: callback ? await toStoredCallback(context, clientId, callback, '#') : callback === null ? null : '{}',
     timeoutSeconds: body.timeoutSeconds ?? null,
     maxTries: body.maxTries ?? null,
     priority: body.priority ?? 0,
     concurrencyKey: body.concurrencyKey ?? null,
   }
   const paused = body.paused ?? false
-  const most = context.mostOfClient.schedules
+  const most = context.maxPerClient.schedules
   const made: NewSchedule = {
     id: newId(context.clock, 'schedule'),
     clientId,
@@ -185,7 +185,7 @@ async function create(context: AppContext, call: ApiCall, body: shapes.CreateSch
     nextAt: paused ? null : recurrence.after(await context.store.now()),
   }
   const added = await context.store.schedules.add({ schedule: made, max: most })
-  if (added.kind !== 'added') throw tooMany(most, 'schedules')
+  if (added.kind !== 'added') throw quotaExceeded(most, 'schedules')
   const reply = scheduleReply(added.value, 201)
   reply.headers.Location = `${context.publicUrl()}/v1/schedules/${made.id}`
   return reply
@@ -193,10 +193,10 @@ async function create(context: AppContext, call: ApiCall, body: shapes.CreateSch
 
 /** @throws RingbackError `task_type_not_found`, `validation_failed` */
 async function judgeInput(context: AppContext, typeName: string, input: Json): Promise<void> {
-  const type = typeNamed(context, typeName, '#')
-  if (Buffer.byteLength(input) > LARGEST_INPUT_BYTES)
-    throw invalid([{ pointer: '#/input', detail: `is larger than ${LARGEST_INPUT_BYTES} bytes, which is the most of a schedule` }])
-  await checkInput(type, JSON.parse(input), '#')
+  const type = requireTaskType(context, typeName, '#')
+  if (Buffer.byteLength(input) > MAX_INPUT_BYTES)
+    throw validationFailed([{ pointer: '#/input', detail: `is larger than ${MAX_INPUT_BYTES} bytes, which is the most of a schedule` }])
+  await validateInput(type, JSON.parse(input), '#')
 }
 
 /** How often a change that a tick or another change overtook is made again. */
@@ -263,7 +263,7 @@ async function planTemplate(context: AppContext, call: ApiCall, schedule: Schedu
 
 /** What is replaced whole is kept as it was written. */
 async function mergeInput(context: AppContext, call: ApiCall, type: string, known: Json, patch: unknown): Promise<Json> {
-  const written = inputText(call, patch)
+  const written = rawInput(call, patch)
   const input = isObject(patch) ? JSON.stringify(mergePatch(JSON.parse(known), patch)) : written
   await judgeInput(context, type, input)
   return input
@@ -272,13 +272,13 @@ async function mergeInput(context: AppContext, call: ApiCall, type: string, know
 function mergeMetadata(known: Json, patch: Record<string, string | null> | null): Json {
   const merged = mergePatch(JSON.parse(known), patch ?? {}) as object
   if (Object.keys(merged).length > MAX_LABELS)
-    throw invalid([{ pointer: '#/metadata', detail: `must leave at most ${MAX_LABELS} members` }])
+    throw validationFailed([{ pointer: '#/metadata', detail: `must leave at most ${MAX_LABELS} members` }])
   return patch === null ? '{}' : JSON.stringify(merged)
 }
 
 async function mergeCallback(context: AppContext, schedule: Schedule, known: Json | null, patch: object): Promise<Json> {
-  const merged = check(taskShapes.createCallback, mergePatch(JSON.parse(known ?? '{}'), patch), '#/callback') as CallbackBody
-  return planCallback(context, schedule.clientId, merged, '#')
+  const merged = validateShape(taskShapes.createCallback, mergePatch(JSON.parse(known ?? '{}'), patch), '#/callback') as CallbackBody
+  return toStoredCallback(context, schedule.clientId, merged, '#')
 }
 
 const isObject = (value: unknown): value is Record<string, unknown> => typeof value === 'object' && value !== null && !Array.isArray(value)

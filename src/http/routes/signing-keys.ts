@@ -1,12 +1,12 @@
 /** The keys that sign webhooks, for the operator: seen, rotated, revoked. */
 import type { SigningKey } from '../../core/model.ts'
-import { type AppContext, jsonReply, notFound, OPERATOR, toTimestamp, toTimestampOrNull } from '../context.ts'
+import { type AppContext, jsonReply, notFound, OPERATOR_SCOPE, toTimestamp, toTimestampOrNull } from '../context.ts'
 import type { ApiReply } from '../request/problem.ts'
 import { type Route, route } from '../request/route.ts'
 import * as shapes from '../shapes/access.ts'
 
 export function signingKeyRoutes(context: AppContext): Route[] {
-  const common = { tag: 'Operators', scope: OPERATOR } as const
+  const common = { tag: 'Operators', scope: OPERATOR_SCOPE } as const
   const answers = { 200: { description: 'The keys, as they are now.', schema: shapes.signingKeyList } }
   /** What was changed takes effect on this node before it is answered. */
   const changed = async (): Promise<ApiReply> => {
@@ -23,7 +23,7 @@ export function signingKeyRoutes(context: AppContext): Route[] {
         summary: 'List the keys that sign webhooks',
         description:
           'One is active, one is next; retiring and revoked ones are shown until they are forgotten. Private parts are never shown.',
-        answers,
+        responses: answers,
       },
       { handle: async () => listed(context, await context.store.signing.listKeys()) },
     ),
@@ -35,7 +35,7 @@ export function signingKeyRoutes(context: AppContext): Route[] {
         name: 'rotateSigningKeys',
         summary: 'Let the next key sign as soon as it has been published for 24 hours',
         description: '`signsFrom` of the next key says when. The key before it stays published for 7 days.',
-        answers,
+        responses: answers,
       },
       {
         async handle(call) {
@@ -52,7 +52,7 @@ export function signingKeyRoutes(context: AppContext): Route[] {
         name: 'revokeSigningKey',
         summary: 'Revoke a key: gone from the published set, its private part erased; for the active one the next steps in at once',
         description: 'For a key that may have been stolen. Receivers that keep the set refuse its signatures once they have read it again.',
-        answers,
+        responses: answers,
       },
       {
         async find(call) {
@@ -71,7 +71,7 @@ export function signingKeyRoutes(context: AppContext): Route[] {
 
 function listed(context: AppContext, keys: readonly SigningKey[]): ApiReply {
   const data = keys.map((key) => {
-    const { signsFrom, leavesAt } = context.signingKeys.outlook(key)
+    const { signsFrom, leavesAt } = context.signingKeys.keyTransitionTimes(key)
     return {
       id: key.id,
       state: key.state,

@@ -2,14 +2,14 @@
 import { RingbackError } from '../../core/errors.ts'
 import type { QueueState } from '../../store/interfaces.ts'
 import type { Registry, TaskType } from '../../tasks/define.ts'
-import { type AppContext, jsonReply, notFound, OPERATOR, toTimestampOrNull } from '../context.ts'
+import { type AppContext, jsonReply, notFound, OPERATOR_SCOPE, toTimestampOrNull } from '../context.ts'
 import { type ApiReply, problemReply } from '../request/problem.ts'
 import { type ApiCall, type Route, route } from '../request/route.ts'
 import * as shapes from '../shapes/system.ts'
 import * as taskShapes from '../shapes/tasks.ts'
 
 /** `describe` gives the OpenAPI document as JSON text. */
-export function operationRoutes(context: AppContext, describe: () => string): Route[] {
+export function systemRoutes(context: AppContext, describe: () => string): Route[] {
   return [...typeRoutes(context), ...publicRoutes(context, describe)]
 }
 
@@ -24,19 +24,19 @@ function typeRoutes(context: AppContext): Route[] {
     route(
       {
         tag: 'Task types',
-        scope: OPERATOR,
+        scope: OPERATOR_SCOPE,
         method: 'post',
         path: `/v1/task-types/{name}/${verb}`,
         name: `${verb}TaskType`,
         summary,
         description,
-        answers: { 200: { description: 'The task type.', schema: taskShapes.taskType } },
+        responses: { 200: { description: 'The task type.', schema: taskShapes.taskType } },
       },
       {
         find,
         async handle(call, { found }) {
           const state = await context.store.schedules.pauseTaskType({ type: found.type, paused: verb === 'pause', by: call.author })
-          return jsonReply(200, shownType(context, found, state))
+          return jsonReply(200, toTaskTypeDocument(context, found, state))
         },
       },
     )
@@ -49,12 +49,12 @@ function typeRoutes(context: AppContext): Route[] {
         name: 'listTaskTypes',
         summary: 'List the task types of this node',
         description: 'What this node knows; another node of the installation may know others.',
-        answers: { 200: { description: 'The task types.', schema: taskShapes.taskTypeList } },
+        responses: { 200: { description: 'The task types.', schema: taskShapes.taskTypeList } },
       },
       {
         async handle() {
           const states = new Map((await context.store.schedules.listTaskTypes()).map((state) => [state.type, state]))
-          const data = offered(context.registry).map((type) => shownType(context, type, states.get(type.type)))
+          const data = offered(context.registry).map((type) => toTaskTypeDocument(context, type, states.get(type.type)))
           return jsonReply(200, { data, hasMore: false, nextCursor: null }, { 'Cache-Control': 'private, no-cache' })
         },
       },
@@ -67,14 +67,14 @@ function typeRoutes(context: AppContext): Route[] {
         name: 'getTaskType',
         summary: 'Read a task type: its schemas and limits',
         description: '`inputSchema` is what `input` is held against before a task is taken.',
-        answers: { 200: { description: 'The task type.', schema: taskShapes.taskType } },
+        responses: { 200: { description: 'The task type.', schema: taskShapes.taskType } },
       },
       {
         find,
         async handle(_call, { found }) {
           const states = await context.store.schedules.listTaskTypes()
           const state = states.find(({ type }) => type === found.type)
-          return jsonReply(200, shownType(context, found, state), { 'Cache-Control': 'private, no-cache' })
+          return jsonReply(200, toTaskTypeDocument(context, found, state), { 'Cache-Control': 'private, no-cache' })
         },
       },
     ),
@@ -89,7 +89,7 @@ function typeRoutes(context: AppContext): Route[] {
 
 const offered = (registry: Registry): TaskType[] => registry.list().filter(({ type }) => !type.startsWith('system.'))
 
-const shownType = (context: AppContext, type: TaskType, state: QueueState | undefined) => ({
+const toTaskTypeDocument = (context: AppContext, type: TaskType, state: QueueState | undefined) => ({
   name: type.type,
   description: type.description,
   inputSchema: type.inputJsonSchema,
@@ -97,7 +97,7 @@ const shownType = (context: AppContext, type: TaskType, state: QueueState | unde
   timeoutSeconds: type.timeoutSeconds,
   maxTries: type.retry.tries,
   concurrency: type.concurrency,
-  typicalDurationMs: context.typicalMs(type.type),
+  typicalDurationMs: context.typicalDurationMs(type.type),
   pausedAt: toTimestampOrNull(state?.pausedAt ?? null),
 })
 
@@ -119,7 +119,7 @@ function publicRoutes(context: AppContext, describe: () => string): Route[] {
         name: 'getHealth',
         summary: 'Is the process up',
         description: 'Answers as long as the process does, whatever the store is like: for what would restart it.',
-        answers: { 200: { description: 'It is.', schema: shapes.health } },
+        responses: { 200: { description: 'It is.', schema: shapes.health } },
       },
       { handle: () => jsonReply(200, { status: 'ok' }) },
     ),
@@ -130,8 +130,8 @@ function publicRoutes(context: AppContext, describe: () => string): Route[] {
         name: 'getReadiness',
         summary: 'Can the node do its work',
         description: 'For what sends traffic to it. A 503 is a problem document with the member `checks`.',
-        answers: { 200: { description: 'It can.', schema: shapes.readiness } },
-        refusals: ['temporary_reduced_capacity'],
+        responses: { 200: { description: 'It can.', schema: shapes.readiness } },
+        errorCodes: ['temporary_reduced_capacity'],
       },
       { handle: async (call) => readiness(call, await healthOnce()) },
     ),
@@ -144,7 +144,7 @@ function publicRoutes(context: AppContext, describe: () => string): Route[] {
         description:
           'The key that signs now, the one that will, and those that signed not long ago: keep the set for as long as `Cache-Control` says. Always 200, since some libraries take nothing else.',
         requestHeaders: ['If-None-Match'],
-        answers: {
+        responses: {
           200: {
             description: 'The key set.',
             schema: shapes.jwks,
@@ -162,7 +162,7 @@ function publicRoutes(context: AppContext, describe: () => string): Route[] {
         name: 'getOpenApi',
         summary: 'This document',
         description: 'OpenAPI 3.1, made of what the node validates with. `/docs` shows it as a page.',
-        answers: { 200: { description: 'OpenAPI 3.1.', schema: taskShapes.anyJson } },
+        responses: { 200: { description: 'OpenAPI 3.1.', schema: taskShapes.anyJson } },
       },
       {
         handle: () => ({

@@ -4,28 +4,28 @@ import { isTerminal, type Millis, type Task } from '../../core/model.ts'
 import type { Idempotency, SubmitResult, TaskChange, TaskListQuery } from '../../store/interfaces.ts'
 import {
   type AppContext,
-  boundTo,
-  clientOf,
-  defined,
-  empty,
-  expired,
+  clientFilter,
+  cursorScope,
+  emptyReply,
   idParam,
-  listOwner,
   notFound,
+  omitUndefined,
   pageReply,
-  present,
   recheckScope,
+  requireClientId,
   startPosition,
+  taskExpired,
+  unwrapFound,
 } from '../context.ts'
-import { noneMatch, preferredWait } from '../request/headers.ts'
+import { ifNoneMatchHits, preferredWait } from '../request/headers.ts'
 import { fingerprintOf, parseIdempotencyKey } from '../request/idempotency.ts'
 import type { ApiReply } from '../request/problem.ts'
 import { type ApiCall, type Route, route } from '../request/route.ts'
 import * as fields from '../shapes/fields.ts'
 import * as shapes from '../shapes/tasks.ts'
 import { bulkRoutes } from './bulk.ts'
-import { planBatch, planTask } from './create-tasks.ts'
-import { newTaskReply, showTasks, TASK_CACHE, taskReply, taskTag, unchangedReply } from './task-document.ts'
+import { toNewTask, toNewTasks } from './create-tasks.ts'
+import { newTaskReply, notModifiedReply, TASK_CACHE_HEADERS, taskEtag, taskReply, toTaskDocuments } from './task-document.ts'
 
 const READ_HEADERS = ['ETag', 'Retry-After', 'Cache-Control', 'Vary']
 
@@ -52,7 +52,7 @@ function submitting(context: AppContext): Route[] {
         query: fields.waitQuery,
         body: shapes.createTask,
         requestHeaders: ['Idempotency-Key', 'Prefer', 'traceparent', 'tracestate'],
-        answers: {
+        responses: {
           202: {
             description: 'The task, on disk.',
             schema: shapes.task,
@@ -64,7 +64,7 @@ function submitting(context: AppContext): Route[] {
             headers: ['Location', 'ETag', 'Cache-Control', 'Vary', 'Idempotent-Replayed', 'Preference-Applied'],
           },
         },
-        refusals: [
+        errorCodes: [
           'idempotency_key_invalid',
           'idempotency_key_reused',
           'task_type_not_found',
@@ -76,13 +76,13 @@ function submitting(context: AppContext): Route[] {
         ],
       },
       {
-        syntax: readKey,
+        checkHeaders: readKey,
         replay: (call) =>
           replay(context, call, CREATE, (tasks) => submittedReply(context, call, tasks[0] as Task, waitOf(call, askedWait(call)))),
         async handle(call, { query, body }) {
-          const plan = planTask(context, call, clientOf(call), body)
+          const plan = toNewTask(context, call, requireClientId(call), body)
           const planned = plan instanceof Promise ? await plan : plan
-          context.checkCapacity(clientOf(call), 1, call.now)
+          context.checkCapacity(requireClientId(call), 1, call.receivedAt)
           const submitted = await context.store.tasks.add({ tasks: [planned], idempotency: idempotencyOf(call, CREATE) })
           const [task] = accepted(submitted)
           const answer = submittedReply(context, call, task as Task, waitOf(call, query.wait))
@@ -105,10 +105,10 @@ function submitting(context: AppContext): Route[] {
         clientOnly: true,
         body: shapes.createBatch,
         requestHeaders: ['Idempotency-Key', 'traceparent', 'tracestate'],
-        answers: {
+        responses: {
           202: { description: 'The tasks, on disk.', schema: shapes.batch, headers: ['Location', 'Retry-After', 'Idempotent-Replayed'] },
         },
-        refusals: [
+        errorCodes: [
           'idempotency_key_invalid',
           'idempotency_key_reused',
           'task_type_not_found',
@@ -120,11 +120,11 @@ function submitting(context: AppContext): Route[] {
         ],
       },
       {
-        syntax: readKey,
+        checkHeaders: readKey,
         replay: (call) => replay(context, call, CREATE_BATCH, (tasks) => batchReply(context, tasks)),
         async handle(call, { body }) {
-          const planned = await planBatch(context, call, clientOf(call), body.tasks)
-          context.checkCapacity(clientOf(call), planned.length, call.now)
+          const planned = await toNewTasks(context, call, requireClientId(call), body.tasks)
+          context.checkCapacity(requireClientId(call), planned.length, call.receivedAt)
           const submitted = await context.store.tasks.add({ tasks: planned, idempotency: idempotencyOf(call, CREATE_BATCH) })
           const reply = await batchReply(context, accepted(submitted))
           if (submitted.kind === 'replayed') reply.headers['Idempotent-Replayed'] = 'true'
@@ -143,7 +143,7 @@ function readKey(call: ApiCall): void {
 function idempotencyOf(call: ApiCall, scope: string): Idempotency | null {
   if (call.idempotencyKey === null) return null
   call.fingerprint ??= fingerprintOf(call.json)
-  return { clientId: clientOf(call), scope, key: call.idempotencyKey, fingerprint: call.fingerprint }
+  return { clientId: requireClientId(call), scope, key: call.idempotencyKey, fingerprint: call.fingerprint }
 }
 
 async function replay(
@@ -163,7 +163,7 @@ async function replay(
 /** @throws RingbackError `idempotency_key_reused`, `task_expired` */
 function accepted(submitted: SubmitResult): readonly Task[] {
   if (submitted.kind === 'added' || submitted.kind === 'replayed') return submitted.tasks
-  if (submitted.kind === 'gone') throw expired()
+  if (submitted.kind === 'gone') throw taskExpired()
   throw new RingbackError(
     'idempotency_key_reused',
     'This Idempotency-Key was used with another body within 24 hours; use a new key for a new request.',
@@ -189,13 +189,13 @@ const NO_WAIT: Wait = { seconds: 0, applied: null }
 
 function submittedReply(context: AppContext, call: ApiCall, task: Task, wait: Wait): ApiReply | Promise<ApiReply> {
   // What is on disk is not refused for want of a seat: it is answered as it is.
-  if (wait.seconds > 0 && !isTerminal(task.state) && context.waiters.refusal(call.caller))
+  if (wait.seconds > 0 && !isTerminal(task.state) && context.waitLimiter.limitError(call.caller))
     return waitedReply(context, task, NO_WAIT, context.clock.now())
   if (wait.seconds > 0 && !isTerminal(task.state))
     return waitForTask(context, call, task, wait.seconds, (now) => isTerminal(now.state)).then((last) =>
       waitedReply(context, last, wait, context.clock.now()),
     )
-  return waitedReply(context, task, wait, Math.max(call.now, task.updatedAt))
+  return waitedReply(context, task, wait, Math.max(call.receivedAt, task.updatedAt))
 }
 
 function waitedReply(context: AppContext, task: Task, wait: Wait, now: Millis): ApiReply | Promise<ApiReply> {
@@ -215,18 +215,20 @@ async function waitForTask(
   seconds: number,
   enough: (task: Task) => boolean,
 ): Promise<Task> {
-  const changed = await context.waiters.hold(call.caller, () => context.waits.forTask(task.id, enough, seconds * 1000, call.request.signal))
-  return changed ?? present(await context.store.tasks.find(task.id, call.caller.clientId), 'task')
+  const changed = await context.waitLimiter.runWithSlot(call.caller, () =>
+    context.watchers.waitForTask(task.id, enough, seconds * 1000, call.request.signal),
+  )
+  return changed ?? unwrapFound(await context.store.tasks.find(task.id, call.caller.clientId), 'task')
 }
 
 async function batchReply(context: AppContext, tasks: readonly Task[]): Promise<ApiReply> {
   const id = tasks[0]?.batchId ?? ''
-  const shown = await showTasks(context, tasks)
+  const shown = await toTaskDocuments(context, tasks)
   return {
     status: 202,
     headers: {
       'Content-Type': 'application/json',
-      ...TASK_CACHE,
+      ...TASK_CACHE_HEADERS,
       Location: `${context.publicUrl()}/v1/tasks?batchId=${id}`,
       'Retry-After': '1',
     },
@@ -236,7 +238,7 @@ async function batchReply(context: AppContext, tasks: readonly Task[]): Promise<
 
 function reading(context: AppContext): Route[] {
   const find = async (call: ApiCall): Promise<Task> =>
-    present(await context.store.tasks.find(idParam(call, 'task'), call.caller.clientId), 'task')
+    unwrapFound(await context.store.tasks.find(idParam(call, 'task'), call.caller.clientId), 'task')
   return [
     route(
       {
@@ -250,11 +252,11 @@ function reading(context: AppContext): Route[] {
         scope: 'tasks:read',
         query: fields.waitQuery,
         requestHeaders: ['If-None-Match', 'Prefer'],
-        answers: {
+        responses: {
           200: { description: 'The task.', schema: shapes.task, headers: [...READ_HEADERS, 'Preference-Applied'] },
           304: { description: 'The revision named by If-None-Match is the present one.', headers: [...READ_HEADERS, 'Preference-Applied'] },
         },
-        refusals: ['task_expired'],
+        errorCodes: ['task_expired'],
       },
       { find, handle: (call, { query, found }) => readTask(context, call, found, waitOf(call, query.wait)) },
     ),
@@ -270,8 +272,8 @@ function reading(context: AppContext): Route[] {
         description: 'A page may end early; go on while `hasMore` is true.',
         scope: 'tasks:read',
         query: shapes.taskListQuery,
-        answers: { 200: { description: 'A page of tasks.', schema: shapes.taskList, headers: ['Link', 'Cache-Control', 'Vary'] } },
-        refusals: ['invalid_cursor'],
+        responses: { 200: { description: 'A page of tasks.', schema: shapes.taskList, headers: ['Link', 'Cache-Control', 'Vary'] } },
+        errorCodes: ['invalid_cursor'],
       },
       { handle: (call, { query }) => listTasks(context, call, query) },
     ),
@@ -280,7 +282,7 @@ function reading(context: AppContext): Route[] {
 
 async function readTask(context: AppContext, call: ApiCall, found: Task, wait: Wait): Promise<ApiReply> {
   const known = call.header('if-none-match')
-  const unchanged = (task: Task): boolean => noneMatch(known, String(task.revision))
+  const unchanged = (task: Task): boolean => ifNoneMatchHits(known, String(task.revision))
   let task = found
   if (wait.seconds > 0 && !isTerminal(task.state) && (known === undefined || unchanged(task))) {
     task = await waitForTask(
@@ -292,7 +294,7 @@ async function readTask(context: AppContext, call: ApiCall, found: Task, wait: W
     )
     await recheckScope(context, call, 'tasks:read')
   }
-  const reply = await (unchanged(task) ? unchangedReply(context, task) : taskReply(context, task, 200))
+  const reply = await (unchanged(task) ? notModifiedReply(context, task) : taskReply(context, task, 200))
   if (wait.applied !== null) reply.headers['Preference-Applied'] = wait.applied
   return reply
 }
@@ -308,19 +310,19 @@ function rawRoute(member: 'input' | 'result', find: (call: ApiCall) => Promise<T
       description: `The JSON as it ${member === 'input' ? 'was sent' : 'was returned'}: also where the task shows null for it, because it is over 64 KiB.`,
       scope: 'tasks:read',
       requestHeaders: ['If-None-Match'],
-      answers: {
+      responses: {
         200: { description: `The ${member}.`, schema: shapes.anyJson, headers: ['ETag', 'Cache-Control', 'Vary'] },
         304: { description: 'The revision named by If-None-Match is the present one.', headers: ['ETag', 'Cache-Control', 'Vary'] },
       },
-      refusals: member === 'result' ? ['task_expired', 'task_not_completed'] : ['task_expired'],
+      errorCodes: member === 'result' ? ['task_expired', 'task_not_completed'] : ['task_expired'],
     },
     {
       find,
       handle(call, { found: task }) {
         if (member === 'result' && task.state !== 'completed')
           throw new RingbackError('task_not_completed', `The task is ${task.state}; only a completed task has a result.`)
-        const headers = { ...TASK_CACHE, ETag: taskTag(task) }
-        if (noneMatch(call.header('if-none-match'), String(task.revision))) return { status: 304, headers, body: null }
+        const headers = { ...TASK_CACHE_HEADERS, ETag: taskEtag(task) }
+        if (ifNoneMatchHits(call.header('if-none-match'), String(task.revision))) return { status: 304, headers, body: null }
         const body = member === 'input' ? task.input : (task.result ?? 'null')
         return { status: 200, headers: { 'Content-Type': 'application/json', ...headers }, body }
       },
@@ -330,9 +332,9 @@ function rawRoute(member: 'input' | 'result', find: (call: ApiCall) => Promise<T
 
 async function listTasks(context: AppContext, call: ApiCall, query: shapes.ListTasksQuery): Promise<ApiReply> {
   const { limit, cursor, order, clientId, status, metadata, ...rest } = query
-  const same = defined(rest)
-  const owner = listOwner(call.caller, clientId)
-  const bound = boundTo(call, 'tasks', { order, owner, status, metadata: metadata && Object.entries(metadata), ...same })
+  const same = omitUndefined(rest)
+  const owner = clientFilter(call.caller, clientId)
+  const bound = cursorScope(call, 'tasks', { order, owner, status, metadata: metadata && Object.entries(metadata), ...same })
   const [member] = Object.entries(metadata ?? {})
   const asked: TaskListQuery = {
     ...same,
@@ -344,7 +346,7 @@ async function listTasks(context: AppContext, call: ApiCall, query: shapes.ListT
     ...(member && { metadata: { key: member[0], value: member[1] } }),
   }
   const page = await context.store.tasks.list(asked)
-  const shown = await showTasks(context, page.items)
+  const shown = await toTaskDocuments(context, page.items)
   return pageReply(
     context,
     call,
@@ -352,13 +354,13 @@ async function listTasks(context: AppContext, call: ApiCall, query: shapes.ListT
     page,
     (_, index) => shown[index] as string,
     ({ createdAt, id }) => ({ at: createdAt, id }),
-    { ...TASK_CACHE },
+    { ...TASK_CACHE_HEADERS },
   )
 }
 
 function acting(context: AppContext): Route[] {
   const find = async (call: ApiCall): Promise<Task> =>
-    present(await context.store.tasks.find(idParam(call, 'task'), call.caller.clientId), 'task')
+    unwrapFound(await context.store.tasks.find(idParam(call, 'task'), call.caller.clientId), 'task')
   return [
     route(
       {
@@ -369,11 +371,11 @@ function acting(context: AppContext): Route[] {
         summary: 'Cancel a task',
         description: 'A pending task is canceled at once; a running one is asked to stop, and whoever settles it first wins.',
         scope: 'tasks:write',
-        answers: {
+        responses: {
           200: { description: 'The task is canceled.', schema: shapes.task, headers: ['Location', 'ETag'] },
           202: { description: 'The run was asked to stop.', schema: shapes.task, headers: ['Location', 'Retry-After', 'ETag'] },
         },
-        refusals: ['task_expired', 'task_not_cancelable'],
+        errorCodes: ['task_expired', 'task_not_cancelable'],
       },
       {
         find,
@@ -395,14 +397,14 @@ function acting(context: AppContext): Route[] {
         summary: 'Run a failed or canceled task again',
         description: 'Begins a new generation of the task, with all its tries, under the same id.',
         scope: 'tasks:write',
-        answers: { 202: { description: 'The task, pending again.', schema: shapes.task, headers: ['Location', 'Retry-After', 'ETag'] } },
-        refusals: ['task_expired', 'task_not_retryable'],
+        responses: { 202: { description: 'The task, pending again.', schema: shapes.task, headers: ['Location', 'Retry-After', 'ETag'] } },
+        errorCodes: ['task_expired', 'task_not_retryable'],
       },
       {
         find,
         async handle(call, { found }) {
           if (call.caller.clientId !== null && (found.state === 'failed' || found.state === 'canceled'))
-            context.checkCapacity(call.caller.clientId, 1, call.now)
+            context.checkCapacity(call.caller.clientId, 1, call.receivedAt)
           const change = await context.store.tasks.redo({ id: found.id, clientId: call.caller.clientId, by: call.author })
           const task = changedTask(change)
           if (change.kind === 'refused')
@@ -420,8 +422,8 @@ function acting(context: AppContext): Route[] {
         summary: 'Erase a task that has ended',
         description: 'Erases input, result, metadata and the bodies of its events, and cancels what is still to be delivered of it.',
         scope: 'tasks:write',
-        answers: { 204: { description: 'Erased. From now on the task answers 410.' } },
-        refusals: ['task_expired', 'task_not_terminal'],
+        responses: { 204: { description: 'Erased. From now on the task answers 410.' } },
+        errorCodes: ['task_expired', 'task_not_terminal'],
       },
       {
         find,
@@ -430,7 +432,7 @@ function acting(context: AppContext): Route[] {
           if (change.kind === 'missing') throw notFound('task')
           if (change.kind === 'refused')
             throw new RingbackError('task_not_terminal', `The task is ${change.task.state}; cancel it first, or wait until it has ended.`)
-          return empty()
+          return emptyReply()
         },
       },
     ),
@@ -439,7 +441,7 @@ function acting(context: AppContext): Route[] {
 
 function changedTask(change: TaskChange): Task {
   if (change.kind === 'missing') throw notFound('task')
-  if (change.kind === 'gone') throw expired()
+  if (change.kind === 'gone') throw taskExpired()
   return change.task
 }
 

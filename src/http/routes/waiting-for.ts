@@ -7,12 +7,12 @@ import type { Registry, TaskType } from '../../tasks/define.ts'
 
 export interface WaitingReasons {
   /** What is known without asking the store: of a task just taken in. */
-  atFirst(task: Task, now: Millis): WaitingFor | null
+  ofNewTask(task: Task, now: Millis): WaitingFor | null
   /** Of each of the tasks that waits for something, for what. One look at the store, and none when nothing among them is due. */
-  of(tasks: readonly Task[], now: Millis): Promise<ReadonlyMap<string, WaitingFor>>
+  ofTasks(tasks: readonly Task[], now: Millis): Promise<ReadonlyMap<string, WaitingFor>>
 }
 
-export interface WaitingOptions {
+export interface WaitingReasonsOptions {
   readonly store: StoreWith<{ schedules: 'listTaskTypes' | 'findHolds'; notifications: 'onTaskTypes' }>
   readonly registry: Registry
   /** Whether as many tasks run on this node as may where that type runs; left out: it runs none. */
@@ -24,7 +24,7 @@ const SEEN_MS: Millis = 60_000
 /** Nodes take what they have room for within some milliseconds: who has waited for longer found every one full, if this one is. */
 const SURELY_SEEN_MS: Millis = 1_000
 
-export function createWaiting({ store, registry, isFull = () => false }: WaitingOptions): WaitingReasons {
+export function createWaitingReasons({ store, registry, isFull = () => false }: WaitingReasonsOptions): WaitingReasons {
   let paused: ReadonlySet<string> = new Set()
   const readPaused = (): void => {
     store.schedules.listTaskTypes().then(
@@ -54,8 +54,8 @@ export function createWaiting({ store, registry, isFull = () => false }: Waiting
     return here && isFull(type) && task.dueAt <= now - SURELY_SEEN_MS ? 'limit' : null
   }
   return {
-    atFirst: (task, now) => byTime(task, now) ?? (task.state === 'pending' && paused.has(task.type) ? 'paused' : null),
-    async of(tasks, now) {
+    ofNewTask: (task, now) => byTime(task, now) ?? (task.state === 'pending' && paused.has(task.type) ? 'paused' : null),
+    async ofTasks(tasks, now) {
       const waiting = new Map<string, WaitingFor>()
       const due: Task[] = []
       for (const task of tasks) {

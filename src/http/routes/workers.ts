@@ -5,13 +5,13 @@ import { decideOutcome, evaluateTimeLimits, RESULT_LIMIT_BYTES, resultTooLarge, 
 import { type Json, type Task, WORKER_PREFIX } from '../../core/model.ts'
 import type { LeaseEnd, LeaseRef, TaskClaimOptions } from '../../store/interfaces.ts'
 import { exponential, parseStoredInput, type Registry } from '../../tasks/define.ts'
-import { type AppContext, idParam, jsonReply, notFound, present, toTimestamp, toTimestampOrNull } from '../context.ts'
+import { type AppContext, idParam, jsonReply, notFound, toTimestamp, toTimestampOrNull, unwrapFound } from '../context.ts'
 import type { Caller } from '../request/auth.ts'
 import { createLeaseTokens, type LeaseTokens } from '../request/lease-token.ts'
-import { type ApiReply, invalid } from '../request/problem.ts'
+import { type ApiReply, validationFailed } from '../request/problem.ts'
 import { type ApiCall, type Route, route } from '../request/route.ts'
 import * as shapes from '../shapes/workers.ts'
-import { checkDepth, memberText } from './create-tasks.ts'
+import { checkJsonDepth, rawMember } from './create-tasks.ts'
 
 /** A result that is too large is read, so that the task can fail for it; what is over twice as large is refused unread. */
 const COMPLETE_LIMIT_BYTES = 2 * RESULT_LIMIT_BYTES
@@ -29,21 +29,21 @@ export function workerRoutes(context: AppContext): Route[] {
         description:
           'Answers as soon as there is a task, at the latest after `waitSeconds`. A claim whose caller hung up before it was answered is given back.',
         body: shapes.claimTasks,
-        answers: { 200: { description: 'The tasks, each with its lease; none when the time was over.', schema: shapes.claimedTasks } },
-        refusals: ['task_type_not_found', 'temporary_reduced_capacity'],
+        responses: { 200: { description: 'The tasks, each with its lease; none when the time was over.', schema: shapes.claimedTasks } },
+        errorCodes: ['task_type_not_found', 'temporary_reduced_capacity'],
       },
       {
         async handle(call, { body }) {
           const types = claimable(context.registry, call.caller, body.types)
           const by = WORKER_PREFIX + (call.caller.keyId ?? 'operator')
           const hungUp = call.request.signal
-          const taken = await context.claims.take({ types, limit: body.limit, leasedBy: by }, body.waitSeconds * 1000, hungUp)
+          const taken = await context.claims.claim({ types, limit: body.limit, leasedBy: by }, body.waitSeconds * 1000, hungUp)
           if (taken.length === 0) return claimReply(context, tokens, taken)
           // What was taken for somebody who is gone goes back, until the last byte has left.
-          const giveBack = (): void => context.claims.giveBack(taken)
+          const giveBack = (): void => context.claims.release(taken)
           try {
             // The key may have been revoked while it waited.
-            await context.gate.recognize(call.header('authorization'), context.clock.now())
+            await context.authenticator.authenticate(call.header('authorization'), context.clock.now())
             const reply = await claimReply(context, tokens, taken)
             if (hungUp.aborted) giveBack()
             else hungUp.addEventListener('abort', giveBack, { once: true })
@@ -66,8 +66,8 @@ export function workerRoutes(context: AppContext): Route[] {
         const { task, now } = lease
         const times = [context.leaseMs, task.startedAt! + task.timeoutSeconds * 1000 - now, (task.deadlineAt ?? Infinity) - now]
         const leaseMs = Math.min(...times)
-        context.claims.see([task.type])
-        const [renewal] = await context.store.maintenance.renew({ kind: 'task', held: [lease], leaseMs })
+        context.claims.touchTypes([task.type])
+        const [renewal] = await context.store.maintenance.renew({ kind: 'task', toLeaseRef: [lease], leaseMs })
         if (!renewal?.renewed) throw lost()
         if (body.progress != null || body.message != null) {
           const { progress, message } = body
@@ -89,7 +89,7 @@ export function workerRoutes(context: AppContext): Route[] {
       answer: ENDED,
       async handle(body, lease, call) {
         return end(context, lease, 'complete', async () => {
-          const result: Json = memberText(call, 'result', body.result)
+          const result: Json = rawMember(call, 'result', body.result)
           if (Buffer.byteLength(result) > RESULT_LIMIT_BYTES) return resultTooLarge
           await context.registry.get(lease.task.type)?.parseResult(body.result)
           return { kind: 'returned', result }
@@ -104,7 +104,7 @@ export function workerRoutes(context: AppContext): Route[] {
       body: shapes.failTask,
       answer: ENDED,
       handle({ error, retryable, retryAfterSeconds }, lease, call) {
-        checkDepth(call)
+        checkJsonDepth(call)
         return end(context, lease, 'fail', () => ({
           kind: 'threw',
           permanent: !(retryable ?? true),
@@ -141,7 +141,8 @@ function claimable(registry: Registry, { taskTypes }: Caller, names: readonly st
       throw new RingbackError('task_type_not_found', `There is no task type "${name}" on this node.`, {
         errors: [{ pointer, detail: 'names no task type' }],
       })
-    if (type.where !== 'worker') throw invalid([{ pointer, detail: 'is run by the nodes themselves: it is not declared where: "worker"' }])
+    if (type.where !== 'worker')
+      throw validationFailed([{ pointer, detail: 'is run by the nodes themselves: it is not declared where: "worker"' }])
     return { type: name, concurrency: type.concurrency }
   })
   const byName = new Map(types.map((type) => [type.type, type]))
@@ -153,7 +154,7 @@ async function claimReply(context: AppContext, tokens: LeaseTokens, taken: reado
   const shown = await Promise.all(
     taken.map(async (task) => {
       const input = await parseStoredInput(task, context.registry.get(task.type)!)
-      if (input.kind === 'parsed') return showClaimed(task, await tokens.write(task.id, task.fence))
+      if (input.kind === 'parsed') return toClaimedTaskDocument(task, await tokens.issue(task.id, task.fence))
       await settle(context, task, { kind: 'threw', permanent: true, error: input.error })
       return null
     }),
@@ -166,7 +167,7 @@ async function claimReply(context: AppContext, tokens: LeaseTokens, taken: reado
   }
 }
 
-function showClaimed(task: Task, token: string): string {
+function toClaimedTaskDocument(task: Task, token: string): string {
   const { id, type, clientId, tries, maxTries, generation, fence, deadlineAt, timeoutSeconds, traceparent, tracestate } = task
   // Its times may end before its lease does.
   const { startedAt, leasedUntil } = task
@@ -190,7 +191,7 @@ function showClaimed(task: Task, token: string): string {
 }
 
 /** A lease as it was presented, beside the task as it is. */
-interface Presented extends LeaseRef {
+interface PresentedLease extends LeaseRef {
   readonly task: Task
   /** The store's clock. */
   readonly now: number
@@ -212,7 +213,7 @@ interface LeaseShape<Body> {
 function leaseRoute<Body extends z.ZodType<{ readonly lease: string }>>(
   context: AppContext,
   tokens: LeaseTokens,
-  shape: LeaseShape<Body> & { handle(body: z.output<Body>, lease: Presented, call: ApiCall): Promise<ApiReply> },
+  shape: LeaseShape<Body> & { handle(body: z.output<Body>, lease: PresentedLease, call: ApiCall): Promise<ApiReply> },
 ): Route {
   const { verb, answer, handle, ...rest } = shape
   return route(
@@ -223,22 +224,22 @@ function leaseRoute<Body extends z.ZodType<{ readonly lease: string }>>(
       method: 'post',
       path: `/v1/worker/tasks/{id}/${verb}`,
       name: `${verb}Task`,
-      answers: { 200: answer },
-      refusals: ['task_expired', 'lease_lost'],
+      responses: { 200: answer },
+      errorCodes: ['task_expired', 'lease_lost'],
     },
     {
       async find(call) {
         const [now, found] = await Promise.all([context.store.now(), context.store.tasks.find(idParam(call, 'task'), null)])
-        const task = present(found, 'task')
+        const task = unwrapFound(found, 'task')
         const { taskTypes } = call.caller
         if (taskTypes !== null && !taskTypes.includes(task.type)) throw notFound('task')
         return { now, task }
       },
       async handle(call, { body, found }) {
         const { task, now } = found
-        const fence = await tokens.read(task.id, body.lease)
+        const fence = await tokens.verify(task.id, body.lease)
         if (fence === null)
-          throw invalid([{ pointer: '#/lease', detail: 'is no lease of this task; send lease.token as the claim gave it' }])
+          throw validationFailed([{ pointer: '#/lease', detail: 'is no lease of this task; send lease.token as the claim gave it' }])
         const holds = task.state === 'running' && task.fence === fence
         const late = holds ? evaluateTimeLimits(task, now) : null
         if (late) {
@@ -252,7 +253,12 @@ function leaseRoute<Body extends z.ZodType<{ readonly lease: string }>>(
 }
 
 /** Ends a lease, or knows that it was ended so before. @throws RingbackError `lease_lost` */
-async function end(context: AppContext, lease: Presented, as: LeaseEnd, judge: () => TryResult | Promise<TryResult>): Promise<ApiReply> {
+async function end(
+  context: AppContext,
+  lease: PresentedLease,
+  as: LeaseEnd,
+  judge: () => TryResult | Promise<TryResult>,
+): Promise<ApiReply> {
   const settled = lease.holds ? await settle(context, lease.task, await judge(), as) : null
   const task = settled ?? (await context.store.tasks.findEnded(held(lease), as))
   if (task === null) throw lost()
@@ -261,14 +267,14 @@ async function end(context: AppContext, lease: Presented, as: LeaseEnd, judge: (
 
 /** The task as its settlement left it; null: the lease was lost. */
 async function settle(context: AppContext, task: Task, ended: TryResult, as?: LeaseEnd): Promise<Task | null> {
-  const { clock, store, registry, onRun } = context
+  const { clock, store, registry, events } = context
   const outcome = decideOutcome(task, ended, (registry.get(task.type)?.retry ?? exponential()).delayMs, clock)
   const settled = await store.tasks.settle({ id: task.id, fence: task.fence, outcome, ...(as && { endedAs: as }) })
   if (settled.kind === 'stale') return null
   const { value } = settled
   const errorCode = 'error' in outcome ? (outcome.error?.code ?? null) : null
   const durationMs = Math.max(0, value.updatedAt - task.startedAt!)
-  onRun?.({ task, outcome: value.state, durationMs, waitMs: Math.max(0, task.startedAt! - task.dueAt), errorCode })
+  events.emit('task.run', { task, outcome: value.state, durationMs, waitMs: Math.max(0, task.startedAt! - task.dueAt), errorCode })
   return value
 }
 

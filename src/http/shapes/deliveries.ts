@@ -15,9 +15,9 @@ import {
 import type { State } from '../../core/model.ts'
 import { clientId, cursor, type FieldsOf, id, instant, limit, listOf, pageOf, text, time, timeOrNull } from './fields.ts'
 
-export const deliveryStatusOf = (state: State): DeliveryStatus =>
+export const toDeliveryStatus = (state: State): DeliveryStatus =>
   state === 'running' ? 'sending' : state === 'completed' ? 'delivered' : state
-export const stateOfStatus = (status: DeliveryStatus): State =>
+export const toDeliveryState = (status: DeliveryStatus): State =>
   status === 'sending' ? 'running' : status === 'delivered' ? 'completed' : status
 
 const attempt = z
@@ -90,5 +90,5 @@ export const replay = z
     dryRun: z.boolean().nullish(),
   })
   .openapi('Replay')
-export type Replay = z.output<typeof replay>
+export type ReplayRequest = z.output<typeof replay>
 export const matched = z.strictObject({ matched: z.int() }).openapi('Matched')

@@ -1,14 +1,14 @@
 /** Schemas of events: in webhooks, in the feed and in streams. */
 import { z } from '@hono/zod-openapi'
 import { type ChallengeData, disabledReasons, type endpointEventTypes, eventTypes, taskEventTypes } from '../../core/documents.ts'
-import { clientId, cursor, type FieldsOf, id, listOf, pageOf, present, time, wait, wholeNumber } from './fields.ts'
+import { clientId, cursor, type FieldsOf, id, listOf, pageOf, requiredJson, time, wait, wholeNumber } from './fields.ts'
 import { task } from './tasks.ts'
 
 export const taskEvent = z
   .strictObject({ type: z.enum(taskEventTypes), timestamp: time, id: id('event').nullable(), data: task.nullable() })
   .openapi('TaskEvent', { description: 'What a webhook carries, the feed lists and a stream sends: the same bytes everywhere.' })
 export const anyEvent = z
-  .strictObject({ type: z.enum(eventTypes), timestamp: time, id: id('event').nullable(), data: present })
+  .strictObject({ type: z.enum(eventTypes), timestamp: time, id: id('event').nullable(), data: requiredJson })
   .openapi('Event')
 
 const failure = (reason: z.ZodType) =>

@@ -31,7 +31,7 @@ export const instant = z.iso
   .openapi({ type: 'string', format: 'date-time', example: '2026-11-22T10:00:00.000Z' })
 
 /** Any JSON, also null. Required. */
-export const present = z.unknown().refine((value) => value !== undefined, 'is required')
+export const requiredJson = z.unknown().refine((value) => value !== undefined, 'is required')
 
 /** The fields of a document, one for each member: a missing or an additional one is a compile error. */
 export type FieldsOf<Document> = { [Member in keyof Document]-?: z.ZodType<Document[Member]> }
@@ -68,7 +68,7 @@ export const cursor = text(2_048)
 
 export const waitQuery = z.strictObject({ wait: wait.optional() })
 export const pageQuery = z.strictObject({ limit, cursor: cursor.optional() })
-export const ownedPageQuery = z.strictObject({ limit, cursor: cursor.optional(), clientId: clientId.optional() })
+export const clientPageQuery = z.strictObject({ limit, cursor: cursor.optional(), clientId: clientId.optional() })
 
 /** A page of a list. */
 export const pageOf = <T extends z.ZodType>(item: T) =>

@@ -2,7 +2,7 @@
 import { z } from '@hono/zod-openapi'
 import { MAX_PATTERN_LENGTH } from '../../core/cron.ts'
 import { catchUps, type ScheduleDocument } from '../../core/documents.ts'
-import { type FieldsOf, id, pageOf, present, text, time, timeOrNull } from './fields.ts'
+import { type FieldsOf, id, pageOf, requiredJson, text, time, timeOrNull } from './fields.ts'
 import { callback, createCallback, createTask, metadata, retrySchedule } from './tasks.ts'
 
 const cron = text(MAX_PATTERN_LENGTH, 1).openapi({
@@ -64,7 +64,7 @@ export const schedule = z
     timezone: z.string(),
     catchUp: z.enum(catchUps),
     paused: z.boolean(),
-    input: present,
+    input: requiredJson,
     metadata: z.record(z.string(), z.string()),
     callback: callback.nullable(),
     timeoutSeconds: z.int().nullable(),

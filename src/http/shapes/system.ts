@@ -6,7 +6,7 @@ export const readiness = z.strictObject({ status: z.literal('ok'), checks: z.rec
 export const jwks = z.object({ keys: z.array(z.record(z.string(), z.unknown())) }).openapi('Jwks')
 
 /** Text for a browser. */
-export const page = z.string().openapi({ description: 'A text.' })
+export const browserText = z.string().openapi({ description: 'A text.' })
 /** A JSON Schema (2020-12). */
 export const jsonSchema = z.record(z.string(), z.unknown()).openapi('JsonSchema')
 

@@ -9,7 +9,7 @@ import {
   taskStatuses,
   taskWaits,
 } from '../../core/documents.ts'
-import { DEEPEST } from '../request/json.ts'
+import { MAX_JSON_DEPTH } from '../request/json.ts'
 import {
   clientId,
   cursor,
@@ -20,7 +20,7 @@ import {
   listOf,
   MAX_DELAY_SECONDS,
   pageOf,
-  present,
+  requiredJson,
   text,
   time,
   timeOrNull,
@@ -51,8 +51,8 @@ export const createCallback = z
 export const createTask = z
   .strictObject({
     type: text(128, 1).openapi({ example: 'report.build' }),
-    input: present.openapi({
-      description: `Any JSON, at most ${DEEPEST} levels deep, that fits the schema of the type.`,
+    input: requiredJson.openapi({
+      description: `Any JSON, at most ${MAX_JSON_DEPTH} levels deep, that fits the schema of the type.`,
       example: { month: '2026-10' },
     }),
     callback: createCallback.nullish(),
@@ -71,7 +71,7 @@ export type CreateTask = z.output<typeof createTask>
 
 export const createBatch = z.strictObject({ tasks: z.array(createTask).min(1).max(100) }).openapi('CreateBatch')
 
-const failure = z.object({ code: z.string(), message: z.string(), details: present } satisfies FieldsOf<Failure>).openapi('Failure')
+const failure = z.object({ code: z.string(), message: z.string(), details: requiredJson } satisfies FieldsOf<Failure>).openapi('Failure')
 const lastFailure = z.object({ code: z.string(), message: z.string(), try: z.int(), at: time } satisfies FieldsOf<LastFailure>)
 export const callback = z.strictObject({
   endpointId: z.string().nullable(),
@@ -87,11 +87,11 @@ export const task = z
     status: z.enum(taskStatuses),
     progress: z.number().min(0).max(100),
     progressMessage: z.string().nullable(),
-    result: present,
+    result: requiredJson,
     resultUrl: z.url().nullable(),
     error: failure.nullable(),
     lastError: lastFailure.nullable(),
-    input: present,
+    input: requiredJson,
     inputUrl: z.url().nullable(),
     metadata: z.record(z.string(), z.string()).nullable(),
     priority: z.int(),
@@ -150,7 +150,7 @@ const bulk = {
 const statusOf = <const T extends readonly [string, ...string[]]>(statuses: T) => z.array(z.enum(statuses)).min(1).nullish()
 export const bulkCancel = z.strictObject({ status: statusOf(['pending', 'running']), ...bulk }).openapi('CancelTasks')
 export const bulkRetry = z.strictObject({ status: statusOf(['failed', 'canceled']), ...bulk }).openapi('RetryTasks')
-export type Bulk = z.output<typeof bulkCancel> | z.output<typeof bulkRetry>
+export type BulkRequest = z.output<typeof bulkCancel> | z.output<typeof bulkRetry>
 
 export const taskType = z
   .strictObject({

@@ -1,7 +1,7 @@
 /** Schemas of workers, which claim and run tasks over HTTP. */
 import { z } from '@hono/zod-openapi'
 import { taskStatuses } from '../../core/documents.ts'
-import { id, MAX_DELAY_SECONDS, present, text, time, timeOrNull } from './fields.ts'
+import { id, MAX_DELAY_SECONDS, requiredJson, text, time, timeOrNull } from './fields.ts'
 
 /** Names of task types. */
 export const typeNames = z.array(text(128, 1)).min(1).max(100)
@@ -43,7 +43,7 @@ export const claimedTasks = z
           timeoutSeconds: z.int(),
           traceparent: z.string().nullable(),
           tracestate: z.string().nullable(),
-          input: present,
+          input: requiredJson,
           metadata: z.record(z.string(), z.string()),
         })
         .openapi('ClaimedTask'),
@@ -60,7 +60,7 @@ export const heartbeat = z
 export const completeTask = z
   .strictObject({
     lease,
-    result: present.openapi({ description: 'Any JSON that fits the result schema of the type; null where there is none.' }),
+    result: requiredJson.openapi({ description: 'Any JSON that fits the result schema of the type; null where there is none.' }),
   })
   .openapi('CompleteTask')
 export const failTask = z

@@ -135,7 +135,7 @@ export function shareSlots(
     open = still
   }
   round.since = countClients(seen) >= wide ? round.last : ''
-  return all.flatMap((client) => client.lanes.filter(({ want }) => want > 0).map(({ lane, want }) => ({ ...lane, want })))
+  return all.flatMap((client) => client.lanes.filter(({ want }) => want > 0).map(({ lane, want }) => ({ ...lane, slots: want })))
 }
 
 function nextOpen<L extends { lane: LaneDemand; want: number; most: number }>(

@@ -19,10 +19,10 @@ const insertTurns = statement(
   (d) => sql`insert into turns (queue, client_id, lane_id, turn, alarm_at)
     select v.queue, v.client_id, v.lane_id, v.turn, v.alarm_at from ${d.records('turns', TURN)} v`,
 )
-/** Turns, and the word to the pumps that there is something to claim, or to wait for. */
+/** Turns, and the notification that wakes the pumps. */
 export const addTurns = (turns: readonly Turn[]): readonly BoundStatement[] => {
-  const tells = [...new Set(turns.filter(({ late }) => !late).map(({ queue }) => kindOf(queue)))]
-  return putTurnsBack(turns).map((call) => ({ ...call, tells }))
+  const notifies = [...new Set(turns.filter(({ late }) => !late).map(({ queue }) => kindOf(queue)))]
+  return putTurnsBack(turns).map((call) => ({ ...call, notifies }))
 }
 /** Turns of lanes that the very pump which claims them knows of. */
 export const putTurnsBack = (turns: readonly Turn[]): readonly BoundStatement[] =>

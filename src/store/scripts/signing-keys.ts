@@ -67,7 +67,7 @@ const remove = statement(
     sql`delete from signing_keys where state = 'retiring' and id ${d.anyOf(sql`select v.id from ${d.records('keys', { id: 'text' })} v`)}`,
 )
 const readClock = statement((d) => sql`select ${d.now} as now`)
-const notifySigningKeys = () => ({ ...readClock(), tells: [SIGNING_KEYS_CHANNEL] })
+const notifySigningKeys = () => ({ ...readClock(), notifies: [SIGNING_KEYS_CHANNEL] })
 
 /** Does what is due, unless another node did it first; answers all keys there are, and whether the next one took over. */
 export function* rotateSigningKeys(turn: SigningKeyRotation): Script<{ readonly keys: SigningKey[]; readonly rotated: boolean }> {

@@ -1,7 +1,6 @@
 /** The task types `system.cancel` and `system.retry`: what a filter matches is canceled, or begins anew. */
 
 import type { State } from '../../core/model.ts'
-import type { OpenTaskBudget } from '../../engine/open-tasks.ts'
 import type { BulkCheckpoint, BulkFilter, LeaseRef, StoreWith } from '../../store/interfaces.ts'
 import { Postpone, type TaskType } from '../define.ts'
 import { pagedJobType } from './paged-job.ts'
@@ -30,6 +29,12 @@ export function toBulkFilter(clientId: string, { states, type, metadata, created
   }
 }
 
+/** How many tasks may still be opened. */
+export interface TaskBudget {
+  /** Up to `wanted` more of the client's. Returns how many may be opened now; they count as open. */
+  reserve(clientId: string, wanted: number): Promise<number>
+}
+
 type RunPage = (lease: LeaseRef, clientId: string, input: BulkInput) => Promise<BulkCheckpoint | null>
 const bulkType = (
   page: RunPage,
@@ -55,7 +60,7 @@ const MAX_CHANGED = 500
 /** A walk that has no room looks again so much later. */
 const NO_ROOM_SECONDS = 10
 
-export const createBulkTypes = (store: StoreWith<{ tasks: 'runBulkPage' }>, budget: OpenTaskBudget): readonly TaskType[] => {
+export const createBulkTypes = (store: StoreWith<{ tasks: 'runBulkPage' }>, budget: TaskBudget): readonly TaskType[] => {
   const page: RunPage = (lease, clientId, input) => store.tasks.runBulkPage({ lease, filter: toBulkFilter(clientId, input) })
   /** What begins anew is open again. */
   const whileThereIsRoom: RunPage = async (lease, clientId, input) => {

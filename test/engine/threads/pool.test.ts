@@ -1,4 +1,5 @@
 /** Task types that run in threads: real threads, under the scheduler and in the whole platform. */
+
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -8,10 +9,12 @@ import { systemClock } from '../../../src/core/clock.ts'
 import { StartupError } from '../../../src/core/errors.ts'
 import { CANCEL_GRACE_MS } from '../../../src/engine/run-try.ts'
 import { openThreadPool, type ThreadPool } from '../../../src/engine/threads/pool.ts'
+import { createEventSink } from '../../../src/observe/events.ts'
 import { createRingback } from '../../../src/platform.ts'
 import { defineTask, type TaskType } from '../../../src/tasks/define.ts'
 import { freshSqlite } from '../../support/databases.ts'
 import { type Engine, startEngine } from '../../support/engine.ts'
+import { troubleInto } from '../../support/events.ts'
 import * as types from '../../support/threadtasks.ts'
 import { addClient, addTask, findTask } from '../../support/work.ts'
 
@@ -31,7 +34,7 @@ async function start({
   const errors: unknown[] = []
   let engine: Engine | null = null
   const clock = { ...systemClock(), after: (ms: number, wake: () => void) => (engine ? engine.clock.after(ms, wake) : () => {}) }
-  const threads = await openThreadPool({ types: all, maxThreads: most, memoryMb, clock, onError: (error) => errors.push(error) })
+  const threads = await openThreadPool({ types: all, maxThreads: most, memoryMb, clock, events: troubleInto(errors) })
   opened.push(threads)
   engine = await startEngine(all, { concurrency: most, threads })
   const clientId = await addClient(engine.store)
@@ -102,7 +105,7 @@ describe('a run in a thread', () => {
     // The slot is there for the next one.
     await engine.add(types.whoami)
     expect(await ended(engine, 2)).toMatchObject({ outcome: 'completed' })
-    expect(engine.threads.count).toBeLessThanOrEqual(1)
+    expect(engine.threads.threadCount).toBeLessThanOrEqual(1)
   })
 })
 
@@ -158,7 +161,7 @@ describe('the signal of a thread', () => {
     await stopping
     for (const id of [spinning, waiting]) expect(await findTask(engine.store, id)).toMatchObject({ state: 'pending', tries: 0 })
     await engine.threads.close()
-    expect(engine.threads.count).toBe(0)
+    expect(engine.threads.threadCount).toBe(0)
   })
 })
 
@@ -179,15 +182,22 @@ describe('the pool', () => {
     const second = await engine.add(types.whoami)
     await running(engine, first)
     expect(await findTask(engine.store, second)).toMatchObject({ state: 'pending', tries: 0 })
-    expect(engine.threads.count).toBe(1)
+    expect(engine.threads.threadCount).toBe(1)
     await engine.store.tasks.cancel({ id: first, clientId: null })
     expect(await ended(engine, 2)).toMatchObject({ outcome: 'completed', task: { id: second } })
   })
 
   test('lets idle threads end', async () => {
-    const threads = await openThreadPool({ types: all, maxThreads: 2, memoryMb: 64, clock: systemClock(), onError() {}, idleMs: 20 })
+    const threads = await openThreadPool({
+      types: all,
+      maxThreads: 2,
+      memoryMb: 64,
+      clock: systemClock(),
+      events: createEventSink(),
+      idleMs: 20,
+    })
     opened.push(threads)
-    await until(() => threads.count === 0)
+    await until(() => threads.threadCount === 0)
   })
 })
 
@@ -294,16 +304,23 @@ describe('a platform with types that run in threads', () => {
     const types = ['a.list', 'a.record', 'a.file']
     const module = moduleOf(
       'many.ts',
-      `import { defineTask } from ${src('task.ts')}
+      `import { defineTask } from ${src('tasks/define.ts')}
        const [list, record, file] = ${JSON.stringify(types)}.map((type) => defineTask({ type, where: 'thread', run: () => type }))
        export const all = [list]
        export const named = { record }
        export default { tasks: [file] }`,
     )
     const found = types.map((type) => defineTask({ type, where: 'thread', run: () => 1 }))
-    const threads = await openThreadPool({ types: found, module, maxThreads: 1, memoryMb: 64, clock: systemClock(), onError() {} })
+    const threads = await openThreadPool({
+      types: found,
+      defaultModule: module,
+      maxThreads: 1,
+      memoryMb: 64,
+      clock: systemClock(),
+      events: createEventSink(),
+    })
     await threads.close()
-    expect(threads.count).toBe(0)
+    expect(threads.threadCount).toBe(0)
   })
 })
 

@@ -1,21 +1,23 @@
 /** Rate limits: what is admitted, what is answered over the limit, and what the headers say of it. */
+
 import { setTimeout as sleep } from 'node:timers/promises'
 import { type BareItem, parseList } from 'structured-headers'
 import { afterEach, expect, onTestFinished, test } from 'vitest'
 import type { RateLimits } from '../../../src/config/parsers.ts'
 import { systemClock } from '../../../src/core/clock.ts'
 import { createApp } from '../../../src/http/app.ts'
-import { createQuotas, type QuotaOptions } from '../../../src/http/limits/rate-limit.ts'
+import { createRateLimiter, type RateLimiterOptions } from '../../../src/http/limits/rate-limit.ts'
 import { openStore } from '../../../src/store/open.ts'
 import { freshPostgres } from '../../support/databases.ts'
+import { troubleInto } from '../../support/events.ts'
 import { openPlatform } from '../../support/platform.ts'
 import { type Answer, type Client, type Kit, openKit, REPORT } from '../kit.ts'
 
 let kit: Kit
 afterEach(() => kit?.close())
-const limited = async (limits: RateLimits, more: Partial<QuotaOptions> = {}): Promise<Client> => {
+const limited = async (limits: RateLimits, more: Partial<RateLimiterOptions> = {}): Promise<Client> => {
   kit = await openKit({
-    admit: createQuotas({ limits, shared: null, clock: systemClock(), onError: (error) => void errors.push(error), ...more }),
+    rateLimiter: createRateLimiter({ limits, sharedStore: null, clock: systemClock(), events: troubleInto(errors), ...more }),
   })
   return kit.newClient()
 }
@@ -126,9 +128,11 @@ test('Nodes on PostgreSQL count together: of many requests at once they admit ex
     await drop()
   })
   const limits = { read: { limit: Q, windowSeconds: 60 }, write: null }
-  const client = await limited(limits, { shared: stores[0]! })
-  const onError = (error: unknown) => void errors.push(error)
-  const other = createApp({ ...kit.options, admit: createQuotas({ limits, shared: stores[1]!, clock: systemClock(), onError }) })
+  const client = await limited(limits, { sharedStore: stores[0]! })
+  const other = createApp({
+    ...kit.options,
+    rateLimiter: createRateLimiter({ limits, sharedStore: stores[1]!, clock: systemClock(), events: troubleInto(errors) }),
+  })
   const elsewhere = {
     ...client,
     async call(method: string, path: string) {
@@ -151,7 +155,7 @@ test('A 304 costs nothing on PostgreSQL either', async () => {
     await store.close()
     await drop()
   })
-  const client = await limited({ read: FIVE, write: null }, { shared: store })
+  const client = await limited({ read: FIVE, write: null }, { sharedStore: store })
   const { json } = await write(client)
   const ask = (tag: string) => client.call('GET', `/v1/tasks/${json.id}`, undefined, { 'if-none-match': tag })
   for (let i = 0; i < 8; i++) expect((await ask('W/"1"')).status).toBe(304)
@@ -161,7 +165,7 @@ test('A 304 costs nothing on PostgreSQL either', async () => {
 
 test('A count that cannot be kept stops nobody, and the operator is told', async () => {
   const down = new Error('the store is down')
-  const client = await limited({ read: FIVE, write: null }, { shared: { access: { useQuota: () => Promise.reject(down) } } })
+  const client = await limited({ read: FIVE, write: null }, { sharedStore: { access: { useQuota: () => Promise.reject(down) } } })
   for (let i = 0; i < 8; i++) {
     const answer = await read(client)
     expect([answer.status, answer.headers.get('ratelimit')]).toEqual([200, null])

@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, expect, test } from 'vitest'
-import { createWaits } from '../../../src/http/live/waits.ts'
+import { createWatchers } from '../../../src/http/live/waits.ts'
 import { createRegistry, defineTask } from '../../../src/tasks/define.ts'
 import { turns } from '../../support/engine.ts'
 import { type Frame, type Reader, readFrames } from '../../support/frames.ts'
@@ -60,7 +60,7 @@ test('a stream begins with what the task is like, tells each change, and ends wi
 
 test('a stream says of a task that waits for what, as every other answer does', async () => {
   const registry = createRegistry([defineTask({ type: 'audio.transcribe', where: 'worker' })])
-  const held = await openKit({ registry, store: kit.store, typicalMs: () => 5_000 })
+  const held = await openKit({ registry, store: kit.store, typicalDurationMs: () => 5_000 })
   const { json } = await held.as(client.key)('POST', '/v1/tasks', { type: 'audio.transcribe', input: 1 })
   const reader = readFrames(await ask(json.id, {}, client, held))
   const { data } = (await reader.next())!.json
@@ -181,10 +181,11 @@ test('a thousand watchers of one task cost one query a change, and a node that s
       },
     },
   }
-  const waits = createWaits({ store, clock: kit.clock })
+  const waits = createWatchers({ store, clock: kit.clock })
   const heard: string[] = []
   const watchAll = (id: string): void => {
-    for (let n = 0; n < 1_000; n++) waits.watch(id, (news) => heard.push(news ? `${news.task.state} ${news.ending !== null}` : 'over'))
+    for (let n = 0; n < 1_000; n++)
+      waits.watchTask(id, (news) => heard.push(news ? `${news.task.state} ${news.terminalEvent !== null}` : 'over'))
   }
   const id = await submit()
   watchAll(id)
@@ -209,9 +210,9 @@ test('a start that nobody told of is heard of within about a second, by asking f
     return kit.store.tasks.findMany(ids)
   }
   const clock = { ...kit.clock, after: (ms: number, wake: () => void) => kit.clock.after(ms / 20, wake) }
-  const waits = createWaits({ store: { ...kit.store, tasks: { findMany }, notifications: { onTask: () => () => {} } }, clock })
+  const waits = createWatchers({ store: { ...kit.store, tasks: { findMany }, notifications: { onTask: () => () => {} } }, clock })
   const states: string[] = []
-  waits.watch(id, (news) => states.push(news?.task.state ?? 'over'))
+  waits.watchTask(id, (news) => states.push(news?.task.state ?? 'over'))
   await expect.poll(() => states).toEqual(['pending'])
   await new Promise((resolve) => kit.clock.after(300, () => resolve(null)))
   expect(reads).toBe(1)
@@ -222,7 +223,7 @@ test('a start that nobody told of is heard of within about a second, by asking f
 })
 
 test('more streams than there may be are refused with what to do instead; one that ends makes room', async () => {
-  const small = await openKit({ mostStreams: { node: 3, client: 2 } })
+  const small = await openKit({ streamLimits: { node: 3, client: 2 } })
   const [one, two] = [await small.newClient(), await small.newClient()]
   const task = async (of: Client) => (await of.call('POST', '/v1/tasks', LATER)).json.id
   const [mine, theirs] = [await task(one), await task(two)]

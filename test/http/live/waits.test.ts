@@ -2,7 +2,7 @@ import { setImmediate as turn } from 'node:timers/promises'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { createApp } from '../../../src/http/app.ts'
 import { createOpenCallLimiter } from '../../../src/http/limits/open-calls.ts'
-import { createWaits } from '../../../src/http/live/waits.ts'
+import { createWatchers } from '../../../src/http/live/waits.ts'
 import type { Caller } from '../../../src/http/request/auth.ts'
 import { type Client, type Kit, openKit, REPORT } from '../kit.ts'
 
@@ -103,19 +103,19 @@ test('two hundred calls that wait cost the store a few queries, and the stop ans
     queries++
     return kit.store.tasks.findMany(ids)
   }
-  const waits = createWaits({ store: { ...kit.store, tasks: { findMany } }, clock: kit.clock })
-  const all = Array.from({ length: 200 }, () => waits.forTask(json.id, () => false, 60_000, still))
+  const waits = createWatchers({ store: { ...kit.store, tasks: { findMany } }, clock: kit.clock })
+  const all = Array.from({ length: 200 }, () => waits.waitForTask(json.id, () => false, 60_000, still))
   await client.call('GET', `/v1/tasks/${json.id}`)
   waits.stop()
   expect(await Promise.all(all)).toEqual(Array(200).fill(null))
   expect(queries).toBeLessThan(5)
-  expect(await waits.forTask(json.id, () => false, 60_000, still)).toBeNull()
+  expect(await waits.waitForTask(json.id, () => false, 60_000, still)).toBeNull()
 })
 
 test('a caller that hangs up waits no longer', async () => {
   const { json } = await client.call('POST', '/v1/tasks', LATER)
   const hangUp = new AbortController()
-  const waiting = kit.waits.forTask(json.id, () => false, 60_000, hangUp.signal)
+  const waiting = kit.waits.waitForTask(json.id, () => false, 60_000, hangUp.signal)
   hangUp.abort()
   expect(await waiting).toBeNull()
 })
@@ -123,8 +123,8 @@ test('a caller that hangs up waits no longer', async () => {
 test('a change nobody told of is found by looking again', async () => {
   const { json } = await client.call('POST', '/v1/tasks', LATER)
   const clock = { ...kit.clock, after: (ms: number, wake: () => void) => kit.clock.after(ms / 50, wake) }
-  const deaf = createWaits({ store: { ...kit.store, notifications: { onTask: () => () => {} } }, clock })
-  const waiting = deaf.forTask(json.id, (task) => task.state === 'canceled', 60_000, still)
+  const deaf = createWatchers({ store: { ...kit.store, notifications: { onTask: () => () => {} } }, clock })
+  const waiting = deaf.waitForTask(json.id, (task) => task.state === 'canceled', 60_000, still)
   await client.call('POST', `/v1/tasks/${json.id}/cancel`)
   expect((await waiting)?.state).toBe('canceled')
   deaf.stop()
@@ -135,8 +135,8 @@ test('a store that is down does not end a wait early, and the wait goes on when 
   const clock = { ...kit.clock, after: (ms: number, wake: () => void) => kit.clock.after(ms / 50, wake) }
   let failures = 3
   const findMany = (ids: readonly string[]) => (failures-- > 0 ? Promise.reject(new Error('down')) : kit.store.tasks.findMany(ids))
-  const waits = createWaits({ store: { ...kit.store, notifications: { onTask: () => () => {} }, tasks: { findMany } }, clock })
-  const found = await waits.forTask(json.id, (task) => task.state === 'pending', 60_000, still)
+  const waits = createWatchers({ store: { ...kit.store, notifications: { onTask: () => () => {} }, tasks: { findMany } }, clock })
+  const found = await waits.waitForTask(json.id, (task) => task.state === 'pending', 60_000, still)
   expect([found?.id, failures]).toEqual([json.id, -1])
   waits.stop()
 })
@@ -153,8 +153,8 @@ test('the feed waits for the next event', async () => {
 })
 
 test.each([
-  ['a task', 'forTask', (id: string) => `/v1/tasks/${id}?wait=60`],
-  ['the feed', 'forFeed', () => '/v1/events?wait=60'],
+  ['a task', 'waitForTask', (id: string) => `/v1/tasks/${id}?wait=60`],
+  ['the feed', 'waitForFeed', () => '/v1/events?wait=60'],
 ] as const)('whose key is revoked while it waits for %s is told nothing', async (_what, method, path) => {
   const other = await kit.newClient()
   const { json } = await other.call('POST', '/v1/tasks', LATER)
@@ -166,7 +166,7 @@ test.each([
       return (kit.waits[method] as (...of: never[]) => unknown)(...of)
     },
   }
-  const app = createApp({ ...kit.options, waits: watched })
+  const app = createApp({ ...kit.options, watchers: watched })
   const answer = app.request(path(json.id), { headers: { authorization: `Bearer ${other.key}` } })
   await waits.promise
   const [{ id }] = (await kit.admin.call('GET', `/v1/clients/${other.id}/keys`)).json.data
@@ -210,18 +210,18 @@ test('seats are counted by client and by node, and one that is given back can be
   const seats = createOpenCallLimiter({ node: 3, client: 2 }, 'calls', 'ask later')
   const [one, two] = ['client_1', 'client_2'].map((clientId) => ({ clientId }) as Caller)
   const held = Promise.withResolvers<string>()
-  const [first, second] = [seats.hold(one!, () => held.promise), seats.take(one!)]
-  expect(() => seats.take(one!)).toThrow('You have 2 calls open here, as many as there may be: ask later.')
-  const third = seats.take(two!)
-  expect(seats.refusal(two!)).toMatchObject({ status: 503, message: expect.stringContaining('3 calls are open here') })
+  const [first, second] = [seats.runWithSlot(one!, () => held.promise), seats.acquire(one!)]
+  expect(() => seats.acquire(one!)).toThrow('You have 2 calls open here, as many as there may be: ask later.')
+  const third = seats.acquire(two!)
+  expect(seats.limitError(two!)).toMatchObject({ status: 503, message: expect.stringContaining('3 calls are open here') })
   held.resolve('done')
   expect(await first).toBe('done')
-  const fourth = seats.take(two!)
-  await expect(seats.hold(one!, () => Promise.reject(new Error('failed')))).rejects.toThrow('3 calls are open')
+  const fourth = seats.acquire(two!)
+  await expect(seats.runWithSlot(one!, () => Promise.reject(new Error('failed')))).rejects.toThrow('3 calls are open')
   for (const giveBack of [second, third, fourth]) giveBack()
-  await expect(seats.hold(one!, () => Promise.reject(new Error('failed')))).rejects.toThrow('failed')
-  for (const _ of [1, 2]) seats.take(one!)
-  expect(seats.refusal(one!)).toMatchObject({ status: 429, code: 'quota_exceeded' })
+  await expect(seats.runWithSlot(one!, () => Promise.reject(new Error('failed')))).rejects.toThrow('failed')
+  for (const _ of [1, 2]) seats.acquire(one!)
+  expect(seats.limitError(one!)).toMatchObject({ status: 429, code: 'quota_exceeded' })
 })
 
 test.each([
@@ -230,7 +230,7 @@ test.each([
 ])(
   'over the number %s a call that would wait is refused, and a submission is taken in and answered at once',
   async (_, status, code, most) => {
-    const small = await openKit({ mostWaits: most })
+    const small = await openKit({ waitLimits: most })
     const one = await small.newClient()
     const created = await one.call('POST', '/v1/tasks', LATER, { prefer: 'wait=60' })
     expect([created.status, created.headers.get('preference-applied'), created.json.status]).toEqual([202, null, 'pending'])

@@ -6,7 +6,7 @@ import { fileURLToPath } from 'node:url'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { errorStatuses } from '../../../src/core/errors.ts'
 import { type EventType, endpointEventTypes, taskEventTypes } from '../../../src/core/model.ts'
-import { refusals } from '../../../src/http/openapi/document.ts'
+import { errorCodesByStatus } from '../../../src/http/openapi/document.ts'
 import { type Judge, judgeBy, type Node } from '../../support/document.ts'
 import { type Kit, openKit, PUBLIC_URL, routesOf } from '../kit.ts'
 
@@ -70,7 +70,7 @@ test('Every operation has a name of its own, a summary, its path parameters, its
     for (const parameter of operation.parameters ?? []) if (parameter.in === 'path') expect(parameter.required).toBe(true)
     expect(operation.security).toEqual(route.scope === 'public' ? [] : [{ bearer: [route.scope] }])
     if (route.scope !== 'public') expect(operation.description).toContain(route.scope)
-    for (const status of [...Object.keys(route.answers), ...Object.keys(refusals(route))]) {
+    for (const status of [...Object.keys(route.responses), ...Object.keys(errorCodesByStatus(route))]) {
       const answer = operation.responses[status]
       expect([route.name, status, typeof answer?.description]).toEqual([route.name, status, 'string'])
       if (Number(status) >= 400) expect(answer.content['application/problem+json'].schema).toEqual({ $ref: '#/components/schemas/Problem' })
@@ -215,7 +215,7 @@ test('Webhooks and callbacks share the components of the API', () => {
 })
 
 test('Every code a route may refuse with is one of the closed list, and those of this API are all named', () => {
-  const named = new Set(routesOf(kit.options).flatMap((route) => Object.values(refusals(route)).flat()))
+  const named = new Set(routesOf(kit.options).flatMap((route) => Object.values(errorCodesByStatus(route)).flat()))
   for (const code of named) expect(Object.keys(errorStatuses)).toContain(code)
   const elsewhere = ['method_not_allowed', 'challenge_mismatch']
   expect(Object.keys(errorStatuses).filter((code) => !named.has(code as never) && !elsewhere.includes(code))).toEqual([])

@@ -1,7 +1,7 @@
 /** Unknown keys: what a flood of them costs, whom it keeps out, and whom not. */
 import { hash } from 'node:crypto'
 import { afterEach, beforeEach, expect, test } from 'vitest'
-import { type Authenticator, createGate } from '../../../src/http/request/auth.ts'
+import { type Authenticator, createAuthenticator } from '../../../src/http/request/auth.ts'
 import { type Client, type Kit, openKit } from '../kit.ts'
 
 const MOST = 1_000
@@ -19,7 +19,7 @@ beforeEach(async () => {
     looks++
     return kit.store.access.findKey(hashed)
   }
-  gate = createGate({
+  gate = createAuthenticator({
     ...kit.options,
     clock: { ...kit.clock, now: () => now },
     store: { ...kit.store, access: { ...kit.store.access, findKey } },
@@ -37,7 +37,7 @@ function forged(): string {
 /** How the gate answers: `known`, or the code of its refusal. */
 const ask = async (key: string, address: string): Promise<string> => {
   try {
-    await gate.recognize(`Bearer ${key}`, now, { address })
+    await gate.authenticate(`Bearer ${key}`, now, { address })
     return 'known'
   } catch (error) {
     return (error as { code: string }).code
@@ -58,7 +58,7 @@ test('of keys that look right an address has a thousand unknown ones looked up i
   expect(await flood('192.0.2.1', 3 * MOST)).toEqual({ unauthenticated: MOST, quota_exceeded: 2 * MOST })
   expect(looks).toBe(MOST)
   const refused = await Promise.resolve()
-    .then(() => gate.recognize(`Bearer ${forged()}`, now, { address: '192.0.2.1' }))
+    .then(() => gate.authenticate(`Bearer ${forged()}`, now, { address: '192.0.2.1' }))
     .catch((error) => error)
   expect(refused).toMatchObject({ status: 429, headers: { 'Retry-After': expect.stringMatching(/^[1-6]?\d$/) } })
 })

@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import type { Task } from '../../../src/core/model.ts'
 import { parseJson, scanJson } from '../../../src/http/request/json.ts'
-import { estimate, retryAfterSeconds } from '../../../src/http/routes/task-document.ts'
+import { estimateCompletion, retryAfterSeconds } from '../../../src/http/routes/task-document.ts'
 import { createRegistry, defineTask } from '../../../src/tasks/define.ts'
 import { type Client, type Kit, openKit, PUBLIC_URL, REPORT } from '../kit.ts'
 
@@ -176,7 +176,7 @@ describe('Creating', () => {
 
   test('says when to ask again by the estimate that it shows, and by its age while something holds it up', async () => {
     const registry = createRegistry([defineTask({ type: 'audio.transcribe', where: 'worker' })])
-    const held = await openKit({ registry, typicalMs: () => 400_000 })
+    const held = await openKit({ registry, typicalDurationMs: () => 400_000 })
     const { call } = await held.newClient()
     const { id } = (await call('POST', '/v1/tasks', { type: 'audio.transcribe', input: 1 })).json
     const look = await call('GET', `/v1/tasks/${id}`)
@@ -194,7 +194,7 @@ describe('Creating', () => {
 
   test('is refused with 503 over the limit of open tasks, and the count is asked for once for many', async () => {
     let counts = 0
-    const store = { ...kit.store, countOpenTasks: async () => ({ n: ++counts && 5, next: null }) }
+    const store = { ...kit.store, tasks: { ...kit.store.tasks, countOpen: async () => ({ n: ++counts && 5, next: null }) } }
     const full = await openKit({ store, maxOpenTasks: 5 })
     const one = full.as(client.key)
     await one('POST', '/v1/tasks', LATER)
@@ -335,21 +335,21 @@ describe('Reading', () => {
 
   const task = { state: 'running', startedAt: 1_000, updatedAt: 11_000, createdAt: 0, progress: 25 } as Task
   test('estimates from the slope of the progress, and never in the past', () => {
-    expect(estimate(task, 5_000, null, 12_000)).toBe(41_000)
-    expect(estimate(task, 5_000, null, 60_000)).toBe(60_000)
-    expect(estimate({ ...task, progress: 0 }, null, null, 12_000)).toBeNull()
-    expect(estimate({ ...task, state: 'pending' }, null, null, 12_000)).toBeNull()
+    expect(estimateCompletion(task, 5_000, null, 12_000)).toBe(41_000)
+    expect(estimateCompletion(task, 5_000, null, 60_000)).toBe(60_000)
+    expect(estimateCompletion({ ...task, progress: 0 }, null, null, 12_000)).toBeNull()
+    expect(estimateCompletion({ ...task, state: 'pending' }, null, null, 12_000)).toBeNull()
   })
 
   test('estimates from how long runs of the type lately took where nothing was reported, and not while something holds the task', () => {
     const silent = { ...task, progress: 0 }
-    expect(estimate(silent, 15_000, null, 12_000)).toBe(16_000)
-    expect(estimate(silent, 500, null, 12_000)).toBe(12_000)
+    expect(estimateCompletion(silent, 15_000, null, 12_000)).toBe(16_000)
+    expect(estimateCompletion(silent, 500, null, 12_000)).toBe(12_000)
     const pending = { ...task, state: 'pending', startedAt: null, dueAt: 20_000 } as const
-    expect(estimate(pending, 5_000, 'runAt', 12_000)).toBe(25_000)
-    expect(estimate(pending, 5_000, null, 30_000)).toBe(35_000)
-    for (const held of ['paused', 'limit', 'noWorker'] as const) expect(estimate(pending, 5_000, held, 12_000)).toBeNull()
-    expect(estimate({ ...task, state: 'completed' }, 5_000, null, 12_000)).toBeNull()
+    expect(estimateCompletion(pending, 5_000, 'runAt', 12_000)).toBe(25_000)
+    expect(estimateCompletion(pending, 5_000, null, 30_000)).toBe(35_000)
+    for (const held of ['paused', 'limit', 'noWorker'] as const) expect(estimateCompletion(pending, 5_000, held, 12_000)).toBeNull()
+    expect(estimateCompletion({ ...task, state: 'completed' }, 5_000, null, 12_000)).toBeNull()
     expect(retryAfterSeconds(task, 41_000, 11_000)).toBe(8)
     expect(retryAfterSeconds(task, 11_000, 11_000)).toBe(1)
     expect(retryAfterSeconds(task, 1_000_000, 11_000)).toBe(30)

@@ -1,7 +1,7 @@
 /** `waitingFor`: why a pending task has not started, as it is in the store. */
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
 import type { Task } from '../../../src/core/model.ts'
-import { createWaiting } from '../../../src/http/routes/waiting-for.ts'
+import { createWaitingReasons } from '../../../src/http/routes/waiting-for.ts'
 import type { Store } from '../../../src/store/interfaces.ts'
 import { createRegistry, defineTask } from '../../../src/tasks/define.ts'
 import { openPlatform } from '../../support/platform.ts'
@@ -26,7 +26,7 @@ describe.each(engines)('on %s a pending task waits', (engine) => {
 
   const why = async (given: readonly Task[] | Task, isFull = false): Promise<readonly (string | null)[]> => {
     const tasks = await Promise.all([given].flat().map((task) => findTask(store, (task as Task).id)))
-    const waiting = await createWaiting({ store, registry, isFull: () => isFull }).of(tasks, await store.now())
+    const waiting = await createWaitingReasons({ store, registry, isFull: () => isFull }).ofTasks(tasks, await store.now())
     return tasks.map(({ id }) => waiting.get(id) ?? null)
   }
 
@@ -40,7 +40,9 @@ describe.each(engines)('on %s a pending task waits', (engine) => {
     await store.schedules.pauseTaskType({ type: 'report.build', paused: true })
     expect(await why([later, tried]), 'the pause does not hold it up yet').toEqual(['runAt', 'retryBackoff'])
     const atOnce = await addTask(store, { clientId, type: 'scarce.one' })
-    expect(createWaiting({ store, registry }).atFirst(atOnce, atOnce.createdAt - 5), 'by a clock that was looked at before').toBe(null)
+    expect(createWaitingReasons({ store, registry }).ofNewTask(atOnce, atOnce.createdAt - 5), 'by a clock that was looked at before').toBe(
+      null,
+    )
     await ground.pass(61_000)
     expect(await why([later, tried])).toEqual(['paused', 'paused'])
     await store.schedules.pauseTaskType({ type: 'report.build', paused: false })
@@ -104,10 +106,10 @@ describe.each(engines)('on %s a pending task waits', (engine) => {
       looks++
       return store.schedules.findHolds(tasks)
     }
-    const waiting = createWaiting({ store: { ...store, schedules: { ...store.schedules, findHolds } }, registry })
-    expect((await waiting.of(later, await store.now())).size).toBe(3)
+    const waiting = createWaitingReasons({ store: { ...store, schedules: { ...store.schedules, findHolds } }, registry })
+    expect((await waiting.ofTasks(later, await store.now())).size).toBe(3)
     expect(looks).toBe(0)
-    await waiting.of([...later, ...due], await store.now())
+    await waiting.ofTasks([...later, ...due], await store.now())
     expect(looks).toBe(1)
   })
 })

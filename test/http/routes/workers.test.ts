@@ -1,12 +1,14 @@
 /** Workers over HTTP: what they claim, keep and end, on both databases. */
+
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { z } from 'zod'
 import { systemClock } from '../../../src/core/clock.ts'
 import type { RunRecord } from '../../../src/core/lifecycle.ts'
-import { createJanitor } from '../../../src/engine/chores/janitor.ts'
+import { createReclaim } from '../../../src/engine/chores/reclaim.ts'
 import { createRegistry, defineTask, exponential } from '../../../src/tasks/define.ts'
 import { fc } from '../../support/chance.ts'
+import { eventsWith } from '../../support/events.ts'
 import { engines, type Ground, openGround } from '../../support/stores.ts'
 import { type Answer, anything, type Client, type Kit, openKit, report } from '../kit.ts'
 
@@ -46,7 +48,7 @@ describe.each(engines)('A worker, on %s,', (engine) => {
     const clock = systemClock()
     // SQLite's clock is the node's, and here moved by hand.
     const node = engine === 'sqlite' ? { ...clock, now: () => now } : clock
-    kit = await openKit({ store: ground.store, clock: node, registry, onRun: (run) => runs.push(run) })
+    kit = await openKit({ store: ground.store, clock: node, registry, events: eventsWith({ 'task.run': (run) => runs.push(run) }) })
     client = await kit.newClient()
     key = (await kit.admin.call('POST', '/v1/operator-keys', { name: 'w', scopes: ['worker'] })).json.key
     worker = kit.as(key)
@@ -74,20 +76,7 @@ describe.each(engines)('A worker, on %s,', (engine) => {
   const say = (verb: string, { id, lease }: Leased, body: object = {}): Promise<Answer> =>
     worker('POST', `/v1/worker/tasks/${id}/${verb}`, { lease: lease.token, ...body })
   const BROKE = { error: { message: 'it broke' } }
-  const janitor = () =>
-    createJanitor({
-      store: ground.store,
-      clock: kit.clock,
-      registry,
-      leaseMs: LEASE_MS,
-      graceMs: 15_000,
-      renew: async () => {},
-      minRetentionMs: 86_400_000,
-      endpointEventRetentionMs: 86_400_000,
-      auditRetentionMs: 86_400_000,
-      holdMs: 86_400_000,
-      onError: (error) => console.error(error),
-    })
+  const reclaim = (bootId: string | null) => createReclaim({ store: ground.store, clock: kit.clock, registry })(bootId)
   /** What a late word may not change. */
   const unchanged = async (id: string, say: () => Promise<Answer>): Promise<void> => {
     const before = await read(id)
@@ -192,7 +181,7 @@ describe.each(engines)('A worker, on %s,', (engine) => {
     expect((await read(id)).progress).toBe(99.9)
     const { revision } = await read(id)
     await pass(20_000)
-    expect(await janitor().reclaim(null), 'kept').toBe(0)
+    expect(await reclaim(null), 'kept').toBe(0)
     expect((await say('heartbeat', task)).status).toBe(200)
     expect((await read(id)).revision, 'a heartbeat without a report changes nothing that shows').toBe(revision)
     expect((await say('heartbeat', task, { progress: -1 })).status).toBe(422)
@@ -204,7 +193,7 @@ describe.each(engines)('A worker, on %s,', (engine) => {
     const id = await submit({ ...FREE, maxTries: 3 })
     const lost = await claimOne()
     await pass(LEASE_MS + 1)
-    expect(await janitor().reclaim('boot_new')).toBe(1)
+    expect(await reclaim('boot_new')).toBe(1)
     expect(await read(id)).toMatchObject({ status: 'pending', tries: 1, lastError: { code: 'worker_lost' } })
     for (const late of [
       () => say('complete', lost, { result: 1 }),
@@ -223,14 +212,14 @@ describe.each(engines)('A worker, on %s,', (engine) => {
     const last = await submit({ ...FREE, maxTries: 1 })
     await claimOne()
     await pass(LEASE_MS + 1)
-    await janitor().reclaim(null)
+    await reclaim(null)
     expect(await read(last)).toMatchObject({ status: 'failed', error: { code: 'worker_lost' }, tries: 1 })
   })
 
   test('keeps its tasks when a node starts anew', async () => {
     await submit(FREE)
     const task = await claimOne()
-    expect(await janitor().reclaim('boot_of_a_new_process')).toBe(0)
+    expect(await reclaim('boot_of_a_new_process')).toBe(0)
     expect((await say('complete', task, { result: 1 })).status).toBe(200)
   })
 
@@ -343,7 +332,7 @@ describe.each(engines)('A worker, on %s,', (engine) => {
   })
 
   test('that takes longer than timeoutSeconds has failed its try, although it keeps its lease', async () => {
-    for (const ends of ['heartbeat', 'complete', 'janitor'] as const) {
+    for (const ends of ['heartbeat', 'complete', 'reclaim'] as const) {
       const id = await submit({ ...SHOT, timeoutSeconds: 45 })
       const task = await claimOne()
       await pass(25_000)
@@ -351,7 +340,7 @@ describe.each(engines)('A worker, on %s,', (engine) => {
       expect(kept.json.leaseSeconds, 'not beyond its time').toBeLessThanOrEqual(20)
       expect(kept.json.leaseSeconds).toBeGreaterThan(10)
       await pass(21_000)
-      if (ends === 'janitor') expect(await janitor().reclaim(null)).toBe(1)
+      if (ends === 'reclaim') expect(await reclaim(null)).toBe(1)
       else {
         const late = await say(ends, task, ends === 'complete' ? { result: { width: 1 } } : {})
         expect([late.status, late.json.code]).toEqual([409, 'lease_lost'])
@@ -372,7 +361,7 @@ describe.each(engines)('A worker, on %s,', (engine) => {
     for (const task of [one, two]) expect((await say('heartbeat', task)).json.leaseSeconds).toBeLessThanOrEqual(20)
     await pass(20_001)
     expect((await say('complete', one, { result: 1 })).status).toBe(409)
-    expect(await janitor().reclaim(null)).toBe(1)
+    expect(await reclaim(null)).toBe(1)
     for (const id of ids) expect(await read(id)).toMatchObject({ status: 'failed', error: { code: 'deadline_exceeded' } })
   })
 
@@ -533,7 +522,7 @@ describe.each(engines)('A worker, on %s,', (engine) => {
         heartbeat: () => say('heartbeat', task, { progress: 5 }),
         cancel: () => client.call('POST', `/v1/tasks/${id}/cancel`),
         rescue: async () => {
-          rescued = await janitor().reclaim(null)
+          rescued = await reclaim(null)
         },
       }
       const ended = async (verb: string, body: object) => {
