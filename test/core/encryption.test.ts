@@ -58,17 +58,17 @@ describe('a sealed value', () => {
         changed[at]! ^= 1
         const text = changed.toString('base64url')
         const sealed = [version, id, part === nonce ? text : nonce, part === data ? text : data].join('.')
-        expect(() => encryptor.decrypt(sealed, place)).toThrow(/does not open/)
+        expect(() => encryptor.decrypt(sealed, place)).toThrow(/cannot be decrypted/)
       }
     }
-    expect(() => encryptor.decrypt([version, id, nonce, data.slice(0, 8)].join('.'), place)).toThrow(/does not open/)
+    expect(() => encryptor.decrypt([version, id, nonce, data.slice(0, 8)].join('.'), place)).toThrow(/cannot be decrypted/)
   })
 
   test('of another form is refused, and the error names the place and not the value', () => {
     const encryptor = createEncryptor({ masterKey: newKey(), clock })
     for (const text of ['', 'whsec_plain', 'v2.a.b.c', 'v1.a.b', 'v1.a.b.c.d']) {
       const { message } = refusal(() => encryptor.decrypt(text, place))
-      expect(message).toBe('endpoints.secret of "endpoint_1" is not a sealed value: it must have the form v1.<key id>.<nonce>.<data>.')
+      expect(message).toBe('endpoints.secret of "endpoint_1" is not an encrypted value: it must have the form v1.<key id>.<nonce>.<data>.')
     }
   })
 })
@@ -83,7 +83,7 @@ describe('the master key', () => {
     expect(after.keyId).not.toBe(before.keyId)
     const anew = after.encrypt('secret', place)
     expect(createEncryptor({ masterKey: present, clock }).decrypt(anew, place)).toBe('secret')
-    expect(() => before.decrypt(anew, place)).toThrow(`was sealed with master key "${after.keyId}", but this server has "${before.keyId}"`)
+    expect(() => before.decrypt(anew, place)).toThrow(`was encrypted with master key "${after.keyId}", but this server has "${before.keyId}"`)
   })
 
   test('that is wrong refuses to start, with a sentence', () => {
@@ -91,7 +91,7 @@ describe('the master key', () => {
     right.verifyKeyCheck(right.keyCheck())
     const error = refusal(() => wrong.verifyKeyCheck(right.keyCheck()))
     expect(error).toBeInstanceOf(StartupError)
-    expect(error.message).toContain(`was sealed with master key "${right.keyId}", but this server has "${wrong.keyId}"`)
+    expect(error.message).toContain(`was encrypted with master key "${right.keyId}", but this server has "${wrong.keyId}"`)
     expect(error.message).toContain('RINGBACK_MASTER_KEY_PREVIOUS')
   })
 
