@@ -1,7 +1,7 @@
 /**
- * `ringback/client`: submit tasks and follow them, from anything that has `fetch`.
+ * `ringback/client`: submits tasks and follows them, on any platform with `fetch`.
  *
- * Typed by the task types of the server: `createClient<typeof tasks>({ url, key })`. `docs/how-to/follow-a-task.md` tells the rest.
+ * Typed by the task types of the server: `createClient<typeof tasks>({ url, key })`. More in `docs/how-to/follow-a-task.md`.
  */
 import type { NewEndpoint, TaskDocument as Task } from '../core/documents.ts'
 import { createCalls } from './calls.ts'
@@ -37,7 +37,7 @@ export type {
   WaitOptions,
 } from './types.ts'
 
-/** Throws a TypeError for a URL or a key that cannot be one. Nothing is sent. */
+/** Sends nothing. Throws a TypeError for an invalid URL or key. */
 export function createClient<const Types extends object = readonly AnyTask[]>(options: ClientOptions): RingbackClient<Types> {
   const calls = createCalls(options)
   const { request } = calls
@@ -66,7 +66,7 @@ export function createClient<const Types extends object = readonly AnyTask[]>(op
   const result = async (task: Task, call?: CallOptions): Promise<unknown> => {
     if (task.status === 'failed' || task.status === 'canceled') throw new TaskFailed(task)
     if (task.status === 'completed' && task.resultUrl === null) return task.result
-    // What `resultUrl` names, by way of `url`: the key goes nowhere else.
+    // The resource of `resultUrl`, but under `url`: the key is sent nowhere else.
     return read(taskPath(task.id, '/result'), call)
   }
   const client = {
@@ -94,7 +94,7 @@ export function createClient<const Types extends object = readonly AnyTask[]>(op
       delete: (id: string, call?: CallOptions) => erase(`/v1/endpoints/${encodeURIComponent(id)}`, call),
     },
   }
-  // What the server answers is typed by its contract; it is not checked again here.
+  // Responses are typed by the contract of the API and not checked here.
   return client as unknown as RingbackClient<Types>
 }
 
