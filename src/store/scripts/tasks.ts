@@ -1,4 +1,4 @@
-/** Tasks leave and enter their states here: intake, claim, settle, progress, cancel, redo, erase. */
+/** The state changes of tasks: claim, settle, progress, cancel, redo, erase. */
 import { isTerminal, type Millis, type Task, type TryOutcome } from '../../core/model.ts'
 import { taskColumns, updatedTaskColumns } from '../columns.ts'
 import type { OwedDelivery, Progress, ProgressReport, Settlement, SettleResult, TaskChange } from '../interfaces.ts'
@@ -38,7 +38,7 @@ const ready = (task: Pick<Task, 'type' | 'clientId' | 'laneId'>, line: number, r
 
 const ids = (d: Dialect) => sql`select v.id from ${d.records('ids', { id: 'text' })} v`
 const takeTasks = statement(
-  // coalesce: a plain state = 'pending' would let the planner walk the partial index instead of the key.
+  // coalesce: with a plain state = 'pending' the planner could use the partial index instead of the key.
   (
     d,
   ) => sql`update tasks set state = 'running', fence = fence + 1, tries = tries + 1, revision = revision + 1, leased_until = ${d.now} + ${bind('leaseMs')},
@@ -50,7 +50,7 @@ const readFollowers = statement(
   (d) => sql`select distinct client_id as id from endpoints where client_id ${d.anyOf(ids(d))} and follows = 1`,
 )
 
-/** How tasks are taken by a claim: those that came too late end here and come back failed, the others start. */
+/** How a claim takes tasks. Those past their time end here and come back as failed. */
 export const taskTable = (leaseMs: Millis, by: string, view: RenderContext): WorkTable<Task> => ({
   kind: 'task',
   ordered: true,
@@ -66,7 +66,7 @@ export const taskTable = (leaseMs: Millis, by: string, view: RenderContext): Wor
     return taken.map((task) => (late.includes(task) ? { ...task, state: 'failed' } : task))
   },
 })
-/** Why a task that was just claimed may not start any more. What began its first try in time is not held to that again, though the try was given back. */
+/** Why a task that was just claimed may no longer start. `startBy` does not apply after the first try began, even when that try was given back. */
 const lateness = (task: Task, now: Millis): 'start_expired' | 'deadline_exceeded' | null =>
   task.deadlineAt !== null && task.deadlineAt <= now
     ? 'deadline_exceeded'
@@ -92,7 +92,7 @@ function* endLate(late: readonly Task[], now: Millis, view: RenderContext): Scri
   )
 }
 
-/** Facts that are no ending are worth rendering only where somebody subscribes to them. */
+/** Events that are not terminal are rendered only where an endpoint subscribes to them. */
 export function* emitIfFollowed(
   news: readonly { tasks: readonly Task[]; type: 'task.created' | 'task.started' }[],
   view: RenderContext,
@@ -106,7 +106,7 @@ export function* emitIfFollowed(
     view,
   )
 }
-/** Those of their clients that have an endpoint which hears of more than endings. */
+/** The clients among theirs with an endpoint that subscribes to more than terminal events. */
 function* followers(tasks: readonly Task[]): Script<ReadonlySet<string>> {
   const clientIds = new Set(tasks.filter(({ callback }) => callback !== null).map(({ clientId }) => clientId))
   if (clientIds.size === 0) return clientIds
@@ -124,7 +124,7 @@ const SETTLEMENT: RecordColumns = {
   result: 'text',
   error: 'text',
 }
-/** A throw after the client asked to cancel ends in `canceled`; a returned result stands. */
+/** A throw after a cancel request ends in `canceled`. A returned result stands. */
 const ended = (task: string): SQL =>
   sql.raw(`case when ${task}.cancel_requested_at is not null and v.wish <> 'completed' then 'canceled' else v.wish end`)
 const updateTasks = statement((d) => {
@@ -160,7 +160,7 @@ const targetStates = {
   cancel: 'canceled',
 } as const satisfies Record<TryOutcome['kind'], Task['state']>
 
-/** The one door out of `running`: state, event and owed deliveries in one transaction. A stale fence changes nothing and is told so. */
+/** The only way out of `running`: state, event and owed deliveries in one transaction. A stale fence changes nothing, and the answer says so. */
 export function* settleTasks(
   settlements: readonly (Settlement & { readonly back?: number })[],
   view: RenderContext,
@@ -180,7 +180,7 @@ export function* settleTasks(
     }),
   )
   const started = yield* afterwards(won, view, slots)
-  // A cancel moved the fence on.
+  // A cancel raised the fence.
   const held = byLease(won.map((task) => ({ id: task.id, fence: task.state === 'canceled' ? task.fence - 1 : task.fence, task })))
   const told: Parameters<typeof recordEndedLeases>[0][number][] = []
   const answers = settlements.map((settlement): SettleResult<Task> => {
@@ -194,7 +194,7 @@ export function* settleTasks(
   yield* recordEndedLeases(told)
   return { answers, started }
 }
-/** What follows when tasks left `running`, or `pending` for good: slots open, turns are left, endings are recorded. */
+/** After tasks left `running`, or `pending` for good: slots are freed, turns added, terminal events recorded. */
 function* afterwards(changed: readonly Task[], view: RenderContext, slots: LentSlots | null = null): Script<readonly OwedDelivery[]> {
   if (changed.length === 0) return []
   const now = changed[0]!.updatedAt
@@ -204,7 +204,7 @@ function* afterwards(changed: readonly Task[], view: RenderContext, slots: LentS
   )
   const waiting = changed.flatMap((task) => {
     if (task.state === 'pending') return [ready(task, 1, task.dueAt)]
-    // Its type has room again: what waited for that is looked at.
+    // The type has a free slot again, so its waiting work gets a turn.
     return view.limitedQueues.has(queueOf(task.type)) ? [ready(task, 0, now)] : []
   })
   yield* execute(addTurns([...opened, ...turnsFor(waiting, now)]))
@@ -222,16 +222,16 @@ const updateProgress = statement(
       ${d.restrictTo(sql`tasks.id`, sql`select k.id from tasks k where k.id ${d.anyOf(sql`select y.task_id from ${d.records('reports', REPORT)} y`)} order by k.id ${d.lock}`)}
     returning ${updatedTaskColumns}`,
 )
-/** Webhooks of one task's progress are this far apart, whoever reports. */
+/** Progress webhooks of one task are at least this far apart. */
 const PROGRESS_EVERY_MS: Millis = 1_000
-// What the clients were owed in the last second is little, however many reports a long task has made: coalesce keeps the planner off those.
+// Few deliveries were created in the last second, however many reports a long task has made: coalesce keeps the planner off those.
 const readLastProgress = statement(
   (
     d,
   ) => sql`select distinct w.task_id as id from deliveries w where w.client_id ${d.anyOf(sql`select v.id from ${d.records('clients', { id: 'text' })} v`)}
     and w.created_at > ${bind('since')} and w.event_type = 'task.progress' and w.trigger = 'event' and coalesce(w.task_id, '') ${d.anyOf(ids(d))}`,
 )
-/** Tells those who subscribe, of each task once a second. */
+/** Emits progress events for subscribers, at most one a second for each task. */
 function* emitProgress(tasks: readonly Task[], view: RenderContext): Script<ReadonlyMap<string, ProgressReport['notified']>> {
   const clients = yield* followers(tasks)
   const followed = tasks.filter((task) => task.callback !== null && clients.has(task.clientId))
@@ -279,7 +279,7 @@ export function* reportProgress(
 // Cancel, redo, erase.
 
 export const readTask = statement((d) => sql`select ${taskColumns} from tasks where id = ${bind('id')} and client_id = ${clientMatches(d)}`)
-/** A client's own rows, or everybody's for the operator. */
+/** The client's own rows; all rows for the operator. */
 export const clientMatches = (d: Dialect): SQL =>
   d.name === 'postgres' ? sql`coalesce(${bind('clientId')}::text, client_id)` : sql`coalesce(${bind('clientId')}, client_id)`
 const readTombstone = statement(
@@ -296,13 +296,13 @@ const cancel = statement(
     where id ${d.anyOf(ids(d))} and client_id = ${clientMatches(d)} and (state = 'pending' or state = 'running' and cancel_requested_at is null)
     returning ${taskColumns}`,
 )
-/** Pending: canceled now. Running: asked to end; the first settlement wins. */
+/** A pending task is canceled now. A running one is asked to end; the first settlement wins. */
 export function* cancelTask(id: string, clientId: string | null, view: RenderContext): Script<TaskChange> {
   const [changed] = yield* cancelTasks([id], clientId, view)
   if (!changed) return yield* unchanged(id, clientId, (task) => task.state === 'canceled' || task.state === 'running')
   return { kind: 'changed', task: changed }
 }
-/** Those of the tasks that could be canceled, or asked to end. */
+/** The tasks that were canceled or asked to end. */
 export function* cancelTasks(chosen: readonly string[], clientId: string | null, view: RenderContext): Script<readonly Task[]> {
   const changed = yield* rows<Task>(cancel({ ids: chosen.map((id) => ({ id })), clientId }))
   yield* afterwards(
@@ -332,7 +332,7 @@ export function* retryEndedTask(id: string, clientId: string | null): Script<Tas
   if (redone === undefined) return yield* unchanged(id, clientId, () => false)
   return { kind: 'changed', task: (yield* first<Task>(readTask({ id, clientId })))! }
 }
-/** The ids of those of the tasks that begin anew. */
+/** The ids of the tasks that start a new generation. */
 export function* retryEndedTasks(chosen: readonly string[], clientId: string | null): Script<readonly string[]> {
   const redone = yield* rows<Pick<Task, 'id' | 'type' | 'clientId' | 'laneId' | 'updatedAt'> & { rank: Millis }>(
     redo({ ids: chosen.map((id) => ({ id })), clientId }),
@@ -353,7 +353,7 @@ const removeTask = statement(
   (d) =>
     sql`delete from tasks where id = ${bind('id')} and client_id = ${clientMatches(d)} and state in ('completed', 'failed', 'canceled') returning ${taskColumns}`,
 )
-// By the indexes of what ends a task and of the rest: no other begins with the task.
+// By the two indexes of events by task: no other index begins with the task.
 const eraseEvents = statement(
   (d) =>
     sql`update events set body = '' where id ${d.anyOf(sql`
@@ -372,7 +372,7 @@ const eraseLabels = statement(() => sql`delete from labels where task_id = ${bin
 const addTombstone = statement(
   (d) => sql`insert into tombstones (id, client_id, expires_at) values (${bind('id')}, ${bind('clientId')}, ${d.now} + ${bind('keepMs')})`,
 )
-/** Erases a task that ended: input, result, metadata and event bodies go, open deliveries are canceled, a tombstone stays. */
+/** Erases an ended task: input, result, metadata and event bodies go, open deliveries are canceled, a tombstone stays. */
 export function* eraseTask(id: string, clientId: string | null): Script<TaskChange> {
   const task = yield* first<Task>(removeTask({ id, clientId }))
   if (!task) return yield* unchanged(id, clientId, () => false)
@@ -387,7 +387,7 @@ export function* eraseTask(id: string, clientId: string | null): Script<TaskChan
   return { kind: 'changed', task }
 }
 
-// What the clock ends.
+// Overdue.
 
 const readOverdue = statement(
   (d) =>
@@ -417,7 +417,7 @@ export function* endOverdue(limit: number, graceMs: Millis, view: RenderContext)
       const fence = task.state === 'running' ? task.fence : fences.get(task.id)
       if (fence === undefined) return []
       const canceled = task.state === 'running' && task.cancelRequestedAt !== null
-      // The earlier of its times has passed; the later one perhaps not.
+      // The earlier of its times has passed; the later one may not have.
       const now = Math.min(task.deadlineAt ?? Infinity, (task.fence === 0 ? task.startBy : null) ?? Infinity)
       return [
         {
@@ -433,7 +433,7 @@ export function* endOverdue(limit: number, graceMs: Millis, view: RenderContext)
   return answers.filter(({ kind }) => kind === 'settled').length
 }
 
-/** Whether a task of that id was erased not long ago. */
+/** Whether a task of that id was erased within the last week. */
 export function* wasErased(id: string, clientId: string | null): Script<boolean> {
   return (yield* first(readTombstone({ id, clientId }))) !== null
 }
