@@ -165,7 +165,7 @@ function baseUrlOf(url: string | URL): string {
   const { protocol, origin, pathname, search, hash, username } = URL.canParse(String(url)) ? new URL(url) : new URL('none:')
   if (!/^https?:$/.test(protocol) || search !== '' || hash !== '' || username !== '')
     throw new TypeError(
-      `createClient needs the url of Ringback, such as "https://tasks.example.com", but it is ${JSON.stringify(String(url))}.`,
+      `createClient needs url: the URL of Ringback, such as "https://tasks.example.com", but it is ${JSON.stringify(String(url))}.`,
     )
   return origin + pathname.replace(/\/+$/, '')
 }

@@ -100,9 +100,7 @@ export function fastifyAdapter(
 }
 
 /** A body that was read as bytes. Text is refused: decoding may have lost bytes. */
-function rawBody(body: unknown): Uint8Array | null {
-  return body instanceof Uint8Array ? body : null
-}
+const rawBody = (body: unknown): Uint8Array | null => (body instanceof Uint8Array ? body : null)
 
 function readBody(request: NodeRequest, maxBytes: number): Promise<Uint8Array | 'large' | 'cut'> {
   if (contentLengthOf(request.headers['content-length']) > maxBytes) return Promise.resolve('large')

@@ -282,11 +282,8 @@ function toleranceOf({ toleranceSeconds = TOLERANCE_SECONDS }: { readonly tolera
   throw new TypeError(`toleranceSeconds must be a number of 0 or more, but it is ${toleranceSeconds}.`)
 }
 
-function refusal(code: WebhookVerificationCode, message: string, options?: ErrorOptions): WebhookVerificationError {
-  return new WebhookVerificationError(code, message, options)
-}
+const refusal = (code: WebhookVerificationCode, message: string, options?: ErrorOptions): WebhookVerificationError =>
+  new WebhookVerificationError(code, message, options)
 
 /** The value as JSON, at most 200 characters: it comes from outside. */
-function quote(value: unknown): string {
-  return (JSON.stringify(value) ?? 'absent').slice(0, 200)
-}
+const quote = (value: unknown): string => (JSON.stringify(value) ?? 'absent').slice(0, 200)
