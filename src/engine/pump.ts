@@ -7,10 +7,10 @@
  * falls due. Polling only repairs wake-ups that were lost.
  */
 import type { Clock } from '../core/clock.ts'
-import { type SlotShares, unlimitedAllotment } from '../core/fair-share.ts'
+import { type Allotment, type SlotRefusal, type SlotShares, unlimitedAllotment } from '../core/fair-share.ts'
 import type { Millis, Work, WorkKind } from '../core/model.ts'
 import type { EventSink } from '../observe/events.ts'
-import type { Allotment, ClaimResult, LeaseRef, Renewal, SettleResult, SlotLender, SlotRefusal } from '../store/interfaces.ts'
+import type { ClaimResult, LeaseRef, Renewal, SettleResult, SlotLender } from '../store/interfaces.ts'
 
 export interface WorkSource<W extends Work> {
   claim(limit: number, allot: () => Allotment): Promise<ClaimResult<W>>

@@ -6,6 +6,7 @@
  *
  * @throws RingbackError `temporary_reduced_capacity` from every method while the database does not answer: nothing was changed, try again later.
  */
+import type { CallbackStatus } from '../core/documents.ts'
 import type {
   ApiKey,
   Attempt,
@@ -30,7 +31,6 @@ import type {
   AuditQuery,
   BulkCheckpoint,
   BulkFilter,
-  CallbackStatus,
   ChangeResult,
   ClaimOptions,
   ClaimResult,

@@ -4,7 +4,7 @@
  */
 import type { Socket } from 'node:net'
 import { Client } from 'undici'
-import type { EgressProxy } from '../config/settings.ts'
+import type { EgressProxy } from '../config/parsers.ts'
 import type { Clock } from '../core/clock.ts'
 import { RingbackError } from '../core/errors.ts'
 import type { Millis } from '../core/model.ts'

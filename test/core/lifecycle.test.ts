@@ -30,12 +30,12 @@ const outcomes = {
 } as const satisfies Record<TryOutcome['kind'], TryOutcome>
 
 describe('the table of transitions', () => {
-  test('what runs is left by verbs of the table alone, each of which is an outcome', () => {
+  test('running is left only by operations of the table, each of which is an outcome', () => {
     const leaving = verbs.filter((verb) => next(verb, 'running') !== undefined && verb !== 'requestCancel')
     expect(leaving.sort()).toEqual(Object.keys(outcomes).sort())
   })
 
-  test('every end is reached from running; nothing leaves completed; only redo leaves another end', () => {
+  test('every final state is reached from running; nothing leaves completed; only redo leaves the others', () => {
     for (const end of terminalStates) expect(verbs.some((verb) => next(verb, 'running') === end)).toBe(true)
     const leaving = verbs.filter((verb) => terminalStates.some((end) => next(verb, end) !== undefined))
     expect(leaving).toEqual(['redo'])
@@ -134,7 +134,7 @@ describe.each(engines)('the table of transitions in %s', (engine) => {
   )
 })
 
-describe('the judge', () => {
+describe('the decision after a try', () => {
   const clock = { now: () => 1_000_000, random: () => 0.5 }
   const second = () => 1_000
   const judge = (ended: TryResult, work: { tries?: number; maxTries?: number; deadlineAt?: number | null } = {}): TryOutcome =>
@@ -159,7 +159,7 @@ describe('the judge', () => {
     expect(judge(ended)).toEqual(outcome)
   })
 
-  test('the last try that fails is the end; the one before is not', () => {
+  test('fails after the last try, not before', () => {
     const threw = { kind: 'threw', error: failure } as const
     expect(judge(threw, { tries: 2, maxTries: 3 }).kind).toBe('retry')
     expect(judge(threw, { tries: 3, maxTries: 3 })).toEqual({ kind: 'fail', error: failure })
@@ -173,7 +173,7 @@ describe('the judge', () => {
     expect(judge(threw, { deadlineAt: null }).kind).toBe('retry')
   })
 
-  test('what the other side asks to wait is never undercut, and does not shorten the delay', () => {
+  test('waits at least as long as the receiver asks, and never shorter than the delay', () => {
     const asked = (notBeforeMs: number) => judge({ kind: 'threw', error: failure, notBeforeMs })
     expect(asked(5_000)).toMatchObject({ delayMs: 5_000 })
     expect(asked(5)).toMatchObject({ delayMs: 1_000 })
@@ -181,7 +181,7 @@ describe('the judge', () => {
 })
 
 describe('delays', () => {
-  test('a schedule has one delay before each retry, its last one repeated, lengthened by up to a fifth and never shortened', () => {
+  test('a schedule has one delay before each retry, repeats the last one, and adds up to 20 % jitter', () => {
     const delays = backoffFromSchedule([5, 30, 120])
     expect([1, 2, 3, 4, 9].map((tries) => delays(tries, 0))).toEqual([5_000, 30_000, 120_000, 120_000, 120_000])
     expect(delays(1, 0.999999)).toBeLessThanOrEqual(6_000)
@@ -189,7 +189,7 @@ describe('delays', () => {
     expect(backoffFromSchedule([])(1, 0.5)).toBe(0)
   })
 
-  test('tasks wait 2, 8, 32, 128 s, jittered to between a half and the whole, at most an hour', () => {
+  test('tasks wait 2, 8, 32, 128 s, jittered to 50–100 %, at most an hour', () => {
     const { tries, delayMs } = exponential()
     expect(tries).toBe(5)
     expect([1, 2, 3, 4].map((spent) => delayMs(spent, 1))).toEqual([2_000, 8_000, 32_000, 128_000])
@@ -231,7 +231,7 @@ describe('Retry-After', () => {
     expect(parseRetryAfter(value, now)).toBe(ms)
   })
 
-  test('a date without a zone is read as GMT, wherever the server stands', () => {
+  test('a date without a zone is read as GMT in every time zone', () => {
     const zone = process.env.TZ
     try {
       process.env.TZ = 'America/New_York'
@@ -243,7 +243,7 @@ describe('Retry-After', () => {
   })
 })
 
-describe('what an answer means', () => {
+describe('a response', () => {
   const hour = 3_600_000
   const judged = (outcome: AttemptOutcome, httpStatus: number | null, retryAfterMs: number | null = null) =>
     evaluateResponse({ outcome, httpStatus, error: null }, retryAfterMs)
@@ -280,7 +280,7 @@ describe('what an answer means', () => {
     })
   })
 
-  test('429 with Retry-After: the delivery and its whole lane wait as long as asked, and the endpoint is not blamed', () => {
+  test('429 with Retry-After: the delivery and its whole lane wait as long as asked, and the endpoint does not count as failing', () => {
     expect(judged('http_error', 429, 24 * hour)).toMatchObject({
       tryResult: { kind: 'threw', notBeforeMs: 24 * hour },
       signal: 'neutral',
@@ -328,7 +328,7 @@ describe('what an answer means', () => {
     expect(verdict.tryResult).not.toHaveProperty('permanent', true)
   })
 
-  test('an attempt cut by our own shutdown gives its try back and says nothing about the endpoint', () => {
+  test('an attempt aborted by the shutdown gives its try back and does not affect the endpoint', () => {
     expect(judged('aborted', null)).toEqual({
       tryResult: { kind: 'interrupted' },
       signal: null,

@@ -284,7 +284,7 @@ describe.each(databases)('a server on %s', (database) => {
     await server.ended
     const wrong = home.spawn({ RINGBACK_MASTER_KEY: Buffer.alloc(32, 9).toString('base64') })
     expect(await wrong.ended).toEqual({ code: 1, signal: null })
-    expect(wrong.said()).toMatch(/was sealed with master key "[\w-]{8}", but this server has "[\w-]{8}"/)
+    expect(wrong.said()).toMatch(/was encrypted with master key "[\w-]{8}", but this server has "[\w-]{8}"/)
     await expect(wrong.listening).rejects.toThrow()
     expect(await sealed()).toEqual(before)
     await home.start()

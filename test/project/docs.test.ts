@@ -16,7 +16,13 @@ import { settings } from '../../src/config/settings.ts'
 import { errorStatuses } from '../../src/core/errors.ts'
 import { transitions } from '../../src/core/lifecycle.ts'
 import { auditActions, defaultEvents, endpointEventTypes, taskEventTypes, terminalStates } from '../../src/core/model.ts'
-import * as shapes from '../../src/http/shapes/index.ts'
+import * as deliveryShapes from '../../src/http/shapes/deliveries.ts'
+import * as endpointShapes from '../../src/http/shapes/endpoints.ts'
+import * as eventShapes from '../../src/http/shapes/events.ts'
+import * as scheduleShapes from '../../src/http/shapes/schedules.ts'
+import * as systemShapes from '../../src/http/shapes/system.ts'
+import * as taskShapes from '../../src/http/shapes/tasks.ts'
+import * as workerShapes from '../../src/http/shapes/workers.ts'
 import { createRingback, type Ringback } from '../../src/index.ts'
 import { parseAddressRules } from '../../src/webhook/address.ts'
 
@@ -92,7 +98,7 @@ describe('the reference of errors', () => {
   test('lists every outcome of an attempt', () => {
     const section = read(page).split('## Outcomes of an attempt')[1]!
     const documented = [...section.matchAll(/^\| `(\w+)` \|/gm)].map(([, outcome]) => outcome!)
-    expect(sorted(documented)).toEqual(sorted(shapes.delivery.shape.attempts.element.shape.outcome.options))
+    expect(sorted(documented)).toEqual(sorted(deliveryShapes.delivery.shape.attempts.element.shape.outcome.options))
   })
 })
 
@@ -245,16 +251,16 @@ describe('links', () => {
 
 describe('examples', () => {
   const documents: Readonly<Record<string, z.ZodType>> = {
-    Problem: shapes.problem,
-    TaskEvent: shapes.taskEvent,
-    ClaimedTasks: shapes.claimedTasks,
-    CreateTask: shapes.createTask,
-    Task: shapes.task,
-    CreateSchedule: shapes.createSchedule,
-    Schedule: shapes.schedule,
-    CreateEndpoint: shapes.createEndpoint,
-    Endpoint: shapes.endpoint,
-    Delivery: shapes.delivery,
+    Problem: systemShapes.problem,
+    TaskEvent: eventShapes.taskEvent,
+    ClaimedTasks: workerShapes.claimedTasks,
+    CreateTask: taskShapes.createTask,
+    Task: taskShapes.task,
+    CreateSchedule: scheduleShapes.createSchedule,
+    Schedule: scheduleShapes.schedule,
+    CreateEndpoint: endpointShapes.createEndpoint,
+    Endpoint: endpointShapes.endpoint,
+    Delivery: deliveryShapes.delivery,
   }
   const json = fences.filter(({ info }) => info.split(' ')[0] === 'json')
 

@@ -1,9 +1,10 @@
 /** What a claim visits: as little as if the backlog of others were not there. By the plans of the databases themselves. */
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { systemClock } from '../../src/core/clock.ts'
+import type { Allotment } from '../../src/core/fair-share.ts'
 import type { Task } from '../../src/core/model.ts'
 import { type Driver, writePriority } from '../../src/store/driver.ts'
-import type { Allotment, OpenTaskCursor } from '../../src/store/interfaces.ts'
+import type { OpenTaskCursor } from '../../src/store/interfaces.ts'
 import { openPostgres } from '../../src/store/postgres.ts'
 import { admitStarts, claim, type LentSlots, repairLanes } from '../../src/store/queue/claim.ts'
 import { newFairCursor } from '../../src/store/queue/fair-order.ts'

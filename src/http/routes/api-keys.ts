@@ -7,7 +7,7 @@ import type { AddKeyResult } from '../../store/interfaces.ts'
 import { type AppContext, emptyReply, idParam, jsonReply, notFound, OPERATOR_SCOPE, toTimestamp, toTimestampOrNull } from '../context.ts'
 import { type ApiReply, validationFailed } from '../request/problem.ts'
 import { type ApiCall, type Route, route } from '../request/route.ts'
-import * as shapes from '../shapes/index.ts'
+import * as shapes from '../shapes/access.ts'
 import { findClient } from './clients.ts'
 
 export function apiKeyRoutes(context: AppContext): Route[] {

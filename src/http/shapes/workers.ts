@@ -1,7 +1,7 @@
-/** The shapes of what programs say that run tasks over HTTP. */
+/** Schemas of workers, which claim and run tasks over HTTP. */
 import { z } from '@hono/zod-openapi'
-import { id, MAX_DELAY_SECONDS, requiredJson, text, time, timeOrNull } from './common.ts'
-import { TASK_STATUSES } from './tasks.ts'
+import { taskStatuses } from '../../core/documents.ts'
+import { id, MAX_DELAY_SECONDS, requiredJson, text, time, timeOrNull } from './fields.ts'
 
 /** Names of task types. */
 export const typeNames = z.array(text(128, 1)).min(1).max(100)
@@ -100,5 +100,5 @@ export const leaseKept = z
   })
   .openapi('LeaseKept')
 export const leaseEnded = z
-  .strictObject({ status: z.enum(TASK_STATUSES).openapi({ description: 'Of the task now.' }) })
+  .strictObject({ status: z.enum(taskStatuses).openapi({ description: 'Of the task now.' }) })
   .openapi('LeaseEnded')

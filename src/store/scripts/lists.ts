@@ -1,7 +1,8 @@
 /** Reads: lists by keyset, the feed, states of callbacks. The SQL depends on the filters, so it is rendered at each call. */
+import type { CallbackStatus } from '../../core/documents.ts'
 import { type Delivery, type Endpoint, type Event, type EventType, isTerminal, type Task } from '../../core/model.ts'
 import { deliveryColumns, endpointColumns, eventColumns, taskColumns } from '../columns.ts'
-import type { CallbackStatus, DeliveryQuery, LaneState, OpenTaskCursor, Page, Position, TaskHolds, TaskListQuery } from '../interfaces.ts'
+import type { DeliveryQuery, LaneState, OpenTaskCursor, Page, Position, TaskHolds, TaskListQuery } from '../interfaces.ts'
 import { countRunningByType } from '../queue/claim.ts'
 import { FOREVER } from '../queue/fair-order.ts'
 import { type QueueRow, readQueues, toQueueState, typeOf } from '../queue/task-types.ts'

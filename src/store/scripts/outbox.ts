@@ -375,7 +375,7 @@ export function subscriptions(
   return ({ task, type }) => {
     if (task.callback === null) return []
     const callback = callbackOf(task.callback)
-    if (callback.events && !callback.events.includes(type)) return []
+    if (callback.events && !callback.events.some((it) => it === type)) return []
     return (byClient.get(task.clientId) ?? [])
       .filter(({ listener, events, types }) => {
         if (!events.has(type)) return false
