@@ -31,7 +31,7 @@ interface Binaries {
 }
 
 /** A PostgreSQL on a free port with a data folder of its own. It forgets everything when it stops, so nothing is synced to disk. */
-async function startPostgres(): Promise<{ url: string; stop(): Promise<void> }> {
+export async function startPostgres(): Promise<{ url: string; stop(): Promise<void> }> {
   const folder = mkdtempSync(join(tmpdir(), 'ringback-postgres-'))
   // PostgreSQL refuses to run as root. Whoever is root lends it to nobody; no user is made on the machine.
   const root = process.getuid?.() === 0
