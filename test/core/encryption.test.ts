@@ -44,7 +44,7 @@ describe('an encrypted value', () => {
       { table: 'ab', id: 'c', column: 'd' },
       { table: 'a', id: 'b', column: 'cd' },
     ]) {
-      expect(() => encryptor.decrypt(sealed, other)).toThrow(/sealed for another row or column/)
+      expect(() => encryptor.decrypt(sealed, other)).toThrow(/encrypted for another row or column/)
     }
   })
 
