@@ -105,7 +105,7 @@ export async function openRingback({
       ports: config.callbackPorts,
       listeners: listens ? [{ address: config.host, port: config.port }] : [],
     })
-    const transport = createTransport({ rules, clock, proxy: config.egressProxy })
+    const transport = createTransport({ rules, clock, events, proxy: config.egressProxy })
     // The last step that takes time and may fail: a failure after it would leave threads behind.
     const engine = await createEngine({
       config,

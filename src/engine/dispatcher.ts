@@ -196,7 +196,7 @@ function createAttempt({ keyRing: keys, encryptor, transport, clock, publicUrl }
           ...(delivery.tracestate !== null && { tracestate: delivery.tracestate }),
         },
         body,
-        ...(isVerification(delivery) && { withinMs: VERIFICATION_TIMEOUT_MS }),
+        ...(isVerification(delivery) && { timeoutMs: VERIFICATION_TIMEOUT_MS }),
       },
       signal,
     )
@@ -218,7 +218,7 @@ function createAttempt({ keyRing: keys, encryptor, transport, clock, publicUrl }
       ...consentHeaders(origin, endpoint.maxPerMinute),
     }
     const sent = await transport.send(
-      { method: 'OPTIONS', url: endpoint.url, headers, body: null, withinMs: VERIFICATION_TIMEOUT_MS },
+      { method: 'OPTIONS', url: endpoint.url, headers, body: null, timeoutMs: VERIFICATION_TIMEOUT_MS },
       signal,
     )
     return applyOwnershipProof({ sent, keyId: null }, evaluateConsentResponse(sent, origin))

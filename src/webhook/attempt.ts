@@ -1,4 +1,4 @@
-/** One request under way: what of its answer is taken in, when it is cut, and what is said of it in the end. */
+/** One HTTP request of a webhook: reads a bounded part of the response, enforces the time limits, and reports one result. */
 import type { Socket } from 'node:net'
 import { type Dispatcher, errors } from 'undici'
 import type { Clock } from '../core/clock.ts'
@@ -6,28 +6,28 @@ import type { AttemptOutcome, Millis, Timings } from '../core/model.ts'
 import { errorCodeSuffix, failureMessages, TransportFailure } from './resolver.ts'
 
 export interface TransportLimits {
-  /** From the start of the attempt over name, TCP and TLS. */
+  /** From the start of the attempt to the end of the TLS handshake. */
   readonly connectMs: Millis
-  /** What one address of several gets before the next is tried; the last one has all the time left. At least 10. */
+  /** For each of several addresses, at least 10; the last one may use all the time left. */
   readonly addressMs: Millis
   /** From the connection to the last response header. */
   readonly headersMs: Millis
-  /** From the start of the attempt over everything, the body too. */
+  /** From the start of the attempt to the end of the body. */
   readonly totalMs: Millis
-  /** Of body read; then the connection is destroyed. */
+  /** Of the body to read; at the limit the connection is destroyed. */
   readonly bodyBytes: number
-  /** Of body kept. */
+  /** Of the body to return. */
   readonly excerptBytes: number
   /** Of response header names and values. */
   readonly headerBytes: number
-  /** Response headers kept, and characters kept of each. */
+  /** Response headers to return. */
   readonly headerCount: number
   readonly headerValueChars: number
-  /** 1xx answers before the real one (RFC 9110 §15.2). */
+  /** 1xx responses before the final one (RFC 9110 §15.2). */
   readonly interimResponses: number
-  /** How long a connection is kept without a request, unless the receiver's `Keep-Alive` says less. */
+  /** How long an unused connection stays open, unless the receiver's `Keep-Alive` asks for less. */
   readonly idleMs: Millis
-  /** Connections kept without a request, over all receivers. */
+  /** Unused connections, over all receivers. */
   readonly idleConnections: number
 }
 
@@ -46,86 +46,88 @@ export const defaultTransportLimits: TransportLimits = {
   idleConnections: 1024,
 }
 
-/** What came of one request. */
 export interface SendResult {
-  /** `success` is a 2xx, whatever became of its body. */
+  /** `success`: a 2xx, even if its body failed. */
   readonly outcome: AttemptOutcome
   readonly httpStatus: number | null
-  /** A sentence that names the class and never an address; null on success. */
+  /** A sentence without any address; null on success. */
   readonly error: string | null
   readonly durationMs: Millis
   readonly timings: Timings
-  /** Lower-case names; repeated ones joined by ", "; `set-cookie` left out. */
+  /** Lower-case names; repeated headers joined by ", "; without `set-cookie`. */
   readonly responseHeaders: Record<string, string>
-  /** The start of the body as lossy UTF-8; null when there is none or it is encoded. */
+  /** The start of the body as lossy UTF-8; null without a body or when it is encoded. */
   readonly responseExcerpt: string | null
   readonly remoteAddress: string | null
-  /** It failed at what is the operator's own: the egress proxy, or what this machine has run out of. Left out: it did not. */
+  /** The egress proxy failed, or this machine ran out of a resource: the endpoint is not at fault. Default: false. */
   readonly localFault?: boolean
 }
 
-/** Of anything at all, framing included, in one answer: what counting header and body bytes does not see. */
-const maxWireBytes = 1_048_576
+/** Bytes of one response on the wire. Also bounds chunk framing, which the header and body limits do not count. */
+const MAX_WIRE_BYTES = 1_048_576
 
-/** The connection an attempt is carried by. */
+/** The connection that carries an attempt. */
 export interface RequestConnection {
   attempt: RequestInFlight | null
   readonly connected: boolean
   readonly remoteAddress: string | null
   readonly socket: Socket | null
 }
-/** Who keeps attempts and connections. */
+/** The owner of attempts and connections. */
 export interface ConnectionPool {
   readonly clock: Clock
   readonly limits: TransportLimits
-  untrack(attempt: RequestInFlight): void
-  /** Keeps a connection whose answer was read to the end. */
-  release(line: RequestConnection): void
-  /** Destroys a connection and whatever is under way on it. */
-  discard(line: RequestConnection): Promise<void>
+  /** An attempt has ended. */
+  untrack(attempt: RequestInFlight, result: SendResult): void
+  /** Keeps a connection whose response was read to the end. */
+  release(connection: RequestConnection): void
+  /** Destroys a connection and the request on it. */
+  discard(connection: RequestConnection): Promise<void>
 }
 
 type Phase = 'dns' | 'connect' | 'tls' | 'wait' | 'body' | 'ended'
 
-/** One request: the handler undici calls, and what the shared timer watches. */
+/** The handler that undici calls. The transport's shared timer calls {@link enforceLimits}. */
 export class RequestInFlight implements Dispatcher.DispatchHandler {
   readonly timings: { -readonly [name in keyof Timings]: Timings[name] } = { dnsMs: null, connectMs: null, tlsMs: null, firstByteMs: null }
   readonly deadline: Millis
   remoteAddress: string | null = null
-  readonly #all: ConnectionPool
-  readonly #resolve: (sent: SendResult) => void
+  /** Whether a kept connection carries it. */
+  reused = false
+  readonly #pool: ConnectionPool
+  readonly #resolve: (result: SendResult) => void
   readonly #signal: AbortSignal | undefined
   readonly #startedAt: Millis
-  #line: RequestConnection | null = null
+  #connection: RequestConnection | null = null
   #phase: Phase = 'wait'
   #dueAt: Millis
-  #readBefore: number | null = null
+  #bytesReadBefore: number | null = null
   #status: number | null = null
   #headers: Record<string, string> = {}
-  #interimAnswers = 0
+  #interimResponses = 0
   #bodyBytes = 0
-  #kept: Buffer | null = null
+  #excerptBytes: Buffer | null = null
 
-  constructor(all: ConnectionPool, withinMs: Millis | undefined, signal: AbortSignal | undefined, resolve: (sent: SendResult) => void) {
-    this.#all = all
+  constructor(pool: ConnectionPool, timeoutMs: Millis | undefined, signal: AbortSignal | undefined, resolve: (result: SendResult) => void) {
+    this.#pool = pool
     this.#resolve = resolve
     this.#signal = signal
-    this.#startedAt = all.clock.now()
-    this.deadline = this.#startedAt + Math.min(all.limits.totalMs, withinMs ?? Infinity)
+    this.#startedAt = pool.clock.now()
+    this.deadline = this.#startedAt + Math.min(pool.limits.totalMs, timeoutMs ?? Infinity)
     this.#dueAt = this.deadline
   }
 
-  /** Whether no final status has come yet. */
-  get awaitsAnswer(): boolean {
+  get awaitsResponse(): boolean {
     return this.#phase !== 'ended' && this.#status === null
   }
 
-  start(line: RequestConnection): void {
-    this.#line = line
-    line.attempt = this
-    if (line.connected) {
-      this.remoteAddress = line.remoteAddress
-      this.#dueAt = Math.min(this.#startedAt + this.#all.limits.headersMs, this.deadline)
+  start(connection: RequestConnection): void {
+    this.#connection = connection
+    connection.attempt = this
+    if (connection.connected) {
+      this.reused = true
+      this.remoteAddress = connection.remoteAddress
+      this.#dueAt = Math.min(this.#startedAt + this.#pool.limits.headersMs, this.deadline)
     }
   }
 
@@ -133,22 +135,21 @@ export class RequestInFlight implements Dispatcher.DispatchHandler {
     if (this.#phase !== 'ended') this.#phase = phase
   }
 
-  /** Gives what comes next `ms` from now, within the deadline over all. */
+  /** Allows the current phase `ms` from now, at most until the deadline. */
   setPhaseTimeout(ms: Millis): void {
-    this.#dueAt = Math.min(this.#all.clock.now() + ms, this.deadline)
+    this.#dueAt = Math.min(this.#pool.clock.now() + ms, this.deadline)
   }
 
-  /** Called every {@link tickMs}. */
   enforceLimits(now: Millis): void {
     if (this.#signal?.aborted) this.#cut('aborted', failureMessages.aborted)
     else if (now >= this.#dueAt) this.#cutLate()
-    else if (this.#hasFlooded()) this.#status === null ? this.#cut('http_error', 'The answer was too long.') : this.#cutByStatus()
+    else if (this.#exceedsWireLimit()) this.#status === null ? this.#cut('http_error', 'The answer was too long.') : this.#cutByStatus()
   }
 
   onRequestStart(): void {}
 
   onResponseStarted(): void {
-    this.timings.firstByteMs ??= this.#all.clock.now() - this.#startedAt
+    this.timings.firstByteMs ??= this.#pool.clock.now() - this.#startedAt
   }
 
   onResponseStart(
@@ -157,60 +158,62 @@ export class RequestInFlight implements Dispatcher.DispatchHandler {
     headers: Record<string, string | string[] | undefined>,
   ): void {
     if (this.#phase === 'ended') return
+    const { limits } = this.#pool
     if (status < 200) {
-      if (++this.#interimAnswers > this.#all.limits.interimResponses) this.#cut('http_error', 'The endpoint sent too many 1xx answers.')
+      if (++this.#interimResponses > limits.interimResponses) this.#cut('http_error', 'The endpoint sent too many 1xx answers.')
       return
     }
     this.#status = status
-    this.#headers = boundHeaders(headers, this.#all.limits)
+    this.#headers = boundHeaders(headers, limits)
     this.setPhase('body')
     this.#dueAt = this.deadline
   }
 
   onResponseData(_controller: Dispatcher.DispatchController, chunk: Buffer): void {
     if (this.#phase === 'ended') return
-    const { bodyBytes, excerptBytes } = this.#all.limits
+    const { bodyBytes, excerptBytes } = this.#pool.limits
     const room = excerptBytes - this.#bodyBytes
     if (room > 0) {
       const part = chunk.subarray(0, room)
-      this.#kept = this.#kept === null ? part : Buffer.concat([this.#kept, part])
+      this.#excerptBytes = this.#excerptBytes === null ? part : Buffer.concat([this.#excerptBytes, part])
     }
     this.#bodyBytes += chunk.length
     if (this.#bodyBytes > bodyBytes) this.#cutByStatus()
   }
 
   onResponseEnd(): void {
-    const line = this.#line
-    if (this.#phase === 'ended' || line === null) return
+    const connection = this.#connection
+    if (this.#phase === 'ended' || connection === null) return
     this.#endByStatus()
-    this.#all.release(line)
+    this.#pool.release(connection)
   }
 
   onResponseError(_controller: Dispatcher.DispatchController | null, error: Error): void {
     if (this.#phase === 'ended') return
     if (error instanceof TransportFailure) this.#cut(error.outcome, error.message, error.localFault)
     else if (this.#status !== null) this.#cutByStatus()
-    else this.#cut(...classify(error))
+    else this.#cut(...classifyError(error))
   }
 
-  end(outcome: AttemptOutcome, error: string | null, ours = false): void {
+  end(outcome: AttemptOutcome, error: string | null, localFault = false): void {
     if (this.#phase === 'ended') return
     this.#phase = 'ended'
-    this.#all.untrack(this)
-    this.#resolve({
+    const result: SendResult = {
       outcome,
       httpStatus: this.#status,
       error,
-      durationMs: this.#all.clock.now() - this.#startedAt,
+      durationMs: this.#pool.clock.now() - this.#startedAt,
       timings: this.timings,
       responseHeaders: this.#headers,
       responseExcerpt: this.#excerpt(),
       remoteAddress: outcome === 'blocked' ? null : this.remoteAddress,
-      ...(ours && { localFault: ours }),
-    })
+      ...(localFault && { localFault }),
+    }
+    this.#pool.untrack(this, result)
+    this.#resolve(result)
   }
 
-  /** An answer whose status is known is judged by it, however its body goes on. */
+  /** Once the status is known, it alone decides: the body may fail. */
   #endByStatus(): void {
     const status = this.#status ?? 0
     if (status < 300) this.end('success', null)
@@ -218,14 +221,14 @@ export class RequestInFlight implements Dispatcher.DispatchHandler {
     else this.end('http_error', `The endpoint answered ${status}.`)
   }
 
-  #cut(outcome: AttemptOutcome, error: string, ours = false): void {
-    this.end(outcome, error, ours)
-    if (this.#line !== null) void this.#all.discard(this.#line)
+  #cut(outcome: AttemptOutcome, error: string, localFault = false): void {
+    this.end(outcome, error, localFault)
+    if (this.#connection !== null) void this.#pool.discard(this.#connection)
   }
 
   #cutByStatus(): void {
     this.#endByStatus()
-    if (this.#line !== null) void this.#all.discard(this.#line)
+    if (this.#connection !== null) void this.#pool.discard(this.#connection)
   }
 
   #cutLate(): void {
@@ -235,41 +238,39 @@ export class RequestInFlight implements Dispatcher.DispatchHandler {
     else this.#cut('timeout', 'No connection could be made in time.')
   }
 
-  /** The first look after the start sets the mark: reading the count on every attempt would cost more than it saves. */
-  #hasFlooded(): boolean {
+  /** Counts from the first tick: reading the socket's counter at every start would cost more than the check is worth. */
+  #exceedsWireLimit(): boolean {
     if (this.#phase !== 'wait' && this.#phase !== 'body') return false
-    const read = this.#line?.socket?.bytesRead ?? 0
-    this.#readBefore ??= read
-    return read - this.#readBefore > maxWireBytes
+    const bytesRead = this.#connection?.socket?.bytesRead ?? 0
+    this.#bytesReadBefore ??= bytesRead
+    return bytesRead - this.#bytesReadBefore > MAX_WIRE_BYTES
   }
 
   #excerpt(): string | null {
     const encoding = this.#headers['content-encoding']
-    if (this.#kept === null || (encoding !== undefined && encoding.trim().toLowerCase() !== 'identity')) return null
-    const text = this.#kept.toString('utf8')
-    // A character cut in two is left out.
-    return this.#bodyBytes > this.#kept.length ? text.replace(/\uFFFD$/, '') : text
+    if (this.#excerptBytes === null || (encoding !== undefined && encoding.trim().toLowerCase() !== 'identity')) return null
+    const text = this.#excerptBytes.toString('utf8')
+    // The limit may cut a character in two: leave it out.
+    return this.#bodyBytes > this.#excerptBytes.length ? text.replace(/\uFFFD$/, '') : text
   }
 }
 
 function boundHeaders(headers: Record<string, string | string[] | undefined>, limits: TransportLimits): Record<string, string> {
-  const kept: Record<string, string> = {}
+  const bounded: Record<string, string> = {}
   let left = limits.headerCount
-  for (const name of Object.keys(headers)) {
-    const value = headers[name]
+  for (const [name, value] of Object.entries(headers)) {
     if (value === undefined || name === 'set-cookie' || name === '__proto__') continue
     if (left-- === 0) break
-    const text = typeof value === 'string' ? value : value.join(', ')
-    kept[name] = text.length > limits.headerValueChars ? text.slice(0, limits.headerValueChars) : text
+    bounded[name] = (typeof value === 'string' ? value : value.join(', ')).slice(0, limits.headerValueChars)
   }
-  return kept
+  return bounded
 }
 
-/** Trouble after the connection was made, before a final status. */
-function classify(error: Error): [AttemptOutcome, string] {
+/** An error between the connection and the final status. */
+function classifyError(error: Error): [AttemptOutcome, string] {
   const code = errorCodeSuffix(error)
   if (/ERR_(SSL|TLS)/.test(code)) return ['tls', `The TLS connection failed${code}.`]
-  // An upgrade that nobody asked for.
+  // The endpoint upgraded the connection although no upgrade was requested.
   if (error instanceof errors.SocketError && error.message === 'bad upgrade') return ['http_error', 'The answer was not acceptable HTTP.']
   if (error instanceof errors.HTTPParserError || /UND_ERR_(HEADERS_OVERFLOW|RES_)/.test(code))
     return ['http_error', `The answer was not acceptable HTTP${code}.`]

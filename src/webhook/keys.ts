@@ -1,4 +1,4 @@
-/** The life of the keys that sign webhooks: made on the first start, published as a JWKS, sealed at rest, rotated when due, read anew every 30 seconds. */
+/** The keys that sign webhooks: created at the first start, encrypted in the store, published as a JWKS, rotated when due, reloaded every 30 seconds. */
 import { createHash } from 'node:crypto'
 import { type CryptoKey, calculateJwkThumbprint, exportJWK, generateKeyPair, importJWK, type JWK } from 'jose'
 import type { Clock } from '../core/clock.ts'
@@ -6,31 +6,34 @@ import type { Encryptor } from '../core/encryption.ts'
 import type { Millis, SigningKey, SigningKeyState } from '../core/model.ts'
 import type { SigningKeyRotation, StoreWith } from '../store/interfaces.ts'
 
-/** What the ring asks of a store. */
-
 export interface ActiveKey {
   /** RFC 7638 thumbprint. */
   readonly kid: string
   readonly privateKey: CryptoKey
 }
 
-/** A JSON Web Key Set (RFC 7517 §5) as it is served, and its strong ETag with the quotes. */
+/** A JSON Web Key Set (RFC 7517 §5) and its strong ETag, quoted. */
 export interface Jwks {
   readonly body: string
   readonly etag: string
 }
 
 export interface KeyRing {
-  /** Reads the keys now, does what is due in their lives, and makes the active and the next one where they are missing. Call it at the start and whenever the keys may have changed. */
+  /** Reads the keys from the store, rotates and removes those that are due, and creates missing ones. */
   load(): Promise<void>
-  /** The key to sign with, by a view of the store at most 60 s old. Rejects when no view that young can be had. */
+  /** The key to sign with, from a read at most 60 s ago. Rejects when the store cannot be read. */
   active(): Promise<ActiveKey>
-  /** The published keys: active, next and retiring. Throws when nothing was loaded yet. A view older than 30 s is served and read anew behind it. */
+  /** The active, next and retiring keys. Reloads in the background after 30 s. @throws Error before the first `load()`. */
   jwks(): Jwks
-  /** When a wanted next key will sign, and when a retiring one will be gone. */
-  keyTransitionTimes(key: SigningKey): { readonly signsFrom: Millis | null; readonly leavesAt: Millis | null }
-  /** A new key, sealed, published from now. It is not stored. */
+  keyTransitionTimes(key: SigningKey): KeyTransitionTimes
+  /** A new key, encrypted and published from now on. Not stored. */
   generateSigningKey(state: 'active' | 'next'): Promise<SigningKey>
+}
+export interface KeyTransitionTimes {
+  /** When a `next` key whose rotation was requested will sign. */
+  readonly signsFrom: Millis | null
+  /** When a `retiring` key will be removed. */
+  readonly leavesAt: Millis | null
 }
 
 export interface KeyRingOptions {
@@ -41,20 +44,20 @@ export interface KeyRingOptions {
 
 const SECOND_MS = 1_000
 const DAY_MS = 86_400 * SECOND_MS
-/** From here on a view is read anew behind the callers' backs. */
+/** An older view is reloaded in the background. */
 const REFRESH_AFTER_MS = 30 * SECOND_MS
-/** Past this a view signs nothing: a revoked key is out of use everywhere by then. */
+/** An older view must not sign: every node stops using a revoked key within this time. */
 const MAX_VIEW_AGE_MS = 60 * SECOND_MS
 const ROTATION_MS = 90 * DAY_MS
-/** A key is published this long before it signs, so that every sane cache has it. */
+/** A key is published this long before it signs, so that caches of the JWKS have it. */
 const PUBLISH_AHEAD_MS = DAY_MS
-/** A key that no longer signs stays published this long, for receivers that verify late. */
+/** How long a key stays published after its last signature, for receivers that verify late. */
 const RETIRING_MS = 7 * DAY_MS
 
 const PUBLISHED = ['active', 'next', 'retiring'] as const satisfies readonly SigningKeyState[]
 
 interface KeySetView {
-  /** When the read began: what it shows may be older than its arrival, never older than this. */
+  /** When the read began. */
   readonly readAt: Millis
   readonly active: ActiveKey
   readonly jwks: Jwks
@@ -62,10 +65,10 @@ interface KeySetView {
 
 export function createKeyRing({ store, encryptor, clock }: KeyRingOptions): KeyRing {
   let view: KeySetView | null = null
-  let reads = 0
-  let newest = 0
-  let rereading: Promise<void> | null = null
-  let rereadAt = Number.NEGATIVE_INFINITY
+  let lastRead = 0
+  let viewRead = 0
+  let reloading: Promise<void> | null = null
+  let reloadedAt = Number.NEGATIVE_INFINITY
 
   const age = (): Millis => (view === null ? Number.POSITIVE_INFINITY : clock.now() - view.readAt)
   const privateJwk = (key: SigningKey): JWK => JSON.parse(encryptor.decrypt(key.privateJwk, secretLocationOf(key.id))) as JWK
@@ -77,38 +80,36 @@ export function createKeyRing({ store, encryptor, clock }: KeyRingOptions): KeyR
     return { kid: key.id, privateKey: (await importJWK(privateJwk(key), key.alg)) as CryptoKey }
   }
 
-  const read = async (): Promise<void> => {
-    const read = ++reads
+  const load = async (): Promise<void> => {
+    const read = ++lastRead
     const readAt = clock.now()
     let keys = await store.signing.listKeys()
-    const turn = planKeyRotation(keys, readAt)
-    if (turn.activate !== null || turn.remove.length > 0) keys = await store.signing.rotateKeys(turn)
+    const rotation = planKeyRotation(keys, readAt)
+    if (rotation.activate !== null || rotation.remove.length > 0) keys = await store.signing.rotateKeys(rotation)
     const missing = (['active', 'next'] as const).filter((state) => keys.every((key) => key.state !== state))
     if (missing.length > 0) {
-      // A wrong master key stops here, at a key it cannot open, instead of making keys nobody trusts.
+      // Fails with the wrong master key, before it creates keys that no other node can decrypt.
       for (const key of keys) if (key.state !== 'revoked') privateJwk(key)
       keys = await store.signing.addKeys({ keys: await Promise.all(missing.map(generateSigningKey)) })
     }
-    const seen = { readAt, active: await activeOf(keys), jwks: publish(keys) }
-    // A read that began earlier may end later: it must not bring back a key that was revoked in between.
-    if (read > newest) {
-      newest = read
-      view = seen
-    }
+    const loaded = { readAt, active: await activeOf(keys), jwks: publish(keys) }
+    // An earlier read may end later: it must not bring back a key that was revoked in between.
+    if (read < viewRead) return
+    viewRead = read
+    view = loaded
   }
 
-  const reread = (): Promise<void> => {
-    rereadAt = clock.now()
-    rereading ??= read().finally(() => {
-      rereading = null
+  const reload = (): Promise<void> => {
+    reloadedAt = clock.now()
+    reloading ??= load().finally(() => {
+      reloading = null
     })
-    return rereading
+    return reloading
   }
 
-  const rereadBehind = (): void => {
-    if (age() <= REFRESH_AFTER_MS || clock.now() - rereadAt < SECOND_MS) return
-    // A failure is tried again a second later, and from 60 s on it reaches whoever wants to sign.
-    reread().catch(() => {})
+  /** Retries a failure after a second. Once the view is 60 s old, `active()` reports the failure. */
+  const reloadInBackground = (): void => {
+    if (age() > REFRESH_AFTER_MS && clock.now() - reloadedAt >= SECOND_MS) reload().catch(() => {})
   }
 
   const generateSigningKey = async (state: 'active' | 'next'): Promise<SigningKey> => {
@@ -132,31 +133,31 @@ export function createKeyRing({ store, encryptor, clock }: KeyRingOptions): KeyR
   }
 
   return {
-    load: read,
+    load,
     async active() {
-      while (age() > MAX_VIEW_AGE_MS) await reread()
-      rereadBehind()
+      while (age() > MAX_VIEW_AGE_MS) await reload()
+      reloadInBackground()
       return view!.active
     },
     jwks() {
       if (view === null) throw new Error('The signing keys have not been loaded: await load() before jwks().')
-      rereadBehind()
+      reloadInBackground()
       return view.jwks
     },
-    keyTransitionTimes: keyTransitionTimes,
+    keyTransitionTimes,
     generateSigningKey,
   }
 }
 
-/** What stands before a key, by the same rules as {@link planKeyRotation}. */
-export const keyTransitionTimes = (key: SigningKey): { readonly signsFrom: Millis | null; readonly leavesAt: Millis | null } => ({
+/** By the same rules as {@link planKeyRotation}. */
+export const keyTransitionTimes = (key: SigningKey): KeyTransitionTimes => ({
   signsFrom: key.state === 'next' && key.wantedAt !== null ? Math.max(key.wantedAt, key.publishedAt + PUBLISH_AHEAD_MS) : null,
   leavesAt: key.state === 'retiring' && key.retiredAt !== null ? key.retiredAt + RETIRING_MS : null,
 })
 
 const secretLocationOf = (kid: string) => ({ table: 'signing_keys', id: kid, column: 'private_jwk' })
 
-/** The public members alone, in an order every node agrees on, so that they all serve the same ETag. */
+/** Only the public members, in the same order on every node, so that all serve the same ETag. */
 function publish(keys: readonly SigningKey[]): Jwks {
   const published = PUBLISHED.flatMap((state) =>
     keys.filter((key) => key.state === state).sort((a, b) => a.createdAt - b.createdAt || (a.id < b.id ? -1 : 1)),
@@ -171,8 +172,8 @@ function publish(keys: readonly SigningKey[]): Jwks {
 }
 
 /**
- * Rotation is due when the active key has signed for 90 days, or when the next one is wanted; it waits until that one has been published for
- * 24 hours. A retiring key is removed 7 days after it stopped signing. A free slot is filled by `load()`.
+ * The next key replaces the active one after 90 days or on request, once it has been published for 24 hours. A retiring key is removed after
+ * 7 days. `load()` then creates the missing next key.
  */
 export function planKeyRotation(keys: readonly SigningKey[], now: Millis): SigningKeyRotation {
   const active = keys.find((key) => key.state === 'active')

@@ -1,27 +1,28 @@
-/** Who owns an endpoint: what an answer to a verification proves. Pure. */
+/** Whether the response to a verification proves that the client owns the endpoint. Pure. */
 import type { Millis } from '../core/model.ts'
 import type { SendResult } from './attempt.ts'
 
 export type OwnershipProof =
-  /** `allowedRate`: requests a minute that the receiver allows; null: it named no bound. */
+  /** `allowedRate`: requests per minute that the receiver allows; null: unlimited. */
   | { readonly kind: 'proved'; readonly allowedRate: number | null }
-  /** `error` is a sentence for the owner: why, and how to mend it. */
+  /** `error`: why, and how to repair it. */
   | { readonly kind: 'unproved'; readonly error: string }
 
-/** A verification is answered within this, or not at all. */
 export const VERIFICATION_TIMEOUT_MS: Millis = 10_000
 
 const unproved = (error: string): OwnershipProof => ({ kind: 'unproved', error })
-/** Far above what any lane does: a bound for the column, not for the receiver. */
+/** Bounds the stored value. No lane reaches it. */
 const MAX_ALLOWED_RATE = 1_000_000
 
-/** Whatever is no answer of the status asked for: a redirect, a refusal, silence. */
+/** A failure, or a status other than `wanted`. */
 const unanswered = (sent: SendResult, wanted: string): OwnershipProof =>
-  unproved(sent.outcome === 'success' ? `The endpoint answered ${sent.httpStatus}, and not ${wanted}.` : (sent.error ?? 'No answer came.'))
+  unproved(
+    sent.outcome === 'success' ? `The endpoint answered ${sent.httpStatus} instead of ${wanted}.` : (sent.error ?? 'No answer came.'),
+  )
 
 /**
- * The receiver shows that it read the challenge: a 200 with JSON that has it as its own member `challenge`, or with it alone as text/plain.
- * A copy of the request is no proof, since there it stands under `data`.
+ * Proof is a 200 that returns the challenge: as the top-level JSON member `challenge`, or alone as text/plain. An echo of the request proves
+ * nothing: there the challenge is under `data`.
  */
 export function evaluateChallengeResponse(sent: SendResult, challenge: string): OwnershipProof {
   if (sent.outcome !== 'success' || sent.httpStatus !== 200) return unanswered(sent, '200')
@@ -45,12 +46,12 @@ function topLevelChallenge(text: string): unknown {
   }
 }
 
-/** What the handshake asks with: the sending host, and the rate it would like (HTTP 1.1 Web Hooks for CloudEvents 1.0.2, §4.1). */
+/** The request of the handshake: the sending host and the desired rate (HTTP 1.1 Web Hooks for CloudEvents 1.0.2, §4.1). */
 export function consentHeaders(origin: string, requestRate: number | null): Readonly<Record<string, string>> {
   return { 'webhook-request-origin': origin, ...(requestRate !== null && { 'webhook-request-rate': String(requestRate) }) }
 }
 
-/** Any 2xx that names our origin, or every one, consents; a bare 2xx does not (§4.2). */
+/** Consent is a 2xx that names `origin` or `*`; a 2xx without the header is not (§4.2). */
 export function evaluateConsentResponse(sent: SendResult, origin: string): OwnershipProof {
   if (sent.outcome !== 'success') return unanswered(sent, '2xx')
   const allowed = sent.responseHeaders['webhook-allowed-origin']?.trim()

@@ -1,15 +1,15 @@
 /**
- * A tunnel through the operator's egress proxy: HTTP CONNECT (RFC 9110 §9.3.6) to an address that was vetted here, never to a name, so that the
- * proxy has nothing to resolve and nothing to choose. Variables of the environment are never heeded.
+ * A tunnel through the operator's egress proxy: HTTP CONNECT (RFC 9110 §9.3.6) to a checked address, never to a name that the proxy would
+ * resolve. Environment variables such as HTTPS_PROXY are ignored.
  */
 import { request } from 'node:http'
 import { isIPv6, type Socket } from 'node:net'
 import type { EgressProxy } from '../config/parsers.ts'
 
-/** Of the proxy's answer, names and values. */
-const maxHeaderBytes = 8_192
+/** Of the proxy's response headers, names and values. */
+const MAX_HEADER_BYTES = 8_192
 
-/** The proxy refused. The message names the class of its answer and nothing else: the rest is between the operator and the proxy. */
+/** The proxy refused. Clients read the message, so it names only the class of the status. */
 export class ProxyRefusal extends Error {
   readonly status: number
   constructor(status: number) {
@@ -18,20 +18,20 @@ export class ProxyRefusal extends Error {
   }
 }
 
-/** The socket, once it is a tunnel to `address`. Rejects with {@link ProxyRefusal} when the proxy answers anything but 2xx. */
+/** Turns `socket` into a tunnel to `address`. Rejects with {@link ProxyRefusal} unless the proxy answers 2xx. */
 export function openTunnel(socket: Socket, address: string, port: number, { authorization }: EgressProxy): Promise<Socket> {
   const authority = `${isIPv6(address) ? `[${address}]` : address}:${port}`
   return new Promise((resolve, reject) => {
-    const asked = request({
+    const connecting = request({
       method: 'CONNECT',
       path: authority,
       headers: { host: authority, ...(authorization !== null && { 'proxy-authorization': authorization }) },
-      // With no agent named, the connection is this one and no other.
+      // Without an agent, Node uses exactly this socket.
       createConnection: () => socket,
-      maxHeaderSize: maxHeaderBytes,
+      maxHeaderSize: MAX_HEADER_BYTES,
     })
-    asked.on('connect', (answer, tunnel: Socket, early) => {
-      const status = answer.statusCode ?? 0
+    connecting.on('connect', (response, tunnel: Socket, early) => {
+      const status = response.statusCode ?? 0
       if (status < 200 || status > 299) {
         tunnel.destroy()
         reject(new ProxyRefusal(status))
@@ -40,7 +40,7 @@ export function openTunnel(socket: Socket, address: string, port: number, { auth
       if (early.length > 0) tunnel.unshift(early)
       resolve(tunnel)
     })
-    asked.on('error', reject)
-    asked.end()
+    connecting.on('error', reject)
+    connecting.end()
   })
 }

@@ -1,6 +1,6 @@
 /**
- * From a name to a connected socket, with every address judged on the way. Names are resolved without `dns.lookup`, which would occupy libuv's pool
- * and with it signing while a name server is silent.
+ * Connects to a host name and checks every address first. Does not use `dns.lookup`: while a name server is silent, that would occupy libuv's
+ * thread pool, which signing needs.
  */
 import { Resolver as NameServers } from 'node:dns/promises'
 import { readFile, stat } from 'node:fs/promises'
@@ -13,8 +13,8 @@ import type { AttemptOutcome, Millis } from '../core/model.ts'
 import { type AddressRules, classifyAddress } from './address.ts'
 import { openTunnel, ProxyRefusal } from './proxy.ts'
 
-/** Every address of a name, IPv4 and IPv6. Rejects when the name has none or nobody answers. */
 export interface Resolver {
+  /** All IPv4 and IPv6 addresses. Rejects when the name has none or no server answers. */
   resolve(name: string): Promise<readonly string[]>
   close?(): void
 }
@@ -24,14 +24,11 @@ export interface ResolverOptions {
   readonly hostsFile?: string
   /** `address` or `address:port`, `[address]:port`. Default: the system's name servers. */
   readonly servers?: readonly string[]
-  /** For one question to one server; each is asked at most twice. */
+  /** For one query to one server. Each server is queried at most twice. */
   readonly timeoutMs?: number
 }
 
-/**
- * The resolver of a real process: the hosts file first, read again when it changes, then A and AAAA from the name servers. Names are complete as
- * they stand: search domains are not tried. Nothing is remembered.
- */
+/** Looks in the hosts file first, then queries A and AAAA. Tries no search domains and caches nothing. */
 export function systemResolver(options: ResolverOptions = {}): Resolver {
   const timeout = options.timeoutMs ?? 2000
   const servers = new NameServers({ timeout, tries: 2, maxTimeout: timeout })
@@ -51,9 +48,8 @@ export function systemResolver(options: ResolverOptions = {}): Resolver {
   }
 }
 
-/** Where a connection goes. */
 export interface Destination {
-  /** A name or an IP literal, without brackets and without a trailing dot. */
+  /** A name or an IP literal, without brackets and trailing dot. */
   readonly host: string
   readonly port: number
   readonly secure: boolean
@@ -61,27 +57,26 @@ export interface Destination {
 
 export type ConnectStep = 'dns' | 'connect' | 'tls'
 
-/** Who waits for a connection. Whoever gives up destroys the socket held last and answers `gaveUp` with true. */
+/** Waits for a connection and follows its steps. An abandoned waiter has destroyed the socket tracked last. */
 export interface ConnectionWaiter {
   readonly isAbandoned: boolean
   beginStep(step: ConnectStep): void
   finishStep(step: ConnectStep, tookMs: Millis): void
   trackSocket(socket: Socket): void
-  /** The vetted address that the connection leads to. */
   setRemoteAddress(address: string): void
 }
 
-/** Why no answer came: `message` is a sentence clients may read, without any address. */
+/** Why there is no response. Clients may read `message`: it contains no address. */
 export class TransportFailure extends Error {
-  override readonly name = 'Failure'
+  override readonly name = 'TransportFailure'
   readonly outcome: AttemptOutcome
-  /** The egress proxy failed, or this machine lacked something, and not the endpoint. */
+  /** See `SendResult`. */
   readonly localFault: boolean
 
-  constructor(outcome: AttemptOutcome, sentence: string, ours = false) {
-    super(sentence)
+  constructor(outcome: AttemptOutcome, message: string, localFault = false) {
+    super(message)
     this.outcome = outcome
-    this.localFault = ours
+    this.localFault = localFault
   }
 }
 
@@ -90,84 +85,74 @@ export const failureMessages = {
   blocked: 'The callback URL, or an address of its host, may not be called from here.',
 } as const
 
-/** What this machine has run out of: file descriptors, ports, memory (errno(3)). */
+/** This machine ran out of file descriptors, ports or memory (errno(3)). */
 const LOCAL_RESOURCE_ERROR = /\((?:EMFILE|ENFILE|ENOBUFS|ENOMEM|EADDRNOTAVAIL)\)/
 
-/** Addresses of a name that are tried, in the order given. All of them are judged. */
-const maxAddresses = 16
+/** Addresses of one name to try, in order. All of them are checked. */
+const MAX_ADDRESSES = 16
+
 export interface DialerOptions {
   readonly rules: AddressRules
   readonly clock: Clock
   readonly resolver: Resolver
-  /** What one address of several gets before the next is tried; the last one has all the time left. */
+  /** For each of several addresses; the last one may use all the time left. */
   readonly addressMs: Millis
   /** PEM certificates to trust instead of the system's. */
   readonly ca: string | readonly string[] | undefined
   readonly proxy: EgressProxy | null
 }
 
-/** Opens connections to vetted addresses only. */
+/** Opens connections, to checked addresses only. */
 export class Dialer {
-  readonly #rules: AddressRules
-  readonly #clock: Clock
-  readonly #resolver: Resolver
-  readonly #addressMs: Millis
+  readonly #options: DialerOptions
   readonly #secureContext: () => SecureContext
-  readonly #proxy: EgressProxy | null
   readonly #lookups = new Map<string, Promise<readonly string[]>>()
 
-  constructor({ rules, clock, resolver, addressMs, ca, proxy }: DialerOptions) {
-    this.#rules = rules
-    this.#clock = clock
-    this.#resolver = resolver
-    this.#addressMs = addressMs
-    this.#secureContext = createTrustContext(ca)
-    this.#proxy = proxy
+  constructor(options: DialerOptions) {
+    this.#options = options
+    this.#secureContext = createTrustContext(options.ca)
   }
 
-  /** A connection, over TLS if the destination is secure. Rejects with a {@link TransportFailure}. */
-  async open(destination: Destination, waiting: ConnectionWaiter): Promise<Socket> {
-    const addresses = this.#vet(await this.#addresses(destination.host, waiting), destination)
+  /** Connects, with TLS if the destination is secure. Rejects with a {@link TransportFailure}. */
+  async open(destination: Destination, waiter: ConnectionWaiter): Promise<Socket> {
+    const { proxy } = this.#options
+    const addresses = this.#check(await this.#addresses(destination.host, waiter), destination)
     const tcp =
-      this.#proxy === null
-        ? await this.#direct(destination, addresses, waiting)
-        : await this.#tunnel(this.#proxy, destination, addresses, waiting)
-    return destination.secure ? await this.#secure(destination.host, tcp, waiting) : tcp
+      proxy === null ? await this.#direct(destination, addresses, waiter) : await this.#tunnel(proxy, destination, addresses, waiter)
+    if (!destination.secure) return tcp
+    const tls = this.#overTls(destination.host, tcp)
+    await this.#step('tls', waiter, tls, connected(tls, 'secureConnect'), 'The TLS handshake failed')
+    return tls
   }
 
-  async #direct(destination: Destination, addresses: readonly string[], waiting: ConnectionWaiter): Promise<Socket> {
-    const tcp = dial(destination, addresses, this.#addressMs)
-    await this.#step('connect', waiting, tcp, connected(tcp, 'connect'), 'No connection could be made')
-    // A connection reset at once has no peer any more.
+  async #direct(destination: Destination, addresses: readonly string[], waiter: ConnectionWaiter): Promise<Socket> {
+    const tcp = dial(destination, addresses, this.#options.addressMs)
+    await this.#step('connect', waiter, tcp, connected(tcp, 'connect'), 'No connection could be made')
+    // A connection that was reset at once has no remote address any more.
     if (tcp.remoteAddress === undefined) throw new TransportFailure('connect', 'The connection was lost at once.')
-    this.#vet([tcp.remoteAddress], destination)
-    waiting.setRemoteAddress(tcp.remoteAddress)
+    this.#check([tcp.remoteAddress], destination)
+    waiter.setRemoteAddress(tcp.remoteAddress)
     return tcp
   }
 
-  /** A tunnel to the first vetted address that the proxy reaches. */
-  async #tunnel(proxy: EgressProxy, { port }: Destination, addresses: readonly string[], waiting: ConnectionWaiter): Promise<Socket> {
-    const tried = addresses.slice(0, maxAddresses)
+  /** A tunnel to the first address that the proxy reaches. */
+  async #tunnel(proxy: EgressProxy, { port }: Destination, addresses: readonly string[], waiter: ConnectionWaiter): Promise<Socket> {
+    const tried = addresses.slice(0, MAX_ADDRESSES)
     for (const [i, address] of tried.entries()) {
       const isLast = i === tried.length - 1
       let socket: Socket | null = null
-      const hold = (held: Socket): void => {
-        socket = held
-        waiting.trackSocket(held)
+      const track = (opened: Socket): void => {
+        socket = opened
+        waiter.trackSocket(opened)
       }
-      const cancel = isLast ? () => {} : this.#clock.after(this.#addressMs, () => socket?.destroy())
+      const cancel = isLast ? () => {} : this.#options.clock.after(this.#options.addressMs, () => socket?.destroy())
       try {
-        const tunnel = await this.#step(
-          'connect',
-          waiting,
-          null,
-          this.#through(proxy, address, port, waiting, hold),
-          'No connection could be made',
-        )
-        waiting.setRemoteAddress(address)
+        const opening = this.#throughProxy(proxy, address, port, waiter, track)
+        const tunnel = await this.#step('connect', waiter, null, opening, 'No connection could be made')
+        waiter.setRemoteAddress(address)
         return tunnel
       } catch (error) {
-        if (waiting.isAbandoned || isLast) throw error
+        if (waiter.isAbandoned || isLast) throw error
       } finally {
         cancel()
       }
@@ -175,14 +160,14 @@ export class Dialer {
     throw new TransportFailure('dns', 'The host name has no address.')
   }
 
-  async #through(
+  async #throughProxy(
     proxy: EgressProxy,
     address: string,
     port: number,
-    waiting: ConnectionWaiter,
-    hold: (socket: Socket) => void,
+    waiter: ConnectionWaiter,
+    track: (socket: Socket) => void,
   ): Promise<Socket> {
-    const socket = await this.#reach(proxy, waiting, hold).catch((error: unknown) => {
+    const socket = await this.#connectToProxy(proxy, waiter, track).catch((error: unknown) => {
       throw new TransportFailure('connect', `The egress proxy could not be reached${errorCodeSuffix(error)}.`, true)
     })
     return openTunnel(socket, address, port, proxy).catch((error: unknown) => {
@@ -190,51 +175,42 @@ export class Dialer {
     })
   }
 
-  async #reach(proxy: EgressProxy, waiting: ConnectionWaiter, hold: (socket: Socket) => void): Promise<Socket> {
-    const servers = isIP(proxy.host) === 0 ? await this.#resolve(proxy.host) : [proxy.host]
-    // No connection is begun for whoever gave up meanwhile.
-    if (waiting.isAbandoned) throw new TransportFailure('aborted', failureMessages.aborted)
-    const tcp = dial({ ...proxy, secure: false }, servers, this.#addressMs)
-    hold(tcp)
+  async #connectToProxy(proxy: EgressProxy, waiter: ConnectionWaiter, track: (socket: Socket) => void): Promise<Socket> {
+    const addresses = isIP(proxy.host) === 0 ? await this.#resolve(proxy.host) : [proxy.host]
+    assertWanted(waiter)
+    const tcp = dial({ ...proxy, secure: false }, addresses, this.#options.addressMs)
+    track(tcp)
     await connected(tcp, 'connect')
     if (!proxy.secure) return tcp
     const tls = this.#overTls(proxy.host, tcp)
-    hold(tls)
+    track(tls)
     await connected(tls, 'secureConnect')
     return tls
   }
 
-  async #addresses(host: string, waiting: ConnectionWaiter): Promise<readonly string[]> {
+  async #addresses(host: string, waiter: ConnectionWaiter): Promise<readonly string[]> {
     if (isIP(host) !== 0) return [host]
-    const addresses = await this.#step('dns', waiting, null, this.#resolve(host), 'The host name could not be resolved')
-    // No connection is begun for whoever gave up meanwhile.
-    if (waiting.isAbandoned) throw new TransportFailure('aborted', failureMessages.aborted)
+    const addresses = await this.#step('dns', waiter, null, this.#resolve(host), 'The host name could not be resolved')
+    assertWanted(waiter)
     if (addresses.length === 0) throw new TransportFailure('dns', 'The host name has no address.')
     return addresses
   }
 
-  /** Whoever asks while an answer is awaited waits for the same one; nothing is remembered after it. */
+  /** Concurrent lookups of one name share one query. Nothing is cached after it. */
   #resolve(name: string): Promise<readonly string[]> {
     let lookup = this.#lookups.get(name)
     if (lookup === undefined) {
-      lookup = this.#resolver.resolve(name).finally(() => this.#lookups.delete(name))
+      lookup = this.#options.resolver.resolve(name).finally(() => this.#lookups.delete(name))
       this.#lookups.set(name, lookup)
     }
     return lookup
   }
 
-  /** One forbidden address refuses all: the name's owner would choose which of them is taken. */
-  #vet(addresses: readonly string[], { port }: Destination): readonly string[] {
-    if (addresses.some((address) => isIP(address) === 0 || classifyAddress(address, this.#rules, port) === 'forbidden')) {
+  /** One forbidden address forbids all: otherwise the owner of the name could choose which one is used. */
+  #check(addresses: readonly string[], { port }: Destination): readonly string[] {
+    if (addresses.some((address) => isIP(address) === 0 || classifyAddress(address, this.#options.rules, port) === 'forbidden'))
       throw new TransportFailure('blocked', failureMessages.blocked)
-    }
     return addresses
-  }
-
-  async #secure(host: string, tcp: Socket, waiting: ConnectionWaiter): Promise<Socket> {
-    const tls = this.#overTls(host, tcp)
-    await this.#step('tls', waiting, tls, connected(tls, 'secureConnect'), 'The TLS handshake failed')
-    return tls
   }
 
   #overTls(host: string, tcp: Socket): TLSSocket {
@@ -245,36 +221,39 @@ export class Dialer {
       servername: isIP(host) === 0 ? host : '',
       secureContext: this.#secureContext(),
       ALPNProtocols: ['http/1.1'],
-      // Said outright, since an environment variable may turn the default off.
+      // Explicit, because an environment variable can turn the default off.
       rejectUnauthorized: true,
     })
   }
 
-  async #step<T>(step: ConnectStep, waiting: ConnectionWaiter, socket: Socket | null, work: Promise<T>, trouble: string): Promise<T> {
-    const began = this.#clock.now()
-    waiting.beginStep(step)
-    if (socket !== null) waiting.trackSocket(socket)
+  async #step<T>(step: ConnectStep, waiter: ConnectionWaiter, socket: Socket | null, work: Promise<T>, message: string): Promise<T> {
+    const { clock } = this.#options
+    const startedAt = clock.now()
+    waiter.beginStep(step)
+    if (socket !== null) waiter.trackSocket(socket)
     try {
       return await work
     } catch (error) {
       if (error instanceof TransportFailure) throw error
       const code = errorCodeSuffix(error)
-      throw new TransportFailure(
-        step,
-        error instanceof ProxyRefusal ? error.message : `${trouble}${code}.`,
-        LOCAL_RESOURCE_ERROR.test(code),
-      )
+      const sentence = error instanceof ProxyRefusal ? error.message : `${message}${code}.`
+      throw new TransportFailure(step, sentence, LOCAL_RESOURCE_ERROR.test(code))
     } finally {
-      if (!waiting.isAbandoned) waiting.finishStep(step, this.#clock.now() - began)
+      if (!waiter.isAbandoned) waiter.finishStep(step, clock.now() - startedAt)
     }
   }
 }
 
-/** A connection under way to the vetted addresses in turn. No name is looked up: what was judged is what is dialled. */
+/** Opens no connection for an attempt that ended meanwhile. */
+function assertWanted(waiter: ConnectionWaiter): void {
+  if (waiter.isAbandoned) throw new TransportFailure('aborted', failureMessages.aborted)
+}
+
+/** Starts to connect to the checked addresses, one after the other. `lookup` is replaced, so no other address can come in. */
 function dial({ host, port }: Destination, addresses: readonly string[], addressMs: Millis): Socket {
   const options = { port, noDelay: true, keepAlive: true, keepAliveInitialDelay: 60_000 }
   if (addresses.length === 1) return connectTcp({ ...options, host: addresses[0]! })
-  const pinned = addresses.slice(0, maxAddresses).map((address) => ({ address, family: isIP(address) }))
+  const pinned = addresses.slice(0, MAX_ADDRESSES).map((address) => ({ address, family: isIP(address) }))
   return connectTcp({
     ...options,
     host,
@@ -288,29 +267,26 @@ function dial({ host, port }: Destination, addresses: readonly string[], address
 function connected(socket: Socket, event: 'connect' | 'secureConnect'): Promise<void> {
   return new Promise((resolve, reject) => {
     socket.once(event, resolve)
-    // Stays on: an error before the next owner listens must not be an uncaught one.
+    // Stays on: an error before undici listens must not be uncaught.
     socket.on('error', reject)
     socket.once('close', () => reject(new Error('The socket was closed.')))
   })
 }
 
-/** TLS 1.2 or newer, made when first used. A certificate that cannot be read throws here and now. */
+/** TLS 1.2 or newer. The system's certificates load on first use; an unreadable `ca` throws here. */
 function createTrustContext(ca: string | readonly string[] | undefined): () => SecureContext {
   const make = (): SecureContext => createSecureContext({ minVersion: 'TLSv1.2', ...(ca === undefined ? {} : { ca: [ca].flat() }) })
   let context = ca === undefined ? undefined : make()
-  return () => {
-    context ??= make()
-    return context
-  }
+  return () => (context ??= make())
 }
 
-/** " (ECONNREFUSED)". Messages of system errors hold addresses, codes do not. */
+/** " (ECONNREFUSED)": messages of system errors contain addresses, codes do not. */
 export function errorCodeSuffix(error: unknown): string {
   const code = error instanceof Error ? (error as NodeJS.ErrnoException).code : undefined
   return typeof code === 'string' && /^[A-Z][A-Z0-9_]*$/.test(code) ? ` (${code})` : ''
 }
 
-/** RFC 6761 §6.3: names below `localhost` are the loopback and are no name server's business. */
+/** RFC 6761 §6.3: `localhost` and names below it are the loopback. Null for other names. */
 function loopbackOf(name: string): readonly string[] | null {
   return name === 'localhost' || name.endsWith('.localhost') ? ['127.0.0.1', '::1'] : null
 }
@@ -319,35 +295,35 @@ function systemHostsFile(): string {
   return process.platform === 'win32' ? win32.join(process.env.SystemRoot ?? 'C:\\Windows', 'System32\\drivers\\etc\\hosts') : '/etc/hosts'
 }
 
-/** Looks names up in a hosts file (hosts(5)): one `stat` a question, one reading a change. A file that cannot be read lists nothing. */
+/** Finds names in a hosts file (hosts(5)). One `stat` per lookup; reads the file when it has changed. An unreadable file lists nothing. */
 function hostsFile(path: string): (name: string) => Promise<readonly string[] | null> {
-  let seen = ''
-  let listed: ReadonlyMap<string, readonly string[]> = new Map()
+  let readVersion = ''
+  let hosts: ReadonlyMap<string, readonly string[]> = new Map()
   return async (name) => {
     try {
       const { mtimeMs, size, ino } = await stat(path)
-      const stamp = `${mtimeMs} ${size} ${ino}`
-      if (stamp !== seen) {
-        listed = parseHosts(await readFile(path, 'utf8'))
-        seen = stamp
+      const version = `${mtimeMs} ${size} ${ino}`
+      if (version !== readVersion) {
+        hosts = parseHosts(await readFile(path, 'utf8'))
+        readVersion = version
       }
     } catch {
       return null
     }
-    return listed.get(name) ?? null
+    return hosts.get(name) ?? null
   }
 }
 
 function parseHosts(text: string): Map<string, string[]> {
-  const listed = new Map<string, string[]>()
+  const hosts = new Map<string, string[]>()
   for (const line of text.split('\n')) {
     const [address, ...names] = line.replace(/#.*/, '').trim().toLowerCase().split(/\s+/)
     if (address === undefined || isIP(address) === 0) continue
     for (const name of names) {
-      const addresses = listed.get(name)
-      if (addresses === undefined) listed.set(name, [address])
+      const addresses = hosts.get(name)
+      if (addresses === undefined) hosts.set(name, [address])
       else if (!addresses.includes(address)) addresses.push(address)
     }
   }
-  return listed
+  return hosts
 }

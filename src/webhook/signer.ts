@@ -1,9 +1,9 @@
-/** Signatures of webhooks: a detached JWS for everybody, and the endpoint's own Standard Webhooks HMAC beside it. */
+/** Signs webhooks twice: a detached JWS that anybody can verify, and a Standard Webhooks HMAC with the endpoint's secret. */
 import { createHmac, createSecretKey, type KeyObject } from 'node:crypto'
 import { type CryptoKey, FlattenedSign } from 'jose'
 import type { Clock } from '../core/clock.ts'
 
-/** The P-256 key that signs. A CryptoKey is used as it is; a KeyObject is converted on its first use. */
+/** A P-256 key. jose converts a KeyObject on its first use. */
 export interface SignerKey {
   /** RFC 7638 thumbprint. */
   readonly kid: string
@@ -15,32 +15,30 @@ export interface WebhookMessage {
   readonly issuer: string
   /** The endpoint's URL, byte for byte as registered. */
   readonly audience: string
-  /** The event's id: the same on every attempt. */
+  /** The event's id, the same on every attempt. */
   readonly id: string
-  /** Whole seconds since the epoch, by the wall clock, at this attempt. */
+  /** Of this attempt, by the wall clock: whole seconds since the epoch. */
   readonly atSeconds: number
-  /** The bytes to be sent, as text in UTF-8. */
+  /** Sent as UTF-8. */
   readonly body: string
-  /** The endpoint's secrets, oldest first. Keep them as {@link secretKey} gives them: bare bytes cost some 15 µs more per signature. */
+  /** The endpoint's secrets, oldest first. Prefer {@link secretKey}: bytes cost 15 µs more per signature. */
   readonly secrets: readonly (KeyObject | Uint8Array)[]
 }
 
 /**
- * The four headers that authenticate one attempt:
- *
- * - `webhook-id`, `webhook-timestamp` and `webhook-signature` (Standard Webhooks 1.0): one `v1,<base64>` per secret, the newest last.
- * - `webhook-jws`: a JWS with detached content (RFC 7515 Appendix F, ES256), whose protected header binds id, time, sender and receiver.
- *
- * Throws a RangeError when there is no secret or `atSeconds` is not a whole number of seconds.
+ * The four headers of one attempt:
+ * - `webhook-id`, `webhook-timestamp`, `webhook-signature` (Standard Webhooks 1.0): one `v1,<base64>` per secret, the newest last.
+ * - `webhook-jws`: a JWS with detached content (RFC 7515 Appendix F, ES256). Its protected header binds id, time, sender and receiver.
+ * @throws RangeError without a secret, or when `atSeconds` is not a whole number.
  */
 export async function signWebhook(key: SignerKey, message: WebhookMessage): Promise<Record<string, string>> {
   const { issuer, audience, id, atSeconds, secrets } = message
-  if (secrets.length === 0) throw new RangeError(`Webhook "${id}" has no secret to be signed with: every endpoint has at least one.`)
+  if (secrets.length === 0) throw new RangeError(`Webhook "${id}" has no secret to sign with: an endpoint needs at least one.`)
   if (!Number.isSafeInteger(atSeconds))
     throw new RangeError(`Webhook "${id}" cannot be signed at ${atSeconds}: give whole seconds since the epoch.`)
   const body = Buffer.from(message.body)
   const jws = await new FlattenedSign(body)
-    // The order of members is part of the wire format: it is what the published vectors hold.
+    // The order of members is part of the wire format, see the published test vectors.
     .setProtectedHeader({ alg: 'ES256', kid: key.kid, typ: 'webhook+jws', iss: issuer, aud: audience, iat: atSeconds, jti: id })
     .sign(key.privateKey)
   const preamble = `${id}.${atSeconds}.`
@@ -54,15 +52,15 @@ export async function signWebhook(key: SignerKey, message: WebhookMessage): Prom
   }
 }
 
-/** Standard Webhooks allows 24 to 64 bytes. */
+/** Standard Webhooks allows 24 to 64. */
 const SECRET_BYTES = 32
 
-/** A new secret: `whsec_` and 32 unpredictable bytes in base64. */
+/** A new secret: `whsec_` and 32 random bytes in base64. */
 export function generateSecret(clock: Pick<Clock, 'bytes'>): string {
   return `whsec_${Buffer.from(clock.bytes(SECRET_BYTES)).toString('base64')}`
 }
 
-/** The bytes in a `whsec_…` secret. Throws an Error that does not quote it when it is anything else than 24 to 64 bytes in base64. */
+/** The bytes of a `whsec_…` secret. @throws Error, without quoting the secret, unless it is 24 to 64 bytes in base64. */
 export function secretBytes(secret: string): Uint8Array {
   const encoded = /^whsec_([A-Za-z0-9+/]+={0,2})$/.exec(secret)?.[1]
   if (encoded === undefined)
@@ -74,12 +72,8 @@ export function secretBytes(secret: string): Uint8Array {
   return bytes
 }
 
-/** A `whsec_…` secret made ready for {@link signWebhook}. Throws as {@link secretBytes} does. */
-export function secretKey(secret: string): KeyObject {
-  return createSecretKey(secretBytes(secret))
-}
+/** A `whsec_…` secret as a key for {@link signWebhook}. @throws as {@link secretBytes}. */
+export const secretKey = (secret: string): KeyObject => createSecretKey(secretBytes(secret))
 
-/** What may be shown of a secret: its last four characters. */
-export function secretHint(secret: string): string {
-  return `…${secret.slice(-4)}`
-}
+/** The last four characters, which are not secret. */
+export const secretHint = (secret: string): string => `…${secret.slice(-4)}`

@@ -1,13 +1,11 @@
-/**
- * One request to a host nobody here has reason to trust: names and addresses are judged at every connect, everything read is bounded, and one
- * deadline covers it all.
- */
+/** Sends webhooks to untrusted hosts: checks URL and addresses at every connect, bounds everything it reads, and keeps connections for reuse. */
 import type { Socket } from 'node:net'
 import { Client } from 'undici'
 import type { EgressProxy } from '../config/parsers.ts'
 import type { Clock } from '../core/clock.ts'
 import { RingbackError } from '../core/errors.ts'
 import type { Millis } from '../core/model.ts'
+import type { EventSink } from '../observe/events.ts'
 import { type AddressRules, parseCallbackUrl } from './address.ts'
 import {
   type ConnectionPool,
@@ -29,51 +27,51 @@ import {
 } from './resolver.ts'
 
 export interface WebhookRequest {
-  /** POST when left out. */
+  /** Default: POST. */
   readonly method?: 'POST' | 'OPTIONS'
   readonly url: string
-  /** Sent as they are, but for those the transport owns (framing, `host`, hop-by-hop), which are left out. */
+  /** Sent unchanged, without those that belong to the transport (framing, `host`, hop-by-hop). */
   readonly headers: Readonly<Record<string, string>>
-  /** Null: there is none. */
   readonly body: string | null
-  /** Less than {@link TransportLimits.totalMs} over everything, the body too. */
-  readonly withinMs?: Millis
+  /** For the whole attempt, if less than {@link TransportLimits.totalMs}. */
+  readonly timeoutMs?: Millis
 }
 
 export interface Transport {
-  /** At most one request on the wire. Never rejects: what went wrong is in the answer. An aborted `signal` is noticed within 50 ms. */
-  send(call: WebhookRequest, signal?: AbortSignal): Promise<SendResult>
-  /** Ends what is in flight as `aborted` and closes every connection. */
+  /** Sends at most one request. Never rejects: failures are results. Notices an aborted `signal` within 50 ms. */
+  send(request: WebhookRequest, signal?: AbortSignal): Promise<SendResult>
+  /** Ends requests in flight as `aborted` and closes every connection. */
   close(): Promise<void>
 }
 
 export interface TransportOptions {
   readonly rules: AddressRules
   readonly clock: Clock
+  readonly events: EventSink
   readonly limits?: Partial<TransportLimits>
   /** Default: {@link systemResolver}. Closed with the transport. */
   readonly resolver?: Resolver
   /** PEM certificates to trust instead of the system's: a private authority. */
   readonly ca?: string | readonly string[]
-  /** Every connection goes through it; null: none does. */
+  /** Carries every connection. Default: none. */
   readonly proxy?: EgressProxy | null
 }
 
 /** How late a deadline or an abort may be noticed. One timer serves all attempts. */
-const tickMs = 50
-/** The most a receiver's `Keep-Alive` hint may stretch `idleMs`. */
-const maxIdleMs = 30_000
-const maxCachedUrls = 1024
+const TICK_MS = 50
+/** How far a receiver's `Keep-Alive` header may extend `idleMs`. */
+const MAX_IDLE_MS = 30_000
+const MAX_CACHED_URLS = 1024
 
-// Framing, routing and hop-by-hop fields (RFC 9110 §7.6.1) are the transport's own; "identity" keeps a small answer from inflating.
-const transportHeaders =
+/** Framing, routing and hop-by-hop fields (RFC 9110 §7.6.1). `accept-encoding` is always "identity": a small response must not inflate. */
+const TRANSPORT_HEADERS =
   /^(?:accept-encoding|connection|content-length|expect|host|keep-alive|proxy-authorization|proxy-connection|te|trailer|transfer-encoding|upgrade)$/i
 
 export function createTransport(options: TransportOptions): Transport {
   return new PooledTransport(options)
 }
 
-/** A judged URL. */
+/** A callback URL that passed the rules. */
 interface WebhookTarget extends Destination {
   readonly origin: string
   readonly path: string
@@ -82,103 +80,94 @@ interface WebhookTarget extends Destination {
 class PooledTransport implements Transport, ConnectionPool {
   readonly limits: TransportLimits
   readonly clock: Clock
-  readonly rules: AddressRules
   readonly dialer: Dialer
+  readonly #rules: AddressRules
   readonly #resolver: Resolver
+  readonly #events: EventSink
   readonly #targets = new Map<string, WebhookTarget>()
-  #listenersJudged = 0
-  readonly #lines = new Set<PooledConnection>()
-  /** The last used comes first, so that the rest may grow old. */
+  /** How many listeners the rules had when `#targets` was filled. */
+  #knownListeners = 0
+  readonly #connections = new Set<PooledConnection>()
+  /** By origin; the last used connection is taken first, so that the others time out. */
   readonly #idle = new Map<string, PooledConnection[]>()
   #idleCount = 0
   readonly #attempts = new Set<RequestInFlight>()
-  #stopTicking: (() => void) | null = null
+  #cancelTick: (() => void) | null = null
   #closed = false
 
-  constructor(options: TransportOptions) {
-    this.limits = { ...defaultTransportLimits, ...options.limits }
-    this.clock = options.clock
-    this.rules = options.rules
-    this.#resolver = options.resolver ?? systemResolver()
-    const { rules, clock, ca, proxy = null } = options
-    this.dialer = new Dialer({ rules, clock, resolver: this.#resolver, addressMs: this.limits.addressMs, ca, proxy })
+  constructor({ rules, clock, events, limits, resolver = systemResolver(), ca, proxy = null }: TransportOptions) {
+    this.limits = { ...defaultTransportLimits, ...limits }
+    this.clock = clock
+    this.#rules = rules
+    this.#resolver = resolver
+    this.#events = events
+    this.dialer = new Dialer({ rules, clock, resolver, addressMs: this.limits.addressMs, ca, proxy })
   }
 
-  send(call: WebhookRequest, signal?: AbortSignal): Promise<SendResult> {
-    return new Promise((resolve) => this.#start(call, new RequestInFlight(this, call.withinMs, signal, resolve), signal))
+  send(request: WebhookRequest, signal?: AbortSignal): Promise<SendResult> {
+    return new Promise((resolve) => this.#start(request, new RequestInFlight(this, request.timeoutMs, signal, resolve), signal))
   }
 
-  #start(call: WebhookRequest, attempt: RequestInFlight, signal: AbortSignal | undefined): void {
-    if (this.#closed || signal?.aborted) {
-      attempt.end('aborted', failureMessages.aborted)
-      return
-    }
-    const target = this.#judge(call.url)
-    if (target === null) {
-      attempt.end('blocked', failureMessages.blocked)
-      return
-    }
+  #start({ method = 'POST', url, headers, body }: WebhookRequest, attempt: RequestInFlight, signal: AbortSignal | undefined): void {
+    if (this.#closed || signal?.aborted) return void attempt.end('aborted', failureMessages.aborted)
+    const target = this.#targetOf(url)
+    if (target === null) return void attempt.end('blocked', failureMessages.blocked)
     this.#attempts.add(attempt)
-    this.#stopTicking ??= this.clock.after(tickMs, this.#tick)
-    const line = this.#takeIdle(target.origin) ?? this.#addLine(target)
-    attempt.start(line)
-    line.client.dispatch(
-      { method: call.method ?? 'POST', path: target.path, headers: requestHeaders(call.headers), body: call.body, blocking: false },
-      attempt,
-    )
+    this.#cancelTick ??= this.clock.after(TICK_MS, this.#tick)
+    const connection = this.#takeIdle(target.origin) ?? this.#addConnection(target)
+    attempt.start(connection)
+    connection.client.dispatch({ method, path: target.path, headers: requestHeaders(headers), body, blocking: false }, attempt)
   }
 
   async close(): Promise<void> {
     this.#closed = true
     for (const attempt of this.#attempts) attempt.end('aborted', failureMessages.aborted)
-    this.#stopTicking?.()
+    this.#cancelTick?.()
     this.#resolver.close?.()
-    await Promise.all([...this.#lines].map((line) => this.discard(line)))
+    await Promise.all([...this.#connections].map((connection) => this.discard(connection)))
   }
 
-  untrack(attempt: RequestInFlight): void {
-    this.#attempts.delete(attempt)
+  untrack(attempt: RequestInFlight, { outcome, httpStatus, durationMs }: SendResult): void {
+    if (this.#attempts.delete(attempt)) this.#events.emit('webhook.sent', { outcome, httpStatus, durationMs, reused: attempt.reused })
   }
 
-  /** Keeps a line whose answer was read to the end. */
-  release(line: PooledConnection): void {
-    line.attempt = null
-    if (this.#idleCount >= this.limits.idleConnections) {
-      void this.discard(line)
-      return
-    }
-    const idle = this.#idle.get(line.target.origin)
-    if (idle === undefined) this.#idle.set(line.target.origin, [line])
-    else idle.push(line)
+  release(connection: PooledConnection): void {
+    connection.attempt = null
+    if (this.#idleCount >= this.limits.idleConnections) return void this.discard(connection)
+    const { origin } = connection.target
+    const idle = this.#idle.get(origin)
+    if (idle === undefined) this.#idle.set(origin, [connection])
+    else idle.push(connection)
     this.#idleCount++
   }
 
-  /** Destroys a line and whatever is under way on it. */
-  async discard(line: PooledConnection): Promise<void> {
-    if (!this.#lines.delete(line)) return
-    const idle = this.#idle.get(line.target.origin)
-    const place = idle?.indexOf(line) ?? -1
-    if (idle !== undefined && place >= 0) {
-      idle.splice(place, 1)
+  async discard(connection: PooledConnection): Promise<void> {
+    if (!this.#connections.delete(connection)) return
+    const { origin } = connection.target
+    const idle = this.#idle.get(origin)
+    const index = idle?.indexOf(connection) ?? -1
+    if (idle !== undefined && index >= 0) {
+      idle.splice(index, 1)
       this.#idleCount--
-      if (idle.length === 0) this.#idle.delete(line.target.origin)
+      if (idle.length === 0) this.#idle.delete(origin)
     }
-    line.attempt = null
-    line.discarded = true
-    line.socket?.destroy()
-    await line.client.destroy(new TransportFailure('aborted', failureMessages.aborted))
+    connection.attempt = null
+    connection.isAbandoned = true
+    connection.socket?.destroy()
+    await connection.client.destroy(new TransportFailure('aborted', failureMessages.aborted))
   }
 
-  /** Null: refused. The verdict on a URL depends on the rules alone, and of these only the listeners grow. */
-  #judge(url: string): WebhookTarget | null {
-    if (this.rules.listeners.length !== this.#listenersJudged || this.#targets.size >= maxCachedUrls) {
+  /** Null: forbidden. The answer depends on the rules alone, and of these only the listeners change. */
+  #targetOf(url: string): WebhookTarget | null {
+    const { listeners } = this.#rules
+    if (listeners.length !== this.#knownListeners || this.#targets.size >= MAX_CACHED_URLS) {
       this.#targets.clear()
-      this.#listenersJudged = this.rules.listeners.length
+      this.#knownListeners = listeners.length
     }
     const known = this.#targets.get(url)
     if (known !== undefined) return known
     try {
-      const target = targetOf(parseCallbackUrl(url, this.rules))
+      const target = toTarget(parseCallbackUrl(url, this.#rules))
       this.#targets.set(url, target)
       return target
     } catch (error) {
@@ -188,25 +177,25 @@ class PooledTransport implements Transport, ConnectionPool {
   }
 
   #takeIdle(origin: string): PooledConnection | undefined {
-    const line = this.#idle.get(origin)?.pop()
-    if (line !== undefined) this.#idleCount--
-    return line
+    const connection = this.#idle.get(origin)?.pop()
+    if (connection !== undefined) this.#idleCount--
+    return connection
   }
 
-  #addLine(target: WebhookTarget): PooledConnection {
-    const line = new PooledConnection(this, target)
-    this.#lines.add(line)
-    return line
+  #addConnection(target: WebhookTarget): PooledConnection {
+    const connection = new PooledConnection(this, target)
+    this.#connections.add(connection)
+    return connection
   }
 
   readonly #tick = (): void => {
     const now = this.clock.now()
     for (const attempt of this.#attempts) attempt.enforceLimits(now)
-    this.#stopTicking = this.#attempts.size > 0 && !this.#closed ? this.clock.after(tickMs, this.#tick) : null
+    this.#cancelTick = this.#attempts.size > 0 && !this.#closed ? this.clock.after(TICK_MS, this.#tick) : null
   }
 }
 
-/** One connection to one origin, carrying one attempt at a time. */
+/** A connection to one origin. It carries one attempt at a time. */
 class PooledConnection implements ConnectionWaiter, RequestConnection {
   readonly target: WebhookTarget
   readonly client: Client
@@ -214,11 +203,11 @@ class PooledConnection implements ConnectionWaiter, RequestConnection {
   socket: Socket | null = null
   remoteAddress: string | null = null
   connected = false
-  discarded = false
-  readonly #all: PooledTransport
+  isAbandoned = false
+  readonly #pool: PooledTransport
 
-  constructor(all: PooledTransport, target: WebhookTarget) {
-    this.#all = all
+  constructor(pool: PooledTransport, target: WebhookTarget) {
+    this.#pool = pool
     this.target = target
     this.client = new Client(target.origin, {
       connect: (_options, callback) => {
@@ -229,22 +218,18 @@ class PooledConnection implements ConnectionWaiter, RequestConnection {
       },
       allowH2: false,
       pipelining: 1,
-      maxHeaderSize: all.limits.headerBytes,
-      // The attempt watches these, all of them with one timer.
+      maxHeaderSize: pool.limits.headerBytes,
+      // RequestInFlight enforces its limits with one timer for all attempts.
       headersTimeout: 0,
       bodyTimeout: 0,
-      keepAliveTimeout: all.limits.idleMs,
-      keepAliveMaxTimeout: maxIdleMs,
+      keepAliveTimeout: pool.limits.idleMs,
+      keepAliveMaxTimeout: MAX_IDLE_MS,
     })
     this.client.on('disconnect', () => {
       this.connected = false
-      // A request that had not been written when the receiver closed an idle connection is not lost: undici connects anew, through #open.
-      if (this.attempt === null) void all.discard(this)
+      // With an unwritten request when the receiver closes an idle connection, undici connects again through #open.
+      if (this.attempt === null) void pool.discard(this)
     })
-  }
-
-  get isAbandoned(): boolean {
-    return this.discarded
   }
 
   beginStep(step: ConnectStep): void {
@@ -252,8 +237,7 @@ class PooledConnection implements ConnectionWaiter, RequestConnection {
   }
 
   finishStep(step: ConnectStep, tookMs: Millis): void {
-    if (this.attempt === null) return
-    this.attempt.timings[`${step}Ms`] = tookMs
+    if (this.attempt !== null) this.attempt.timings[`${step}Ms`] = tookMs
   }
 
   setRemoteAddress(address: string): void {
@@ -266,25 +250,27 @@ class PooledConnection implements ConnectionWaiter, RequestConnection {
   }
 
   async #open(): Promise<Socket> {
-    this.attempt?.setPhaseTimeout(this.#all.limits.connectMs)
-    const socket = await this.#all.dialer.open(this.target, this)
-    tolerateContinue(socket, () => this.attempt?.awaitsAnswer ?? false)
+    const { limits, dialer } = this.#pool
+    if (this.attempt !== null) this.attempt.reused = false
+    this.attempt?.setPhaseTimeout(limits.connectMs)
+    const socket = await dialer.open(this.target, this)
+    tolerateContinue(socket, () => this.attempt?.awaitsResponse ?? false)
     this.connected = true
     this.attempt?.setPhase('wait')
-    this.attempt?.setPhaseTimeout(this.#all.limits.headersMs)
+    this.attempt?.setPhaseTimeout(limits.headersMs)
     return socket
   }
 }
 
 /**
- * A 100 that nobody asked for is discarded (RFC 9110 §15.2.1), but undici ends the connection over it. Written as another 1xx it passes, and is
- * counted and dropped like all of them. It is looked for where an answer begins, so never in a body.
+ * A client must discard an unexpected 100 (RFC 9110 §15.2.1), but undici closes the connection. Rewritten as 102 it passes, and counts as an
+ * interim response. Only the start of a response is searched, never a body.
  */
-function tolerateContinue(socket: Socket, awaitsAnswer: () => boolean): void {
+function tolerateContinue(socket: Socket, awaitsResponse: () => boolean): void {
   const read = socket.read.bind(socket)
   socket.read = (size?: number) => {
     const chunk: unknown = read(size)
-    if (!Buffer.isBuffer(chunk) || !awaitsAnswer()) return chunk
+    if (!Buffer.isBuffer(chunk) || !awaitsResponse()) return chunk
     for (let at = 0; /^HTTP\/1\.[01] 1\d\d/.test(chunk.toString('latin1', at, at + 12)); ) {
       if (chunk.toString('latin1', at + 9, at + 12) === '100') chunk.write('102', at + 9, 'latin1')
       const end = chunk.indexOf('\r\n\r\n', at)
@@ -295,22 +281,20 @@ function tolerateContinue(socket: Socket, awaitsAnswer: () => boolean): void {
   }
 }
 
-function targetOf(url: URL): WebhookTarget {
-  const secure = url.protocol === 'https:'
+function toTarget({ protocol, origin, hostname, port, pathname, search }: URL): WebhookTarget {
+  const secure = protocol === 'https:'
   return {
-    origin: url.origin,
-    host: url.hostname.replace(/^\[|\]$|\.$/g, ''),
-    port: url.port === '' ? (secure ? 443 : 80) : Number(url.port),
+    origin,
+    host: hostname.replace(/^\[|\]$|\.$/g, ''),
+    port: port === '' ? (secure ? 443 : 80) : Number(port),
     secure,
-    path: url.pathname + url.search,
+    path: pathname + search,
   }
 }
 
-/** Names and values by turns, as undici takes them with the least work. */
-function requestHeaders(headers: Readonly<Record<string, string>>): string[] {
-  const list = ['accept-encoding', 'identity']
-  for (const name of Object.keys(headers)) {
-    if (!transportHeaders.test(name)) list.push(name, headers[name] as string)
-  }
-  return list
-}
+/** A flat list of names and values: the form that costs undici least. */
+const requestHeaders = (headers: Readonly<Record<string, string>>): string[] => [
+  'accept-encoding',
+  'identity',
+  ...Object.entries(headers).flatMap((header) => (TRANSPORT_HEADERS.test(header[0]) ? [] : header)),
+]

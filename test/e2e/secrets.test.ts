@@ -221,7 +221,9 @@ describe.each(databases)('on %s', (name) => {
     const thief = createEncryptor({ masterKey: wrongKey(), clock: systemClock() })
     for (const { id, public_jwk, private_jwk } of rows) {
       expect(private_jwk).toMatch(/^v1\./)
-      expect(() => thief.decrypt(private_jwk, { table: 'signing_keys', id, column: 'private_jwk' })).toThrow('was encrypted with master key')
+      expect(() => thief.decrypt(private_jwk, { table: 'signing_keys', id, column: 'private_jwk' })).toThrow(
+        'was encrypted with master key',
+      )
       const readable = await importJWK(JSON.parse(public_jwk), 'ES256')
       expect(readable).toMatchObject({ type: 'public', usages: ['verify'] })
     }

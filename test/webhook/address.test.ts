@@ -205,8 +205,8 @@ describe('rules', () => {
     ['', 'is not a CIDR'],
     ['10.1.2.3/8', 'write 10.0.0.0/8, or 10.1.2.3/32'],
     ['fd12::1/32', 'write fd12::/32, or fd12::1/128'],
-    ['0.0.0.0/0', 'would open every address'],
-    ['::/0', 'would open every address'],
+    ['0.0.0.0/0', 'would allow every address'],
+    ['::/0', 'would allow every address'],
     ['::ffff:10.0.0.0/104', 'write that IPv4 network'],
     ['64:ff9b::/96', 'write that IPv4 network'],
   ])('the network "%s" is refused with a sentence: %s', (cidr, why) => {
@@ -215,6 +215,6 @@ describe('rules', () => {
   })
 
   test.each([0, 65_536, 1.5, Number.NaN])('port %s is refused', (port) => {
-    expect(() => parseAddressRules({ ports: [port] })).toThrow('is not a number from 1 to 65535')
+    expect(() => parseAddressRules({ ports: [port] })).toThrow('must be a whole number from 1 to 65535')
   })
 })

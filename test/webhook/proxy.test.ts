@@ -5,6 +5,7 @@ import { type AddressInfo, connect, createServer as createTcp, type Socket } fro
 import { expect, onTestFinished, test } from 'vitest'
 import { parseConfig } from '../../src/config/config.ts'
 import { systemClock } from '../../src/core/clock.ts'
+import { createEventSink } from '../../src/observe/events.ts'
 import { type AddressRulesInput, parseAddressRules } from '../../src/webhook/address.ts'
 import type { TransportLimits } from '../../src/webhook/attempt.ts'
 import { createTransport, type Transport } from '../../src/webhook/transport.ts'
@@ -62,6 +63,7 @@ function through(
 ): Transport {
   const transport = createTransport({
     clock: systemClock(),
+    events: createEventSink(),
     rules: parseAddressRules({ allowHttp: true, allowLoopback: true, ...rules }),
     resolver: { resolve: async () => addresses },
     proxy: parseConfig({ env: { RINGBACK_EGRESS_PROXY: proxy } }).egressProxy,

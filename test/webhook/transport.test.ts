@@ -9,10 +9,12 @@ import { createServer as createTlsServer, type TLSSocket } from 'node:tls'
 import { gzipSync } from 'node:zlib'
 import { describe, expect, onTestFinished, test } from 'vitest'
 import { systemClock } from '../../src/core/clock.ts'
+import { createEventSink, type EventFacts } from '../../src/observe/events.ts'
 import { type AddressRulesInput, type Listener, parseAddressRules } from '../../src/webhook/address.ts'
 import type { SendResult } from '../../src/webhook/attempt.ts'
 import { type Resolver, systemResolver } from '../../src/webhook/resolver.ts'
 import { createTransport, type Transport, type TransportOptions } from '../../src/webhook/transport.ts'
+import { eventsWith } from '../support/events.ts'
 
 /** What arrived at a receiver. */
 interface Arrived {
@@ -92,6 +94,7 @@ interface Trial extends Partial<Omit<TransportOptions, 'rules'>> {
 function transportOf({ rules, ...rest }: Trial = {}): Transport {
   const transport = createTransport({
     clock: systemClock(),
+    events: createEventSink(),
     rules: parseAddressRules({ allowHttp: true, allowLoopback: true, ...rules }),
     ...rest,
   })
@@ -170,6 +173,24 @@ describe('an ordinary receiver', () => {
     })
     expect(sent[3]?.timings).toEqual({ dnsMs: null, connectMs: null, tlsMs: null, firstByteMs: expect.any(Number) })
     expect(sent.map(({ remoteAddress }) => remoteAddress)).toEqual(Array(4).fill('127.0.0.1'))
+  })
+
+  test('is reported with one event per request, which says whether a kept connection carried it', async () => {
+    const receiver = await receive((socket, { line }) => {
+      ok(socket)
+      if (line.includes('/last')) socket.end()
+    })
+    const facts: EventFacts['webhook.sent'][] = []
+    const transport = transportOf({ events: eventsWith({ 'webhook.sent': (sent) => facts.push(sent) }) })
+    const url = (path: string): string => `http://127.0.0.1:${receiver.port}${path}`
+    const results = [await transport.send(call(url('/'))), await transport.send(call(url('/last')))]
+    await gone(receiver.connections[0]!)
+    results.push(await transport.send(call(url('/'))))
+    expect(facts).toEqual(results.map(({ outcome, httpStatus, durationMs }, i) => ({ outcome, httpStatus, durationMs, reused: i === 1 })))
+    expect(facts.map(({ outcome }) => outcome)).toEqual(['success', 'success', 'success'])
+    // A URL that the rules forbid causes no request.
+    expect((await transport.send(call('ftp://127.0.0.1/'))).outcome).toBe('blocked')
+    expect(facts).toHaveLength(3)
   })
 
   test('that closed an idle connection is reached over a new one', async () => {
@@ -477,7 +498,7 @@ describe('a hostile receiver', () => {
       url: `http://127.0.0.1:${receiver.port}/`,
       headers: { 'x-a': '1' },
       body: null,
-      withinMs: 200,
+      timeoutMs: 200,
     } as const
     const sent = await transportOf().send(asked)
     expect(sent).toMatchObject({ outcome: 'timeout', httpStatus: null })

@@ -61,7 +61,7 @@ export const signingKey = z
     publishedAt: time,
     activatedAt: timeOrNull,
     retiredAt: timeOrNull,
-    signsFrom: timeOrNull.openapi({ description: 'When a next key that was asked to sign will do so.' }),
+    signsFrom: timeOrNull.openapi({ description: 'When a requested next key begins to sign.' }),
     leavesAt: timeOrNull.openapi({ description: 'When a retiring key leaves the published set.' }),
   })
   .openapi('SigningKey')
@@ -82,7 +82,7 @@ const auditEntry = z
     at: time,
     actor: z.string().openapi({ description: 'The id of a key, `admin-token`, `cli` or `system`.' }),
     action: z.enum(auditActions),
-    target: z.string().nullable().openapi({ description: 'The id of what it was done to.' }),
+    target: z.string().nullable().openapi({ description: 'The id of the object.' }),
     clientId: z.string().nullable(),
     details: z.record(z.string(), z.unknown()),
     requestId: z.string().nullable(),

@@ -6,7 +6,7 @@ import { task } from './tasks.ts'
 
 export const taskEvent = z
   .strictObject({ type: z.enum(taskEventTypes), timestamp: time, id: id('event').nullable(), data: task.nullable() })
-  .openapi('TaskEvent', { description: 'What a webhook carries, the feed lists and a stream sends: the same bytes everywhere.' })
+  .openapi('TaskEvent', { description: 'The content of webhooks, the feed and streams: the same bytes everywhere.' })
 export const anyEvent = z
   .strictObject({ type: z.enum(eventTypes), timestamp: time, id: id('event').nullable(), data: requiredJson })
   .openapi('Event')

@@ -63,7 +63,7 @@ export const listOf = <const T extends readonly [string, ...string[]]>(values: T
 
 export const wait = wholeNumber(0, 60)
 export const limit = wholeNumber(1, 200).default(50)
-export const clientId = text(100).openapi({ description: 'For the operator: only this client’s.' })
+export const clientId = text(100).openapi({ description: 'For the operator: only objects of this client.' })
 export const cursor = text(2_048)
 
 export const waitQuery = z.strictObject({ wait: wait.optional() })

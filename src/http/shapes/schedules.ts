@@ -12,7 +12,7 @@ const cron = text(MAX_PATTERN_LENGTH, 1).openapi({
 })
 const timezone = text(100, 1).openapi({ description: 'An IANA name.', example: 'Europe/Berlin' })
 const catchUp = z.enum(catchUps).openapi({
-  description: 'What becomes of ticks that an outage missed: left out, one task for all of them, or one each.',
+  description: 'What happens to ticks that an outage missed: skipped, one task for all of them, or one each.',
 })
 const templateFields = createTask.pick({ timeoutSeconds: true, maxTries: true, priority: true, concurrencyKey: true }).shape
 
@@ -40,7 +40,7 @@ export const patchSchedule = z
     paused: z.boolean().nullish(),
     input: z
       .unknown()
-      .refine((value) => value !== null, 'cannot be taken away, which is what null means in a merge patch')
+      .refine((value) => value !== null, 'cannot be removed, which is what null means in a merge patch')
       .optional(),
     callback: z
       .strictObject({

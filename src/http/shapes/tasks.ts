@@ -162,7 +162,7 @@ export const taskType = z
     maxTries: z.int(),
     concurrency: z.int().nullable(),
     typicalDurationMs: z.number().nullable(),
-    pausedAt: timeOrNull.openapi({ description: 'Since when nothing of it is started, on any node.' }),
+    pausedAt: timeOrNull.openapi({ description: 'Since when no node starts its tasks.' }),
   })
   .openapi('TaskType')
 export const taskTypeList = pageOf(taskType).openapi('TaskTypeList')
