@@ -157,7 +157,10 @@ function createTransactions(pool: pg.Pool, notify: (channel: string) => void): T
     return turn.value
   }
   return async (begin, make) => {
-    const client = await pool.connect()
+    const client = await pool.connect().catch((error: Error) => {
+      connectErrors.add(error)
+      throw error
+    })
     let broken: Error | undefined
     const notifies = new Set<string>()
     // Young tables look tiny to the planner, and prepared plans stay. So every statement must use an index and read it in order only as far as it
@@ -239,14 +242,19 @@ function refusalOf(error: unknown): string | null {
   return /^(53|58|25006)/.test(code) ? `takes no writes (${code})` : null
 }
 
+/** What failed while a connection was opened: the statement was never sent. */
+const connectErrors = new WeakSet<object>()
 /**
- * Classes 08 (connection), 53 and 58 (resources, disk), 57P (shutdown), 25006 (a standby), 25P03 (idle in a transaction); and what Node and pg throw
- * without a code of the server when the connection is lost or does not answer in time.
+ * Classes 08 (connection), 53 and 58 (resources, disk), 57 (shutdown, canceled, a timeout of the server); 25006 (a standby), 25P03 and 25P04 (idle or
+ * too long in a transaction), 40001 and 40P01 (a conflict, a deadlock); and Node's codes for sockets and TLS.
  */
+const UNAVAILABLE_CODES = /^(08|53|57|58|25006|25P0[34]|40001|40P01|E(?!RR_)|ERR_(SSL|STREAM))/
+/** What pg throws without a code when the connection is lost, or does not answer within `QUERY_TIMEOUT_MS`. */
+const LOST_CONNECTION = /^(Connection terminated|Query read timeout|Client (was closed|has encountered a connection error))/
 function isUnavailable(error: unknown): boolean {
-  const { code, message } = error as { code?: unknown; message?: unknown }
-  if (typeof code === 'string') return /^(08|53|57P|58|25006|25P03)/.test(code) || /^E[A-Z]{3,}/.test(code)
-  return /connection terminated|connection error|timeout|client was closed|cannot use a pool/i.test(String(message))
+  if (!(error instanceof Error)) return false
+  const { code } = error as { code?: unknown }
+  return connectErrors.has(error) || (typeof code === 'string' ? UNAVAILABLE_CODES : LOST_CONNECTION).test(String(code ?? error.message))
 }
 
 /** Listens on a connection of its own, which is opened again whenever it breaks. `*` means: anything may have changed. */
