@@ -43,7 +43,7 @@ const homes = {
   '@hono/node-server': '^src/(http|server)/',
   commander: '^src/cli/',
   pino: '^src/observe/log\\.ts$',
-  'ipaddr.js': '^src/(webhook/address|config/settings)\\.ts$',
+  'ipaddr.js': '^src/(webhook/address|config/parsers)\\.ts$',
   'typeid-js': '^src/core/id\\.ts$',
   canonicalize: '^src/http/request/idempotency\\.ts$',
   'eventsource-parser': '^src/client/',

@@ -1,4 +1,4 @@
-/** Receivers that hang: connections are accepted, requests are read, nothing is ever answered. */
+/** Hanging receivers: they accept connections and read requests, but never respond. */
 import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { serveCommands } from './protocol.ts'

@@ -1,4 +1,4 @@
-/** What endpoints that hang, and a mountain of due deliveries to one of them, cost everybody else. */
+/** The cost to healthy endpoints of hanging endpoints, and of many due deliveries to one of them. */
 import { spawnSync } from 'node:child_process'
 import { type Bench, type Figures, latencyOf, runTasks, startMeter, tasksPerRound, warmUp } from './benches.ts'
 import { waitUntil } from './clock.ts'

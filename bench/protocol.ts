@@ -1,5 +1,5 @@
 /**
- * What the runner and its processes say to each other over IPC. One command at a time, one answer to each.
+ * IPC messages between the runner and its processes. One command at a time, one response each.
  * Times are milliseconds of {@link monotonicMs}.
  */
 

@@ -1,4 +1,4 @@
-/** What one client's tasks cost the others: a long queue, a blocked key, and depth. */
+/** The cost of one client's tasks to other clients: a long queue, a blocked key, and queue depth. */
 import { spawnSync } from 'node:child_process'
 import { type Bench, type Figures, latencyOf, runTasks, startMeter, tasksPerRound, warmUp } from './benches.ts'
 import { monotonicMs, sleepMs, waitUntil } from './clock.ts'

@@ -1,4 +1,4 @@
-/** What a node costs that does little: its start, its idleness, and the memory of a long queue. */
+/** The cost of a node with little load: start, idle CPU, and memory with a long queue. */
 import { type Bench, type Figures, runTasks, startMeter } from './benches.ts'
 import { monotonicMs, sleepMs } from './clock.ts'
 import type { RunningProduct } from './contestants.ts'

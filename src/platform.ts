@@ -200,7 +200,7 @@ export async function openRingback({
 
 /** Only when rates are limited. Nodes on PostgreSQL count together; a SQLite store has one process, which counts in memory. */
 function rateLimits({ rateLimits: limits, database }: Config, store: Store, clock: Clock, events: EventSink) {
-  return limits && { admit: createRateLimiter({ limits, sharedStore: database.kind === 'postgres' ? store : null, clock, events }) }
+  return limits && { rateLimiter: createRateLimiter({ limits, sharedStore: database.kind === 'postgres' ? store : null, clock, events }) }
 }
 
 const storeHealth = (store: Store): Promise<string> =>

@@ -66,7 +66,7 @@ export async function openClientAdmin(config: Pick<Config, 'database'>): Promise
       const client = await store.access.addClient({ client: { id: newId(clock, 'client'), name }, by: CLI_AUTHOR })
       const { key, hash, hint } = generateApiKey(clock)
       const made = { id: newId(clock, 'key'), clientId: client.id, name: '', hash, hint, taskTypes: null, expiresAt: null }
-      await store.access.addKey({ key: { ...made, scopes: JSON.stringify(clientScopes) }, by: CLI_AUTHOR })
+      await store.access.addKey({ key: { ...made, scopes: JSON.stringify(clientScopes) }, max: 1, by: CLI_AUTHOR })
       return { client, key }
     },
     async *list() {

@@ -1,6 +1,7 @@
 /** What a developer is told at the start: the address, a key, and lines to paste. */
 import { join } from 'node:path'
-import { readFileIfExists, replaceFileAtomically, type SecuredConfig } from '../config/config.ts'
+import type { SecuredConfig } from '../config/config.ts'
+import { readFileIfExists, replaceFileAtomically } from '../config/files.ts'
 import type { Clock } from '../core/clock.ts'
 import type { FetchHandler } from '../server/listener.ts'
 

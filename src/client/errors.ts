@@ -1,17 +1,16 @@
-/** What the client throws. */
-import type { ErrorCode, Fault } from '../core/errors.ts'
-import type { Task } from './types.ts'
+/** Errors of the client. */
+import type { ErrorCode, Fault, TaskDocument as Task } from '../core/documents.ts'
 
-/** What the server refused, or why there is no answer of it. `message` is a sentence. */
+/** An error of the API, or the reason why it did not answer. `message` is a sentence. */
 export class RingbackClientError extends Error {
   override readonly name = 'RingbackClientError'
-  /** The server's code; `no_answer` when none came, `unexpected_answer` when something else than Ringback answered, `wait_timeout` when the wait was too short. */
+  /** The code of the API; `no_answer`: none came; `unexpected_answer`: not by Ringback; `wait_timeout`: the task had not ended in time. */
   readonly code: ErrorCode | 'no_answer' | 'unexpected_answer' | 'wait_timeout'
-  /** The HTTP status; null when there is no answer. */
+  /** The HTTP status; null without an answer. */
   readonly status: number | null
-  /** Each thing wrong with the request, with a JSON pointer to it. */
+  /** The faults of the request, each with a JSON Pointer. */
   readonly errors: readonly Fault[]
-  /** What the server's log calls the request. */
+  /** The id of the request in the server's log. */
   readonly requestId: string | null
   readonly retryAfterSeconds: number | null
 
@@ -29,7 +28,7 @@ export class RingbackClientError extends Error {
   }
 }
 
-/** A task that ended without a result. */
+/** A task failed or was canceled. */
 export class TaskFailed extends Error {
   override readonly name = 'TaskFailed'
   readonly task: Task

@@ -1,48 +1,44 @@
 /**
- * `ringback/client`: submit tasks and follow them, from anything that has `fetch`.
+ * `ringback/client`: submits tasks and follows them, on any platform with `fetch`.
  *
- * Typed by the task types of the server: `createClient<typeof tasks>({ url, key })`. `docs/how-to/follow-a-task.md` tells the rest.
+ * Typed by the task types of the server: `createClient<typeof tasks>({ url, key })`. More in `docs/how-to/follow-a-task.md`.
  */
+import type { NewEndpoint, TaskDocument as Task } from '../core/documents.ts'
 import { createCalls } from './calls.ts'
 import { TaskFailed } from './errors.ts'
 import { createFollower, taskPath } from './follow.ts'
 import type {
   AnyTask,
   CallOptions,
-  Client,
   ClientOptions,
   FollowOptions,
   Keyed,
-  NewEndpoint,
+  RingbackClient,
   SubmitOptions,
-  Task,
   TaskQuery,
   WaitOptions,
 } from './types.ts'
 
+export type { EndpointDocument as Endpoint, NewEndpoint, TaskDocument as Task, TaskStatus } from '../core/documents.ts'
 export { RingbackClientError, TaskFailed } from './errors.ts'
 export type {
   BatchItem,
-  Client,
   ClientClock,
   ClientOptions,
   Ended,
-  Endpoint,
   FollowOptions,
   InputOf,
-  NewEndpoint,
   ResultOf,
+  RingbackClient as Client,
   SomeTask,
   SubmitOptions,
-  Task,
   TaskQuery,
-  TaskStatus,
   TypeName,
   WaitOptions,
 } from './types.ts'
 
-/** Throws a TypeError for a URL or a key that cannot be one. Nothing is sent. */
-export function createClient<const Types extends object = readonly AnyTask[]>(options: ClientOptions): Client<Types> {
+/** Sends nothing. Throws a TypeError for an invalid URL or key. */
+export function createClient<const Types extends object = readonly AnyTask[]>(options: ClientOptions): RingbackClient<Types> {
   const calls = createCalls(options)
   const { request } = calls
   const read = async (path: string, { signal }: CallOptions = {}): Promise<unknown> =>
@@ -70,7 +66,7 @@ export function createClient<const Types extends object = readonly AnyTask[]>(op
   const result = async (task: Task, call?: CallOptions): Promise<unknown> => {
     if (task.status === 'failed' || task.status === 'canceled') throw new TaskFailed(task)
     if (task.status === 'completed' && task.resultUrl === null) return task.result
-    // What `resultUrl` names, by way of `url`: the key goes nowhere else.
+    // The resource of `resultUrl`, but under `url`: the key is sent nowhere else.
     return read(taskPath(task.id, '/result'), call)
   }
   const client = {
@@ -98,8 +94,8 @@ export function createClient<const Types extends object = readonly AnyTask[]>(op
       delete: (id: string, call?: CallOptions) => erase(`/v1/endpoints/${encodeURIComponent(id)}`, call),
     },
   }
-  // What the server answers is typed by its contract; it is not checked again here.
-  return client as unknown as Client<Types>
+  // Responses are typed by the contract of the API and not checked here.
+  return client as unknown as RingbackClient<Types>
 }
 
 function taskQuery({ status, metadata = {}, pageSize, ...rest }: Omit<TaskQuery, 'signal'>): URLSearchParams {

@@ -1,25 +1,25 @@
-/** One stream of server-sent events: the task as each frame shows it. */
+/** One stream of server-sent events; each frame holds the task. */
 import { createParser } from 'eventsource-parser'
-import { answerOf, type Calls } from './calls.ts'
+import type { TaskDocument as Task } from '../core/documents.ts'
+import { type Calls, parseResponse } from './calls.ts'
 import { RingbackClientError } from './errors.ts'
-import type { Task } from './types.ts'
 
-/** Within this the first frame of a new stream is here, or something holds it back. */
+/** The first frame of a new stream arrives within this time, unless a proxy buffers it. */
 const FIRST_FRAME_MS = 5_000
-/** The server says something every 15 s: after this silence the connection is dead. */
+/** The server sends something every 15 s, so after this silence the connection is dead. */
 const SILENCE_MS = 25_000
-/** A frame holds a task with 64 KiB of input and as much of a result; JSON may write a character as six. */
+/** Maximum frame: a task with 64 KiB each of input and result, whose characters JSON may escape with six. */
 const MAX_CHARACTERS = 2 * 1024 * 1024
 
-/** Streams do not come through here, or are not served. */
+/** Streams do not come through, or are not served. */
 export class Unstreamable extends Error {
   override readonly name = 'Unstreamable'
 }
 
 /**
- * Yields what each frame shows, and returns when the stream ends, is cut or falls silent, and after `leftMs`. `resumeAfter` is the revision that is
- * known already; null begins a new stream.
- * @throws Unstreamable, RingbackClientError of a refusal or of no answer, and the reason of the signal
+ * Yields the task of each frame. Returns when the stream ends, is cut or falls silent, or after `leftMs`. `resumeAfter` is the known revision;
+ * null begins a new stream.
+ * @throws Unstreamable, RingbackClientError of a refusal or without an answer, and the reason of the signal
  */
 export async function* openStream(
   { open, clock }: Calls,
@@ -28,44 +28,44 @@ export async function* openStream(
   leftMs: number,
   signal: AbortSignal | undefined,
 ): AsyncGenerator<Task, void, undefined> {
-  const hangUp = new AbortController()
-  const abort = (): void => hangUp.abort(signal?.reason)
+  const stop = new AbortController()
+  const abort = (): void => stop.abort(signal?.reason)
   const endAt = clock.now() + leftMs
   let disarm = (): void => {}
-  const listenFor = (ms: number): void => {
-    disarm = clock.after(Math.max(0, Math.min(ms, endAt - clock.now())), () => hangUp.abort(new Unstreamable(`nothing came for ${ms} ms`)))
+  const expectWithin = (ms: number): void => {
+    disarm = clock.after(Math.max(0, Math.min(ms, endAt - clock.now())), () => stop.abort(new Unstreamable(`nothing came for ${ms} ms`)))
   }
   signal?.addEventListener('abort', abort, { once: true })
-  // What is resumed came through before, and may begin with a comment only; a new stream begins with a frame.
-  let cameThrough = resumeAfter !== null
-  listenFor(cameThrough ? SILENCE_MS : FIRST_FRAME_MS)
+  // A resumed stream came through before, and may begin with a comment only; a new one begins with a frame.
+  let received = resumeAfter !== null
+  expectWithin(received ? SILENCE_MS : FIRST_FRAME_MS)
   try {
     const headers = { Accept: 'text/event-stream', ...(resumeAfter !== null && { 'Last-Event-ID': String(resumeAfter) }) }
-    for await (const text of textOf(await open(path, headers, hangUp.signal), path, hangUp.signal)) {
+    for await (const text of readTasks(await open(path, headers, stop.signal), path, stop.signal)) {
       disarm()
-      cameThrough = true
+      received = true
       yield* text
-      listenFor(SILENCE_MS)
+      expectWithin(SILENCE_MS)
     }
   } catch (error) {
-    // Cut: who follows comes back, and is told what has changed.
-    const useless = error instanceof Unstreamable && !cameThrough
+    // The stream was cut: the follower opens another one, which begins with the changes.
+    const useless = error instanceof Unstreamable && !received
     if (useless || signal?.aborted || error instanceof RingbackClientError) throw error
   } finally {
     disarm()
     signal?.removeEventListener('abort', abort)
-    hangUp.abort()
+    stop.abort()
   }
 }
 
-/** What the frames of each piece that comes in show. */
-async function* textOf(response: Response, path: string, signal: AbortSignal): AsyncGenerator<readonly Task[], void, undefined> {
-  const body = await bodyOf(response, path)
+/** Yields the tasks in each chunk of the response. */
+async function* readTasks(response: Response, path: string, signal: AbortSignal): AsyncGenerator<readonly Task[], void, undefined> {
+  const body = await streamOf(response, path)
   const decoder = new TextDecoder()
   let frames: Task[] = []
-  const parser = createParser({ maxBufferSize: MAX_CHARACTERS, onEvent: ({ data }) => frames.push(shownBy(data)) })
+  const parser = createParser({ maxBufferSize: MAX_CHARACTERS, onEvent: ({ data }) => frames.push(parseFrame(data)) })
   const reader = body.getReader()
-  // A platform that is called without a socket does not end its answer when a signal fires.
+  // An app that is called without a socket does not end its response when the signal fires.
   const cancel = (): void => void reader.cancel(signal.reason).catch(() => {})
   signal.addEventListener('abort', cancel, { once: true })
   try {
@@ -83,25 +83,25 @@ async function* textOf(response: Response, path: string, signal: AbortSignal): A
   }
 }
 
-/** @throws Unstreamable when this is no stream, RingbackClientError when it is a refusal that says why. */
-async function bodyOf(response: Response, path: string): Promise<ReadableStream<Uint8Array>> {
+/** @throws Unstreamable when the response is not a stream, RingbackClientError when it is an error of the API. */
+async function streamOf(response: Response, path: string): Promise<ReadableStream<Uint8Array>> {
   const { status, headers, body } = response
   if (response.ok && body && headers.get('content-type')?.startsWith('text/event-stream')) return body
   try {
-    answerOf(response, await response.text(), `GET ${path}`)
+    parseResponse(response, await response.text(), `GET ${path}`)
   } catch (error) {
-    // As many streams are open as may be, or something on the way does not know of them: a call may be let through.
-    const elsewhere =
+    // Too many streams are open, or a proxy does not let them through: other calls may succeed.
+    const onlyStreams =
       error instanceof RingbackClientError && (status === 429 || status === 503 || (error.code === 'unexpected_answer' && status < 500))
-    if (!elsewhere) throw error
+    if (!onlyStreams) throw error
   }
-  throw new Unstreamable(`GET ${path} was answered ${status}, and by no stream`)
+  throw new Unstreamable(`GET ${path} was answered ${status} without a stream`)
 }
 
-function shownBy(data: string): Task {
+function parseFrame(data: string): Task {
   try {
     return (JSON.parse(data) as { data: Task }).data
   } catch (cause) {
-    throw new Unstreamable('a frame is not what the server sends', { cause })
+    throw new Unstreamable('a frame does not hold a task', { cause })
   }
 }

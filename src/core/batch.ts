@@ -1,28 +1,20 @@
-/**
- * Many callers, one commit: whoever asks while the last commit runs shares the next one. There are no timers; alone, a caller is
- * a batch of one.
- */
+/** Group commit: calls that arrive during a commit share the next one. There are no timers; a single call is a batch of one. */
 
-/** How a batch is carried out. */
 export interface BatchExecutor<Item, Answer> {
-  /**
-   * Starts one commit and answers in the order of the items. `take` hands over what waits, at the latest possible moment, and
-   * hands over the same again when the commit has to be repeated.
-   */
+  /** Runs one commit and returns answers in the order of the items. `take` returns the waiting items, and the same again when the commit is repeated. */
   run(take: () => readonly Item[]): Promise<readonly Answer[]>
-  /** Whether one of the items is to blame, so that its neighbours should be spared. */
+  /** Whether one of the items caused the error, so that the others are to be tried without it. */
   isItemError(error: unknown): boolean
-  /** Commits that may run at the same time. */
+  /** Concurrent commits. */
   readonly maxConcurrent: number
 }
 
 export interface BatchLimits<Item> {
-  /** Items in one commit. */
   readonly maxItems: number
-  /** Size in one commit, by `size`. */
+  /** Of one commit, by `sizeOf`. A larger item is committed alone. */
   readonly maxBytes: number
   sizeOf(item: Item): number
-  /** Items that may wait; the one after is refused with what `refuse` answers. */
+  /** Waiting items; further ones are rejected with `overflowError`. */
   readonly maxWaiting: number
   overflowError(): Error
 }
@@ -33,15 +25,15 @@ interface QueuedItem<Item, Answer> {
   readonly reject: (error: unknown) => void
 }
 
-/** The answer adds one item and resolves with what became of it, after its commit. */
+/** Returns a function that adds one item and resolves with its answer after the commit. */
 export function createBatcher<Item, Answer>(
-  carrier: BatchExecutor<Item, Answer>,
+  executor: BatchExecutor<Item, Answer>,
   limits: BatchLimits<Item>,
 ): (item: Item) => Promise<Answer> {
   let queue: QueuedItem<Item, Answer>[] = []
   let running = 0
 
-  const cut = (): QueuedItem<Item, Answer>[] => {
+  const takeBatch = (): QueuedItem<Item, Answer>[] => {
     let count = 0
     for (let bytes = 0; count < queue.length && count < limits.maxItems; count++) {
       bytes += limits.sizeOf(queue[count]!.item)
@@ -55,17 +47,17 @@ export function createBatcher<Item, Answer>(
   const commit = async (only?: readonly QueuedItem<Item, Answer>[]): Promise<void> => {
     let taken = only
     try {
-      const answers = await carrier.run(() => {
-        taken ??= cut()
+      const answers = await executor.run(() => {
+        taken ??= takeBatch()
         return taken.map((waiting) => waiting.item)
       })
       taken?.forEach((waiting, i) => {
         waiting.resolve(answers[i] as Answer)
       })
     } catch (error) {
-      const failed = taken ?? cut()
-      if (failed.length > 1 && carrier.isItemError(error)) {
-        // Halved until the bad item stands alone: its neighbours are not failed for it.
+      const failed = taken ?? takeBatch()
+      if (failed.length > 1 && executor.isItemError(error)) {
+        // Halves until the bad item is alone, so that only it fails.
         const middle = failed.length >> 1
         await commit(failed.slice(0, middle))
         await commit(failed.slice(middle))
@@ -83,6 +75,6 @@ export function createBatcher<Item, Answer>(
     new Promise<Answer>((resolve, reject) => {
       if (queue.length >= limits.maxWaiting) return reject(limits.overflowError())
       queue.push({ item, resolve, reject })
-      if (running < carrier.maxConcurrent) void pump()
+      if (running < executor.maxConcurrent) void pump()
     })
 }

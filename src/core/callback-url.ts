@@ -1,6 +1,6 @@
-/** How callback URLs relate: whether two are the same address, and whether one lies under another. Pure, after WHATWG parsing of both. */
+/** Comparing callback URLs after WHATWG parsing: whether two are equal, and whether one lies under another. Pure. */
 
-/** A callback URL in the one spelling that all of its equals share (RFC 3986 §6.2.2, and a host's trailing dot). Text that is no URL stays as it is. */
+/** The URL in canonical spelling: normalized by RFC 3986 §6.2.2, without the trailing dot of a host. Text that is no URL is returned as it is. */
 export function canonicalUrl(text: string): string {
   const url = URL.parse(text)
   if (url === null) return text
@@ -11,10 +11,10 @@ export function canonicalUrl(text: string): string {
   })
 }
 
-/** What means one path to us and perhaps another to the receiver: an encoded `/` or `\`, and dots that only a reader of path parameters takes for a step up. */
+/** Paths that a receiver may read differently: an encoded `/` or `\`, and `.` or `..` before path parameters. */
 const AMBIGUOUS = /%2f|%5c|\/(\.|%2e){1,2};/i
 
-/** Whether a URL has the origin of `base` and its path, or continues it by whole segments; a query of its own is fine. What is {@link AMBIGUOUS} is under nothing. */
+/** Whether a URL has the origin of `base` and its path, or extends it by whole segments; it may have a query. An {@link AMBIGUOUS} path is under no URL. */
 export function isUnder(url: string, base: string): boolean {
   const target = URL.parse(url)
   const root = URL.parse(base)

@@ -1,32 +1,31 @@
-/** Time and chance enter by this door alone, so that tests and simulations can own both. */
+/** The only source of time and randomness, so that tests and simulations can replace both. */
 import { randomBytes } from 'node:crypto'
 import type { Millis } from './model.ts'
 
 export interface Clock {
-  /** Epoch milliseconds of the monotonic clock, slewed towards the wall: it never runs backwards and never jumps. For due times and leases. */
+  /** Epoch milliseconds of the monotonic clock, slewed towards the wall clock: never backwards, no jumps. For due times and leases. */
   now(): Millis
-  /** Epoch milliseconds of the wall clock. For what other machines compare with theirs: `iat`, `webhook-timestamp`. */
+  /** Epoch milliseconds of the wall clock, for times that other machines compare with theirs: `iat`, `webhook-timestamp`. */
   wall(): Millis
-  /** Now, and how many stamps this clock gave for that millisecond before: so that ids made here sort in the order they were made. */
+  /** Now, and the number of earlier stamps of that millisecond, so that ids sort in the order they are made. */
   stamp(): { readonly at: Millis; readonly nth: number }
   /** A number in [0, 1). */
   random(): number
   /** `n` unpredictable bytes. */
   bytes(n: number): Uint8Array
-  /** Calls `wake` once, `ms` from now, however long that is. The answer cancels it. An armed timer does not keep the process alive. */
+  /** Calls `wake` once, `ms` from now, however long that is. The returned function cancels it. The timer does not keep the process alive. */
   after(ms: Millis, wake: () => void): () => void
 }
 
-/** The longest delay a Node timer takes (2³¹ − 1 ms, 24.8 days); a longer one fires at once. */
-const LONGEST_TIMER = 2_147_483_647
+/** The longest delay of a Node timer (2³¹ − 1 ms, 24.8 days); a longer one fires at once. */
+const MAX_TIMER_MS = 2_147_483_647
 
-/** How far the slewed clock may move against the monotonic one: 5 ms a second, as NTP daemons do at most tenfold slower. */
+/** Maximum slew against the monotonic clock: 5 ms a second, ten times that of NTP daemons. */
 const SLEW = 0.005
 
-/** Random bytes fetched at once: asking the system for ten at a time costs more than an id. */
-const CHANCE_BYTES = 8_192
+/** Random bytes fetched at once: a system call for ten bytes costs more than an id. */
+const POOL_BYTES = 8_192
 
-/** Counts the stamps of each millisecond. */
 export function createStampCounter(now: () => Millis): Clock['stamp'] {
   let at = 0
   let nth = 0
@@ -38,7 +37,7 @@ export function createStampCounter(now: () => Millis): Clock['stamp'] {
   }
 }
 
-/** `Clock.now` of a machine with that wall and that monotonic clock. */
+/** Makes `Clock.now` from a wall clock and a monotonic clock. */
 export function slewedNow(wall: () => Millis, monotonic: () => Millis): () => Millis {
   const anchor = { wall: wall(), mono: monotonic() }
   let offset = 0
@@ -47,9 +46,9 @@ export function slewedNow(wall: () => Millis, monotonic: () => Millis): () => Mi
     const mono = monotonic()
     const steady = anchor.wall + (mono - anchor.mono)
     const drift = wall() - (steady + offset)
-    // A suspended machine shows as drift too: the monotonic clock stood still, so the wall is right and is approached, not jumped to.
-    const most = (mono - seen) * SLEW
-    offset += Math.max(-most, Math.min(most, drift))
+    // A suspended machine shows as drift too, since its monotonic clock stood still: the wall clock is approached without a jump.
+    const max = (mono - seen) * SLEW
+    offset += Math.max(-max, Math.min(max, drift))
     seen = mono
     return Math.floor(steady + offset)
   }
@@ -59,24 +58,24 @@ export function slewedNow(wall: () => Millis, monotonic: () => Millis): () => Mi
 export function systemClock(): Clock {
   const wall = (): Millis => Date.now()
   const now = slewedNow(wall, () => performance.now())
-  const chance = { bytes: randomBytes(CHANCE_BYTES), used: 0 }
+  const pool = { bytes: randomBytes(POOL_BYTES), used: 0 }
   return {
     now,
     stamp: createStampCounter(now),
     wall,
     random: () => Math.random(),
     bytes(n) {
-      if (chance.used + n > CHANCE_BYTES) Object.assign(chance, { bytes: randomBytes(Math.max(n, CHANCE_BYTES)), used: 0 })
-      chance.used += n
-      return chance.bytes.subarray(chance.used - n, chance.used)
+      if (pool.used + n > POOL_BYTES) Object.assign(pool, { bytes: randomBytes(Math.max(n, POOL_BYTES)), used: 0 })
+      pool.used += n
+      return pool.bytes.subarray(pool.used - n, pool.used)
     },
     after(ms, wake) {
       const end = performance.now() + ms
       let timer: NodeJS.Timeout
       const arm = (): void => {
         const left = end - performance.now()
-        // Node leaves out the fraction of a delay: what has passed since the line above would cost a whole millisecond.
-        timer = setTimeout(left > LONGEST_TIMER ? arm : wake, Math.min(Math.max(Math.ceil(left), 0), LONGEST_TIMER))
+        // Node drops the fraction of a delay, so it is rounded up: the timer must not fire early.
+        timer = setTimeout(left > MAX_TIMER_MS ? arm : wake, Math.min(Math.max(Math.ceil(left), 0), MAX_TIMER_MS))
         timer.unref()
       }
       arm()

@@ -1,13 +1,13 @@
-/** The times a cron pattern names in a time zone, and which of them are to be made. Pure. */
+/** The ticks of a cron pattern in a time zone, and which of them make tasks. Pure. */
 import { Cron } from 'croner'
 import { RingbackError } from './errors.ts'
 import type { CatchUp, Millis } from './model.ts'
 
-/** The times of a pattern in a zone. */
+/** The ticks of a pattern in a zone. */
 export interface Recurrence {
   /** The first tick later than `at`; null: there is none. */
   after(at: Millis): Millis | null
-  /** The latest `count` ticks not later than `at`, in their order. */
+  /** The latest `count` ticks not later than `at`, in order. */
   latest(at: Millis, count: number): readonly Millis[]
 }
 
@@ -15,11 +15,10 @@ export const MAX_PATTERN_LENGTH = 200
 const NICKNAME = /^@(yearly|annually|monthly|weekly|daily|midnight|hourly)$/i
 
 /**
- * A pattern of five fields, of six with seconds before them, or a nickname such as `@daily`; at most {@link MAX_PATTERN_LENGTH} characters.
+ * Parses a pattern of five fields, of six with seconds first, or a nickname such as `@daily`; at most {@link MAX_PATTERN_LENGTH} characters.
  *
- * Where clocks go forward, a time of day that is skipped ticks at the first moment after the gap; where they go back, a time of day that
- * occurs twice ticks the first time. A pattern with `*` or a step in its seconds, minutes or hours counts moments instead of naming
- * times of day: it has nothing in a gap and ticks in both passes of an overlap.
+ * Daylight saving: a fixed time of day inside the skipped hour ticks at the first moment after it; one that occurs twice ticks the first time.
+ * A pattern with `*` or a step in its seconds, minutes or hours has no tick in the skipped hour and ticks in both passes of the repeated one.
  * @throws RingbackError `validation_failed`, pointing to `#/cron` or `#/timezone`
  */
 export function parseCron(cron: string, timezone: string): Recurrence {
@@ -27,8 +26,8 @@ export function parseCron(cron: string, timezone: string): Recurrence {
   const pattern = parse(cron, timezone)
   const after = (at: Millis): Millis | null => {
     const next = pattern.nextRun(new Date(at))?.getTime() ?? null
-    // What walks along ticks relies on it.
-    if (next !== null && next <= at) throw new Error(`"${cron}" in ${timezone} does not go on after ${at}`)
+    // Loops over ticks rely on progress.
+    if (next !== null && next <= at) throw new Error(`"${cron}" in ${timezone} has no tick after ${at} but ${next}`)
     return next
   }
   return {
@@ -43,7 +42,7 @@ export function parseCron(cron: string, timezone: string): Recurrence {
 
 function checkZone(timezone: string): void {
   try {
-    // An empty name is the machine's own zone to some, and none to Intl.
+    // Intl refuses an empty name, which croner takes for the zone of the machine.
     new Intl.DateTimeFormat('en', { timeZone: timezone })
   } catch {
     throw refused('timezone', `is "${timezone}", which is no time zone; give an IANA name such as "Europe/Berlin", or "UTC"`)
@@ -57,7 +56,7 @@ function parse(cron: string, timezone: string): Cron {
       'cron',
       `is "${cron}"; give five fields (minute, hour, day of month, month, day of week), or six with seconds first, or a nickname such as "@daily"`,
     )
-  // "?" stands for the moment the pattern is read, which differs from node to node.
+  // For croner "?" is the time of parsing, which differs between nodes.
   if (cron.includes('?')) throw refused('cron', `is "${cron}"; "?" has no meaning here, write "*"`)
   let pattern: Cron
   try {
@@ -74,14 +73,14 @@ const EPOCH = new Date(0)
 const refused = (member: 'cron' | 'timezone', detail: string): RingbackError =>
   new RingbackError('validation_failed', `The ${member} ${detail}.`, { errors: [{ pointer: `#/${member}`, detail }] })
 
-/** A tick made within this time of its own is on time: restarts and deploys are no outage. */
+/** A tick that is at most this late is on time: restarts and deployments are no outage. */
 export const ON_TIME_MS: Millis = 60_000
-/** Missed ticks made good one by one, at most; those before them are left out. */
+/** Maximum missed ticks that are made up one by one; earlier ones are skipped. */
 export const MAX_CAUGHT_UP = 1_000
 
 /**
- * Which ticks are to be made now that `nextAt` is due, and the tick after them. When the first of them is late beyond
- * {@link ON_TIME_MS} there was an outage, and `catchUp` says what becomes of all that are due.
+ * The ticks that make tasks now that `nextAt` is due, and the tick after them. If the first one is later than {@link ON_TIME_MS}, there was an
+ * outage, and `catchUp` decides about all that are due.
  */
 export function planTicks(
   recurrence: Recurrence,
@@ -97,7 +96,7 @@ export function planTicks(
   const times: Millis[] = []
   let at: Millis | null = nextAt
   for (; at !== null && at <= now; at = recurrence.after(at)) {
-    // Looking back costs as much as having walked here, so it is done only when it must be.
+    // Searching backwards is as expensive as the loop so far, so it is the exception.
     if (times.length === MAX_CAUGHT_UP) return { times: recurrence.latest(now, MAX_CAUGHT_UP), nextAt: recurrence.after(now) }
     times.push(at)
   }

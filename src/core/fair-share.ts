@@ -1,22 +1,33 @@
 /**
- * Who may hold how many of a node's slots: dynamic thresholds, as switches share a buffer among queues.
+ * How many slots of a node one client may hold: dynamic thresholds, as switches share a buffer among queues.
  *
- * A client is given another slot only while it then holds at most {@link SHARE} times what is free: three quarters of all when it is alone,
- * three sevenths each where two do it. So something stays free for those who come, however long the others hold theirs, and nothing is set
- * aside for anybody in particular. What a client may still get is shared out among its lanes by the same rule. Whoever holds none gets one
- * while any is free.
+ * A client gets another slot only while it then holds at most {@link SHARE} times the free slots: one busy client may use 75 % of all slots,
+ * two may use 3/7 each. So some slots stay free for other clients, without a reserve for any of them. The same rule divides a client's slots
+ * among its lanes. A client without a slot gets one while any is free.
  */
-import type { Allotment, SlotRefusal } from '../store/interfaces.ts'
 
 const SHARE = 3
 
-/** How many more of `free` somebody may get who holds `held`: as long as what is then held is at most {@link SHARE} times what is then free. */
+/** The free slots of a node, as one run of a claim script hands them out. */
+export interface Allotment {
+  /** Clients and lanes that get none. */
+  readonly refused: readonly SlotRefusal[]
+  /** Takes up to `n` slots for a lane; returns how many. */
+  take(clientId: string, laneId: string, n: number): number
+}
+/** A client that gets no slot, or none for the lane. */
+export interface SlotRefusal {
+  readonly clientId: string
+  readonly laneId: string | null
+}
+
+/** How many of `free` slots a holder of `held` may add: afterwards it holds at most {@link SHARE} times what is then free. */
 export function fairAllowance(held: number, free: number): number {
   if (free <= 0) return 0
   return Math.max(held === 0 ? 1 : 0, Math.floor((SHARE * free - held) / (SHARE + 1)))
 }
 
-/** Where slots are not apportioned: whoever comes. */
+/** First come, first served. */
 export const unlimitedAllotment: Allotment = { refused: [], take: (_clientId, _laneId, n) => n }
 
 interface Share {
@@ -29,7 +40,7 @@ export interface SlotHolder {
   readonly laneId: string
 }
 
-/** Counts who holds what; how many are free says whoever has them. */
+/** Counts the slots that clients and lanes hold. The caller knows how many are free. */
 export class SlotShares {
   #held = 0
   readonly #shares = new Map<string, Share>()
@@ -46,7 +57,7 @@ export class SlotShares {
     if (share.held === 0) this.#shares.delete(clientId)
   }
 
-  /** What is free, to be shared out by one run of a script. */
+  /** Free slots for one run of a claim script. */
   allot(free: number): Allotment {
     const drawn = new Map<string, Share>()
     let left = free
@@ -64,7 +75,7 @@ export class SlotShares {
     }
   }
 
-  /** Whether one of those who were refused may have a slot now. */
+  /** Whether one of the refused may get a slot now. */
   canServeAny(refused: readonly SlotRefusal[], free: number): boolean {
     return refused.some(({ clientId, laneId }) => {
       const share = this.#shares.get(clientId)
@@ -74,7 +85,7 @@ export class SlotShares {
   }
 
   #refused(free: number): readonly SlotRefusal[] {
-    // The usual case: one lane could hold all that is held, and still get another.
+    // The usual case: even a lane that held all of them would get another.
     if (fairAllowance(this.#held, fairAllowance(this.#held, free)) > 0) return unlimitedAllotment.refused
     const refused: SlotRefusal[] = []
     for (const [clientId, { held, lanes }] of this.#shares) {

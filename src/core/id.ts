@@ -1,23 +1,20 @@
-/** TypeIDs: a prefix that says what a thing is, and a base-32 UUIDv7, so that ids sort by the time they were made. Never a "." in one. */
+/** TypeIDs: a prefix for the kind of object and a base-32 UUIDv7, so that ids sort by creation time. They contain no ".". */
 import { fromUUIDBytes } from 'typeid-js'
 import type { Clock } from './clock.ts'
 import type { Millis } from './model.ts'
 
 export type IdPrefix = 'client' | 'key' | 'task' | 'batch' | 'schedule' | 'endpoint' | 'event' | 'delivery' | 'boot' | 'request' | 'audit'
 
-/**
- * A new id, its time and chance taken from `clock`: a UUIDv7 whose 12 bits after the version count the ids of the millisecond
- * (RFC 9562 §6.2, method 1), with 62 random bits behind.
- */
+/** A new id: a UUIDv7 whose 12 bits after the version count the ids of the millisecond (RFC 9562 §6.2, method 1), followed by 62 random bits. */
 export function newId(clock: Pick<Clock, 'stamp' | 'bytes'>, prefix: IdPrefix): string {
   const { at, nth } = clock.stamp()
   return idOf(prefix, at, nth, clock.bytes(8))
 }
 
-/** The least id of that millisecond, or of 1970: ids made before it sort before it, those made from then on do not. */
+/** The smallest id of that millisecond: every id made before sorts before it. A time before 1970 counts as 1970. */
 export const minIdAt = (prefix: IdPrefix, at: Millis): string => idOf(prefix, Math.max(0, at), 0, new Uint8Array(8))
 
-function idOf(prefix: IdPrefix, ms: Millis, nth: number, chance: Uint8Array): string {
+function idOf(prefix: IdPrefix, ms: Millis, nth: number, random: Uint8Array): string {
   const bytes = new Uint8Array(16)
   const high = Math.floor(ms / 0x1_0000_0000)
   bytes[0] = high >>> 8
@@ -28,7 +25,7 @@ function idOf(prefix: IdPrefix, ms: Millis, nth: number, chance: Uint8Array): st
   bytes[5] = ms
   bytes[6] = 0x70 | ((nth >>> 8) & 0x0f)
   bytes[7] = nth
-  bytes.set(chance, 8)
+  bytes.set(random, 8)
   bytes[8] = 0x80 | (bytes[8]! & 0x3f)
   return fromUUIDBytes(prefix, bytes)
 }

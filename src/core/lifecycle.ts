@@ -1,4 +1,4 @@
-/** The life of leased work: the transitions as data, and the one judge of how a try ended. Pure. */
+/** The life cycle of leased work: its transitions, and what happens after a try or an attempt. Pure. */
 import type { Clock } from './clock.ts'
 import {
   type AttemptOutcome,
@@ -13,7 +13,7 @@ import {
   WORKER_PREFIX,
 } from './model.ts'
 
-/** verb → from → to. Code, SQL guards, documentation and tests are checked against this table. */
+/** Operation → from → to. Code, SQL, documentation and tests are checked against this table. */
 export const transitions = {
   claim: { pending: 'running' },
   complete: { running: 'completed' },
@@ -26,7 +26,7 @@ export const transitions = {
 } as const satisfies Record<string, Partial<Record<State, State>>>
 export type TransitionName = keyof typeof transitions
 
-/** How a try ended, before it is judged. */
+/** How a try ended. */
 export type TryResult =
   | { readonly kind: 'returned'; readonly result: Json | null }
   /** `notBeforeMs`: the least wait that the receiver asked for. `stack`: of what the handler threw, for the operator's log, never for a client. */
@@ -38,14 +38,14 @@ export type TryResult =
       readonly stack?: string
     }
   | { readonly kind: 'postponed'; readonly delayMs: Millis }
-  /** Cut by our own shutdown: the try is given back. */
+  /** Aborted by the shutdown of this node: the try does not count. */
   | { readonly kind: 'interrupted' }
-  /** The client asked to cancel, and it did not return a result. */
+  /** The client requested a cancel, and the run returned no result. */
   | { readonly kind: 'canceled' }
 
 /** The largest result, as JSON. */
 export const RESULT_LIMIT_BYTES = 8 * 1024 * 1024
-/** How a try ends whose result is larger. */
+/** The end of a try with a larger result. */
 export const resultTooLarge: TryResult = {
   kind: 'threw',
   permanent: true,
@@ -53,8 +53,8 @@ export const resultTooLarge: TryResult = {
 }
 
 /**
- * When a running task's own times are over: its try's `timeoutSeconds`, or its deadline; null: neither is. A node keeps them by timers;
- * for a worker over HTTP whoever asks does, and the janitor. `now` is the store's clock.
+ * The end of a running task whose deadline or `timeoutSeconds` has passed; null: neither has. Nodes use timers. For workers over HTTP
+ * each of their calls checks, and a chore. `now` is the store's clock.
  */
 export function evaluateTimeLimits(
   { startedAt, timeoutSeconds, deadlineAt }: Task,
@@ -67,35 +67,34 @@ export function evaluateTimeLimits(
   if (startedAt === null || startedAt + timeoutSeconds * 1000 > now) return null
   return { kind: 'threw', error: { code: 'timeout', message: `The try took longer than its ${timeoutSeconds} s.`, details: null } }
 }
-/** Whether a worker over HTTP holds its lease. */
+/** Whether a worker over HTTP holds the lease. */
 export const isHeldByWorker = ({ leasedBy }: Pick<Task, 'leasedBy'>): boolean => leasedBy?.startsWith(WORKER_PREFIX) ?? false
 
-/** One try of a task that ended: everything about it. */
+/** One try of a task that has ended. */
 export interface RunRecord {
   readonly task: Task
-  /** The state the try left the task in; `stale` when its lease was lost. */
+  /** The task's state after the try; `stale`: its lease was lost. */
   readonly outcome: State | 'stale'
   readonly durationMs: Millis
   readonly waitMs: Millis
   readonly errorCode: string | null
 }
 
-/** What judging needs of the work. */
 export interface WorkToDecide {
   readonly tries: number
   readonly maxTries: number
   readonly deadlineAt?: Millis | null
 }
-/** Delay before the next try, after `tries` were spent; `random` in [0, 1) spreads it. */
+/** Delay before the next try after `tries` of them; `random` in [0, 1) adds jitter. */
 export type Backoff = (tries: number, random: number) => Millis
 
-/** The only judge, for tasks and deliveries alike. */
+/** What happens after a try, for tasks and deliveries alike. */
 export function decideOutcome(work: WorkToDecide, ended: TryResult, delays: Backoff, clock: Pick<Clock, 'now' | 'random'>): TryOutcome {
   switch (ended.kind) {
     case 'returned':
       return { kind: 'complete', result: ended.result }
     case 'postponed':
-      return { kind: 'release', delayMs: whole(ended.delayMs) }
+      return { kind: 'release', delayMs: wholeMs(ended.delayMs) }
     case 'interrupted':
       return { kind: 'release', delayMs: 0 }
     case 'canceled':
@@ -103,9 +102,9 @@ export function decideOutcome(work: WorkToDecide, ended: TryResult, delays: Back
     case 'threw': {
       const { error } = ended
       if (ended.permanent || work.tries >= work.maxTries) return { kind: 'fail', error }
-      const delayMs = whole(Math.max(delays(work.tries, clock.random()), ended.notBeforeMs ?? 0))
+      const delayMs = wholeMs(Math.max(delays(work.tries, clock.random()), ended.notBeforeMs ?? 0))
       const now = clock.now()
-      // A retry that could not start in time is no retry: it fails now, with what went wrong.
+      // A retry could not start before the deadline: the work fails now, with the error of this try.
       if (work.deadlineAt != null && now + delayMs >= work.deadlineAt) return { kind: 'fail', error }
       return {
         kind: 'retry',
@@ -116,27 +115,25 @@ export function decideOutcome(work: WorkToDecide, ended: TryResult, delays: Back
   }
 }
 
-/** A hundred years: a moment that far away is still a date. */
+/** A hundred years: such a time is still a valid date. */
 const MAX_DELAY_MS = 3_155_760_000_000
-/** What a handler or its policy asks to wait, as a number every store can add to its clock; nonsense is no delay. */
-const whole = (ms: Millis): Millis => Math.min(Math.max(0, Math.round(ms) || 0), MAX_DELAY_MS)
+/** The delay as a number that every store can add to its clock; NaN is no delay. */
+const wholeMs = (ms: Millis): Millis => Math.min(Math.max(0, Math.round(ms) || 0), MAX_DELAY_MS)
 
-/** A list of delays in seconds, one before each retry, the last repeated; each lengthened by up to a fifth, never shortened. */
+/** Backoff from delays in seconds, one before each retry, the last repeated; each delayed by up to 20 % jitter. */
 export function backoffFromSchedule(seconds: readonly number[]): Backoff {
   return (tries, random) => Math.round((seconds[Math.min(tries, seconds.length) - 1] ?? 0) * 1000 * (1 + random / 5))
 }
 
-/** Ceilings on what a receiver may ask us to wait. */
+/** Limits of the wait that a receiver may ask for. */
 const MAX_RETRY_AFTER_MS = 86_400_000
 const MAX_503_HOLD_MS = 3_600_000
 
-/** The three forms of a date (RFC 9110 §5.6.7); the last one names no zone and means GMT. */
+/** The three date formats of RFC 9110 §5.6.7; the last one has no zone and means GMT. */
 const DATED = /^[A-Z][a-z]{2,8}, .* GMT$/
 const ASCTIME = /^[A-Z][a-z]{2} [A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d \d{4}$/
 
-/**
- * `Retry-After` (RFC 9110 §10.2.3) as milliseconds from `now`, at most 24 h; null when it is absent, malformed, negative or past.
- */
+/** `Retry-After` (RFC 9110 §10.2.3) as milliseconds from `now`, at most 24 h; null when it is absent, malformed, negative or past. */
 export function parseRetryAfter(value: string | undefined, now: Millis): Millis | null {
   const text = value?.trim()
   if (!text) return null
@@ -150,19 +147,19 @@ export function parseRetryAfter(value: string | undefined, now: Millis): Millis 
   return ms > 0 ? Math.min(ms, MAX_RETRY_AFTER_MS) : null
 }
 
-/** What a receiver's answer means: for the delivery, and for its endpoint. */
+/** The consequences of a receiver's response for the delivery and its endpoint. */
 export interface ReceiverVerdict {
   readonly tryResult: TryResult
-  /** What the lane's breaker and slow start hear; null: nothing. */
+  /** For the circuit breaker and slow start of the lane; null: none. */
   readonly signal: HealthSignal | null
-  /** Whether the endpoint works: a success ends an episode of failure, a failure begins one, null does neither. */
+  /** Success ends an episode of failure, failure begins one, null does neither. */
   readonly succeeded: boolean | null
   readonly disable: DisabledReason | null
-  /** The whole lane waits this long. */
+  /** How long the whole lane waits. */
   readonly holdMs: Millis | null
 }
 
-/** Judges one attempt by its outcome, its status and what the receiver asked to wait. */
+/** Evaluates one attempt by its outcome, its status and its `Retry-After`. */
 export function evaluateResponse(
   sent: { outcome: AttemptOutcome; httpStatus: number | null; error: string | null },
   retryAfterMs: Millis | null,
@@ -176,7 +173,7 @@ export function evaluateResponse(
   if (httpStatus === 410) return { ...failed, tryResult: { kind: 'threw', error, permanent: true }, disable: 'gone' }
   if (httpStatus === 429 || (httpStatus === 503 && retryAfterMs !== null)) {
     const holdMs = retryAfterMs !== null && httpStatus === 503 ? Math.min(retryAfterMs, MAX_503_HOLD_MS) : retryAfterMs
-    // Asking for less is an answer of an endpoint that lives; one that only ever does so fails nevertheless.
+    // The endpoint answers, so the breaker stays closed; after the last try the delivery fails nevertheless.
     return {
       ...failed,
       tryResult: { kind: 'threw', error, notBeforeMs: retryAfterMs },
@@ -189,12 +186,17 @@ export function evaluateResponse(
   return { ...failed, signal: sent.outcome === 'timeout' || sent.outcome === 'blocked' ? sent.outcome : 'failure' }
 }
 
-/** Judges one attempt of a verification. It says nothing about the endpoint's health: what is not verified owes no answer, not even 410. */
+/** Evaluates one attempt of a verification. It changes neither health nor status: an unverified endpoint owes no answer, so not even 410 disables it. */
 export function evaluateVerification(
   sent: { outcome: AttemptOutcome; httpStatus: number | null; error: string | null },
   retryAfterMs: Millis | null,
 ): ReceiverVerdict {
-  const { tryResult: ended } = evaluateResponse(sent, retryAfterMs)
-  const patient = ended.kind === 'threw' ? { ...ended, permanent: false } : ended
-  return { tryResult: patient, signal: null, succeeded: null, disable: null, holdMs: null }
+  const { tryResult } = evaluateResponse(sent, retryAfterMs)
+  return {
+    tryResult: tryResult.kind === 'threw' ? { ...tryResult, permanent: false } : tryResult,
+    signal: null,
+    succeeded: null,
+    disable: null,
+    holdMs: null,
+  }
 }

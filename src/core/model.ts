@@ -1,27 +1,58 @@
 /**
- * Words of the house, the same from SQL to the documentation:
+ * The terms, the same from SQL to the documentation, and the stored rows. The documents of the API are in `documents.ts`.
  *
- * - **client**: who owns tasks and endpoints; calls the API with a key.
- * - **task**: something a client asked to be done. Tasks are *run*.
- * - **event**: an immutable fact about a task; its `body` is the exact bytes sent.
- * - **endpoint**: a callback URL a client registered.
+ * - **client**: owner of tasks and endpoints; calls the API with a key.
+ * - **task**: work that a client submitted. Tasks are *run*.
+ * - **event**: an immutable fact about a task or an endpoint; its `body` is the exact bytes sent.
+ * - **endpoint**: a callback URL that a client registered.
  * - **delivery**: one event owed to one endpoint. Deliveries are *attempted*.
- * - **attempt**: what happened on one try of a delivery.
+ * - **attempt**: the outcome of one try of a delivery.
  * - **try**: one start of leased work that counts. Tasks and deliveries both count tries.
- * - **fence**: a number that every claim bumps and nothing lowers. Whoever settles presents it; a stale one changes nothing.
- * - **lease**: how long a claim is believed without being renewed.
- * - **lane**: the line in which work of one endpoint, or of one client and type, waits. Claims go lane by lane.
- * - **turn**: a lane's place in the run queue, left by whoever makes the lane claimable.
- * - **schedule**: a recurring task: when, and what each time. A **tick** is one of its times; it makes one task.
- * - **generation**: which life of a task this is: 1, and one more for every `retry` of a task that had ended.
+ * - **fence**: a number that grows with every claim. Settling with an old fence changes nothing.
+ * - **lease**: how long a claim is valid without renewal.
+ * - **lane**: the queue of one endpoint, or of one client and task type. Claims go lane by lane.
+ * - **turn**: an entry of a lane in the run queue, added when the lane becomes claimable.
+ * - **schedule**: a recurring task. A **tick** is one of its times; it makes one task.
+ * - **generation**: 1, and one more for every `retry` of a task that had ended.
  */
+import type {
+  AttemptMembers,
+  DeliveryMembers,
+  EndpointMembers,
+  EndpointOptions,
+  EndpointStatus,
+  EventType,
+  Failure,
+  LastFailure,
+  ScheduleMembers,
+  TaskMembers,
+  TaskStatus,
+} from './documents.ts'
 
-/** Epoch milliseconds, or a length of time in milliseconds: in memory, in SQL and between layers. */
+export {
+  type AttemptOutcome,
+  type Callback,
+  type CanceledReason,
+  type CatchUp,
+  type DisabledReason,
+  type EndpointFormat,
+  type EndpointPayload,
+  type EndpointStatus,
+  type EventType,
+  endpointEventTypes,
+  type Failure,
+  type LastFailure,
+  type Timings,
+  type Trigger,
+  taskEventTypes,
+} from './documents.ts'
+
+/** Epoch milliseconds, or a duration in milliseconds. */
 export type Millis = number
-/** JSON as text, opaque below the HTTP layer. */
+/** JSON as text. */
 export type Json = string
 
-export type State = 'pending' | 'running' | 'completed' | 'failed' | 'canceled'
+export type State = TaskStatus
 export const terminalStates = ['completed', 'failed', 'canceled'] as const satisfies readonly State[]
 export const isTerminal = (state: State): boolean => state !== 'pending' && state !== 'running'
 
@@ -32,92 +63,59 @@ export type WorkKind = 'task' | 'delivery'
 export interface Work {
   readonly id: string
   readonly clientId: string
-  /** The lane it waits in: an endpoint's id, or `<client>/<type>[/<key>]`. */
+  /** An endpoint's id, or `<client>/<type>[/<key>]`. */
   readonly laneId: string
   readonly state: State
-  /** Not before. */
+  /** Earliest start. */
   readonly dueAt: Millis
-  /** Starts that count; a release gives one back. */
+  /** A release gives one back. */
   readonly tries: number
   readonly maxTries: number
   readonly fence: number
   readonly leasedUntil: Millis | null
-  /** The boot that holds the lease, or {@link WORKER_PREFIX} and the key of a worker over HTTP. */
+  /** The boot that holds the lease, or {@link WORKER_PREFIX} and the key of a worker. */
   readonly leasedBy: string | null
 }
-/** What `leasedBy` begins with where a worker over HTTP holds the lease: such a lease outlives the boots of nodes. */
+/** Prefix of `leasedBy` when a worker over HTTP holds the lease. Such a lease outlives the boots of nodes. */
 export const WORKER_PREFIX = 'worker:'
 
-export interface Task extends Work {
+export interface Task extends Work, TaskMembers {
   readonly type: string
-  readonly generation: number
-  /** Grows by one on every visible change; never resets. */
-  readonly revision: number
   readonly input: Json
   readonly result: Json | null
   /** {@link Failure} */
   readonly error: Json | null
   /** {@link LastFailure} */
   readonly lastError: Json | null
-  /** 0 to 100; 100 only when completed. */
-  readonly progress: number
-  readonly progressMessage: string | null
   /** An object of strings. */
   readonly metadata: Json
-  /** Seconds of head start over other pending tasks of the client. */
-  readonly priority: number
-  readonly concurrencyKey: string | null
-  /** {@link Callback}; null means: no callbacks. */
+  /** {@link Callback}; null: no callbacks. */
   readonly callback: Json | null
-  readonly batchId: string | null
-  readonly scheduleId: string | null
   readonly createdAt: Millis
   readonly updatedAt: Millis
   readonly startedAt: Millis | null
   readonly finishedAt: Millis | null
   readonly startBy: Millis | null
   readonly deadlineAt: Millis | null
-  readonly timeoutSeconds: number
   readonly cancelRequestedAt: Millis | null
   readonly traceparent: string | null
   readonly tracestate: string | null
 }
 
-/** Where a task's events go. All members absent: every endpoint of the client that subscribes. */
-export interface Callback {
-  readonly endpointId?: string
-  /** Under the endpoint `endpointId` names: its origin and path prefix. */
-  readonly url?: string
-  readonly events?: readonly EventType[]
-  /** Delays in seconds, one before each retry. */
-  readonly retrySchedule?: readonly number[]
-}
-
-/** Times that were missed, by an outage say: left out, made good by one task, or by one each. */
-export type CatchUp = 'none' | 'one' | 'all'
-
 /** A recurring task. */
-export interface Schedule {
-  readonly id: string
+export interface Schedule extends ScheduleMembers {
   readonly clientId: string
-  readonly type: string
-  readonly cron: string
-  /** An IANA name. */
-  readonly timezone: string
-  readonly catchUp: CatchUp
   /** {@link TaskTemplate} */
   readonly template: Json
   readonly pausedAt: Millis | null
-  /** The next tick; null: it is paused, or will never tick again. */
+  /** The next tick; null: it is paused, or has no more ticks. */
   readonly nextAt: Millis | null
   /** The latest tick that made a task. */
   readonly lastAt: Millis | null
   readonly createdAt: Millis
   readonly updatedAt: Millis
-  /** Counts changes of settings; ticks are none. */
-  readonly revision: number
 }
-/** What every task of a schedule is made of. Null tries and timeout: what the type says when it ticks. */
+/** The template of a schedule's tasks. Null tries and timeout: the values of the type at each tick. */
 export interface TaskTemplate {
   readonly input: Json
   readonly metadata: Json
@@ -128,23 +126,7 @@ export interface TaskTemplate {
   readonly concurrencyKey: string | null
 }
 
-export interface Failure {
-  readonly code: string
-  readonly message: string
-  readonly details: unknown
-}
-export interface LastFailure {
-  readonly code: string
-  readonly message: string
-  readonly try: number
-  /** RFC 3339. */
-  readonly at: string
-}
-
-export const taskEventTypes = ['task.created', 'task.started', 'task.progress', 'task.completed', 'task.failed', 'task.canceled'] as const
-export const endpointEventTypes = ['endpoint.verification', 'endpoint.ping', 'endpoint.failing', 'endpoint.disabled'] as const
-export type EventType = (typeof taskEventTypes)[number] | (typeof endpointEventTypes)[number]
-/** What an endpoint receives when it names no events. */
+/** The events of an endpoint that names none. */
 export const defaultEvents = ['task.completed', 'task.failed', 'task.canceled'] as const satisfies readonly EventType[]
 
 export interface Event {
@@ -155,133 +137,85 @@ export interface Event {
   readonly type: EventType
   readonly generation: number
   readonly revision: number
-  /** The client's own count of events, in commit order. */
+  /** Counts the events of the client, in commit order. */
   readonly seq: number
-  /** The envelope as sent: `{"type","timestamp","id","data"}`. */
+  /** The bytes sent: `{"type","timestamp","id","data"}`. */
   readonly body: string
   readonly createdAt: Millis
 }
 
-export type EndpointFormat = 'standard' | 'cloudevents'
-export type EndpointPayload = 'full' | 'thin'
-export type EndpointStatus = 'disabled' | 'pendingVerification' | 'paused' | 'active'
-export type DisabledReason = 'gone' | 'failing' | 'forbiddenAddress'
-
-export interface Endpoint {
-  readonly id: string
-  readonly clientId: string
+/** What the owner of an endpoint sets, as stored. */
+export interface EndpointSettings extends EndpointOptions {
   readonly url: string
-  readonly description: string
   /** Event types, as JSON. */
   readonly events: Json
   /** Task types, as JSON; `["*"]` is every type but `system.*`. */
   readonly taskTypes: Json
-  /** An object of header values, sealed; null when there are none. */
+  /** An object of header values, encrypted; null: none. */
   readonly headers: string | null
-  /** Names of the custom headers, as JSON: what may be shown. */
+  /** Names of the headers, as JSON: documents show only these. */
   readonly headerNames: Json
-  readonly format: EndpointFormat
-  readonly payload: EndpointPayload
-  readonly maxPerMinute: number | null
-  readonly maxInFlight: number
-  /** What the receiver allows a minute (`WebHook-Allowed-Rate`); null: it named no rate. */
-  readonly allowedRate: number | null
-  /** Delays in seconds, as JSON; null: the installation's. */
+  /** Delays in seconds, as JSON; null: those of the installation. */
   readonly retrySchedule: Json | null
-  /** `whsec_…`, sealed. */
+  /** `whsec_…`, encrypted. */
   readonly secret: string
   readonly secretHint: string
+}
+export interface Endpoint extends EndpointSettings, EndpointMembers {
+  readonly clientId: string
+  /** Deliveries a minute that the receiver allows (`WebHook-Allowed-Rate`); null: it named no rate. */
+  readonly allowedRate: number | null
   readonly previousSecret: string | null
   readonly previousSecretUntil: Millis | null
   readonly verification: 'challenge' | 'cloudevents' | 'none'
   readonly verifiedAt: Millis | null
-  /** Set once: an endpoint that never proved itself holds its deliveries for a day only. */
+  /** Set once. Deliveries to an endpoint that was never verified are held for a day only. */
   readonly firstVerifiedAt: Millis | null
-  /** The delivery whose answer is waited for. */
+  /** The delivery whose answer verifies. */
   readonly verificationDeliveryId: string | null
   readonly verificationError: string | null
   readonly verificationExpiresAt: Millis | null
   readonly pausedAt: Millis | null
   readonly disabledAt: Millis | null
-  readonly disabledReason: DisabledReason | null
   readonly failingSince: Millis | null
-  /** When `endpoint.failing` told of this episode. */
+  /** When `endpoint.failing` was sent for this episode. */
   readonly failingToldAt: Millis | null
   readonly lastSuccessAt: Millis | null
   readonly createdAt: Millis
   readonly updatedAt: Millis
-  readonly revision: number
 }
 
-/** `disabled > pendingVerification > paused > active`: the first that applies. Only an active endpoint is sent to. */
+/** The first that applies of disabled, pendingVerification, paused, active. Only an active endpoint gets webhooks. */
 export function endpointStatus(e: Pick<Endpoint, 'disabledAt' | 'verifiedAt' | 'pausedAt'>): EndpointStatus {
   return e.disabledAt !== null ? 'disabled' : e.verifiedAt === null ? 'pendingVerification' : e.pausedAt !== null ? 'paused' : 'active'
 }
 
-export type Trigger = 'event' | 'redelivery' | 'replay' | 'ping'
-export type CanceledReason = 'superseded' | 'endpointDeleted' | 'taskDeleted'
-export type AttemptOutcome =
-  | 'success'
-  | 'http_error'
-  | 'redirect'
-  | 'timeout'
-  | 'dns'
-  | 'tls'
-  | 'connect'
-  | 'blocked'
-  | 'aborted'
-  | 'expired'
-
-export interface Delivery extends Work {
-  readonly eventId: string
-  readonly eventType: EventType
-  readonly taskId: string | null
-  readonly endpointId: string
-  /** The task's own callback URL under the endpoint; null: the endpoint's URL. */
-  readonly url: string | null
-  /** Rendered for this delivery (thin, CloudEvents); null: the event's own. */
+export interface Delivery extends Work, DeliveryMembers {
+  /** As rendered for this delivery (thin, CloudEvents); null: the event's own body. */
   readonly body: string | null
-  /** Delays in seconds, as JSON; null: the endpoint's, else the installation's. */
+  /** Delays in seconds, as JSON; null: those of the endpoint, otherwise of the installation. */
   readonly retrySchedule: Json | null
-  readonly trigger: Trigger
   readonly retryAfterAt: Millis | null
-  readonly canceledReason: CanceledReason | null
   readonly createdAt: Millis
   readonly updatedAt: Millis
   readonly finishedAt: Millis | null
 }
 
-/** What an attempt says of its endpoint's strength; `neutral`: it is alive and did not take the webhook. */
+/** What an attempt says about its endpoint's health; `neutral`: it answers, but did not accept the webhook. */
 export type HealthSignal = 'success' | 'failure' | 'timeout' | 'blocked' | 'neutral'
 
-/** Milliseconds from the start of the attempt's phase; null where the phase was not reached or the connection was reused. */
-export interface Timings {
-  readonly dnsMs: number | null
-  readonly connectMs: number | null
-  readonly tlsMs: number | null
-  readonly firstByteMs: number | null
-}
-
-/** What happened on one try of a delivery. Append-only. */
-export interface Attempt {
+/** The outcome of one try of a delivery. Append-only. */
+export interface Attempt extends AttemptMembers {
   readonly deliveryId: string
-  /** The fence it was made under: unique per delivery. Shown as 1, 2, 3… */
+  /** The fence of its claim, unique per delivery. Documents number attempts 1, 2, 3… */
   readonly fence: number
   readonly startedAt: Millis
-  readonly durationMs: Millis
-  readonly outcome: AttemptOutcome
-  readonly httpStatus: number | null
-  readonly error: string | null
   /** {@link Timings} */
   readonly timings: Json
-  readonly keyId: string | null
-  readonly retryAfterSeconds: number | null
   readonly responseHeaders: Json
-  readonly responseExcerpt: string | null
-  readonly remoteAddress: string | null
 }
 
-/** A deleted client is found by nobody; it is erased once nothing of it is left. */
+/** A deleted client is invisible; it is erased when all its rows are gone. */
 export type ClientStatus = 'active' | 'suspended' | 'deleted' | 'erased'
 export interface Client {
   readonly id: string
@@ -302,15 +236,15 @@ export type Scope = (typeof clientScopes)[number] | 'worker' | 'admin'
 
 export interface ApiKey {
   readonly id: string
-  /** Null: an operator's key. */
+  /** Null: a key of the operator. */
   readonly clientId: string | null
   readonly name: string
-  /** SHA-256 of the key, hexadecimal. The key itself is never kept. */
+  /** SHA-256 of the key, hexadecimal. The key itself is never stored. */
   readonly hash: string
   readonly hint: string
   /** Scopes, as JSON. */
   readonly scopes: Json
-  /** Task types a worker's key may claim, as JSON; null: every type that workers run. */
+  /** Task types that a worker's key may claim, as JSON; null: every type that workers run. */
   readonly taskTypes: Json | null
   readonly createdAt: Millis
   readonly expiresAt: Millis | null
@@ -325,25 +259,25 @@ export interface SigningKey {
   readonly state: SigningKeyState
   readonly alg: 'ES256'
   readonly publicJwk: Json
-  /** The private JWK, sealed. */
+  /** The private JWK, encrypted. */
   readonly privateJwk: string
   readonly createdAt: Millis
   readonly publishedAt: Millis
   readonly activatedAt: Millis | null
   readonly retiredAt: Millis | null
-  /** A next key that shall sign as soon as it may: when that was asked for. */
+  /** When an early rotation to this next key was requested. */
   readonly wantedAt: Millis | null
 }
 
-/** Who does what the audit log keeps, and by which request. */
+/** The author of an entry of the audit log, and the request. */
 export interface Author {
   /** The id of a key, or one of {@link actors}. */
   readonly actor: string
   readonly requestId: string | null
-  /** The other end of the connection: a proxy's, where one stands before the node. */
+  /** Peer address of the connection: that of a proxy, if there is one. */
   readonly remoteAddress: string | null
 }
-/** Who acts without a key: the operator's token, the command line, the platform by itself. */
+/** Authors without a key: the operator's token, the command line, the platform itself. */
 export const actors = { token: 'admin-token', cli: 'cli', system: 'system' } as const
 
 export const auditActions = [
@@ -375,20 +309,20 @@ export const auditActions = [
   'delivery.redeliver',
 ] as const
 export type AuditAction = (typeof auditActions)[number]
-/** One act that needed a privilege. Append-only. */
+/** One privileged action. Append-only. */
 export interface AuditEntry extends Author {
   readonly id: string
   readonly at: Millis
   readonly action: AuditAction
-  /** The id of what it was done to; null: of nothing that has one. */
+  /** The id of the object; null: it has none. */
   readonly target: string | null
-  /** Whose that is; null: no client's. */
+  /** Owner of the object; null: no client. */
   readonly clientId: string | null
-  /** An object; never a secret. */
+  /** An object without secrets. */
   readonly details: Json
 }
 
-/** How a try ended, as `decide` judges it. Delays are relative: the script adds the database's clock. */
+/** What happens after a try, as `decideOutcome` decides. Delays are relative: the script adds the database's clock. */
 export type TryOutcome =
   | { readonly kind: 'complete'; readonly result: Json | null }
   | { readonly kind: 'retry'; readonly delayMs: Millis; readonly error: LastFailure | null }

@@ -1,4 +1,4 @@
-/** Rows hold JSON that was written as JSON. Where a disk or a stranger has damaged it, the row does without it, and its neighbours notice nothing. */
+/** Reading JSON of rows that a disk or somebody else may have damaged: one damaged row must not fail a list or a batch. */
 import type { Failure, Json, Task } from './model.ts'
 
 export function isJson(text: string): boolean {
@@ -10,7 +10,7 @@ export function isJson(text: string): boolean {
   }
 }
 
-/** What the text says; `otherwise` where it says nothing, or nothing of that kind. */
+/** The parsed text; `otherwise` where it is null, damaged or of another kind. */
 export function parseStored<T extends object>(text: Json | null, otherwise: T): T {
   let value: unknown
   try {
@@ -21,22 +21,22 @@ export function parseStored<T extends object>(text: Json | null, otherwise: T): 
   return typeof value === 'object' && value !== null && Array.isArray(value) === Array.isArray(otherwise) ? (value as T) : otherwise
 }
 
-/** Texts of a task, and what stands for those that cannot be read. */
+/** The JSON members of a task, with the replacement of a damaged one. */
 const FALLBACKS = Object.entries({ input: 'null', metadata: '{}', callback: '{}', result: 'null', error: null, lastError: null } as const)
-/** The usual texts need no look. */
-const PLAIN: ReadonlySet<string | null> = new Set([null, '{}', 'null'])
+/** The usual texts, known to be valid. */
+const VALID: ReadonlySet<string | null> = new Set([null, '{}', 'null'])
 
-/** The task without what cannot be read of it; the very same where there is no such thing. */
+/** The task with damaged members replaced; the same object where none is damaged. */
 export function sanitizeStored(task: Task): Task {
   let read = task
   for (const [member, otherwise] of FALLBACKS) {
     const text = task[member as 'input']
-    if (!PLAIN.has(text) && !isJson(text!)) read = { ...read, [member]: otherwise }
+    if (!VALID.has(text) && !isJson(text!)) read = { ...read, [member]: otherwise }
   }
   return read
 }
 
-/** Why a task cannot run, now or ever: no later try would find its row whole. Null: nothing of the kind. */
+/** The failure of a task whose input or metadata is damaged, which no retry repairs; null: neither is. */
 export function corruptionOf({ input, metadata }: Pick<Task, 'input' | 'metadata'>): Failure | null {
   const damaged = !isJson(input) ? 'input' : metadata !== '{}' && !isJson(metadata) ? 'metadata' : null
   return damaged && { code: 'input_rejected', message: `The ${damaged} in the store is not JSON.`, details: null }

@@ -1,30 +1,28 @@
 /**
- * The one way a task is shown: in a 202, a GET, a list, a stream and a webhook. Written as text, because input, result and
- * metadata are JSON text already: they go out as they came in, and nothing is parsed to be printed again.
+ * Writes the task document and events, the same for a 202, a GET, a list, a stream and a webhook. They are written as text, because input,
+ * result and metadata are stored as JSON text and need no parsing.
  */
-
+import type { CallbackDocument, CallbackStatus, WaitingFor } from './documents.ts'
 import type { Json, Millis, Task } from './model.ts'
 import { parseStored } from './stored-json.ts'
 
-/** Inputs and results above this many bytes of UTF-8 are null in every representation and fetched from their own URL. */
+/** Inputs and results above this many bytes of UTF-8 are null in documents and fetched from their own URL. */
 const INLINE_LIMIT_BYTES = 65_536
-/** A character takes one to three bytes for each of its UTF-16 units: most texts need no counting. */
+/** A UTF-16 unit takes one to three bytes, so most texts need no counting. */
 const fits = (text: Json): boolean =>
   text.length * 3 <= INLINE_LIMIT_BYTES || (text.length <= INLINE_LIMIT_BYTES && Buffer.byteLength(text) <= INLINE_LIMIT_BYTES)
 
-export type WaitingFor = 'runAt' | 'retryBackoff' | 'limit' | 'noWorker' | 'paused'
-
-/** What a representation shows that the task's row does not hold. */
+/** Members of the document that the task's row does not hold. */
 export interface TaskDocumentContext {
   /** The base of every link, without a trailing slash. */
   readonly publicUrl: string
-  /** Over the deliveries of the terminal event; null inside an event's own body. */
-  readonly callbackStatus: 'none' | 'pending' | 'delivered' | 'failed' | null
+  /** Of the deliveries of the terminal event; null inside an event's own body. */
+  readonly callbackStatus: CallbackStatus | null
   readonly waitingFor?: WaitingFor | null
   readonly estimatedCompletionAt?: Millis | null
-  /** How long it is kept after its end. */
+  /** How long the task is kept after its end. */
   readonly retentionMs: Millis
-  /** Leaves out input, result and metadata: for data that must not leave by webhook. */
+  /** Leaves out input, result and metadata: data that must not leave by webhook. */
   readonly thin?: boolean
 }
 
@@ -33,7 +31,7 @@ const textOrNull = (value: string | null): string => (value === null ? 'null' : 
 const instant = (at: Millis): string => new Date(at).toISOString()
 const time = (at: Millis | null): string => (at === null ? 'null' : `"${new Date(at).toISOString()}"`)
 
-/** The task document of the HTTP contract, as JSON text. Every member is always there. */
+/** The task document as JSON text. Every member is always present. */
 export function taskDocumentJson(task: Task, view: TaskDocumentContext): string {
   const self = `${view.publicUrl}/v1/tasks/${task.id}`
   const thin = view.thin === true
@@ -47,26 +45,18 @@ export function taskDocumentJson(task: Task, view: TaskDocumentContext): string 
 
 const NO_ENDPOINT = '{"endpointId":null,"url":null,"events":null,"retrySchedule":null,"status":'
 
-function callbackJson(callback: Json | null, status: TaskDocumentContext['callbackStatus']): string {
+function callbackJson(callback: Json | null, status: CallbackStatus | null): string {
   if (callback === null || callback === '{}') return `${NO_ENDPOINT}${textOrNull(status)}}`
-  const {
-    endpointId = null,
-    url = null,
-    events = null,
-    retrySchedule = null,
-  } = parseStored<Partial<Record<'endpointId' | 'url' | 'events' | 'retrySchedule', unknown>>>(callback, {})
+  const { endpointId = null, url = null, events = null, retrySchedule = null } = parseStored<Partial<CallbackDocument>>(callback, {})
   return JSON.stringify({ endpointId, url, events, retrySchedule, status })
 }
 
-/** The envelope of an event: the exact bytes that are signed and sent. `data` is JSON text. Without an id it tells of a state that is no event. */
+/** The envelope of an event: the exact bytes that are signed and sent. `data` is JSON text. A null id: a state that is not an event. */
 export function envelopeJson(event: { id: string | null; type: string; at: Millis }, data: Json): string {
   return `{"type":"${event.type}","timestamp":"${instant(event.at)}","id":${textOrNull(event.id)},"data":${data}}`
 }
 
-/**
- * The same fact as a CloudEvents 1.0 event in structured mode. `sequence` is the revision, to be compared as a number within one
- * subject. An event of no task has none.
- */
+/** The same event as CloudEvents 1.0 in structured mode. `sequence` is the revision, a number to compare within one subject; events of no task have none. */
 export function cloudEventJson(
   event: {
     id: string
@@ -87,5 +77,5 @@ export function cloudEventJson(
   return `{"specversion":"1.0","id":"${event.id}","source":${text(event.source)},"type":"${event.type}",${subject}"time":"${instant(event.at)}","datacontenttype":"application/json",${trace}${state}${order}"data":${data}}`
 }
 
-/** The challenge in the bytes of a verification, whatever their format; null: they hold none. */
+/** The challenge in the body of a verification, in either format; null: it holds none. */
 export const challengeOf = (body: Json): string | null => (JSON.parse(body) as { data: { challenge: string | null } }).data.challenge

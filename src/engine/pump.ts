@@ -20,10 +20,10 @@
  * A slot is free unless an item runs in it (`#running`) or it is reserved: by the claim in flight, or by the store, which starts new work in it.
  */
 import type { Clock } from '../core/clock.ts'
-import { type SlotShares, unlimitedAllotment } from '../core/fair-share.ts'
+import { type Allotment, type SlotRefusal, type SlotShares, unlimitedAllotment } from '../core/fair-share.ts'
 import type { Millis, Work, WorkKind } from '../core/model.ts'
 import type { EventSink } from '../observe/events.ts'
-import type { Allotment, ClaimResult, LeaseRef, Renewal, SettleResult, SlotLender, SlotRefusal } from '../store/interfaces.ts'
+import type { ClaimResult, LeaseRef, Renewal, SettleResult, SlotLender } from '../store/interfaces.ts'
 
 export interface WorkSource<W extends Work> {
   claim(limit: number, allot: () => Allotment): Promise<ClaimResult<W>>

@@ -1,53 +1,52 @@
-/** Every server hands a request over in its own way. All that is done here is to get at the raw bytes, bounded, and to send the answer. */
+/** Adapters for servers: they read the raw body up to the limit and send the reply. */
 import type { Answerer, Reply, WebhookHandler } from './answer.ts'
 import { RAW } from './verify.ts'
 
 type Headers = Readonly<Record<string, string | readonly string[] | undefined>>
 
-/** What is used of the request of node:http, Express, and whatever is built on them. */
+/** The part of a request of node:http, Express and similar that is used. */
 export interface NodeRequest {
   readonly method?: string | undefined
   readonly headers: Headers
-  /** What a parser of Express left. */
+  /** The result of an Express parser. */
   readonly body?: unknown
-  /** Whether anybody has read from it. */
   readonly readableDidRead: boolean
-  // biome-ignore lint/suspicious/noExplicitAny: an event has the arguments it has
-  on(event: 'data' | 'end' | 'close' | 'error', listener: (...given: any[]) => void): unknown
+  // biome-ignore lint/suspicious/noExplicitAny: each event has its own arguments
+  on(event: 'data' | 'end' | 'close' | 'error', listener: (...values: any[]) => void): unknown
   pause(): unknown
 }
 
-/** What is used of the response of node:http, Express, and whatever is built on them. */
+/** The part of a response of node:http, Express and similar that is used. */
 export interface NodeResponse {
   writeHead(status: number, headers: Record<string, string>): { end(body: string): unknown }
 }
 
-/** What is used of a request of Fastify. */
+/** The part of a Fastify request that is used. */
 export interface FastifyRequest {
   readonly method: string
   readonly headers: Headers
   readonly body?: unknown
 }
 
-/** What is used of a reply of Fastify. */
+/** The part of a Fastify reply that is used. */
 export interface FastifyReply {
   code(status: number): unknown
   headers(headers: Record<string, string>): unknown
   send(body: string): unknown
 }
 
-/** Takes and answers a standard Request: Hono, Deno, Bun, workers, the routes of Next.js. */
+/** For the Fetch standard: Hono, Deno, Bun, workers, route handlers of Next.js. */
 export function fetchAdapter(answerer: Answerer, handler: WebhookHandler): (request: Request) => Promise<Response> {
   return async (request) => {
-    const reply = await answered(request)
+    const reply = await replyTo(request)
     return new Response(reply.body === '' ? null : reply.body, { status: reply.status, headers: reply.headers })
   }
 
-  async function answered(request: Request): Promise<Reply> {
+  async function replyTo(request: Request): Promise<Reply> {
     if (request.bodyUsed) return answerer.misused(`The body of the request has been read already. ${RAW}`)
-    if (announced(request.headers.get('content-length')) > answerer.maxBodyBytes) return answerer.tooLarge()
-    const chunks = chunksWithin(answerer.maxBodyBytes)
-    // A reader instead of for await: not every runtime can iterate.
+    if (contentLengthOf(request.headers.get('content-length')) > answerer.maxBodyBytes) return answerer.tooLarge()
+    const chunks = collectChunks(answerer.maxBodyBytes)
+    // Not every runtime can iterate a stream, so a reader is used.
     const reader = request.body?.getReader()
     for (;;) {
       const { done, value } = (await reader?.read()) ?? { done: true }
@@ -61,57 +60,52 @@ export function fetchAdapter(answerer: Answerer, handler: WebhookHandler): (requ
   }
 }
 
-/** Takes a request and answers it by its response: node:http, Express (before or behind `express.raw`), Connect. */
+/** For node:http, Express (before or after `express.raw`) and Connect. */
 export function nodeAdapter(answerer: Answerer, handler: WebhookHandler): (request: NodeRequest, response: NodeResponse) => Promise<void> {
   return async (request, response) => {
-    const body = given(request.body) ?? (request.readableDidRead ? 'parsed' : await bodyOf(request, answerer.maxBodyBytes))
-    // The sender has hung up: there is nobody to answer.
+    const body = rawBody(request.body) ?? (request.readableDidRead ? 'parsed' : await readBody(request, answerer.maxBodyBytes))
+    // The sender has closed the connection.
     if (body === 'cut') return
     const reply =
       body === 'large'
         ? answerer.tooLarge()
         : body === 'parsed'
           ? answerer.misused(
-              `A middleware has read the body before the receiver could: mount the receiver before express.json(), or give its route express.raw({ type: '*/*' }) before that. ${RAW}`,
+              `A middleware has read the body before the receiver could: mount the receiver before express.json(), or give its route express.raw({ type: '*/*' }) before. ${RAW}`,
             )
           : await answerer.answer({ method: request.method ?? '', headers: request.headers, body }, handler)
-    // What was not read of a body must not be taken for the next request.
+    // The unread rest of a body must not be parsed as the next request.
     const headers = body === 'large' ? { ...reply.headers, connection: 'close' } : { ...reply.headers }
     response.writeHead(reply.status, headers).end(reply.body)
   }
 }
 
-/** Takes a request of Fastify whose parser leaves a buffer. */
+/** For Fastify with a parser that returns a buffer. */
 export function fastifyAdapter(
   answerer: Answerer,
   handler: WebhookHandler,
 ): (request: FastifyRequest, reply: FastifyReply) => Promise<void> {
   return async (request, reply) => {
-    const body = given(request.body) ?? (request.body === undefined || request.body === null ? new Uint8Array() : null)
-    const {
-      status,
-      headers,
-      body: text,
-    } = body === null
-      ? answerer.misused(
-          `Fastify has parsed the body: in the plugin of this route call removeAllContentTypeParsers() and addContentTypeParser('*', { parseAs: 'buffer' }, (request, body, done) => done(null, body)). ${RAW}`,
-        )
-      : await answerer.answer({ method: request.method, headers: request.headers, body }, handler)
-    reply.code(status)
-    reply.headers({ ...headers })
-    reply.send(text)
+    const body = rawBody(request.body) ?? (request.body === undefined || request.body === null ? new Uint8Array() : null)
+    const answer =
+      body === null
+        ? answerer.misused(
+            `Fastify has parsed the body: in the plugin of this route call removeAllContentTypeParsers() and addContentTypeParser('*', { parseAs: 'buffer' }, (request, body, done) => done(null, body)). ${RAW}`,
+          )
+        : await answerer.answer({ method: request.method, headers: request.headers, body }, handler)
+    reply.code(answer.status)
+    reply.headers({ ...answer.headers })
+    reply.send(answer.body)
   }
 }
 
-/** A body that somebody has read without touching it. Text would do too if it were known that nothing was lost in decoding it. */
-function given(body: unknown): Uint8Array | null {
-  return body instanceof Uint8Array ? body : null
-}
+/** A body that was read as bytes. Text is refused: decoding may have lost bytes. */
+const rawBody = (body: unknown): Uint8Array | null => (body instanceof Uint8Array ? body : null)
 
-function bodyOf(request: NodeRequest, most: number): Promise<Uint8Array | 'large' | 'cut'> {
-  if (announced(request.headers['content-length']) > most) return Promise.resolve('large')
+function readBody(request: NodeRequest, maxBytes: number): Promise<Uint8Array | 'large' | 'cut'> {
+  if (contentLengthOf(request.headers['content-length']) > maxBytes) return Promise.resolve('large')
   return new Promise((resolve) => {
-    const chunks = chunksWithin(most)
+    const chunks = collectChunks(maxBytes)
     request.on('data', (chunk: Uint8Array) => {
       if (chunks.add(chunk)) return
       request.pause()
@@ -123,19 +117,17 @@ function bodyOf(request: NodeRequest, most: number): Promise<Uint8Array | 'large
   })
 }
 
-/** What the sender says that is to come; 0 when it says nothing, for then the bytes are counted as they come. */
-function announced(contentLength: unknown): number {
-  return Number(contentLength ?? 0)
-}
+/** The announced length; 0 without one: the bytes are counted on arrival. */
+const contentLengthOf = (header: unknown): number => Number(header ?? 0)
 
-/** Bytes as they come, never more than `most` of them. */
-function chunksWithin(most: number): { add(chunk: Uint8Array): boolean; joined(): Uint8Array } {
+/** Collects chunks of at most `maxBytes` in total. */
+function collectChunks(maxBytes: number): { add(chunk: Uint8Array): boolean; joined(): Uint8Array } {
   const chunks: Uint8Array[] = []
   let length = 0
   return {
     add(chunk) {
       length += chunk.length
-      if (length > most) return false
+      if (length > maxBytes) return false
       chunks.push(chunk)
       return true
     },

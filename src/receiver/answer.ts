@@ -1,51 +1,51 @@
-/** What is answered to whatever arrives at the address of an endpoint: bytes and headers in, status, headers and body out. */
-import type { WebhookEvent } from './event.ts'
+/** Answers the requests to an endpoint: takes bytes and headers, returns status, headers and body. */
+import type { EventDocument } from '../core/documents.ts'
 import type { SeenIds } from './seen.ts'
 import { bytesOf, headerOf, type RawWebhook, type Verify, type Webhook, WebhookVerificationError } from './verify.ts'
 
-/** A request with its raw body. `method` is in capitals. */
+/** A request with its raw body. `method` is in upper case. */
 export interface RawRequest extends RawWebhook {
   readonly method: string
 }
 
-/** An answer, for whatever server has to send it. */
+/** A response, for any server to send. */
 export interface Reply {
   readonly status: number
   readonly headers: Readonly<Record<string, string>>
   readonly body: string
 }
 
-/** What a handler is given: all but challenges, which are answered already. */
+/** Every webhook except challenges, which the receiver answers itself. */
 export type HandledWebhook = Exclude<Webhook, { readonly type: 'endpoint.verification' }>
 
-/** Resolve when the event is safe; work that takes longer than some seconds belongs after the answer. Throw, and the webhook comes again. */
+/** Resolve once the event is stored; do work of more than a few seconds later. When it throws, the webhook is sent again. */
 export type WebhookHandler = (webhook: HandledWebhook) => unknown
 
 export interface AnswererOptions {
-  /** The id the server gave the endpoint: a challenge for another one is refused. Without it, whoever registers your address is vouched for. */
+  /** The id of the endpoint: a challenge for another one is refused. Without it, everybody who registers your URL passes verification. */
   readonly endpointId?: string | undefined
-  /** Remembers the ids of handled events. Without it the handler sees every repetition. */
+  /** Stores the ids of handled events. Without it the handler gets every repetition. */
   readonly seen?: SeenIds
-  /** The largest body that is read, in bytes. Default: 1 MiB. */
+  /** Maximum body in bytes. Default: 1 MiB. */
   readonly maxBodyBytes?: number
-  /** Who may ask by the handshake of CloudEvents (OPTIONS): the `WebHook-Request-Origin` to allow, or `*`. Without it OPTIONS is answered 405. */
+  /** The `WebHook-Request-Origin` that the CloudEvents handshake (OPTIONS) allows, or `*`. Without it OPTIONS is answered 405. */
   readonly allowOrigin?: string
-  /** What the handshake grants: webhooks a minute. Default: `*`, as many as there are. */
+  /** Webhooks a minute that the handshake allows. Default: `*`, no limit. */
   readonly allowRate?: number
   /**
-   * Told of everything that is not answered 2xx or 405, with the status: a {@link WebhookVerificationError} is a 401, what the handler threw a 500.
-   * Also of a memory that could not be written after the handler had resolved (204). Default: what is not a refusal goes to `console.error`.
+   * Called with the error and the status of every response except 2xx and 405: 401 with a {@link WebhookVerificationError}, 500 with the error of the
+   * handler. Also with 204, when `seen` failed after the handler had resolved. Default: errors of 5xx and 204 go to `console.error`.
    */
   readonly onError?: (error: unknown, status: number) => void
 }
 
-/** How long one call of a handler keeps an event from the next, unless it ends before. The server gives up waiting far earlier. */
+/** How long a running handler blocks other calls for the event. The server times out far earlier. */
 const CLAIM_SECONDS = 60
-/** How late a webhook may come again: the longest retention of a redelivery. */
+/** How late a webhook may be sent again: the longest time that redelivery is possible. */
 const SEEN_SECONDS = 30 * 86_400
-const MAX_BYTES = 1_048_576
+const DEFAULT_MAX_BYTES = 1_048_576
 
-/** A request that is answered with its status before anything is verified. */
+/** A request that is refused with this status. */
 class RejectedRequest extends Error {
   readonly status: number
 
@@ -58,15 +58,15 @@ class RejectedRequest extends Error {
 export interface Answerer {
   readonly maxBodyBytes: number
   answer(request: RawRequest, handler: WebhookHandler): Promise<Reply>
-  /** The answer to a request whose body is larger than allowed. */
+  /** For a body over the limit. */
   tooLarge(): Reply
-  /** The answer to a request that was not given as it must be: `sentence` says how to mend it. */
+  /** For a wrong setup, such as a parsed body: `sentence` says how to fix it. */
   misused(sentence: string): Reply
 }
 
-/** Throws a TypeError when `maxBodyBytes` or `allowRate` bounds nothing. */
+/** Throws a TypeError unless `maxBodyBytes` and `allowRate` are whole numbers of 1 or more. */
 export function createAnswerer(verify: Verify, wall: () => number, options: AnswererOptions): Answerer {
-  const { endpointId, seen, allowOrigin, allowRate, maxBodyBytes = MAX_BYTES, onError = complain } = options
+  const { endpointId, seen, allowOrigin, allowRate, maxBodyBytes = DEFAULT_MAX_BYTES, onError = logError } = options
   positive('maxBodyBytes', maxBodyBytes)
   if (allowRate !== undefined) positive('allowRate', allowRate)
   const nowSeconds = (): number => Math.floor(wall() / 1000)
@@ -86,7 +86,7 @@ export function createAnswerer(verify: Verify, wall: () => number, options: Answ
         if (body.length > maxBodyBytes) return this.tooLarge()
         webhook = await verify({ headers: request.headers, body })
       } catch (error) {
-        // The class alone: the sentence quotes what was expected, which is nobody else's business.
+        // Only the code: the sentence quotes expected values, which the sender must not learn.
         if (error instanceof WebhookVerificationError) return failed(error, 401, error.code)
         if (error instanceof TypeError) return this.misused(error.message)
         return failed(error, 503, 'not_judged', 'The keys could not be read: send it again.')
@@ -106,16 +106,16 @@ export function createAnswerer(verify: Verify, wall: () => number, options: Answ
       try {
         const claim = await seen.claim(webhook.id, now, until)
         if (claim === 'handled') return { status: 200, headers: {}, body: '' }
-        // Not 2xx: the call that has it may fail yet, and then nobody would send it again.
+        // Not 2xx: the running call may still fail, and then the webhook must be sent again.
         if (claim === 'busy') return problem(409, 'busy', 'This event is being handled right now.')
       } catch (error) {
-        return failed(error, 503, 'not_judged', 'What was handled already could not be read: send it again.')
+        return failed(error, 503, 'not_judged', 'The ids of handled events could not be read: send it again.')
       }
       const reply = await handle(webhook as HandledWebhook)
       try {
         await (reply.status === 204 ? seen.commit(webhook.id, nowSeconds() + SEEN_SECONDS) : seen.release(webhook.id, until))
       } catch (error) {
-        // What the handler did is done, or undone; a claim that stays ends by itself.
+        // The handler has ended, so its reply stands; a claim that was not released expires.
         onError(error, reply.status)
       }
       return reply
@@ -142,7 +142,7 @@ export function createAnswerer(verify: Verify, wall: () => number, options: Answ
   }
 }
 
-/** CloudEvents, HTTP 1.1 Web Hooks for Event Delivery, §4: may this origin send here, and how much? */
+/** The handshake of CloudEvents (HTTP 1.1 Web Hooks for Event Delivery, §4): whether the origin may send, and how much. */
 function handshake({ headers }: RawRequest, allowed: string, rate: number | undefined): Reply {
   const origin = headerOf(headers, 'webhook-request-origin')
   if (origin === null || origin === '') return problem(400, 'no_origin', 'The handshake must name its WebHook-Request-Origin.')
@@ -160,7 +160,7 @@ function handshake({ headers }: RawRequest, allowed: string, rate: number | unde
 
 const allowedMethods = (allowOrigin: string | undefined): string => (allowOrigin === undefined ? 'POST' : 'POST, OPTIONS')
 
-const isChallenge = (webhook: Webhook): webhook is Extract<WebhookEvent, { readonly type: 'endpoint.verification' }> & Webhook =>
+const isChallenge = (webhook: Webhook): webhook is Extract<EventDocument, { readonly type: 'endpoint.verification' }> & Webhook =>
   webhook.type === 'endpoint.verification'
 
 function problem(status: number, title: string, detail?: string, headers?: Readonly<Record<string, string>>): Reply {
@@ -176,7 +176,7 @@ function positive(name: string, value: number): void {
   if (!Number.isSafeInteger(value) || value < 1) throw new TypeError(`${name} must be a whole number of 1 or more, but it is ${value}.`)
 }
 
-/** A forger must not be able to fill the log. */
-function complain(error: unknown, status: number): void {
+/** Refusals are not logged: otherwise a forger could fill the log. */
+function logError(error: unknown, status: number): void {
   if (status >= 500 || status < 300) console.error(error)
 }

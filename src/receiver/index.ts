@@ -1,7 +1,7 @@
 /**
- * `ringback/receiver`: is this webhook from the Ringback I know, meant for me, unchanged and fresh? And what do I answer?
+ * `ringback/receiver`: verifies that a webhook is from your Ringback, for this endpoint, unchanged and fresh, and answers it.
  *
- * Give it the raw bytes of the request, before any JSON middleware. `docs/how-to/verify-a-webhook.md` tells the rest.
+ * Give it the raw bytes of the request, before any JSON middleware. More in `docs/how-to/verify-a-webhook.md`.
  */
 import {
   type FastifyReply,
@@ -15,9 +15,9 @@ import {
 import { type AnswererOptions, createAnswerer, type RawRequest, type Reply, type WebhookHandler } from './answer.ts'
 import { createVerifier, RAW, type RawWebhook, type VerifierOptions, type Webhook, wallOf } from './verify.ts'
 
+export type { ChallengeData, EventDocument as WebhookEvent, TaskDocument as TaskData } from '../core/documents.ts'
 export type { FastifyReply, FastifyRequest, NodeRequest, NodeResponse } from './adapters.ts'
 export type { HandledWebhook, RawRequest, Reply, WebhookHandler } from './answer.ts'
-export type { ChallengeData, TaskData, WebhookEvent } from './event.ts'
 export { type Claim, memorySeen, type SeenIds, type SqlQuery, sqlSeen } from './seen.ts'
 export {
   type RawWebhook,
@@ -31,28 +31,28 @@ export {
 export interface ReceiverOptions extends VerifierOptions, AnswererOptions {}
 
 /**
- * What arrives is answered: a challenge with itself, a webhook 204 after the handler resolved and 500 when it threw, a repetition 200 (409 while the first is being
- * handled), a forgery 401, another method 405, a body too large 413, and 503 when the keys or the memory cannot be read.
+ * Responses: a challenge is answered with itself; a webhook 204 after the handler resolved, 500 when it threw; a repetition 200, or 409 while the first is being
+ * handled; a forgery 401; another method 405; too large a body 413; 503 when the keys or `seen` cannot be read.
  */
 export interface Receiver {
-  /** The webhook, or a {@link WebhookVerificationError}. Reads the request's body, answers nothing and remembers nothing. */
+  /** Returns the webhook or throws a {@link WebhookVerificationError}. Reads the body; sends and stores nothing. */
   verify(webhook: Request | RawWebhook): Promise<Webhook>
-  /** The core of the adapters below, for any other server. Rejects only when `onError` throws. */
+  /** The base of the adapters below, for any other server. Rejects only when `onError` throws. */
   answer(request: RawRequest, handler: WebhookHandler): Promise<Reply>
-  /** For Hono, Deno, Bun, and whatever else speaks Fetch. */
+  /** For Hono, Deno, Bun and other servers with the Fetch API. */
   fetch(handler: WebhookHandler): (request: Request) => Promise<Response>
-  /** For node:http and Express. With Express, mount it before `express.json()` or behind `express.raw({ type: '*\/*' })`. */
+  /** For node:http and Express. With Express, mount it before `express.json()` or after `express.raw({ type: '*\/*' })`. */
   node(handler: WebhookHandler): (request: NodeRequest, response: NodeResponse) => Promise<void>
-  /** For Fastify, with a content type parser that leaves a buffer. */
+  /** For Fastify, with a content type parser that returns a buffer. */
   fastify(handler: WebhookHandler): (request: FastifyRequest, reply: FastifyReply) => Promise<void>
 }
 
-/** Throws a TypeError when issuer, audience or a bound could not refuse anything. */
+/** Throws a TypeError when issuer, audience or a limit is missing or invalid. */
 export function createReceiver(options: ReceiverOptions): Receiver {
   const verify = createVerifier(options)
   const answerer = createAnswerer(verify, wallOf(options), options)
   return {
-    verify: async (input) => verify('arrayBuffer' in input ? await taken(input) : input),
+    verify: async (input) => verify('arrayBuffer' in input ? await readRequest(input) : input),
     answer: (request, handler) => answerer.answer(request, handler),
     fetch: (handler) => fetchAdapter(answerer, handler),
     node: (handler) => nodeAdapter(answerer, handler),
@@ -60,7 +60,7 @@ export function createReceiver(options: ReceiverOptions): Receiver {
   }
 }
 
-async function taken(request: Request): Promise<RawWebhook> {
+async function readRequest(request: Request): Promise<RawWebhook> {
   if (request.bodyUsed) throw new TypeError(`The body of the request has been read already. ${RAW}`)
   return { headers: request.headers, body: new Uint8Array(await request.arrayBuffer()) }
 }

@@ -1,29 +1,29 @@
-/** Which events were handled already: a webhook comes at least once, and may come again for as long as 30 days. */
+/** Stores which events were handled: a webhook is sent at least once, and possibly again for up to 30 days. */
 
-/** What became of an event so far: nobody has it (and now the caller does), another call of the handler has it, or it was handled. */
+/** `new`: the caller has claimed the event; `busy`: another call of the handler runs; `handled`: it was handled. */
 export type Claim = 'new' | 'busy' | 'handled'
 
 /**
- * A memory of event ids, in two phases: who claims an id handles the event, then commits it or, when the handler failed, releases it. So a failed event comes
- * again, an event whose first call still runs is not taken for handled, and one whose process died is free again when its claim is over. Times are seconds since the epoch.
+ * A store of event ids with two phases: the call that claims an id handles the event, then commits it or, when the handler failed, releases it. So a failed event is
+ * handled again, a running one does not count as handled, and one whose process died is free when its claim expires. Times are seconds since the epoch.
  */
 export interface SeenIds {
-  /** Claims `id` until `untilSeconds`, unless it is claimed or remembered beyond `nowSeconds`. Of two calls at the same time only one may get `new`. */
+  /** Claims `id` until `untilSeconds`, unless it is claimed or handled beyond `nowSeconds`. Of concurrent calls only one may get `new`. */
   claim(id: string, nowSeconds: number, untilSeconds: number): Claim | Promise<Claim>
-  /** The event is handled: remember it until `untilSeconds`. */
+  /** Stores the event as handled until `untilSeconds`. */
   commit(id: string, untilSeconds: number): void | Promise<void>
-  /** The handler failed: forget the claim that ends at `untilSeconds`, but nobody else's. */
+  /** The handler failed: deletes the claim that ends at `untilSeconds`, and no other. */
   release(id: string, untilSeconds: number): void | Promise<void>
 }
 
-/** Most ids a {@link memorySeen} keeps when it is not told: some 20 MB. */
-const MOST = 100_000
+/** About 20 MB. */
+const DEFAULT_MOST = 100_000
 
 /**
- * A memory within this process: for one receiver that may forget when it restarts. Beyond `most` ids (default 100,000) the oldest are forgotten.
+ * Stores ids in this process, until it restarts. Beyond `most` ids (default 100,000) the oldest are deleted.
  * Throws a TypeError when `most` is not a whole number of 1 or more.
  */
-export function memorySeen({ most = MOST }: { readonly most?: number } = {}): SeenIds {
+export function memorySeen({ most = DEFAULT_MOST }: { readonly most?: number } = {}): SeenIds {
   if (!Number.isSafeInteger(most) || most < 1)
     throw new TypeError(`memorySeen keeps a whole number of ids, 1 or more, but most is ${most}.`)
   /** The oldest first. */
@@ -50,11 +50,11 @@ export function memorySeen({ most = MOST }: { readonly most?: number } = {}): Se
   }
 }
 
-/** Runs one statement and answers its rows. Every statement of {@link sqlSeen} answers rows, and commits by itself. */
+/** Runs one statement and returns its rows. Every statement of {@link sqlSeen} returns rows and is its own transaction. */
 export type SqlQuery = (sql: string, values: (string | number)[]) => readonly unknown[] | Promise<readonly unknown[]>
 
 /**
- * A memory in a table of yours, shared by every process of the receiver. For pg and better-sqlite3 (or node:sqlite):
+ * Stores ids in your database, shared by all processes of the receiver. For pg and better-sqlite3 (or node:sqlite):
  *
  *     sqlSeen(async (sql, values) => (await pool.query(sql, values)).rows)
  *     sqlSeen((sql, values) => db.prepare(sql).all(...values), { placeholders: '?' })
@@ -63,13 +63,13 @@ export type SqlQuery = (sql: string, values: (string | number)[]) => readonly un
  *
  *     create table webhooks_seen (id text primary key, handled integer not null, until_seconds bigint not null)
  *
- * Rows whose `until_seconds` is over are not heeded: delete them as often as you like. Throws a TypeError when `table` is not a plain name.
+ * Rows with a past `until_seconds` are ignored: delete them at any time. Throws a TypeError when `table` is not a plain name.
  */
 export function sqlSeen(
   query: SqlQuery,
   { table = 'webhooks_seen', placeholders = '$' }: { readonly table?: string; readonly placeholders?: '$' | '?' } = {},
 ): SeenIds {
-  // It is put into statements as it stands.
+  // The name is put into statements unquoted.
   if (!/^[A-Za-z_]\w*(\.[A-Za-z_]\w*)?$/.test(table))
     throw new TypeError(`The table must be a plain name, or a schema and a name, but it is ${JSON.stringify(table)}.`)
   const run = async (sql: string, ...values: (string | number)[]) => {
@@ -87,7 +87,7 @@ export function sqlSeen(
       )
       if (taken.length > 0) return 'new'
       const [row] = (await run(`select handled from ${table} where id = ?`, id)) as { readonly handled: unknown }[]
-      // Without a row it was released a moment ago: whoever asks next gets it.
+      // Without a row the claim was just released: the next call gets it.
       return Number(row?.handled) === 1 ? 'handled' : 'busy'
     },
     async commit(id, until) {

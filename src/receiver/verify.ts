@@ -1,4 +1,4 @@
-/** Is this webhook from the Ringback I know, meant for me, unchanged and fresh? It looks at bytes and headers, and remembers nothing. */
+/** Verifies that a webhook is from the expected Ringback, for this endpoint, unchanged and fresh. Stores nothing. */
 import {
   base64url,
   type CryptoKey,
@@ -10,12 +10,11 @@ import {
   type JSONWebKeySet,
   type JWSHeaderParameters,
 } from 'jose'
-import { type Clock, systemClock } from '../core/clock.ts'
-import type { WebhookEvent } from './event.ts'
+import type { EventDocument } from '../core/documents.ts'
 
-/** A webhook whose signature holds. */
-export type Webhook = WebhookEvent & {
-  /** Which attempt this is, from 1. Informational: the header it comes from is not signed. */
+/** A verified webhook. */
+export type Webhook = EventDocument & {
+  /** The number of the attempt, from 1. Informational: its header is not signed. */
   readonly attempt: number | null
   /** The key that signed it. */
   readonly keyId: string
@@ -23,7 +22,7 @@ export type Webhook = WebhookEvent & {
   readonly issuedAt: string
 }
 
-/** Why a webhook is not to be believed. */
+/** Why a webhook failed verification. */
 export type WebhookVerificationCode =
   | 'missing_header'
   | 'malformed'
@@ -34,7 +33,7 @@ export type WebhookVerificationCode =
   | 'wrong_audience'
   | 'stale'
 
-/** A webhook that is not to be believed: answer 401. Any other error means that it could not be judged: answer 503, and it comes again. */
+/** A webhook failed verification: answer 401. Any other error: it could not be verified, so answer 503, and it is sent again. */
 export class WebhookVerificationError extends Error {
   override readonly name = 'WebhookVerificationError'
   readonly code: WebhookVerificationCode
@@ -48,41 +47,46 @@ export class WebhookVerificationError extends Error {
 /** Headers of the Fetch standard, of node:http, or any record of them. */
 export type WebhookHeaders = { get(name: string): string | null } | Readonly<Record<string, string | readonly string[] | undefined>>
 
-/** A request as other frameworks hand it over. `body` is what came over the wire, before anything parsed it. */
+/** A request of any framework. `body` holds the raw bytes, before any parser. */
 export interface RawWebhook {
   readonly headers: WebhookHeaders
   readonly body: Uint8Array | string
 }
 
-export interface VerifierOptions {
-  /** The server's public URL, a constant of your configuration. */
-  readonly issuer: string
-  /** Your endpoint's URL as registered, a constant of your configuration: never rebuilt from `Host` or `X-Forwarded-*`. */
-  readonly audience: string
-  /**
-   * Where the keys are. Default: `<issuer>/.well-known/jwks.json`. They are kept for 10 minutes, also while they cannot be fetched, and never longer:
-   * a key that was revoked is believed no more. An unknown key fetches them anew, at most every 30 s.
-   */
-  readonly jwksUrl?: string | URL
-  /** The keys themselves, instead of fetching them. */
-  readonly jwks?: JSONWebKeySet
-  /** How far the signer's clock and this one may be apart. Default: 300. */
-  readonly toleranceSeconds?: number
-  readonly clock?: Pick<Clock, 'wall'>
+/** Epoch milliseconds, as the wall clock has them. */
+export interface WallClock {
+  wall(): number
 }
 
-/** The webhook, or a {@link WebhookVerificationError}. Any other error: it could not be judged. */
+export interface VerifierOptions {
+  /** The public URL of Ringback, from your configuration. */
+  readonly issuer: string
+  /** The URL of your endpoint as registered, from your configuration: never rebuilt from `Host` or `X-Forwarded-*`. */
+  readonly audience: string
+  /**
+   * URL of the keys. Default: `<issuer>/.well-known/jwks.json`. They are cached for 10 minutes, never longer, even when they cannot be fetched: a revoked
+   * key must become invalid. An unknown key fetches them again, at most every 30 s.
+   */
+  readonly jwksUrl?: string | URL
+  /** The keys themselves: nothing is fetched. */
+  readonly jwks?: JSONWebKeySet
+  /** Maximum difference between the signer's clock and this one. Default: 300. */
+  readonly toleranceSeconds?: number
+  readonly clock?: WallClock
+}
+
+/** Returns the webhook or throws a {@link WebhookVerificationError}. Any other error: it could not be verified. */
 export type Verify = (webhook: RawWebhook) => Promise<Webhook>
 
-/** RSA would let a confused library in, HMAC would let the public key in as a secret: neither is ever sent. */
+/** No HMAC, which would accept the public key as a secret, and no RSA: Ringback sends neither. */
 const ALGORITHMS = ['ES256', 'EdDSA']
-/** Members that would let the sender choose the key or the reading of the payload (RFC 8725 §3.10, RFC 7797). Ringback sends none of them. */
+/** Members by which a sender could choose the key or the encoding of the payload (RFC 8725 §3.10, RFC 7797). Ringback sends none of them. */
 const REFUSED = ['crit', 'b64', 'jwk', 'jku', 'x5u', 'x5c'] as const
 const TOLERANCE_SECONDS = 300
-/** More `v1,` tokens than any rotation makes. */
+/** More tokens than any rotation of secrets makes. */
 const MAX_TOKENS = 16
 
-/** Throws a TypeError when issuer, audience or tolerance could not refuse anything. */
+/** Throws a TypeError when issuer, audience or tolerance is missing or invalid. */
 export function createVerifier(options: VerifierOptions): Verify {
   const { issuer, audience, jwks } = options
   if (typeof issuer !== 'string' || issuer === '')
@@ -98,14 +102,14 @@ export function createVerifier(options: VerifierOptions): Verify {
   return async ({ headers, body }) => {
     const [protectedHeader, signature] = split(required(headers, 'webhook-jws'))
     const jws = { protected: protectedHeader, payload: base64url.encode(bytesOf(body)), signature }
-    const { header, payload } = await check(jws, keys, url.href)
+    const { header, payload } = await verifySignature(jws, keys, url.href)
     const { typ, iss, aud, iat, jti, kid } = header
     if (typ !== 'webhook+jws') throw refusal('wrong_type', `The signed typ is ${quote(typ)}, not "webhook+jws": this is no webhook.`)
     if (iss !== issuer) throw refusal('wrong_issuer', `The webhook is from ${quote(iss)}, not from ${quote(issuer)}.`)
     if (aud !== audience)
       throw refusal('wrong_audience', `The webhook is for ${quote(aud)}, not for ${quote(audience)}: give the URL exactly as registered.`)
-    fresh(iat, wall() / 1000, tolerance)
-    const event = eventIn(payload, jti)
+    checkFresh(iat, wall() / 1000, tolerance)
+    const event = parseEvent(payload, jti)
     const attempt = Number(headerOf(headers, 'webhook-attempt') ?? Number.NaN)
     return {
       ...event,
@@ -117,14 +121,14 @@ export function createVerifier(options: VerifierOptions): Verify {
 }
 
 /**
- * Verifies the symmetric `webhook-signature` (Standard Webhooks 1.0) with the endpoint's own secret, or with several while they rotate.
- * One matching pair of secret and token is enough; they are compared in constant time. Throws a {@link WebhookVerificationError}.
+ * Verifies the symmetric `webhook-signature` (Standard Webhooks 1.0) with the endpoint's secret, or with several during a rotation.
+ * One matching pair of secret and token is enough; the comparison takes constant time. Throws a {@link WebhookVerificationError}.
  */
 export async function verifyStandardWebhook(
   secret: string | readonly string[],
   webhook: RawWebhook,
   options: Pick<VerifierOptions, 'toleranceSeconds' | 'clock'> = {},
-): Promise<WebhookEvent> {
+): Promise<EventDocument> {
   const body = bytesOf(webhook.body)
   const id = required(webhook.headers, 'webhook-id')
   const timestamp = required(webhook.headers, 'webhook-timestamp')
@@ -145,15 +149,15 @@ export async function verifyStandardWebhook(
     }
   }
   if (!matches) throw refusal('bad_signature', `No v1 token in webhook-signature fits the body and the secret. ${RAW}`)
-  fresh(Number(timestamp), wallOf(options)() / 1000, toleranceOf(options))
-  return eventIn(signed.subarray(preamble.length), id)
+  checkFresh(Number(timestamp), wallOf(options)() / 1000, toleranceOf(options))
+  return parseEvent(signed.subarray(preamble.length), id)
 }
 
-/** How to mend the commonest mistake. */
+/** The fix of the most common mistake. */
 export const RAW = 'Verify the raw bytes of the request, before anything parses them.'
 
-/** The protected header and the payload, once the signature holds: the bytes that were verified, not a buffer that may be in use again. */
-async function check(
+/** Verifies the signature. Returns the verified bytes, not a buffer that may be reused. */
+async function verifySignature(
   jws: FlattenedJWSInput,
   keys: FlattenedVerifyGetKey,
   source: string,
@@ -176,7 +180,7 @@ async function check(
     switch ((cause as { code?: unknown }).code) {
       case 'ERR_JWKS_NO_MATCHING_KEY':
       case 'ERR_JWKS_MULTIPLE_MATCHING_KEYS':
-        throw refusal('unknown_key', 'The webhook is signed with a key that is not (or not alone) under that name in the key set.', {
+        throw refusal('unknown_key', 'The key set does not hold exactly one key with the id that signed the webhook.', {
           cause,
         })
       case 'ERR_JOSE_ALG_NOT_ALLOWED':
@@ -188,14 +192,14 @@ async function check(
         throw refusal('malformed', `webhook-jws cannot be read: ${(cause as Error).message}.`, { cause })
       default:
         throw new Error(
-          `The webhook could not be judged, because the keys at ${source} could not be read: answer 503, and it comes again.`,
+          `The webhook could not be verified, because the keys at ${source} could not be read: answer 503, and it is sent again.`,
           { cause },
         )
     }
   }
 }
 
-/** Both ends of a JWS with detached content: `<protected>..<signature>`. */
+/** The two parts of a detached JWS: `<protected>..<signature>`. */
 function split(jws: string): [string, string] {
   const [head, middle, signature, ...rest] = jws.split('.')
   if (!head || middle !== '' || !signature || rest.length > 0) {
@@ -204,9 +208,9 @@ function split(jws: string): [string, string] {
   return [head, signature]
 }
 
-function fresh(atSeconds: unknown, now: number, tolerance: number): void {
+function checkFresh(atSeconds: unknown, now: number, tolerance: number): void {
   const apart = typeof atSeconds === 'number' ? Math.abs(now - atSeconds) : Number.NaN
-  // Not `apart > tolerance`: a time that is missing is NaN, and must fail.
+  // Not `apart > tolerance`: a missing time is NaN and must fail.
   if (!(apart <= tolerance)) {
     throw refusal(
       'stale',
@@ -215,8 +219,8 @@ function fresh(atSeconds: unknown, now: number, tolerance: number): void {
   }
 }
 
-/** The event in the body: our own envelope, or a CloudEvents 1.0 one. */
-function eventIn(body: Uint8Array, id: unknown): WebhookEvent {
+/** The event in the body: Ringback's own envelope, or a CloudEvents 1.0 one. */
+function parseEvent(body: Uint8Array, id: unknown): EventDocument {
   let event: unknown
   try {
     event = JSON.parse(new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(body))
@@ -229,17 +233,17 @@ function eventIn(body: Uint8Array, id: unknown): WebhookEvent {
     throw refusal('malformed', 'The body is signed, but it is no event: it must be an object with id, type and timestamp.')
   }
   if (bodyId !== id) throw refusal('malformed', `The signed id is ${quote(id)}, but the body says ${quote(bodyId)}.`)
-  return { id: bodyId, type, timestamp: at, data } as WebhookEvent
+  return { id: bodyId, type, timestamp: at, data } as EventDocument
 }
 
-/** Throws a TypeError that says what to give, when it is given something that was parsed. */
+/** Throws a TypeError for a parsed body. */
 export function bytesOf(body: unknown): Uint8Array {
   if (typeof body === 'string') return new TextEncoder().encode(body)
   if (body instanceof Uint8Array) return body
   throw new TypeError(`The body must be bytes or text, but it is ${body === null ? 'null' : typeof body}. ${RAW}`)
 }
 
-/** A header by its lower-case name; null when it is missing. */
+/** The header with the lower-case name; null when it is missing. */
 export function headerOf(headers: WebhookHeaders, name: string): string | null {
   if (typeof headers.get === 'function') return headers.get(name)
   for (const [key, value] of Object.entries(headers)) if (key.toLowerCase() === name && value !== undefined) return String(value)
@@ -255,7 +259,7 @@ function required(headers: WebhookHeaders, name: string): string {
 
 async function hmacKeyOf(secret: string): Promise<CryptoKey> {
   const bytes = fromBase64(secret.replace(/^whsec_/, ''))
-  // An empty key would be known to everybody.
+  // Everybody knows the empty key.
   if (bytes === null || bytes.length === 0) throw new TypeError('The webhook secret must be "whsec_" followed by base64.')
   return crypto.subtle.importKey('raw', bytes, { name: 'HMAC', hash: 'SHA-256' }, false, ['verify'])
 }
@@ -268,21 +272,18 @@ function fromBase64(text: string): Uint8Array<ArrayBuffer> | null {
   }
 }
 
-export function wallOf({ clock }: { readonly clock?: Pick<Clock, 'wall'> }): () => number {
-  const it = clock ?? systemClock()
-  return () => it.wall()
-}
+export const wallOf =
+  ({ clock }: Pick<VerifierOptions, 'clock'>): (() => number) =>
+  () =>
+    clock ? clock.wall() : Date.now()
 
 function toleranceOf({ toleranceSeconds = TOLERANCE_SECONDS }: { readonly toleranceSeconds?: number }): number {
   if (Number.isFinite(toleranceSeconds) && toleranceSeconds >= 0) return toleranceSeconds
   throw new TypeError(`toleranceSeconds must be a number of 0 or more, but it is ${toleranceSeconds}.`)
 }
 
-function refusal(code: WebhookVerificationCode, message: string, options?: ErrorOptions): WebhookVerificationError {
-  return new WebhookVerificationError(code, message, options)
-}
+const refusal = (code: WebhookVerificationCode, message: string, options?: ErrorOptions): WebhookVerificationError =>
+  new WebhookVerificationError(code, message, options)
 
-/** What was given, shortened: it came from outside. */
-function quote(value: unknown): string {
-  return (JSON.stringify(value) ?? 'absent').slice(0, 200)
-}
+/** The value as JSON, at most 200 characters: it comes from outside. */
+const quote = (value: unknown): string => (JSON.stringify(value) ?? 'absent').slice(0, 200)

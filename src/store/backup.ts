@@ -142,8 +142,8 @@ async function readBackupInfo(file: string, clock: Clock): Promise<BackupInfo> {
   const reader = openSqliteReader(file, clock)
   try {
     const behind = await countPendingMigrations(reader)
-    const canary = await reader.read(rows<{ value: string }>(readKeyCheck()))
-    return { bytes: statSync(file).size, pendingMigrations: behind, keyCheck: canary[0]?.value ?? null }
+    const check = await reader.read(rows<{ value: string }>(readKeyCheck()))
+    return { bytes: statSync(file).size, pendingMigrations: behind, keyCheck: check[0]?.value ?? null }
   } finally {
     await reader.close()
   }

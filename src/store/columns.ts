@@ -9,12 +9,12 @@ function named(table: Table, prefix = '', without: readonly string[] = []): SQL 
   return sql.raw(columns.map(([name, column]) => `${prefix}${column.name} as "${name}"`).join(', '))
 }
 
-/** A checkpoint is its handler's alone; when a task goes is counted from its end. */
+/** Not part of a document: the checkpoint belongs to its handler, and the expiry is computed. */
 const NOT_SHOWN = ['checkpoint', 'expiresAt']
 
-/** Names are the same in both schemas, so either serves. */
+/** The names are the same on both databases. */
 export const taskColumns: SQL = named(tables.tasks, '', NOT_SHOWN)
-/** Where another row source stands beside the table. */
+/** For statements with another row source. */
 export const updatedTaskColumns: SQL = named(tables.tasks, 'tasks.', NOT_SHOWN)
 export const deliveryColumns: SQL = named(tables.deliveries)
 export const updatedDeliveryColumns: SQL = named(tables.deliveries, 'deliveries.')

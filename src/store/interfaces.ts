@@ -6,6 +6,7 @@
  *
  * @throws RingbackError `temporary_reduced_capacity` from every method while the database does not answer: nothing was changed, try again later.
  */
+import type { CallbackStatus } from '../core/documents.ts'
 import type {
   ApiKey,
   Attempt,
@@ -25,11 +26,11 @@ import type {
   WorkKind,
 } from '../core/model.ts'
 import type {
+  AddKeyResult,
   AddResult,
   AuditQuery,
   BulkCheckpoint,
   BulkFilter,
-  CallbackStatus,
   ChangeResult,
   ClaimOptions,
   ClaimResult,
@@ -42,6 +43,7 @@ import type {
   ExpiredWork,
   FindResult,
   Idempotency,
+  KeyRotation,
   LaneState,
   LeaseEnd,
   LeaseRef,
@@ -232,15 +234,16 @@ export interface AccessStore {
   changeClient(change: { id: string; status: 'active' | 'suspended'; by?: Author | undefined }): Promise<Client | null>
   /** Ends the client's keys, schedules and work. {@link MaintenanceStore.eraseClient} erases its rows later. Null: there is no such client. */
   removeClient(target: { id: string; by?: Author | undefined }): Promise<Client | null>
-  addKey(insert: { key: NewKey; by?: Author | undefined }): Promise<ApiKey | null>
+  /** `max`: how many active keys the client may have. An operator may have any number. */
+  addKey(insert: { key: NewKey; max: number; by?: Author | undefined }): Promise<AddKeyResult>
   /** The key with this hash and the status of its client; null: unknown. */
   findKey(hash: string): Promise<(ApiKey & { readonly clientStatus: ClientStatus | null }) | null>
   listKeys(clientId: string | null): Promise<readonly ApiKey[]>
   revokeKey(target: Target): Promise<ApiKey | null>
   /**
-   * Replaces a key. The new one takes its name, scopes, task types and lifetime; the old one ends after the overlap. Null: the old one has ended.
+   * Replaces a key. The new one takes its name, scopes, task types and lifetime; the old one ends after the overlap. `missing`: the old one has ended.
    */
-  rotateKey(rotation: Target & { fresh: Pick<ApiKey, 'id' | 'hash' | 'hint'>; overlapMs: Millis }): Promise<ApiKey | null>
+  rotateKey(rotation: KeyRotation & { by?: Author | undefined }): Promise<AddKeyResult>
   /** Records that a key is in use, at most once a minute. */
   touchKey(use: { id: string }): Promise<void>
   /** Takes one use of a quota, or returns one. Concurrent uses are one statement. */

@@ -1,6 +1,6 @@
 /**
- * PostgreSQL (15 or later): any number of equal nodes. Each script is one transaction; statements that need nothing of each other
- * travel together. LISTEN/NOTIFY only hints; polling repairs what it loses.
+ * PostgreSQL (15 or later): any number of equal nodes. Each script is one transaction. Independent statements travel together.
+ * LISTEN/NOTIFY is only a hint: polling makes up for what it loses.
  */
 import pg from 'pg'
 import type { Clock } from '../core/clock.ts'
@@ -9,7 +9,7 @@ import { type Driver, type RenderedStatement, render, valueFor, type WritePriori
 import { type BoundStatement, postgresDialect, type Row, type Script, type Statement } from './script.ts'
 
 const CHANNEL = 'ringback'
-/** How long words to other nodes gather before one NOTIFY says them all: NOTIFY takes a lock of the whole server at commit. */
+/** Notifications gather for this long and share one NOTIFY, which takes a lock of the whole server at commit. */
 const NOTIFY_EVERY_MS = 10
 /** NOTIFY refuses payloads of 8,000 bytes and more. */
 const MAX_PAYLOAD = 7_500
@@ -17,29 +17,68 @@ const MAX_PAYLOAD = 7_500
 const RETRYABLE_CODES = new Set(['40001', '40P01'])
 const MAX_REPEATS = 8
 /**
- * What locks lanes goes one transaction after another on a node. Side by side they would wait for each other in the database, and
- * pass each other's lanes by, so that deliveries whose lane has room stand in line for a claim.
+ * Transactions that lock lanes run one after another on a node. Side by side they would wait for each other in the database, and claims would skip
+ * each other's lanes, so that deliveries with a free slot wait.
  */
 const LANE_LOCKING: ReadonlySet<WritePriority> = new Set([writePriority.settlement, writePriority.claim])
-
 /**
- * A node that stands still amid a transaction, its process stopped or its machine paused, keeps what it locked no longer than this:
- * the server ends its session. Statements of a transaction follow each other in milliseconds.
+ * The server ends the session of a node that stalls inside a transaction for this long, so that its locks are released. Statements of a transaction
+ * follow each other in milliseconds.
  */
 const MAX_STILL_MS = 10_000
-/** A server that swallows packets is given up after this. */
+/** After this, a server that does not answer counts as gone. */
 const QUERY_TIMEOUT_MS = 60_000
-
+/** The OID of int8. */
 const INT8 = 20
 
 /** @throws StartupError when the server does not answer. */
 export async function openPostgres(url: string, clock: Clock, onError: (error: Error) => void): Promise<Driver> {
+  const settings = settingsFor(url)
+  const pool = await openPool(settings, onError)
+  const notifier = createNotifier(pool, settings, clock, onError)
+  const transact = createTransactions(pool, notifier.notify)
+  const inTurn = createQueue()
+  let refusal: string | null = null
+  return {
+    dialect: postgresDialect,
+    maxConcurrentWrites: 1,
+    get writeError() {
+      return refusal
+    },
+    async write<R>(priority: WritePriority, make: () => Script<R>) {
+      // Calls of this turn of the event loop still join the batch.
+      await new Promise((resolve) => setImmediate(resolve))
+      const run = () => transact('begin', make)
+      for (let repeats = 0; ; repeats++) {
+        try {
+          const value = await (LANE_LOCKING.has(priority) ? inTurn(run) : run())
+          refusal = null
+          return value
+        } catch (error) {
+          refusal = refusalOf(error) ?? refusal
+          if (repeats === MAX_REPEATS || !RETRYABLE_CODES.has((error as { code?: string }).code ?? '')) throw error
+        }
+      }
+    },
+    read: (script) => transact('begin isolation level repeatable read read only', () => script),
+    isItemError: (error) => /^2[23]/.test((error as { code?: string }).code ?? ''),
+    isUnavailable,
+    notify: notifier.notify,
+    onNotify: notifier.subscribe,
+    async close() {
+      await notifier.close()
+      await pool.end()
+    },
+  }
+}
+
+function settingsFor(url: string) {
   const types: pg.CustomTypesConfig = {
     // Epoch milliseconds and counters stay far below 2^53.
     getTypeParser: ((oid: number, format: 'text' | 'binary') =>
       oid === INT8 ? Number : pg.types.getTypeParser(oid, format)) as typeof pg.types.getTypeParser,
   }
-  const settings = {
+  return {
     connectionString: url,
     types,
     pipeline: true,
@@ -48,15 +87,31 @@ export async function openPostgres(url: string, clock: Clock, onError: (error: E
     keepAliveInitialDelayMillis: 10_000,
     query_timeout: QUERY_TIMEOUT_MS,
   }
+}
+
+async function openPool(settings: pg.ClientConfig, onError: (error: Error) => void): Promise<pg.Pool> {
   const pool = new pg.Pool({ ...settings, max: 10, connectionTimeoutMillis: 10_000 })
   pool.on('error', onError)
-  // While a client is lent out its own errors are nobody's, and an error without a listener ends the process. Its query fails too.
+  // The pool does not listen to clients in use, and an error without a listener ends the process. The query of the client fails as well.
   pool.on('connect', (client) => void client.on('error', () => {}))
   await pool.query('select 1').catch((error: Error) => {
     throw new StartupError(`the PostgreSQL server of RINGBACK_DATABASE_URL does not answer: ${error.message}`)
   })
+  return pool
+}
 
-  let refusal: string | null = null
+/** Runs one function after another. */
+function createQueue(): <R>(run: () => Promise<R>) => Promise<R> {
+  let last: Promise<unknown> = Promise.resolve()
+  return (run) => {
+    const done = last.then(run)
+    last = done.catch(() => {})
+    return done
+  }
+}
+
+/** Statements by name: each is rendered once and prepared once for each connection. */
+function createStatements(): (client: pg.PoolClient, call: BoundStatement) => Promise<readonly Row[]> {
   const known = new Map<Statement, RenderedStatement & { readonly name: string }>()
   const compile = (statement: Statement): RenderedStatement & { readonly name: string } => {
     const found = known.get(statement)
@@ -65,18 +120,25 @@ export async function openPostgres(url: string, clock: Clock, onError: (error: E
     if (!statement.dynamic) known.set(statement, compiled)
     return compiled
   }
-  const execute = async (client: pg.PoolClient, call: BoundStatement): Promise<readonly Row[]> => {
-    const { text, parameters: slots, name } = compile(call.statement)
-    const values = slots.map((slot) => {
-      const value = 'name' in slot ? valueFor(call, slot.name) : slot.value
+  return async (client, call) => {
+    const { text, parameters, name } = compile(call.statement)
+    const values = parameters.map((parameter) => {
+      const value = 'name' in parameter ? valueFor(call, parameter.name) : parameter.value
       return Array.isArray(value) ? JSON.stringify(value) : value
     })
     return (await client.query(call.statement.dynamic ? { text, values } : { name, text, values })).rows
   }
-  /** `sent` gathers what was sent and is not waited for. */
-  const run = async <R>(client: pg.PoolClient, script: Script<R>, tells: Set<string>, sent: Promise<unknown>[]): Promise<R> => {
+}
+
+type Transact = <R>(begin: string, make: () => Script<R>) => Promise<R>
+
+/** Runs scripts as transactions. Notifications are sent after the commit. */
+function createTransactions(pool: pg.Pool, notify: (channel: string) => void): Transact {
+  const execute = createStatements()
+  /** `sent` gathers the statements whose rows are not needed. */
+  const run = async <R>(client: pg.PoolClient, script: Script<R>, notifies: Set<string>, sent: Promise<unknown>[]): Promise<R> => {
     const one = (call: BoundStatement): Promise<readonly Row[]> => {
-      for (const word of call.notifies ?? []) tells.add(word)
+      for (const channel of call.notifies ?? []) notifies.add(channel)
       return execute(client, call)
     }
     let turn = script.next()
@@ -94,13 +156,15 @@ export async function openPostgres(url: string, clock: Clock, onError: (error: E
     }
     return turn.value
   }
-  const once = async <R>(begin: string, make: () => Script<R>): Promise<R> => {
-    const client = await pool.connect()
+  return async (begin, make) => {
+    const client = await pool.connect().catch((error: Error) => {
+      connectErrors.add(error)
+      throw error
+    })
     let broken: Error | undefined
-    const tells = new Set<string>()
-    // Young tables look tiny to the planner, and prepared plans stay: an index is always meant, and to be walked along in its order as far as
-    // is asked for. What is gathered of it and sorted then costs nothing where a row is expected, and seconds where a million are. Sent along
-    // with the first statement.
+    const notifies = new Set<string>()
+    // Young tables look tiny to the planner, and prepared plans stay. So every statement must use an index and read it in order only as far as it
+    // needs: gathering and sorting costs nothing for one row, and seconds for a million. The settings travel with the first statement.
     const sent: Promise<unknown>[] = [
       client.query(
         `${begin}; set local enable_seqscan = off; set local enable_bitmapscan = off; set local idle_in_transaction_session_timeout = ${MAX_STILL_MS}`,
@@ -108,139 +172,113 @@ export async function openPostgres(url: string, clock: Clock, onError: (error: E
     ]
     sent[0]!.catch(() => {})
     try {
-      const value = await run(client, make(), tells, sent)
-      // The commit travels behind what was not waited for; after an error among that, it rolls back, and the error is told.
+      const value = await run(client, make(), notifies, sent)
+      // The commit travels behind the statements that were not awaited. After an error among them it rolls back, and the error is thrown.
       sent.push(client.query('commit'))
       await Promise.all(sent)
-      tells.forEach(tell)
+      notifies.forEach(notify)
       return value
     } catch (error) {
       await client.query('rollback').catch((failure: Error) => {
         broken = failure
       })
-      // What stopped the transaction may be a statement nobody waited for, and not the one after it that found it stopped.
+      // The cause may be a statement that was not awaited, and not the next one, which found the transaction aborted.
       const stopped = (await Promise.allSettled(sent)).find((one) => one.status === 'rejected')
       throw stopped?.reason ?? error
     } finally {
       client.release(broken)
     }
   }
+}
 
-  let lanesFree: Promise<unknown> = Promise.resolve()
-  const turn = <R>(place: WritePriority, make: () => Script<R>): Promise<R> => {
-    if (!LANE_LOCKING.has(place)) return once('begin', make)
-    const done = lanesFree.then(() => once('begin', make))
-    lanesFree = done.catch(() => {})
-    return done
-  }
-
-  const listeners = new Set<(word: string) => void>()
-  // A node hears its own words at once, and not again from the server.
+/** Notifies every node. This node's subscribers are called at once, and not again when the server sends the notification back. */
+function createNotifier(pool: pg.Pool, settings: pg.ClientConfig, clock: Clock, onError: (error: Error) => void) {
+  const subscribers = new Set<(channel: string) => void>()
   const self = Buffer.from(clock.bytes(9)).toString('base64url')
-  const listener = listen(settings, clock, self, (word) => {
-    for (const each of listeners) each(word)
+  const listener = listen(settings, clock, self, (channel) => {
+    for (const subscriber of subscribers) subscriber(channel)
   })
-  const told = new Set<string>()
-  const say = async (): Promise<void> => {
-    while (told.size > 0) {
-      let words = self
-      for (const word of told) {
-        if (words.length + word.length > MAX_PAYLOAD) break
-        words += ` ${word}`
-        told.delete(word)
+  const pending = new Set<string>()
+  const flush = async (): Promise<void> => {
+    while (pending.size > 0) {
+      let payload = self
+      for (const channel of pending) {
+        if (payload.length + channel.length > MAX_PAYLOAD) break
+        payload += ` ${channel}`
+        pending.delete(channel)
       }
-      await pool.query({ name: 'rb_tell', text: 'select pg_notify($1, $2)', values: [CHANNEL, words] })
+      await pool.query({ name: 'rb_tell', text: 'select pg_notify($1, $2)', values: [CHANNEL, payload] })
     }
   }
-  const tell = (word: string): void => {
-    for (const each of listeners) queueMicrotask(() => each(word))
-    if (told.size === 0)
-      clock.after(NOTIFY_EVERY_MS, () => {
-        say().catch((error: Error) => {
-          // Hints only: the others poll.
-          told.clear()
-          onError(error)
-        })
-      })
-    told.add(word)
-  }
-
   return {
-    dialect: postgresDialect,
-    maxConcurrentWrites: 1,
-    get writeError() {
-      return refusal
+    notify(channel: string): void {
+      for (const subscriber of subscribers) queueMicrotask(() => subscriber(channel))
+      if (pending.size === 0)
+        clock.after(NOTIFY_EVERY_MS, () => {
+          flush().catch((error: Error) => {
+            // Notifications are hints: the other nodes poll.
+            pending.clear()
+            onError(error)
+          })
+        })
+      pending.add(channel)
     },
-    async write<R>(place: WritePriority, make: () => Script<R>) {
-      // What is asked in this turn of the event loop still joins the batch.
-      await new Promise((resolve) => setImmediate(resolve))
-      for (let repeats = 0; ; repeats++) {
-        try {
-          const value = await turn(place, make)
-          refusal = null
-          return value
-        } catch (error) {
-          refusal = refusalOf(error) ?? refusal
-          if (repeats === MAX_REPEATS || !RETRYABLE_CODES.has((error as { code?: string }).code ?? '')) throw error
-        }
-      }
+    subscribe(subscriber: (channel: string) => void) {
+      subscribers.add(subscriber)
+      return () => subscribers.delete(subscriber)
     },
-    read: (script) => once('begin isolation level repeatable read read only', () => script),
-    isItemError: (error) => /^2[23]/.test((error as { code?: string }).code ?? ''),
-    isUnavailable,
-    notify: tell,
-    onNotify(each) {
-      listeners.add(each)
-      return () => listeners.delete(each)
-    },
-    async close() {
-      // Work given back at the end is news for the others.
-      await say().catch(onError)
+    /** Work that was released at the end is news for the other nodes. */
+    async close(): Promise<void> {
+      await flush().catch(onError)
       listener.close()
-      await pool.end()
     },
   }
 }
 
-/** What an error says about the server, and not about what was written; null: nothing. Classes 53 and 58: out of room, or of its disk; 25006: a standby. */
+/** Why the server took no write, in words for the operator; null: the error says nothing about the server. Classes 53 and 58: resources, disk; 25006: a standby. */
 function refusalOf(error: unknown): string | null {
   const code = String((error as { code?: unknown }).code ?? '')
   if (code === '53100') return 'takes no writes: the disk is full'
   return /^(53|58|25006)/.test(code) ? `takes no writes (${code})` : null
 }
 
+/** What failed while a connection was opened: the statement was never sent. */
+const connectErrors = new WeakSet<object>()
 /**
- * Classes 08 (connection), 53 and 58 (resources, disk), 57P (shutdown); and what Node and pg throw without a code of the server when the connection
- * is gone or does not answer in time.
+ * Classes 08 (connection), 53 and 58 (resources, disk), 57 (shutdown, canceled, a timeout of the server); 25006 (a standby), 25P03 and 25P04 (idle or
+ * too long in a transaction), 40001 and 40P01 (a conflict, a deadlock); and Node's codes for sockets and TLS.
  */
+const UNAVAILABLE_CODES = /^(08|53|57|58|25006|25P0[34]|40001|40P01|E(?!RR_)|ERR_(SSL|STREAM))/
+/** What pg throws without a code when the connection is lost, or does not answer within `QUERY_TIMEOUT_MS`. */
+const LOST_CONNECTION = /^(Connection terminated|Query read timeout|Client (was closed|has encountered a connection error))/
 function isUnavailable(error: unknown): boolean {
-  const { code, message } = error as { code?: unknown; message?: unknown }
-  if (typeof code === 'string') return /^(08|53|57P|58|25006|25P03)/.test(code) || /^E[A-Z]{3,}/.test(code)
-  return /connection terminated|connection error|timeout|client was closed|cannot use a pool/i.test(String(message))
+  if (!(error instanceof Error)) return false
+  const { code } = error as { code?: unknown }
+  return connectErrors.has(error) || (typeof code === 'string' ? UNAVAILABLE_CODES : LOST_CONNECTION).test(String(code ?? error.message))
 }
 
-/** Hears what other nodes tell, over a connection of its own that is opened again whenever it breaks. `*` means: look at everything. */
-function listen(settings: pg.ClientConfig, clock: Clock, self: string, hear: (word: string) => void): { close(): void } {
+/** Listens on a connection of its own, which is opened again whenever it breaks. `*` means: anything may have changed. */
+function listen(settings: pg.ClientConfig, clock: Clock, self: string, receive: (channel: string) => void): { close(): void } {
   let closed = false
   let client: pg.Client | undefined
   let cancel = (): void => {}
-  const again = (delayMs: number): void => {
+  const reopen = (delayMs: number): void => {
     if (closed) return
     cancel = clock.after(delayMs, () => void open(delayMs))
   }
   const open = async (delayMs: number): Promise<void> => {
     client = new pg.Client(settings)
     client.on('error', () => {})
-    client.once('end', () => again(Math.min(5_000, delayMs * 2 + 100)))
+    client.once('end', () => reopen(Math.min(5_000, delayMs * 2 + 100)))
     client.on('notification', ({ payload }) => {
-      const [from, ...words] = (payload ?? '').split(' ')
-      if (from !== self) words.forEach(hear)
+      const [from, ...channels] = (payload ?? '').split(' ')
+      if (from !== self) channels.forEach(receive)
     })
     try {
       await client.connect()
       await client.query(`listen ${CHANNEL}`)
-      // Whatever was said while nobody listened.
-      hear('*')
+      // Notifications were lost while nothing listened.
+      receive('*')
     } catch {
       client.end().catch(() => {})
     }

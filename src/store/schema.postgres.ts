@@ -1,399 +1,70 @@
-/** The tables on PostgreSQL. Their rows equal those of `schema.sqlite.ts`; the compiler holds the two together (`test/parity.ts`). */
+/** The tables on PostgreSQL, derived from `schema.sqlite.ts`: the same columns, keys and indexes. Only drizzle-kit reads it, to write migrations. */
+import { getTableColumns, getTableName, is } from 'drizzle-orm'
+import {
+  type AnyPgColumn,
+  bigint,
+  bigserial,
+  doublePrecision,
+  index,
+  integer,
+  type PgColumnBuilderBase,
+  pgTable,
+  primaryKey,
+  text,
+  uniqueIndex,
+} from 'drizzle-orm/pg-core'
+import { getTableConfig, SQLiteCustomColumn, SQLiteInteger, SQLiteReal, type SQLiteTable } from 'drizzle-orm/sqlite-core'
+import * as sqlite from './schema.sqlite.ts'
 
-import { bigint, bigserial, doublePrecision, index, integer, pgTable, primaryKey, text, uniqueIndex } from 'drizzle-orm/pg-core'
-import { sql } from 'drizzle-orm/sql/sql'
-import type {
-  AttemptOutcome,
-  AuditAction,
-  CanceledReason,
-  ClientStatus,
-  DisabledReason,
-  EndpointFormat,
-  EndpointPayload,
-  EventType,
-  SigningKeyState,
-  State,
-  Trigger,
-} from '../core/model.ts'
+type Column = ReturnType<typeof getTableColumns<SQLiteTable>>[string]
 
-const millis = (name: string) => bigint(name, { mode: 'number' })
-
-export const clients = pgTable('clients', {
-  id: text('id').primaryKey(),
-  name: text('name').notNull(),
-  status: text('status').$type<ClientStatus>().notNull(),
-  /** Events recorded so far: taken in the transaction that records one, so that it is commit order. */
-  seq: millis('seq').notNull(),
-  createdAt: millis('created_at').notNull(),
-})
-
-export const keys = pgTable(
-  'keys',
-  {
-    id: text('id').primaryKey(),
-    clientId: text('client_id'),
-    name: text('name').notNull(),
-    hash: text('hash').notNull(),
-    hint: text('hint').notNull(),
-    scopes: text('scopes').notNull(),
-    /** Task types a worker's key may claim, as JSON; null: every type. */
-    taskTypes: text('task_types'),
-    createdAt: millis('created_at').notNull(),
-    expiresAt: millis('expires_at'),
-    revokedAt: millis('revoked_at'),
-    lastUsedAt: millis('last_used_at'),
-  },
-  (t) => [uniqueIndex('keys_hash').on(t.hash), index('keys_client').on(t.clientId)],
-)
-
-/** The columns of leased work, the same in both tables of it. */
-const work = {
-  id: text('id').primaryKey(),
-  clientId: text('client_id').notNull(),
-  laneId: text('lane_id').notNull(),
-  state: text('state').$type<State>().notNull(),
-  /** 0: claimable since it was made. 1: waits for `rank`, or was tried before. */
-  line: integer('line').notNull(),
-  /** Where it stands in its line: in line 0 the time it was made less its head start, in line 1 the time it falls due. */
-  rank: millis('rank').notNull(),
-  dueAt: millis('due_at').notNull(),
-  tries: integer('tries').notNull(),
-  maxTries: integer('max_tries').notNull(),
-  fence: integer('fence').notNull(),
-  leasedUntil: millis('leased_until'),
-  leasedBy: text('leased_by'),
+/** A counter that the database assigns is the only integer primary key. Custom columns are times: 8 bytes, as `millis` says. */
+function columnOf(column: Column): PgColumnBuilderBase {
+  const { name, notNull, primary, hasDefault } = column
+  if (primary && is(column, SQLiteInteger)) return bigserial(name, { mode: 'number' }).primaryKey()
+  const typed = is(column, SQLiteCustomColumn)
+    ? bigint(name, { mode: 'number' })
+    : is(column, SQLiteInteger)
+      ? integer(name)
+      : is(column, SQLiteReal)
+        ? doublePrecision(name)
+        : text(name)
+  if (hasDefault) typed.default(column.default as never)
+  if (primary) return typed.primaryKey()
+  return notNull ? typed.notNull() : typed
 }
 
-export const tasks = pgTable(
-  'tasks',
-  {
-    ...work,
-    type: text('type').notNull(),
-    generation: integer('generation').notNull(),
-    revision: integer('revision').notNull(),
-    input: text('input').notNull(),
-    result: text('result'),
-    error: text('error'),
-    lastError: text('last_error'),
-    progress: doublePrecision('progress').notNull(),
-    progressMessage: text('progress_message'),
-    metadata: text('metadata').notNull(),
-    priority: integer('priority').notNull(),
-    concurrencyKey: text('concurrency_key'),
-    callback: text('callback'),
-    batchId: text('batch_id'),
-    scheduleId: text('schedule_id'),
-    createdAt: millis('created_at').notNull(),
-    updatedAt: millis('updated_at').notNull(),
-    startedAt: millis('started_at'),
-    finishedAt: millis('finished_at'),
-    startBy: millis('start_by'),
-    deadlineAt: millis('deadline_at'),
-    timeoutSeconds: integer('timeout_seconds').notNull(),
-    cancelRequestedAt: millis('cancel_requested_at'),
-    expiresAt: millis('expires_at'),
-    traceparent: text('traceparent'),
-    tracestate: text('tracestate'),
-    /** How far a resumable task has come, as JSON; its handler's own, and shown to nobody. */
-    checkpoint: text('checkpoint'),
-  },
-  (t) => [
-    index('tasks_pending').on(t.laneId, t.line, t.rank, t.id).where(sql`state = 'pending'`),
-    index('tasks_running').on(t.laneId, t.leasedUntil).where(sql`state = 'running'`),
-    index('tasks_client').on(t.clientId, t.createdAt, t.id),
-    index('tasks_batch').on(t.batchId).where(sql`batch_id is not null`),
-    index('tasks_overdue').on(t.startBy).where(sql`state = 'pending' and start_by is not null`),
-    index('tasks_deadline').on(t.deadlineAt).where(sql`state in ('pending', 'running') and deadline_at is not null`),
-  ],
-)
+function toPostgres<Table extends SQLiteTable>(table: Table) {
+  const { indexes, primaryKeys } = getTableConfig(table)
+  const columns = Object.fromEntries(Object.entries(getTableColumns(table)).map(([member, column]) => [member, columnOf(column)]))
+  return pgTable(getTableName(table), columns, (own) => {
+    const byName = new Map(Object.values(own).map((column) => [column.name, column as AnyPgColumn]))
+    const named = (list: readonly object[]) => list.map((column) => byName.get((column as Column).name)!) as [AnyPgColumn, ...AnyPgColumn[]]
+    return [
+      ...primaryKeys.map((key) => primaryKey({ columns: named(key.columns) })),
+      ...indexes.map(({ config }) => {
+        const made = (config.unique ? uniqueIndex : index)(config.name).on(...named(config.columns))
+        return config.where ? made.where(config.where) : made
+      }),
+    ]
+  })
+}
 
-/** Metadata by key, for the one filter a list may have. */
-export const labels = pgTable(
-  'labels',
-  {
-    clientId: text('client_id').notNull(),
-    name: text('name').notNull(),
-    value: text('value').notNull(),
-    createdAt: millis('created_at').notNull(),
-    taskId: text('task_id').notNull(),
-  },
-  (t) => [primaryKey({ columns: [t.clientId, t.name, t.value, t.createdAt, t.taskId] }), index('labels_task').on(t.taskId)],
-)
-
-export const events = pgTable(
-  'events',
-  {
-    id: text('id').primaryKey(),
-    clientId: text('client_id').notNull(),
-    taskId: text('task_id'),
-    endpointId: text('endpoint_id'),
-    type: text('type').$type<EventType>().notNull(),
-    /** 1: the end of a generation. One per task and generation. */
-    terminal: integer('terminal').notNull(),
-    generation: integer('generation').notNull(),
-    revision: integer('revision').notNull(),
-    seq: millis('seq').notNull(),
-    body: text('body').notNull(),
-    createdAt: millis('created_at').notNull(),
-  },
-  (t) => [
-    uniqueIndex('events_terminal').on(t.taskId, t.generation).where(sql`terminal = 1`),
-    uniqueIndex('events_feed').on(t.clientId, t.seq),
-    index('events_task').on(t.taskId).where(sql`terminal = 0`),
-  ],
-)
-
-export const deliveries = pgTable(
-  'deliveries',
-  {
-    ...work,
-    eventId: text('event_id').notNull(),
-    eventType: text('event_type').$type<EventType>().notNull(),
-    taskId: text('task_id'),
-    endpointId: text('endpoint_id').notNull(),
-    url: text('url'),
-    body: text('body'),
-    retrySchedule: text('retry_schedule'),
-    trigger: text('trigger').$type<Trigger>().notNull(),
-    retryAfterAt: millis('retry_after_at'),
-    canceledReason: text('canceled_reason').$type<CanceledReason>(),
-    createdAt: millis('created_at').notNull(),
-    updatedAt: millis('updated_at').notNull(),
-    finishedAt: millis('finished_at'),
-  },
-  (t) => [
-    index('deliveries_pending').on(t.laneId, t.line, t.rank, t.id).where(sql`state = 'pending'`),
-    index('deliveries_running').on(t.laneId, t.leasedUntil).where(sql`state = 'running'`),
-    // By age, and for nothing else: were it not for its second part, what is asked of a lane's pending ones might be planned along this one.
-    index('deliveries_open').on(t.createdAt).where(sql`state = 'pending' and created_at > 0`),
-    index('deliveries_client').on(t.clientId, t.createdAt, t.id),
-    index('deliveries_endpoint').on(t.endpointId, t.createdAt, t.id),
-    index('deliveries_task').on(t.taskId),
-    // The joined text sets it apart from the index of everything that waits.
-    index('deliveries_progress').on(t.taskId).where(sql`event_type = 'task.progress' and state || '' = 'pending'`),
-  ],
-)
-
-export const attempts = pgTable(
-  'attempts',
-  {
-    deliveryId: text('delivery_id').notNull(),
-    fence: integer('fence').notNull(),
-    startedAt: millis('started_at').notNull(),
-    durationMs: millis('duration_ms').notNull(),
-    outcome: text('outcome').$type<AttemptOutcome>().notNull(),
-    httpStatus: integer('http_status'),
-    error: text('error'),
-    timings: text('timings').notNull(),
-    keyId: text('key_id'),
-    retryAfterSeconds: millis('retry_after_seconds'),
-    responseHeaders: text('response_headers').notNull(),
-    responseExcerpt: text('response_excerpt'),
-    remoteAddress: text('remote_address'),
-  },
-  (t) => [primaryKey({ columns: [t.deliveryId, t.fence] })],
-)
-
-export const endpoints = pgTable(
-  'endpoints',
-  {
-    id: text('id').primaryKey(),
-    clientId: text('client_id').notNull(),
-    url: text('url').notNull(),
-    description: text('description').notNull(),
-    events: text('events').notNull(),
-    taskTypes: text('task_types').notNull(),
-    /** 1: among its events are some that are no endings, so that these are worth rendering. */
-    follows: integer('follows').notNull(),
-    headers: text('headers'),
-    headerNames: text('header_names').notNull(),
-    format: text('format').$type<EndpointFormat>().notNull(),
-    payload: text('payload').$type<EndpointPayload>().notNull(),
-    maxPerMinute: integer('max_per_minute'),
-    maxInFlight: integer('max_in_flight').notNull(),
-    /** What the receiver allows a minute (`WebHook-Allowed-Rate`). */
-    allowedRate: integer('allowed_rate'),
-    retrySchedule: text('retry_schedule'),
-    secret: text('secret').notNull(),
-    secretHint: text('secret_hint').notNull(),
-    previousSecret: text('previous_secret'),
-    previousSecretUntil: millis('previous_secret_until'),
-    verification: text('verification').$type<'challenge' | 'cloudevents' | 'none'>().notNull(),
-    verifiedAt: millis('verified_at'),
-    /** Set once: an endpoint that never proved itself holds its deliveries for a day only. */
-    firstVerifiedAt: millis('first_verified_at'),
-    /** The delivery whose answer is waited for. */
-    verificationDeliveryId: text('verification_delivery_id'),
-    verificationError: text('verification_error'),
-    verificationExpiresAt: millis('verification_expires_at'),
-    pausedAt: millis('paused_at'),
-    disabledAt: millis('disabled_at'),
-    disabledReason: text('disabled_reason').$type<DisabledReason>(),
-    failingSince: millis('failing_since'),
-    /** When `endpoint.failing` told of this episode. */
-    failingToldAt: millis('failing_told_at'),
-    lastSuccessAt: millis('last_success_at'),
-    deletedAt: millis('deleted_at'),
-    createdAt: millis('created_at').notNull(),
-    updatedAt: millis('updated_at').notNull(),
-    revision: integer('revision').notNull(),
-  },
-  (t) => [
-    uniqueIndex('endpoints_url').on(t.clientId, t.url).where(sql`deleted_at is null`),
-    index('endpoints_client').on(t.clientId, t.createdAt, t.id),
-    index('endpoints_failing').on(t.failingSince).where(sql`failing_since is not null`),
-    index('endpoints_unproven').on(t.createdAt).where(sql`first_verified_at is null and deleted_at is null`),
-    index('endpoints_follows').on(t.clientId).where(sql`follows = 1`),
-  ],
-)
-
-/** A lane that has a rule. A lane without one is made at its first claim. */
-export const lanes = pgTable('lanes', {
-  id: text('id').primaryKey(),
-  /** At most this many running; null: no limit. */
-  cap: integer('cap'),
-  /** Milliseconds between starts; null: no pace. */
-  paceMs: millis('pace_ms'),
-  pacedAt: millis('paced_at').notNull(),
-  /** Nothing is claimed before. */
-  heldUntil: millis('held_until').notNull(),
-  /** 1: full, without a turn; the settlement that frees a slot leaves one. */
-  filled: integer('filled').notNull(),
-  /** What slow start lets run now, never over `cap`; null: the lane has none. */
-  windowSize: integer('window_size'),
-  /** When something of it last succeeded, to the second. */
-  succeededAt: millis('succeeded_at').notNull().default(0),
-  /** Failed attempts in a row. */
-  failures: integer('failures').notNull().default(0),
-  /** The pause between probes while the breaker is tripped; 0: it is not. */
-  probeMs: millis('probe_ms').notNull().default(0),
-  /** Attempts in a row that a forbidden address stopped, and since when. */
-  blocked: integer('blocked').notNull().default(0),
-  blockedSince: millis('blocked_since'),
-})
-
-/** The run queue: which lanes have something to do. */
-export const turns = pgTable(
-  'turns',
-  {
-    seq: bigserial('seq', { mode: 'number' }).primaryKey(),
-    /** `delivery`, or `task/<type>`. */
-    queue: text('queue').notNull(),
-    clientId: text('client_id').notNull(),
-    laneId: text('lane_id').notNull(),
-    /** What orders the lanes of one client; null: not in line before `alarmAt`. */
-    turn: millis('turn'),
-    alarmAt: millis('alarm_at'),
-  },
-  (t) => [
-    index('turns_line').on(t.queue, t.clientId, t.turn, t.seq).where(sql`turn is not null`),
-    index('turns_alarm').on(t.alarmAt).where(sql`alarm_at is not null`),
-    index('turns_lane').on(t.laneId),
-  ],
-)
-
-/** What nodes share about a task type. The row is locked while the running tasks of a type that has a limit across nodes are counted. */
-export const queues = pgTable('queues', {
-  /** `task/<type>`. */
-  id: text('id').primaryKey(),
-  /** Nothing of the type is claimed while this is set. */
-  pausedAt: millis('paused_at'),
-  /** When a worker last asked for tasks of the type, to some seconds. */
-  workerSeenAt: millis('worker_seen_at'),
-})
-
-/** Recurring tasks. */
-export const schedules = pgTable(
-  'schedules',
-  {
-    id: text('id').primaryKey(),
-    clientId: text('client_id').notNull(),
-    type: text('type').notNull(),
-    cron: text('cron').notNull(),
-    timezone: text('timezone').notNull(),
-    catchUp: text('catch_up').$type<'none' | 'one' | 'all'>().notNull(),
-    /** Of the task each tick makes: everything a task may be given but times, as JSON. */
-    template: text('template').notNull(),
-    pausedAt: millis('paused_at'),
-    /** The next tick; null: there is none. Whoever moves it makes the tick's task in the same commit. */
-    nextAt: millis('next_at'),
-    lastAt: millis('last_at'),
-    createdAt: millis('created_at').notNull(),
-    updatedAt: millis('updated_at').notNull(),
-    revision: integer('revision').notNull(),
-  },
-  (t) => [
-    index('schedules_due').on(t.nextAt).where(sql`next_at is not null and paused_at is null`),
-    index('schedules_client').on(t.clientId, t.createdAt, t.id),
-  ],
-)
-
-export const idempotency = pgTable(
-  'idempotency',
-  {
-    clientId: text('client_id').notNull(),
-    scope: text('scope').notNull(),
-    key: text('key').notNull(),
-    fingerprint: text('fingerprint').notNull(),
-    /** Ids of the tasks made, as JSON. */
-    taskIds: text('task_ids').notNull(),
-    expiresAt: millis('expires_at').notNull(),
-  },
-  (t) => [primaryKey({ columns: [t.clientId, t.scope, t.key] }), index('idempotency_expiry').on(t.expiresAt)],
-)
-
-/** What was erased, so that it answers 410 and not 404 for a while. */
-export const tombstones = pgTable(
-  'tombstones',
-  { id: text('id').primaryKey(), clientId: text('client_id').notNull(), expiresAt: millis('expires_at').notNull() },
-  (t) => [index('tombstones_expiry').on(t.expiresAt)],
-)
-
-export const signingKeys = pgTable(
-  'signing_keys',
-  {
-    id: text('id').primaryKey(),
-    state: text('state').$type<SigningKeyState>().notNull(),
-    alg: text('alg').$type<'ES256'>().notNull(),
-    publicJwk: text('public_jwk').notNull(),
-    privateJwk: text('private_jwk').notNull(),
-    createdAt: millis('created_at').notNull(),
-    publishedAt: millis('published_at').notNull(),
-    activatedAt: millis('activated_at'),
-    retiredAt: millis('retired_at'),
-    /** A next key that shall sign as soon as it may: when that was asked for. */
-    wantedAt: millis('wanted_at'),
-  },
-  (t) => [uniqueIndex('signing_keys_slot').on(t.state).where(sql`state in ('active', 'next')`)],
-)
-
-/** What the operator and those who hold keys did that needed a privilege. Append-only. */
-export const auditLog = pgTable(
-  'audit_log',
-  {
-    id: text('id').primaryKey(),
-    at: millis('at').notNull(),
-    /** The key's id; `admin-token`; `system` for what the platform did by itself. */
-    actor: text('actor').notNull(),
-    /** Such as `key.revoke`. */
-    action: text('action').$type<AuditAction>().notNull(),
-    /** The id of what it was done to. */
-    target: text('target'),
-    /** Whose it is; null: nobody's. */
-    clientId: text('client_id'),
-    /** What else is worth knowing, as JSON; never a secret. */
-    details: text('details').notNull(),
-    requestId: text('request_id'),
-    remoteAddress: text('remote_address'),
-  },
-  (t) => [index('audit_log_client').on(t.clientId, t.id)],
-)
-
-/** What was spent of each rate limit in its present window. */
-export const rateLimits = pgTable('rate_limits', {
-  key: text('key').primaryKey(),
-  points: integer('points').notNull(),
-  expire: millis('expire'),
-})
-
-export const settings = pgTable('settings', { name: text('name').primaryKey(), value: text('value').notNull() })
+export const clients = toPostgres(sqlite.clients)
+export const keys = toPostgres(sqlite.keys)
+export const tasks = toPostgres(sqlite.tasks)
+export const labels = toPostgres(sqlite.labels)
+export const events = toPostgres(sqlite.events)
+export const deliveries = toPostgres(sqlite.deliveries)
+export const attempts = toPostgres(sqlite.attempts)
+export const endpoints = toPostgres(sqlite.endpoints)
+export const lanes = toPostgres(sqlite.lanes)
+export const turns = toPostgres(sqlite.turns)
+export const queues = toPostgres(sqlite.queues)
+export const schedules = toPostgres(sqlite.schedules)
+export const idempotency = toPostgres(sqlite.idempotency)
+export const tombstones = toPostgres(sqlite.tombstones)
+export const signingKeys = toPostgres(sqlite.signingKeys)
+export const auditLog = toPostgres(sqlite.auditLog)
+export const rateLimits = toPostgres(sqlite.rateLimits)
+export const settings = toPostgres(sqlite.settings)

@@ -1,5 +1,6 @@
-/** The tables on SQLite. Their rows equal those of `schema.postgres.ts`; the compiler holds the two together (`test/parity.ts`). */
+/** The tables. Those on PostgreSQL are derived from them in `schema.postgres.ts`. */
 import { sql } from 'drizzle-orm/sql/sql'
+import { customType } from 'drizzle-orm/sqlite-core/columns/custom'
 import { integer } from 'drizzle-orm/sqlite-core/columns/integer'
 import { real } from 'drizzle-orm/sqlite-core/columns/real'
 import { text } from 'drizzle-orm/sqlite-core/columns/text'
@@ -20,13 +21,14 @@ import type {
   Trigger,
 } from '../core/model.ts'
 
-const millis = (name: string) => integer(name)
+/** An integer of 8 bytes: epoch milliseconds, or a counter of the whole installation. `schema.postgres.ts` knows it by its kind. */
+const millis = customType<{ data: number }>({ dataType: () => 'integer' })
 
 export const clients = sqliteTable('clients', {
   id: text('id').primaryKey(),
   name: text('name').notNull(),
   status: text('status').$type<ClientStatus>().notNull(),
-  /** Events recorded so far: taken in the transaction that records one, so that it is commit order. */
+  /** The number of events so far. The transaction that records an event increments it, so the numbers are in commit order. */
   seq: millis('seq').notNull(),
   createdAt: millis('created_at').notNull(),
 })
@@ -50,15 +52,15 @@ export const keys = sqliteTable(
   (t) => [uniqueIndex('keys_hash').on(t.hash), index('keys_client').on(t.clientId)],
 )
 
-/** The columns of leased work, the same in both tables of it. */
+/** The columns of leased work, in both of its tables. */
 const work = {
   id: text('id').primaryKey(),
   clientId: text('client_id').notNull(),
   laneId: text('lane_id').notNull(),
   state: text('state').$type<State>().notNull(),
-  /** 0: claimable since it was made. 1: waits for `rank`, or was tried before. */
+  /** 0: claimable since it was created. 1: waits for `rank`, or was tried before. */
   line: integer('line').notNull(),
-  /** Where it stands in its line: in line 0 the time it was made less its head start, in line 1 the time it falls due. */
+  /** The order within its line: in line 0 the creation time less the priority, in line 1 the due time. */
   rank: millis('rank').notNull(),
   dueAt: millis('due_at').notNull(),
   tries: integer('tries').notNull(),
@@ -98,7 +100,7 @@ export const tasks = sqliteTable(
     expiresAt: millis('expires_at'),
     traceparent: text('traceparent'),
     tracestate: text('tracestate'),
-    /** How far a resumable task has come, as JSON; its handler's own, and shown to nobody. */
+    /** The progress of a resumable task as JSON. It belongs to its handler and is not part of any document. */
     checkpoint: text('checkpoint'),
   },
   (t) => [
@@ -111,7 +113,7 @@ export const tasks = sqliteTable(
   ],
 )
 
-/** Metadata by key, for the one filter a list may have. */
+/** Metadata by key, for the one metadata filter of a list. */
 export const labels = sqliteTable(
   'labels',
   {
@@ -132,7 +134,7 @@ export const events = sqliteTable(
     taskId: text('task_id'),
     endpointId: text('endpoint_id'),
     type: text('type').$type<EventType>().notNull(),
-    /** 1: the end of a generation. One per task and generation. */
+    /** 1: the terminal event of a generation. There is one for each task and generation. */
     terminal: integer('terminal').notNull(),
     generation: integer('generation').notNull(),
     revision: integer('revision').notNull(),
@@ -168,12 +170,12 @@ export const deliveries = sqliteTable(
   (t) => [
     index('deliveries_pending').on(t.laneId, t.line, t.rank, t.id).where(sql`state = 'pending'`),
     index('deliveries_running').on(t.laneId, t.leasedUntil).where(sql`state = 'running'`),
-    // By age, and for nothing else: were it not for its second part, what is asked of a lane's pending ones might be planned along this one.
+    // Only for reads by age. Its second condition keeps other queries about pending deliveries off this index.
     index('deliveries_open').on(t.createdAt).where(sql`state = 'pending' and created_at > 0`),
     index('deliveries_client').on(t.clientId, t.createdAt, t.id),
     index('deliveries_endpoint').on(t.endpointId, t.createdAt, t.id),
     index('deliveries_task').on(t.taskId),
-    // The joined text sets it apart from the index of everything that waits.
+    // The joined text keeps this index apart from that of all pending deliveries.
     index('deliveries_progress').on(t.taskId).where(sql`event_type = 'task.progress' and state || '' = 'pending'`),
   ],
 )
@@ -207,7 +209,7 @@ export const endpoints = sqliteTable(
     description: text('description').notNull(),
     events: text('events').notNull(),
     taskTypes: text('task_types').notNull(),
-    /** 1: among its events are some that are no endings, so that these are worth rendering. */
+    /** 1: it subscribes to events that are not terminal, so those are rendered. */
     follows: integer('follows').notNull(),
     headers: text('headers'),
     headerNames: text('header_names').notNull(),
@@ -215,7 +217,7 @@ export const endpoints = sqliteTable(
     payload: text('payload').$type<EndpointPayload>().notNull(),
     maxPerMinute: integer('max_per_minute'),
     maxInFlight: integer('max_in_flight').notNull(),
-    /** What the receiver allows a minute (`WebHook-Allowed-Rate`). */
+    /** Attempts a minute that the receiver allows (`WebHook-Allowed-Rate`). */
     allowedRate: integer('allowed_rate'),
     retrySchedule: text('retry_schedule'),
     secret: text('secret').notNull(),
@@ -224,9 +226,9 @@ export const endpoints = sqliteTable(
     previousSecretUntil: millis('previous_secret_until'),
     verification: text('verification').$type<'challenge' | 'cloudevents' | 'none'>().notNull(),
     verifiedAt: millis('verified_at'),
-    /** Set once: an endpoint that never proved itself holds its deliveries for a day only. */
+    /** Set once. An endpoint that was never verified holds its deliveries for one day only. */
     firstVerifiedAt: millis('first_verified_at'),
-    /** The delivery whose answer is waited for. */
+    /** The open verification. */
     verificationDeliveryId: text('verification_delivery_id'),
     verificationError: text('verification_error'),
     verificationExpiresAt: millis('verification_expires_at'),
@@ -234,7 +236,7 @@ export const endpoints = sqliteTable(
     disabledAt: millis('disabled_at'),
     disabledReason: text('disabled_reason').$type<DisabledReason>(),
     failingSince: millis('failing_since'),
-    /** When `endpoint.failing` told of this episode. */
+    /** When `endpoint.failing` announced this episode. */
     failingToldAt: millis('failing_told_at'),
     lastSuccessAt: millis('last_success_at'),
     deletedAt: millis('deleted_at'),
@@ -251,32 +253,32 @@ export const endpoints = sqliteTable(
   ],
 )
 
-/** A lane that has a rule. A lane without one is made at its first claim. */
+/** Lanes with a rule. A lane without one gets it at its first claim. */
 export const lanes = sqliteTable('lanes', {
   id: text('id').primaryKey(),
-  /** At most this many running; null: no limit. */
+  /** The most that may run at once; null: no limit. */
   cap: integer('cap'),
   /** Milliseconds between starts; null: no pace. */
   paceMs: millis('pace_ms'),
   pacedAt: millis('paced_at').notNull(),
-  /** Nothing is claimed before. */
+  /** Nothing is claimed before this time. */
   heldUntil: millis('held_until').notNull(),
-  /** 1: full, without a turn; the settlement that frees a slot leaves one. */
+  /** 1: the lane is full and has no turn. The settlement that frees a slot adds one. */
   filled: integer('filled').notNull(),
-  /** What slow start lets run now, never over `cap`; null: the lane has none. */
+  /** How many slow start allows at once, never more than `cap`; null: no slow start. */
   windowSize: integer('window_size'),
-  /** When something of it last succeeded, to the second. */
+  /** The last success, to the second. */
   succeededAt: millis('succeeded_at').notNull().default(0),
   /** Failed attempts in a row. */
   failures: integer('failures').notNull().default(0),
-  /** The pause between probes while the breaker is tripped; 0: it is not. */
+  /** The pause between probes while the circuit breaker is open; 0: it is closed. */
   probeMs: millis('probe_ms').notNull().default(0),
-  /** Attempts in a row that a forbidden address stopped, and since when. */
+  /** Attempts in a row that were blocked by a forbidden address, and since when. */
   blocked: integer('blocked').notNull().default(0),
   blockedSince: millis('blocked_since'),
 })
 
-/** The run queue: which lanes have something to do. */
+/** The run queue: lanes with claimable work. */
 export const turns = sqliteTable(
   'turns',
   {
@@ -285,7 +287,7 @@ export const turns = sqliteTable(
     queue: text('queue').notNull(),
     clientId: text('client_id').notNull(),
     laneId: text('lane_id').notNull(),
-    /** What orders the lanes of one client; null: not in line before `alarmAt`. */
+    /** The order among the lanes of one client; null: not queued before `alarmAt`. */
     turn: millis('turn'),
     alarmAt: millis('alarm_at'),
   },
@@ -296,13 +298,13 @@ export const turns = sqliteTable(
   ],
 )
 
-/** What nodes share about a task type. The row is locked while the running tasks of a type that has a limit across nodes are counted. */
+/** What nodes share about a task type. The row is locked while running tasks of a type with a limit across nodes are counted. */
 export const queues = sqliteTable('queues', {
   /** `task/<type>`. */
   id: text('id').primaryKey(),
-  /** Nothing of the type is claimed while this is set. */
+  /** Set while the type is paused: nothing of it is claimed. */
   pausedAt: millis('paused_at'),
-  /** When a worker last asked for tasks of the type, to some seconds. */
+  /** When a worker of the type was last seen, to some seconds. */
   workerSeenAt: millis('worker_seen_at'),
 })
 
@@ -316,10 +318,10 @@ export const schedules = sqliteTable(
     cron: text('cron').notNull(),
     timezone: text('timezone').notNull(),
     catchUp: text('catch_up').$type<'none' | 'one' | 'all'>().notNull(),
-    /** Of the task each tick makes: everything a task may be given but times, as JSON. */
+    /** What each tick's task is created with, as JSON, without times. */
     template: text('template').notNull(),
     pausedAt: millis('paused_at'),
-    /** The next tick; null: there is none. Whoever moves it makes the tick's task in the same commit. */
+    /** The next tick; null: none. The commit that moves it creates the tick's task. */
     nextAt: millis('next_at'),
     lastAt: millis('last_at'),
     createdAt: millis('created_at').notNull(),
@@ -339,14 +341,14 @@ export const idempotency = sqliteTable(
     scope: text('scope').notNull(),
     key: text('key').notNull(),
     fingerprint: text('fingerprint').notNull(),
-    /** Ids of the tasks made, as JSON. */
+    /** Ids of the created tasks, as JSON. */
     taskIds: text('task_ids').notNull(),
     expiresAt: millis('expires_at').notNull(),
   },
   (t) => [primaryKey({ columns: [t.clientId, t.scope, t.key] }), index('idempotency_expiry').on(t.expiresAt)],
 )
 
-/** What was erased, so that it answers 410 and not 404 for a while. */
+/** Erased tasks, which answer 410 instead of 404 for a week. */
 export const tombstones = sqliteTable(
   'tombstones',
   { id: text('id').primaryKey(), clientId: text('client_id').notNull(), expiresAt: millis('expires_at').notNull() },
@@ -365,27 +367,27 @@ export const signingKeys = sqliteTable(
     publishedAt: millis('published_at').notNull(),
     activatedAt: millis('activated_at'),
     retiredAt: millis('retired_at'),
-    /** A next key that shall sign as soon as it may: when that was asked for. */
+    /** When the rotation to this next key was requested. */
     wantedAt: millis('wanted_at'),
   },
   (t) => [uniqueIndex('signing_keys_slot').on(t.state).where(sql`state in ('active', 'next')`)],
 )
 
-/** What the operator and those who hold keys did that needed a privilege. Append-only. */
+/** Privileged changes, by operators and by keys. Append-only. */
 export const auditLog = sqliteTable(
   'audit_log',
   {
     id: text('id').primaryKey(),
     at: millis('at').notNull(),
-    /** The key's id; `admin-token`; `system` for what the platform did by itself. */
+    /** The id of the key; `admin-token`; `system` for what the platform did by itself. */
     actor: text('actor').notNull(),
     /** Such as `key.revoke`. */
     action: text('action').$type<AuditAction>().notNull(),
-    /** The id of what it was done to. */
+    /** The id of the changed object. */
     target: text('target'),
-    /** Whose it is; null: nobody's. */
+    /** The client that owns it; null: none. */
     clientId: text('client_id'),
-    /** What else is worth knowing, as JSON; never a secret. */
+    /** More facts as JSON, never a secret. */
     details: text('details').notNull(),
     requestId: text('request_id'),
     remoteAddress: text('remote_address'),
@@ -393,7 +395,7 @@ export const auditLog = sqliteTable(
   (t) => [index('audit_log_client').on(t.clientId, t.id)],
 )
 
-/** What was spent of each rate limit in its present window. */
+/** Uses of each rate limit in its current window. */
 export const rateLimits = sqliteTable('rate_limits', {
   key: text('key').primaryKey(),
   points: integer('points').notNull(),

@@ -280,7 +280,8 @@ export function openSqlite(file: string, clock: Clock): Driver {
       }),
     read: async (script) => readSnapshot(reader, script),
     isItemError: (error) => error instanceof Database.SqliteError && /^SQLITE_(CONSTRAINT|MISMATCH|TOOBIG|ERROR|RANGE)/.test(error.code),
-    isUnavailable: (error) => writeErrorOf(error) !== null || /^SQLITE_(BUSY|LOCKED|NOMEM)/.test(codeOf(error)),
+    // After the close, every error means that there is no database.
+    isUnavailable: (error) => !reader.db.open || writeErrorOf(error) !== null || /^SQLITE_(BUSY|LOCKED|NOMEM)/.test(codeOf(error)),
     notify: tell,
     onNotify(listener) {
       listeners.add(listener)

@@ -1,4 +1,5 @@
 /** What goes into a store and what comes out of it, beside the rows themselves. */
+import type { Allotment, SlotRefusal } from '../core/fair-share.ts'
 import type {
   ApiKey,
   Attempt,
@@ -6,9 +7,9 @@ import type {
   CatchUp,
   Delivery,
   Endpoint,
+  EndpointSettings,
   EventType,
   HealthSignal,
-  Json,
   Millis,
   Schedule,
   State,
@@ -16,27 +17,35 @@ import type {
   TryOutcome,
 } from '../core/model.ts'
 
+/** Members of a task that the store sets. */
+type SetByStore =
+  | 'dueAt'
+  | 'scheduleId'
+  | 'state'
+  | 'laneId'
+  | 'tries'
+  | 'fence'
+  | 'leasedUntil'
+  | 'leasedBy'
+  | 'generation'
+  | 'revision'
+  | 'result'
+  | 'error'
+  | 'lastError'
+  | 'progress'
+  | 'progressMessage'
+  | 'cancelRequestedAt'
+  | 'createdAt'
+  | 'updatedAt'
+  | 'startedAt'
+  | 'finishedAt'
+
 /** A task to be written. Times are the client's own; the store adds its clock's. */
-export interface NewTask {
-  readonly id: string
-  readonly clientId: string
-  readonly type: string
-  readonly input: Json
-  readonly metadata: Json
-  readonly callback: Json | null
+export interface NewTask extends Omit<Task, SetByStore> {
   /** Not before this time; null: at once. */
   readonly dueAt: Millis | null
-  readonly startBy: Millis | null
-  readonly deadlineAt: Millis | null
-  readonly timeoutSeconds: number
-  readonly maxTries: number
-  readonly priority: number
-  readonly concurrencyKey: string | null
-  readonly batchId: string | null
   /** Left out: no schedule made it. */
   readonly scheduleId?: string | null
-  readonly traceparent: string | null
-  readonly tracestate: string | null
 }
 
 /** `Idempotency-Key` of a create: kept 24 h, one commit with its tasks. */
@@ -63,8 +72,6 @@ export type SubmitResult =
 
 /** An object, or why there is none: never there (or another client's), or erased and remembered. */
 export type FindResult<T> = { readonly kind: 'found'; readonly value: T } | { readonly kind: 'missing' } | { readonly kind: 'gone' }
-
-export type CallbackStatus = 'none' | 'pending' | 'delivered' | 'failed'
 
 export interface Page<T> {
   readonly items: readonly T[]
@@ -109,47 +116,12 @@ export interface DeliveryQuery {
   readonly after: Position | null
 }
 
-export interface EndpointInsert {
-  readonly id: string
-  readonly clientId: string
-  readonly url: string
-  readonly description: string
-  readonly events: Json
-  readonly taskTypes: Json
-  readonly headers: string | null
-  readonly headerNames: Json
-  readonly format: Endpoint['format']
-  readonly payload: Endpoint['payload']
-  readonly maxPerMinute: number | null
-  readonly maxInFlight: number
-  readonly retrySchedule: Json | null
-  readonly secret: string
-  readonly secretHint: string
-  readonly verification: Endpoint['verification']
+export interface EndpointInsert extends EndpointSettings, Pick<Endpoint, 'id' | 'clientId' | 'verification'> {
   /** Verified from the start: no ownership check is asked for. */
   readonly verified: boolean
 }
 /** Members left out stay as they are. */
-export type EndpointPatch = Partial<
-  Pick<
-    Endpoint,
-    | 'url'
-    | 'description'
-    | 'events'
-    | 'taskTypes'
-    | 'headers'
-    | 'headerNames'
-    | 'format'
-    | 'payload'
-    | 'maxPerMinute'
-    | 'maxInFlight'
-    | 'retrySchedule'
-    | 'secret'
-    | 'secretHint'
-    | 'previousSecret'
-    | 'previousSecretUntil'
-  >
-> & {
+export type EndpointPatch = Partial<EndpointSettings & Pick<Endpoint, 'previousSecret' | 'previousSecretUntil'>> & {
   /** true: now; false: cleared. */
   readonly paused?: boolean
   readonly disabled?: Endpoint['disabledReason'] | false
@@ -201,18 +173,6 @@ export interface ClaimOptions {
   readonly leasedBy: string
   /** How its slots are shared out, asked each time the script runs. Left out: whoever comes. */
   readonly allot?: () => Allotment
-}
-/** The free slots of a node, as one run of a script shares them out: see `slots.ts`. */
-export interface Allotment {
-  /** Those who get none. */
-  readonly refused: readonly SlotRefusal[]
-  /** Takes up to `n` slots for a lane; answers how many. */
-  take(clientId: string, laneId: string, n: number): number
-}
-/** A client that gets no slot; with a lane: that gets none for it. */
-export interface SlotRefusal {
-  readonly clientId: string
-  readonly laneId: string | null
 }
 /** Task types this node runs, and their limits across nodes (null: none). */
 export interface TaskClaimOptions extends ClaimOptions {
@@ -305,7 +265,7 @@ export interface ProgressReport {
   readonly kind: 'settled'
   readonly value: Task
   /** `early`: nobody was told, for that was not asked or another report was told within the second; `nobody`: the task has no follower. */
-  readonly notified: 'told' | 'early' | 'nobody'
+  readonly notified: 'sent' | 'early' | 'nobody'
 }
 export interface Progress {
   readonly id: string
@@ -399,6 +359,20 @@ export interface QuotaWindow {
   readonly leftMs: Millis
 }
 
+/** `full`: the client has as many active keys as it may have. `missing`: there is no such client, or no such active key. */
+export type AddKeyResult =
+  | { readonly kind: 'added'; readonly value: ApiKey }
+  | { readonly kind: 'full'; readonly active: number }
+  | { readonly kind: 'missing' }
+export interface KeyRotation {
+  readonly id: string
+  readonly clientId: string | null
+  readonly fresh: Pick<ApiKey, 'id' | 'hash' | 'hint'>
+  /** How long the old key stays active; 0: it ends at once. */
+  readonly overlapMs: Millis
+  /** Active keys that the client may have. */
+  readonly max: number
+}
 export type NewKey = Omit<ApiKey, 'createdAt' | 'revokedAt' | 'lastUsedAt'>
 
 /** Members left out narrow nothing. */

@@ -1,4 +1,5 @@
 /** Task types: how they are defined, what a run is given, and the registry of those this node knows. */
+import type { TaskSignature } from '../core/documents.ts'
 import { type Fault, RingbackError, StartupError } from '../core/errors.ts'
 import type { Failure, Millis, Task } from '../core/model.ts'
 import { corruptionOf } from '../core/stored-json.ts'
@@ -112,10 +113,9 @@ export interface TaskType {
   /** Of a worker's type it is never called. */
   run(input: unknown, context: RunContext): unknown
 }
-/** A task type that still knows what it takes and gives, for typed clients. */
-export interface TypedTask<Type extends string, Input, Result> extends TaskType {
+/** A task type with the types of its input and its result, for typed clients. */
+export interface TypedTask<Type extends string, Input, Result> extends TaskType, TaskSignature<Type, Input, Result> {
   readonly type: Type
-  readonly '~types'?: { readonly input: Input; readonly result: Result }
 }
 
 const TYPE_NAME = /^[a-z0-9_-]+(\.[a-z0-9_-]+)*$/

@@ -4,7 +4,7 @@
  */
 import { request } from 'node:http'
 import { isIPv6, type Socket } from 'node:net'
-import type { EgressProxy } from '../config/settings.ts'
+import type { EgressProxy } from '../config/parsers.ts'
 
 /** Of the proxy's response headers, names and values. */
 const MAX_HEADER_BYTES = 8_192

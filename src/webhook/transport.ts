@@ -1,7 +1,7 @@
 /** Sends webhooks to untrusted hosts: checks URL and addresses at every connect, bounds everything it reads, and keeps connections for reuse. */
 import type { Socket } from 'node:net'
 import { Client } from 'undici'
-import type { EgressProxy } from '../config/settings.ts'
+import type { EgressProxy } from '../config/parsers.ts'
 import type { Clock } from '../core/clock.ts'
 import { RingbackError } from '../core/errors.ts'
 import type { Millis } from '../core/model.ts'

@@ -48,11 +48,11 @@ function writeTaskTypes(): void {
 }
 
 describe('the command line', () => {
-  test('tells its version', () => {
+  test('prints its version', () => {
     expect(ringback(['--version'])).toMatchObject({ status: 0, stdout: `${version}\n`, stderr: '' })
   })
 
-  test('tells its commands', () => {
+  test('prints its commands', () => {
     const { status, stdout } = ringback(['--help'])
     expect(status).toBe(0)
     for (const command of ['serve', 'migrate', 'clients', 'keys', 'audit', 'backup', 'restore'])
@@ -81,7 +81,7 @@ describe('the command line', () => {
       expect(keys('revoke', id)).toMatchObject({ status: 1, stderr: expect.stringContaining(`there is no signing key "${id}"`) })
   })
 
-  test('audits a database, with code 0 where everything holds, else with 1 and every violation in a sentence', () => {
+  test('audits a database, with code 0 when everything holds, otherwise with code 1 and one sentence per violation', () => {
     const refused = ringback(['audit'])
     expect(refused).toMatchObject({ status: 1, stdout: '' })
     expect(refused.stderr).toMatch(/^ringback: the database file ".*ringback\.db" cannot be opened/)
@@ -105,7 +105,7 @@ describe('the command line', () => {
     expect(ringback(['audit', '--limit', 'all'])).toMatchObject({ status: 1, stderr: expect.stringContaining('must be a whole number') })
   })
 
-  test('refuses to copy what is on PostgreSQL, and says what does', () => {
+  test('refuses to back up PostgreSQL and names the tool that does', () => {
     const env = { RINGBACK_DATABASE_URL: 'postgres://localhost/ringback', RINGBACK_MASTER_KEY: Buffer.alloc(32).toString('base64') }
     expect(ringback(['backup', '--to', 'x.db'], env)).toMatchObject({ status: 1, stdout: '', stderr: expect.stringContaining('pg_dump') })
     expect(ringback(['restore', '--from', 'x.db'], env)).toMatchObject({
@@ -141,7 +141,7 @@ describe('the command line', () => {
     120_000,
   )
 
-  test('refuses a command it does not have, and names the nearest', () => {
+  test('refuses an unknown command and suggests the nearest one', () => {
     const { status, stderr } = ringback(['sevre'])
     expect(status).toBe(1)
     expect(stderr).toContain("unknown command 'sevre'")
@@ -164,7 +164,7 @@ describe('serve refuses to start, with a sentence, no stack and code 1,', () => 
   test('when an option is wrong', () => {
     refused('the option databaseUrl is "data.db"', {}, ['--database-url', 'data.db'])
   })
-  test('when there is no module with task types', () => {
+  test('when no module with task types exists', () => {
     refused(`There is no ${join(folder, 'ringback.config.ts')}`)
     refused('There is no', { RINGBACK_CONFIG: 'elsewhere.ts' })
   })
@@ -177,12 +177,12 @@ describe('serve refuses to start, with a sentence, no stack and code 1,', () => 
     writeFileSync(join(folder, 'ringback.config.ts'), source)
     refused(why)
   })
-  test('when that module lies in a package that is no module', () => {
+  test('when that module belongs to a package that is not an ES module', () => {
     writeFileSync(join(folder, 'package.json'), '{"type":"commonjs"}')
     writeTaskTypes()
     refused('Set "type": "module"')
   })
-  test('when the port is taken', async () => {
+  test('when the port is in use', async () => {
     writeTaskTypes()
     const other = createServer().listen(0, '127.0.0.1')
     await once(other, 'listening')
@@ -267,7 +267,7 @@ describe('serve', () => {
     for (const answer of answers) expect(answer).not.toHaveProperty('code')
   })
 
-  test('means itself by what task types import from "ringback", wherever they lie: what they throw is known, also in threads', async () => {
+  test('resolves the import of "ringback" in task types to itself, so it knows the errors they throw, also in threads', async () => {
     const { url, says } = await start()
     const headers = { authorization: `Bearer ${await key(says)}`, 'content-type': 'application/json' }
     for (const type of ['test.never', 'test.never.thread']) {
@@ -285,7 +285,7 @@ describe('serve', () => {
     expect(words.slice(1, words.indexOf(bin))).toEqual(flags)
   })
 
-  test('outlives a promise that a handler left behind, and says so', async () => {
+  test('survives and reports a rejected promise that a handler left unhandled', async () => {
     const { process, url, says } = await start()
     const headers = { authorization: `Bearer ${await key(says)}`, 'content-type': 'application/json' }
     const answer = await fetch(`${url}/v1/tasks?wait=10`, { method: 'POST', headers, body: '{"type":"test.litter","input":null}' })
@@ -294,7 +294,7 @@ describe('serve', () => {
     expect(process.exitCode).toBeNull()
   })
 
-  test('drains once, and ends at once with a second signal', async () => {
+  test('drains on the first signal and exits at once on the second', async () => {
     const { process, url, says } = await start()
     const headers = { authorization: `Bearer ${await key(says)}`, 'content-type': 'application/json' }
     const { status } = await fetch(`${url}/v1/tasks`, { method: 'POST', headers, body: '{"type":"test.hang","input":null}' })
@@ -323,7 +323,7 @@ describe('a Node that is too old', () => {
     return spawnSync(process.execPath, ['-e', script], { encoding: 'utf8', cwd: folder })
   }
 
-  test.each(['0.10.48', '22.18.9'])('is told so in one sentence before anything is loaded: %s', (found) => {
+  test.each(['0.10.48', '22.18.9'])('is refused in one sentence before anything is loaded: %s', (found) => {
     expect(pretending(found, alone())).toMatchObject({ status: 1, stdout: '', stderr: sentence(found) })
   })
 

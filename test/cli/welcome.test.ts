@@ -21,7 +21,7 @@ const starts = `
   parentPort.postMessage(keys)
 `
 
-test('servers that start at one moment in one folder each have a key of their own, and the file holds one of them, whole', async () => {
+test('servers that start at the same moment in one folder each get a key of their own, and the file holds one complete key', async () => {
   const workerData = { welcome: new URL('../../src/cli/welcome.ts', import.meta.url).href, config: { dataFolder: folder, adminToken: 'x' } }
   const servers = Array.from(
     { length: 4 },

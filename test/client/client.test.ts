@@ -19,7 +19,8 @@ import {
   TaskFailed,
   type TypeName,
 } from '../../src/client/index.ts'
-import type * as shapes from '../../src/http/shapes/index.ts'
+import type * as endpointShapes from '../../src/http/shapes/endpoints.ts'
+import type * as taskShapes from '../../src/http/shapes/tasks.ts'
 import { createRingback, defineTask, Permanent, type Ringback } from '../../src/index.ts'
 import { freshSqlite } from '../support/databases.ts'
 
@@ -190,7 +191,7 @@ const failure = async (promise: Promise<unknown>): Promise<RingbackClientError> 
 const refusal = { code: 'temporary_reduced_capacity', detail: 'There is no room.' }
 
 describe('the client', () => {
-  test('submits a task, waits for it and has its result', async () => {
+  test('submits a task, waits for it and gets its result', async () => {
     const task = await client().submit('test.double', { n: 21 }, { metadata: { orderId: 'A-17' }, maxTries: 2 })
     expect(task).toMatchObject({ type: 'test.double', input: { n: 21 }, metadata: { orderId: 'A-17' }, maxTries: 2 })
     const ended = await client().wait(task)
@@ -199,16 +200,16 @@ describe('the client', () => {
     expect(await client().get(task.id)).toEqual(ended)
   })
 
-  test('runs: submits, waits and has the result in one call', async () => {
+  test('runs: submits, waits and gets the result in one call', async () => {
     expect(await client().run('test.double', { n: 4 })).toEqual({ doubled: 8 })
     expect(await client().run('test.echo', null)).toBeNull()
   })
 
-  test('has a result over 64 KiB, which comes by itself', async () => {
+  test('fetches a result over 64 KiB separately', async () => {
     expect(await client().run('test.large', { characters: 70_000 })).toBe('x'.repeat(70_000))
   })
 
-  test('throws the task that ended without a result', async () => {
+  test('throws TaskFailed for a task that ended without a result', async () => {
     const failed = await client()
       .run('test.refuse', { code: 'no_such_month' })
       .catch((error: unknown) => error)
@@ -218,7 +219,7 @@ describe('the client', () => {
     expect(message).toBe(`${task.id} (test.refuse) failed: no_such_month: the handler would not`)
   })
 
-  test('cancels a run, retries it as a new generation, and erases it', async () => {
+  test('cancels a run, retries it as a new generation, and deletes it', async () => {
     const task = await client().submit('test.gate', { name: 'cancel' })
     const running = await client().wait(task, {
       timeoutMs: 30_000,
@@ -233,7 +234,7 @@ describe('the client', () => {
     expect(await failure(client().get(task.id))).toMatchObject({ status: 410, code: 'task_expired' })
   })
 
-  test('submits a batch, and lists it page after page', async () => {
+  test('submits a batch, and lists it page by page', async () => {
     const { id, tasks: submitted } = await client().submitBatch([
       { type: 'test.double', input: { n: 1 }, metadata: { part: 'first' } },
       { type: 'test.echo', input: 'two' },
@@ -274,7 +275,7 @@ describe('the client', () => {
     expect(seen).toEqual([])
   })
 
-  test('says who it is', async () => {
+  test('sends its user agent', async () => {
     await createClient({ url: `${url}/`, key, userAgent: 'reports/2' }).submit('test.echo', 1)
     expect(seen[0]).toMatchObject({ method: 'POST', path: '/v1/tasks' })
     expect(seen[0]!.headers.get('user-agent')).toBe('reports/2')
@@ -288,12 +289,12 @@ describe('the client', () => {
     ['ftp://tasks.example.com', 'rb_key', 'needs url'],
     ['https://tasks.example.com', '', 'needs key'],
     ['https://tasks.example.com', 'rb_key\n', 'needs key'],
-  ])('is not made of the URL %j and the key %j', (url, key, why) => {
+  ])('is not created with the URL %j and the key %j', (url, key, why) => {
     expect(() => createClient({ url, key })).toThrow(TypeError)
     expect(() => createClient({ url, key })).toThrow(why)
   })
 
-  test('brings nothing along but a parser of streams when its types are gone', () => {
+  test('imports nothing at run time but a parser of streams', () => {
     const folder = new URL('../../src/client/', import.meta.url)
     for (const file of readdirSync(folder).map((name) => new URL(name, folder))) {
       const source = stripTypeScriptTypes(readFileSync(file, 'utf8'))
@@ -304,8 +305,8 @@ describe('the client', () => {
   })
 })
 
-describe('what the server refuses', () => {
-  test('is an error with its code, its status, its request and a pointer to each fault', async () => {
+describe('an error of the server', () => {
+  test('has its code, its status, its request id and a pointer to each fault', async () => {
     // @ts-expect-error the input has no such member, and lacks one
     const error = await failure(client().submit('test.double', { m: 1 }))
     expect(error).toMatchObject({ status: 422, code: 'validation_failed', requestId: expect.stringMatching(/^request_/) })
@@ -314,7 +315,7 @@ describe('what the server refuses', () => {
     expect(seen).toHaveLength(1)
   })
 
-  test('is told from what something else says', async () => {
+  test('is distinguished from the answer of a proxy', async () => {
     faults.push(
       answer(200, '<h1>Sign in</h1>', { 'content-type': 'text/html' }),
       answer(301, '', { location: 'https://elsewhere.example/v1/tasks/1' }),
@@ -325,7 +326,7 @@ describe('what the server refuses', () => {
     expect(error.message).toContain('https://elsewhere.example/v1/tasks/1')
   })
 
-  test('is not asked for again when asking again is of no use', async () => {
+  test('is not retried when a retry cannot help', async () => {
     faults.push(answer(500, { code: 'internal', detail: 'Something went wrong here.' }))
     expect(await failure(client(impatient).submit('test.echo', 1))).toMatchObject({ status: 500, code: 'internal' })
     expect(seen).toHaveLength(1)
@@ -333,7 +334,7 @@ describe('what the server refuses', () => {
 })
 
 describe('a request that fails', () => {
-  test('after it was carried out is sent again under the same key, and makes one task', async () => {
+  test('after it took effect is sent again under the same key, and makes one task', async () => {
     faults.push(cutAfterwards, cutAfterwards)
     const task = await client(impatient).submit('test.echo', 'once', { metadata: { only: 'one' } })
     expect(seen).toHaveLength(3)
@@ -342,7 +343,7 @@ describe('a request that fails', () => {
     expect(there.map(({ id }) => id)).toEqual([task.id])
   })
 
-  test('is sent under a key of its own each time it is called, or under the one that is given', async () => {
+  test('is sent under a new key for each call, or under the given one', async () => {
     const twice = [await client().submit('test.echo', 1), await client().submit('test.echo', 1)]
     expect(twice[0]!.id).not.toBe(twice[1]!.id)
     const keyed = [
@@ -352,20 +353,20 @@ describe('a request that fails', () => {
     expect(keyed[0]!.id).toBe(keyed[1]!.id)
   })
 
-  test('for lack of room waits as long as the server says', async () => {
+  test('for lack of capacity waits as long as the server says', async () => {
     faults.push(answer(503, refusal, { 'retry-after': '7' }), answer(429, { ...refusal, code: 'quota_exceeded' }, { 'retry-after': '3' }))
     await client(impatient).submit('test.echo', 1)
     expect(pauses).toEqual([7, 3])
   })
 
-  test('is given up after five tries, each later than the one before, with the last refusal', async () => {
+  test('fails after five tries with growing pauses, with the last error', async () => {
     faults.push(...Array<Fault>(5).fill(answer(503, refusal)))
     expect(await failure(client(impatient).submit('test.echo', 1))).toMatchObject({ status: 503, message: 'There is no room.' })
     expect(seen).toHaveLength(5)
     expect(pauses).toEqual([1, 2, 4, 8].map((times) => 0.25 * times * 0.875))
   })
 
-  test('is not sent again when it would be done twice: creating a callback URL, retrying a task', async () => {
+  test('is not sent again when it could take effect twice: creating a callback URL, retrying a task', async () => {
     faults.push(cut, cut)
     expect(await failure(client(impatient).endpoints.create({ url: 'http://127.0.0.1:9999/once' }))).toMatchObject({
       code: 'no_answer',
@@ -387,7 +388,7 @@ describe('a request that fails', () => {
     expect(seen).toHaveLength(1)
   })
 
-  test('names what could not be reached', async () => {
+  test('names the URL that could not be reached', async () => {
     const unreachable = createClient({ url: 'http://127.0.0.1:1', key, clock: impatient })
     const error = await failure(unreachable.get('task_1'))
     expect(error).toMatchObject({ code: 'no_answer', status: null })
@@ -407,14 +408,14 @@ describe('a wait', () => {
     expect(seen.map(({ path }) => path)).toEqual([`/v1/tasks/${task.id}?wait=25`])
   })
 
-  test('asks nothing about a task that has ended', async () => {
+  test('sends nothing for a task that has ended', async () => {
     const ended = await client().wait(await client().submit('test.echo', 1))
     seen.length = 0
     expect(await client().wait(ended)).toBe(ended)
     expect(seen).toEqual([])
   })
 
-  test('tells of progress as it comes, each revision once, the end too', async () => {
+  test('reports progress on arrival, each revision once, and the end', async () => {
     const told: Task[] = []
     const onProgress = (task: Task): void => {
       told.push(task)
@@ -427,7 +428,7 @@ describe('a wait', () => {
     expect(told.at(-1)).toMatchObject({ status: 'completed', progress: 100 })
   })
 
-  test('where calls are not held polls as often as the server says', async () => {
+  test('polls as often as the server says when calls are not held', async () => {
     const task = await client().submit('test.gate', { name: 'unheld' })
     seen.length = 0
     always = async ({ request, forward }) => {
@@ -441,7 +442,7 @@ describe('a wait', () => {
     expect(pauses.slice(0, 3)).toEqual([2, 2, 2])
   })
 
-  test('where nobody says how often polls less and less', async () => {
+  test('polls with growing pauses without Retry-After', async () => {
     const task = await client().submit('test.gate', { name: 'silent' })
     seen.length = 0
     always = async ({ request, forward }) => {
@@ -453,7 +454,7 @@ describe('a wait', () => {
     expect(pauses.slice(0, 4)).toEqual([2, 4, 8, 16].map((times) => 0.25 * times * 0.875))
   })
 
-  test('asks for shorter calls where a proxy cuts long ones', async () => {
+  test('asks for shorter calls when a proxy cuts long ones', async () => {
     const task = await client().submit('test.gate', { name: 'proxy' })
     seen.length = 0
     const timesOut: Fault = async () => {
@@ -472,7 +473,7 @@ describe('a wait', () => {
     expect(asked[1]).toBeLessThanOrEqual(20)
   })
 
-  test('outlives a server that is away for a while, and gives up on one that is away for good', async () => {
+  test('survives a short outage of the server, and gives up on a long one', async () => {
     const task = await client().submit('test.gate', { name: 'away' })
     seen.length = 0
     faults.push(...Array<Fault>(8).fill(cut))
@@ -483,7 +484,7 @@ describe('a wait', () => {
     expect(await failure(client(impatient).wait(task.id))).toMatchObject({ code: 'no_answer', status: null })
   })
 
-  test('ends when its time is over or its signal is aborted; the task goes on', async () => {
+  test('ends at its time limit or when its signal aborts; the task continues', async () => {
     const task = await client().submit('test.gate', { name: 'late' })
     const begun = performance.now()
     const error = await failure(client().wait(task, { timeoutMs: 300 }))
@@ -498,7 +499,7 @@ describe('a wait', () => {
     expect(await client().wait(task)).toMatchObject({ status: 'completed' })
   })
 
-  test('for a task that is not there ends at once', async () => {
+  test('for a missing task ends at once', async () => {
     expect(await failure(client().wait('task_01jd7z3m0q8y3t6w9k2v5n4r1b'))).toMatchObject({ status: 404, code: 'not_found' })
     expect(seen).toHaveLength(1)
   })
@@ -506,7 +507,7 @@ describe('a wait', () => {
 
 describe('types', () => {
   const typed = (): Client<typeof tasks> => client()
-  test('what a type takes and gives is known from its definition', () => {
+  test('input and result of a task type are known from its definition', () => {
     expectTypeOf(typed().submit<'test.double'>)
       .parameter(1)
       .toEqualTypeOf<{ n: number }>()
@@ -524,7 +525,7 @@ describe('types', () => {
     void (() => typed().submitBatch([{ type: 'test.double', input: { name: 'x' } }]))
   })
 
-  test('a task keeps its type on its way, and tells it by its name', () => {
+  test('a task keeps its type, and its name narrows it', () => {
     const follow = async (): Promise<void> => {
       const ended = await typed().wait(await typed().submit('test.double', { n: 1 }))
       expectTypeOf(ended.status).toEqualTypeOf<'completed' | 'failed' | 'canceled'>()
@@ -543,7 +544,7 @@ describe('types', () => {
     expectTypeOf(byList.run<'test.double'>).returns.resolves.toEqualTypeOf<{ doubled: number }>()
   })
 
-  test('without task types every name and every input is taken', () => {
+  test('without task types every name and every input is accepted', () => {
     const untyped = createClient({ url: 'https://tasks.example.com', key: 'rb_key' })
     expectTypeOf(untyped.submit).parameter(0).toEqualTypeOf<string>()
     expectTypeOf(untyped.run<'any.type'>)
@@ -553,13 +554,13 @@ describe('types', () => {
   })
 
   test('are those of the API', () => {
-    expectTypeOf<z.output<typeof shapes.task>>().toExtend<Task>()
-    expectTypeOf<keyof Task>().toEqualTypeOf<keyof z.output<typeof shapes.task>>()
-    expectTypeOf<z.output<typeof shapes.endpoint>>().toExtend<Endpoint>()
-    expectTypeOf<keyof Endpoint>().toEqualTypeOf<keyof z.output<typeof shapes.endpoint>>()
-    expectTypeOf<keyof NewEndpoint>().toEqualTypeOf<keyof z.output<typeof shapes.createEndpoint>>()
+    expectTypeOf<z.output<typeof taskShapes.task>>().toExtend<Task>()
+    expectTypeOf<keyof Task>().toEqualTypeOf<keyof z.output<typeof taskShapes.task>>()
+    expectTypeOf<z.output<typeof endpointShapes.endpoint>>().toExtend<Endpoint>()
+    expectTypeOf<keyof Endpoint>().toEqualTypeOf<keyof z.output<typeof endpointShapes.endpoint>>()
+    expectTypeOf<keyof NewEndpoint>().toEqualTypeOf<keyof z.output<typeof endpointShapes.createEndpoint>>()
     expectTypeOf<Exclude<keyof SubmitOptions, 'signal' | 'idempotencyKey'> | 'type' | 'input'>().toEqualTypeOf<
-      keyof z.output<typeof shapes.createTask>
+      keyof z.output<typeof taskShapes.createTask>
     >()
   })
 })

@@ -50,7 +50,7 @@ async function send(target: string, init: RequestInit): Promise<Response> {
   return response
 }
 
-test('Every method of the client asks for documented operations and is answered as documented', async () => {
+test('Every method of the client calls documented operations and gets documented responses', async () => {
   const { key } = await kit.newClient()
   const client = createClient({ url: 'http://ringback', key, fetch: send })
   const all = async <T>(pages: AsyncIterable<T>): Promise<T[]> => {

@@ -110,7 +110,7 @@ const complete = (found: readonly Task[], name: string): void => {
 }
 
 describe('a task is followed', () => {
-  test('by one stream where that comes through: each revision once, in order, the end last', async () => {
+  test('by one stream when it comes through: each revision once, in order, the end last', async () => {
     const proxy = await through(pass)
     const found = await followed(patientClientOf(proxy), await submit('plain', 3))
     complete(found, 'plain')
@@ -118,7 +118,7 @@ describe('a task is followed', () => {
     expect(proxy.seen).toEqual([`GET /v1/tasks/${found[0]!.id}/events`])
   })
 
-  test('by streams that are cut after a moment: each goes on after the last revision that was seen', async () => {
+  test('by streams that are cut early: each continues after the last revision that was seen', async () => {
     const proxy = await through(async (way) => {
       setTimeout(() => way.response.destroy(), 100)
       await pass(way)
@@ -140,7 +140,7 @@ describe('a task is followed', () => {
     for (const line of streams.slice(1)) expect(revisions).toContain(line.split(' ')[2])
   })
 
-  test('by long-polls where something keeps a stream back until it ends', async () => {
+  test('by long-polls when a proxy buffers a stream until it ends', async () => {
     const proxy = await through(async (way) => {
       const answer = await way.forward()
       const body = await buffer(answer)
@@ -151,7 +151,7 @@ describe('a task is followed', () => {
     expect(proxy.seen.filter((line) => line.includes('/events'))).toHaveLength(1)
   })
 
-  test('by long-polls where headers come and nothing after them', async () => {
+  test('by long-polls when only headers arrive', async () => {
     const proxy = await through(async (way) => {
       if (!isStream(way)) return pass(way)
       way.response.writeHead(200, { 'content-type': 'text/event-stream' }).flushHeaders()
@@ -180,7 +180,7 @@ describe('a task is followed', () => {
           .writeHead(429, { 'content-type': 'application/problem+json', 'retry-after': '10' })
           .end('{"code":"quota_exceeded","detail":"You have 1000 streams open here, as many as there may be."}'),
     ],
-  ])('by long-polls where a stream is answered with %s', async (name, refuse) => {
+  ])('by long-polls when a stream is answered with %s', async (name, refuse) => {
     const proxy = await through((way) => (isStream(way) ? refuse(way) : pass(way)))
     complete(await followed(clientOf(proxy), await submit(name, 2)), name)
     expect(waysOf(proxy)).toEqual(['stream', 'long-poll'])
@@ -191,7 +191,7 @@ describe('a task is followed', () => {
     ['refused', (way) => sayNo(way, 405)],
     ['cut', (way) => void setTimeout(() => way.response.destroy(), 80)],
     ['answered by 504', (way) => void setTimeout(() => sayNo(way, 504), 80)],
-  ])('by polling, as often as Retry-After says, where calls that are held are %s', async (name, treat) => {
+  ])('by polling, as often as Retry-After says, when held calls are %s', async (name, treat) => {
     const proxy = await through(async (way) => {
       if (isStream(way)) return sayNo(way, 404)
       if (/wait=/.test(way.request.url!)) return treat(way)
@@ -215,7 +215,7 @@ describe('a task is followed', () => {
     expect(pauses.filter((ms) => ms === 2_000).length).toBeGreaterThan(0)
   })
 
-  test('over answers of 500, 502 and 429, and over connections that break', async () => {
+  test('through responses of 500, 502 and 429, and broken connections', async () => {
     const troubles: ((way: Way) => void)[] = [
       (way) => sayNo(way, 502),
       (way) => way.response.destroy(),
@@ -234,7 +234,7 @@ describe('a task is followed', () => {
     expect(troubles).toEqual([])
   })
 
-  test('by wait too, when that tells of progress', async () => {
+  test('by wait too, when it has onProgress', async () => {
     const proxy = await through(pass)
     const told: (string | null)[] = []
     const ended = await patientClientOf(proxy).wait(await submit('waited', 2), {
@@ -258,15 +258,15 @@ describe('a task is followed', () => {
   })
 })
 
-describe('who follows', () => {
-  test('a task that has ended asks nothing', async () => {
+describe('a follower', () => {
+  test('of an ended task sends nothing', async () => {
     const proxy = await through(pass)
     const [ended] = (await followed(clientOf({ url }), await submit('over', 0))).slice(-1)
     const found = await followed(clientOf(proxy), ended!)
     expect([found, proxy.seen]).toEqual([[ended], []])
   })
 
-  test('a task that is not there is told so', async () => {
+  test('of a missing task gets an error', async () => {
     const proxy = await through(pass)
     const error = await clientOf(proxy)
       .follow('task_01jd7z3m0q8y3t6w9k2v5n4r1b')
@@ -277,7 +277,7 @@ describe('who follows', () => {
     expect(proxy.seen).toHaveLength(1)
   })
 
-  test('and leaves hangs up', async () => {
+  test('that stops closes its connection', async () => {
     const proxy = await through(pass)
     for await (const { status } of clientOf(proxy).follow((await submit('left', 1)).id)) if (status === 'running') break
     while (proxy.open > 0) await new Promise((resolve) => setTimeout(resolve, 5))
@@ -287,7 +287,7 @@ describe('who follows', () => {
     ['a stream', pass],
     ['long-polls', (way: Way) => (isStream(way) ? sayNo(way, 404) : pass(way))],
     ['nothing that answers', () => {}],
-  ])('by %s stops when its time is over, and when its signal fires; the task goes on', async (name, treat) => {
+  ])('by %s stops at its time limit and when its signal fires; the task continues', async (name, treat) => {
     const proxy = await through(treat)
     const task = await submit(name, 1)
     const drain = async (options: object): Promise<unknown> => {
@@ -305,7 +305,7 @@ describe('who follows', () => {
     expect(await clientOf({ url }).get(task.id)).toMatchObject({ status: 'running' })
   })
 
-  test('knows the types of what it follows', () => {
+  test('knows the types of its tasks', () => {
     const typed = clientOf({ url })
     const types = async (): Promise<void> => {
       for await (const task of typed.follow(await typed.submit('follow.steps', { name: 'typed', steps: 0 })))

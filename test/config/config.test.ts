@@ -33,7 +33,7 @@ function refusal(env: Record<string, string | undefined>, options: Options = {})
 }
 
 describe('without any setting', () => {
-  test('development stands, complete', () => {
+  test('development is complete', () => {
     expect(parse()).toEqual({
       env: 'development',
       host: '127.0.0.1',
@@ -79,14 +79,14 @@ describe('without any setting', () => {
     expect(parse(blank)).toEqual(parse())
   })
 
-  test('production refuses, and names all three things it needs', () => {
+  test('production refuses, and names its three required settings', () => {
     const said = refusal({ RINGBACK_ENV: 'production' })
     for (const name of ['RINGBACK_PUBLIC_URL', 'RINGBACK_ADMIN_TOKEN', 'RINGBACK_MASTER_KEY'])
       expect(said).toContain(`- ${name} is not set`)
   })
 })
 
-test('production listens on every address, asks endpoints for proof, and lets callbacks neither use http nor reach this machine', () => {
+test('production listens on every address, requires ownership checks, and allows callbacks neither http nor this machine', () => {
   expect(parse(production)).toMatchObject({
     host: '0.0.0.0',
     publicUrl: 'https://tasks.example.com',
@@ -98,7 +98,7 @@ test('production listens on every address, asks endpoints for proof, and lets ca
   })
 })
 
-test('the configuration is frozen to its leaves', () => {
+test('the configuration is deeply frozen', () => {
   const config = parse({ RINGBACK_RATE_LIMITS: 'write=600/60' })
   const leaves = [
     config,
@@ -151,7 +151,7 @@ describe('what is accepted', () => {
   })
 })
 
-describe('what is refused, with a sentence that quotes it and says how to mend it', () => {
+describe('what is refused, with a sentence that quotes it and says how to fix it', () => {
   const refused: readonly [Record<string, string>, string][] = [
     [{ RINGBACK_PORT: '65536' }, 'RINGBACK_PORT is "65536", but it must be a whole number from 0 to 65,535.'],
     [{ RINGBACK_PORT: '0x50' }, 'RINGBACK_PORT is "0x50", but it must be a whole number'],
@@ -202,7 +202,7 @@ describe('what is refused, with a sentence that quotes it and says how to mend i
     expect(refusal(env)).toContain(sentence)
   })
 
-  test('everything wrong is said at once', () => {
+  test('all errors are reported at once', () => {
     const said = refusal({ RINGBACK_PORT: 'x', RINGBACK_LEASE_SECONDS: 'y', RINGBACK_PROT: '1' })
     expect(said.split('\n')).toEqual([
       '3 settings are wrong:',
@@ -212,7 +212,7 @@ describe('what is refused, with a sentence that quotes it and says how to mend i
     ])
   })
 
-  test('what is missing is said beside what cannot be read, which is not called missing', () => {
+  test('missing settings are reported beside invalid ones, which do not count as missing', () => {
     const said = refusal({ RINGBACK_ENV: 'production', RINGBACK_PORT: 'x', RINGBACK_ADMIN_TOKEN: 'short' })
     expect(said.split('\n')).toEqual([
       '4 settings are wrong:',
@@ -249,7 +249,7 @@ describe('no refusal shows a secret', () => {
 })
 
 describe('options of an application', () => {
-  test('overrule the environment', () => {
+  test('override the environment', () => {
     const options: Options = { port: 0, callbackAllow: ['10.0.0.0/8'], retrySchedule: [1, 2], callbackHttp: false, leaseSeconds: 5 }
     const env = { RINGBACK_PORT: '9000', RINGBACK_CALLBACK_HTTP: 'true' }
     expect(parse(env, options)).toMatchObject({ port: 0, retrySchedule: [1, 2], callbackHttp: false, leaseMs: 5000 })
@@ -257,13 +257,13 @@ describe('options of an application', () => {
     expect(parse(env, { port: undefined }).port).toBe(9000)
   })
 
-  test('are judged by the same rules, under their own names', () => {
+  test('are validated by the same rules, under their own names', () => {
     expect(refusal({}, { port: -1 })).toBe('the option port is "-1", but it must be a whole number from 0 to 65,535.')
     expect(refusal({}, { leaseSecond: 5 } as Options)).toContain('did you mean leaseSeconds?')
   })
 })
 
-test('once the server listens, a port of 0 and the public URL that waited for it are known', () => {
+test('once the server listens, the port chosen for 0 and the public URL are known', () => {
   const config = withPort(parse({ RINGBACK_PORT: '0' }), 40_123)
   expect(config).toMatchObject({ port: 40_123, publicUrl: 'http://127.0.0.1:40123' })
   expect(Object.isFrozen(config)).toBe(true)
@@ -280,7 +280,7 @@ describe('the secrets of development', () => {
   })
   const config = (env = {}): Config => parseConfig({ env, folder })
 
-  test('are made once, for their owner alone, and read again later', () => {
+  test('are generated once, readable by their owner only, and read again later', () => {
     const first = loadDevelopmentSecrets(config(), systemClock())
     expect(Buffer.from(first.masterKey, 'base64')).toHaveLength(32)
     expect(first.adminToken.length).toBeGreaterThanOrEqual(16)
@@ -289,27 +289,27 @@ describe('the secrets of development', () => {
     expect(loadDevelopmentSecrets(config(), systemClock())).toEqual(first)
   })
 
-  test('are not made where they are given', () => {
+  test('are not generated when they are given', () => {
     const given = { RINGBACK_ADMIN_TOKEN: 'a-token-of-23-characters', RINGBACK_MASTER_KEY: KEY }
     expect(loadDevelopmentSecrets(config(given), systemClock())).toMatchObject({ adminToken: given.RINGBACK_ADMIN_TOKEN, masterKey: KEY })
     expect(readdirSync(folder)).toEqual([])
   })
 
-  test('are refused when the file holds something else, which is not quoted', () => {
+  test('are refused when the file holds something else, without quoting it', () => {
     loadDevelopmentSecrets(config(), systemClock())
     writeFileSync(join(folder, 'data', 'master-key'), 'hunter2')
     expect(() => loadDevelopmentSecrets(config(), systemClock())).toThrow(StartupError)
     expect(() => loadDevelopmentSecrets(config(), systemClock())).toThrow(/master-key must be 32 bytes in base64(?!.*hunter2)/)
   })
 
-  test('a folder that cannot be made is told in a sentence', () => {
+  test('a folder that cannot be created gives an error sentence', () => {
     writeFileSync(join(folder, 'data'), 'a file where the folder should be')
     expect(() => loadDevelopmentSecrets(config(), systemClock())).toThrow(
-      /cannot be kept .*make its folder writable, or set RINGBACK_MASTER_KEY/,
+      /cannot be stored .*make its folder writable, or set RINGBACK_MASTER_KEY/,
     )
   })
 
-  test('many processes that start at once end with the same, and leave no drafts', async () => {
+  test('many processes that start at once get the same secrets, and leave no drafts', async () => {
     const script = `
       import { loadDevelopmentSecrets, parseConfig } from ${JSON.stringify(new URL('../../src/config/config.ts', import.meta.url).href)}
       import { systemClock } from ${JSON.stringify(new URL('../../src/core/clock.ts', import.meta.url).href)}

@@ -48,13 +48,13 @@ const settled = async (promises: readonly Promise<string>[]) =>
 describe('a batch', () => {
   afterEach(() => void vi.useRealTimers())
 
-  test('of one is carried at once', async () => {
+  test('of one item is committed at once', async () => {
     const { made, commits } = carrier()
     expect(await createBatcher(made, limits())(1)).toBe('answer 1')
     expect(commits).toEqual([[1]])
   })
 
-  test('takes whoever asked by the time its commit starts, and whoever asks meanwhile shares the next one', async () => {
+  test('takes every item added before its commit starts; items added during it share the next one', async () => {
     const { made, commits } = carrier()
     const add = createBatcher(made, limits({ maxItems: 100 }))
     const first = [add(1), add(2)]
@@ -68,21 +68,21 @@ describe('a batch', () => {
     ])
   })
 
-  test('holds no more items and no more bytes than it may, and a single item however large', async () => {
+  test('respects the limits of items and bytes; a single larger item is committed alone', async () => {
     const { made, commits } = carrier()
     const add = createBatcher(made, limits({ maxItems: 3, maxBytes: 10, sizeOf: (item) => item }))
     await Promise.all([4, 5, 6, 99, 1, 1, 1, 1].map(add))
     expect(commits).toEqual([[4, 5], [6], [99], [1, 1, 1], [1]])
   })
 
-  test('refuses what would wait beyond its limit, and takes again when there is room', async () => {
+  test('rejects items beyond the waiting limit, and accepts items again below it', async () => {
     const { made } = carrier()
     const add = createBatcher(made, limits({ maxWaiting: 3 }))
     expect(await settled([1, 2, 3, 4, 5].map(add))).toEqual(['answer 1', 'answer 2', 'answer 3', 'Full', 'Full'])
     expect(await add(6)).toBe('answer 6')
   })
 
-  test('with an item that is to blame fails that one alone', async () => {
+  test('with a bad item fails only that item', async () => {
     const { made, commits } = carrier({ fail: (items) => (items.includes(42) ? new Poison() : null) })
     const add = createBatcher(made, limits({ maxItems: 100 }))
     const items = Array.from({ length: 100 }, (_, i) => i)
@@ -90,7 +90,7 @@ describe('a batch', () => {
     expect(commits.flat()).toEqual(items.filter((i) => i !== 42))
   })
 
-  test('that fails for no fault of its items fails whole, once, and the next one is tried', async () => {
+  test('that fails without a bad item fails as a whole, once, and the next one is tried', async () => {
     const { made, tries } = carrier({ fail: (_items, commit) => (commit === 1 ? new Down() : null) })
     const add = createBatcher(made, limits())
     expect(await settled([1, 2].map(add))).toEqual(['Down', 'Down'])
@@ -98,7 +98,7 @@ describe('a batch', () => {
     expect(tries).toEqual([[1, 2], [3]])
   })
 
-  test('whose commit never started still answers those who wait', async () => {
+  test('whose commit never started still rejects its items', async () => {
     let down = true
     const { made } = carrier()
     const add = createBatcher<number, string>({ ...made, run: (take) => (down ? Promise.reject(new Down()) : made.run(take)) }, limits())
@@ -107,7 +107,7 @@ describe('a batch', () => {
     expect(await add(7)).toBe('answer 7')
   })
 
-  test('answers every item exactly once, in its order, for any order of faults, without a timer', async () => {
+  test('answers every item exactly once, in order, for any order of errors, without a timer', async () => {
     // Should anything wait on a timer, it waits forever.
     vi.useFakeTimers({ toFake: ['setTimeout', 'setInterval'] })
     await fc.assert(

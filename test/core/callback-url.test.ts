@@ -4,7 +4,7 @@ import { describe, expect, test } from 'vitest'
 import { canonicalUrl, isUnder } from '../../src/core/callback-url.ts'
 import { fc } from '../support/chance.ts'
 
-describe('two callback URLs are one', () => {
+describe('two callback URLs are equal', () => {
   test.each([
     'https://app.example.net/hooks?a=1',
     'HTTPS://APP.example.net/hooks?a=1',
@@ -13,7 +13,7 @@ describe('two callback URLs are one', () => {
     'https://app.example.net/x/../hooks?a=1',
     'https://app.example.net/%2e/hooks?a=1',
     'https://app.example.net/%68ooks?a=%31',
-  ])('where only the spelling differs: %s', (url) => {
+  ])('when only the spelling differs: %s', (url) => {
     expect(canonicalUrl(url)).toBe('https://app.example.net/hooks?a=1')
   })
 
@@ -24,11 +24,11 @@ describe('two callback URLs are one', () => {
     ['https://app.example.net/hooks', 'http://app.example.net/hooks'],
     ['https://app.example.net/hooks', 'https://app.example.net:8443/hooks'],
     ['https://app.example.net/a/b', 'https://app.example.net/a%2fb'],
-  ])('and not where a receiver may tell them apart: %s, %s', (one, other) => {
+  ])('but not when a receiver may distinguish them: %s, %s', (one, other) => {
     expect(canonicalUrl(one)).not.toBe(canonicalUrl(other))
   })
 
-  test('and the one spelling is its own', () => {
+  test('and a canonical URL is its own canonical URL', () => {
     fc.assert(
       fc.property(fc.webUrl({ withQueryParameters: true }), (url) => {
         expect(canonicalUrl(canonicalUrl(url))).toBe(canonicalUrl(url))
@@ -63,7 +63,7 @@ describe('a callback URL lies under an endpoint', () => {
     'https://app.example.net.evil.example/hooks',
     'https://evil.example/https://app.example.net/hooks',
     'no URL',
-  ])('and not where a receiver may be led elsewhere: %s', (url) => {
+  ])('but not when a receiver may resolve it elsewhere: %s', (url) => {
     expect(isUnder(url, base)).toBe(false)
   })
 })

@@ -59,14 +59,14 @@ describe('slow start', () => {
 })
 
 describe('the breaker', () => {
-  test('ten failed attempts in a row close the lane; nine, or ten with a success between, do not', () => {
+  test('opens after ten consecutive failed attempts, not after nine or with a success between', () => {
     expect(say(fresh, times(9, 'failure'))).toMatchObject({ probeMs: 0, heldUntil: 0 })
     expect(say(fresh, [...times(9, 'failure'), 'success', ...times(9, 'failure')]).probeMs).toBe(0)
     expect(tripped).toMatchObject({ probeMs: 5_000, heldUntil: NOW + 5_000 })
     expect(concurrencyLimitOf(tripped, NOW)).toBe(1)
   })
 
-  test('redirects, 429 and forbidden addresses do not close it', () => {
+  test('redirects, 429 and forbidden addresses do not open it', () => {
     expect(say(fresh, [...times(20, 'neutral'), ...times(20, 'blocked')]).probeMs).toBe(0)
   })
 
@@ -80,15 +80,15 @@ describe('the breaker', () => {
     expect(pauses).toEqual([10_000, 20_000, 40_000, 60_000, 60_000, 60_000])
   })
 
-  test('what was in flight when it closed does not lengthen the pause', () => {
+  test('attempts in flight when it opened do not lengthen the pause', () => {
     expect(say(tripped, times(10, 'timeout'), NOW + 4_999)).toMatchObject({ probeMs: 5_000, heldUntil: NOW + 5_000 })
   })
 
-  test('a probe that gets a redirect keeps it closed for the same pause', () => {
+  test('a probe that gets a redirect keeps it open for the same pause', () => {
     expect(say(tripped, ['neutral'], NOW + 5_000)).toMatchObject({ probeMs: 5_000, heldUntil: NOW + 10_000 })
   })
 
-  test('a success opens it at 1 in flight, doubling', () => {
+  test('a success closes it, with 1 in flight, doubling', () => {
     const opened = say(tripped, ['success'], NOW + 5_000)
     expect(opened).toMatchObject({ probeMs: 0, failures: 0, windowSize: 1 })
     expect(concurrencyLimitOf(opened, NOW + 5_000)).toBe(1)
@@ -101,7 +101,7 @@ describe('the breaker', () => {
   })
 })
 
-describe('what the receiver asks', () => {
+describe('a wait that the receiver asks for', () => {
   test('a Retry-After holds the lane, never shortens a hold, and the lane restarts at 1', () => {
     const wide = say(fresh, times(4, 'success'))
     const asked = applySignals(
@@ -128,7 +128,7 @@ describe('a forbidden address', () => {
   })
 })
 
-test('whatever a lane hears: its limit stays between 1 and its cap, a pause never ends early, and a success always opens', () => {
+test('for any signals, the limit stays between 1 and the cap, no pause ends early, and a success closes the breaker', () => {
   const signal = fc.constantFrom<HealthSignal>('success', 'failure', 'timeout', 'blocked', 'neutral')
   const step = fc.record({
     signal,
@@ -155,7 +155,7 @@ test('whatever a lane hears: its limit stays between 1 and its cap, a pause neve
   )
 })
 
-test('what a status lets through: nothing unverified or paused, a probe where it was disabled for failing, else nothing while disabled', () => {
+test('the gate of each status: shut while unverified or paused, probes when disabled for failing, shut when disabled otherwise', () => {
   const active = { verifiedAt: 1, pausedAt: null, disabledAt: null, disabledReason: null }
   expect(deliveryGateOf(active)).toBe('open')
   expect(deliveryGateOf({ ...active, verifiedAt: null })).toBe('shut')

@@ -36,7 +36,7 @@ describe('a step of the wall clock', () => {
   test.each([
     ['forward', HOUR],
     ['back', -HOUR],
-  ])('of an hour %s moves neither leases nor due times: it is approached by 5 ms a second, and then kept', (_, ms) => {
+  ])('of an hour %s moves neither leases nor due times: the clock approaches it by 5 ms a second', (_, ms) => {
     pass(10_000)
     const before = clock.now()
     step(ms)
@@ -52,7 +52,7 @@ describe('a step of the wall clock', () => {
     expect(Math.abs(clock.now() - clock.wall())).toBeLessThanOrEqual(2)
   })
 
-  test('and back again is as if there had been none', () => {
+  test('and back again has no effect', () => {
     step(HOUR)
     pass(20_000)
     step(-HOUR)
@@ -60,7 +60,7 @@ describe('a step of the wall clock', () => {
     expect(Math.abs(clock.now() - clock.wall())).toBeLessThanOrEqual(2)
   })
 
-  test('to and fro never makes the clock go back', () => {
+  test('in both directions never makes the clock go backwards', () => {
     let last = clock.now()
     for (let n = 0; n < 2_000; n++) {
       if (n % 7 === 0) step(n % 2 === 0 ? HOUR : -HOUR)
@@ -93,7 +93,7 @@ test('A suspend of 31 s, in which the monotonic clock stands still, ends no leas
 })
 
 describe('a timer', () => {
-  test.each([LONGEST - 1, LONGEST, LONGEST + 1, 25 * DAY, 60 * DAY, 3_650 * DAY])('of %i ms waits as long as it says', (ms) => {
+  test.each([LONGEST - 1, LONGEST, LONGEST + 1, 25 * DAY, 60 * DAY, 3_650 * DAY])('of %i ms waits its full time', (ms) => {
     let woken = 0
     clock.after(ms, () => woken++)
     vi.advanceTimersByTime(ms - 1)
@@ -117,7 +117,7 @@ describe('a timer', () => {
     expect(vi.getTimerCount()).toBe(0)
   })
 
-  test('does not lose the millisecond in which it was armed', () => {
+  test('does not fire a millisecond early', () => {
     vi.useRealTimers()
     const timers = vi.spyOn(globalThis, 'setTimeout')
     for (let i = 0; i < 100; i++) systemClock().after(250, () => {})()
@@ -125,7 +125,7 @@ describe('a timer', () => {
     timers.mockRestore()
   })
 
-  test('of no time, or of less, wakes at once and not before it is armed', () => {
+  test('of 0 ms or less fires at once, but not synchronously', () => {
     let woken = 0
     for (const ms of [0, -5]) clock.after(ms, () => woken++)
     expect(woken).toBe(0)

@@ -40,7 +40,7 @@ describe('a pattern', () => {
     expect(ticks(cron, 'UTC', '2026-11-24T12:00:00Z', 1)).toEqual([`${day}T00:00:00`])
   })
 
-  test('that names a time of day which a gap swallows ticks at the first moment after the gap', () => {
+  test('with a time of day in the skipped hour ticks at the first moment after it', () => {
     // Berlin, 29 March 2026: 02:00 is followed by 03:00, which is 01:00 UTC.
     expect(ticks('30 2 * * *', 'Europe/Berlin', '2026-03-28T00:00:00Z', 3)).toEqual([
       '2026-03-28T01:30:00',
@@ -54,13 +54,13 @@ describe('a pattern', () => {
     ])
   })
 
-  test('that names a time of day which occurs twice ticks the first time', () => {
+  test('with a time of day that occurs twice ticks the first time', () => {
     // Berlin, 25 October 2026: 03:00 is followed by 02:00, which is 01:00 UTC.
     expect(ticks('30 2 * * *', 'Europe/Berlin', '2026-10-24T12:00:00Z', 2)).toEqual(['2026-10-25T00:30:00', '2026-10-26T01:30:00'])
     expect(ticks('30 2,14 * * *', 'Europe/Berlin', '2026-10-24T20:00:00Z', 2)).toEqual(['2026-10-25T00:30:00', '2026-10-25T13:30:00'])
   })
 
-  test('that counts moments has nothing in a gap, and ticks in both passes of an overlap', () => {
+  test('with a wildcard has no tick in the skipped hour, and ticks in both passes of the repeated one', () => {
     expect(ticks('*/30 * * * *', 'Europe/Berlin', '2026-03-29T00:00:00Z', 4)).toEqual([
       '2026-03-29T00:30:00',
       '2026-03-29T01:00:00',
@@ -77,7 +77,7 @@ describe('a pattern', () => {
     ])
   })
 
-  test('goes on and never back through every change of the clocks, and looking back finds what looking forward found', () => {
+  test('only moves forward through every clock change; the backward search finds the same ticks', () => {
     const patterns = ['*/15 * * * *', '30 2 * * *', '0,30 1,2,3 * * *', '0 */2 * * *', '@hourly', '59 59 23 * * *', '0 0 1 * 1']
     const zones = [
       'UTC',
@@ -133,18 +133,18 @@ describe('a pattern', () => {
   })
 })
 
-describe('what is made when', () => {
+describe('the ticks that make tasks when', () => {
   const hourly = parseCron('0 * * * *', 'UTC')
   const T = ms('2026-11-24T00:00:00Z')
   const HOUR = 3_600_000
   const at = (catchUp: 'none' | 'one' | 'all', nextAt: number, now: number, recurrence = hourly) =>
     planTicks(recurrence, { nextAt, catchUp }, now)
 
-  test('a tick is due: that one, whatever the catch-up', () => {
+  test('a tick is due: that one, for every catch-up', () => {
     for (const mode of ['none', 'one', 'all'] as const) expect(at(mode, T, T + 20)).toEqual({ times: [T], nextAt: T + HOUR })
   })
 
-  test('a tick is up to a minute late, as after a restart: that is no outage', () => {
+  test('a tick is up to a minute late, as after a restart: this is no outage', () => {
     const often = parseCron('*/20 * * * * *', 'UTC')
     for (const mode of ['none', 'one', 'all'] as const) {
       expect(at(mode, T, T + ON_TIME_MS)).toEqual({ times: [T], nextAt: T + HOUR })
@@ -152,21 +152,21 @@ describe('what is made when', () => {
     }
   })
 
-  test('an outage of five hours: none skips to the next tick to come, one makes the latest, all make each', () => {
+  test('an outage lasted five hours: none skips to the next tick, one makes the latest, all makes each', () => {
     const now = T + 5 * HOUR + 1_000
     expect(at('none', T, now)).toEqual({ times: [], nextAt: T + 6 * HOUR })
     expect(at('one', T, now)).toEqual({ times: [T + 5 * HOUR], nextAt: T + 6 * HOUR })
     expect(at('all', T, now)).toEqual({ times: [0, 1, 2, 3, 4, 5].map((n) => T + n * HOUR), nextAt: T + 6 * HOUR })
   })
 
-  test('an outage of a year of seconds: all makes the latest 1,000, and takes no time to find them', () => {
+  test('an outage lasted a year of seconds: all makes the latest 1,000, and finds them quickly', () => {
     const now = T + 365 * 24 * HOUR
     const { times, nextAt } = at('all', T, now, parseCron('* * * * * *', 'Europe/Berlin'))
     expect(times).toEqual(Array.from({ length: MAX_CAUGHT_UP }, (_, n) => now - (MAX_CAUGHT_UP - 1 - n) * 1_000))
     expect(nextAt).toBe(now + 1_000)
   })
 
-  test('a tick that its pattern no longer names is made once, and the pattern goes on', () => {
+  test('the pattern no longer has the due tick: it is made once, and the pattern continues', () => {
     const odd = T + 30 * 60_000
     expect(at('all', odd, odd + 10)).toEqual({ times: [odd], nextAt: T + HOUR })
     expect(at('one', odd, odd + 10 + 61_000)).toEqual({ times: [odd], nextAt: T + HOUR })

@@ -20,8 +20,8 @@ function refusal(act: () => unknown): Error {
   throw new Error('nothing was refused')
 }
 
-describe('a sealed value', () => {
-  test('opens at its place and is never sealed the same way twice', () => {
+describe('an encrypted value', () => {
+  test('decrypts at its place, and two encryptions differ', () => {
     const encryptor = createEncryptor({ masterKey: newKey(), clock })
     fc.assert(
       fc.property(fc.string({ unit: 'binary' }), (plain) => {
@@ -34,7 +34,7 @@ describe('a sealed value', () => {
     )
   })
 
-  test('opens in no other table, row or column', () => {
+  test('decrypts in no other table, row or column', () => {
     const encryptor = createEncryptor({ masterKey: newKey(), clock })
     const sealed = encryptor.encrypt('whsec_x', { table: 'a', id: 'bc', column: 'd' })
     for (const other of [
@@ -44,11 +44,11 @@ describe('a sealed value', () => {
       { table: 'ab', id: 'c', column: 'd' },
       { table: 'a', id: 'b', column: 'cd' },
     ]) {
-      expect(() => encryptor.decrypt(sealed, other)).toThrow(/sealed for another row or column/)
+      expect(() => encryptor.decrypt(sealed, other)).toThrow(/encrypted for another row or column/)
     }
   })
 
-  test('does not open once a bit of nonce, data or tag changed', () => {
+  test('does not decrypt after a bit of nonce, data or tag changed', () => {
     const encryptor = createEncryptor({ masterKey: newKey(), clock })
     const [version, id, nonce, data] = encryptor.encrypt('whsec_x', place).split('.') as [string, string, string, string]
     for (const part of [nonce, data]) {
@@ -58,23 +58,23 @@ describe('a sealed value', () => {
         changed[at]! ^= 1
         const text = changed.toString('base64url')
         const sealed = [version, id, part === nonce ? text : nonce, part === data ? text : data].join('.')
-        expect(() => encryptor.decrypt(sealed, place)).toThrow(/does not open/)
+        expect(() => encryptor.decrypt(sealed, place)).toThrow(/cannot be decrypted/)
       }
     }
-    expect(() => encryptor.decrypt([version, id, nonce, data.slice(0, 8)].join('.'), place)).toThrow(/does not open/)
+    expect(() => encryptor.decrypt([version, id, nonce, data.slice(0, 8)].join('.'), place)).toThrow(/cannot be decrypted/)
   })
 
   test('of another form is refused, and the error names the place and not the value', () => {
     const encryptor = createEncryptor({ masterKey: newKey(), clock })
     for (const text of ['', 'whsec_plain', 'v2.a.b.c', 'v1.a.b', 'v1.a.b.c.d']) {
       const { message } = refusal(() => encryptor.decrypt(text, place))
-      expect(message).toBe('endpoints.secret of "endpoint_1" is not a sealed value: it must have the form v1.<key id>.<nonce>.<data>.')
+      expect(message).toBe('endpoints.secret of "endpoint_1" is not an encrypted value: it must have the form v1.<key id>.<nonce>.<data>.')
     }
   })
 })
 
 describe('the master key', () => {
-  test('of yesterday opens old rows while today’s seals new ones', () => {
+  test('that is previous decrypts old rows while the current one encrypts new ones', () => {
     const [old, present] = [newKey(), newKey()]
     const before = createEncryptor({ masterKey: old, clock })
     const after = createEncryptor({ masterKey: present, previousMasterKey: old, clock })
@@ -83,7 +83,9 @@ describe('the master key', () => {
     expect(after.keyId).not.toBe(before.keyId)
     const anew = after.encrypt('secret', place)
     expect(createEncryptor({ masterKey: present, clock }).decrypt(anew, place)).toBe('secret')
-    expect(() => before.decrypt(anew, place)).toThrow(`was sealed with master key "${after.keyId}", but this server has "${before.keyId}"`)
+    expect(() => before.decrypt(anew, place)).toThrow(
+      `was encrypted with master key "${after.keyId}", but this server has "${before.keyId}"`,
+    )
   })
 
   test('that is wrong refuses to start, with a sentence', () => {
@@ -91,7 +93,7 @@ describe('the master key', () => {
     right.verifyKeyCheck(right.keyCheck())
     const error = refusal(() => wrong.verifyKeyCheck(right.keyCheck()))
     expect(error).toBeInstanceOf(StartupError)
-    expect(error.message).toContain(`was sealed with master key "${right.keyId}", but this server has "${wrong.keyId}"`)
+    expect(error.message).toContain(`was encrypted with master key "${right.keyId}", but this server has "${wrong.keyId}"`)
     expect(error.message).toContain('RINGBACK_MASTER_KEY_PREVIOUS')
   })
 
@@ -102,7 +104,7 @@ describe('the master key', () => {
     expect(() => createEncryptor({ masterKey: present, clock }).verifyKeyCheck(canary)).toThrow(StartupError)
   })
 
-  test('is told from a canary that is damaged, moved or no canary', () => {
+  test('is distinguished from a damaged, moved or invalid key check', () => {
     const encryptor = createEncryptor({ masterKey: newKey(), clock })
     const canary = encryptor.keyCheck()
     for (const bad of ['', 'ringback', `${canary.slice(0, -4)}AAAA`, encryptor.encrypt('ringback', place)]) {
@@ -128,7 +130,7 @@ describe('the master key', () => {
     )
   })
 
-  test('may end with a line break, and shows nothing of itself when it is printed', () => {
+  test('may end with a line break, and prints nothing of itself', () => {
     const text = newKey()
     const [key, encryptor] = [parseMasterKey(`${text}\n`), createEncryptor({ masterKey: `${text}\n`, clock })]
     expect(key.export().toString('base64')).toBe(text)

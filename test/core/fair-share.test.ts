@@ -33,7 +33,7 @@ describe('of 1,024 slots', () => {
     { clients: 2, endpoints: 400, each: 438 },
     { clients: 3, endpoints: 400, each: 307 },
     { clients: 1, endpoints: 1, each: 576 },
-  ])('$clients that take what they get, with $endpoints endpoints each, hold about $each each', ({ clients, endpoints, each }) => {
+  ])('$clients busy clients with $endpoints endpoints each hold about $each each', ({ clients, endpoints, each }) => {
     const one = node(1_024)
     for (let got = 1; got > 0; ) {
       got = 0
@@ -44,7 +44,7 @@ describe('of 1,024 slots', () => {
   })
 })
 
-test('whoever holds none gets one while any is free, and of the last one nobody is kept', () => {
+test('a client without a slot gets one while any is free, even the last one', () => {
   expect(fairAllowance(0, 1)).toBe(1)
   expect(fairAllowance(0, 0)).toBe(0)
   const one = node(1)
@@ -63,7 +63,7 @@ const lanes = Array.from({ length: 4 }, (_, c) =>
   Array.from({ length: 4 }, (_, l) => ({ clientId: `c${c}`, laneId: `c${c}/l${l}` })),
 ).flat()
 
-test('whatever comes and ends: who gets another holds at most three times what is free then; who is refused would get none, and everybody else one', () => {
+test('for any sequence, a client that gets another slot holds at most three times the free ones; only refused clients would get none', () => {
   fc.assert(
     fc.property(fc.integer({ min: 1, max: 64 }), acts, (total, all) => {
       const one = node(total)
@@ -93,7 +93,7 @@ test('whatever comes and ends: who gets another holds at most three times what i
   )
 })
 
-test('what one allotment gives at once and one by one is the same, and it counts what it has given', () => {
+test('an allotment gives the same slots at once and one by one, and counts them', () => {
   fc.assert(
     fc.property(fc.integer({ min: 1, max: 64 }), acts, fc.integer({ min: 1, max: 64 }), (total, all, n) => {
       const one = node(total)

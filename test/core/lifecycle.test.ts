@@ -30,12 +30,12 @@ const outcomes = {
 } as const satisfies Record<TryOutcome['kind'], TryOutcome>
 
 describe('the table of transitions', () => {
-  test('what runs is left by verbs of the table alone, each of which is an outcome', () => {
+  test('running is left only by operations of the table, each of which is an outcome', () => {
     const leaving = verbs.filter((verb) => next(verb, 'running') !== undefined && verb !== 'requestCancel')
     expect(leaving.sort()).toEqual(Object.keys(outcomes).sort())
   })
 
-  test('every end is reached from running; nothing leaves completed; only redo leaves another end', () => {
+  test('every final state is reached from running; nothing leaves completed; only redo leaves the others', () => {
     for (const end of terminalStates) expect(verbs.some((verb) => next(verb, 'running') === end)).toBe(true)
     const leaving = verbs.filter((verb) => terminalStates.some((end) => next(verb, end) !== undefined))
     expect(leaving).toEqual(['redo'])
@@ -134,7 +134,7 @@ describe.each(engines)('the table of transitions in %s', (engine) => {
   )
 })
 
-describe('the judge', () => {
+describe('the decision after a try', () => {
   const clock = { now: () => 1_000_000, random: () => 0.5 }
   const second = () => 1_000
   const judge = (ended: TryResult, work: { tries?: number; maxTries?: number; deadlineAt?: number | null } = {}): TryOutcome =>
@@ -159,7 +159,7 @@ describe('the judge', () => {
     expect(judge(ended)).toEqual(outcome)
   })
 
-  test('the last try that fails is the end; the one before is not', () => {
+  test('fails after the last try, not before', () => {
     const threw = { kind: 'threw', error: failure } as const
     expect(judge(threw, { tries: 2, maxTries: 3 }).kind).toBe('retry')
     expect(judge(threw, { tries: 3, maxTries: 3 })).toEqual({ kind: 'fail', error: failure })
@@ -173,7 +173,7 @@ describe('the judge', () => {
     expect(judge(threw, { deadlineAt: null }).kind).toBe('retry')
   })
 
-  test('what the other side asks to wait is never undercut, and does not shorten the delay', () => {
+  test('waits at least as long as the receiver asks, and never shorter than the delay', () => {
     const asked = (notBeforeMs: number) => judge({ kind: 'threw', error: failure, notBeforeMs })
     expect(asked(5_000)).toMatchObject({ delayMs: 5_000 })
     expect(asked(5)).toMatchObject({ delayMs: 1_000 })
@@ -181,7 +181,7 @@ describe('the judge', () => {
 })
 
 describe('delays', () => {
-  test('a schedule has one delay before each retry, its last one repeated, lengthened by up to a fifth and never shortened', () => {
+  test('a schedule has one delay before each retry, repeats the last one, and adds up to 20 % jitter', () => {
     const delays = backoffFromSchedule([5, 30, 120])
     expect([1, 2, 3, 4, 9].map((tries) => delays(tries, 0))).toEqual([5_000, 30_000, 120_000, 120_000, 120_000])
     expect(delays(1, 0.999999)).toBeLessThanOrEqual(6_000)
@@ -189,7 +189,7 @@ describe('delays', () => {
     expect(backoffFromSchedule([])(1, 0.5)).toBe(0)
   })
 
-  test('tasks wait 2, 8, 32, 128 s, jittered to between a half and the whole, at most an hour', () => {
+  test('tasks wait 2, 8, 32, 128 s, jittered to 50–100 %, at most an hour', () => {
     const { tries, delayMs } = exponential()
     expect(tries).toBe(5)
     expect([1, 2, 3, 4].map((spent) => delayMs(spent, 1))).toEqual([2_000, 8_000, 32_000, 128_000])
@@ -231,7 +231,7 @@ describe('Retry-After', () => {
     expect(parseRetryAfter(value, now)).toBe(ms)
   })
 
-  test('a date without a zone is read as GMT, wherever the server stands', () => {
+  test('a date without a zone is read as GMT in every time zone', () => {
     const zone = process.env.TZ
     try {
       process.env.TZ = 'America/New_York'
@@ -243,7 +243,7 @@ describe('Retry-After', () => {
   })
 })
 
-describe('what an answer means', () => {
+describe('a response', () => {
   const hour = 3_600_000
   const judged = (outcome: AttemptOutcome, httpStatus: number | null, retryAfterMs: number | null = null) =>
     evaluateResponse({ outcome, httpStatus, error: null }, retryAfterMs)
@@ -251,7 +251,7 @@ describe('what an answer means', () => {
   test('a 2xx is delivered and shows that the endpoint works', () => {
     for (const status of [200, 201, 202, 204, 299])
       expect(judged('success', status)).toEqual({
-        ended: { kind: 'returned', result: null },
+        tryResult: { kind: 'returned', result: null },
         signal: 'success',
         succeeded: true,
         disable: null,
@@ -262,7 +262,7 @@ describe('what an answer means', () => {
   test('410 is final and disables the endpoint', () => {
     const error = { code: 'http_error', message: 'HTTP status 410', details: null }
     expect(judged('http_error', 410, hour)).toEqual({
-      ended: { kind: 'threw', error, permanent: true },
+      tryResult: { kind: 'threw', error, permanent: true },
       signal: 'failure',
       succeeded: false,
       disable: 'gone',
@@ -272,7 +272,7 @@ describe('what an answer means', () => {
 
   test('a redirect is a failed attempt, tried again and never followed', () => {
     expect(judged('redirect', 302, hour)).toEqual({
-      ended: { kind: 'threw', error: { code: 'redirect', message: 'HTTP status 302', details: null } },
+      tryResult: { kind: 'threw', error: { code: 'redirect', message: 'HTTP status 302', details: null } },
       signal: 'neutral',
       succeeded: null,
       disable: null,
@@ -280,25 +280,25 @@ describe('what an answer means', () => {
     })
   })
 
-  test('429 with Retry-After: the delivery and its whole lane wait as long as asked, and the endpoint is not blamed', () => {
+  test('429 with Retry-After: the delivery and its whole lane wait as long as asked, and the endpoint does not count as failing', () => {
     expect(judged('http_error', 429, 24 * hour)).toMatchObject({
-      ended: { kind: 'threw', notBeforeMs: 24 * hour },
+      tryResult: { kind: 'threw', notBeforeMs: 24 * hour },
       signal: 'neutral',
       succeeded: null,
       disable: null,
       holdMs: 24 * hour,
     })
-    expect(judged('http_error', 429)).toMatchObject({ ended: { notBeforeMs: null }, signal: 'neutral', succeeded: null, holdMs: null })
+    expect(judged('http_error', 429)).toMatchObject({ tryResult: { notBeforeMs: null }, signal: 'neutral', succeeded: null, holdMs: null })
   })
 
   test('503 with Retry-After: the delivery waits as long as asked, its lane an hour at most', () => {
     expect(judged('http_error', 503, 5 * hour)).toMatchObject({
-      ended: { notBeforeMs: 5 * hour },
+      tryResult: { notBeforeMs: 5 * hour },
       signal: 'neutral',
       succeeded: false,
       holdMs: hour,
     })
-    expect(judged('http_error', 503, 1_000)).toMatchObject({ ended: { notBeforeMs: 1_000 }, succeeded: false, holdMs: 1_000 })
+    expect(judged('http_error', 503, 1_000)).toMatchObject({ tryResult: { notBeforeMs: 1_000 }, succeeded: false, holdMs: 1_000 })
     expect(judged('http_error', 503)).toMatchObject({ signal: 'failure', succeeded: false, holdMs: null })
     expect(judged('http_error', 503).tryResult).not.toHaveProperty('notBeforeMs')
   })
@@ -307,7 +307,7 @@ describe('what an answer means', () => {
     '%i is tried again on schedule, and Retry-After does not count',
     (status) => {
       expect(judged('http_error', status, hour)).toEqual({
-        ended: { kind: 'threw', error: { code: 'http_error', message: `HTTP status ${status}`, details: null } },
+        tryResult: { kind: 'threw', error: { code: 'http_error', message: `HTTP status ${status}`, details: null } },
         signal: 'failure',
         succeeded: false,
         disable: null,
@@ -319,7 +319,7 @@ describe('what an answer means', () => {
   test.each(['timeout', 'dns', 'tls', 'connect', 'blocked'] as const)('%s is tried again on schedule, under its own name', (outcome) => {
     const verdict = evaluateResponse({ outcome, httpStatus: null, error: 'what happened' }, null)
     expect(verdict).toMatchObject({
-      ended: { kind: 'threw', error: { code: outcome, message: 'what happened' } },
+      tryResult: { kind: 'threw', error: { code: outcome, message: 'what happened' } },
       signal: outcome === 'timeout' || outcome === 'blocked' ? outcome : 'failure',
       succeeded: false,
       disable: null,
@@ -328,7 +328,13 @@ describe('what an answer means', () => {
     expect(verdict.tryResult).not.toHaveProperty('permanent', true)
   })
 
-  test('an attempt cut by our own shutdown gives its try back and says nothing about the endpoint', () => {
-    expect(judged('aborted', null)).toEqual({ ended: { kind: 'interrupted' }, signal: null, succeeded: null, disable: null, holdMs: null })
+  test('an attempt aborted by the shutdown gives its try back and does not affect the endpoint', () => {
+    expect(judged('aborted', null)).toEqual({
+      tryResult: { kind: 'interrupted' },
+      signal: null,
+      succeeded: null,
+      disable: null,
+      holdMs: null,
+    })
   })
 })

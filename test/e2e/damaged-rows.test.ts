@@ -112,7 +112,7 @@ describe.each(engines)('damage on %s', (engine) => {
     expect(feed.data).toMatchObject([{ type: 'task.failed', data: { id: bad } }])
   })
 
-  test('a task whose callback is no JSON goes the way of any other, beside 99', async () => {
+  test('a task whose stored callback is not JSON ends like the 99 tasks beside it', async () => {
     await addEndpoint('/all', { events: EVERY })
     const { bad } = await withOneDamaged(`callback = '{'`)
     const tasks = await allEnded(100)
@@ -121,7 +121,7 @@ describe.each(engines)('damage on %s', (engine) => {
     await receiver.receives(300)
   })
 
-  test('an endpoint that subscribes to what is no JSON hears the usual, and no task of its client is held up', async () => {
+  test('an endpoint whose stored subscription is not JSON gets the default events, and no task of its client is delayed', async () => {
     const odd = await addEndpoint('/odd')
     await addEndpoint('/good')
     await sql(`update endpoints set events = '[', task_types = 'x', retry_schedule = '[1,', header_names = '' where id = '${odd}'`)
@@ -131,7 +131,7 @@ describe.each(engines)('damage on %s', (engine) => {
     expect((await call('GET', '/v1/endpoints')).data).toHaveLength(2)
   })
 
-  test('deliveries whose endpoint or event is gone are canceled beside those that arrive; an event that is no JSON is shown without it', async () => {
+  test('deliveries whose endpoint or event is missing are canceled while others arrive, and an event that is not JSON is shown without its data', async () => {
     const endpointId = await addEndpoint('/hooks')
     await call('POST', `/v1/endpoints/${endpointId}/pause`)
     const ids = await submit(100)
@@ -157,7 +157,7 @@ describe.each(engines)('damage on %s', (engine) => {
     expect(feed.data.filter(({ data }: { data: unknown }) => data === null)).toMatchObject([{ type: 'task.completed' }])
   })
 
-  test('a secret that does not open fails the attempts of its endpoint, on their schedule, and no others', async () => {
+  test('a secret that cannot be decrypted fails the attempts of its endpoint on schedule, and no others', async () => {
     const sealed = await addEndpoint('/sealed', { retrySchedule: [3_600] })
     await addEndpoint('/good')
     await sql(`update endpoints set secret = 'v1.${'A'.repeat(8)}.AAAA.AAAA', headers = 'x' where id = '${sealed}'`)

@@ -1,4 +1,4 @@
-/** Proof of ownership over real sockets, by the whole platform under a clock moved by hand; and once as it is served. */
+/** Endpoint verification over real sockets by the whole platform on a manual clock, and once by `ringback serve`. */
 import { createHmac } from 'node:crypto'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { challengeOf } from '../../src/core/wire.ts'
@@ -26,7 +26,7 @@ interface Asked {
   endpoint(): Promise<any>
   // biome-ignore lint/suspicious/noExplicitAny: a document of the API
   verification(): Promise<any>
-  /** Until that many attempts were logged. */
+  /** Waits until that many attempts are recorded. */
   attempted(count: number): Promise<void>
 }
 
@@ -45,7 +45,7 @@ async function ask(given: object = {}): Promise<Asked> {
 }
 
 describe('a challenge', () => {
-  test('that is answered opens the endpoint, and what was held arrives', async () => {
+  test('that is answered activates the endpoint, and its held deliveries arrive', async () => {
     receiver.answer({ status: 500 })
     const { platform, endpoint, verification, attempted } = await ask({ headers: { 'x-key': 'of the receiver' } })
     const task = await platform.call('POST', '/v1/tasks', { type: 'echo', input: {} })
@@ -81,7 +81,7 @@ describe('a challenge', () => {
     expect(headers['webhook-signature']).toBe(`v1,${signature}`)
   })
 
-  test('in the format of CloudEvents is answered alike', async () => {
+  test('in the CloudEvents format is answered in the same way', async () => {
     receiver.answer((arrival) => ({ status: 200, headers: { 'content-type': 'text/plain' }, body: `${challenge(arrival)}\n` }))
     const { platform, id, endpoint } = await ask({ format: 'cloudevents' })
     await platform.until(async () => (await endpoint()).status === 'active')
@@ -130,7 +130,7 @@ describe('a challenge', () => {
     expect((await verification()).attempts).toMatchObject([{ outcome: 'timeout', error: 'The endpoint did not answer in time.' }])
   })
 
-  test('can be handed over by whoever received it, while it is the newest and has not expired', async () => {
+  test('can be submitted over the API while it is the newest and has not expired', async () => {
     receiver.answer({ status: 202 })
     const { platform, id, endpoint, attempted } = await ask()
     await attempted(1)
@@ -145,14 +145,18 @@ describe('a challenge', () => {
     const second = challenge(receiver.arrivals[1]!)
     await platform.pass(86_400_000)
     await expect(show(second), 'expired').rejects.toThrow('challenge_mismatch')
-    const arrivals = receiver.arrivals.length
     await platform.call('POST', `/v1/endpoints/${id}/verify`)
-    await platform.until(() => receiver.arrivals.length > arrivals)
-    expect(await show(challenge(receiver.arrivals.at(-1)!))).toMatchObject({ status: 'active' })
+    // A late retry of the expired challenge may fail and hold the lane for a while: time has to pass before the new one is sent.
+    const third = () => receiver.arrivals.map(challenge).find((each) => each !== first && each !== second)
+    await platform.until(async () => {
+      if (third() === undefined) await platform.pass(1_000)
+      return third() !== undefined
+    })
+    expect(await show(third()!)).toMatchObject({ status: 'active' })
     expect((await endpoint()).verification).toEqual({ method: 'challenge', lastError: null, expiresAt: null })
   })
 
-  test('is shown by nothing that a key can read', async () => {
+  test('is never shown in anything that an API key can read', async () => {
     const { platform, id, endpoint, verification, attempted } = await ask()
     await attempted(1)
     const secret = challenge(receiver.arrivals[0]!)
@@ -166,14 +170,14 @@ describe('a challenge', () => {
     expect(receiver.arrivals).toHaveLength(1)
   })
 
-  test('that ended is not sent again as a delivery: a new one is asked for', async () => {
+  test('that ended is not redelivered: the client must request a new one', async () => {
     receiver.answer(proof)
     const { platform, endpoint, verification } = await ask()
     await platform.until(async () => (await endpoint()).status === 'active')
     await expect(platform.call('POST', `/v1/deliveries/${(await verification()).id}/redeliver`)).rejects.toThrow('validation_failed')
   })
 
-  test('goes to the new URL when that changes, and when a disabled endpoint is resumed', async () => {
+  test('is sent to the new URL when the URL changes, and again when a disabled endpoint is resumed', async () => {
     receiver.answer(proof)
     const { platform, id, endpoint } = await ask()
     const active = () => platform.until(async () => (await endpoint()).status === 'active')
@@ -202,7 +206,7 @@ describe('a handshake of CloudEvents', () => {
   const consent = (headers: Record<string, string>) => (arrival: Arrival) =>
     arrival.method === 'OPTIONS' ? { status: 200, headers } : { status: 204 }
 
-  test('asks with our host and the wished rate, without a body, and its consent opens the endpoint', async () => {
+  test('sends the platform’s host and the requested rate without a body, and consent activates the endpoint', async () => {
     receiver.answer(consent({ 'webhook-allowed-origin': 'Tasks.Example' }))
     const { platform, endpoint, verification } = await ask({ ...cloudevents, maxPerMinute: 120, headers: { 'x-key': 'of the receiver' } })
     await platform.until(async () => (await endpoint()).status === 'active')
@@ -224,7 +228,7 @@ describe('a handshake of CloudEvents', () => {
     })
   })
 
-  test('obeys the rate that the receiver allows', async () => {
+  test('respects the rate that the receiver allows', async () => {
     receiver.answer(consent({ 'webhook-allowed-origin': '*', 'webhook-allowed-rate': '60' }))
     const { platform, endpoint } = await ask(cloudevents)
     await platform.until(async () => (await endpoint()).status === 'active')

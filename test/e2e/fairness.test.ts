@@ -8,7 +8,7 @@ import { openPostgres } from '../../src/store/postgres.ts'
 import { claim as claimScript } from '../../src/store/queue/claim.ts'
 import { newFairCursor } from '../../src/store/queue/fair-order.ts'
 import { queueOf } from '../../src/store/queue/task-types.ts'
-import { taskTable } from '../../src/store/scripts/tasks.ts'
+import { taskTable } from '../../src/store/scripts/tasks/claim.ts'
 import { openSqlite } from '../../src/store/sqlite.ts'
 import { defineTask } from '../../src/tasks/define.ts'
 import { explained, type Visit } from '../support/explain.ts'
@@ -32,7 +32,7 @@ describe.each(engines)('on %s', (engine) => {
   const count = async (text: string): Promise<number> => Number((await ground.sql<{ n: number | string }>(text))[0]!.n)
   const running = (type: string): Promise<number> => count(`select count(*) as n from tasks where state = 'running' and type = '${type}'`)
 
-  test('limits of a type and of a key hold while nodes die in the midst of it, and their slots come back', async () => {
+  test('the limits of a type and of a concurrency key hold while nodes crash, and their slots are freed', async () => {
     const CAP = 3
     const types = [
       { type: 'scarce.one', concurrency: CAP },
@@ -70,7 +70,7 @@ describe.each(engines)('on %s', (engine) => {
     expect(most, 'the limit was reached').toBe(CAP)
   })
 
-  test('a node runs as many as it has slots and a limited type as many as it may, however tasks come in', async () => {
+  test('a node runs as many tasks as it has slots, and a limited type as many as its limit, however tasks arrive', async () => {
     const SLOTS = 4
     const CAP = 3
     const types = { now: new Map<string, number>(), most: new Map<string, number>() }
@@ -105,7 +105,7 @@ describe.each(engines)('on %s', (engine) => {
     expect(types.most.get('scarce')).toBeLessThanOrEqual(CAP)
   })
 
-  test('a client with 3,000 tasks queued does not delay another’s one task by more than one round of a node that is full', async () => {
+  test('a client with 3,000 queued tasks delays another client’s single task by at most one round of a full node', async () => {
     const SLOTS = 5
     const started: string[] = []
     const type = defineTask({
@@ -132,7 +132,7 @@ describe.each(engines)('on %s', (engine) => {
     await node.stop(0)
   })
 
-  test('a stream of urgent tasks delays another by its head start and no more: nothing starves', async () => {
+  test('a stream of urgent tasks delays another task only by its head start, so no task starves', async () => {
     const clientId = await addClient(store)
     await addTasks(store, 3, { clientId, priority: 60 })
     const plain = await addTask(store, { clientId, priority: 0 })
@@ -156,7 +156,7 @@ describe.each(engines)('on %s', (engine) => {
       for (let i = 0; i < BLOCKED; i += 500) await addTasks(store, 500, { clientId, concurrencyKey: 'a', callback: null })
     }
 
-    test('a claim of another’s task, and of the same client’s under another key, visits no more rows and makes no more statements', async () => {
+    test('a claim of another client’s task, or of the same client’s task under another key, reads no more rows and runs no more statements', async () => {
       const driver =
         engine === 'sqlite'
           ? openSqlite(ground.url.slice('file:'.length), manualClock())
@@ -196,7 +196,7 @@ describe.each(engines)('on %s', (engine) => {
       }
     })
 
-    test('a node that was full while they came in one by one finds the client’s other tasks within two looks', async () => {
+    test('a node that was full while the tasks arrived one by one finds the client’s other tasks within two claims', async () => {
       const clientId = await addClient(store)
       await addTask(store, { clientId, concurrencyKey: 'a' })
       await claimOne(store)
@@ -207,7 +207,7 @@ describe.each(engines)('on %s', (engine) => {
       expect(await count('select count(*) as n from turns')).toBe(0)
     })
 
-    test('they run one by one, each as soon as the one before has ended', async () => {
+    test('the tasks run one by one, each as soon as the previous one has ended', async () => {
       const clientId = await addClient(store)
       await addTasks(store, 50, { clientId, concurrencyKey: 'a' })
       for (let i = 0; i < 50; i++) {
@@ -218,7 +218,7 @@ describe.each(engines)('on %s', (engine) => {
     })
   })
 
-  test('turns that pile up in a paused type are eaten in portions, and none of its tasks is lost', async () => {
+  test('turns that pile up in a paused type are removed in portions, and no task is lost', async () => {
     const clientId = await addClient(store)
     await store.schedules.pauseTaskType({ type: 'report.build', paused: true })
     const { id, laneId } = await addTask(store, { clientId })

@@ -1,4 +1,4 @@
-/** Following on real servers: one on SQLite, two on PostgreSQL, where what is followed on one node runs on the other. */
+/** Following tasks on real servers: one on SQLite, two on PostgreSQL, where one node runs the task that the other follows. */
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -7,7 +7,7 @@ import { type Reader, readFrames } from '../support/frames.ts'
 import { openReceiver, type Receiver } from '../support/receiver.ts'
 import { type Call, calling, databases, type Home, newClient, ok, openHome, type Server } from '../support/server.ts'
 
-/** Links are the same wherever a task is read. */
+/** Links are the same on every node. */
 const PUBLIC = { RINGBACK_PUBLIC_URL: 'http://tasks.example.com' }
 
 describe.each(databases)('on %s', (name) => {
@@ -15,7 +15,7 @@ describe.each(databases)('on %s', (name) => {
   let receiver: Receiver
   /** Where tasks run. */
   let runner: { server: Server; base: string; call: Call }
-  /** Where they are followed. */
+  /** Where tasks are followed. */
   let node: { server: Server; base: string; call: Call }
   let key: string
   const folder = mkdtempSync(join(tmpdir(), 'ringback-follow-'))
@@ -54,7 +54,7 @@ describe.each(databases)('on %s', (name) => {
       await fetch(`${node.base}/v1/tasks/${id}/events`, { headers: { authorization: `Bearer ${key}`, accept: 'text/event-stream' } }),
     )
 
-  test('stream, feed, GET and webhook agree on the revision and the body of the end, whichever it is', async () => {
+  test('stream, feed, GET and webhook agree on the revision and the body of every ending', async () => {
     const ends = [
       [{ type: 'work.steps', input: { count: 3, ms: 100 } }, 'task.completed'],
       [{ type: 'work.refuse', input: null }, 'task.failed'],
@@ -88,8 +88,8 @@ describe.each(databases)('on %s', (name) => {
     }
   }
 
-  test('a start and progress are heard of within about a second, by streams and by long-polls', async () => {
-    const id = await submit({ type: 'work.steps', input: { count: 2, ms: 2_000 }, delaySeconds: 3 })
+  test('streams and long-polls report a start and progress within about a second', async () => {
+    const id = await submit({ type: 'work.steps', input: { count: 2, ms: 1_500 }, delaySeconds: 2 })
     const reader = await follow(id)
     expect((await reader.next())?.json.data).toMatchObject({ status: 'pending', revision: 1 })
     const polled = await ok(node.call('GET', `/v1/tasks/${id}?wait=20`, undefined, { 'if-none-match': 'W/"1"' }))
@@ -101,7 +101,7 @@ describe.each(databases)('on %s', (name) => {
     expect((await reader.rest()).at(-1)?.event).toBe('task.completed')
   })
 
-  test('a node that is told to stop closes its streams, and goes', async () => {
+  test('a node that stops closes its streams and exits', async () => {
     const id = await submit({ type: 'work.instant', input: null, delaySeconds: 600 })
     const readers = await Promise.all([follow(id), follow(id)])
     for (const reader of readers) await reader.next()

@@ -105,7 +105,7 @@ describe.concurrent.each(databases)('on %s', { timeout: 120_000 }, (name) => {
     ])
   })
 
-  test('a receiver that asks for the task while the webhook is in its hands is shown that revision or a later one', async () => {
+  test('a receiver that reads the task while it handles the webhook sees that revision or a later one', async () => {
     const { call, receiver } = await meet()
     const seen: { readonly told: number; readonly shown: number; readonly ended: boolean }[] = []
     const asking: Promise<void>[] = []
@@ -129,7 +129,7 @@ describe.concurrent.each(databases)('on %s', { timeout: 120_000 }, (name) => {
     expect(seen.filter(({ told, shown, ended }) => shown < told || !ended)).toEqual([])
   })
 
-  test('the bytes that were signed are the bytes that were sent, whatever numbers, characters and order of members the input has', async () => {
+  test('the signed bytes are the sent bytes for any numbers, characters and member order of the input', async () => {
     const { call, key, receiver } = await meet()
     const endpoint = (await ok(call('POST', '/v1/endpoints', { url: receiver.url }))).json
     const jwks = await (await fetch(`${url}/.well-known/jwks.json`)).json()
@@ -160,7 +160,7 @@ describe.concurrent.each(databases)('on %s', { timeout: 120_000 }, (name) => {
     }
   })
 
-  test('rotating the secret of an endpoint, or deleting it, during retries loses nothing silently', async () => {
+  test('rotating the secret of an endpoint during retries, or deleting the endpoint, loses nothing silently', async () => {
     const { call, receiver } = await meet()
     const schedule = { retrySchedule: Array(15).fill(0.2) }
     const rotated = (await ok(call('POST', '/v1/endpoints', { url: `${receiver.url}/rotated`, ...schedule }))).json

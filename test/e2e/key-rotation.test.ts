@@ -42,7 +42,7 @@ describe.each(engines)('keys on %s', (engine) => {
   const idOf = async (state: string) => (await store.signing.listKeys()).find((key) => key.state === state)?.id
   const published = (ring: { jwks(): { body: string } }) => JSON.parse(ring.jwks().body).keys.map(({ kid }: { kid: string }) => kid)
 
-  test('a rotation that is asked for waits until the next key was published for a day, then happens once, whoever sees it first', async () => {
+  test('a requested rotation waits until the next key has been published for a day, then happens once on any node', async () => {
     const encryptor = createEncryptor({ masterKey: newKey(), clock })
     await ringAt(encryptor)
     const [first, second] = [await idOf('active'), await idOf('next')]
@@ -81,7 +81,7 @@ describe.each(engines)('keys on %s', (engine) => {
     ])
   })
 
-  test('a revoked key is gone from the published set at once, its private part erased, and the next one signs however young it is', async () => {
+  test('a revoked key leaves the published set at once, its private part is erased, and the next key signs at any age', async () => {
     const encryptor = createEncryptor({ masterKey: newKey(), clock })
     const ring = await ringAt(encryptor)
     const [first, second] = [await idOf('active'), await idOf('next')]
@@ -102,7 +102,7 @@ describe.each(engines)('keys on %s', (engine) => {
     expect(published(ring)).toHaveLength(2)
   })
 
-  test('what changes the keys tells every node', async () => {
+  test('a change of the keys is notified to every node', async () => {
     await ringAt()
     const other = await ground.anotherNode()
     const heard = Promise.withResolvers<void>()
@@ -112,7 +112,7 @@ describe.each(engines)('keys on %s', (engine) => {
     stop()
   })
 
-  test('after a new master key everything is sealed anew, the canary last, also by two nodes at once; then the old key is not needed', async () => {
+  test('after a new master key two nodes at once re-encrypt everything, the key check last; then the old key is not needed', async () => {
     const [oldKey, newKeyText] = [newKey(), newKey()]
     const old = createEncryptor({ masterKey: oldKey, clock })
     await store.signing.putSettingIfAbsent({ name: 'canary', value: old.keyCheck() })
@@ -149,7 +149,7 @@ describe.each(engines)('keys on %s', (engine) => {
     expect(await reencrypt(store, both, going), 'nothing is left').toBe(0)
   })
 
-  test('no key retires whose next one was revoked meanwhile, and none takes over twice', async () => {
+  test('no key retires while its successor is revoked, and no key takes over twice', async () => {
     await ringAt()
     const [first, second] = [(await idOf('active'))!, (await idOf('next'))!]
     const turn = { activate: second, retire: first, remove: [] }
@@ -161,7 +161,7 @@ describe.each(engines)('keys on %s', (engine) => {
     expect(await states()).toEqual({ [first]: 'active', [second]: 'revoked' })
   })
 
-  test('revocation and rotation at the same time leave one active key, and it is not the revoked one', async () => {
+  test('revocation and rotation at the same time leave one active key, which is not the revoked one', async () => {
     const encryptor = createEncryptor({ masterKey: newKey(), clock })
     await ringAt(encryptor)
     const nodes = [store, await ground.anotherNode(), await ground.anotherNode()]
@@ -178,7 +178,7 @@ describe.each(engines)('keys on %s', (engine) => {
     }
   })
 
-  test('sealing anew that was cut short goes on at the next start, and gives way to whoever changes a value meanwhile', async () => {
+  test('an interrupted re-encryption continues at the next start and never overwrites a value changed in the meantime', async () => {
     const [oldKey, newKeyText] = [newKey(), newKey()]
     const old = createEncryptor({ masterKey: oldKey, clock })
     const both = createEncryptor({ masterKey: newKeyText, previousMasterKey: oldKey, clock })
@@ -214,7 +214,7 @@ describe.each(engines)('keys on %s', (engine) => {
     await verifyMasterKey(store, both)
   })
 
-  test('more values than a batch holds are all sealed anew', async () => {
+  test('more values than one batch holds are all re-encrypted', async () => {
     const [oldKey, newKeyText] = [newKey(), newKey()]
     const old = createEncryptor({ masterKey: oldKey, clock })
     const both = createEncryptor({ masterKey: newKeyText, previousMasterKey: oldKey, clock })
@@ -230,7 +230,7 @@ describe.each(engines)('keys on %s', (engine) => {
     for (const { id } of made) expect(alone.decrypt((await store.endpoints.find(id, null))!.secret, placeOf(id))).toBe(id)
   })
 
-  test('the secret before is erased an hour after its overlap ended, and no earlier', async () => {
+  test('the previous secret is erased one hour after its overlap ended, and no earlier', async () => {
     const clientId = await addClient(store)
     const { id } = added(await store.endpoints.add({ endpoint: newEndpoint({ clientId }), max: MANY }))
     await store.endpoints.change({
@@ -284,7 +284,7 @@ describe.each(databases)('a server on %s', (database) => {
     await server.ended
     const wrong = home.spawn({ RINGBACK_MASTER_KEY: Buffer.alloc(32, 9).toString('base64') })
     expect(await wrong.ended).toEqual({ code: 1, signal: null })
-    expect(wrong.said()).toMatch(/was sealed with master key "[\w-]{8}", but this server has "[\w-]{8}"/)
+    expect(wrong.said()).toMatch(/was encrypted with master key "[\w-]{8}", but this server has "[\w-]{8}"/)
     await expect(wrong.listening).rejects.toThrow()
     expect(await sealed()).toEqual(before)
     await home.start()

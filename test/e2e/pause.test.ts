@@ -18,7 +18,7 @@ describe.each(engines)('a paused type on %s', (engine) => {
   afterEach(() => ground.clear())
   afterAll(() => ground.close())
 
-  test('is not claimed on any node, whatever its limit, key and turn, while others are', async () => {
+  test('is not claimed on any node, for any limit, key and turn, while other types are', async () => {
     const clientId = await addClient(store)
     const node = await ground.anotherNode()
     await addTasks(store, 3, { clientId })
@@ -35,15 +35,15 @@ describe.each(engines)('a paused type on %s', (engine) => {
     expect((await claimTasks(store)).length, 'and one of its key').toBe(5)
   })
 
-  test('goes on with what runs; a retry of that waits too, and so does a task whose time comes', async () => {
+  test('lets running tasks finish, while their retries and newly due tasks wait', async () => {
     const clientId = await addClient(store)
     await addTasks(store, 2, { clientId })
     const [one, two] = await claimTasks(store)
     await addTask(store, { clientId, dueAt: (await store.now()) + 1_000 })
     await store.schedules.pauseTaskType({ type: 'report.build', paused: true })
     expect(await store.maintenance.renew({ kind: 'task', toLeaseRef: [one!, two!], leaseMs: 30_000 })).toMatchObject([
-      { kept: true },
-      { kept: true },
+      { renewed: true },
+      { renewed: true },
     ])
     expect((await store.tasks.settle(completed(one!))).kind).toBe('settled')
     await store.tasks.settle(retried(two!, 500))
@@ -55,7 +55,7 @@ describe.each(engines)('a paused type on %s', (engine) => {
     expect(await claimTasks(store)).toHaveLength(2)
   })
 
-  test('stays paused for a store that is opened anew, and pausing it twice keeps its time', async () => {
+  test('stays paused after the store is reopened, and pausing it twice keeps the first time', async () => {
     const { pausedAt } = await store.schedules.pauseTaskType({ type: 'report.build', paused: true })
     expect(pausedAt).toBeGreaterThan(0)
     if (engine === 'sqlite') await ground.pass(1_000)
@@ -69,7 +69,7 @@ describe.each(engines)('a paused type on %s', (engine) => {
     })
   })
 
-  test('is started by no node in the commit that takes it in, and its backlog keeps no other type from that', async () => {
+  test('is not started by the commit that adds it, and its backlog does not stop other types from starting so', async () => {
     const ran: string[] = []
     const types = ['slow.type', 'quick.type'].map((type) => defineTask({ type, run: (_, { task }) => void ran.push(task.id) }))
     startNode(store, 'boot_a', types)
@@ -101,7 +101,7 @@ describe.each(engines)('a paused type on %s', (engine) => {
     expect(new Set(ran).size).toBe(11)
   })
 
-  test('hears of it on every node', async () => {
+  test('is notified on every node', async () => {
     const node = await ground.anotherNode()
     let heard = 0
     const stop = node.notifications.onTaskTypes(() => heard++)
@@ -113,7 +113,7 @@ describe.each(engines)('a paused type on %s', (engine) => {
   })
 })
 
-test('the operator pauses and resumes a type; clients see since when, and may do neither', async () => {
+test('the operator pauses and resumes a type, and clients see since when but may do neither', async () => {
   const platform = await openPlatform()
   expect(await platform.call('GET', '/v1/task-types/echo')).toMatchObject({ name: 'echo', pausedAt: null })
   const { pausedAt } = await platform.operate('POST', '/v1/task-types/echo/pause')

@@ -53,7 +53,7 @@ test.each(['standard', 'cloudevents'] as const)(
   },
 )
 
-test('the SDK of CloudEvents reads a webhook of format cloudevents as one valid event', async () => {
+test('the CloudEvents SDK reads a webhook of format cloudevents as one valid event', async () => {
   const { arrival, taskId } = await delivered('cloudevents')
   const event = HTTP.toEvent({ headers: { ...arrival.headers }, body: arrival.body.toString() })
   if (!(event instanceof CloudEvent)) throw new Error('it is a batch')
@@ -84,7 +84,7 @@ async function registered(call: Call, make: (audience: string) => RequestListene
   await eventually('the endpoint proved', async () => (await ok(call('GET', `/v1/endpoints/${id}`))).json.status === 'active')
 }
 
-test('ours proves itself by challenge and by handshake, takes webhooks of both formats in Express, once each, and a handler that fails is called again', async () => {
+test('the receiver library in Express answers challenge and handshake, accepts both formats once each, and calls a failed handler again', async () => {
   const { call } = await newClient(url)
   const taken: HandledWebhook[] = []
   let stumbles = 1

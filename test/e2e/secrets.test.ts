@@ -197,7 +197,7 @@ describe.each(databases)('on %s', (name) => {
     await home.close()
   })
 
-  test('no secret, and nothing of clients, is in anything that a server prints, at the most talkative level', () => {
+  test('a server prints no secret and no client data, even at the most verbose log level', () => {
     // It did talk.
     for (const line of ['listening', 'task.run', 'delivery.attempted', 'a request was refused for lack of capacity', 'stopped'])
       expect(said.includes(`"msg":"${line}"`), line).toBe(true)
@@ -208,20 +208,22 @@ describe.each(databases)('on %s', (name) => {
     expect(found({ ...sealedOrNever, ...data, ...made }, said)).toEqual([])
   })
 
-  test('a stolen database holds no key, no secret and no value of a header that could be used', () => {
+  test('a stolen database holds no usable key, secret or header value', () => {
     expect(stolen.includes(data.input)).toBe(true)
     expect(found({ ...sealedOrNever, ...made }, stolen)).toEqual([])
     // What stands there of a key is a hash, and a hash is no key.
     expect(stolen.includes(hashOf(made.clientKey!))).toBe(true)
   })
 
-  test('what stands in a stolen database cannot sign, nor be opened with another master key', async () => {
+  test('the contents of a stolen database cannot sign and cannot be decrypted with another master key', async () => {
     const rows = await signed()
     expect(rows.length).toBeGreaterThanOrEqual(2)
     const thief = createEncryptor({ masterKey: wrongKey(), clock: systemClock() })
     for (const { id, public_jwk, private_jwk } of rows) {
       expect(private_jwk).toMatch(/^v1\./)
-      expect(() => thief.decrypt(private_jwk, { table: 'signing_keys', id, column: 'private_jwk' })).toThrow('was sealed with master key')
+      expect(() => thief.decrypt(private_jwk, { table: 'signing_keys', id, column: 'private_jwk' })).toThrow(
+        'was encrypted with master key',
+      )
       const readable = await importJWK(JSON.parse(public_jwk), 'ES256')
       expect(readable).toMatchObject({ type: 'public', usages: ['verify'] })
     }

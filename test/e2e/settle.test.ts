@@ -1,4 +1,4 @@
-/** Ends that meet trouble, on each database, under the clock of the system: a store that refuses, and deadlines beside each other. */
+/** Endings on each database under the system clock: a store that refuses settlements, and three deadlines side by side. */
 import { describe, expect, onTestFinished, test } from 'vitest'
 import { systemClock } from '../../src/core/clock.ts'
 import type { Store } from '../../src/store/interfaces.ts'
@@ -59,7 +59,7 @@ describe.each(engines)('on %s', { timeout: 120_000 }, (engine) => {
     startNode(store, 'boot_a', [defineTask({ type: 'report.build', retry, run })], 1)
     const clientId = await addClient(store)
     const now = await store.now()
-    const all = { clientId, maxTries: 9, startBy: now + 2_000, timeoutSeconds: 3, deadlineAt: now + 6_000 }
+    const all = { clientId, maxTries: 9, startBy: now + 1_000, timeoutSeconds: 2, deadlineAt: now + 4_000 }
     const runs = await addTask(store, all)
     const look = (id: string) => findTask(store, id)
     const errorOf = async (id: string) => JSON.parse((await look(id)).error ?? '{}').code
@@ -70,20 +70,20 @@ describe.each(engines)('on %s', { timeout: 120_000 }, (engine) => {
     const patient = await addTask(store, { ...all, startBy: null, deadlineAt: null })
     const sweep = async (): Promise<void> => void (await store.maintenance.endOverdue({ limit: 100, graceMs: 0 }))
 
-    await eventually('the end of who could not start', async () => {
+    await eventually('the end of the task that could not start', async () => {
       await sweep()
       return (await look(late.id)).state === 'failed'
     })
     expect(await errorOf(late.id)).toBe('start_expired')
-    expect(await store.now()).toBeGreaterThanOrEqual(now + 2_000 - SKEW_MS)
-    expect((await look(runs.id)).state, 'who has started is not held to it').toBe('running')
+    expect(await store.now()).toBeGreaterThanOrEqual(now + 1_000 - SKEW_MS)
+    expect((await look(runs.id)).state, 'a started task is not bound by startBy').toBe('running')
     for (const { id } of [ended, patient]) expect((await look(id)).state).toBe('pending')
 
     await eventually('the timeout of the first try', async () => (await look(runs.id)).lastError !== null)
     const timedOut = await look(runs.id)
     expect(JSON.parse(timedOut.lastError!)).toMatchObject({ code: 'timeout', try: 1 })
-    expect(timedOut.finishedAt, 'it costs that try alone').toBeNull()
-    expect(await store.now()).toBeGreaterThanOrEqual(now + 3_000 - SKEW_MS)
+    expect(timedOut.finishedAt, 'only that try is lost').toBeNull()
+    expect(await store.now()).toBeGreaterThanOrEqual(now + 2_000 - SKEW_MS)
 
     await eventually('both deadlines', async () => {
       await sweep()
@@ -91,7 +91,7 @@ describe.each(engines)('on %s', { timeout: 120_000 }, (engine) => {
     })
     for (const { id } of [runs, ended]) {
       expect(await errorOf(id), 'however many tries were left').toBe('deadline_exceeded')
-      expect((await look(id)).finishedAt).toBeGreaterThanOrEqual(now + 6_000 - SKEW_MS)
+      expect((await look(id)).finishedAt).toBeGreaterThanOrEqual(now + 4_000 - SKEW_MS)
     }
     expect((await look(patient.id)).finishedAt).toBeNull()
   })

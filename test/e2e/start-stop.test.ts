@@ -1,4 +1,4 @@
-/** The platform inside an application that starts and stops it as it likes. */
+/** The platform inside an application that starts and stops it repeatedly. */
 import { expect, onTestFinished, test } from 'vitest'
 import { freshPostgres, freshSqlite } from '../support/databases.ts'
 import { startProcess } from '../support/process.ts'
@@ -12,9 +12,9 @@ interface Holds {
   readonly heapBytes: number
 }
 const TIMES = 18
-/** After so many starts everything has been loaded and compiled. */
+/** After this many starts all code is loaded and compiled. */
 const WARM = 10
-/** From then to the end a heap grows by some tenths of a megabyte; platforms that were kept would be 300 KiB each. */
+/** From then on a heap grows by a few hundred KiB in total; each leaked platform would add 300 KiB. */
 const MAX_GROWTH_BYTES = 800_000
 
 test.each(engines)('start and stop in a loop leak no file, timer, listener or memory, on %s', { timeout: 120_000 }, async (engine) => {
@@ -27,7 +27,7 @@ test.each(engines)('start and stop in a loop leak no file, timer, listener or me
   const { line, ended } = startProcess(new URL('../support/looper.ts', import.meta.url), [database.url, receiver.url, String(TIMES)])
   const seen: Holds[] = []
   while (seen.length < TIMES) seen.push((await line()) as Holds)
-  // Nothing keeps it alive.
+  // The process exits by itself.
   expect(await ended).toBe(0)
   expect(receiver.arrivals).toHaveLength(TIMES)
   const [warm, last] = [seen[WARM]!, seen.at(-1)!]

@@ -405,7 +405,7 @@ describe.concurrent.each(databases)('on %s', { timeout: 120_000 }, (name) => {
     expect((await call('POST', `/v1/deliveries/${sent.id}/redeliver`)).status).toBe(410)
   })
 
-  test('twenty creates at once with one Idempotency-Key make one task', async () => {
+  test('twenty simultaneous creates with one Idempotency-Key make one task', async () => {
     const { call, receiver } = await meet()
     await register(call, receiver.url)
     const create = (input: unknown) => call('POST', '/v1/tasks', { type: 'demo.echo', input }, { 'idempotency-key': 'order-17' })
@@ -420,7 +420,7 @@ describe.concurrent.each(databases)('on %s', { timeout: 120_000 }, (name) => {
     expect((await ok(call('GET', '/v1/events'))).json.data).toHaveLength(1)
   })
 
-  test('Prefer: wait answers 200 with the end, or 202 when the time is over', async () => {
+  test('Prefer: wait answers 200 with the ended task, or 202 when the time is over', async () => {
     const { call } = await meet()
     const prefer = (seconds: number) => ({ prefer: `wait=${seconds}` })
     const soon = await call('POST', '/v1/tasks', { type: 'work.nap', input: { ms: 100 } }, prefer(30))
@@ -444,7 +444,7 @@ describe.concurrent.each(databases)('on %s', { timeout: 120_000 }, (name) => {
     expect((await call('GET', `/v1/tasks/${task.id}?wait=30`, undefined, { 'if-none-match': tag })).status).toBe(304)
   })
 
-  test('who polls sees progress rise and never fall', async () => {
+  test('a polling client sees progress rise and never fall', async () => {
     const { call } = await meet()
     const task = await submit(call, 'work.steps', { count: 20, ms: 150 })
     const seen: { progress: number; progressMessage: string | null; revision: number }[] = []
@@ -459,7 +459,7 @@ describe.concurrent.each(databases)('on %s', { timeout: 120_000 }, (name) => {
     expect(seen.find((it) => it.progress === 50)?.progressMessage ?? 'step 10 of 20').toBe('step 10 of 20')
   })
 
-  test('the feed holds the same envelopes as the webhooks, in one order that grows', async () => {
+  test('the feed holds the same envelopes as the webhooks, in one growing order', async () => {
     const { call, receiver } = await meet()
     await register(call, receiver.url)
     const empty = (await ok(call('GET', '/v1/events'))).json

@@ -79,7 +79,7 @@ async function ask(url: string, key: string): Promise<Socket> {
 }
 
 describe.each(databases)('On %s', (database) => {
-  test('nodes leave to workers what is theirs, and run the rest', async () => {
+  test('nodes leave worker types to workers and run all other types', async () => {
     const node = await startNode(await openDatabase(database))
     const { client, worker } = await keysOf(node)
     const ids = []
@@ -93,7 +93,7 @@ describe.each(databases)('On %s', (database) => {
     expect(tasks.map(({ id }: { id: string }) => id).sort()).toEqual([...ids].sort())
   })
 
-  test('what was taken for a caller that hangs up before it has its answer goes to the next, and no try is lost', async () => {
+  test('a task claimed for a caller that disconnects before its response goes to the next caller, and no try is lost', async () => {
     const node = await startNode(await openDatabase(database))
     const { client, worker } = await keysOf(node)
     const waiting = await ask(node.url, worker)
@@ -116,17 +116,18 @@ describe.each(databases)('On %s', (database) => {
     )
   })
 
-  test('a node that stops answers the claims that wait', async () => {
+  test('a node that stops answers its waiting claims', async () => {
     const node = await startNode(await openDatabase(database))
     const { worker } = await keysOf(node)
     const claims = [1, 2, 3].map(() => calling(node.url, worker)('POST', '/v1/worker/claim', { ...CLAIM, waitSeconds: 60 }))
-    await sleep(100)
+    // Long enough for the claims to arrive on a busy machine.
+    await sleep(500)
     await node.stop()
     expect((await Promise.all(claims)).map(({ status, json }) => [status, json.tasks])).toEqual([1, 2, 3].map(() => [200, []]))
   })
 })
 
-test('A worker that waits at one node is handed at once what comes in at another, and may complete it at a third', async () => {
+test('A worker that waits at one node gets a task that arrives at another at once, and may complete it at a third', async () => {
   const url = await openDatabase('PostgreSQL')
   const nodes = [await startNode(url), await startNode(url), await startNode(url)] as const
   const { client, worker } = await keysOf(nodes[0])
@@ -150,7 +151,7 @@ test('A worker that waits at one node is handed at once what comes in at another
   expect((await client('GET', `/v1/tasks/${id}/events`)).json.data).toHaveLength(1)
 })
 
-test('A hundred claims that wait for the same cost one look in 15 seconds, and on a busy node twenty a second', async () => {
+test('A hundred claims that wait for the same types cost one query in 15 seconds, and twenty a second on a busy node', async () => {
   const { url, remove } = freshSqlite()
   const clock = manualClock()
   const store = await openStore({ url, clock, publicUrl: () => 'https://tasks.example', retrySchedule: [] })

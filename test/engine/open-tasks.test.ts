@@ -67,12 +67,14 @@ test('a client is counted alone only when all together have more than it may hav
   const open: Record<string, number> = { all: 50, client_a: 30, client_b: 20 }
   const asked: string[] = []
   const store = {
-    async countOpenTasks(_after: unknown, clientId: string | null) {
-      asked.push(clientId ?? 'all')
-      return { n: open[clientId ?? 'all']!, next: null }
+    tasks: {
+      async countOpen(_after: unknown, clientId: string | null) {
+        asked.push(clientId ?? 'all')
+        return { n: open[clientId ?? 'all']!, next: null }
+      },
     },
   }
-  const check = createOpenTaskCheck({ store: store as never, clock, maxOpenTasks: 1_000, maxPerClient: { openTasks: 60 } })
+  const check = createOpenTaskCheck({ store, clock, maxOpenTasks: 1_000, maxPerClient: { openTasks: 60 } })
   const submit = async (clientId: string) => {
     clock.advance(1_000)
     check(clientId, 1, clock.now())
@@ -97,11 +99,13 @@ function counting(open: () => number) {
   return {
     asked: () => asked,
     store: {
-      async countOpenTasks(after: { rank: number } | null) {
-        asked++
-        const seen = after?.rank ?? 0
-        const rest = open() - seen
-        return rest > 10 ? { n: 10, next: { laneId: '', line: 0, id: '', rank: seen + 10 } } : { n: rest, next: null }
+      tasks: {
+        async countOpen(after: { rank: number } | null) {
+          asked++
+          const seen = after?.rank ?? 0
+          const rest = open() - seen
+          return rest > 10 ? { n: 10, next: { laneId: '', line: 0, id: '', rank: seen + 10 } } : { n: rest, next: null }
+        },
       },
     },
   }
@@ -110,7 +114,7 @@ function counting(open: () => number) {
 test('nobody waits for the count, and it is made the more seldom the farther the limit is', async () => {
   const clock = manualClock(0)
   const { store, asked } = counting(() => 5)
-  const check = createOpenTaskCheck({ store: store as never, clock, maxOpenTasks: 2_000_000, maxPerClient: { openTasks: 1_000_000_000 } })
+  const check = createOpenTaskCheck({ store, clock, maxOpenTasks: 2_000_000, maxPerClient: { openTasks: 1_000_000_000 } })
   const submitFor = async (seconds: number) => {
     for (let i = 0; i < seconds * 10; i++) {
       check('client_a', 1, clock.now())
@@ -128,7 +132,7 @@ test('near the limit it is counted every second, in portions with pauses between
   const clock = manualClock(0)
   let open = 100
   const { store, asked } = counting(() => open)
-  const check = createOpenTaskCheck({ store: store as never, clock, maxOpenTasks: 90, maxPerClient: { openTasks: 1_000 } })
+  const check = createOpenTaskCheck({ store, clock, maxOpenTasks: 90, maxPerClient: { openTasks: 1_000 } })
   check('client_a', 1, clock.now())
   await turns(5)
   expect(asked(), 'one portion, then a pause').toBe(1)

@@ -209,6 +209,7 @@ async function keyOf(owner: Owner, how: Partial<Pick<ApiKey, 'expiresAt' | 'scop
   const { key, hash, hint } = generateApiKey(kit.clock)
   const id = `key_${hash.slice(0, 26)}`
   await kit.store.access.addKey({
+    max: 100,
     key: {
       id,
       clientId: owner.client.id,

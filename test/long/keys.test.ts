@@ -65,7 +65,7 @@ describe('on one PostgreSQL', () => {
       return data[0]?.attempts.length > 0 && data[0].attempts
     })
     expect(attempts[0].error).toBe('the webhook could not be signed; the log of the server says why')
-    await eventually('a line that says why', () => left.said().includes('was sealed with master key'))
+    await eventually('a line that says why', () => left.said().includes('was encrypted with master key'))
     expect(receiver.arrivals).toEqual([])
     left.kill('SIGTERM')
     await left.ended

@@ -16,7 +16,13 @@ import { settings } from '../../src/config/settings.ts'
 import { errorStatuses } from '../../src/core/errors.ts'
 import { transitions } from '../../src/core/lifecycle.ts'
 import { auditActions, defaultEvents, endpointEventTypes, taskEventTypes, terminalStates } from '../../src/core/model.ts'
-import * as shapes from '../../src/http/shapes/index.ts'
+import * as deliveryShapes from '../../src/http/shapes/deliveries.ts'
+import * as endpointShapes from '../../src/http/shapes/endpoints.ts'
+import * as eventShapes from '../../src/http/shapes/events.ts'
+import * as scheduleShapes from '../../src/http/shapes/schedules.ts'
+import * as systemShapes from '../../src/http/shapes/system.ts'
+import * as taskShapes from '../../src/http/shapes/tasks.ts'
+import * as workerShapes from '../../src/http/shapes/workers.ts'
 import { createRingback, type Ringback } from '../../src/index.ts'
 import { parseAddressRules } from '../../src/webhook/address.ts'
 
@@ -76,13 +82,14 @@ describe('the reference of errors', () => {
       'src/core/lifecycle.ts',
       'src/engine/task-runner.ts',
       'src/engine/run-try.ts',
-      'src/engine/chores/janitor.ts',
+      'src/engine/chores/reclaim.ts',
       'src/tasks/define.ts',
-      'src/store/scripts/tasks.ts',
+      'src/store/scripts/tasks/claim.ts',
+      'src/store/scripts/tasks/overdue.ts',
     ]
       .map(read)
       .join('\n')
-    const given = [...engine.matchAll(/(?:\bcode(?:: | === | \?\? )|new Expired\()'(\w+)'/g)].map(([, code]) => code!)
+    const given = [...engine.matchAll(/(?:\bcode(?:: | === | \?\? )|new TryTimeout\()'(\w+)'/g)].map(([, code]) => code!)
     // `aborted` is what a delivery fails with.
     const known = new Set(given.filter((code) => code !== 'aborted'))
     expect(sorted(codes)).toEqual(sorted(known))
@@ -91,7 +98,7 @@ describe('the reference of errors', () => {
   test('lists every outcome of an attempt', () => {
     const section = read(page).split('## Outcomes of an attempt')[1]!
     const documented = [...section.matchAll(/^\| `(\w+)` \|/gm)].map(([, outcome]) => outcome!)
-    expect(sorted(documented)).toEqual(sorted(shapes.delivery.shape.attempts.element.shape.outcome.options))
+    expect(sorted(documented)).toEqual(sorted(deliveryShapes.delivery.shape.attempts.element.shape.outcome.options))
   })
 })
 
@@ -113,7 +120,7 @@ describe('the reference of events', () => {
 
   test('says "not yet" of the types that nothing records, and of those alone', () => {
     const recorded = [...taskEventTypes, ...endpointEventTypes].filter((type) => {
-      const uses = found('src', '.ts').filter((path) => !/model|shapes|receiver|client|openapi|representation/.test(path))
+      const uses = found('src', '.ts').filter((path) => !/model|documents|shapes|receiver|client|openapi|wire/.test(path))
       return uses.some((path) => read(path).includes(`'${type}'`))
     })
     expect(sorted(rows.filter(([, when]) => when !== 'not yet').map(([type]) => type!))).toEqual(sorted(recorded))
@@ -141,7 +148,7 @@ describe('the lifecycle', () => {
     ])
   })
 
-  test('is drawn as it is', () => {
+  test('is drawn as the code defines it', () => {
     const charts = fences.filter(({ code }) => code.startsWith('stateDiagram'))
     expect(charts.map(({ page }) => page)).toEqual(['docs/explanation/lifecycle.md'])
     const drawn = [...charts[0]!.code.matchAll(/^ {2}(\w+) --> (\w+): (\w+)$/gm)].map(([, from, to, verb]) => `${from} ${verb} ${to}`)
@@ -150,8 +157,8 @@ describe('the lifecycle', () => {
   })
 })
 
-test('the architecture names what is there, and every part of it', () => {
-  const section = read('docs/explanation/architecture.md').split('## The house')[1]!.split('\n## ')[0]!
+test('the architecture page names every folder that exists, and no other', () => {
+  const section = read('docs/explanation/architecture.md').split('## Layers')[1]!.split('\n## ')[0]!
   const named = [...section.matchAll(/`([\w/]+(?:\.ts|\/))`/g)].map(([, name]) => name!)
   expect(named.filter((name) => !existsSync(join(root, name === 'migrations/' ? '' : 'src', name)))).toEqual([])
   const parts = readdirSync(join(root, 'src'), { withFileTypes: true }).map((entry) =>
@@ -228,12 +235,12 @@ describe('links', () => {
     expect(broken).toEqual([])
   })
 
-  test('lead from the index to every page of the documentation', () => {
+  test('reach every page of the documentation from its index', () => {
     const index = [...read('docs/README.md').matchAll(/\]\((?!\.\.|https?:)([^)#]+)\)/g)].map(([, to]) => join('docs', to!))
     expect(sorted(found('docs', '.md').filter((page) => page !== 'docs/README.md' && !index.includes(page)))).toEqual([])
   })
 
-  test('in words, to files of the project, name files that are there', () => {
+  test('written as file paths name files that exist', () => {
     const named = pages.flatMap((page) =>
       [...read(page).matchAll(/`((?:src|test|docs|migrations|bench|examples|bin)\/[\w./-]*)`/g)].map(([, path]) => ({ page, path: path! })),
     )
@@ -244,16 +251,16 @@ describe('links', () => {
 
 describe('examples', () => {
   const documents: Readonly<Record<string, z.ZodType>> = {
-    Problem: shapes.problem,
-    TaskEvent: shapes.taskEvent,
-    ClaimedTasks: shapes.claimedTasks,
-    CreateTask: shapes.createTask,
-    Task: shapes.task,
-    CreateSchedule: shapes.createSchedule,
-    Schedule: shapes.schedule,
-    CreateEndpoint: shapes.createEndpoint,
-    Endpoint: shapes.endpoint,
-    Delivery: shapes.delivery,
+    Problem: systemShapes.problem,
+    TaskEvent: eventShapes.taskEvent,
+    ClaimedTasks: workerShapes.claimedTasks,
+    CreateTask: taskShapes.createTask,
+    Task: taskShapes.task,
+    CreateSchedule: scheduleShapes.createSchedule,
+    Schedule: scheduleShapes.schedule,
+    CreateEndpoint: endpointShapes.createEndpoint,
+    Endpoint: endpointShapes.endpoint,
+    Delivery: deliveryShapes.delivery,
   }
   const json = fences.filter(({ info }) => info.split(' ')[0] === 'json')
 
@@ -263,11 +270,11 @@ describe('examples', () => {
     if (name !== undefined) documents[name]!.parse(value)
   })
 
-  test('of every document there is one', () => {
+  test('exist for every document of the API', () => {
     expect(sorted(new Set(json.flatMap(({ info }) => info.split(' ')[1] ?? [])))).toEqual(sorted(Object.keys(documents)))
   })
 
-  test('of verifying with jose are one and the same', () => {
+  test('of verifying with jose are identical', () => {
     const plain = ['README.md', 'docs/how-to/verify-a-webhook.md'].map(
       (page) => fencesOf(page, 'ts').find(({ code }) => code.includes("from 'jose'"))?.code,
     )
@@ -290,7 +297,7 @@ describe('examples', () => {
         writeFileSync(join(folder, name), `${code}\nexport {}\n`)
       }
       const { compilerOptions } = JSON.parse(read('tsconfig.json')) as { compilerOptions: object }
-      const faces = { ringback: 'index', 'ringback/receiver': 'receiver', 'ringback/client': 'client' }
+      const faces = { ringback: 'index', 'ringback/receiver': 'receiver/index', 'ringback/client': 'client/index' }
       const paths = Object.fromEntries(Object.entries(faces).map(([name, file]) => [name, [join(root, `src/${file}.ts`)]]))
       writeFileSync(join(folder, 'tsconfig.json'), JSON.stringify({ compilerOptions: { ...compilerOptions, paths }, include: ['*.ts'] }))
       const tsc = spawnSync(process.execPath, [join(root, 'node_modules/typescript/bin/tsc'), '-p', folder, '--pretty', 'false'], {

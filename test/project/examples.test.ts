@@ -259,7 +259,7 @@ describe('demo.primes', () => {
   const count = (upTo: number, signal = new AbortController().signal) =>
     primes.run({ upTo }, { signal, progress() {} } as unknown as RunContext) as { count: number; largest: number }
 
-  test('counts as the tables say, over the ends of its segments too', () => {
+  test('counts primes as published tables do, across segment bounds too', () => {
     expect([2, 3, 10, 100, 1_000_000].map((upTo) => count(upTo))).toEqual([
       { count: 1, largest: 2 },
       { count: 2, largest: 3 },
@@ -271,7 +271,7 @@ describe('demo.primes', () => {
     expect([at! - before!, after! - before!]).toEqual([0, 1])
   })
 
-  test('stops when it is told to', () => {
+  test('stops when its signal is aborted', () => {
     expect(() => count(1_000_000, AbortSignal.abort(new Error('enough')))).toThrow('enough')
   })
 })
@@ -303,7 +303,7 @@ function readersFolder(): string {
   mkdirSync(join(modules, 'ringback'), { recursive: true })
   for (const name of readdirSync(join(root, 'node_modules'))) symlinkSync(join(root, 'node_modules', name), join(modules, name))
   symlinkSync(join(root, 'src'), join(modules, 'ringback', 'src'))
-  const faces = { '.': './src/index.ts', './client': './src/client.ts', './receiver': './src/receiver.ts' }
+  const faces = { '.': './src/index.ts', './client': './src/client/index.ts', './receiver': './src/receiver/index.ts' }
   writeFileSync(join(modules, 'ringback', 'package.json'), JSON.stringify({ name: 'ringback', type: 'module', exports: faces }))
   writeFileSync(join(folder, 'package.json'), '{"type":"module"}')
   return folder
@@ -351,7 +351,7 @@ const json = (answer: string): Record<string, unknown>[] =>
   answer.split(/(?<=\})\s*(?=\{)/).map((text) => JSON.parse(text) as Record<string, unknown>)
 
 describe('the documentation', () => {
-  test('names every block of TypeScript, and has only blocks that are tried here', () => {
+  test('names every block of TypeScript, and every block is run here', () => {
     for (const page of pages) {
       const blocks = blocksOf(page)
       expect(blocks.length).toBeGreaterThanOrEqual(3)
@@ -385,7 +385,7 @@ describe('the documentation', () => {
     expect(files).toHaveLength(10)
   }, 120_000)
 
-  test('of mounting shows the examples as they are', () => {
+  test('of mounting shows the examples unchanged', () => {
     for (const name of ['hono.ts', 'node-http.ts']) {
       const shown = blocksOf('docs/how-to/mount-in-your-app.md').find((block) => block.name === name)!.text
       expect(shown.trim()).toBe(read(`examples/mount/${name}`).replace("'../../src/index.ts'", "'ringback'").trim())
@@ -394,7 +394,7 @@ describe('the documentation', () => {
 })
 
 describe('the tutorial', () => {
-  test('does what it says, from the first start to a task type of the reader', async () => {
+  test('works as written, from the first start to a task type of the reader', async () => {
     const ports = { 8484: await freePort(), 9000: await freePort() }
     const folder = readerOf('docs/tutorial.md', ports)
     const paste = openShell(folder, {}, ports)

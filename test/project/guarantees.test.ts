@@ -1,4 +1,4 @@
-/** Every sentence that must hold has a test that owns it, and that test is there, is run, and is run where it must. */
+/** Every guarantee has one test that owns it. That test exists, is not skipped, and runs on the databases that the guarantee is about. */
 import { globSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import { describe, expect, test } from 'vitest'
@@ -10,13 +10,13 @@ const root = fileURLToPath(new URL('../..', import.meta.url))
 const collected = collectTests(globSync('test/**/*.test.ts', { cwd: root }).sort())
 const all: readonly Sentence[] = [...tasks, ...webhooks, ...joint].flatMap(({ sentences }) => sentences)
 
-/** What is wrong with the sentences, in sentences. */
+/** Faults of the list of guarantees. */
 function faults(sentences: readonly Sentence[], tests: readonly Collected[]): readonly string[] {
   const found: string[] = []
   const owners = new Map<string, string>()
   for (const { says, file, test: name, on, why, needs } of sentences) {
     const fault = (what: string): void => void found.push(`"${says}": ${what}`)
-    if (sentences.filter((it) => it.says === says).length > 1) fault('it is said twice')
+    if (sentences.filter((it) => it.says === says).length > 1) fault('it is listed twice')
     if (name.trim() === '') {
       fault('no test owns it')
       continue
@@ -33,48 +33,48 @@ function faults(sentences: readonly Sentence[], tests: readonly Collected[]): re
     }
     if (same.some(({ skipped }) => skipped)) fault('its test is skipped')
     if (same.some(({ conditional }) => conditional) && needs === undefined)
-      fault('its test is run under a condition that the sentence does not name')
+      fault('its test runs under a condition that the sentence does not name')
     const places = new Set(same.flatMap((it) => [...it.on]))
-    if (on === 'both') for (const engine of engines) if (!places.has(engine)) fault(`its test is not run on ${engine}`)
-    if ((on === 'sqlite' || on === 'postgres') && why === undefined) fault(`nothing says why ${on} is enough`)
+    if (on === 'both') for (const engine of engines) if (!places.has(engine)) fault(`its test does not run on ${engine}`)
+    if ((on === 'sqlite' || on === 'postgres') && why === undefined) fault(`no reason says why ${on} is enough`)
   }
   return found
 }
 
-describe('the sentences', () => {
-  test('have an owner each, which is there, is run, and is run on the databases they are about', () => {
+describe('the tested guarantees', () => {
+  test('each have one owning test that exists, is not skipped, and runs on the right databases', () => {
     expect(faults(all, collected)).toEqual([])
   })
 
-  test('are those of the documentation, each beside the test that owns it', async () => {
-    await expect(page()).toMatchFileSnapshot('../../docs/explanation/proofs.md')
+  test('are the ones that the documentation lists, each with its owning test', async () => {
+    await expect(page()).toMatchFileSnapshot('../../docs/explanation/tested-guarantees.md')
   })
 })
 
-describe('a sentence is found out', () => {
+describe('the check of a guarantee', () => {
   const owner: Collected = { file: 'test/a.test.ts', name: 'on %s > it holds', on: new Set(engines), skipped: false, conditional: false }
   const sentence: Sentence = { says: 'It holds.', file: owner.file, test: owner.name, on: 'both' }
   const fault = (change: Partial<Sentence>, tests: Partial<Collected> | null = {}): string =>
     faults([{ ...sentence, ...change }], tests === null ? [] : [{ ...owner, ...tests }]).join()
 
-  test('when nothing is wrong with it: it is not', () => {
+  test('finds no fault in a correct guarantee', () => {
     expect(fault({})).toBe('')
     expect(fault({ on: 'none' }, { on: new Set() })).toBe('')
     expect(fault({ needs: 'Linux' }, { conditional: true })).toBe('')
   })
   test.each<[string, Partial<Sentence>, Partial<Collected> | null, RegExp]>([
     ['no test owns it', { test: '' }, {}, /no test owns it/],
-    ['its test is gone', {}, null, /has no test "on %s > it holds", but: none/],
-    ['its test has another name by now', {}, { name: 'on %s > it held' }, /but: on %s > it held/],
-    ['its test is in another file by now', {}, { file: 'test/b.test.ts' }, /test\/a\.test\.ts has no test/],
+    ['its test does not exist', {}, null, /has no test "on %s > it holds", but: none/],
+    ['its test was renamed', {}, { name: 'on %s > it held' }, /but: on %s > it held/],
+    ['its test was moved to another file', {}, { file: 'test/b.test.ts' }, /test\/a\.test\.ts has no test/],
     ['its test is skipped', {}, { skipped: true }, /is skipped/],
-    ['its test is run here and not there', {}, { conditional: true }, /under a condition/],
-    ['its test leaves a database out', {}, { on: new Set(['sqlite'] as const) }, /not run on postgres/],
-    ['one database is said to be enough, for no reason', { on: 'sqlite' }, {}, /nothing says why sqlite is enough/],
-  ])('when %s', (_when, change, tests, expected) => {
+    ['its test runs only under a condition', {}, { conditional: true }, /under a condition/],
+    ['its test omits one database', {}, { on: new Set(['sqlite'] as const) }, /does not run on postgres/],
+    ['one database is enough for no stated reason', { on: 'sqlite' }, {}, /no reason says why sqlite is enough/],
+  ])('finds the fault: %s', (_when, change, tests, expected) => {
     expect(fault(change, tests)).toMatch(expected)
   })
-  test('when two claim one test, or one is said twice', () => {
+  test('finds two guarantees with one test, and one guarantee listed twice', () => {
     expect(faults([sentence, { ...sentence, says: 'It holds as well.' }], [owner])).toEqual([
       '"It holds as well.": its test already owns "It holds."',
     ])
@@ -82,7 +82,7 @@ describe('a sentence is found out', () => {
   })
 })
 
-/** The page of the documentation that shows them. */
+/** The documentation page of the guarantees. */
 function page(): string {
   const line = ({ says, file, test: name, on, why, needs }: Sentence): string => {
     const where = on === 'both' ? 'on both databases' : on === 'none' ? '' : `on ${on === 'sqlite' ? 'SQLite' : 'PostgreSQL'}: ${why}`
@@ -91,16 +91,15 @@ function page(): string {
   }
   const section = (title: string, groups: readonly Group[]): string =>
     `## ${title}\n\n${groups.map(({ name, sentences }) => `${groups.length > 1 ? `**${name}**\n\n` : ''}${sentences.map(line).join('\n')}\n`).join('\n')}`
-  return `# Proofs
+  return `# Tested guarantees
 
-What must hold, a sentence each, and the test that shows it. The list is kept in \`test/project/guarantees.ts\`; a test fails when a sentence has no test, when
-its test is gone, renamed or skipped, and when it is not run on the databases the sentence is about. Tests under \`test/long/\` are run by
-\`npm run test:long\`, the others by \`npm test\`.
+Each guarantee is one sentence with the test that shows it. The list is kept in \`test/project/guarantees.ts\`. A test fails when a guarantee has no test,
+when its test is missing, renamed or skipped, and when it does not run on the databases the guarantee is about. \`npm run test:long\` runs the tests under
+\`test/long/\`, \`npm test\` runs the others.
 
-Besides, a simulation (\`test/simulation/\`) runs the engine of many nodes, and workers that call their API,
-in virtual time, with crashes, stalls, clocks that disagree, lost words and a
-store that is slow, fails and answers late. It judges every commit against these sentences, under a thousand seeds in the long suite. A failure
-prints its seed and how to repeat it, and \`test/simulation/simulation.test.ts\` plants faults to see that they are found.
+A simulation (\`test/simulation/\`) also runs the engine of many nodes, and workers that call their API, in virtual time. It injects crashes, stalls,
+clocks that disagree, lost notifications, and a store that is slow, fails and answers late. It checks every commit against these guarantees, with a thousand
+seeds in the long suite. A failure prints its seed and how to repeat it, and \`test/simulation/simulation.test.ts\` plants faults to show that they are detected.
 
 ${[section('Tasks', tasks), section('Webhooks', webhooks), section('Both together', joint)].join('\n')}`
 }

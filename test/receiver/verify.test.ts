@@ -30,7 +30,7 @@ async function verdictOf(verifying: Promise<unknown>): Promise<string> {
 }
 
 describe('the published vectors', () => {
-  test('hold no private key and every code there is', () => {
+  test('hold no private key and cover every code', () => {
     for (const key of jwks.keys) expect(key).not.toHaveProperty('d')
     const codes = [
       'bad_signature',
@@ -65,7 +65,7 @@ describe('the published vectors', () => {
   })
 })
 
-test('everything a forger could try is among the published vectors, and refused for what it is', async () => {
+test('every known forgery is among the published vectors, and refused with its own code', async () => {
   const tried: Readonly<Record<string, string>> = {
     'signed 301 s ago': 'stale',
     'signed 301 s ahead': 'stale',
@@ -102,7 +102,7 @@ describe('a verified webhook', () => {
     expect([status, webhook.data.result]).toEqual(['completed', { pages: 12 }])
   })
 
-  test('comes out of a Request, out of the headers of node:http and out of names in any case', async () => {
+  test('is read from a Request, from the headers of node:http and from names in any case', async () => {
     const request = new Request(audience, { method: 'POST', headers: genuine.headers, body: genuine.body })
     const capitals = Object.fromEntries(Object.entries(genuine.headers).map(([name, value]) => [name.toUpperCase(), value]))
     for (const given of [
@@ -126,7 +126,7 @@ describe('a verified webhook', () => {
     })
   })
 
-  test('has no attempt when the unsigned header is missing or nonsense', async () => {
+  test('has no attempt when the unsigned header is missing or invalid', async () => {
     for (const attempt of ['', '0', '-1', '1.5', 'two']) {
       const headers = { ...genuine.headers, 'webhook-attempt': attempt }
       expect((await receiverAt().verify({ headers, body: genuine.body })).attempt).toBeNull()
@@ -141,7 +141,7 @@ test('tampering with the plain headers changes nothing that is read from the sig
   expect([webhook.id, webhook.issuedAt]).toEqual([genuine.headers['webhook-id'], '2026-11-22T10:00:05.000Z'])
 })
 
-test('the event is read from the bytes that were verified, even when their buffer is in use again', async () => {
+test('the event is read from the verified bytes, even when their buffer is reused', async () => {
   const body = Buffer.from(genuine.body)
   const verifying = receiverAt().verify({ headers: genuine.headers, body })
   body.fill('x')
@@ -152,7 +152,7 @@ test('the event is read from the bytes that were verified, even when their buffe
   expect((await symmetric).type).toBe('task.completed')
 })
 
-test('a parsed or consumed body is a mistake of the caller, and the error says what to give', async () => {
+test('a parsed or consumed body is an error of the caller that says how to fix it', async () => {
   const parsed = { headers: genuine.headers, body: JSON.parse(genuine.body) as never }
   await expect(receiverAt().verify(parsed)).rejects.toThrow(/raw bytes/)
   await expect(verifyStandardWebhook(vectors.secrets, parsed, { clock })).rejects.toThrow(/raw bytes/)
@@ -169,11 +169,11 @@ test.each([
   [{ toleranceSeconds: Number.POSITIVE_INFINITY }, /toleranceSeconds/],
   [{ toleranceSeconds: -1 }, /toleranceSeconds/],
   [{ jwksUrl: 'https://tasks.example.com/keys' }, /not both/],
-])('a receiver that could refuse nothing is not made: %j', (options, sentence) => {
+])('a receiver that could refuse nothing is not created: %j', (options, sentence) => {
   expect(() => receiverAt(options as never)).toThrow(sentence)
 })
 
-test('a clock that is broken refuses', async () => {
+test('with a broken clock everything is refused', async () => {
   expect(await verdictOf(receiverAt({ clock: { wall: () => Number.NaN } }).verify(genuine))).toBe('stale')
 })
 
@@ -184,7 +184,7 @@ test('an empty or unreadable secret is refused instead of used', async () => {
   expect(await verdictOf(verifyStandardWebhook([], genuine, { clock }))).toBe('bad_signature')
 })
 
-test('a flood of tokens is not compared', async () => {
+test('too many tokens are refused before any comparison', async () => {
   const headers = { ...genuine.headers, 'webhook-signature': Array(17).fill(genuine.headers['webhook-signature']).join(' ') }
   expect(await verdictOf(verifyStandardWebhook(vectors.secrets, { headers, body: genuine.body }, { clock }))).toBe('malformed')
 })
@@ -223,14 +223,14 @@ describe('keys that are fetched', () => {
     return { paths, issuer, webhook: { headers, body: genuine.body } }
   }
 
-  test('come from the issuer’s well-known place, once for many webhooks', async () => {
+  test('come from the well-known URL of the issuer, once for many webhooks', async () => {
     const { paths, issuer, webhook } = await serve(() => ({ status: 200, keys: jwks.keys }))
     const receiver = createReceiver({ issuer, audience })
     for (let i = 0; i < 3; i++) expect((await receiver.verify(webhook)).type).toBe('task.completed')
     expect(paths).toEqual(['/.well-known/jwks.json'])
   })
 
-  test('come from another place when one is given', async () => {
+  test('come from another URL when one is given', async () => {
     const { paths, issuer, webhook } = await serve(() => ({ status: 200, keys: jwks.keys }))
     await createReceiver({ issuer, audience, jwksUrl: new URL(`${issuer}/keys`) }).verify(webhook)
     expect(paths).toEqual(['/keys'])
@@ -243,7 +243,7 @@ describe('keys that are fetched', () => {
     expect(paths).toHaveLength(1)
   })
 
-  test('that cannot be had are no verdict on the webhook, and are asked for again', async () => {
+  test('that cannot be fetched are no verdict on the webhook, and are fetched again', async () => {
     let status = 503
     const { issuer, webhook } = await serve(() => ({ status, keys: jwks.keys }))
     const receiver = createReceiver({ issuer, audience })
@@ -254,7 +254,7 @@ describe('keys that are fetched', () => {
     expect((await receiver.verify(webhook)).type).toBe('task.completed')
   })
 
-  test('are believed for ten minutes while they cannot be fetched, and no longer', async () => {
+  test('are valid for ten minutes while they cannot be fetched, and no longer', async () => {
     let status = 200
     const { paths, issuer, webhook } = await serve(() => ({ status, keys: jwks.keys }))
     const receiver = createReceiver({ issuer, audience, toleranceSeconds: 3_600 })
@@ -275,7 +275,7 @@ describe('keys that are fetched', () => {
     }
   })
 
-  test('are fetched anew for a key that is not among them, once they are 30 s old', async () => {
+  test('are fetched again for an unknown key once they are 30 s old', async () => {
     let keys = jwks.keys.slice(1)
     const { paths, issuer, webhook } = await serve(() => ({ status: 200, keys }))
     const receiver = createReceiver({ issuer, audience })

@@ -120,11 +120,11 @@ test('Two Idempotency-Key headers are malformed, not one of the two', async () =
 test('A caller that hangs up while it waits is let go', async () => {
   const { id } = (await (await post(JSON.stringify({ ...REPORT, delaySeconds: 60 }))).json()) as { id: string }
   const waited = Promise.withResolvers<void>()
-  const findTasks = (ids: readonly string[]) => {
+  const findMany = (ids: readonly string[]) => {
     waited.resolve()
     return kit.store.tasks.findMany(ids)
   }
-  const store = { ...kit.store, findTasks }
+  const store = { ...kit.store, tasks: { ...kit.store.tasks, findMany } }
   const waits = createWatchers({ store, clock: kit.clock })
   const ended = Promise.withResolvers<unknown>()
   const app = createApp({

@@ -1,6 +1,6 @@
 /**
- * Sees every row that every commit leaves, by triggers of the database itself, and judges each commit as it comes: against the rows as they
- * were, and against the sentences about tasks.
+ * Records every row of every commit with database triggers, and checks each commit against the previous rows and against the guarantees about
+ * tasks.
  */
 import type Database from 'better-sqlite3'
 import { transitions } from '../../src/core/lifecycle.ts'

@@ -1,4 +1,4 @@
-/** Clients: they submit under an Idempotency-Key until they are answered, cancel, retry, erase, pause their endpoints, and read what they were told of. */
+/** Clients that submit with an Idempotency-Key until they get a response, cancel, retry, erase, pause their endpoints, and read announced tasks. */
 import { newId } from '../../src/core/id.ts'
 import type { Millis } from '../../src/core/model.ts'
 import type { Store, TaskChange } from '../../src/store/interfaces.ts'

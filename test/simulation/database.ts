@@ -1,6 +1,6 @@
 /**
- * One database, and a driver for each process that uses it. Statements, scripts and everything above them are those of the product; what is
- * simulated is the way there and back: latency before and after the commit, refusals, commits whose answer is lost, words that never arrive.
+ * One database, and one driver for each process that uses it. Statements, scripts and everything above them are the product’s. The connection is
+ * simulated: latency before and after the commit, refusals, commits whose response is lost, and lost notifications.
  */
 import Database from 'better-sqlite3'
 import type { Millis } from '../../src/core/model.ts'

@@ -1,11 +1,11 @@
-/** What every run of the simulation shares: an empty database and a key. */
+/** Shared by all runs of the simulation: an empty database and a key. */
 import type { ActiveKey } from '../../src/webhook/keys.ts'
 import { emptyDatabase } from './database.ts'
 import { type Ground, type Outcome, simulate } from './simulate.ts'
 
 /**
- * ECDSA runs on threads of its own and ends when it likes; a run in which every promise follows from the seed cannot wait for that. Webhooks are
- * therefore signed with zeros until `restore` is called: what a signature says is tested elsewhere.
+ * ECDSA runs on other threads and ends at unpredictable times, which would break a run that must follow from its seed. Webhooks are therefore
+ * signed with zeros until `restore` is called. Other tests check signatures.
  */
 export async function openSimulations(): Promise<{ readonly ground: Ground; restore(): void }> {
   const { privateKey } = (await crypto.subtle.generateKey({ name: 'ECDSA', namedCurve: 'P-256' }, false, ['sign', 'verify'])) as {

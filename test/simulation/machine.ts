@@ -1,9 +1,9 @@
-/** The clock of a simulated machine, and the clock its processes live by. */
+/** The clock of a simulated machine, and the clock that its processes use. */
 import { type Clock, createStampCounter, slewedNow } from '../../src/core/clock.ts'
 import type { Millis } from '../../src/core/model.ts'
 import type { Owner, World } from './world.ts'
 
-/** Where true time begins, in epoch milliseconds. */
+/** Start of virtual time, in epoch milliseconds. */
 export const EPOCH: Millis = 1_800_000_000_000
 
 /** A wall clock that is wrong, and wrong in another way after it was set. */

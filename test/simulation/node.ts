@@ -1,4 +1,4 @@
-/** A node: a machine on which the product's own scheduler, dispatcher, janitor and API are started, stopped, stalled and killed. */
+/** A simulated machine that starts, stops, stalls and kills the product's task runner, dispatcher, chores and API. */
 
 import type { Encryptor } from '../../src/core/encryption.ts'
 import { newId } from '../../src/core/id.ts'

@@ -1,4 +1,4 @@
-/** Receivers of webhooks and the network before them: quick, slow, failing, gone for a while, or accepting what they never answer. */
+/** Webhook receivers and their network: quick, slow, failing, unavailable for a while, or accepting requests without a response. */
 import type { Millis } from '../../src/core/model.ts'
 import type { SendResult } from '../../src/webhook/attempt.ts'
 import type { Transport, WebhookRequest } from '../../src/webhook/transport.ts'

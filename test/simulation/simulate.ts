@@ -1,6 +1,6 @@
 /**
- * One run: nodes, their database, clients and receivers under a seed. First everything that can go wrong does; then nothing does, and whatever was
- * acknowledged has to come to its end.
+ * One run: nodes, their database, clients and receivers under a seed. All faults are injected first. Then they stop, and every acknowledged task
+ * must end.
  */
 
 import { createEncryptor } from '../../src/core/encryption.ts'

@@ -1,9 +1,9 @@
-/** What simulated nodes and workers run. A handler does what its input says, by the clock of its process. */
+/** Task types of simulated nodes and workers. The input controls the handler, on the clock of its process. */
 import type { Clock } from '../../src/core/clock.ts'
 import type { Millis } from '../../src/core/model.ts'
 import { defineTask, Permanent, Postpone, type RunContext, type TaskType } from '../../src/tasks/define.ts'
 
-/** How a try ends when nothing ends it before. */
+/** How a try ends when nothing ends it earlier. */
 export type Ending = 'returns' | 'throws' | 'refuses' | 'postpones'
 export interface Plan {
   readonly ms: Millis

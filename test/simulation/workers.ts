@@ -1,6 +1,6 @@
 /**
- * Workers over HTTP: processes of their own that claim, keep their leases, report, and say how each try ended, over a network that loses and
- * repeats what it carries. They speak to the product's own routes, and every answer of these is judged.
+ * HTTP workers: separate processes that claim, renew leases, report progress and settle each try, over a network that loses and repeats
+ * messages. They call the product's own routes, and every response is checked.
  */
 import { generateApiKey } from '../../src/core/api-key.ts'
 import { newId } from '../../src/core/id.ts'
@@ -332,7 +332,7 @@ export function createWorkers(options: WorkerOptions): Workers {
         worker.key = key
         const made = { id: newId(clock, 'key'), clientId: null, name: worker.name, hash, hint, scopes: '["worker"]', expiresAt: null }
         const taskTypes = world.chance(0.5) ? JSON.stringify(worker.types) : null
-        await store.access.addKey({ key: { ...made, taskTypes } })
+        await store.access.addKey({ key: { ...made, taskTypes }, max: 1 })
       }
     },
     start() {

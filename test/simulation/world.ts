@@ -1,9 +1,9 @@
-/** Virtual time: everything that happens is an event on one agenda, and everything random is drawn from one seeded row of numbers. */
+/** Virtual time: every event is in one queue, and all randomness comes from one seeded generator. */
 import { setImmediate as turn } from 'node:timers/promises'
 import type { Millis } from '../../src/core/model.ts'
 import { type Random, seededRandom } from '../support/load.ts'
 
-/** Whose memory an event lives in. Of the dead nothing happens any more; of the stalled it happens later. */
+/** The process that an event belongs to. Events of a dead process are dropped, events of a stalled one are delayed. */
 export interface Owner {
   alive: boolean
   stalledUntil: Millis

@@ -87,11 +87,13 @@ describe.each(engines)('opening a store on %s', (engine) => {
     await open(url)
   })
 
-  test('a closed store takes nothing more, and says so', async () => {
+  test('a closed store answers every read and write with 503', async () => {
     const store = await open(await freshUrl(engine))
     const clientId = await addClient(store)
     await store.close()
-    await expect(addTask(store, { clientId })).rejects.toMatchObject({ code: 'temporary_reduced_capacity', status: 503 })
+    const unavailable = { code: 'temporary_reduced_capacity', status: 503 }
+    await expect(addTask(store, { clientId })).rejects.toMatchObject(unavailable)
+    await expect(store.access.findClient(clientId)).rejects.toMatchObject(unavailable)
   })
 })
 

@@ -1,9 +1,10 @@
 /** What a claim visits: as little as if the backlog of others were not there. By the plans of the databases themselves. */
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { systemClock } from '../../src/core/clock.ts'
+import type { Allotment } from '../../src/core/fair-share.ts'
 import type { Task } from '../../src/core/model.ts'
 import { type Driver, writePriority } from '../../src/store/driver.ts'
-import type { Allotment, OpenTaskCursor } from '../../src/store/interfaces.ts'
+import type { OpenTaskCursor } from '../../src/store/interfaces.ts'
 import { openPostgres } from '../../src/store/postgres.ts'
 import { admitStarts, claim, type LentSlots, repairLanes } from '../../src/store/queue/claim.ts'
 import { newFairCursor } from '../../src/store/queue/fair-order.ts'
@@ -20,7 +21,11 @@ import { callbackStatuses, countOpenTasks } from '../../src/store/scripts/lists.
 import { countReplay } from '../../src/store/scripts/replay.ts'
 import { pruneEndpointEvents, sweepLanes } from '../../src/store/scripts/retention.ts'
 import { findDueSchedules, tick } from '../../src/store/scripts/schedules.ts'
-import { endOverdue, eraseTask, reportProgress, settleTasks, taskTable } from '../../src/store/scripts/tasks.ts'
+import { eraseTask } from '../../src/store/scripts/tasks/change.ts'
+import { taskTable } from '../../src/store/scripts/tasks/claim.ts'
+import { endOverdue } from '../../src/store/scripts/tasks/overdue.ts'
+import { reportProgress } from '../../src/store/scripts/tasks/progress.ts'
+import { settleTasks } from '../../src/store/scripts/tasks/settle.ts'
 import { openSqlite } from '../../src/store/sqlite.ts'
 import { explained, type Visit } from '../support/explain.ts'
 import { manualClock } from '../support/manual-clock.ts'
@@ -176,7 +181,7 @@ describe.each(looks)(`with ${backlog} rows in the lanes of others, on %s, which 
     await addTask(store, { clientId, dueAt: 9_000_000_000_000 })
     expectFew((await measure(() => removeClient(clientId, view))).visits)
     const erased = await measure(() => eraseClient(clientId, true, view))
-    expect(erased.answer).toMatchObject({ rest: 'nothing', client: { id: clientId } })
+    expect(erased.answer).toMatchObject({ remaining: 'nothing', client: { id: clientId } })
     expectFew(erased.visits)
   })
 
@@ -219,7 +224,7 @@ describe.each(looks)(`with ${backlog} rows in the lanes of others, on %s, which 
     const task = await claimOne(store, {}, ['third.type'])
     const report = { ...task, progress: 10, message: null, notify: true }
     const first = await measure(() => reportProgress([report], view))
-    expect(first.answer).toMatchObject([{ notified: 'told' }])
+    expect(first.answer).toMatchObject([{ notified: 'sent' }])
     expectFew(first.visits)
     expectFew((await measure(() => reportProgress([report], view))).visits)
     expectFew((await measure(() => settleTasks([completed(task)], view))).visits)

@@ -1,14 +1,17 @@
-/** PostgreSQL as a server that comes and goes. */
-
+/** A PostgreSQL server that ends connections, or does not answer. */
 import { sql } from 'drizzle-orm'
 import pg from 'pg'
-import { expect, onTestFinished, test } from 'vitest'
+import { describe, expect, onTestFinished, test } from 'vitest'
 import { systemClock } from '../../src/core/clock.ts'
 import { writePriority } from '../../src/store/driver.ts'
+import type { Store } from '../../src/store/interfaces.ts'
+import { openStore } from '../../src/store/open.ts'
 import { openPostgres } from '../../src/store/postgres.ts'
 import { first, query, type Script } from '../../src/store/script.ts'
+import { type Cable, openCable } from '../support/cable.ts'
 import { freshPostgres } from '../support/databases.ts'
 import { until } from '../support/engine.ts'
+import { startPostgres } from '../support/postgres.ts'
 import { openGround } from '../support/stores.ts'
 import { addClient, addEndpoint, addTask, claimTasks, completed } from '../support/work.ts'
 
@@ -36,6 +39,143 @@ test('a connection that breaks in the middle of a transaction fails that transac
   await behind.query(`select pg_terminate_backend(pid) ${sleeping}`)
   await broken
   expect(await driver.write(writePriority.other, one)).toEqual({ one: 1 })
+})
+
+const UNAVAILABLE = { name: 'RingbackError', code: 'temporary_reduced_capacity', status: 503, headers: { 'retry-after': '5' } }
+
+/** A client that stays connected while others lose their connections. */
+async function connected(url: string): Promise<pg.Client> {
+  const client = new pg.Client({ connectionString: url })
+  client.on('error', () => {})
+  await client.connect()
+  onTestFinished(() => client.end().catch(() => {}))
+  return client
+}
+async function openThrough(url: string): Promise<Store> {
+  const store = await openStore({ url, clock: systemClock(), publicUrl: () => '', retrySchedule: [] })
+  onTestFinished(() => store.close().catch(() => {}))
+  return store
+}
+
+describe('a read whose connection is lost in the middle', () => {
+  /** A read that waits for a lock on the table of tasks, and the client that holds the lock. */
+  async function startRead() {
+    const { url, drop } = await freshPostgres()
+    onTestFinished(drop)
+    const cable = await openCable(url)
+    onTestFinished(() => cable.close())
+    const store = await openThrough(cable.url)
+    const { id } = await addTask(store, { clientId: await addClient(store) })
+    const locker = await connected(url)
+    await locker.query('begin; lock table tasks in access exclusive mode')
+    // Outside the transaction, which would see one snapshot of the activity only.
+    const behind = await connected(url)
+    const read = store.tasks.find(id, null)
+    read.catch(() => {})
+    const waiting = `from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'`
+    await until(async () => (await behind.query(`select 1 ${waiting}`)).rowCount === 1)
+    return { id, cable, behind, read, waiting, unlock: () => locker.query('rollback') }
+  }
+  type Loss = (given: { cable: Cable; behind: pg.Client; waiting: string }) => unknown
+  const losses: readonly (readonly [string, Loss])[] = [
+    ['closed', ({ cable }) => cable.cut('end')],
+    ['reset', ({ cable }) => cable.cut('reset')],
+    ['terminated by an administrator', ({ behind, waiting }) => behind.query(`select pg_terminate_backend(pid) ${waiting}`)],
+    ['canceled by the server', ({ behind, waiting }) => behind.query(`select pg_cancel_backend(pid) ${waiting}`)],
+  ]
+
+  test.each(losses)('is repeated once and succeeds: %s', async (_, lose) => {
+    const { id, cable, behind, read, waiting, unlock } = await startRead()
+    await lose({ cable, behind, waiting })
+    cable.repair()
+    await unlock()
+    expect(await read).toMatchObject({ kind: 'found', value: { id } })
+  })
+
+  test('is repeated no second time: it answers 503', async () => {
+    const { behind, read, waiting, unlock } = await startRead()
+    const [first] = (await behind.query(`select pid, pg_terminate_backend(pid) ${waiting}`)).rows
+    await until(async () => (await behind.query(`select 1 ${waiting} and pid <> ${first.pid}`)).rowCount === 1)
+    await behind.query(`select pg_terminate_backend(pid) ${waiting}`)
+    await expect(read).rejects.toMatchObject(UNAVAILABLE)
+    await unlock()
+  })
+})
+
+test('a read answers 503 while no connection can be opened, and reads succeed again afterwards', async () => {
+  const { url, drop } = await freshPostgres()
+  onTestFinished(drop)
+  const cable = await openCable(url)
+  onTestFinished(() => cable.close())
+  const store = await openThrough(cable.url)
+  const clientId = await addClient(store)
+  cable.cut()
+  for (let n = 0; n < 3; n++) await expect(store.access.findClient(clientId)).rejects.toMatchObject(UNAVAILABLE)
+  await expect(addTask(store, { clientId }), 'a write').rejects.toMatchObject(UNAVAILABLE)
+  cable.repair()
+  expect(await store.access.findClient(clientId)).toMatchObject({ id: clientId })
+})
+
+test('a read answers 503 when the server refuses connections, and when it is gone', async () => {
+  const server = await startPostgres()
+  let stopped: Promise<void> | undefined
+  const stop = () => (stopped ??= server.stop())
+  onTestFinished(stop)
+  const admin = await connected(server.url)
+  await admin.query('create database app')
+  await admin.query('create role node login')
+  await admin.query('alter database app owner to node')
+  const url = new URL(server.url)
+  url.pathname = '/app'
+  url.username = 'node'
+  const store = await openThrough(url.href)
+  const clientId = await addClient(store)
+  const read = () => store.access.findClient(clientId)
+  const disconnect = () => admin.query(`select pg_terminate_backend(pid) from pg_stat_activity where datname = 'app'`)
+  const refusals = [
+    ['alter database app connection limit 0', 'alter database app connection limit -1'],
+    ['alter database app allow_connections false', 'alter database app allow_connections true'],
+    ['alter role node nologin', 'alter role node login'],
+    ['alter database app rename to other', 'alter database other rename to app'],
+  ] as const
+  for (const [refuse, allow] of refusals) {
+    // No connection may be opened between the two.
+    if (refuse.includes('rename')) await admin.query('alter role node nologin').then(disconnect)
+    await until(async () => (await admin.query(refuse).catch(() => null)) !== null)
+    if (refuse.includes('rename')) await admin.query('alter role node login')
+    await disconnect()
+    await expect(read(), refuse).rejects.toMatchObject(UNAVAILABLE)
+    await admin.query(allow)
+    expect(await read(), allow).toMatchObject({ id: clientId })
+  }
+  const reads = Promise.allSettled(Array.from({ length: 20 }, read))
+  await stop()
+  for (const answer of await reads)
+    if (answer.status === 'rejected') expect(answer.reason).toMatchObject(UNAVAILABLE)
+    else expect(answer.value).toMatchObject({ id: clientId })
+  for (let n = 0; n < 3; n++) await expect(read()).rejects.toMatchObject(UNAVAILABLE)
+})
+
+test('only errors of the connection or the server mean that the database is unavailable', async () => {
+  const { url, drop } = await freshPostgres()
+  const driver = await openPostgres(url, systemClock(), () => {})
+  onTestFinished(async () => {
+    await driver.close()
+    await drop()
+  })
+  const client = new pg.Client({ connectionString: url, query_timeout: 100, ...{ pipeline: true } })
+  client.on('error', () => {})
+  await client.connect()
+  const errorOf = async (promise: Promise<unknown>): Promise<unknown> => await promise.then(() => null).catch((error: unknown) => error)
+  for (const text of ['select', 'select 1 / 0', 'select * from nothing', `select 'a'::int`])
+    expect(driver.isUnavailable(await errorOf(client.query(text))), text).toBe(false)
+  const timeout = await errorOf(client.query('select pg_sleep(10)'))
+  expect([driver.isUnavailable(timeout), String(timeout)]).toEqual([true, expect.stringContaining('Query read timeout')])
+  expect(driver.isUnavailable(await errorOf(client.query('select 1'))), 'the connection has ended').toBe(true)
+  const refused = await errorOf(new pg.Client('postgres://127.0.0.1:1/none').connect())
+  expect(driver.isUnavailable(refused), String(refused)).toBe(true)
+  for (const fault of [new TypeError('no function'), new SyntaxError('timeout'), new Error('no value was given'), null])
+    expect(driver.isUnavailable(fault), String(fault)).toBe(false)
 })
 
 test('a feed reader skips nothing while a transaction that has its place in the feed is still open', async () => {

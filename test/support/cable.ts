@@ -1,13 +1,13 @@
-/** The way to a database: it can be cut, and mended. */
+/** A TCP connection to a database that a test can cut and repair. */
 import { once } from 'node:events'
 import { type AddressInfo, connect, createServer, type Socket } from 'node:net'
 
 export interface Cable {
-  /** The URL of the database by way of the cable. */
+  /** The URL of the database through the cable. */
   readonly url: string
-  /** Cuts every connection, and refuses new ones. */
-  cut(): void
-  mend(): void
+  /** Ends every connection, with a reset if asked, and refuses new ones. */
+  cut(how?: 'end' | 'reset'): void
+  repair(): void
   close(): Promise<void>
 }
 
@@ -35,14 +35,14 @@ export async function openCable(databaseUrl: string): Promise<Cable> {
   const here = new URL(databaseUrl)
   here.hostname = '127.0.0.1'
   here.port = String((server.address() as AddressInfo).port)
-  const cut = (): void => {
+  const cut = (how: 'end' | 'reset' = 'end'): void => {
     isCut = true
-    for (const socket of sockets) socket.destroy()
+    for (const socket of sockets) how === 'reset' ? socket.resetAndDestroy() : socket.destroy()
   }
   return {
     url: here.href,
     cut,
-    mend() {
+    repair() {
       isCut = false
     },
     async close() {

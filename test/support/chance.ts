@@ -1,6 +1,6 @@
 /**
- * The chance of properties: the same in every run, so that nobody's change is refused for what it has not done. `RINGBACK_TEST_SEED=<number>` draws
- * others.
+ * The seed of property tests. It is the same in every run, so that a change fails only for its own faults. `RINGBACK_TEST_SEED=<number>` sets
+ * another.
  */
 import fc from 'fast-check'
 

@@ -1,4 +1,4 @@
-/** Which tests there are, read from their sources: nothing is run, and no database is asked. */
+/** Lists all tests from their sources, without running them or opening a database. */
 import { readFileSync } from 'node:fs'
 import { dirname, join, relative } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -8,25 +8,25 @@ import type { Engine } from './stores.ts'
 const ROOT = fileURLToPath(new URL('../..', import.meta.url))
 
 export interface Collected {
-  /** Where it is written: that of a contract is not where it is run from. */
+  /** The file that contains the test. Tests of a contract run from another file. */
   readonly file: string
-  /** Its titles from the outermost in, as they are written, joined by " > ". */
+  /** Its titles as written, from outermost to innermost, joined by " > ". */
   readonly name: string
-  /** Databases it is run on. */
+  /** The databases it runs on. */
   readonly on: ReadonlySet<Engine>
-  /** Never run. */
+  /** Never runs. */
   readonly skipped: boolean
-  /** Run where a condition holds. */
+  /** Runs only under a condition. */
   readonly conditional: boolean
 }
 
-/** Nodes of swc, as far as they are looked at. */
+/** The parts of swc nodes that are read here. */
 // biome-ignore lint/suspicious/noExplicitAny: a tree of a hundred kinds of nodes, of which five are told apart
 type Node = any
 interface Source {
   readonly path: string
   readonly module: Node
-  /** Name → where it is imported from, and as what. */
+  /** Local name → source file and exported name. */
   readonly imports: ReadonlyMap<string, { readonly from: string; readonly as: string }>
 }
 interface Around {
@@ -36,11 +36,11 @@ interface Around {
   readonly conditional: boolean
 }
 const SPEAKS = new Set(['describe', 'test', 'it'])
-/** Lists of both databases, and where they are from. */
+/** Names of lists with both databases, and the files that export them. */
 const BOTH: Readonly<Record<string, string>> = { engines: 'test/support/stores.ts', databases: 'test/support/server.ts' }
 const ENGINES = new Set<Engine>(['sqlite', 'postgres'])
 
-/** The tests of these files, those of contracts they call included. A test that two files run is one. */
+/** The tests of these files, including the contracts they call. A test that two files run is listed once. */
 export function collectTests(files: readonly string[]): readonly Collected[] {
   const sources = new Map<string, Source>()
   const open = (path: string): Source => {
@@ -85,13 +85,13 @@ export function collectTests(files: readonly string[]): readonly Collected[] {
         return
       }
       const called = node.callee.type === 'Identifier' ? source.imports.get(node.callee.value) : undefined
-      if (called && /^test\/(contract\/|store\.contract)/.test(called.from)) {
+      if (called && /^test\/store\/contract\//.test(called.from)) {
         const given = node.arguments.map(({ expression }: Node) => expression.value)
         const on = new Set<Engine>(given.filter((value: unknown) => ENGINES.has(value as Engine)))
         const other = open(called.from)
         const made = (other.module.body as Node[]).find(({ declaration }) => declaration?.identifier?.value === called.as)
         if (!made) throw new Error(`${called.from} exports no function ${called.as}, which ${source.path} calls`)
-        // What is written there is known by its titles there.
+        // Tests of a contract are named by the titles in its own file.
         visit(made.declaration.body, other, { ...around, titles: [], on: on.size > 0 ? on : around.on })
         return
       }
@@ -108,7 +108,7 @@ export function collectTests(files: readonly string[]): readonly Collected[] {
   }))
 }
 
-/** What `describe.skip`, `test.each(engines)`, `test.runIf(…)` say; null: it is something else. `open`: a title is still to come. */
+/** Parses `describe.skip`, `test.each(engines)` and `test.runIf(…)`; null for other calls. `open`: the title follows in the next call. */
 function spoken(
   callee: Node,
   source: Source,
@@ -137,7 +137,7 @@ function listed(list: Node, { imports }: Source): readonly Engine[] {
   return from && BOTH[from.as] === from.from ? [...ENGINES] : []
 }
 
-/** A title as it is written; of what a template computes, the name. */
+/** A title as written; a template expression becomes its name. */
 function textOf(title: Node): string {
   if (title.type === 'StringLiteral') return title.value
   if (title.type !== 'TemplateLiteral') return '…'

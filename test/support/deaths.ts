@@ -1,11 +1,11 @@
 /**
- * Loaded before a server (`node --import`), this kills it with SIGKILL at a point nobody could aim at from outside: at the n-th commit of a kind,
- * just before it, with it on its way, or just after it. RINGBACK_TEST_DEATH says where, as `<kind> <when> <n>`.
+ * Loaded into a server with `node --import`, this kills it with SIGKILL at an exact point: before, during or after the n-th commit of a kind.
+ * RINGBACK_TEST_DEATH sets the point, as `<kind> <when> <n>`.
  */
 import Database from 'better-sqlite3'
 import pg from 'pg'
 
-/** What a commit is known by: the statement only it contains. */
+/** The statement that identifies each kind of commit. */
 const kinds = {
   intake: /^insert into tasks/,
   claim: /^update (tasks|deliveries) set state = 'running'/,

@@ -1,4 +1,4 @@
-/** The OpenAPI document as a judge: what it says of an operation, and whether a value fits what it says there. */
+/** Reads operations from the OpenAPI document and checks values against their schemas. */
 import Ajv2020 from 'ajv/dist/2020.js'
 import addFormats from 'ajv-formats'
 

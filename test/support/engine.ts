@@ -1,4 +1,4 @@
-/** A scheduler on a SQLite store, both under a clock moved by hand. */
+/** A task runner on a SQLite store, both on a manual clock. */
 
 import Database from 'better-sqlite3'
 import { onTestFinished } from 'vitest'

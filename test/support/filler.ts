@@ -1,6 +1,6 @@
 /**
- * A process whose files may grow only so far (`node filler.ts <url> <bytes>`): it adds tasks until the disk is full, is given room, and goes on.
- * It prints what it was told was stored, and how it was refused.
+ * A process with a file size limit (`node filler.ts <url> <bytes>`): it adds tasks until the disk is full, removes the limit and continues.
+ * It prints the acknowledged and the refused tasks.
  */
 import { execFileSync } from 'node:child_process'
 import { systemClock } from '../../src/core/clock.ts'
@@ -10,7 +10,7 @@ import { addClient, addEndpoint, claimTasks, completed, newTask } from './work.t
 
 const [url, bytes] = process.argv.slice(2) as [string, string]
 const limitFiles = (most: string): unknown => execFileSync('prlimit', ['--pid', String(process.pid), `--fsize=${most}:unlimited`])
-// The system tells of a file that may not grow by a signal, whose default is to end the process.
+// The system sends this signal when a file may not grow; by default it ends the process.
 process.on('SIGXFSZ', () => {})
 
 const store = await openStore({ url, clock: systemClock(), publicUrl: () => '', retrySchedule: [] })

@@ -1,4 +1,4 @@
-/** Streams of server-sent events as a reader sees them. */
+/** Reads streams of server-sent events. */
 import { createParser } from 'eventsource-parser'
 
 export interface Frame {

@@ -1,4 +1,4 @@
-/** A process that opens a store (`node holder.ts <url> owner|guest`), says how that went, and holds it until its input ends. */
+/** A process that opens a store (`node holder.ts <url> owner|guest`), prints the result, and holds the store until its input ends. */
 import { systemClock } from '../../src/core/clock.ts'
 import { openStore } from '../../src/store/open.ts'
 

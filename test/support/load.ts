@@ -1,10 +1,10 @@
-/** Load that does not give up, and the proof that none of it was lost. */
+/** Load that repeats failed requests, and the check that nothing was lost. */
 import { setTimeout as sleep } from 'node:timers/promises'
 import { expect } from 'vitest'
 import type { Arrival, Reply } from './receiver.ts'
 import { type Call, calling, eventually, type Home } from './server.ts'
 
-/** A number in [0, 1), the same row of them for the same seed. */
+/** A number in [0, 1), the same sequence for the same seed. */
 export type Random = () => number
 
 /** Mulberry32 by its published constants; RINGBACK_TEST_SEED repeats a row that was printed. */

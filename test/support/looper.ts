@@ -1,6 +1,6 @@
 /**
- * A process that starts the whole platform and stops it, again and again (`node looper.ts <url> <receiver> <times>`). Each time a task is run and
- * its webhook sent; afterwards it prints what the process still holds.
+ * A process that starts and stops the whole platform in a loop (`node looper.ts <url> <receiver> <times>`). Each round runs a task and sends its
+ * webhook, then prints the resources that the process still holds.
  */
 import { readdirSync } from 'node:fs'
 import { setFlagsFromString } from 'node:v8'

@@ -1,10 +1,10 @@
-/** A clock that moves only when it is told to. */
+/** A clock that moves only when a test advances it. */
 import { createHash } from 'node:crypto'
 import { type Clock, createStampCounter } from '../../src/core/clock.ts'
 import type { Millis } from '../../src/core/model.ts'
 
 export interface ManualClock extends Clock {
-  /** Moves time on and fires what falls due, in its order. */
+  /** Advances time and fires due timers in order. */
   advance(ms: Millis): void
   /** Timers armed and not yet fired. */
   readonly armed: number

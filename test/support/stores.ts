@@ -2,14 +2,18 @@
 import Database from 'better-sqlite3'
 import { getTableColumns, getTableName } from 'drizzle-orm'
 import pg from 'pg'
-import { systemClock } from '../../src/core/clock.ts'
+import { type Clock, systemClock } from '../../src/core/clock.ts'
 import type { Millis } from '../../src/core/model.ts'
 import type { Store } from '../../src/store/interfaces.ts'
-import { openStore } from '../../src/store/open.ts'
+import { migrate } from '../../src/store/migrate.ts'
+import { bindStore, openStore } from '../../src/store/open.ts'
+import { openPostgres } from '../../src/store/postgres.ts'
 import { FOREVER } from '../../src/store/queue/fair-order.ts'
 import * as tables from '../../src/store/schema.postgres.ts'
+import { openSqlite } from '../../src/store/sqlite.ts'
 import { freshPostgres, freshSqlite } from './databases.ts'
 import { manualClock } from './manual-clock.ts'
+import { recordingDriver } from './statements.ts'
 
 export type Engine = 'sqlite' | 'postgres'
 export const engines = ['sqlite', 'postgres'] as const satisfies readonly Engine[]
@@ -34,9 +38,14 @@ export interface Ground {
 export const RETRY_SCHEDULE = [5, 30, 120]
 const common = { publicUrl: () => 'https://tasks.example', retrySchedule: RETRY_SCHEDULE }
 
-/** `slowStart`: lanes of deliveries begin with two in flight, as they do in life; otherwise they take as many as their cap from the first. */
-export async function openGround(engine: Engine, { slowStart = false } = {}): Promise<Ground> {
-  const ground = await (engine === 'sqlite' ? onSqlite() : onPostgres())
+export interface GroundOptions {
+  /** Lanes of deliveries begin with two in flight, as in production. Default: as many as their cap. */
+  readonly slowStart?: boolean
+  /** Receives the text of every statement that the stores run. */
+  readonly texts?: Set<string> | undefined
+}
+export async function openGround(engine: Engine, { slowStart = false, texts }: GroundOptions = {}): Promise<Ground> {
+  const ground = await (engine === 'sqlite' ? onSqlite(texts) : onPostgres(texts))
   if (!slowStart) for (const text of WARM[engine]) await ground.sql(text)
   return ground
 }
@@ -61,10 +70,17 @@ export async function lookAmid({ sql }: Ground): Promise<void> {
   await sql(`update pg_class set reltuples = 1 where relkind in ('r', 'i') and relnamespace = 'public'::regnamespace and relpages > 1`)
 }
 
-async function onSqlite(): Promise<Ground> {
+async function open(url: string, clock: Clock, texts: Set<string> | undefined): Promise<Store> {
+  if (!texts) return await openStore({ ...common, url, clock })
+  const driver = url.startsWith('file:') ? openSqlite(url.slice('file:'.length), clock) : await openPostgres(url, clock, () => {})
+  await migrate(driver)
+  return bindStore(recordingDriver(driver, texts), { ...common, clock }, () => {})
+}
+
+async function onSqlite(texts: GroundOptions['texts']): Promise<Ground> {
   const { url, remove } = freshSqlite()
   const clock = manualClock()
-  const store = await openStore({ ...common, url, clock })
+  const store = await open(url, clock, texts)
   const behind = new Database(url.slice('file:'.length))
   return {
     engine: 'sqlite',
@@ -91,17 +107,17 @@ async function onSqlite(): Promise<Ground> {
   }
 }
 
-async function onPostgres(): Promise<Ground> {
+async function onPostgres(texts: GroundOptions['texts']): Promise<Ground> {
   const { url, drop } = await freshPostgres()
   const nodes: Store[] = []
   let given = 0
   const node = async (): Promise<Store> => {
-    nodes[given] ??= await openStore({ ...common, url, clock: systemClock() })
+    nodes[given] ??= await open(url, systemClock(), texts)
     return nodes[given++]!
   }
   const store = await node()
-  const behind = new pg.Client({ connectionString: url })
-  await behind.connect()
+  // A pool of one queues statements itself: tests send several at once.
+  const behind = new pg.Pool({ connectionString: url, max: 1, idleTimeoutMillis: 0 })
   return {
     engine: 'postgres',
     url,

@@ -1,4 +1,4 @@
-/** What the servers of the tests run. Each start of a handler is written down, so that a test can tell who ran what, how often. */
+/** Task types of the test servers. Each start of a handler is recorded, so that a test can count runs by server. */
 import { appendFileSync } from 'node:fs'
 import { flushCompileCache } from 'node:module'
 import { setTimeout as sleep } from 'node:timers/promises'

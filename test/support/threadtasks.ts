@@ -1,4 +1,4 @@
-/** What the threads of the tests run. Each thread loads this module. */
+/** Task types that run in threads. Each thread loads this module. */
 import { setTimeout as sleep } from 'node:timers/promises'
 import { isMainThread, threadId } from 'node:worker_threads'
 import { z } from 'zod'

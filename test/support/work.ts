@@ -1,4 +1,4 @@
-/** Clients, endpoints and tasks to test with, all members given. */
+/** Complete clients, endpoints and tasks for tests. */
 import { systemClock } from '../../src/core/clock.ts'
 import { type IdPrefix, newId } from '../../src/core/id.ts'
 import type { Callback, Failure, Task } from '../../src/core/model.ts'

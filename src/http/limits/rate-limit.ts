@@ -3,7 +3,7 @@
  * Where a process owns its store the count is its memory; where nodes share one, so do they the count.
  */
 import { RateLimiterMemory, RateLimiterPostgres, RateLimiterRes } from 'rate-limiter-flexible'
-import type { RateLimit, RateLimits } from '../../config/settings.ts'
+import type { RateLimit, RateLimits } from '../../config/parsers.ts'
 import type { Clock } from '../../core/clock.ts'
 import { RingbackError } from '../../core/errors.ts'
 import type { Millis } from '../../core/model.ts'

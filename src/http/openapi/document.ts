@@ -4,7 +4,8 @@ import type { ErrorCode } from '../../core/errors.ts'
 import { clientScopes, type EventType, endpointEventTypes, taskEventTypes } from '../../core/model.ts'
 import { statusOf, titleOf } from '../request/problem.ts'
 import type { ResponseSpec, Route } from '../request/route.ts'
-import * as shapes from '../shapes/index.ts'
+import * as shapes from '../shapes/events.ts'
+import * as systemShapes from '../shapes/system.ts'
 import { addExamplesAndLinks, type OpenApiDocument } from './add-examples.ts'
 
 export interface ApiInfo {
@@ -81,7 +82,7 @@ export function buildOpenApiDocument(routes: readonly Route[], { version, public
   // Serves nothing: it holds the registry and writes the document.
   const document = new OpenAPIHono()
   const registry = document.openAPIRegistry
-  registry.register('Problem', shapes.problem)
+  registry.register('Problem', systemShapes.problem)
   registry.register('TaskEvent', shapes.taskEvent)
   registry.registerComponent('securitySchemes', 'bearer', {
     type: 'http',
@@ -188,7 +189,7 @@ const response = (
 const refusal = (codes: readonly ErrorCode[], common: readonly string[]): RouteConfig['responses'][string] => ({
   description: codes.map((code) => `\`${code}\`: ${titleOf(code)}.`).join(' '),
   headers: headersOf([...common, ...new Set(codes.flatMap((code) => ANSWERED_WITH[code] ?? []))]),
-  content: { 'application/problem+json': { schema: shapes.problem } },
+  content: { 'application/problem+json': { schema: systemShapes.problem } },
 })
 const ANSWERED_WITH: Partial<Record<ErrorCode, string[]>> = {
   unauthenticated: ['WWW-Authenticate'],

@@ -2,7 +2,7 @@
 import { endpointEventTypes, taskEventTypes } from '../../core/model.ts'
 import { type AppContext, jsonReply, notFound } from '../context.ts'
 import { type Route, route } from '../request/route.ts'
-import * as shapes from '../shapes/index.ts'
+import * as shapes from '../shapes/system.ts'
 import type { ApiInfo } from './document.ts'
 
 /** Grows when a receiver that was valid before would not be. New members and new types do not count: receivers ignore what they do not know. */

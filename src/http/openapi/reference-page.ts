@@ -8,7 +8,7 @@ import { RingbackError } from '../../core/errors.ts'
 import { notFound } from '../context.ts'
 import type { ApiReply } from '../request/problem.ts'
 import { type Route, route } from '../request/route.ts'
-import * as shapes from '../shapes/index.ts'
+import * as shapes from '../shapes/system.ts'
 
 /** Relative, so that it holds wherever the app is mounted. */
 const PAGE = `<!doctype html>

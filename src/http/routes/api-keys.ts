@@ -3,10 +3,11 @@ import { generateApiKey } from '../../core/api-key.ts'
 import { RingbackError } from '../../core/errors.ts'
 import { newId } from '../../core/id.ts'
 import { type ApiKey, type Client, clientScopes, type Millis } from '../../core/model.ts'
+import type { AddKeyResult } from '../../store/interfaces.ts'
 import { type AppContext, emptyReply, idParam, jsonReply, notFound, OPERATOR_SCOPE, toTimestamp, toTimestampOrNull } from '../context.ts'
 import { type ApiReply, validationFailed } from '../request/problem.ts'
 import { type ApiCall, type Route, route } from '../request/route.ts'
-import * as shapes from '../shapes/index.ts'
+import * as shapes from '../shapes/access.ts'
 import { findClient } from './clients.ts'
 
 export function apiKeyRoutes(context: AppContext): Route[] {
@@ -178,50 +179,44 @@ interface NewKeyRequest {
 
 const unique = (list: readonly string[]): string => JSON.stringify([...new Set(list)])
 
-/**
- * Before one more is made for a client; of an operator’s own there may be as many as it wants.
- * @throws RingbackError `quota_exceeded`
- */
-async function checkKeyLimit(context: AppContext, clientId: string | null): Promise<void> {
-  if (clientId === null) return
-  const now = context.clock.now()
-  const most = context.maxPerClient.keys
-  const keys = await context.store.access.listKeys(clientId)
-  const live = keys.filter(({ revokedAt, expiresAt }) => revokedAt === null && (expiresAt === null || expiresAt > now))
-  if (live.length >= most)
-    throw new RingbackError(
-      'quota_exceeded',
-      `The client has ${live.length} keys that work, and may have ${most} here: revoke some that it no longer needs.`,
-    )
+/** @throws RingbackError `quota_exceeded`; `not_found` when the client was deleted meanwhile */
+function addedKey(result: AddKeyResult, missing: () => RingbackError): ApiKey {
+  if (result.kind === 'added') return result.value
+  if (result.kind === 'missing') throw missing()
+  throw new RingbackError(
+    'quota_exceeded',
+    `The client has ${result.active} active keys, the most it may have here: revoke some that it no longer needs.`,
+  )
 }
 
 async function addKey(context: AppContext, call: ApiCall, clientId: string | null, wish: NewKeyRequest): Promise<ApiReply> {
   const { name, scopes, taskTypes, expiresAt } = wish
   if (expiresAt !== null && expiresAt <= context.clock.now()) throw validationFailed([{ pointer: '#/expiresAt', detail: 'has passed' }])
-  await checkKeyLimit(context, clientId)
   const { key, hash, hint } = generateApiKey(context.clock)
   const fresh = { id: newId(context.clock, 'key'), clientId, name, hash, hint, expiresAt }
   const wanted = { ...fresh, scopes: unique(scopes), taskTypes: taskTypes === null ? null : unique(taskTypes) }
-  const added = await context.store.access.addKey({ key: wanted, by: call.author })
-  if (!added) throw notFound('client')
+  const result = await context.store.access.addKey({ key: wanted, max: context.maxPerClient.keys, by: call.author })
+  const added = addedKey(result, () => notFound('client'))
   return jsonReply(201, { ...toKeyDocument(added), key })
 }
 
 async function rotate(context: AppContext, call: ApiCall, old: ApiKey, overlapSeconds = 86_400): Promise<ApiReply> {
-  // Without an overlap there are as many as before.
-  if (overlapSeconds > 0) await checkKeyLimit(context, old.clientId)
   const { key, hash, hint } = generateApiKey(context.clock)
   const fresh = { id: newId(context.clock, 'key'), hash, hint }
-  const added = await context.store.access.rotateKey({
+  const result = await context.store.access.rotateKey({
     id: old.id,
     clientId: old.clientId,
     fresh,
     overlapMs: overlapSeconds * 1000,
+    max: context.maxPerClient.keys,
     by: call.author,
   })
-  if (added) return jsonReply(201, { ...toKeyDocument(added), key })
-  const pointer = old.clientId === null ? '#/id' : '#/keyId'
-  throw validationFailed([{ pointer, detail: 'names a key that was revoked or has expired; make a new one' }])
+  const added = addedKey(result, () =>
+    validationFailed([
+      { pointer: old.clientId === null ? '#/id' : '#/keyId', detail: 'names a key that was revoked or has expired; make a new one' },
+    ]),
+  )
+  return jsonReply(201, { ...toKeyDocument(added), key })
 }
 
 const listedKeys = (keys: readonly ApiKey[]): ApiReply =>

@@ -2,7 +2,7 @@
 import type { AuditEntry } from '../../core/model.ts'
 import { type AppContext, cursorScope, OPERATOR_SCOPE, omitUndefined, pageReply, startPosition, toTimestamp } from '../context.ts'
 import { type Route, route } from '../request/route.ts'
-import * as shapes from '../shapes/index.ts'
+import * as shapes from '../shapes/access.ts'
 
 export function auditLogRoute(context: AppContext): Route {
   return route(

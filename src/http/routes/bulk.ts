@@ -5,7 +5,8 @@ import { BULK_CANCEL, BULK_RETRY, type BulkInput, toBulkFilter } from '../../tas
 import { type AppContext, requireClientId } from '../context.ts'
 import { type ApiReply, validationFailed } from '../request/problem.ts'
 import { type ApiCall, type Route, route } from '../request/route.ts'
-import * as shapes from '../shapes/index.ts'
+import * as deliveryShapes from '../shapes/deliveries.ts'
+import * as shapes from '../shapes/tasks.ts'
 import { countMatches, startPagedJob } from './paged-jobs.ts'
 
 export function bulkRoutes(context: AppContext): Route[] {
@@ -15,7 +16,7 @@ export function bulkRoutes(context: AppContext): Route[] {
     scope: 'tasks:write',
     clientOnly: true,
     responses: {
-      200: { description: 'How many tasks match, when `dryRun` asked.', schema: shapes.matched },
+      200: { description: 'How many tasks match, when `dryRun` asked.', schema: deliveryShapes.matched },
       202: { description: 'The task that does it.', schema: shapes.task, headers: ['Location', 'ETag', 'Retry-After'] },
     },
   } as const

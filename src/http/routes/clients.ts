@@ -14,7 +14,8 @@ import {
   toTimestamp,
 } from '../context.ts'
 import { type ApiCall, type Route, route } from '../request/route.ts'
-import * as shapes from '../shapes/index.ts'
+import * as shapes from '../shapes/access.ts'
+import * as fields from '../shapes/fields.ts'
 
 const toClientDocument = ({ id, name, status, createdAt }: Client) => ({ id, name, status, createdAt: toTimestamp(createdAt) })
 
@@ -75,7 +76,7 @@ export function clientRoutes(context: AppContext): Route[] {
         name: 'listClients',
         summary: 'List clients',
         description: 'Oldest first. Deleted ones are left out.',
-        query: shapes.pageQuery,
+        query: fields.pageQuery,
         responses: { 200: { description: 'A page of clients.', schema: shapes.clientList, headers: ['Link'] } },
         errorCodes: ['invalid_cursor'],
       },

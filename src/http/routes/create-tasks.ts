@@ -10,7 +10,7 @@ import { parseTraceContext } from '../request/headers.ts'
 import { MAX_JSON_DEPTH, scanJson } from '../request/json.ts'
 import { validationFailed } from '../request/problem.ts'
 import type { ApiCall } from '../request/route.ts'
-import type { CreateTask } from '../shapes/index.ts'
+import type { CreateTask } from '../shapes/tasks.ts'
 import { listAllEndpoints } from './endpoint-document.ts'
 
 /** How many characters of a pointer stand before the member: `#` or `#/tasks/3`. */

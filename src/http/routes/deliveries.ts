@@ -1,5 +1,6 @@
 /** The delivery routes: what was sent, what came back, and sending it again. */
 
+import type { DeliveryDocument } from '../../core/documents.ts'
 import { RingbackError } from '../../core/errors.ts'
 import { newId } from '../../core/id.ts'
 import { type Attempt, type Delivery, type Endpoint, endpointStatus, type Millis, type Timings } from '../../core/model.ts'
@@ -21,7 +22,7 @@ import {
 } from '../context.ts'
 import { type ApiReply, validationFailed } from '../request/problem.ts'
 import { type ApiCall, type Route, route } from '../request/route.ts'
-import * as shapes from '../shapes/index.ts'
+import * as shapes from '../shapes/deliveries.ts'
 import { replayRoute } from './replay.ts'
 
 export function deliveryRoutes(context: AppContext): Route[] {
@@ -172,16 +173,7 @@ const isPast = ({ fence }: Attempt, delivery: Delivery): boolean =>
   delivery.state === 'running' ? fence < delivery.fence : fence <= delivery.fence
 
 interface DeliveryWait {
-  readonly for:
-    | 'endpointDisabled'
-    | 'endpointUnverified'
-    | 'endpointPaused'
-    | 'retryAfter'
-    | 'retryBackoff'
-    | 'breaker'
-    | 'rate'
-    | 'inFlight'
-    | null
+  readonly for: DeliveryDocument['waitingFor']
   /** Null: not before others make room, or end a hold. */
   readonly until: Millis | null
 }

@@ -1,5 +1,6 @@
 /** The endpoint as it is shown, and the one way it is changed. */
 import { canonicalUrl } from '../../core/callback-url.ts'
+import type { EndpointDocument } from '../../core/documents.ts'
 import { RingbackError } from '../../core/errors.ts'
 import { defaultEvents, type Endpoint, endpointStatus } from '../../core/model.ts'
 import { isJson, parseStored } from '../../core/stored-json.ts'
@@ -10,7 +11,7 @@ import type { ApiReply } from '../request/problem.ts'
 import type { ApiCall } from '../request/route.ts'
 
 /** The endpoint document. `secret` is given by create and rotate only. */
-export function toEndpointDocument(context: AppContext, endpoint: Endpoint, secret: string | null) {
+export function toEndpointDocument(context: AppContext, endpoint: Endpoint, secret: string | null): EndpointDocument {
   const names = parseStored<string[]>(endpoint.headerNames, [])
   return {
     id: endpoint.id,
@@ -20,7 +21,7 @@ export function toEndpointDocument(context: AppContext, endpoint: Endpoint, secr
     description: endpoint.description,
     events: parseStored<string[]>(endpoint.events, [...defaultEvents]),
     taskTypes: parseStored<string[]>(endpoint.taskTypes, ['*']),
-    headers: Object.fromEntries(names.map((name) => [name, '***'])),
+    headers: Object.fromEntries(names.map((name) => [name, '***'] as const)),
     format: endpoint.format,
     payload: endpoint.payload,
     maxPerMinute: endpoint.maxPerMinute,

@@ -6,7 +6,7 @@ import { challengeOf } from '../../core/wire.ts'
 import type { AppContext } from '../context.ts'
 import type { ApiReply } from '../request/problem.ts'
 import { type ApiCall, type Route, route } from '../request/route.ts'
-import * as shapes from '../shapes/index.ts'
+import * as shapes from '../shapes/endpoints.ts'
 import { checkIfMatchHeader, endpointReply, findEndpointIfMatch, updateEndpoint } from './endpoint-document.ts'
 
 export function verificationRoute(context: AppContext): Route {

@@ -19,7 +19,9 @@ import {
 import { ifNoneMatchHits } from '../request/headers.ts'
 import { type ApiReply, validationFailed } from '../request/problem.ts'
 import { type ApiCall, type Route, route } from '../request/route.ts'
-import * as shapes from '../shapes/index.ts'
+import * as deliveryShapes from '../shapes/deliveries.ts'
+import * as shapes from '../shapes/endpoints.ts'
+import * as fields from '../shapes/fields.ts'
 import { deliveryReply } from './deliveries.ts'
 import {
   checkIfMatchHeader,
@@ -167,7 +169,7 @@ function keeping(context: AppContext): Route[] {
         summary: 'List endpoints',
         description: 'Oldest first, without secrets. The operator sees those of every client.',
         scope: 'endpoints:read',
-        query: shapes.ownedPageQuery,
+        query: fields.clientPageQuery,
         responses: { 200: { description: 'A page of endpoints.', schema: shapes.endpointList, headers: ['Link'] } },
         errorCodes: ['invalid_cursor'],
       },
@@ -321,10 +323,10 @@ function switching(context: AppContext): Route[] {
         name: 'pingEndpoint',
         summary: 'Send an endpoint.ping, one attempt',
         description: 'With `wait` it answers the delivery once it was attempted: status, outcome, timings.',
-        query: shapes.waitQuery,
+        query: fields.waitQuery,
         responses: {
-          200: { description: 'The delivery, attempted.', schema: shapes.delivery },
-          202: { description: 'The delivery, not attempted yet.', schema: shapes.delivery, headers: ['Location'] },
+          200: { description: 'The delivery, attempted.', schema: deliveryShapes.delivery },
+          202: { description: 'The delivery, not attempted yet.', schema: deliveryShapes.delivery, headers: ['Location'] },
         },
         errorCodes: ['endpoint_not_verified'],
       },

@@ -8,7 +8,7 @@ import { createTaskStream } from '../live/stream.ts'
 import { prefersEventStream } from '../request/headers.ts'
 import { type ApiReply, validationFailed } from '../request/problem.ts'
 import { type ApiCall, type Route, route } from '../request/route.ts'
-import * as shapes from '../shapes/index.ts'
+import * as shapes from '../shapes/events.ts'
 
 export function eventRoutes(context: AppContext): Route[] {
   const common = { tag: 'Events', method: 'get', scope: 'tasks:read' } as const

@@ -4,7 +4,8 @@ import { REPLAY_TYPE, type ReplayInput, toReplayFilter } from '../../tasks/syste
 import { type AppContext, requireClientId } from '../context.ts'
 import { type ApiReply, validationFailed } from '../request/problem.ts'
 import { type ApiCall, type Route, route } from '../request/route.ts'
-import * as shapes from '../shapes/index.ts'
+import * as shapes from '../shapes/deliveries.ts'
+import * as taskShapes from '../shapes/tasks.ts'
 import { countMatches, startPagedJob } from './paged-jobs.ts'
 
 const ENDED = ['delivered', 'failed', 'canceled'] as const
@@ -25,7 +26,7 @@ export function replayRoute(context: AppContext): Route {
       bodyOptional: true,
       responses: {
         200: { description: 'How many a replay would send.', schema: shapes.matched },
-        202: { description: 'The task that sends them.', schema: shapes.task, headers: ['Location', 'ETag', 'Retry-After'] },
+        202: { description: 'The task that sends them.', schema: taskShapes.task, headers: ['Location', 'ETag', 'Retry-After'] },
       },
     },
     { handle: async (call, { body }) => replay(context, call, body ?? {}) },

@@ -22,7 +22,9 @@ import {
 import { checkIfMatch, ifMatchAllows } from '../request/headers.ts'
 import { type ApiReply, validationFailed } from '../request/problem.ts'
 import { type ApiCall, type Route, route, validateShape } from '../request/route.ts'
-import * as shapes from '../shapes/index.ts'
+import * as fields from '../shapes/fields.ts'
+import * as shapes from '../shapes/schedules.ts'
+import * as taskShapes from '../shapes/tasks.ts'
 import { type CallbackBody, rawInput, requireTaskType, toStoredCallback, validateInput } from './create-tasks.ts'
 
 const DEFAULT_ZONE = 'UTC'
@@ -63,7 +65,7 @@ export function scheduleRoutes(context: AppContext): Route[] {
         summary: 'List schedules',
         description: 'Oldest first. The operator sees those of every client.',
         scope: 'tasks:read',
-        query: shapes.ownedPageQuery,
+        query: fields.clientPageQuery,
         responses: { 200: { description: 'A page of schedules.', schema: shapes.scheduleList, headers: ['Link'] } },
         errorCodes: ['invalid_cursor'],
       },
@@ -275,7 +277,7 @@ function mergeMetadata(known: Json, patch: Record<string, string | null> | null)
 }
 
 async function mergeCallback(context: AppContext, schedule: Schedule, known: Json | null, patch: object): Promise<Json> {
-  const merged = validateShape(shapes.createCallback, mergePatch(JSON.parse(known ?? '{}'), patch), '#/callback') as CallbackBody
+  const merged = validateShape(taskShapes.createCallback, mergePatch(JSON.parse(known ?? '{}'), patch), '#/callback') as CallbackBody
   return toStoredCallback(context, schedule.clientId, merged, '#')
 }
 

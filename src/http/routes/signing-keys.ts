@@ -3,7 +3,7 @@ import type { SigningKey } from '../../core/model.ts'
 import { type AppContext, jsonReply, notFound, OPERATOR_SCOPE, toTimestamp, toTimestampOrNull } from '../context.ts'
 import type { ApiReply } from '../request/problem.ts'
 import { type Route, route } from '../request/route.ts'
-import * as shapes from '../shapes/index.ts'
+import * as shapes from '../shapes/access.ts'
 
 export function signingKeyRoutes(context: AppContext): Route[] {
   const common = { tag: 'Operators', scope: OPERATOR_SCOPE } as const

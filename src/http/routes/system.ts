@@ -5,7 +5,8 @@ import type { Registry, TaskType } from '../../tasks/define.ts'
 import { type AppContext, jsonReply, notFound, OPERATOR_SCOPE, toTimestampOrNull } from '../context.ts'
 import { type ApiReply, problemReply } from '../request/problem.ts'
 import { type ApiCall, type Route, route } from '../request/route.ts'
-import * as shapes from '../shapes/index.ts'
+import * as shapes from '../shapes/system.ts'
+import * as taskShapes from '../shapes/tasks.ts'
 
 /** `describe` gives the OpenAPI document as JSON text. */
 export function systemRoutes(context: AppContext, describe: () => string): Route[] {
@@ -29,7 +30,7 @@ function typeRoutes(context: AppContext): Route[] {
         name: `${verb}TaskType`,
         summary,
         description,
-        responses: { 200: { description: 'The task type.', schema: shapes.taskType } },
+        responses: { 200: { description: 'The task type.', schema: taskShapes.taskType } },
       },
       {
         find,
@@ -48,7 +49,7 @@ function typeRoutes(context: AppContext): Route[] {
         name: 'listTaskTypes',
         summary: 'List the task types of this node',
         description: 'What this node knows; another node of the installation may know others.',
-        responses: { 200: { description: 'The task types.', schema: shapes.taskTypeList } },
+        responses: { 200: { description: 'The task types.', schema: taskShapes.taskTypeList } },
       },
       {
         async handle() {
@@ -66,7 +67,7 @@ function typeRoutes(context: AppContext): Route[] {
         name: 'getTaskType',
         summary: 'Read a task type: its schemas and limits',
         description: '`inputSchema` is what `input` is held against before a task is taken.',
-        responses: { 200: { description: 'The task type.', schema: shapes.taskType } },
+        responses: { 200: { description: 'The task type.', schema: taskShapes.taskType } },
       },
       {
         find,
@@ -161,7 +162,7 @@ function publicRoutes(context: AppContext, describe: () => string): Route[] {
         name: 'getOpenApi',
         summary: 'This document',
         description: 'OpenAPI 3.1, made of what the node validates with. `/docs` shows it as a page.',
-        responses: { 200: { description: 'OpenAPI 3.1.', schema: shapes.anyJson } },
+        responses: { 200: { description: 'OpenAPI 3.1.', schema: taskShapes.anyJson } },
       },
       {
         handle: () => ({

@@ -1,9 +1,9 @@
 /** What an answer shows of a task beyond its row, and the headers that come with it. */
 
+import type { CallbackStatus, WaitingFor } from '../../core/documents.ts'
 import { isTerminal, type Millis, type Task } from '../../core/model.ts'
 import { sanitizeStored } from '../../core/stored-json.ts'
-import { type TaskDocumentContext, taskDocumentJson, type WaitingFor } from '../../core/wire.ts'
-import type { CallbackStatus } from '../../store/interfaces.ts'
+import { type TaskDocumentContext, taskDocumentJson } from '../../core/wire.ts'
 import { type AppContext, JSON_TYPE } from '../context.ts'
 import type { ApiReply } from '../request/problem.ts'
 

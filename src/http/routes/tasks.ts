@@ -21,7 +21,8 @@ import { ifNoneMatchHits, preferredWait } from '../request/headers.ts'
 import { fingerprintOf, parseIdempotencyKey } from '../request/idempotency.ts'
 import type { ApiReply } from '../request/problem.ts'
 import { type ApiCall, type Route, route } from '../request/route.ts'
-import * as shapes from '../shapes/index.ts'
+import * as fields from '../shapes/fields.ts'
+import * as shapes from '../shapes/tasks.ts'
 import { bulkRoutes } from './bulk.ts'
 import { toNewTask, toNewTasks } from './create-tasks.ts'
 import { newTaskReply, notModifiedReply, TASK_CACHE_HEADERS, taskEtag, taskReply, toTaskDocuments } from './task-document.ts'
@@ -48,7 +49,7 @@ function submitting(context: AppContext): Route[] {
         description: 'Answers 202 once the task is on disk. With `wait` it answers 200 when the task ended in time.',
         scope: 'tasks:write',
         clientOnly: true,
-        query: shapes.waitQuery,
+        query: fields.waitQuery,
         body: shapes.createTask,
         requestHeaders: ['Idempotency-Key', 'Prefer', 'traceparent', 'tracestate'],
         responses: {
@@ -170,7 +171,7 @@ function accepted(submitted: SubmitResult): readonly Task[] {
 }
 
 /** What `?wait` asks for where the query has not been judged yet: a replay comes before that. A malformed one asks for nothing. */
-const askedWait = (call: ApiCall): number | undefined => shapes.wait.safeParse(call.c.req.query('wait')).data
+const askedWait = (call: ApiCall): number | undefined => fields.wait.safeParse(call.c.req.query('wait')).data
 
 interface Wait {
   readonly seconds: number
@@ -249,7 +250,7 @@ function reading(context: AppContext): Route[] {
         description:
           'With `wait` it answers when the task has ended, or, with `If-None-Match`, on its first change; at the latest after that many seconds.',
         scope: 'tasks:read',
-        query: shapes.waitQuery,
+        query: fields.waitQuery,
         requestHeaders: ['If-None-Match', 'Prefer'],
         responses: {
           200: { description: 'The task.', schema: shapes.task, headers: [...READ_HEADERS, 'Preference-Applied'] },
@@ -329,7 +330,7 @@ function rawRoute(member: 'input' | 'result', find: (call: ApiCall) => Promise<T
   )
 }
 
-async function listTasks(context: AppContext, call: ApiCall, query: shapes.TaskListQuery): Promise<ApiReply> {
+async function listTasks(context: AppContext, call: ApiCall, query: shapes.ListTasksQuery): Promise<ApiReply> {
   const { limit, cursor, order, clientId, status, metadata, ...rest } = query
   const same = omitUndefined(rest)
   const owner = clientFilter(call.caller, clientId)

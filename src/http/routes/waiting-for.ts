@@ -1,6 +1,7 @@
 /** Why pending tasks have not started: read for all that are shown together, never guessed. */
+
+import type { WaitingFor } from '../../core/documents.ts'
 import type { Millis, Task } from '../../core/model.ts'
-import type { WaitingFor } from '../../core/wire.ts'
 import type { StoreWith, TaskHolds } from '../../store/interfaces.ts'
 import type { Registry, TaskType } from '../../tasks/define.ts'
 

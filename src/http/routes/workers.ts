@@ -10,7 +10,7 @@ import type { Caller } from '../request/auth.ts'
 import { createLeaseTokens, type LeaseTokens } from '../request/lease-token.ts'
 import { type ApiReply, validationFailed } from '../request/problem.ts'
 import { type ApiCall, type Route, route } from '../request/route.ts'
-import * as shapes from '../shapes/index.ts'
+import * as shapes from '../shapes/workers.ts'
 import { checkJsonDepth, rawMember } from './create-tasks.ts'
 
 /** A result that is too large is read, so that the task can fail for it; what is over twice as large is refused unread. */

@@ -1,23 +1,22 @@
-/**
- * The shapes of deliveries and their attempts. The words of the wire that differ from the words of the context (a delivery's `running` is `sending`,
- * its `completed` is `delivered`) are mapped here.
- */
+/** Schemas of deliveries and attempts. Documents write a delivery's state `running` as `sending` and `completed` as `delivered`. */
 import { z } from '@hono/zod-openapi'
+import {
+  type AttemptDocument,
+  attemptOutcomes,
+  canceledReasons,
+  type DeliveryDocument,
+  type DeliveryStatus,
+  deliveryStatuses,
+  deliveryWaits,
+  eventTypes,
+  type Timings,
+  triggers,
+} from '../../core/documents.ts'
 import type { State } from '../../core/model.ts'
-import { clientId, cursor, id, instant, limit, listOf, pageOf, text, time, timeOrNull } from './common.ts'
-import { EVENT_TYPES } from './events.ts'
+import { clientId, cursor, type FieldsOf, id, instant, limit, listOf, pageOf, text, time, timeOrNull } from './fields.ts'
 
-export const DELIVERY_STATUSES = ['pending', 'sending', 'delivered', 'failed', 'canceled'] as const
-type DeliveryStatus = (typeof DELIVERY_STATUSES)[number]
-
-const shownStates: Readonly<Record<State, DeliveryStatus>> = {
-  pending: 'pending',
-  running: 'sending',
-  completed: 'delivered',
-  failed: 'failed',
-  canceled: 'canceled',
-}
-export const toDeliveryStatus = (state: State): DeliveryStatus => shownStates[state]
+export const toDeliveryStatus = (state: State): DeliveryStatus =>
+  state === 'running' ? 'sending' : state === 'completed' ? 'delivered' : state
 export const toDeliveryState = (status: DeliveryStatus): State =>
   status === 'sending' ? 'running' : status === 'delivered' ? 'completed' : status
 
@@ -26,7 +25,7 @@ const attempt = z
     number: z.int(),
     startedAt: time,
     durationMs: z.number(),
-    outcome: z.enum(['success', 'http_error', 'redirect', 'timeout', 'dns', 'tls', 'connect', 'blocked', 'aborted', 'expired']),
+    outcome: z.enum(attemptOutcomes),
     httpStatus: z.int().nullable(),
     error: z.string().nullable(),
     timings: z.object({
@@ -34,44 +33,42 @@ const attempt = z
       connectMs: z.number().nullable(),
       tlsMs: z.number().nullable(),
       firstByteMs: z.number().nullable(),
-    }),
+    } satisfies FieldsOf<Timings>),
     keyId: z.string().nullable(),
     retryAfterSeconds: z.number().nullable(),
     responseHeaders: z.record(z.string(), z.string()),
     responseExcerpt: z.string().nullable(),
     remoteAddress: z.string().nullable().openapi({ description: 'Shown to the operator only.' }),
-  })
+  } satisfies FieldsOf<AttemptDocument>)
   .openapi('Attempt')
 
 export const delivery = z
   .strictObject({
     id: id('delivery'),
     eventId: id('event'),
-    eventType: z.enum(EVENT_TYPES),
+    eventType: z.enum(eventTypes),
     taskId: z.string().nullable(),
     endpointId: id('endpoint'),
     url: z.string().nullable(),
-    status: z.enum(DELIVERY_STATUSES),
+    status: z.enum(deliveryStatuses),
     tries: z.int(),
     maxTries: z.int(),
     nextAttemptAt: timeOrNull,
-    waitingFor: z
-      .enum(['retryBackoff', 'retryAfter', 'endpointPaused', 'endpointDisabled', 'endpointUnverified', 'breaker', 'rate', 'inFlight'])
-      .nullable(),
-    canceledReason: z.enum(['superseded', 'endpointDeleted', 'taskDeleted']).nullable(),
+    waitingFor: z.enum(deliveryWaits).nullable(),
+    canceledReason: z.enum(canceledReasons).nullable(),
     deliveredAt: timeOrNull,
-    trigger: z.enum(['event', 'redelivery', 'replay', 'ping']),
+    trigger: z.enum(triggers),
     createdAt: time,
     attempts: z.array(attempt),
-  })
+  } satisfies FieldsOf<DeliveryDocument>)
   .openapi('Delivery')
 export const deliveryList = pageOf(delivery).openapi('DeliveryList')
 
 export const deliveryListQuery = z.strictObject({
   endpointId: text(100).optional(),
   taskId: text(100).optional(),
-  status: listOf(DELIVERY_STATUSES).optional(),
-  eventType: z.enum(EVENT_TYPES).optional(),
+  status: listOf(deliveryStatuses).optional(),
+  eventType: z.enum(eventTypes).optional(),
   since: instant.optional(),
   until: instant.optional(),
   limit,
@@ -89,7 +86,7 @@ export const replay = z
       .array(z.enum(['delivered', 'failed', 'canceled']))
       .min(1)
       .nullish(),
-    eventTypes: z.array(z.enum(EVENT_TYPES)).min(1).nullish(),
+    eventTypes: z.array(z.enum(eventTypes)).min(1).nullish(),
     dryRun: z.boolean().nullish(),
   })
   .openapi('Replay')

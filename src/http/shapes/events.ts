@@ -1,32 +1,29 @@
-/** The shapes of events: what webhooks carry, the feed lists and a stream sends. */
+/** Schemas of events: in webhooks, in the feed and in streams. */
 import { z } from '@hono/zod-openapi'
-import { type DisabledReason, endpointEventTypes, taskEventTypes } from '../../core/model.ts'
-import { clientId, cursor, id, listOf, pageOf, requiredJson, time, wait, wholeNumber } from './common.ts'
+import { type ChallengeData, disabledReasons, type endpointEventTypes, eventTypes, taskEventTypes } from '../../core/documents.ts'
+import { clientId, cursor, type FieldsOf, id, listOf, pageOf, requiredJson, time, wait, wholeNumber } from './fields.ts'
 import { task } from './tasks.ts'
-
-export const EVENT_TYPES = [...taskEventTypes, ...endpointEventTypes] as const
 
 export const taskEvent = z
   .strictObject({ type: z.enum(taskEventTypes), timestamp: time, id: id('event').nullable(), data: task.nullable() })
-  .openapi('TaskEvent', { description: 'What a webhook carries, the feed lists and a stream sends: the same bytes everywhere.' })
+  .openapi('TaskEvent', { description: 'The content of webhooks, the feed and streams: the same bytes everywhere.' })
 export const anyEvent = z
-  .strictObject({ type: z.enum(EVENT_TYPES), timestamp: time, id: id('event').nullable(), data: requiredJson })
+  .strictObject({ type: z.enum(eventTypes), timestamp: time, id: id('event').nullable(), data: requiredJson })
   .openapi('Event')
 
-export const DISABLED_REASONS = ['gone', 'failing', 'forbiddenAddress'] as const satisfies readonly DisabledReason[]
-const trouble = (reason: z.ZodType) =>
+const failure = (reason: z.ZodType) =>
   z.strictObject({ endpointId: id('endpoint'), url: z.string(), reason, failingSince: time.nullable() })
 const envelope = (type: (typeof endpointEventTypes)[number], data: z.ZodType) =>
   z.strictObject({ type: z.literal(type), timestamp: time, id: id('event'), data })
-/** What webhooks about endpoints carry, by event type. */
+/** The webhooks about endpoints, by event type. */
 export const endpointEvents = {
   'endpoint.verification': envelope(
     'endpoint.verification',
-    z.strictObject({ endpointId: id('endpoint'), challenge: z.string(), expiresAt: time }),
+    z.strictObject({ endpointId: id('endpoint'), challenge: z.string(), expiresAt: time } satisfies FieldsOf<ChallengeData>),
   ),
   'endpoint.ping': envelope('endpoint.ping', z.strictObject({ endpointId: id('endpoint') })),
-  'endpoint.failing': envelope('endpoint.failing', trouble(z.null())),
-  'endpoint.disabled': envelope('endpoint.disabled', trouble(z.enum(DISABLED_REASONS))),
+  'endpoint.failing': envelope('endpoint.failing', failure(z.null())),
+  'endpoint.disabled': envelope('endpoint.disabled', failure(z.enum(disabledReasons))),
 } satisfies Record<(typeof endpointEventTypes)[number], z.ZodType>
 export const streamEvent = z
   .strictObject({ type: z.enum([...taskEventTypes, 'task.snapshot']), timestamp: time, id: id('event').nullable(), data: task })
@@ -37,7 +34,7 @@ export const eventList = pageOf(anyEvent).openapi('EventList')
 
 export const feedQuery = z.strictObject({
   after: cursor.optional().openapi({ description: 'An event’s id, or `nextCursor`.' }),
-  types: listOf(EVENT_TYPES).optional(),
+  types: listOf(eventTypes).optional(),
   limit: wholeNumber(1, 200).default(100),
   wait: wait.optional(),
   clientId: clientId.optional(),

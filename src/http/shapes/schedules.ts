@@ -1,8 +1,9 @@
-/** The shapes of tasks that recur. */
+/** Schemas of schedules. */
 import { z } from '@hono/zod-openapi'
 import { MAX_PATTERN_LENGTH } from '../../core/cron.ts'
-import { id, pageOf, requiredJson, text, time, timeOrNull } from './common.ts'
-import { createCallback, createTask, metadata, retrySchedule } from './tasks.ts'
+import { catchUps, type ScheduleDocument } from '../../core/documents.ts'
+import { type FieldsOf, id, pageOf, requiredJson, text, time, timeOrNull } from './fields.ts'
+import { callback, createCallback, createTask, metadata, retrySchedule } from './tasks.ts'
 
 const cron = text(MAX_PATTERN_LENGTH, 1).openapi({
   description:
@@ -10,16 +11,10 @@ const cron = text(MAX_PATTERN_LENGTH, 1).openapi({
   example: '30 6 * * 1-5',
 })
 const timezone = text(100, 1).openapi({ description: 'An IANA name.', example: 'Europe/Berlin' })
-const CATCH_UP = ['none', 'one', 'all'] as const
-const catchUp = z.enum(CATCH_UP).openapi({
-  description: 'What becomes of ticks that an outage missed: left out, one task for all of them, or one each.',
+const catchUp = z.enum(catchUps).openapi({
+  description: 'What happens to ticks that an outage missed: skipped, one task for all of them, or one each.',
 })
-const templateMembers = {
-  timeoutSeconds: createTask.shape.timeoutSeconds,
-  maxTries: createTask.shape.maxTries,
-  priority: createTask.shape.priority,
-  concurrencyKey: createTask.shape.concurrencyKey,
-}
+const templateFields = createTask.pick({ timeoutSeconds: true, maxTries: true, priority: true, concurrencyKey: true }).shape
 
 export const createSchedule = z
   .strictObject({
@@ -31,12 +26,12 @@ export const createSchedule = z
     input: createTask.shape.input,
     callback: createCallback.nullish(),
     metadata: metadata.nullish(),
-    ...templateMembers,
+    ...templateFields,
   })
   .openapi('CreateSchedule')
 export type CreateSchedule = z.output<typeof createSchedule>
 
-/** A merge patch (RFC 7396): `input`, `metadata` and `callback` are merged, and null takes a member away. */
+/** A merge patch (RFC 7396): `input`, `metadata` and `callback` are merged; null removes a member. */
 export const patchSchedule = z
   .strictObject({
     cron: cron.optional(),
@@ -45,7 +40,7 @@ export const patchSchedule = z
     paused: z.boolean().nullish(),
     input: z
       .unknown()
-      .refine((value) => value !== null, 'cannot be taken away, which is what null means in a merge patch')
+      .refine((value) => value !== null, 'cannot be removed, which is what null means in a merge patch')
       .optional(),
     callback: z
       .strictObject({
@@ -56,7 +51,7 @@ export const patchSchedule = z
       })
       .nullish(),
     metadata: z.record(text(100, 1), text(500).nullable()).nullish(),
-    ...templateMembers,
+    ...templateFields,
   })
   .openapi('PatchSchedule')
 export type PatchSchedule = z.output<typeof patchSchedule>
@@ -67,18 +62,11 @@ export const schedule = z
     type: z.string(),
     cron: z.string(),
     timezone: z.string(),
-    catchUp: z.enum(CATCH_UP),
+    catchUp: z.enum(catchUps),
     paused: z.boolean(),
     input: requiredJson,
     metadata: z.record(z.string(), z.string()),
-    callback: z
-      .strictObject({
-        endpointId: z.string().nullable(),
-        url: z.string().nullable(),
-        events: z.array(z.string()).nullable(),
-        retrySchedule: z.array(z.number()).nullable(),
-      })
-      .nullable(),
+    callback: callback.nullable(),
     timeoutSeconds: z.int().nullable(),
     maxTries: z.int().nullable(),
     priority: z.int(),
@@ -89,6 +77,6 @@ export const schedule = z
     createdAt: time,
     updatedAt: time,
     revision: z.int(),
-  })
+  } satisfies FieldsOf<ScheduleDocument>)
   .openapi('Schedule')
 export const scheduleList = pageOf(schedule).openapi('ScheduleList')

@@ -1,12 +1,30 @@
-/** The shapes of tasks and of what is offered: submitting, reading, listing, acting by filter. */
+/** Schemas of tasks and task types: submit, read, list, change by filter. */
 import { z } from '@hono/zod-openapi'
-import { taskEventTypes } from '../../core/model.ts'
+import {
+  callbackStatuses,
+  type Failure,
+  type LastFailure,
+  type TaskDocument,
+  taskEventTypes,
+  taskStatuses,
+  taskWaits,
+} from '../../core/documents.ts'
 import { MAX_JSON_DEPTH } from '../request/json.ts'
-import { clientId, cursor, id, instant, limit, listOf, MAX_DELAY_SECONDS, pageOf, requiredJson, text, time, timeOrNull } from './common.ts'
-
-export const TASK_STATUSES = ['pending', 'running', 'completed', 'failed', 'canceled'] as const
-const WAITING_FOR = ['runAt', 'retryBackoff', 'limit', 'noWorker', 'paused'] as const
-const CALLBACK_STATUSES = ['none', 'pending', 'delivered', 'failed'] as const
+import {
+  clientId,
+  cursor,
+  type FieldsOf,
+  id,
+  instant,
+  limit,
+  listOf,
+  MAX_DELAY_SECONDS,
+  pageOf,
+  requiredJson,
+  text,
+  time,
+  timeOrNull,
+} from './fields.ts'
 
 export const retrySchedule = z
   .array(z.number().min(0).max(86_400))
@@ -53,19 +71,26 @@ export type CreateTask = z.output<typeof createTask>
 
 export const createBatch = z.strictObject({ tasks: z.array(createTask).min(1).max(100) }).openapi('CreateBatch')
 
-const failure = z.object({ code: z.string(), message: z.string(), details: requiredJson }).openapi('Failure')
+const failure = z.object({ code: z.string(), message: z.string(), details: requiredJson } satisfies FieldsOf<Failure>).openapi('Failure')
+const lastFailure = z.object({ code: z.string(), message: z.string(), try: z.int(), at: time } satisfies FieldsOf<LastFailure>)
+export const callback = z.strictObject({
+  endpointId: z.string().nullable(),
+  url: z.string().nullable(),
+  events: z.array(z.string()).nullable(),
+  retrySchedule: z.array(z.number()).nullable(),
+})
 
 export const task = z
   .strictObject({
     id: id('task'),
     type: z.string(),
-    status: z.enum(TASK_STATUSES),
+    status: z.enum(taskStatuses),
     progress: z.number().min(0).max(100),
     progressMessage: z.string().nullable(),
     result: requiredJson,
     resultUrl: z.url().nullable(),
     error: failure.nullable(),
-    lastError: z.object({ code: z.string(), message: z.string(), try: z.int(), at: time }).nullable(),
+    lastError: lastFailure.nullable(),
     input: requiredJson,
     inputUrl: z.url().nullable(),
     metadata: z.record(z.string(), z.string()).nullable(),
@@ -88,32 +113,24 @@ export const task = z
     cancelRequestedAt: timeOrNull,
     expiresAt: timeOrNull,
     estimatedCompletionAt: timeOrNull,
-    waitingFor: z.enum(WAITING_FOR).nullable(),
-    callback: z.strictObject({
-      endpointId: z.string().nullable(),
-      url: z.string().nullable(),
-      events: z.array(z.string()).nullable(),
-      retrySchedule: z.array(z.number()).nullable(),
-      status: z.enum(CALLBACK_STATUSES).nullable(),
-    }),
+    waitingFor: z.enum(taskWaits).nullable(),
+    callback: callback.extend({ status: z.enum(callbackStatuses).nullable() }),
     links: z.strictObject({ self: z.url(), events: z.url(), cancel: z.url(), deliveries: z.url() }),
-  })
+  } satisfies FieldsOf<TaskDocument>)
   .openapi('Task')
 
 export const taskList = pageOf(task).openapi('TaskList')
 export const batch = z.strictObject({ id: id('batch'), data: z.array(task) }).openapi('Batch')
 export const anyJson = z.unknown().openapi({ description: 'Any JSON.' })
 
-/** One member of the metadata, as in the list. */
-const oneLabel = z
-  .record(text(100, 1), text(500))
-  .refine((record) => Object.keys(record).length === 1, 'must have one member: one may be asked for at a time')
+/** A filter by one member of the metadata. */
+const oneMember = z.record(text(100, 1), text(500)).refine((record) => Object.keys(record).length === 1, 'must have exactly one member')
 
 export const taskListQuery = z.strictObject({
-  status: listOf(TASK_STATUSES).optional(),
+  status: listOf(taskStatuses).optional(),
   type: text(128).optional(),
   batchId: text(100).optional(),
-  metadata: oneLabel.optional().openapi({ param: { style: 'deepObject', explode: true } }),
+  metadata: oneMember.optional().openapi({ param: { style: 'deepObject', explode: true } }),
   createdAfter: instant.optional(),
   createdBefore: instant.optional(),
   order: z.enum(['asc', 'desc']).default('desc'),
@@ -121,11 +138,11 @@ export const taskListQuery = z.strictObject({
   cursor: cursor.optional(),
   clientId: clientId.optional(),
 })
-export type TaskListQuery = z.output<typeof taskListQuery>
+export type ListTasksQuery = z.output<typeof taskListQuery>
 
 const bulk = {
   type: text(128, 1).nullish(),
-  metadata: oneLabel.nullish().openapi({ minProperties: 1, maxProperties: 1, example: { orderId: 'A-17' } }),
+  metadata: oneMember.nullish().openapi({ minProperties: 1, maxProperties: 1, example: { orderId: 'A-17' } }),
   createdAfter: instant.nullish(),
   createdBefore: instant.nullish(),
   dryRun: z.boolean().nullish().openapi({ description: 'Only counts.' }),
@@ -145,7 +162,7 @@ export const taskType = z
     maxTries: z.int(),
     concurrency: z.int().nullable(),
     typicalDurationMs: z.number().nullable(),
-    pausedAt: timeOrNull.openapi({ description: 'Since when nothing of it is started, on any node.' }),
+    pausedAt: timeOrNull.openapi({ description: 'Since when no node starts its tasks.' }),
   })
   .openapi('TaskType')
 export const taskTypeList = pageOf(taskType).openapi('TaskTypeList')

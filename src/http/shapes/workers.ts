@@ -1,7 +1,7 @@
-/** The shapes of what programs say that run tasks over HTTP. */
+/** Schemas of workers, which claim and run tasks over HTTP. */
 import { z } from '@hono/zod-openapi'
-import { id, MAX_DELAY_SECONDS, requiredJson, text, time, timeOrNull } from './common.ts'
-import { TASK_STATUSES } from './tasks.ts'
+import { taskStatuses } from '../../core/documents.ts'
+import { id, MAX_DELAY_SECONDS, requiredJson, text, time, timeOrNull } from './fields.ts'
 
 /** Names of task types. */
 export const typeNames = z.array(text(128, 1)).min(1).max(100)
@@ -31,13 +31,12 @@ export const claimedTasks = z
           maxTries: z.int(),
           generation: z.int(),
           fence: z.int().openapi({
-            description:
-              'Grows with every start and never falls: hand it to what you write to, so that it can refuse a run that was overtaken.',
+            description: 'Grows with every start: pass it to the systems you write to, so that they can refuse an outdated run.',
           }),
           lease: z.strictObject({
             token: z.string(),
             expiresAt: time,
-            seconds: z.number().openapi({ description: 'How long it lasts, for who has another clock. Renew it every third of that.' }),
+            seconds: z.number().openapi({ description: 'Its duration, for workers whose clock differs. Renew it every third of that.' }),
           }),
           deadlineAt: timeOrNull,
           timeoutSeconds: z.int(),
@@ -53,7 +52,7 @@ export const claimedTasks = z
 export const heartbeat = z
   .strictObject({
     lease,
-    progress: z.number().min(0).nullish().openapi({ description: 'Percent; shown up to 99.9, and never less than before within a try.' }),
+    progress: z.number().min(0).nullish().openapi({ description: 'Percent, shown up to 99.9. Never falls within a try.' }),
     message: z.string().nullish().openapi({ description: 'Cut after 500 characters.' }),
   })
   .openapi('Heartbeat')
@@ -82,12 +81,7 @@ export const failTask = z
 export const releaseTask = z
   .strictObject({
     lease,
-    delaySeconds: z
-      .number()
-      .min(0)
-      .max(MAX_DELAY_SECONDS)
-      .nullish()
-      .openapi({ description: 'How long the task waits at least; at once when left out.' }),
+    delaySeconds: z.number().min(0).max(MAX_DELAY_SECONDS).nullish().openapi({ description: 'Minimum wait; none when left out.' }),
   })
   .openapi('ReleaseTask')
 export const leaseKept = z
@@ -96,9 +90,9 @@ export const leaseKept = z
     leaseSeconds: z.number(),
     cancelRequested: z
       .boolean()
-      .openapi({ description: 'The client wants the run to end: whatever but a result that is sent in time, it ends canceled.' }),
+      .openapi({ description: 'The client wants the run to end: unless a result is sent in time, the task ends canceled.' }),
   })
   .openapi('LeaseKept')
 export const leaseEnded = z
-  .strictObject({ status: z.enum(TASK_STATUSES).openapi({ description: 'Of the task now.' }) })
+  .strictObject({ status: z.enum(taskStatuses).openapi({ description: 'Of the task now.' }) })
   .openapi('LeaseEnded')

@@ -1,4 +1,5 @@
 /** `store.access`: clients, their keys, their quotas, and the audit log. */
+import type { ApiKey } from '../../core/model.ts'
 import { writePriority } from '../driver.ts'
 import type { AccessStore } from '../interfaces.ts'
 import * as keys from '../scripts/api-keys.ts'
@@ -6,7 +7,7 @@ import * as audit from '../scripts/audit-log.ts'
 import * as clients from '../scripts/clients.ts'
 import * as erasure from '../scripts/erasure.ts'
 import { consumeQuotas } from '../scripts/quotas.ts'
-import type { QuotaUse, QuotaWindow } from '../types.ts'
+import type { AddKeyResult, QuotaUse, QuotaWindow } from '../types.ts'
 import type { Binding } from './binding.ts'
 
 export function bindAccess({ read, audited, merged, notifyStopped, render }: Binding): AccessStore {
@@ -23,15 +24,20 @@ export function bindAccess({ read, audited, merged, notifyStopped, render }: Bin
       if (removed) notifyStopped(removed.stopped)
       return removed?.client ?? null
     },
-    addKey: ({ key, by }) => audited(by, () => keys.addKey(key), audit.keyRecord('key.create')),
+    addKey: ({ key, max, by }) =>
+      audited(
+        by,
+        () => keys.addKey(key, max),
+        (answer) => audit.keyRecord('key.create')(addedKey(answer)),
+      ),
     findKey: (hash) => read(() => keys.findKey(hash)),
     listKeys: (clientId) => read(() => keys.listKeys(clientId)),
     revokeKey: ({ id, clientId, by }) => audited(by, () => keys.revokeKey(id, clientId), audit.keyRecord('key.revoke')),
-    rotateKey: ({ id, clientId, fresh, overlapMs, by }) =>
+    rotateKey: ({ by, ...rotation }) =>
       audited(
         by,
-        () => keys.rotateKey(id, clientId, fresh, overlapMs),
-        audit.keyRecord('key.rotate', { replaces: id, overlapSeconds: overlapMs / 1000 }),
+        () => keys.rotateKey(rotation),
+        (answer) => audit.keyRecord('key.rotate', { replaces: rotation.id, overlapSeconds: rotation.overlapMs / 1000 })(addedKey(answer)),
       ),
     async touchKey({ id }) {
       await touchKey(id)
@@ -40,3 +46,5 @@ export function bindAccess({ read, audited, merged, notifyStopped, render }: Bin
     listAuditLog: (query) => read(() => audit.listAuditLog(query)),
   }
 }
+
+const addedKey = (answer: AddKeyResult): ApiKey | null => (answer.kind === 'added' ? answer.value : null)

@@ -31,6 +31,9 @@ export interface BindingOptions {
 const MAX_ITEMS = 500
 const MAX_BYTES = 8 * 1024 * 1024
 
+/** A read that failed later is not repeated: its caller has waited for a timeout already. */
+const REPEAT_WITHIN_MS: Millis = 5_000
+
 /** What a script throws over a row that it cannot read. */
 const DECODING = [SyntaxError, RangeError, TypeError]
 const WEEK_MS: Millis = 7 * 86_400_000
@@ -47,7 +50,7 @@ export interface Merging<Item> {
 
 export interface Binding {
   readonly render: RenderContext
-  /** Lost connections are repeated once: a read changes nothing. */
+  /** A read changes nothing: it is repeated once after a lost connection. If that fails too, it throws 503. */
   read<R>(make: () => Script<R>): Promise<R>
   write<R>(make: () => Script<R>, priority?: WritePriority): Promise<R>
   /** A change and its entry in the audit log, in one commit. Without `by` there is no entry. */
@@ -92,18 +95,15 @@ export function createBinding(driver: Driver, options: BindingOptions): Binding 
     )
   const write = <R>(make: () => Script<R>, priority: WritePriority = writePriority.other): Promise<R> =>
     commit(priority, make).catch(writeFailed)
+  const readOrRepeat = <R>(make: () => Script<R>, repeatUntil: Millis): Promise<R> =>
+    driver.read(make()).catch((error) => {
+      if (!driver.isUnavailable(error)) throw error
+      if (clock.now() < repeatUntil) return readOrRepeat(make, 0)
+      throw storeUnavailable(error, 'The store does not answer. Try again later.')
+    })
   const read = <R>(make: () => Script<R>): Promise<R> =>
     timed(
-      () =>
-        driver
-          .read(make())
-          .catch((error) => {
-            if (!driver.isUnavailable(error)) throw error
-            return driver.read(make())
-          })
-          .catch((error) => {
-            throw driver.isUnavailable(error) ? storeUnavailable(error, 'The store does not answer. Try again later.') : error
-          }),
+      () => readOrRepeat(make, clock.now() + REPEAT_WITHIN_MS),
       (durationMs, failed) => events?.emit('store.read', { durationMs, failed }),
     )
   const gathered = <Item, Answer>(

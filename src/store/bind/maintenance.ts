@@ -8,14 +8,14 @@ import * as audit from '../scripts/audit-log.ts'
 import * as erasure from '../scripts/erasure.ts'
 import * as health from '../scripts/health.ts'
 import * as retention from '../scripts/retention.ts'
-import * as tasks from '../scripts/tasks.ts'
+import { endOverdue } from '../scripts/tasks/overdue.ts'
 import type { Binding } from './binding.ts'
 
 export function bindMaintenance({ read, write, audited, notifyStopped, render }: Binding): MaintenanceStore {
   return {
     renew: ({ kind, toLeaseRef: held, leaseMs }) => write(() => leases.renew(kind, held, leaseMs), writePriority.renewal),
     findExpired: (limit, boot) => read(() => leases.findExpired(limit, boot)),
-    endOverdue: ({ limit, graceMs }) => write(() => tasks.endOverdue(limit, graceMs, render)),
+    endOverdue: ({ limit, graceMs }) => write(() => endOverdue(limit, graceMs, render)),
     pruneTasks: ({ after, limit, minKeptMs }) => write(() => retention.pruneTasks(after, limit, render.retentionMs, minKeptMs)),
     pruneEndpointEvents: ({ after, limit, keptMs }) => write(() => retention.pruneEndpointEvents(after, limit, keptMs)),
     pruneRecords: ({ limit }) => write(() => retention.pruneExpired(limit)),

@@ -11,7 +11,11 @@ import * as audit from '../scripts/audit-log.ts'
 import * as bulk from '../scripts/bulk.ts'
 import * as intake from '../scripts/intake.ts'
 import * as lists from '../scripts/lists.ts'
-import * as tasks from '../scripts/tasks.ts'
+import * as changes from '../scripts/tasks/change.ts'
+import { taskTable } from '../scripts/tasks/claim.ts'
+import * as progress from '../scripts/tasks/progress.ts'
+import { readTask } from '../scripts/tasks/rows.ts'
+import { settleTasks } from '../scripts/tasks/settle.ts'
 import type {
   FindResult,
   OwedDelivery,
@@ -44,10 +48,10 @@ export function bindTasks(
   )
   const settle = starting<Settlement, SettleResult<Task>, OwedDelivery>(
     () => local.deliveryLender,
-    (items, slots) => tasks.settleTasks(items, render, slots),
+    (items, slots) => settleTasks(items, render, slots),
     { priority: writePriority.settlement, size: ({ outcome }) => 600 + (outcome.kind === 'complete' ? (outcome.result?.length ?? 0) : 0) },
   )
-  const reportProgress = merged<Progress, ProgressReport | { readonly kind: 'stale' }>((items) => tasks.reportProgress(items, render), {
+  const reportProgress = merged<Progress, ProgressReport | { readonly kind: 'stale' }>((items) => progress.reportProgress(items, render), {
     priority: writePriority.settlement,
     size: () => 200,
   })
@@ -57,14 +61,14 @@ export function bindTasks(
     countOpen: (after, clientId) => read(() => lists.countOpenTasks(after, clientId)),
     find: (id, clientId) =>
       read(function* (): Script<FindResult<Task>> {
-        const task = yield* first<Task>(tasks.readTask({ id, clientId }))
+        const task = yield* first<Task>(readTask({ id, clientId }))
         if (task) return { kind: 'found', value: task }
-        return { kind: (yield* tasks.wasErased(id, clientId)) ? 'gone' : 'missing' }
+        return { kind: (yield* changes.wasErased(id, clientId)) ? 'gone' : 'missing' }
       }),
     findMany: (ids) => read(() => intake.findTasks(ids)),
     list: (query) => read(() => lists.listTasks(query)),
     async cancel({ id, clientId, by }) {
-      const cancel = () => tasks.cancelTask(id, clientId, render)
+      const cancel = () => changes.cancelTask(id, clientId, render)
       const answer = await audited(audit.operatorAuthor(by, clientId), cancel, audit.taskRecord('task.cancel'))
       if (answer.kind === 'changed') {
         notify(answer.task.id)
@@ -73,18 +77,18 @@ export function bindTasks(
       return answer
     },
     async redo({ id, clientId, by }) {
-      const redo = () => tasks.retryEndedTask(id, clientId)
+      const redo = () => changes.retryEndedTask(id, clientId)
       const answer = await audited(audit.operatorAuthor(by, clientId), redo, audit.taskRecord('task.retry'))
       if (answer.kind === 'changed') notify(answer.task.id)
       return answer
     },
     erase: ({ id, clientId, by }) =>
-      audited(audit.operatorAuthor(by, clientId), () => tasks.eraseTask(id, clientId), audit.taskRecord('task.delete')),
+      audited(audit.operatorAuthor(by, clientId), () => changes.eraseTask(id, clientId), audit.taskRecord('task.delete')),
     async claim({ limit, leaseMs, leasedBy: by, types }) {
       const wanted = types.map(({ type, concurrency }) => ({ id: queueOf(type), cap: concurrency }))
       for (const { id, cap } of wanted) if (cap !== null) render.limitedQueues.add(id)
       const cursor = cursorOf(types)
-      const { taken, ...rest } = await write(() => claim(tasks.taskTable(leaseMs, by, render), wanted, limit, cursor), writePriority.claim)
+      const { taken, ...rest } = await write(() => claim(taskTable(leaseMs, by, render), wanted, limit, cursor), writePriority.claim)
       const items = taken.filter((task) => task.state === 'running')
       // Other nodes are not notified: a claim is not worth a NOTIFY.
       for (const { id } of items) local.taskStarted(id)

@@ -1,4 +1,7 @@
-/** Walks a whole store, portion by portion, and says what does not hold and what is owed to whom. It writes nothing, and servers may go on beside it. */
+/**
+ * The consistency check. It reads the whole store page by page and reports violations, and what is owed to which endpoint. It writes nothing, and
+ * servers may run meanwhile.
+ */
 import type { Clock } from '../../core/clock.ts'
 import type { Millis } from '../../core/model.ts'
 import type { Driver } from '../driver.ts'
@@ -6,25 +9,28 @@ import { assertSchema } from '../migrate.ts'
 import { openPostgres } from '../postgres.ts'
 import type { Script } from '../script.ts'
 import { openSqliteReader } from '../sqlite.ts'
-import * as proofs from './checks.ts'
+import { type CheckName, type CheckPage, checks, type Violation } from './checks.ts'
+import { checkDeliveries } from './deliveries.ts'
+import { checkEvents } from './events.ts'
 import * as places from './indexes.ts'
+import { checkTasks } from './tasks.ts'
 
 export { type CheckName as Check, checks } from './checks.ts'
 
-/** What is owed to one endpoint. */
+/** What one endpoint is owed. */
 export interface OwedToEndpoint {
   readonly endpointId: string
   readonly clientId: string
-  /** Null: the endpoint is not there. */
+  /** Null: the endpoint does not exist. */
   readonly url: string | null
   /** Open deliveries. */
   readonly open: number
   readonly oldestAt: Millis
-  /** Why they are open, and how many for each reason. */
+  /** How many deliveries are open for each reason. */
   readonly reasons: Readonly<Partial<Record<places.OpenDeliveryReason, number>>>
 }
 export interface CheckReport {
-  /** Rows looked at. */
+  /** Rows checked. */
   readonly counts: Readonly<
     Record<
       | 'tasks'
@@ -45,15 +51,15 @@ export interface CheckReport {
       number
     >
   >
-  /** Everything found, though only the first ones are told. */
+  /** The counts are complete; `first` lists only the first ones. */
   readonly violations: {
     readonly total: number
-    readonly byCheck: Readonly<Record<proofs.CheckName, number>>
-    readonly first: readonly proofs.Violation[]
+    readonly byCheck: Readonly<Record<CheckName, number>>
+    readonly first: readonly Violation[]
   }
-  /** Leases that have ended while no server was there to take the work back: the next one does. */
+  /** Leases that expired while no server was running. The next server takes the work back. */
   readonly lapsedLeases: number
-  /** To whom most is owed first. */
+  /** Most owed first. */
   readonly owed: readonly OwedToEndpoint[]
 }
 
@@ -61,11 +67,11 @@ export interface CheckOptions {
   /** `file:<path>` or `postgres://…` */
   readonly url: string
   readonly clock: Clock
-  /** How long after its end a lease has been found by every node that looks. */
+  /** How long after its end every running node has found an expired lease. */
   readonly leaseGraceMs: Millis
-  /** How long news of endpoints is kept. */
+  /** How long endpoint events are kept. */
   readonly retentionMs: Millis
-  /** Violations told one by one. */
+  /** How many violations are listed. */
   readonly limit: number
 }
 
@@ -80,19 +86,18 @@ export async function checkStore({ url, clock, ...options }: CheckOptions): Prom
   }
 }
 
-/** Endpoints asked for at once. */
 const OWED_ENDPOINTS_PAGE = 500
 
-/** The walk itself, whatever carries it. */
+/** The check itself, over any driver. */
 export async function runChecks(
   driver: Pick<Driver, 'read'>,
   { leaseGraceMs: sweptWithinMs, retentionMs: keptMs, limit }: Omit<CheckOptions, 'url' | 'clock'>,
 ): Promise<CheckReport> {
   const sweeps = { withinMs: sweptWithinMs }
-  const first: proofs.Violation[] = []
-  const byCheck = Object.fromEntries(Object.keys(proofs.checks).map((check) => [check, 0])) as Record<proofs.CheckName, number>
-  /** Every portion in turn; answers how many rows there were. */
-  const along = async <Mark, P extends proofs.CheckPage<Mark>>(
+  const first: Violation[] = []
+  const byCheck = Object.fromEntries(Object.keys(checks).map((check) => [check, 0])) as Record<CheckName, number>
+  /** Checks every page in turn. Returns the number of rows. */
+  const along = async <Mark, P extends CheckPage<Mark>>(
     start: NoInfer<Mark>,
     portion: (after: Mark) => Script<P>,
     see: (portion: P) => void = () => {},
@@ -118,17 +123,17 @@ export async function runChecks(
   const counts = {
     tasks: await along(
       '',
-      (after: string) => proofs.checkTasks(after, sweeps),
+      (after: string) => checkTasks(after, sweeps),
       (page) => {
         seen.live += page.live
         seen.generations += page.generations
         seen.lapsed += page.expiredLeases
       },
     ),
-    events: await along('', proofs.checkEvents),
+    events: await along('', checkEvents),
     deliveries: await along(
       '',
-      (after: string) => proofs.checkDeliveries(after, sweeps),
+      (after: string) => checkDeliveries(after, sweeps),
       (page) => {
         seen.lapsed += page.expiredLeases
         for (const open of page.open) {
@@ -157,10 +162,10 @@ export async function runChecks(
   const ids = [...debts.keys()]
   for (let i = 0; i < ids.length; i += OWED_ENDPOINTS_PAGE) {
     const some = ids.slice(i, i + OWED_ENDPOINTS_PAGE)
-    const creditors = new Map((await driver.read(places.findOwedEndpoints(some))).map((creditor) => [creditor.id, creditor]))
+    const owedEndpoints = new Map((await driver.read(places.findOwedEndpoints(some))).map((endpoint) => [endpoint.id, endpoint]))
     for (const endpointId of some) {
       const { reasons, ...debt } = debts.get(endpointId)!
-      const { url = null, hold = null } = creditors.get(endpointId) ?? {}
+      const { url = null, hold = null } = owedEndpoints.get(endpointId) ?? {}
       owed.push({ endpointId, ...debt, url, reasons: hold === null ? reasons : held(reasons, hold) })
     }
   }
@@ -177,7 +182,7 @@ export async function runChecks(
   }
 }
 
-/** Whatever is not on its way waits for what holds the endpoint. */
+/** All deliveries except those in flight wait for what holds the endpoint. */
 function held({ sending, ...others }: OwedToEndpoint['reasons'], hold: places.HoldReason): OwedToEndpoint['reasons'] {
   const waiting = Object.values(others).reduce((sum, n) => sum + n, 0)
   return { ...(sending !== undefined && { sending }), ...(waiting > 0 && { [hold]: waiting }) }

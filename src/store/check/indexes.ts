@@ -1,4 +1,4 @@
-/** What an audit looks at beside tasks, events and deliveries: the places these are found by. Lanes and turns, feeds, labels, remembered keys, tombstones. */
+/** What the consistency check reads beside tasks, events and deliveries: lanes and turns, feeds, labels, idempotency keys, tombstones. */
 import { deliveryGateOf } from '../../core/circuit-breaker.ts'
 import type { Endpoint, Millis } from '../../core/model.ts'
 import { isJson } from '../../core/stored-json.ts'
@@ -6,17 +6,9 @@ import { strandedLanes } from '../queue/claim.ts'
 import { FOREVER } from '../queue/fair-order.ts'
 import { bind, now, rows, runAll, type Script, sql, statement } from '../script.ts'
 import { TOMBSTONE_MS } from '../scripts/retention.ts'
-import {
-  type CheckName,
-  type CheckPage,
-  findTaskFates,
-  idRecords,
-  idsOf,
-  nextMark,
-  type OpenReason,
-  type Violation,
-  withoutDeletedClients,
-} from './checks.ts'
+import { type CheckName, type CheckPage, idRecords, idsOf, nextMark, type Violation, withoutDeletedClients } from './checks.ts'
+import type { OpenReason } from './deliveries.ts'
+import { findTaskFates } from './events.ts'
 
 const PAGE = 2_000
 const limit = sql.raw(`limit ${PAGE}`)
@@ -24,7 +16,7 @@ const limit = sql.raw(`limit ${PAGE}`)
 // Lanes and turns.
 
 const stranded = { task: statement((d) => strandedLanes(d, 'tasks')), delivery: statement((d) => strandedLanes(d, 'deliveries')) }
-/** Lanes that have something to do and no turn: nobody would ever look at them, were they not mended. */
+/** Lanes with claimable work and no turn: without a repair, no claim would find them. */
 export function* checkStrandedLanes(): Script<CheckPage<never>> {
   const [tasks, deliveries] = (yield* runAll([stranded.task(), stranded.delivery()])) as unknown as { lane_id: string }[][]
   const violations = [...tasks!, ...deliveries!].map(
@@ -71,7 +63,7 @@ export function* checkLanes(after: string): Script<CheckPage<string>> {
   for (const { id, cap, filled } of page) {
     const n = running.get(id) ?? 0
     if (filled === 1 && n === 0) violations.push({ check: 'lanes', sentence: `Lane ${id} is marked full, and nothing of it runs.` })
-    // What an endpoint takes at once may have been lowered while more ran.
+    // The limit of an endpoint may have been lowered while more deliveries ran.
     if (cap !== null && n > cap && !id.startsWith('endpoint_'))
       violations.push({ check: 'lanes', sentence: `Lane ${id} lets ${cap} run at once, and ${n} run.` })
   }
@@ -138,7 +130,7 @@ export function* checkSchedules(after: string): Script<CheckPage<string>> {
 
 // Feeds.
 
-/** A place in a client's feed that a walk has come to. */
+/** A position in a client's feed. */
 export interface FeedMark {
   readonly clientId: string
   readonly seq: number
@@ -155,15 +147,15 @@ const readCounts = statement(
     from clients c where c.id > ${bind('after')} and c.status in ('active', 'suspended') order by c.id ${limit}`,
 )
 const readAged = statement((d) => sql`select client_id as id from tombstones where client_id ${d.anyOf(idsOf(d))} group by client_id`)
-/** Events are numbered a moment after the time they bear. */
+/** Events get their numbers shortly after their timestamps. */
 const SLACK_MS: Millis = 3_600_000
 
 interface Gap extends FeedMark {
   readonly upTo: number
 }
 /**
- * Of these gaps, those that nothing explains. News of endpoints goes when it is older than `keptMs`; a task that ages out leaves a tombstone for a
- * week: a gap behind an event younger than both is one of a client who has some.
+ * The gaps without an explanation. Endpoint events older than `keptMs` are pruned, and a pruned task leaves a tombstone for a week. So a gap after
+ * an event younger than both needs a tombstone of the client.
  */
 function* unexplained(gaps: readonly Gap[], keptMs: Millis): Script<readonly Violation[]> {
   const at = yield* now()
@@ -180,7 +172,7 @@ function* unexplained(gaps: readonly Gap[], keptMs: Millis): Script<readonly Vio
     }))
 }
 
-/** `keptMs`: how long news of endpoints is kept. */
+/** `keptMs`: how long endpoint events are kept. */
 export function* checkFeeds(after: FeedMark | null, keptMs: Millis): Script<CheckPage<FeedMark>> {
   const page = yield* rows<FeedMark>(readFeed({ clientId: after?.clientId ?? '', seq: after?.seq ?? 0 }))
   const clients = new Map(
@@ -206,7 +198,7 @@ export function* checkFeeds(after: FeedMark | null, keptMs: Millis): Script<Chec
   return { rowsChecked: page.length, violations, next: nextMark(page, PAGE, (last) => last) }
 }
 
-/** The ends of the feeds: the last event of each is the one its client counted last. */
+/** Checks the ends of feeds: the last event has the number of the client's counter. */
 export function* checkClients(after: string, keptMs: Millis): Script<CheckPage<string>> {
   const page = yield* rows<{ id: string; createdAt: Millis; seq: number; last: number; lastAt: Millis | null }>(readCounts({ after }))
   const short = page
@@ -305,7 +297,7 @@ export function* checkTombstones(after: string): Script<CheckPage<string>> {
   return { rowsChecked: page.length, violations, next: nextMark(page, PAGE, ({ id }) => id) }
 }
 
-// What is owed to whom.
+// Why an endpoint is sent nothing, or little.
 
 /** Why an endpoint is sent nothing, or little. */
 export type HoldReason = 'endpointDeleted' | 'endpointDisabled' | 'endpointUnverified' | 'endpointPaused' | 'breaker'
@@ -324,7 +316,7 @@ const readOwedEndpoints = statement(
 )
 type OwedEndpointRow = Omit<OwedEndpoint, 'hold'> &
   Pick<Endpoint, 'disabledAt' | 'verifiedAt' | 'pausedAt'> & { readonly deletedAt: Millis | null; readonly probeMs: Millis }
-/** The endpoints of these ids, and what holds them up. */
+/** These endpoints, and what holds them. */
 export function* findOwedEndpoints(ids: readonly string[]): Script<readonly OwedEndpoint[]> {
   return (yield* rows<OwedEndpointRow>(readOwedEndpoints({ ids: ids.map((id) => ({ id })) }))).map(({ id, clientId, url, ...row }) => ({
     id,

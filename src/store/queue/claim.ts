@@ -10,9 +10,9 @@
  * and for later, and is passed by: a client at the cost of one row.
  */
 import { concurrencyLimitOf } from '../../core/circuit-breaker.ts'
-import { unlimitedAllotment } from '../../core/fair-share.ts'
+import { type Allotment, type SlotRefusal, unlimitedAllotment } from '../../core/fair-share.ts'
 import type { Millis, Work, WorkKind } from '../../core/model.ts'
-import type { Allotment, ClaimResult, SlotRefusal } from '../interfaces.ts'
+import type { ClaimResult } from '../interfaces.ts'
 import { bind, type Dialect, execute, type RecordColumns, rows, runAll, type Script, sql, statement } from '../script.ts'
 import {
   countClients,

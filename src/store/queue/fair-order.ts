@@ -1,7 +1,7 @@
 /** Who gets the free slots: pure, on what a look saw. */
 import { concurrencyLimitOf, type LaneHealth } from '../../core/circuit-breaker.ts'
+import type { Allotment } from '../../core/fair-share.ts'
 import type { Millis } from '../../core/model.ts'
-import type { Allotment } from '../interfaces.ts'
 
 /** A turn in line, with its lane's rule. */
 export interface QueuedTurn {

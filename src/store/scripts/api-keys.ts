@@ -1,12 +1,9 @@
-/** API keys: made, looked up, rotated, revoked. What ends one tells the other nodes, which remember keys for some seconds. */
+/** API keys: created, found, rotated, revoked. Nodes cache keys for some seconds, so the end of a key is notified to them. */
 import type { ApiKey, ClientStatus, Millis } from '../../core/model.ts'
 import { keyColumns } from '../columns.ts'
-import type { NewKey } from '../interfaces.ts'
-import { type BoundStatement, bind, type Dialect, first, rows, type Script, type SQL, sql, statement } from '../script.ts'
-
-/** The word that a key, or all keys of a client, may not mean any more what they did; its id follows. */
-export const ACCESS_CHANNEL = 'access:'
-export const notifyAccess = (call: BoundStatement, id: string): BoundStatement => ({ ...call, notifies: [ACCESS_CHANNEL + id] })
+import type { AddKeyResult, KeyRotation, NewKey } from '../interfaces.ts'
+import { bind, type Dialect, execute, first, rows, type Script, type SQL, sql, statement } from '../script.ts'
+import { lockClient, notifyAccess } from './clients.ts'
 
 const KEY = {
   id: 'text',
@@ -23,10 +20,20 @@ const insertKey = statement(
   (d) => sql`insert into keys (${keyNames}, created_at) select ${keyNames}, ${d.now} from ${d.records('keys', KEY)} v
     where v.client_id is null or (select c.status from clients c where c.id = v.client_id) in ('active', 'suspended') returning ${keyColumns}`,
 )
-/** Null: there is no such client. */
-export function* addKey(key: NewKey): Script<ApiKey | null> {
+const countActive = statement(
+  (d) => sql`select count(*) as n from keys where client_id = ${bind('clientId')} and revoked_at is null
+    and (expires_at is null or expires_at > ${d.now})`,
+)
+/** At most `max` active keys of a client, however many are added at once: its row stays locked until the commit. */
+export function* addKey(key: NewKey, max: number): Script<AddKeyResult> {
   const { id, clientId: client_id, name, hash, hint, scopes, taskTypes: task_types, expiresAt: expires_at } = key
-  return yield* first<ApiKey>(insertKey({ keys: [{ id, client_id, name, hash, hint, scopes, task_types, expires_at }] }))
+  if (client_id !== null) {
+    yield* execute([lockClient({ id: client_id })])
+    const active = (yield* first<{ n: number }>(countActive({ clientId: client_id })))!.n
+    if (active >= max) return { kind: 'full', active }
+  }
+  const added = yield* first<ApiKey>(insertKey({ keys: [{ id, client_id, name, hash, hint, scopes, task_types, expires_at }] }))
+  return added ? { kind: 'added', value: added } : { kind: 'missing' }
 }
 
 const ofKey = sql.raw(
@@ -42,7 +49,7 @@ export function* findKey(hash: string): Script<(ApiKey & { clientStatus: ClientS
   return yield* first<ApiKey & { clientStatus: ClientStatus | null }>(readKey({ hash }))
 }
 
-/** A client's keys; the operator's for null: never both. */
+/** The keys of a client; for null those of the operator. */
 const owned = (d: Dialect): SQL =>
   d.name === 'postgres' ? sql`client_id is not distinct from ${bind('clientId')}` : sql`client_id is ${bind('clientId')}`
 const readKeys = statement((d) => sql`select ${keyColumns} from keys where ${owned(d)} order by created_at, id`)
@@ -57,7 +64,7 @@ export function* revokeKey(id: string, clientId: string | null): Script<ApiKey |
   return yield* first<ApiKey>(notifyAccess(revoke({ id, clientId }), id))
 }
 
-const lockLive = statement(
+const lockActive = statement(
   (d) => sql`select ${keyColumns} from keys where id = ${bind('id')} and ${owned(d)} and revoked_at is null
     and (expires_at is null or expires_at > ${d.now}) ${d.lock}`,
 )
@@ -67,42 +74,38 @@ const shorten = statement(
   ) => sql`update keys set expires_at = case when expires_at < ${d.now} + ${bind('overlapMs')} then expires_at else ${d.now} + ${bind('overlapMs')} end
     where id = ${bind('id')}`,
 )
-/** The last moment that RFC 3339 can write. */
+/** The last time that RFC 3339 can write. */
 const LATEST: Millis = Date.UTC(9999, 11, 31, 23, 59, 59, 999)
-/** A key in the place of another, which ends after the overlap: it may do the same, and is to live as long as that one was. Null: that one has ended. */
-export function* rotateKey(
-  id: string,
-  clientId: string | null,
-  fresh: Pick<ApiKey, 'id' | 'hash' | 'hint'>,
-  overlapMs: Millis,
-): Script<ApiKey | null> {
-  const known = yield* first<ApiKey>(lockLive({ id, clientId }))
-  if (!known) return null
+/** Replaces a key, which ends after the overlap. The new one has the same permissions and lifetime. `missing`: the old one has ended. */
+export function* rotateKey({ id, clientId, fresh, overlapMs, max }: KeyRotation): Script<AddKeyResult> {
+  const known = yield* first<ApiKey>(lockActive({ id, clientId }))
+  if (!known) return { kind: 'missing' }
   const { name, scopes, taskTypes } = known
-  const added = yield* addKey({ ...fresh, clientId, name, scopes, taskTypes, expiresAt: null })
-  if (!added) return null
+  // Without an overlap the number of active keys stays the same.
+  const added = yield* addKey({ ...fresh, clientId, name, scopes, taskTypes, expiresAt: null }, overlapMs > 0 ? max : Infinity)
+  if (added.kind !== 'added') return added
   yield notifyAccess(shorten({ id, overlapMs }), id)
   if (known.expiresAt === null) return added
-  const at = Math.min(LATEST, added.createdAt + known.expiresAt - known.createdAt)
-  return yield* first<ApiKey>(expire({ id: added.id, at }))
+  const at = Math.min(LATEST, added.value.createdAt + known.expiresAt - known.createdAt)
+  return { kind: 'added', value: (yield* first<ApiKey>(expire({ id: added.value.id, at })))! }
 }
 const expire = statement(() => sql`update keys set expires_at = ${bind('at')} where id = ${bind('id')} returning ${keyColumns}`)
 
-// Few are there at all, so that no index is paid for: a key is written far more often than this is asked.
+// There are few keys, and they are written far more often than pruned, so no index serves this.
 const forget = statement(
   (d) =>
     sql`delete from keys where id ${d.anyOf(
       sql`select x.id from keys x where coalesce(x.revoked_at, x.expires_at) <= ${d.now} - ${bind('keepMs')} limit ${bind('limit')} ${d.skipLocked}`,
     )} returning id`,
 )
-/** Forgets keys that were revoked or expired longer ago than that; answers how many. */
+/** Removes keys that were revoked or expired longer ago than `keepMs`. Returns how many. */
 export function* pruneKeys(limit: number, keepMs: Millis): Script<number> {
   return (yield* rows(forget({ keepMs, limit }))).length
 }
 
-/** A use is written once in so long. */
+/** The use of a key is recorded at most this often. */
 const USED_EVERY_MS: Millis = 60_000
-// Who is being written by another node has been used; and nobody waits for anybody.
+// A row that another node is writing is skipped: that node records the use.
 const use = statement(
   (d) =>
     sql`update keys set last_used_at = ${d.now} where id ${d.anyOf(

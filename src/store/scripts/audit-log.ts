@@ -1,4 +1,4 @@
-/** The audit log: an entry is written in the transaction of the act it tells of, so that neither stands without the other. */
+/** The audit log. An entry is written in the transaction of the change it records. */
 import { minIdAt } from '../../core/id.ts'
 import {
   type ApiKey,
@@ -25,7 +25,6 @@ import type {
 } from '../interfaces.ts'
 import { bind, execute, first, now, query, rows, type Script, type SQL, sql, statement } from '../script.ts'
 
-/** What was done, to what, of whose. */
 export interface AuditRecord {
   readonly action: AuditAction
   readonly target: string | null
@@ -33,24 +32,24 @@ export interface AuditRecord {
   readonly details?: object
 }
 
-/** What the platform does by itself. */
+/** The author of what the platform does by itself. */
 export const SYSTEM_AUTHOR: Author = { actor: actors.system, requestId: null, remoteAddress: null }
 
-/** An id with that time of the store's clock in it. */
+/** An id that holds this time of the store's clock. */
 export type NewAuditId = (at: Millis) => string
 
 const insertEntry = statement(
   () => sql`insert into audit_log (id, at, actor, action, target, client_id, details, request_id, remote_address)
     values (${bind('id')}, ${bind('at')}, ${bind('actor')}, ${bind('action')}, ${bind('target')}, ${bind('clientId')}, ${bind('details')}, ${bind('requestId')}, ${bind('remoteAddress')})`,
 )
-/** Its id holds the time of the entry, by the store's clock: the log has one order. */
+/** The id holds the time of the entry by the store's clock, so the log has one order. */
 function* append({ actor, requestId, remoteAddress }: Author, record: AuditRecord, newId: NewAuditId): Script<void> {
   const at = yield* now()
   const { action, target, clientId, details = {} } = record
   const id = newId(at)
   yield* execute([insertEntry({ id, at, actor, action, target, clientId, details: JSON.stringify(details), requestId, remoteAddress })])
 }
-/** A script and the entry its answer gives. Null: nothing was done, and nothing is kept. */
+/** Runs a script and writes the entry made from its answer. Null: nothing was changed, and there is no entry. */
 export function* withAuditRecord<R>(
   by: Author,
   script: Script<R>,
@@ -63,10 +62,8 @@ export function* withAuditRecord<R>(
   return answer
 }
 
-// What is kept of each act: from its answer.
-
 type RecordOf<R> = (answer: R) => AuditRecord | null
-/** The operator, whose acts on clients' own things are kept; what a client does to them itself, it does every day. */
+/** The author when the operator acts on a client's object. What a client does to its own objects makes no entry. */
 export const operatorAuthor = (by: Author | undefined, clientId: string | null): Author | undefined => (clientId === null ? by : undefined)
 
 export const clientRecord =
@@ -108,7 +105,7 @@ export const keyRotationRecord =
   ({ rotated }) =>
     rotated ? { action: 'signingKey.rotate', target: activate, clientId: null, details: retire === null ? {} : { retired: retire } } : null
 
-/** Of a URL only where it leads: what stands behind may be a token. */
+/** Only the origin of a URL: its path may hold a token. */
 export const endpointRecord =
   (action: AuditAction): RecordOf<Endpoint | null> =>
   (endpoint) =>
@@ -127,13 +124,13 @@ const actionOf = ({ url, secret, paused, disabled, verified }: EndpointPatch): A
   if (paused === false || disabled === false) return 'endpoint.resume'
   return verified === undefined ? 'endpoint.change' : 'endpoint.verify'
 }
-/** The answer is whose it was. */
+/** The answer is the id of the client that owned the object. */
 export const removalRecord =
   (action: AuditAction, target: string): RecordOf<string | null> =>
   (clientId) =>
     clientId === null ? null : { action, target, clientId }
 
-/** Rows one page looks at, whether they match or not: a filter nothing matches ends early, and says where to go on. */
+/** Rows one page reads, matching or not. A page of a filter that matches nothing ends early and says where to continue. */
 const SCANNED = 10_000
 
 /** Newest first. */
@@ -165,7 +162,7 @@ const forget = statement(
       sql`select x.id from audit_log x where x.id < ${bind('floor')} order by x.id limit ${bind('limit')} ${d.skipLocked}`,
     )} returning id`,
 )
-/** Forgets entries older than that; answers how many. */
+/** Removes entries older than `keepMs`. Returns how many. */
 export function* pruneAuditLog(limit: number, keepMs: Millis): Script<number> {
   const at = yield* now()
   return (yield* rows(forget({ floor: minIdAt('audit', at - keepMs), limit }))).length

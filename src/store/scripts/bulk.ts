@@ -1,15 +1,15 @@
-/** Cancel and retry by filter, page by page, each page with the mark of how far it came, in one commit. */
+/** Cancel and retry by filter, page by page. A page and its checkpoint are one commit. */
 import type { Millis, State, Task } from '../../core/model.ts'
 import type { BulkCheckpoint, BulkFilter, LeaseRef, Position } from '../interfaces.ts'
 import { type BoundStatement, type Dialect, execute, query, rows, type Script, type SQL, sql, statement } from '../script.ts'
 import { loadCheckpoint, writeCheckpointCall } from './checkpoints.ts'
 import { isIn, scanTasks } from './lists.ts'
 import type { RenderContext } from './outbox.ts'
-import { cancelTasks, retryEndedTasks } from './tasks.ts'
+import { cancelTasks, retryEndedTasks } from './tasks/change.ts'
 
-/** Rows that one page looks at, whether they match or not. */
+/** Rows one page reads, matching or not. */
 const SCANNED = 2_000
-/** Rows that one commit changes, and the bytes of their inputs: each cancel is told with its input. */
+/** Rows one commit changes, and bytes of their inputs: the event of a cancel holds the input. */
 const MAX_CHANGED = 500
 const MAX_BYTES = 8 * 1024 * 1024
 
@@ -20,7 +20,7 @@ interface BulkRow {
   readonly bytes: number | null
 }
 
-/** The platform's own tasks are nobody's to change in bulk, and who was asked to end is not asked again. */
+/** Leaves out the platform's own tasks, and tasks that were already asked to end. */
 function scanning({ states, type, ...place }: BulkFilter, after: Position | null): BoundStatement {
   const conditions: SQL[] = [
     isIn(sql`x.state`, states),
@@ -35,7 +35,7 @@ function scanning({ states, type, ...place }: BulkFilter, after: Position | null
   )
 }
 
-/** Where the walk goes on behind a page that was looked at whole; null: nothing is left. */
+/** Where the next page starts after a page that was read to its end; null: there is none. */
 const behind = (found: readonly BulkRow[]): Position | null => {
   const last = found.at(-1)
   return last !== undefined && found.length === SCANNED ? { at: last.createdAt, id: last.id } : null
@@ -50,7 +50,7 @@ export function* countBulk(
   return { matched: found.filter(({ bytes }) => bytes !== null).length, next: behind(found) }
 }
 
-/** As many of those found as one commit may change, and where the next page starts. */
+/** As many of the found rows as one commit may change, and where the next page starts. */
 function cut(found: readonly BulkRow[]): { readonly chosen: readonly string[]; readonly next: Position | null } {
   const chosen: string[] = []
   let size = 0
@@ -70,9 +70,8 @@ const ids = (d: Dialect): SQL => sql`select v.id from ${d.records('ids', { id: '
 const lockTasks = statement((d) => sql`select id, state, fence from tasks where id ${d.anyOf(ids(d))} order by id ${d.lock}`)
 
 /**
- * One page: pending tasks are canceled, running ones asked to end, ended ones begin anew; and the mark of how far it came, in one commit.
- * Whoever goes on after a crash repeats nothing and leaves out nothing. `asked` are the running ones. Null: the task is not this claim's
- * any more; nothing was written.
+ * One page: pending tasks are canceled, running ones asked to end, ended ones retried, with the checkpoint in the same commit. So a page is neither
+ * repeated nor left out after a crash. `asked` are the running ones. Null: the lease was lost and nothing was written.
  */
 export function* bulkPage(
   lease: LeaseRef,
@@ -83,7 +82,7 @@ export function* bulkPage(
   if (before === null) return null
   if (before.done) return { checkpoint: before, changed: [], asked: [] }
   const { chosen, next } = cut(yield* rows<BulkRow>(scanning(filter, before.after)))
-  // In the order of ids, the walk's own task among them: renewals and settlements lock so too, and may hold both.
+  // In the order of ids, together with the task of this job: renewals and settlements lock in that order too.
   const locked = yield* rows<Pick<Task, 'id' | 'state' | 'fence'>>(lockTasks({ ids: [...chosen, lease.id].map((id) => ({ id })) }))
   if (!locked.some(({ id, fence, state }) => id === lease.id && fence === lease.fence && state === 'running')) return null
   const going = locked.filter(({ id, state }) => id !== lease.id && filter.states.includes(state)).map(({ id }) => id)
@@ -99,7 +98,7 @@ export function* bulkPage(
 }
 
 const LIVE: ReadonlySet<State> = new Set(['pending', 'running'])
-/** Live tasks end, ended ones live again: what a filter's states have in common says which. */
+/** Open tasks are canceled, ended ones are retried. The states of a filter are all of one kind. */
 function* change(
   going: readonly string[],
   { clientId, states }: BulkFilter,

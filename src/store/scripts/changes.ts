@@ -1,21 +1,21 @@
-/** What those who follow tasks and feeds are told by: how far something has come, and how it ended. Each for many at once. */
+/** What waiting calls and streams ask for: revisions, feed positions and terminal events, each for many at once. */
 import type { Json, Task } from '../../core/model.ts'
 import { type Dialect, rows, type Script, sql, statement } from '../script.ts'
 
 const ids = (d: Dialect) => d.anyOf(sql`select v.id from ${d.records('ids', { id: 'text' })} v`)
 const named = (of: readonly string[]) => ({ ids: of.map((id) => ({ id })) })
 
-// Inputs and results, which may be large, are not read for it.
+// Without inputs and results, which may be large.
 const readRevisions = statement((d) => sql`select id, revision as mark from tasks where id ${ids(d)}`)
 const readSeqs = statement((d) => sql`select id, seq as mark from clients where id ${ids(d)}`)
 const markOf = (found: readonly { id: string; mark: number }[]): ReadonlyMap<string, number> =>
   new Map(found.map(({ id, mark }) => [id, mark]))
 
-/** Revisions of tasks; unknown ids are left out. */
+/** Revisions of tasks. Unknown ids are left out. */
 export function* findRevisions(of: readonly string[]): Script<ReadonlyMap<string, number>> {
   return markOf(yield* rows(readRevisions(named(of))))
 }
-/** How many events each client's feed has counted; unknown ids are left out. */
+/** The number of events in each client's feed. Unknown ids are left out. */
 export function* findFeedSeqs(of: readonly string[]): Script<ReadonlyMap<string, number>> {
   return markOf(yield* rows(readSeqs(named(of))))
 }
@@ -24,7 +24,7 @@ const readEndings = statement(
   (d) => sql`select e.task_id as "taskId", e.body as body from ${d.records('tasks', { id: 'text', generation: 'int8' })} v
     ${d.join('events', 'e', sql`e.task_id = v.id and e.generation = v.generation and e.terminal = 1`)} where e.body <> ''`,
 )
-/** The envelopes of the terminal events of these tasks, each of the generation given, by the task's id. */
+/** The envelopes of the terminal events of these generations, by task id. */
 export function* findTerminalEvents(of: readonly Pick<Task, 'id' | 'generation'>[]): Script<ReadonlyMap<string, Json>> {
   const found = yield* rows<{ taskId: string; body: Json }>(readEndings({ tasks: of.map(({ id, generation }) => ({ id, generation })) }))
   return new Map(found.map(({ taskId, body }) => [taskId, body]))

@@ -1,4 +1,4 @@
-/** How far a walk along a client's rows has come: kept with the task that walks, in the commit of each page. */
+/** Checkpoints of paged jobs: stored with the task of the job, in the commit of each page. */
 import type { Json } from '../../core/model.ts'
 import type { LeaseRef, PageCheckpoint } from '../interfaces.ts'
 import { type BoundStatement, bind, first, type Script, sql, statement } from '../script.ts'
@@ -12,7 +12,7 @@ const lockCheckpoint = statement(
 )
 const writeCheckpoint = statement(() => sql`update tasks set checkpoint = ${bind('checkpoint')} where id = ${bind('id')}`)
 
-/** What a walk kept last, or `start`. Null: the task is not this claim's any more. With `lock`, nobody else takes it before the commit. */
+/** The last checkpoint, or `start`. Null: the lease was lost. With `lock`, no other claim takes the task before the commit. */
 export function* loadCheckpoint<C extends PageCheckpoint>(
   { id, fence }: LeaseRef,
   start: C,

@@ -1,14 +1,17 @@
 /** Clients, and the installation's own settings. */
 import type { Client } from '../../core/model.ts'
 import type { Page, Position } from '../interfaces.ts'
-import { bind, first, query, rows, type Script, sql, statement } from '../script.ts'
-import { notifyAccess } from './api-keys.ts'
+import { type BoundStatement, bind, first, query, rows, type Script, sql, statement } from '../script.ts'
 
-/** Whoever gives a client something of which it may have so many, or of which each must differ, does so one after the other. */
+/** Serializes additions to a client that are limited in number or must be unique. */
+/** Prefix of the notification that a key, or every key of a client, may have changed. The id follows. */
+export const ACCESS_CHANNEL = 'access:'
+export const notifyAccess = (call: BoundStatement, id: string): BoundStatement => ({ ...call, notifies: [ACCESS_CHANNEL + id] })
+
 export const lockClient = statement((d) => sql`select id from clients where id = ${bind('id')} ${d.lock}`)
 
 export const clientColumns = sql.raw('id, name, status, created_at as "createdAt"')
-/** Not what was deleted. */
+/** Deleted clients are not listed. */
 export const IS_LISTED = sql.raw(`status in ('active', 'suspended')`)
 const insertClient = statement(
   (d) =>
@@ -41,7 +44,7 @@ const keep = statement(
   () => sql`insert into settings (name, value) values (${bind('name')}, ${bind('value')}) on conflict (name) do nothing`,
 )
 const readSetting = statement(() => sql`select value from settings where name = ${bind('name')}`)
-/** Writes the value when there is none yet; answers what is there. */
+/** Writes the value when it is absent. Returns the stored value. */
 export function* putSettingIfAbsent(name: string, value: string): Script<string> {
   yield keep({ name, value })
   return (yield* first<{ value: string }>(readSetting({ name })))!.value
@@ -50,7 +53,7 @@ export function* putSettingIfAbsent(name: string, value: string): Script<string>
 const swap = statement(
   () => sql`update settings set value = ${bind('value')} where name = ${bind('name')} and value = ${bind('known')} returning name`,
 )
-/** Replaces a value nobody changed meanwhile; answers whether it did. */
+/** Replaces a value that is still `known`. Returns whether it did. */
 export function* compareAndSetSetting(name: string, known: string, value: string): Script<boolean> {
   return (yield* first(swap({ name, known, value }))) !== null
 }

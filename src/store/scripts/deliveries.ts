@@ -1,4 +1,4 @@
-/** Deliveries: claim with what sending takes, settle with the attempt, redeliver. */
+/** Deliveries: claim with event and endpoint, settle with the attempt, redeliver, ping. */
 import type { Attempt, Delivery, Endpoint, Event, Millis, TryOutcome } from '../../core/model.ts'
 import { cloudEventJson, envelopeJson } from '../../core/wire.ts'
 import { attemptColumns, deliveryColumns, endpointColumns, updatedDeliveryColumns } from '../columns.ts'
@@ -24,7 +24,7 @@ import {
 import { recordHealth, updateEndpointStatuses } from './health.ts'
 import { addDeliveries, addEvents, maxTriesOf, type NewDelivery, type RenderContext } from './outbox.ts'
 import { settleVerifications } from './ownership.ts'
-import { clientMatches } from './tasks.ts'
+import { clientMatches } from './tasks/rows.ts'
 
 export const DELIVERY_QUEUE = 'delivery'
 
@@ -50,23 +50,23 @@ const cancelOrphans = statement(
     from ${d.records('orphans', ORPHAN)} v where deliveries.id = v.delivery_id
       ${d.restrictTo(sql`deliveries.id`, sql`select y.delivery_id from ${d.records('orphans', ORPHAN)} y`)}`,
 )
-/** An endpoint that is not there at all is one that something else has removed. */
+/** An endpoint whose row is missing was removed by something else. */
 const isDeleted = ({ endpoint }: OwedDelivery): boolean => {
   const known = endpoint as (Endpoint & { deletedAt: Millis | null }) | undefined
   return known === undefined || known.deletedAt !== null
 }
 
 const bytesOf = ({ body, eventBody }: OwedDelivery): string => body ?? eventBody
-/** Whether all of an event's bytes are there: what was cut short ends otherwise. Every attempt is spared a look at all of them. */
+/** Whether the event's body is complete, without parsing it at every attempt: a truncated body does not end with a brace. */
 const isWhole = (bytes: string): boolean => bytes.startsWith('{') && bytes.endsWith('}')
-/** What something else has done to it; null: it was deleted or erased as it should be. */
+/** What corrupted the delivery; null: its endpoint was deleted or its event erased. */
 function corruptionOf(each: OwedDelivery): string | null {
   if (each.endpoint === undefined) return `is owed to endpoint ${each.endpointId}, which is not in the store`
   if (bytesOf(each) !== '' && !isWhole(bytesOf(each))) return `is of event ${each.eventId}, whose bytes are damaged`
   return null
 }
 
-/** How deliveries are taken by a claim: those that can never be sent end here and come back canceled, the others start. */
+/** How a claim takes deliveries. Those that can never be sent end here and come back as canceled. */
 export const deliveryTable = (leaseMs: Millis, by: string, view: RenderContext): WorkTable<OwedDelivery> => ({
   kind: 'delivery',
   ordered: false,
@@ -74,7 +74,7 @@ export const deliveryTable = (leaseMs: Millis, by: string, view: RenderContext):
     const taken = yield* rows<Delivery>(takeDeliveries({ ids: chosen.map((id) => ({ id })), leaseMs, by }))
     if (taken.length === 0) return []
     const owed = yield* withEventAndEndpoint(taken)
-    // Written by a commit that did not see yet that its endpoint was deleted, or its event erased.
+    // The commit that wrote it did not see that its endpoint was deleted, or its event erased.
     const orphans = owed.filter((each) => isDeleted(each) || !isWhole(bytesOf(each)))
     if (orphans.length === 0) return owed
     for (const each of orphans) {
@@ -97,7 +97,7 @@ interface EventBody {
 }
 const ERASED = { body: '', traceparent: null, tracestate: null }
 
-/** Joins deliveries with their event's bytes and their endpoint. */
+/** Adds the event's body and the endpoint. */
 export function* withEventAndEndpoint(taken: readonly Delivery[]): Script<readonly OwedDelivery[]> {
   const [bodies, endpoints] = yield* runAll([
     readBodies({ events: [...new Set(taken.map((d) => d.eventId))].map((id) => ({ id })) }),
@@ -106,7 +106,7 @@ export function* withEventAndEndpoint(taken: readonly Delivery[]): Script<readon
   const byEvent = new Map((bodies as unknown as readonly EventBody[]).map((row) => [row.id, row]))
   const byEndpoint = new Map((endpoints as unknown as Endpoint[]).map((row) => [row.id, row]))
   return taken.map((delivery) => {
-    // An event that is gone is one that was erased: what would send it is canceled.
+    // A missing event was erased: its deliveries are canceled.
     const { body, traceparent, tracestate } = byEvent.get(delivery.eventId) ?? ERASED
     return { ...delivery, eventBody: body, traceparent, tracestate, endpoint: byEndpoint.get(delivery.endpointId)! }
   })
@@ -161,7 +161,7 @@ const targetStates = {
   cancel: 'canceled',
 } as const satisfies Record<TryOutcome['kind'], Delivery['state']>
 
-/** Who was being sent when its endpoint was deleted is canceled like the rest, not tried again. */
+/** A delivery in flight when its endpoint was deleted is canceled, not retried. */
 const cancelUnwanted = statement(
   (
     d,
@@ -170,7 +170,7 @@ const cancelUnwanted = statement(
     returning ${updatedDeliveryColumns}`,
 )
 
-/** Attempt and state in one transaction. The attempt is kept even when the lease was lost: the request did happen. */
+/** Attempt and state in one transaction. The attempt is stored even when the lease was lost: the request was sent. */
 export function* settleDeliveries(
   settlements: readonly DeliverySettlement[],
   view: RenderContext,
@@ -248,14 +248,17 @@ const makeDue = statement(
   (d) => sql`update deliveries set line = 1, rank = ${d.now}, due_at = ${d.now}, retry_after_at = null, updated_at = ${d.now}
     where id = ${bind('id')} and coalesce(state, '') = 'pending' returning ${deliveryColumns}`,
 )
-/** Locked: what tells of no task ages out by itself, and not while it is owed once more. */
+/** Locked: endpoint events are pruned by age, but not while one is being sent again. */
 const readEvent = statement((d) => sql`select id, body from events where id = ${bind('id')} ${d.lock}`)
-/** Those of these events that are still there, and now stay until the commit. */
+/** The ones that exist. They stay until the commit. */
 export const lockEvents = statement((d) => sql`select id from events where id ${d.anyOf(ids(d, 'events'))} order by id ${d.lock}`)
-/** Tasks that stay while something of theirs is owed once more: retention passes locked ones by. Those that are gone are left out. */
+/** The ones that exist, locked so that retention skips them until the commit. */
 export const lockTasks = statement((d) => sql`select id from tasks where id ${d.anyOf(ids(d, 'tasks'))} order by id ${d.lock}`)
 
-/** Open: due now. Ended: a new delivery of the same event and bytes, with its full budget of tries; a verification that ended is begun anew elsewhere. */
+/**
+ * An open delivery becomes due now. An ended one gets a new delivery of the same body with all its tries. A verification that ended is started
+ * again elsewhere.
+ */
 export function* redeliver(id: string, newId: string, clientId: string | null, view: RenderContext): Script<Delivery | null> {
   const known = yield* first<Delivery>(readDelivery({ id, clientId }))
   if (!known) return null

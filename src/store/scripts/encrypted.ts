@@ -1,9 +1,9 @@
-/** Where sealed values live, how they are replaced by the same values under another key, and how those that serve no more are erased. */
+/** Encrypted values: where they are stored, how they are re-encrypted, and when rotated secrets are erased. */
 import type { Millis } from '../../core/model.ts'
 import type { EncryptedValue } from '../interfaces.ts'
 import { type BoundStatement, bind, execute, rows, type Script, sql, statement } from '../script.ts'
 
-/** Every column that holds sealed values, and the column that names its rows. The canary's place is called `meta`: it is no value among others. */
+/** Every column with encrypted values, and the column that identifies its rows. The key check is not among them. */
 const places = [
   ['endpoints', 'secret', 'id'],
   ['endpoints', 'previous_secret', 'id'],
@@ -26,26 +26,26 @@ const known = places.map(([table, column, name]) => ({
   ),
 }))
 
-/** Values that do not begin with `prefix`, at most `limit` of each place. */
+/** Values that do not begin with `prefix`, at most `limit` of each column. */
 export function* findEncrypted(prefix: string, limit: number): Script<readonly EncryptedValue[]> {
   const found: EncryptedValue[] = []
   for (const { table, column, find } of known)
-    for (const { id, sealed } of yield* rows<{ id: string; sealed: string }>(find({ prefix, limit })))
-      found.push({ place: { table, id, column }, encrypted: sealed })
+    for (const { id, sealed: encrypted } of yield* rows<{ id: string; sealed: string }>(find({ prefix, limit })))
+      found.push({ place: { table, id, column }, encrypted })
   return found
 }
 
-/** Replaces values, each unless it changed meanwhile. */
+/** Replaces each value unless it changed. */
 export function* replaceEncrypted(values: readonly (EncryptedValue & { readonly fresh: string })[]): Script<void> {
   yield* execute(
-    values.map(({ place, encrypted: sealed, fresh }): BoundStatement => {
+    values.map(({ place, encrypted, fresh }): BoundStatement => {
       const { replace } = known.find(({ table, column }) => table === place.table && column === place.column)!
-      return replace({ id: place.id, sealed, fresh })
+      return replace({ id: place.id, sealed: encrypted, fresh })
     }),
   )
 }
 
-/** Signing compares with a node's wall clock and this with the store's: an hour is more than they differ. */
+/** Signing uses the clock of a node, and this the store's: they differ by less than an hour. */
 const GRACE_MS: Millis = 3_600_000
 
 const eraseOverlapped = statement((d) => {
@@ -53,7 +53,7 @@ const eraseOverlapped = statement((d) => {
   return sql`update endpoints set previous_secret = null, previous_secret_until = null
     where id ${d.anyOf(sql`select id from endpoints where ${ended} limit ${bind('limit')}`)} and ${ended} returning id`
 })
-/** Erases secrets that were rotated away and whose overlap ended over an hour ago; answers how many. */
+/** Erases rotated secrets whose overlap ended over an hour ago. Returns how many. */
 export function* erasePreviousSecrets(limit: number): Script<number> {
   return (yield* rows(eraseOverlapped({ limit }))).length
 }

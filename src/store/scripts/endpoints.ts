@@ -1,4 +1,4 @@
-/** Endpoints: settings, status and the rule of their lane change together. */
+/** Endpoints. Settings, status and the rule of the lane change together. */
 import { canonicalUrl } from '../../core/callback-url.ts'
 import { deliveryGateOf, INITIAL_WINDOW } from '../../core/circuit-breaker.ts'
 import { defaultEvents, type Endpoint, type EventType } from '../../core/model.ts'
@@ -13,7 +13,7 @@ import { DELIVERY_QUEUE } from './deliveries.ts'
 import { updateProbing } from './health.ts'
 import { deliveryLaneOf, type RenderContext } from './outbox.ts'
 import { endVerification, startVerification } from './ownership.ts'
-import { clientMatches } from './tasks.ts'
+import { clientMatches } from './tasks/rows.ts'
 
 export const readEndpoint = statement(
   (d) =>
@@ -23,7 +23,7 @@ const readMany = statement(
   (d) =>
     sql`select ${endpointColumns} from endpoints where id ${d.anyOf(sql`select v.id from ${d.records('endpoints', { id: 'text' })} v`)}`,
 )
-/** Those of these ids that there are, deleted ones too: where something was sent is told after the end. */
+/** Endpoints by id, deleted ones too: their ended deliveries still show where they were sent. Unknown ids are left out. */
 export function* findEndpoints(ids: readonly string[]): Script<readonly Endpoint[]> {
   return ids.length === 0 ? [] : yield* rows<Endpoint>(readMany({ endpoints: ids.map((id) => ({ id })) }))
 }
@@ -52,11 +52,11 @@ const insertEndpoint = statement(
     select ${newNames}, case when ${bind('verified')} = 1 then ${d.now} else null end, case when ${bind('verified')} = 1 then ${d.now} else null end, ${d.now}, ${d.now}, 1 from ${d.records('endpoints', NEW)} v where true
     on conflict (client_id, url) where deleted_at is null do nothing returning ${endpointColumns}`,
 )
-/** Whether these event types hold some that are no endings. */
+/** 1 when the event types include one that is not terminal. */
 const follows = (events: string): 0 | 1 =>
   (JSON.parse(events) as EventType[]).some((type) => !(defaultEvents as readonly EventType[]).includes(type)) ? 1 : 0
 
-/** At most `most` of a client, however many are added at once. */
+/** At most `most` for each client, however many are added at once. */
 export function* addEndpoint(endpoint: EndpointInsert, most: number, view: RenderContext): Script<AddResult<Endpoint>> {
   const row = {
     id: endpoint.id,
@@ -108,12 +108,12 @@ const plain = {
 } as const satisfies Partial<Record<keyof EndpointPatch, string>>
 
 const readUrls = statement(() => sql`select id, url from endpoints where client_id = ${bind('clientId')} and deleted_at is null`)
-/** The endpoints of a client: until the commit nobody else gives it one, or one of them another URL. */
+/** The URLs of a client's endpoints. Until the commit no other transaction can add or change one. */
 function* urlsOf(clientId: string): Script<readonly Pick<Endpoint, 'id' | 'url'>[]> {
   yield* execute([lockClient({ id: clientId })])
   return yield* rows<Pick<Endpoint, 'id' | 'url'>>(readUrls({ clientId }))
 }
-/** Whether another endpoint than `id` has that URL, however it is spelled. */
+/** Whether another endpoint than `id` has this URL in any spelling. */
 function hasUrl(known: readonly Pick<Endpoint, 'id' | 'url'>[], url: string, id: string): boolean {
   const wanted = canonicalUrl(url)
   return known.some((other) => other.id !== id && canonicalUrl(other.url) === wanted)
@@ -123,7 +123,7 @@ const lockEndpoint = statement(
     sql`select ${endpointColumns} from endpoints where id = ${bind('id')} and client_id = ${clientMatches(d)} and coalesce(deleted_at, 0) = 0 ${d.lock}`,
 )
 
-/** Changes settings or status; the lane's cap, pace and hold follow in the same commit, and it is looked at again. */
+/** Changes settings or status. Cap, pace and hold of the lane follow in the same commit, and the lane gets a turn. */
 export function* changeEndpoint(
   id: string,
   clientId: string | null,
@@ -143,7 +143,7 @@ export function* changeEndpoint(
       })
       if (patch.events !== undefined) sets.push(sql`follows = ${follows(patch.events)}`)
       if (patch.paused !== undefined) sets.push(patch.paused ? sql`paused_at = coalesce(paused_at, ${d.now})` : sql`paused_at = null`)
-      // An episode of failure ends with the address it was of, and with the pause in which nothing was tried.
+      // A new address, or a resumed endpoint, ends the episode of failure.
       if (patch.disabled !== undefined ? patch.disabled === false : (patch.url ?? known.url) !== known.url || patch.paused === false)
         sets.push(sql`failing_since = null, failing_told_at = null`)
       if (patch.verified !== undefined)
@@ -166,7 +166,7 @@ export function* changeEndpoint(
   const value = changed!
   const place = { queue: DELIVERY_QUEUE, clientId: value.clientId, laneId: value.id }
   yield* changeLane(place, (rule) => ({ ...rule, cap: value.maxInFlight, paceMs: paceOf(value) }), value.updatedAt)
-  // What a receiver asked to wait stays, unless what its status lets through is what changes.
+  // A hold from Retry-After stays unless the change affects what may be sent.
   if (deliveryGateOf(known) !== deliveryGateOf(value)) yield* updateProbing(value, value.updatedAt)
   if (patch.verified === true) yield* endVerification({ ...known, updatedAt: value.updatedAt })
   const begins = patch.verified === false && mustProve(value)
@@ -179,10 +179,10 @@ const removeEndpointRow = statement(
   ) => sql`update endpoints set deleted_at = ${d.now}, updated_at = ${d.now}, headers = null, secret = '', previous_secret = null, revision = revision + 1
     where id = ${bind('id')} and client_id = ${clientMatches(d)} and coalesce(deleted_at, 0) = 0 returning client_id as "clientId"`,
 )
-/** Deliveries canceled in the commit that deletes their endpoint; claims cancel the rest, batch by batch. */
+/** Deliveries canceled in the commit that deletes their endpoint. Claims cancel the rest, batch by batch. */
 const CANCELED_AT_ONCE = 10_000
 
-// In the order of the lane's own index, lest the planner walk along everything that is open.
+// Ordered like the lane's index: otherwise the planner reads all open deliveries.
 const pendingOf = sql`x.lane_id = ${bind('id')} and x.state = 'pending' order by x.line, x.rank, x.id`
 const canceling = (d: Dialect, chosen: SQL): SQL =>
   sql`update deliveries set fence = fence + 1, state = 'canceled', canceled_reason = 'endpointDeleted', finished_at = ${d.now}, updated_at = ${d.now},
@@ -194,7 +194,7 @@ const readRest = statement(() => sql`select x.id from deliveries x where ${pendi
 const dropLane = statement(() => sql`delete from lanes where id = ${bind('id')}`)
 const dropTurns = statement(() => sql`delete from turns where lane_id = ${bind('id')}`)
 
-/** Deletes an endpoint; its open deliveries become canceled. Answers whose it was; null: there is none such. */
+/** Deletes an endpoint and cancels its open deliveries. Returns the id of its client; null: there is no such endpoint. */
 export function* removeEndpoint(id: string, clientId: string | null): Script<string | null> {
   const removed = yield* first<{ clientId: string }>(removeEndpointRow({ id, clientId }))
   if (!removed) return null

@@ -1,17 +1,16 @@
-/** A client is deleted: its keys go and its work stops in one commit, then everything of it is erased, a page a commit. */
+/** Deletion of a client. One commit revokes its keys and stops its work; then its rows are erased, page by page. */
 import type { Client } from '../../core/model.ts'
 import { bind, execute, first, rows, type Script, sql, statement } from '../script.ts'
-import { notifyAccess } from './api-keys.ts'
-import { clientColumns, IS_LISTED } from './clients.ts'
+import { clientColumns, IS_LISTED, notifyAccess } from './clients.ts'
 import { removeEndpoint } from './endpoints.ts'
 import type { RenderContext } from './outbox.ts'
 import { deleteQuotas } from './quotas.ts'
-import { cancelTasks } from './tasks.ts'
+import { cancelTasks } from './tasks/change.ts'
 
-/** What one commit removes: endpoints, each with up to 10,000 deliveries to be canceled, and rows of every other kind. */
+/** Rows one commit removes: endpoints, each with up to 10,000 canceled deliveries, and rows of every other kind. */
 const MAX_ENDPOINTS = 10
 const MAX_ROWS = 500
-/** Bytes of inputs in one commit: each cancel is told with its input. */
+/** Bytes of inputs in one commit: the event of a cancel holds the input. */
 const MAX_BYTES = 8 * 1024 * 1024
 
 const setDeleted = statement(
@@ -20,14 +19,14 @@ const setDeleted = statement(
 const dropKeys = statement(() => sql`delete from keys where client_id = ${bind('id')}`)
 const dropSchedules = statement(() => sql`delete from schedules where client_id = ${bind('id')}`)
 
-/** From here on nothing of the client is found, and no key of it works; what is left of it {@link eraseClient} erases. Null: there is none such. */
+/** From now on the client is not found and its keys do not work. {@link eraseClient} erases the rest. Null: there is no such client. */
 export function* removeClient(id: string, view: RenderContext): Script<{ readonly client: Client; readonly stopped: StoppedWork } | null> {
   const client = yield* first<Client>(notifyAccess(setDeleted({ id }), id))
   if (!client) return null
   return { client, stopped: yield* stop(id, view) }
 }
 
-/** Tasks that were canceled or asked to end, for those who wait on them. */
+/** Tasks that were canceled or asked to end, for the notifications. */
 export interface StoppedWork {
   readonly changed: readonly string[]
   readonly asked: readonly string[]
@@ -36,7 +35,7 @@ export interface StoppedWork {
 const readEndpoints = statement(
   () => sql`select id from endpoints where client_id = ${bind('id')} and deleted_at is null order by created_at, id limit ${bind('limit')}`,
 )
-// By the lanes, which begin with the client's id: what has ended stands in none of these indexes.
+// By lane, which begins with the client's id: ended tasks are not in these indexes.
 const inLanes = sql`lane_id >= ${bind('from')} and lane_id < ${bind('to')}`
 const readOpen = statement(
   () => sql`select id, octet_length(input) as bytes from (
@@ -45,7 +44,7 @@ const readOpen = statement(
       select * from (select id, input from tasks where state = 'running' and ${inLanes} and cancel_requested_at is null limit ${bind('limit')}) q) x`,
 )
 const lanesOf = (id: string) => ({ from: `${id}/`, to: `${id}0` })
-/** Endpoints first, so that nothing is sent any more; then open tasks, each with its terminal event. */
+/** Endpoints first, so that nothing more is sent; then open tasks, each with its terminal event. */
 function* stop(id: string, view: RenderContext): Script<StoppedWork> {
   yield* execute([dropKeys({ id }), dropSchedules({ id })])
   const endpoints = yield* rows<{ id: string }>(readEndpoints({ id, limit: MAX_ENDPOINTS }))
@@ -67,12 +66,12 @@ function* stop(id: string, view: RenderContext): Script<StoppedWork> {
 }
 
 const readDeleted = statement(() => sql`select id from clients where status = 'deleted' and id > ${bind('after')} order by id limit 1`)
-/** The next client of which something may be left. */
+/** The next deleted client that may still have rows. */
 export function* findDeletedClient(after: string): Script<string | null> {
   return (yield* first<{ id: string }>(readDeleted({ after })))?.id ?? null
 }
 
-/** Removes rows of a client, a page of them, along an index that begins with the client. */
+/** Removes a page of a client's rows along an index that begins with the client. */
 const removing = (table: string, order: string, which = '1 = 1') =>
   statement(
     (d) =>
@@ -118,20 +117,20 @@ const setErased = statement(
 )
 
 export interface ErasedPage extends StoppedWork {
-  /** `more`: go on at once. `open`: what is left has not ended yet. `nothing`: it is all gone, or was before. */
+  /** `more`: call again at once. `open`: the rest has not ended. `nothing`: no row is left. */
   readonly remaining: 'more' | 'open' | 'nothing'
-  /** Set once: the commit that found nothing left, and marked the client so. */
+  /** Set by the commit that found nothing left and marked the client as erased. */
   readonly client: Client | null
 }
 /**
- * Stops and erases the next page of what a deleted client had, in one commit. With `last` a client of whom nothing is left is marked erased,
- * and never looked at again.
+ * Stops and erases the next page of a deleted client, in one commit. With `last`, a client without rows is marked as erased and not looked at
+ * again.
  */
 export function* eraseClient(id: string, last: boolean, view: RenderContext): Script<ErasedPage> {
   const stopped = yield* stop(id, view)
   const at = (rest: ErasedPage['remaining'], client: Client | null = null): ErasedPage => ({ ...stopped, remaining: rest, client })
   if (stopped.more) return at('more')
-  // What sends a delivery looks at its event and its endpoint: these go after it.
+  // Sending a delivery reads its event and endpoint, so those are removed after it.
   const gone = yield* rows<{ id: string }>(readDeliveries({ id, limit: MAX_ROWS }))
   if (gone.length > 0) yield* execute([removeAttempts({ gone }), removeDeliveries({ gone })])
   if (gone.length === MAX_ROWS) return at('more')

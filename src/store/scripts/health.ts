@@ -1,4 +1,7 @@
-/** What attempts mean for their endpoints: episodes of failure, disabling, enabling again, and who is told. Holds end here too. */
+/**
+ * Health of endpoints: what attempts mean for episodes of failure, for disabling and enabling, and for announcements. Deliveries held too long end
+ * here.
+ */
 import { DISABLED_PROBE_MS, deliveryGateOf, INITIAL_WINDOW, isAddressForbidden } from '../../core/circuit-breaker.ts'
 import { type Endpoint, type EventType, endpointStatus, type Millis } from '../../core/model.ts'
 import { cloudEventJson, envelopeJson } from '../../core/wire.ts'
@@ -18,14 +21,14 @@ import {
 } from './outbox.ts'
 
 const DAY_MS: Millis = 86_400_000
-/** An episode of failure is told after this, and disables the endpoint after that. */
+/** A failing endpoint is announced after the first time, and disabled after the second. */
 const ANNOUNCE_AFTER_MS: Millis = DAY_MS
 const DISABLED_AFTER_MS: Millis = 5 * DAY_MS
-/** An endpoint that never proved itself holds for this long. */
+/** Deliveries of an endpoint that was never verified are held for this long. */
 const UNPROVEN_HOLD_MS: Millis = DAY_MS
 
 const ids = (d: Dialect, name: string) => sql`select v.id from ${d.records(name, { id: 'text' })} v`
-/** `lastSuccessAt` is kept to the second, so that a busy endpoint's row is not rewritten with every batch. */
+/** `lastSuccessAt` has a precision of one second, so that a busy endpoint's row is not written with every batch. */
 const markSucceeded = statement(
   (
     d,
@@ -39,23 +42,23 @@ const markFailed = statement(
       ${d.restrictTo(sql`endpoints.id`, sql`select y.endpoint_id from ${d.records('endpoints', FAILED)} y`)}`,
 )
 
-/** The endpoints' own record of whether they work. */
+/** Records on the endpoints whether they work. */
 export function recordHealth(settlements: readonly DeliverySettlement[]): readonly BoundStatement[] {
   const verdicts = new Map<string, { readonly url: string | null; readonly works: boolean }>()
   for (const { endpoint } of settlements) {
     if (endpoint.succeeded === null) continue
-    // One success among the failures of a batch shows that the endpoint works.
+    // One success in a batch of failures shows that the endpoint works.
     const works = endpoint.succeeded || verdicts.get(endpoint.id)?.works === true
     verdicts.set(endpoint.id, { url: endpoint.url, works })
   }
   const good = [...verdicts].filter(([, { works }]) => works).map(([id]) => ({ id }))
-  // What failed at an address it has moved from says nothing about where it is now.
+  // Failures at an address that has changed since say nothing about the new one.
   const bad = [...verdicts].filter(([, { works }]) => !works).map(([id, { url }]) => ({ endpoint_id: id, at_url: url }))
   return [...(good.length > 0 ? [markSucceeded({ endpoints: good })] : []), ...(bad.length > 0 ? [markFailed({ endpoints: bad })] : [])]
 }
 
 const DISABLED: RecordColumns = { endpoint_id: 'text', at_url: 'text', reason: 'text' }
-// coalesce keeps the planner from walking along the partial index of the endpoints that are there.
+// coalesce keeps the planner off the partial index of existing endpoints.
 const disableEndpoints = statement(
   (
     d,
@@ -72,7 +75,7 @@ const enableEndpoints = statement(
     where id ${d.anyOf(ids(d, 'endpoints'))} and disabled_reason = 'failing' and deleted_at is null returning ${endpointColumns}`,
 )
 
-/** Disables the endpoints whose attempts ask for it, and enables those a probe found well. `lanes` are theirs, before and after. */
+/** Disables endpoints whose attempts demand it, and enables those whose probe succeeded. `lanes` are their lanes before and after. */
 export function* updateEndpointStatuses(
   settlements: readonly DeliverySettlement[],
   lanes: readonly { readonly before: LaneRule; readonly after: LaneRule }[],
@@ -97,7 +100,7 @@ export function* updateEndpointStatuses(
   yield* announceToOthers(disabled, 'endpoint.disabled', at, view)
 }
 
-/** Brings the lane in line with what the endpoint's status lets through; one that opens begins slowly, and forgets what failed. */
+/** Adjusts the lane to what the endpoint's status allows. A lane that opens starts slowly, without its past failures. */
 export function* updateProbing(endpoint: Endpoint, at: Millis): Script<void> {
   const calm = { failures: 0, probeMs: 0, blocked: 0, blockedSince: null }
   const rules = {
@@ -117,7 +120,7 @@ const takeFailing = statement(
       and x.disabled_at is null and x.paused_at is null and coalesce(x.deleted_at, 0) = 0 order by x.failing_since limit ${bind('limit')} ${d.skipLocked}`,
     )} returning ${endpointColumns}`,
 )
-/** Tells of endpoints that have failed for a day, once an episode; answers how many there were. */
+/** Announces endpoints that have failed for a day, once for each episode. Returns how many. */
 export function* announceFailing(limit: number, view: RenderContext): Script<number> {
   const at = yield* now()
   const failing = yield* rows<Endpoint>(takeFailing({ limit, since: at - ANNOUNCE_AFTER_MS }))
@@ -125,7 +128,7 @@ export function* announceFailing(limit: number, view: RenderContext): Script<num
   return failing.length
 }
 
-/** An event about each of these endpoints: in the client's feed, and to its other active endpoints, whatever they subscribe to. */
+/** Records an event about each of these endpoints, owed to all other active endpoints of its client, whatever they subscribe to. */
 function* announceToOthers(about: readonly Endpoint[], type: EventType, at: Millis, view: RenderContext): Script<void> {
   if (about.length === 0) return
   const clients = [...new Set(about.map(({ clientId }) => clientId))]
@@ -193,7 +196,7 @@ const recordExpired = statement(
     on conflict (delivery_id, fence) do nothing`,
 )
 
-/** Fails deliveries still open after `holdMs`, or after a day where the endpoint never proved itself; answers how many. */
+/** Fails deliveries still open after `holdMs`, or after a day at an endpoint that was never verified. Returns how many. */
 export function* expireDeliveries(limit: number, holdMs: Millis): Script<number> {
   const at = yield* now()
   const timings = '{"dnsMs":null,"connectMs":null,"tlsMs":null,"firstByteMs":null}'

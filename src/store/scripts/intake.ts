@@ -1,4 +1,4 @@
-/** Tasks come in: the task, its lane's turn and its idempotency key in one commit. A merged statement is total: a conflict is a row of the answer. */
+/** Submission: the task, the turn of its lane and its idempotency key in one commit. A conflict is a row of the answer, not an error. */
 import type { Millis, Task } from '../../core/model.ts'
 import { taskColumns } from '../columns.ts'
 import type { Idempotency, NewTask, SubmitResult, TaskSubmission } from '../interfaces.ts'
@@ -8,7 +8,7 @@ import { addTurns, turnsFor } from '../queue/run-queue.ts'
 import { findPausedTypes, queueOf } from '../queue/task-types.ts'
 import { type BoundStatement, bind, execute, first, type RecordColumns, rows, runAll, type Script, sql, statement } from '../script.ts'
 import type { RenderContext } from './outbox.ts'
-import { emitIfFollowed, taskLaneOf } from './tasks.ts'
+import { emitIfFollowed, taskLaneOf } from './tasks/rows.ts'
 
 /** How long an idempotency key is kept. */
 export const IDEMPOTENCY_MS: Millis = 86_400_000
@@ -69,13 +69,13 @@ const readTasks = statement(
   (d) => sql`select ${taskColumns} from tasks where id ${d.anyOf(sql`select v.id from ${d.records('ids', { id: 'text' })} v`)}`,
 )
 
-/** Tasks by id, in the order asked for; unknown ones are left out. */
+/** Tasks by id, in the given order. Unknown ids are left out. */
 export function* findTasks(ids: readonly string[]): Script<readonly Task[]> {
   const found = new Map((yield* rows<Task>(readTasks({ ids: ids.map((id) => ({ id })) }))).map((task) => [task.id, task]))
   return ids.flatMap((id) => found.get(id) ?? [])
 }
 
-/** What a key was used for; null: it was not, or is forgotten. */
+/** What a key was used for; null: it was not used, or is pruned. */
 export function* findByIdempotencyKey({ clientId, scope, key, fingerprint }: Idempotency): Script<SubmitResult | null> {
   const found = yield* first<{ fingerprint: string; taskIds: string }>(readKey({ clientId, scope, key }))
   if (!found) return null
@@ -86,8 +86,8 @@ export function* findByIdempotencyKey({ clientId, scope, key, fingerprint }: Ide
 }
 
 /**
- * Intakes of many requests; each is all or nothing, and a key already used is answered with what it made. Tasks come back as they
- * were accepted; `started` are those that lent slots let run at once.
+ * Submissions of many requests, each all or nothing. A used key is answered with its tasks. Tasks come back as accepted; `started` are those that
+ * run at once in lent slots.
  */
 export function* addTasks(
   intakes: readonly TaskSubmission[],
@@ -102,7 +102,7 @@ export function* addTasks(
   const answers: SubmitResult[] = []
   for (const intake of intakes) {
     if (fresh(intake)) answers.push({ kind: 'added', tasks: intake.tasks.map((task) => byId.get(task.id)!) })
-    // The winner stands in another transaction, or earlier in this very batch: a statement of its own sees it.
+    // The key was written by another transaction, or earlier in this batch: only another statement sees it.
     else answers.push((yield* findByIdempotencyKey(intake.idempotency!)) ?? { kind: 'gone' })
   }
   return { answers, started }
@@ -205,9 +205,9 @@ function* insert(
   return { written, started }
 }
 
-/** Task types the pump that lent the slots runs, with their limits across nodes; null: none. */
+/** Task types of the pump that lent the slots, with their limits across nodes; null: no limit. */
 export type TypeLimits = ReadonlyMap<string, number | null>
-/** Tasks that may start in the commit that adds them: due now, under no limit of their own, not paused, and nobody waiting whom the pump could take. */
+/** Tasks that may start in the commit that adds them: due now, without a limit, not paused, and with no older work that the pump could take. */
 function* chooseStarting(
   tasks: readonly (NewTask & { laneId: string })[],
   slots: LentSlots | null,

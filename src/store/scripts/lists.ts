@@ -1,7 +1,8 @@
-/** What is read and not changed: lists by keyset, the feed, states of callbacks. Texts vary with the filters, so they are rendered at each call. */
+/** Reads: lists by keyset, the feed, states of callbacks. The SQL depends on the filters, so it is rendered at each call. */
+import type { CallbackStatus } from '../../core/documents.ts'
 import { type Delivery, type Endpoint, type Event, type EventType, isTerminal, type Task } from '../../core/model.ts'
 import { deliveryColumns, endpointColumns, eventColumns, taskColumns } from '../columns.ts'
-import type { CallbackStatus, DeliveryQuery, LaneState, OpenTaskCursor, Page, Position, TaskHolds, TaskListQuery } from '../interfaces.ts'
+import type { DeliveryQuery, LaneState, OpenTaskCursor, Page, Position, TaskHolds, TaskListQuery } from '../interfaces.ts'
 import { countRunningByType } from '../queue/claim.ts'
 import { FOREVER } from '../queue/fair-order.ts'
 import { type QueueRow, readQueues, toQueueState, typeOf } from '../queue/task-types.ts'
@@ -9,7 +10,7 @@ import { bind, type Dialect, first, query, rows, runAll, type Script, type SQL, 
 
 const every = (conditions: readonly SQL[]): SQL => (conditions.length === 0 ? sql`true` : sql.join([...conditions], sql` and `))
 
-/** One row more than asked tells whether there is a next page. */
+/** One row more than the limit shows whether there is a next page. */
 function page<T>(found: readonly T[], limit: number, position: (item: T) => Position): Page<T> {
   const items = found.slice(0, limit)
   const last = items.at(-1)
@@ -17,7 +18,7 @@ function page<T>(found: readonly T[], limit: number, position: (item: T) => Posi
 }
 const at = (item: { createdAt: number; id: string }): Position => ({ at: item.createdAt, id: item.id })
 
-/** Rows a filtered page looks at before it ends early. */
+/** Rows a filtered page reads before it ends early. */
 const MAX_SCANNED = 10_000
 /** Characters of inputs and results in one page before it ends early. */
 const MAX_CHARACTERS = 4 * 1024 * 1024
@@ -29,8 +30,8 @@ export const isIn = (column: SQL, values: readonly string[]): SQL =>
   )})`
 
 /**
- * Ids of tasks and when they were made, in order, within what an index serves: client, time, batch or one member of the metadata. What is scanned
- * is bounded before it is filtered, so that where a scan ended is known even if nothing passed.
+ * Ids and creation times of tasks in order, from what an index serves: client, time, batch or one metadata member. The scan is limited before it is
+ * filtered, so that its end is known even if nothing matches.
  */
 export function scanTasks(q: Omit<TaskListQuery, 'limit' | 'states' | 'type'>, most: number): SQL {
   const direction = q.order === 'asc' ? sql.raw('asc') : sql.raw('desc')
@@ -48,18 +49,18 @@ export function scanTasks(q: Omit<TaskListQuery, 'limit' | 'states' | 'type'>, m
       and ${every(within(sql`l`, sql`l.task_id`))} order by l.created_at ${direction}, l.task_id ${direction} limit ${most}`
   const ordered = sql`order by t.created_at ${direction}, t.id ${direction} limit ${most}`
   if (q.batchId === undefined) return sql`select t.id, t.created_at from tasks t where ${every(within(sql`t`, sql`t.id`))} ${ordered}`
-  // A batch stands in an index of its own, and it is that one which is to be walked along.
+  // A batch has an index of its own, which must be used.
   return sql`select t.id, t.created_at from tasks t where t.batch_id = ${q.batchId} and ${every(within(sql`t`, sql`t.id`, sql`t.client_id || ''`))} ${ordered}`
 }
 
 /**
- * Whether the row that was scanned passes, looked up by its id. Not as a join: what PostgreSQL knows of a table may be older than ten thousand of
- * its rows, and by what it knew it compared each of them with each that was scanned.
+ * Whether a scanned row matches, looked up by its id. Not a join: with stale statistics PostgreSQL compares each scanned row with ten thousand
+ * others.
  */
 const each = (table: 'tasks' | 'deliveries', filters: readonly SQL[]): SQL =>
   sql`(select 1 from ${sql.raw(table)} x where ${every([sql`x.id = s.id`, ...filters])}) = 1`
 
-/** Tasks of a client by time of creation. A page may end early, after much was scanned or gathered; `next` says where to go on. */
+/** Tasks of a client by creation time. A page may end early; its `next` says where to continue. */
 export function* listTasks(q: TaskListQuery): Script<Page<Task>> {
   const direction = q.order === 'asc' ? sql.raw('asc') : sql.raw('desc')
   const filters: SQL[] = []
@@ -94,10 +95,10 @@ export function* listTasks(q: TaskListQuery): Script<Page<Task>> {
   return { items: found, next: end && end.n === MAX_SCANNED ? { at: end.at, id: end.id } : null }
 }
 
-/** Newest first. A page may end early, after much was looked at; `next` says where to go on. */
+/** Newest first. A page may end early; its `next` says where to continue. */
 export function* listDeliveries(q: DeliveryQuery): Script<Page<Delivery>> {
   const place: SQL[] = []
-  // An endpoint's deliveries, and a task's, stand in an index of their own, and it is that one which is to be walked along.
+  // The deliveries of an endpoint, and those of a task, have indexes of their own, which must be used.
   const narrow = q.endpointId !== undefined || q.taskId !== undefined
   if (q.clientId !== null) place.push(narrow ? sql`client_id || '' = ${q.clientId}` : sql`client_id = ${q.clientId}`)
   if (q.endpointId !== undefined) place.push(sql`endpoint_id = ${q.endpointId}`)
@@ -138,7 +139,7 @@ export function* listEndpoints(clientId: string | null, limit: number, after: Po
   return page(found, limit, at)
 }
 
-/** Events in the order they were recorded. `after` is a place in the client's own count. */
+/** Events in the order they were recorded. `after` is a position in the client's feed. */
 export function* listEvents(q: {
   clientId: string | null
   taskId?: string
@@ -149,7 +150,7 @@ export function* listEvents(q: {
 }): Script<readonly Event[]> {
   const filters = [sql`seq > ${q.after}`, sql`body <> ''`]
   if (q.upTo !== undefined) filters.push(sql`seq <= ${q.upTo}`)
-  // Of one task by the indexes of what ends it and of the rest, and by no other: its client's whole feed would be walked along.
+  // The events of one task come from the two indexes by task: any other plan reads the whole feed of the client.
   if (q.clientId !== null) filters.push(q.taskId === undefined ? sql`client_id = ${q.clientId}` : sql`client_id || '' = ${q.clientId}`)
   if (q.taskId !== undefined)
     filters.push(sql`id in (select e.id from events e where e.task_id = ${q.taskId} and e.terminal = 1
@@ -169,12 +170,12 @@ const readReach = statement(
   () =>
     sql`select seq from events where client_id = ${bind('clientId')} and seq > ${bind('after')} order by seq limit 1 offset ${sql.raw(String(MAX_SCANNED - 1))}`,
 )
-/** How far one filtered look at a feed goes that begins there; null: to its end. */
+/** The last position that one filtered read of a feed looks at; null: the end of the feed. */
 export function* findFeedScanEnd(clientId: string, after: number): Script<number | null> {
   return (yield* first<{ seq: number }>(readReach({ clientId, after })))?.seq ?? null
 }
 const readSeq = statement(() => sql`select seq from events where id = ${bind('id')} and (client_id = ${bind('clientId')})`)
-/** Where an event stands in its client's feed; null: it is not there. */
+/** The position of an event in its client's feed; null: there is no such event. */
 export function* findEventSeq(id: string, clientId: string): Script<number | null> {
   return (yield* first<{ seq: number }>(readSeq({ id, clientId })))?.seq ?? null
 }
@@ -209,10 +210,10 @@ export function* callbackStatuses(tasks: readonly Task[]): Script<ReadonlyMap<st
   return statuses
 }
 
-/** Rows one portion of a count walks along: some milliseconds. */
+/** Rows one page of a count reads, in some milliseconds. */
 const PORTION = 10_000
 const behindMark = sql`state = 'pending' and (lane_id, line, rank, id) > (${bind('laneId')}, ${bind('line')}, ${bind('rank')}, ${bind('id')})`
-/** The lanes of a client stand together: what stands behind `/` is `0`. */
+/** The lanes of a client are adjacent: the character after `/` is `0`. */
 const beforeEnd = sql`lane_id < ${bind('end')}`
 const counting = (pending: SQL, running: SQL) => ({
   readMark: statement(
@@ -225,7 +226,7 @@ const counting = (pending: SQL, running: SQL) => ({
 const ofAll = counting(behindMark, sql`true`)
 const ofClient = counting(sql`${behindMark} and ${beforeEnd}`, sql`lane_id >= ${bind('begin')} and ${beforeEnd}`)
 const BEGINNING = { line: 0, rank: -FOREVER, id: '' }
-/** A portion of the open tasks, of a client or of all; the running ones are in the last. */
+/** One page of a count of open tasks, of a client or of all. The running ones are in the last page. */
 export function* countOpenTasks(
   after: OpenTaskCursor | null,
   clientId: string | null,
@@ -249,7 +250,7 @@ export function* findLanes(ids: readonly string[]): Script<readonly LaneState[]>
   return found.map((lane) => ({ ...lane, filled: lane.filled === 1 }))
 }
 
-/** What may hold these tasks up, read together: paused types, full lanes, and how many run of each type. */
+/** What may keep these tasks from starting, in one read: paused types, full lanes, and how many run of each type. */
 export function* findTaskHolds(tasks: readonly Pick<Task, 'type' | 'laneId'>[]): Script<TaskHolds> {
   const lanes = [...new Set(tasks.map(({ laneId }) => laneId))].map((id) => ({ id }))
   const [rules, queues, running] = yield* runAll([readLanes({ lanes }), readQueues(), countRunningByType()])

@@ -1,6 +1,6 @@
 /**
- * The outbox: events and the deliveries they owe, written by the script that changes the task, in its transaction. There is no other.
- * Bodies are rendered here, from the row the change returned, so that the bytes are fixed with the fact.
+ * The outbox: events and the deliveries they owe, written by the script that changes the task, in its transaction. Bodies are rendered here from
+ * the updated row, so they never change afterwards.
  */
 
 import {
@@ -23,7 +23,7 @@ import { admitStarts, type LentSlots, type StartDemand } from '../queue/claim.ts
 import { addTurns, turnsFor } from '../queue/run-queue.ts'
 import { type BoundStatement, bind, execute, type RecordColumns, rows, runAll, type Script, sql, statement } from '../script.ts'
 
-/** What rendering takes that no table holds. */
+/** What rendering needs beside the rows. */
 export interface RenderContext {
   readonly publicUrl: () => string
   /** The installation's delays before each retry, in seconds. */
@@ -31,14 +31,14 @@ export interface RenderContext {
   readonly newId: (prefix: 'task' | 'event' | 'delivery') => string
   /** 43 characters that nobody can guess. */
   readonly newChallenge: () => string
-  /** Told of rows that something else has damaged. */
+  /** Called for rows that something else has corrupted. */
   readonly onCorruption: (sentence: string) => void
   /** How long a task of that type is kept after its end. */
   readonly retentionMs: (type: string) => Millis
-  /** Queues of task types that have a limit across nodes, as far as this node has claimed them. */
+  /** Queues of task types with a limit across nodes, as far as this node has claimed them. */
   readonly limitedQueues: Set<string>
 }
-/** A change of a task that others may want to hear of. */
+/** A change of a task that subscribers may receive. */
 export interface TaskFact {
   readonly task: Task
   readonly type: EventType
@@ -50,15 +50,15 @@ const terminalType: Partial<Record<Task['state'], EventType>> = {
   failed: 'task.failed',
   canceled: 'task.canceled',
 }
-/** The fact that a task's state is, when it ended. */
+/** The terminal event of an ended task. */
 export const terminalFact = (task: Task): TaskFact => ({ task, type: terminalType[task.state]!, at: task.finishedAt ?? task.updatedAt })
 
-/** Every endpoint of these clients that is not deleted. */
+/** The endpoints of these clients that are not deleted. */
 export const readEndpointsOfClients = statement(
   (d) => sql`select ${endpointColumns} from endpoints
     where client_id ${d.anyOf(sql`select v.id from ${d.records('clients', { id: 'text' })} v`)} and deleted_at is null`,
 )
-/** Those that tasks name: whoever names one does not pay for the others of its client. */
+/** The endpoints that tasks name, without reading the client's others. */
 const readNamed = statement(
   (d) => sql`select ${endpointColumns} from endpoints where id ${d.anyOf(sql`select v.id from ${d.records('endpoints', { id: 'text' })} v`)}
     and coalesce(deleted_at, 0) = 0`,
@@ -87,7 +87,7 @@ const EVENT: RecordColumns = {
 }
 const eventNames = sql.raw(Object.keys(EVENT).join(', '))
 const insertEvents = statement((d) => sql`insert into events (${eventNames}) select ${eventNames} from ${d.records('events', EVENT)} v`)
-/** The lane a delivery waits in: its endpoint's; what asks the endpoint for a proof does not wait with what is held until it comes. */
+/** The lane of a delivery: that of its endpoint. A verification has a lane of its own, because everything else is held until it passes. */
 export const deliveryLaneOf = (endpointId: string, type: EventType): string =>
   type === 'endpoint.verification' ? `${endpointId}/verify` : endpointId
 const laneOfNew = ({ endpoint_id, event_type }: NewDelivery): string => deliveryLaneOf(endpoint_id, event_type)
@@ -120,7 +120,7 @@ const insertDeliveries = statement(
     from ${d.records('deliveries', DELIVERY)} v`,
 )
 
-/** A delivery to be written; its body is null where the event's own is sent. */
+/** A delivery to insert. Its body is null when it is the event's own. */
 export interface NewDelivery {
   readonly id: string
   readonly client_id: string
@@ -149,8 +149,8 @@ export interface NewEvent {
 }
 
 /**
- * Records facts and what they owe. A fact that is no ending is recorded only where something subscribes to it. The answer are the
- * deliveries that lent slots let start at once.
+ * Records events and the deliveries they owe. An event that is not terminal is recorded only when an endpoint subscribes to it. Returns the
+ * deliveries that start at once in lent slots.
  */
 export function* emit(facts: readonly TaskFact[], view: RenderContext, slots: LentSlots | null = null): Script<readonly OwedDelivery[]> {
   if (facts.length === 0) return []
@@ -165,10 +165,10 @@ export function* emit(facts: readonly TaskFact[], view: RenderContext, slots: Le
     if (!terminal && owed.length === 0) continue
     const id = view.newId('event')
     const event = { id, type: fact.type, at: fact.at }
-    const shown = { publicUrl: view.publicUrl(), callbackStatus: null, retentionMs: view.retentionMs(fact.task.type) }
+    const context = { publicUrl: view.publicUrl(), callbackStatus: null, retentionMs: view.retentionMs(fact.task.type) }
     const task = sanitizeStored(fact.task)
     if (task !== fact.task) view.onCorruption(`Task ${task.id} holds what is not JSON: its events are written without it.`)
-    const full = taskDocumentJson(task, shown)
+    const full = taskDocumentJson(task, context)
     events.push({
       id,
       client_id: fact.task.clientId,
@@ -183,9 +183,9 @@ export function* emit(facts: readonly TaskFact[], view: RenderContext, slots: Le
     })
     for (const { endpoint: listener, callback, wantsProgress } of owed) {
       if (wantsProgress && fact.type !== 'task.created') newer.push({ task_id: fact.task.id, endpoint_id: listener.id })
-      const data = listener.payload === 'thin' ? taskDocumentJson(task, { ...shown, thin: true }) : full
+      const data = listener.payload === 'thin' ? taskDocumentJson(task, { ...context, thin: true }) : full
       const { id: subject, revision: sequence, traceparent, tracestate } = fact.task
-      const source = { source: shown.publicUrl, subject, sequence, traceparent, tracestate }
+      const source = { source: context.publicUrl, subject, sequence, traceparent, tracestate }
       const schedule = callback.retrySchedule ? JSON.stringify(callback.retrySchedule) : listener.retrySchedule
       deliveries.push({
         id: view.newId('delivery'),
@@ -212,14 +212,14 @@ export function* emit(facts: readonly TaskFact[], view: RenderContext, slots: Le
   return yield* record(events, deliveries, new Map(listeners.map((listener) => [listener.id, listener])), facts, slots)
 }
 
-/** Progress is news only once, for a newer report follows anyway; a ping asks how the endpoint is now. */
+/** One attempt only: a newer progress report follows anyway, and a ping asks how the endpoint is now. */
 const ONCE: ReadonlySet<EventType> = new Set(['task.progress', 'endpoint.ping'])
-/** The whole budget of a delivery of such an event. */
+/** All tries of a delivery of such an event. */
 export const maxTriesOf = (type: EventType, schedule: Json | null, { retrySchedule }: RenderContext): number =>
   ONCE.has(type) ? 1 : parseStored(schedule, retrySchedule).length + 1
 const NEWER: RecordColumns = { task_id: 'text', endpoint_id: 'text' }
-/** Progress that waits is old news once something newer of its task is owed to the same endpoint. */
-// The joined texts keep planners off the indexes of the endpoint and of all that waits, where a mountain may stand.
+/** A pending progress delivery is superseded when the endpoint is owed something newer of the same task. */
+// The joined texts keep planners off the indexes of the endpoint and of all pending work, which may be large.
 const supersede = statement((d) => {
   const waiting = sql`k.task_id = v.task_id and k.endpoint_id || '' = v.endpoint_id and k.event_type = 'task.progress' and k.state || '' = 'pending'`
   const old = sql`select k.id from ${d.records('newer', NEWER)} v ${d.join('deliveries', 'k', waiting)}`
@@ -244,10 +244,10 @@ function* readSubscribers(facts: readonly TaskFact[]): Script<readonly Endpoint[
   ])) as unknown as readonly (readonly Endpoint[])[]
   return found.length === 1 ? found[0]! : [...new Map(found.flat().map((listener) => [listener.id, listener])).values()]
 }
-/** One that cannot be read is nobody's in particular: every endpoint of the client that subscribes. */
+/** A callback that cannot be read names no endpoint: every subscribed endpoint of the client is owed the event. */
 const callbackOf = (callback: Json): Callback => (callback === '{}' ? {} : parseStored(callback, {}))
 
-/** Writes events in the order given, each with its place in the client's feed, and deliveries: started, or with their turns. */
+/** Inserts events in this order, each with its position in the client's feed, and deliveries, which start at once or get their turns. */
 function* record(
   events: readonly NewEvent[],
   deliveries: readonly NewDelivery[],
@@ -273,7 +273,7 @@ function* record(
 
 const NO_TRACE = { traceparent: null, tracestate: null }
 
-/** Events that are owed to nobody but those named. */
+/** Inserts events that are owed only to the named endpoints. */
 export function* addEvents(events: readonly NewEvent[], owed: readonly BoundStatement[]): Script<void> {
   if (events.length === 0) return
   const perClient = new Map<string, number>()
@@ -290,7 +290,7 @@ export function* addEvents(events: readonly NewEvent[], owed: readonly BoundStat
   yield* execute([insertEvents({ events: numbered }), ...owed])
 }
 
-/** Writes deliveries of events that stand already. */
+/** Inserts deliveries of existing events. */
 export const addDeliveries = (
   deliveries: readonly NewDelivery[],
   starting: ReadonlySet<string> = new Set(),
@@ -314,7 +314,7 @@ export const addDeliveries = (
         ),
       ]
 
-/** Deliveries that may start in the commit that owes them: their lane has room, and nothing stands in line. */
+/** Deliveries that may start in the commit that creates them: their lane has a free slot and no older work. */
 function* chooseStarting(deliveries: readonly NewDelivery[], slots: LentSlots | null): Script<ReadonlySet<string>> {
   if (!slots || slots.count === 0 || deliveries.length === 0) return new Set()
   const wanted = new Map<string, StartDemand>()
@@ -357,7 +357,7 @@ const running = (made: NewDelivery, { leasedBy: by, leaseMs }: LentSlots): Deliv
   finishedAt: null,
 })
 
-/** Who of the listeners is owed a fact: the endpoint the task names, else every endpoint of its client that subscribes, whatever its status. */
+/** Which endpoints are owed an event: the one the task names, otherwise every subscribed endpoint of its client, whatever its status. */
 export function subscriptions(
   listeners: readonly Endpoint[],
 ): (fact: TaskFact) => readonly { endpoint: Endpoint; callback: Callback; wantsProgress: boolean }[] {
@@ -375,7 +375,7 @@ export function subscriptions(
   return ({ task, type }) => {
     if (task.callback === null) return []
     const callback = callbackOf(task.callback)
-    if (callback.events && !callback.events.includes(type)) return []
+    if (callback.events && !callback.events.some((it) => it === type)) return []
     return (byClient.get(task.clientId) ?? [])
       .filter(({ listener, events, types }) => {
         if (!events.has(type)) return false

@@ -1,7 +1,6 @@
 /**
- * Ownership: a verification is a delivery like any other, in a lane of its own, so that it is durable, paced, retried and logged. Its answer
- * counts while it is the one that the endpoint names. The challenge stands in the delivery's bytes alone: whoever reads the feed by a key
- * must not learn what only the receiver may know.
+ * Ownership of endpoints. A verification is a delivery in a lane of its own, so it is durable, paced, retried and logged. Its answer counts while
+ * the endpoint names it. The challenge is only in the body of the delivery: readers of the feed must not learn what only the receiver may know.
  */
 import type { Delivery, Endpoint, Json, Millis } from '../../core/model.ts'
 import { cloudEventJson, envelopeJson } from '../../core/wire.ts'
@@ -13,7 +12,7 @@ import { updateProbing } from './health.ts'
 import { addDeliveries, addEvents, deliveryLaneOf, type RenderContext } from './outbox.ts'
 
 const TYPE = 'endpoint.verification'
-/** An endpoint that has not proved itself is asked at most once in this. */
+/** An endpoint is challenged at most this often. */
 const PACE_MS: Millis = 60_000
 /** Seconds before the second and the third try. */
 const SCHEDULE = [60, 600]
@@ -31,15 +30,14 @@ const nameVerification = statement(
     where id = ${bind('id')} returning ${endpointColumns}`,
 )
 
-/** Begins a verification in the transaction that asks for it; an earlier one counts no more. `endpoint` is as it was written just now. */
+/** Starts a verification in the caller's transaction. An earlier one no longer counts. `endpoint` is the row as just written. */
 export function* startVerification(endpoint: Endpoint, view: RenderContext): Script<Endpoint> {
   yield* endVerification(endpoint)
   const { id: endpointId, clientId, updatedAt: at } = endpoint
   const expiresAt = at + VALID_MS
   const challenge = endpoint.verification === 'challenge' ? view.newChallenge() : null
   const event = { id: view.newId('event'), type: TYPE, at } as const
-  const data = (shown: string | null): Json =>
-    JSON.stringify({ endpointId, challenge: shown, expiresAt: new Date(expiresAt).toISOString() })
+  const data = (challenge: string | null): Json => JSON.stringify({ endpointId, challenge, expiresAt: new Date(expiresAt).toISOString() })
   const envelope = { ...event, source: view.publicUrl(), subject: endpointId, sequence: null }
   const bytes = endpoint.format === 'cloudevents' ? cloudEventJson(envelope, data(challenge)) : envelopeJson(event, data(challenge))
   const facts = { client_id: clientId, endpoint_id: endpointId, task_id: null, created_at: at }
@@ -63,11 +61,11 @@ export function* startVerification(endpoint: Endpoint, view: RenderContext): Scr
   return (yield* first<Endpoint>(nameVerification({ id: endpointId, deliveryId: made.id, expiresAt })))!
 }
 
-/** Cancels what is open of the verification an endpoint names: an answer that still comes is a late one. */
+/** Cancels the open delivery of the endpoint's verification. An answer that still arrives is too late. */
 export function* endVerification({ id, clientId, verificationDeliveryId, updatedAt }: Endpoint): Script<void> {
   if (verificationDeliveryId === null) return
   yield* execute([cancelOpen({ id: verificationDeliveryId })])
-  // Its slot is free again.
+  // Frees its slot.
   yield* changeLane({ queue: 'delivery', clientId, laneId: deliveryLaneOf(id, TYPE) }, (rule) => rule, updatedAt)
 }
 
@@ -84,8 +82,8 @@ const markUnverified = statement(
 )
 
 /**
- * What verifications that were attempted mean for their endpoints. One is delivered only by a proof: then the endpoint is verified, and what
- * was held for it goes out at the rate its receiver allows. `won` are the deliveries whose settlement counted.
+ * Applies attempted verifications to their endpoints. With a proof the endpoint is verified, and its held deliveries go out at the rate its
+ * receiver allows. `won` are the deliveries whose settlement counted.
  */
 export function* settleVerifications(settlements: readonly DeliverySettlement[], won: readonly Delivery[]): Script<void> {
   for (const delivery of won) {

@@ -1,9 +1,9 @@
-/** What was used of quotas that count requests: windows of fixed length, shared by all nodes. Losing them in a crash costs a window. */
+/** Rate limits shared by all nodes: windows of fixed length. A crash loses at most one window. */
 import type { Millis } from '../../core/model.ts'
 import type { QuotaUse, QuotaWindow } from '../interfaces.ts'
 import { type BoundStatement, bind, execute, type RecordColumns, runAll, type Script, sql, statement } from '../script.ts'
 
-/** A window is over when a new one, begun now, would end a whole window later: one reading of the clock judges both columns. */
+/** A window has ended when a new one, begun now, would end a whole window later. So one reading of the clock decides both columns. */
 const use = statement(
   (d) => sql`insert into rate_limits (key, points, expire)
     select v.key, v.points, ${d.now} + ${bind('windowMs')} from ${d.records('uses', { key: 'text', points: 'int8' })} v where true order by v.key
@@ -12,7 +12,7 @@ const use = statement(
       expire = case when rate_limits.expire + ${bind('windowMs')} <= excluded.expire then excluded.expire else rate_limits.expire end
     returning key, points, expire, expire - ${d.now} as "leftMs"`,
 )
-/** Whatever a call touches is locked in one order, so that nodes wait for each other and never in a circle. */
+/** All rows of a call are locked in one order, so that nodes do not deadlock. */
 const lock = statement(
   (d) =>
     sql`select key from rate_limits where key ${d.anyOf(sql`select v.key from ${d.records('locked', { key: 'text' })} v`)} order by key ${d.lock}`,
@@ -29,12 +29,12 @@ const giveBack = statement(
     where rate_limits.key = v.key and rate_limits.expire = v.expire and rate_limits.points >= v.points
       ${d.restrictTo(sql`rate_limits.key`, sql`select y.key from ${d.records('back', BACK)} y`)}`,
 )
-/** The window is worth no wait for the disk: what a crash of the server forgets is at most the last moment of it. */
+/** No wait for the disk: a crash of the server loses only the last moment of a window. */
 const hurry = statement((d) => (d.name === 'postgres' ? sql`set local synchronous_commit = off` : sql`select 1`))
 
 /**
- * Takes one of each quota that is asked for, or finds it used up: `used` is then over the limit, and was not counted. Whoever asks for the
- * same one in the same call is served in order. What is given back is given to its own window alone.
+ * Takes one use of each quota, or finds it exhausted: `used` is then over the limit and was not counted. Uses of the same quota in one call are
+ * served in order. A returned use goes back to its own window only.
  */
 export function* consumeQuotas(uses: readonly QuotaUse[]): Script<readonly QuotaWindow[]> {
   const groups = new Map<string, QuotaUse[]>()
@@ -69,7 +69,7 @@ interface QuotaCount {
 }
 const NOTHING: QuotaWindow = { used: 0, expire: 0, leftMs: 0 }
 
-/** A row is updated once by a statement, whatever stands beside it twice. */
+/** Merges uses of the same row: a statement updates a row only once. */
 function merged(back: readonly { key: string; points: number; expire: Millis }[]): typeof back {
   const sums = new Map<string, { key: string; points: number; expire: Millis }>()
   for (const one of back) {
@@ -79,7 +79,7 @@ function merged(back: readonly { key: string; points: number; expire: Millis }[]
   return [...sums.values()]
 }
 
-/** Of a client that was deleted. */
+/** Removes the quotas of a deleted client. */
 export const deleteQuotas = statement(
   (d) => sql`delete from rate_limits where key ${d.anyOf(sql`select v.key from ${d.records('quotas', { key: 'text' })} v`)}`,
 )

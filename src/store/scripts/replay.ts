@@ -1,4 +1,4 @@
-/** Replay: what was owed before is owed once more, page by page, each page with the mark of how far it came, in one commit. */
+/** Replay: deliveries are sent again, page by page. A page and its checkpoint are one commit. */
 import type { Endpoint, EventType, Json, Millis, State } from '../../core/model.ts'
 import type { LeaseRef, Position, ReplayCheckpoint, ReplayFilter } from '../interfaces.ts'
 import { addTurns, turnsFor } from '../queue/run-queue.ts'
@@ -20,7 +20,7 @@ import { loadCheckpoint, writeCheckpointCall } from './checkpoints.ts'
 import { DELIVERY_QUEUE, lockEvents, lockTasks } from './deliveries.ts'
 import { maxTriesOf, type RenderContext, readEndpointsOfClients } from './outbox.ts'
 
-/** Rows that one page looks at, whether they match or not. */
+/** Rows one page reads, matching or not. */
 const SCANNED = 1_000
 
 interface Candidate {
@@ -34,23 +34,23 @@ interface Candidate {
   readonly eventId: string
   readonly eventType: EventType
   readonly retrySchedule: Json | null
-  /** 1: no later delivery of the filter's time brought the same event to the same endpoint. */
+  /** 1: no later delivery in the filter's time has the same event and endpoint. */
   readonly latest: number
-  /** 1: the event's bytes are there. */
+  /** 1: the event's body exists. */
   readonly whole: number
   readonly canceledReason: string | null
 }
 
-/** Deliveries of the filter's time and place, oldest first, with what judging them takes. */
+/** Deliveries in the filter's time, oldest first, with what matching needs. */
 function scan({ clientId, endpointId, since, until, asOf }: ReplayFilter, after: Position | null): ReturnType<typeof query> {
   const start = Math.max(since ?? 0, 0)
   const conditions: SQL[] = [sql`x.client_id = ${clientId}`, sql`x.created_at >= ${start}`, sql`x.created_at < ${until}`]
   if (endpointId !== null) conditions.push(sql`x.endpoint_id = ${endpointId}`)
   if (after) conditions.push(sql`(x.created_at, x.id) > (${after.at}, ${after.id})`)
-  // What brought the same event to the same endpoint, found by the task, or for events of no task by the endpoint.
+  // Other deliveries of the same event to the same endpoint, found by the task, or by the endpoint for events without a task.
   const others = (chosen: (y: SQL, createdAt: SQL) => SQL): SQL => {
     const byEndpoint = sql`y.endpoint_id = p.endpoint_id and y.created_at >= p.created_at and y.event_id = p.event_id`
-    // The joined text keeps planners off the index of the endpoint, where a mountain may stand; the sum keeps them off it too.
+    // The joined text and the sum keep planners off the index of the endpoint, which may be large.
     const byTask = sql`y.task_id = p.task_id and y.event_id = p.event_id and y.endpoint_id || '' = p.endpoint_id`
     return sql`case when p.task_id is null then (${chosen(byEndpoint, sql`y.created_at`)}) else (${chosen(byTask, sql`y.created_at + 0`)}) end`
   }
@@ -76,9 +76,9 @@ function scan({ clientId, endpointId, since, until, asOf }: ReplayFilter, after:
 
 interface Sorted {
   readonly matched: readonly Candidate[]
-  /** Matched, but their bytes were erased. */
+  /** Matched, but the body was erased. */
   readonly skipped: number
-  /** Where the next page starts; null: this was the last. */
+  /** Where the next page starts; null: there is none. */
   readonly next: Position | null
 }
 function sort(found: readonly Candidate[], { states, eventTypes }: ReplayFilter): Sorted {
@@ -106,7 +106,7 @@ export function* countReplay(
   return { matched: matched.length + skipped, next }
 }
 
-/** What these deliveries tell of, as far as it is still there, and now stays until the commit: their tasks, or events of no task. */
+/** The tasks of these deliveries, or their events without a task, as far as they exist. They stay until the commit. */
 function* kept(matched: readonly Candidate[]): Script<ReadonlySet<string>> {
   const named = (ids: readonly (string | null)[]) => [...new Set(ids)].flatMap((id) => (id === null ? [] : [{ id }]))
   const tasks = named(matched.map(({ taskId }) => taskId))
@@ -118,7 +118,7 @@ function* kept(matched: readonly Candidate[]): Script<ReadonlySet<string>> {
 const COPY: RecordColumns = { new_id: 'text', from_id: 'text', most: 'int8' }
 const copied = sql.raw('client_id, lane_id, endpoint_id, event_id, event_type, task_id, url, body, retry_schedule')
 const copyDeliveries = statement(
-  // Behind what is due for the first time: these stand with the later tries.
+  // Line 1 sorts them behind work that is due for the first time.
   (
     d: Dialect,
   ) => sql`insert into deliveries (id, ${copied}, trigger, max_tries, created_at, state, line, rank, due_at, tries, fence, updated_at)
@@ -128,8 +128,8 @@ const copyDeliveries = statement(
 )
 
 /**
- * One page of a replay, and the mark of how far it came, in one commit: whoever goes on after a crash repeats nothing and leaves out nothing.
- * Null: the task is not this claim's any more; nothing was written.
+ * One page of a replay with its checkpoint in the same commit, so that a page is neither repeated nor left out after a crash. Null: the lease was
+ * lost and nothing was written.
  */
 export function* replayPage(lease: LeaseRef, filter: ReplayFilter, view: RenderContext): Script<ReplayCheckpoint | null> {
   const before = yield* loadCheckpoint<ReplayCheckpoint>(lease, { after: null, done: false, replayed: 0, skipped: 0 }, { lock: true })
@@ -139,7 +139,7 @@ export function* replayPage(lease: LeaseRef, filter: ReplayFilter, view: RenderC
     (yield* rows<Endpoint>(readEndpointsOfClients({ clients: [{ id: filter.clientId }] }))).map((endpoint) => [endpoint.id, endpoint]),
   )
   const whole = yield* kept(matched)
-  // Of an endpoint that was deleted nothing can be sent.
+  // Nothing can be sent to a deleted endpoint.
   const going = matched.filter(({ endpointId, taskId, eventId }) => endpoints.has(endpointId) && whole.has(taskId ?? eventId))
   const checkpoint: ReplayCheckpoint = {
     after: next,

@@ -1,15 +1,15 @@
-/** What has served its time goes: ended tasks with everything of theirs, news of endpoints, deleted endpoints, remembered keys, and the memory of what was erased. */
+/** Retention: removes ended tasks with all their rows, endpoint events, deleted endpoints, expired idempotency keys, and tombstones. */
 import { isTerminal, type Millis, type State } from '../../core/model.ts'
 import type { PrunedPage } from '../interfaces.ts'
 import { bind, type Dialect, execute, now, type RecordColumns, rows, type Script, sql, statement } from '../script.ts'
 
-/** How long a task that is gone still answers 410. */
+/** How long an erased task answers 410. */
 export const TOMBSTONE_MS: Millis = 7 * 86_400_000
 
 const ids = (d: Dialect, name: string) => sql`select v.id from ${d.records(name, { id: 'text' })} v`
 
-// Tasks are walked in the order they were made, which is that of their ids: no index of its own is paid for by every task.
-const walk = statement(
+// Tasks are read in the order of their ids, which is that of their creation: this needs no index of its own.
+const readNextTasks = statement(
   () =>
     sql`select id, type, state, finished_at as "finishedAt", created_at as "createdAt" from tasks where id > ${bind('after')} order by id limit ${bind('limit')}`,
 )
@@ -22,7 +22,7 @@ const lockEnded = statement(
 const removeTasks = statement((d) => sql`delete from tasks where id ${d.anyOf(ids(d, 'ids'))}`)
 /** Rows one statement removes. */
 const MAX_REMOVED = 500
-/** Rows of a task's that one transaction removes, about: its deliveries, with all their attempts. */
+/** Roughly the rows of tasks that one transaction removes: deliveries with all their attempts. */
 const MAX_TRACES = 5_000
 const most = sql.raw(`limit ${MAX_REMOVED}`)
 const removeLabels = statement(
@@ -54,7 +54,7 @@ const addTombstones = statement(
   ) => sql`insert into tombstones (id, client_id, expires_at) select v.id, v.client_id, ${bind('until')} from ${d.records('stones', TOMBSTONE)} v where true
     on conflict (id) do nothing`,
 )
-/** Removes everything that names these tasks but the tasks themselves, attempts before the deliveries they are found by. */
+/** Removes all rows that refer to these tasks, attempts before the deliveries by which they are found. */
 function* removeTraces(of: readonly { id: string }[]): Script<void> {
   for (const remove of [removeAttempts, removeDeliveries, removeEndings, removeNews, removeLabels])
     while ((yield* rows(remove({ ids: of }))).length === MAX_REMOVED);
@@ -62,7 +62,7 @@ function* removeTraces(of: readonly { id: string }[]): Script<void> {
 const weigh = statement(
   (d) => sql`select task_id as id, count(*) + sum(tries) as n from deliveries where task_id ${d.anyOf(ids(d, 'ids'))} group by task_id`,
 )
-/** As many of these tasks, in their order, as one transaction removes; one at least. */
+/** As many of these tasks, in order, as one transaction removes; at least one. */
 function* bounded<T extends { readonly id: string }>(of: readonly T[]): Script<readonly T[]> {
   const weights = new Map(
     (yield* rows<{ id: string; n: number | string }>(weigh({ ids: of.map(({ id }) => ({ id })) }))).map(({ id, n }) => [id, Number(n)]),
@@ -76,20 +76,22 @@ function* bounded<T extends { readonly id: string }>(of: readonly T[]): Script<r
 }
 
 /**
- * Looks at the tasks made after `after`, oldest first, and removes those that ended longer ago than their type is kept and that owe nobody
- * anything. `next` is where to go on; null: the rest is too young, begin anew.
+ * Reads the tasks created after `after`, oldest first, and removes those that ended longer ago than their type is kept and have no open delivery.
+ * `next` is where to continue; null: the rest is too young, start from the beginning.
  */
 export function* pruneTasks(after: string, limit: number, keepMs: (type: string) => Millis, leastMs: Millis): Script<PrunedPage> {
   const at = yield* now()
-  const seen = yield* rows<{ id: string; type: string; state: State; finishedAt: Millis | null; createdAt: Millis }>(walk({ after, limit }))
+  const seen = yield* rows<{ id: string; type: string; state: State; finishedAt: Millis | null; createdAt: Millis }>(
+    readNextTasks({ after, limit }),
+  )
   const due = seen.filter(({ type, state, finishedAt }) => isTerminal(state) && finishedAt !== null && finishedAt + keepMs(type) <= at)
   const last = seen.at(-1)
   const behind = seen.length === limit && last && last.createdAt + leastMs <= at ? last.id : null
   if (due.length === 0) return { removed: 0, next: behind }
   const some = yield* bounded(due)
-  // What is too much for one transaction is left to the next.
+  // The next transaction removes the rest.
   const next = some.length < due.length ? some.at(-1)!.id : behind
-  // Whoever is changing one of them now, or retried it meanwhile, keeps it.
+  // A task that is being changed, or was retried meanwhile, stays.
   const ended = yield* rows<{ id: string; clientId: string }>(lockEnded({ ids: some.map(({ id }) => ({ id })), now: at - leastMs }))
   const gone = ended.map(({ id }) => ({ id }))
   if (gone.length > 0) {
@@ -102,7 +104,7 @@ export function* pruneTasks(after: string, limit: number, keepMs: (type: string)
   return { removed: gone.length, next }
 }
 
-// News of endpoints is of no task: pings, proofs of ownership, what was told of those that fail.
+// Endpoint events belong to no task: pings, verifications, announcements.
 const endedNews = statement(
   (d) =>
     sql`select id from deliveries where task_id is null and state in ('completed', 'failed', 'canceled') and finished_at <= ${bind('before')}
@@ -110,8 +112,7 @@ const endedNews = statement(
 )
 const removeAttemptsOf = statement((d) => sql`delete from attempts where delivery_id ${d.anyOf(ids(d, 'ids'))}`)
 const removeDeliveriesById = statement((d) => sql`delete from deliveries where id ${d.anyOf(ids(d, 'ids'))}`)
-// The joined text keeps planners from walking along the events of all tasks in the order of their ids.
-// Locked, lest one is owed once more meanwhile.
+// The joined text keeps planners from reading the events of all tasks in order of id. Locked, so that no event is sent again meanwhile.
 const oldNews = statement(
   (d) =>
     sql`select id from events where task_id is null and terminal = 0 and created_at <= ${bind('before')} and id || '' > ${bind('after')}
@@ -130,14 +131,14 @@ const removeEndpoints = statement(
 )
 
 /**
- * Removes news of endpoints after `after` that is older than `keepMs` and owed to nobody any more, with its deliveries and attempts, and endpoints
- * deleted as long ago of which nothing is left. `next` is where to go on; null: nothing more is due.
+ * Removes endpoint events after `after` that are older than `keepMs` and have no open delivery, with their deliveries and attempts, and endpoints
+ * deleted as long ago that have no rows left. `next` is where to continue; null: nothing more is due.
  */
 export function* pruneEndpointEvents(after: string, limit: number, keepMs: Millis): Script<PrunedPage> {
   const before = (yield* now()) - keepMs
   const ended = yield* rows<{ id: string }>(endedNews({ before, limit }))
   if (ended.length > 0) yield* execute([removeAttemptsOf({ ids: ended }), removeDeliveriesById({ ids: ended })])
-  // Deliveries first: an event whose last one goes with this batch is met by a later one.
+  // Deliveries first: a later batch removes an event whose last delivery goes with this one.
   if (ended.length === limit) return { removed: ended.length, next: after }
   const old = yield* rows<{ id: string }>(oldNews({ before, after, limit }))
   const owed = new Set((yield* rows<{ id: string }>(stillOwed({ ids: old }))).map(({ id }) => id))
@@ -158,34 +159,34 @@ const readExpiredTombstones = statement(
   (d) => sql`select id from tombstones where expires_at <= ${bind('now')} order by expires_at limit ${bind('limit')} ${d.skipLocked}`,
 )
 const removeTombstones = statement((d) => sql`delete from tombstones where id ${d.anyOf(ids(d, 'ids'))}`)
-/** Forgets idempotency keys and tombstones whose time is over, with what an erased task left. True: there may be more. */
+/** Removes expired idempotency keys and tombstones, with the remains of erased tasks. True: there may be more. */
 export function* pruneExpired(limit: number): Script<boolean> {
   const at = yield* now()
   const keys = yield* rows(forgetKeys({ now: at, limit }))
   const over = yield* rows<{ id: string }>(readExpiredTombstones({ now: at, limit }))
-  const stones = over.length === 0 ? over : yield* bounded(over)
-  if (stones.length > 0) {
-    yield* removeTraces(stones)
-    yield* execute([removeTombstones({ ids: stones.map(({ id }) => ({ id })) })])
+  const removable = over.length === 0 ? over : yield* bounded(over)
+  if (removable.length > 0) {
+    yield* removeTraces(removable)
+    yield* execute([removeTombstones({ ids: removable.map(({ id }) => ({ id })) })])
   }
-  return keys.length === limit || over.length === limit || stones.length < over.length
+  return keys.length === limit || over.length === limit || removable.length < over.length
 }
 
-// Lanes of keys that nobody uses any more.
+// Lanes of concurrency keys that are no longer used.
 
 const readKeyLanes = statement(
   (d) =>
     sql`select l.id as id from lanes l where l.id > ${bind('after')} and l.cap is not null and l.id like 'client%' order by l.id limit ${bind('limit')} ${d.skipLocked}`,
 )
-// Asked of each lane: as joins they would be planned by what PostgreSQL knows of the tables, which may be older than most of their rows.
+// Subqueries for each lane: joins would be planned by statistics that may be older than most rows.
 const removeIdle = statement(
   (d) => sql`delete from lanes where id ${d.anyOf(ids(d, 'ids'))} and (select 1 from turns t where t.lane_id = lanes.id limit 1) is null
     and (select 1 from tasks w where w.lane_id = lanes.id and w.state = 'pending' limit 1) is null
     and (select 1 from tasks w where w.lane_id = lanes.id and w.state = 'running' limit 1) is null`,
 )
 /**
- * Removes the lanes of concurrency keys among the next `limit` after `after` that have nothing to do; answers where to go on, null: that was all.
- * Claims lock the lanes they visit, and are passed by; a lane that gets a task in this very moment is made again by the claim of it.
+ * Removes the idle lanes of concurrency keys among the next `limit` after `after`. Returns where to continue; null: that was the last page. Lanes
+ * that a claim has locked are skipped. A lane that gets a task at this moment is created again by its claim.
  */
 export function* sweepLanes(after: string, limit: number): Script<string | null> {
   const page = yield* rows<{ id: string }>(readKeyLanes({ after, limit }))

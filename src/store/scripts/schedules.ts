@@ -1,4 +1,4 @@
-/** Recurring tasks: a tick moves its schedule on and makes its task in one commit, so that no tick is made twice, and none is lost. */
+/** Schedules: a tick moves its schedule on and creates its task in one commit, so that no tick is lost or made twice. */
 import type { Millis, Schedule, TaskTemplate } from '../../core/model.ts'
 import { scheduleColumns } from '../columns.ts'
 import type { AddResult, ChangeResult, DueSchedule, NewSchedule, NewTask, Page, Position, SchedulePatch, Tick } from '../interfaces.ts'
@@ -6,9 +6,9 @@ import { bind, execute, first, now, query, type RecordColumns, rows, type Script
 import { lockClient } from './clients.ts'
 import { addTasks } from './intake.ts'
 import type { RenderContext } from './outbox.ts'
-import { clientMatches } from './tasks.ts'
+import { clientMatches } from './tasks/rows.ts'
 
-/** The word that a next tick may have come nearer. */
+/** The channel that the next tick may have come nearer. */
 export const SCHEDULES_CHANNEL = 'schedule'
 
 const NEW = {
@@ -28,7 +28,7 @@ const insertSchedule = statement(
     from ${d.records('schedules', NEW)} v returning ${scheduleColumns}`,
 )
 const countSchedules = statement(() => sql`select count(*) as n from schedules where client_id = ${bind('clientId')}`)
-/** At most `most` of a client, however many are added at once. */
+/** At most `most` for each client, however many are added at once. */
 export function* addSchedule(schedule: NewSchedule, most: number): Script<AddResult<Schedule>> {
   const { clientId } = schedule
   yield* execute([lockClient({ id: clientId })])
@@ -62,7 +62,7 @@ export function* listSchedules(clientId: string | null, limit: number, after: Po
 
 const plain = { cron: 'cron', timezone: 'timezone', catchUp: 'catch_up', template: 'template', nextAt: 'next_at' } as const
 
-/** A patch that moves the next tick was planned on the one it saw: a tick made meanwhile would otherwise be planned again. */
+/** A patch that moves the next tick was planned on the tick it saw: a tick made meanwhile would be planned again. */
 export function* changeSchedule(
   id: string,
   clientId: string | null,
@@ -90,12 +90,12 @@ export function* changeSchedule(
 const removeRow = statement(
   (d) => sql`delete from schedules where id = ${bind('id')} and client_id = ${clientMatches(d)} returning client_id as "clientId"`,
 )
-/** Answers whose it was; null: there is none such. */
+/** Returns the id of its client; null: there is no such schedule. */
 export function* removeSchedule(id: string, clientId: string | null): Script<string | null> {
   return (yield* first<{ clientId: string }>(removeRow({ id, clientId })))?.clientId ?? null
 }
 
-// The status as a value: a join would let the planner begin with the clients, and walk along everything that is planned.
+// The status is read by a subquery: with a join the planner could start from the clients and read every schedule.
 const readDue = statement(
   (
     d,
@@ -107,7 +107,7 @@ const readDue = statement(
       and s.client_id not in (select x.id from ${d.records('but', { id: 'text' })} x)
     order by s.next_at limit ${bind('limit')}`,
 )
-/** One look tells what is due and when to look again. */
+/** What is due, and the next due time, in one read. */
 export function* findDueSchedules(
   types: readonly string[],
   limit: number,
@@ -118,7 +118,7 @@ export function* findDueSchedules(
 }
 
 const TICK: RecordColumns = { schedule_id: 'text', known_at: 'int8', known_revision: 'int8', upcoming_at: 'int8', latest_at: 'int8' }
-// coalesce keeps the planner from walking along everything that is planned.
+// coalesce keeps the planner from reading every schedule.
 const moveOn = statement(
   (d) => sql`update schedules set next_at = v.upcoming_at, last_at = coalesce(v.latest_at, schedules.last_at)
     from ${d.records('ticks', TICK)} v
@@ -128,7 +128,7 @@ const moveOn = statement(
 )
 type Moved = Pick<Schedule, 'id' | 'clientId' | 'type' | 'template'>
 
-/** The next tick is compared and set: of many nodes one wins, and its commit holds the tasks. */
+/** Compares and sets the next tick: of many nodes one wins, and its commit holds the tasks. */
 export function* tick(ticks: readonly Tick[], view: RenderContext): Script<readonly boolean[]> {
   const distinct = new Map(ticks.map((one) => [one.due.id, one]))
   const moved = yield* rows<Moved>(

@@ -1,10 +1,9 @@
-/** The keys that sign webhooks: made, rotated, revoked. Each change tells the other nodes. */
+/** Signing keys: created, rotated, revoked. Each change notifies the other nodes. */
 import type { SigningKey, SigningKeyState } from '../../core/model.ts'
 import { signingKeyColumns } from '../columns.ts'
 import type { SigningKeyRotation } from '../interfaces.ts'
 import { bind, execute, first, rows, type Script, sql, statement } from '../script.ts'
 
-/** The word that the keys have changed. */
 export const SIGNING_KEYS_CHANNEL = 'keys'
 
 const readSigningKeys = statement(
@@ -31,7 +30,7 @@ const insertSigningKeys = statement(
   (d) =>
     sql`insert into signing_keys (${signingNames}) select ${signingNames} from ${d.records('keys', SIGNING)} v where true order by v.state on conflict do nothing`,
 )
-/** Adds those whose slot (one active, one next) is free; answers all there are. Nodes that start at once end with one of each. */
+/** Adds the keys whose place is free (one active, one next). Returns all keys. Nodes that start at once end with one of each. */
 export function* addSigningKeys(keys: readonly SigningKey[]): Script<SigningKey[]> {
   yield insertSigningKeys({
     keys: keys.map((key) => ({
@@ -50,7 +49,7 @@ export function* addSigningKeys(keys: readonly SigningKey[]): Script<SigningKey[
   return yield* listSigningKeys()
 }
 
-/** Locked in the order in which a revocation takes them. */
+/** Locked in the order in which a revocation locks them. */
 const hold = statement(
   (d) => sql`select id, state from signing_keys where id = ${bind('retire')} or id = ${bind('activate')} order by state ${d.lock}`,
 )
@@ -69,13 +68,13 @@ const remove = statement(
 const readClock = statement((d) => sql`select ${d.now} as now`)
 const notifySigningKeys = () => ({ ...readClock(), notifies: [SIGNING_KEYS_CHANNEL] })
 
-/** Does what is due, unless another node did it first; answers all keys there are, and whether the next one took over. */
+/** Applies the due steps unless another node did. Returns all keys, and whether the next key became active. */
 export function* rotateSigningKeys(turn: SigningKeyRotation): Script<{ readonly keys: SigningKey[]; readonly rotated: boolean }> {
   let rotated = false
   if (turn.activate !== null) {
     const held = yield* rows<Pick<SigningKey, 'id' | 'state'>>(hold({ retire: turn.retire, activate: turn.activate }))
     const is = (id: string, state: SigningKeyState): boolean => held.some((key) => key.id === id && key.state === state)
-    // Both or neither: whoever finds one of them changed came late, and no key retires without one that takes over.
+    // Both changes or none: no key retires without another that becomes active.
     if (is(turn.activate, 'next') && (turn.retire === null || is(turn.retire, 'active'))) {
       if (turn.retire !== null) yield retire({ id: turn.retire })
       yield activate({ id: turn.activate })
@@ -88,7 +87,7 @@ export function* rotateSigningKeys(turn: SigningKeyRotation): Script<{ readonly 
 }
 
 const want = statement((d) => sql`update signing_keys set wanted_at = coalesce(wanted_at, ${d.now}) where state = 'next'`)
-/** The next key shall sign as soon as it may. */
+/** The next key becomes active as soon as it may. */
 export function* requestSigningKeyRotation(): Script<SigningKey[]> {
   yield want()
   yield* execute([notifySigningKeys()])
@@ -104,7 +103,7 @@ const promote = statement(
   (d) => sql`update signing_keys set state = 'active', activated_at = ${d.now}, wanted_at = null where state = 'next'
     and not exists (select 1 from signing_keys a where a.state = 'active')`,
 )
-/** Out of the published set, and its private part erased; if it was the active one, the next signs at once. Null: there is none such. */
+/** Removes the key from the published set and erases its private part. If it was active, the next key signs at once. Null: there is no such key. */
 export function* revokeSigningKey(id: string): Script<SigningKey[] | null> {
   yield revoke({ id })
   if (!(yield* first(readKey({ id })))) return null

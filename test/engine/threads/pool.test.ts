@@ -304,7 +304,7 @@ describe('a platform with types that run in threads', () => {
     const types = ['a.list', 'a.record', 'a.file']
     const module = moduleOf(
       'many.ts',
-      `import { defineTask } from ${src('task.ts')}
+      `import { defineTask } from ${src('tasks/define.ts')}
        const [list, record, file] = ${JSON.stringify(types)}.map((type) => defineTask({ type, where: 'thread', run: () => type }))
        export const all = [list]
        export const named = { record }

@@ -3,7 +3,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { type BareItem, parseList } from 'structured-headers'
 import { afterEach, expect, onTestFinished, test } from 'vitest'
-import type { RateLimits } from '../../../src/config/settings.ts'
+import type { RateLimits } from '../../../src/config/parsers.ts'
 import { systemClock } from '../../../src/core/clock.ts'
 import { createApp } from '../../../src/http/app.ts'
 import { createRateLimiter, type RateLimiterOptions } from '../../../src/http/limits/rate-limit.ts'

@@ -466,7 +466,7 @@ test('A client that has as many endpoints or schedules as it may have is refused
   await small.close()
 })
 
-test('A client that has as many keys that work as it may have is given another once one was revoked, and can have one rotated at once', async () => {
+test('A client with its maximum of active keys gets another one after a key was revoked, and may rotate one without overlap', async () => {
   const small = await openKit({ maxPerClient: { openTasks: 1_000, endpoints: 1, schedules: 1, keys: 2 } })
   const { json: client } = await small.admin.call('POST', '/v1/clients', { name: 'Acme' })
   const keys = `/v1/clients/${client.id}/keys`
@@ -477,7 +477,7 @@ test('A client that has as many keys that work as it may have is given another o
   expect(refused.json).toMatchObject({
     status: 429,
     code: 'quota_exceeded',
-    detail: expect.stringMatching(/has 2 keys that work.*revoke some/),
+    detail: expect.stringMatching(/has 2 active keys.*revoke some/),
   })
   expect(refused.headers.get('retry-after'), 'time alone helps nothing').toBeNull()
   expect((await small.admin.call('POST', `${keys}/${second.id}/rotate`, { overlapSeconds: 60 })).json.code).toBe('quota_exceeded')

@@ -194,7 +194,7 @@ describe('Creating', () => {
 
   test('is refused with 503 over the limit of open tasks, and the count is asked for once for many', async () => {
     let counts = 0
-    const store = { ...kit.store, countOpenTasks: async () => ({ n: ++counts && 5, next: null }) }
+    const store = { ...kit.store, tasks: { ...kit.store.tasks, countOpen: async () => ({ n: ++counts && 5, next: null }) } }
     const full = await openKit({ store, maxOpenTasks: 5 })
     const one = full.as(client.key)
     await one('POST', '/v1/tasks', LATER)

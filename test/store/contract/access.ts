@@ -1,9 +1,9 @@
 import { expect, test } from 'vitest'
 import { generateApiKey } from '../../../src/core/api-key.ts'
 import { systemClock } from '../../../src/core/clock.ts'
-import type { Author } from '../../../src/core/model.ts'
+import type { ApiKey, Author } from '../../../src/core/model.ts'
 import { createAuthenticator } from '../../../src/http/request/auth.ts'
-import type { NewKey, Store } from '../../../src/store/interfaces.ts'
+import type { AddKeyResult, KeyRotation, NewKey, Store } from '../../../src/store/interfaces.ts'
 import { manualClock } from '../../support/manual-clock.ts'
 import { addClient, addEndpoint, added, addTask, addTasks, claimOne, idOf, MANY, newEndpoint } from '../../support/work.ts'
 import type { Current } from './suite.ts'
@@ -12,6 +12,12 @@ const clock = systemClock()
 const by: Author = { actor: 'key_operator', requestId: 'request_1', remoteAddress: '192.0.2.7' }
 const MINUTE = 60_000
 const DAY = 86_400_000
+
+/** The new key; null: there is none. */
+const keyIn = (result: AddKeyResult): ApiKey | null => (result.kind === 'added' ? result.value : null)
+const storeKey = async (store: Store, key: NewKey) => keyIn(await store.access.addKey({ key, max: 1_000 }))
+const rotateKey = async (store: Store, rotation: Omit<KeyRotation, 'max'> & { by?: Author }) =>
+  keyIn(await store.access.rotateKey({ max: 1_000, ...rotation }))
 
 async function addKey(store: Store, clientId: string | null, given: Partial<NewKey> = {}) {
   const { key, hash, hint } = generateApiKey(clock)
@@ -26,7 +32,7 @@ async function addKey(store: Store, clientId: string | null, given: Partial<NewK
     expiresAt: null,
     ...given,
   }
-  return { key, row: (await store.access.addKey({ key: wanted }))! }
+  return { key, row: (await storeKey(store, wanted))! }
 }
 async function addSchedule(store: Store, clientId: string) {
   const template = JSON.stringify({
@@ -98,7 +104,7 @@ export function access(current: Current): void {
     for (const owner of [other, null]) {
       expect(await store.access.revokeKey({ id: key.id, clientId: owner, by })).toBeNull()
       expect(
-        await store.access.rotateKey({ id: key.id, clientId: owner, fresh: { id: idOf('key'), hash: 'h', hint: '' }, overlapMs: 0, by }),
+        await rotateKey(store, { id: key.id, clientId: owner, fresh: { id: idOf('key'), hash: 'h', hint: '' }, overlapMs: 0, by }),
       ).toBeNull()
     }
     for (const page of [
@@ -239,7 +245,7 @@ export function access(current: Current): void {
       expiresAt: (await store.now()) + 30 * DAY,
     })
     const fresh = { id: idOf('key'), hash: 'fresh', hint: '…abcd' }
-    const made = (await store.access.rotateKey({ id: old.id, clientId, fresh, overlapMs: 10 * MINUTE, by }))!
+    const made = (await rotateKey(store, { id: old.id, clientId, fresh, overlapMs: 10 * MINUTE, by }))!
     expect(made).toMatchObject({ ...fresh, clientId, name: 'deploy', scopes: '["tasks:write"]', revokedAt: null })
     expect(made.expiresAt! - made.createdAt).toBe(old.expiresAt! - old.createdAt)
     const ends = (await store.access.findKey(old.hash))!.expiresAt!
@@ -250,18 +256,18 @@ export function access(current: Current): void {
       clientId,
     })
     // A longer overlap prolongs nothing.
-    await store.access.rotateKey({ id: old.id, clientId, fresh: { ...fresh, id: idOf('key'), hash: 'second' }, overlapMs: 60 * MINUTE })
+    await rotateKey(store, { id: old.id, clientId, fresh: { ...fresh, id: idOf('key'), hash: 'second' }, overlapMs: 60 * MINUTE })
     expect((await store.access.findKey(old.hash))!.expiresAt).toBe(ends)
     await ground.pass(11 * MINUTE)
     expect(
-      await store.access.rotateKey({ id: old.id, clientId, fresh: { ...fresh, id: idOf('key'), hash: 'late' }, overlapMs: MINUTE }),
+      await rotateKey(store, { id: old.id, clientId, fresh: { ...fresh, id: idOf('key'), hash: 'late' }, overlapMs: MINUTE }),
     ).toBeNull()
     await store.access.revokeKey({ id: made.id, clientId })
     expect(
-      await store.access.rotateKey({ id: made.id, clientId, fresh: { ...fresh, id: idOf('key'), hash: 'late' }, overlapMs: MINUTE }),
+      await rotateKey(store, { id: made.id, clientId, fresh: { ...fresh, id: idOf('key'), hash: 'late' }, overlapMs: MINUTE }),
     ).toBeNull()
     const { row: lasting } = await addKey(store, null, { scopes: '["worker"]', taskTypes: '["image.resize"]' })
-    const next = (await store.access.rotateKey({
+    const next = (await rotateKey(store, {
       id: lasting.id,
       clientId: null,
       fresh: { ...fresh, id: idOf('key'), hash: 'third' },
@@ -305,6 +311,33 @@ export function access(current: Current): void {
     expect(after[0]!).toBeGreaterThan(before[0]!)
   })
 
+  test('concurrent additions and rotations of keys leave a client at most as many active keys as it may have', async () => {
+    const { store } = current()
+    const clientId = await addClient(store)
+    const wanted = () => ({
+      id: idOf('key'),
+      clientId,
+      name: '',
+      hash: idOf('key'),
+      hint: '',
+      scopes: '[]',
+      taskTypes: null,
+      expiresAt: null,
+    })
+    const made = await Promise.all(Array.from({ length: 20 }, () => store.access.addKey({ key: wanted(), max: 5 })))
+    expect(made.filter(({ kind }) => kind === 'added')).toHaveLength(5)
+    expect(made.filter(({ kind }) => kind !== 'added')).toEqual(Array(15).fill({ kind: 'full', active: 5 }))
+    expect(await store.access.listKeys(clientId)).toHaveLength(5)
+    const [first, ...rest] = made.flatMap((result) => (result.kind === 'added' ? [result.value] : []))
+    const fresh = () => ({ id: idOf('key'), hash: idOf('key'), hint: '' })
+    const rotate = (id: string, overlapMs: number) => store.access.rotateKey({ id, clientId, fresh: fresh(), overlapMs, max: 5 })
+    expect(await rotate(first!.id, DAY), 'both keys would be active').toEqual({ kind: 'full', active: 5 })
+    expect(await rotate(first!.id, 0), 'the old one ends at once').toMatchObject({ kind: 'added' })
+    await store.access.revokeKey({ id: rest[0]!.id, clientId })
+    const rotated = await Promise.all(rest.slice(1).map(({ id }) => rotate(id, DAY)))
+    expect(rotated.map(({ kind }) => kind).sort()).toEqual(['added', 'full', 'full'])
+  })
+
   test('a key that ends on one node ends on the other when it hears of it, and within 5 s when it does not', async () => {
     const ground = current()
     const [here, there] = [ground.store, await ground.anotherNode()]
@@ -324,7 +357,7 @@ export function access(current: Current): void {
       ['suspended', () => here.access.changeClient({ id: clientId, status: 'suspended' })],
       ['known', () => here.access.changeClient({ id: clientId, status: 'active' })],
       ['unknown', (id) => here.access.revokeKey({ id, clientId })],
-      ['known', (id) => here.access.rotateKey({ id, clientId, fresh: { id: idOf('key'), hash: id, hint: '' }, overlapMs: DAY })],
+      ['known', (id) => rotateKey(here, { id, clientId, fresh: { id: idOf('key'), hash: id, hint: '' }, overlapMs: DAY })],
       ['unknown', () => here.access.removeClient({ id: clientId })],
     ]
     for (const [then, end] of ends) {
@@ -357,7 +390,7 @@ export function access(current: Current): void {
     const ends = await sql<{ task_id: string }>(`select task_id from events where type = 'task.canceled' and client_id = '${clientId}'`)
     expect(ends.map(({ task_id }) => task_id)).toContain(pending.id)
     expect(await store.access.removeClient({ id: clientId, by }), 'once').toBeNull()
-    expect(await store.access.addKey({ key: { ...other.key, id: idOf('key'), hash: 'late', clientId } })).toBeNull()
+    expect(await storeKey(store, { ...other.key, id: idOf('key'), hash: 'late', clientId })).toBeNull()
     expect(await store.access.findKey(other.key.hash)).not.toBeNull()
     expect(await store.deliveries.find(other.delivery.id, null)).toMatchObject({ state: 'pending' })
   })

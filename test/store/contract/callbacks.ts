@@ -246,7 +246,7 @@ export function callbacks(current: Current): void {
     const task = await claimOne(store)
     const report = (progress: number) => store.tasks.reportProgress({ ...task, progress, message: null, notify: true })
     const states = async () => (await owedFor(clientId)).map(({ state, canceledReason }) => canceledReason ?? state).sort()
-    expect(await report(10)).toMatchObject({ kind: 'settled', notified: 'told' })
+    expect(await report(10)).toMatchObject({ kind: 'settled', notified: 'sent' })
     const [sending] = await claimDeliveries(store)
     expect(await report(20)).toMatchObject({ kind: 'settled', notified: 'early' })
     await pass(1_000)
@@ -279,7 +279,7 @@ export function callbacks(current: Current): void {
     expect(heard.sort()).toEqual(
       [
         [clientId, '{}', 'nobody'],
-        [another, '{}', 'told'],
+        [another, '{}', 'sent'],
         [another, null, 'nobody'],
       ].sort(),
     )

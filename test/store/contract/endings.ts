@@ -249,7 +249,7 @@ export function endings(current: Current): void {
     const task = await claimOne(store)
     expect(await store.tasks.cancel({ id, clientId: null })).toMatchObject({ kind: 'changed', task: { state: 'running' } })
     expect(await store.maintenance.renew({ kind: 'task', toLeaseRef: [task], leaseMs: 1_000 })).toEqual([
-      { id, kept: true, cancelRequested: true },
+      { id, renewed: true, cancelRequested: true },
     ])
     expect(await store.tasks.settle(completed(task))).toMatchObject({ kind: 'settled', value: { state: 'completed', progress: 100 } })
     expect((await store.tasks.cancel({ id, clientId: null })).kind).toBe('refused')

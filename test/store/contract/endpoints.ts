@@ -225,10 +225,12 @@ export function endpoints(current: Current): void {
     const { store } = current()
     const clientId = await addClient(store)
     const key = { id: 'key_1', clientId, name: 'ci', hash: 'h1', hint: 'abcd', scopes: '["tasks:read"]', taskTypes: null, expiresAt: null }
-    expect(await store.access.addKey({ key })).toMatchObject(key)
-    expect(await store.access.addKey({ key: { ...key, id: 'key_2', hash: 'h2', clientId: 'client_unknown' } })).toBeNull()
+    expect(await store.access.addKey({ key, max: 9 })).toMatchObject({ kind: 'added', value: key })
+    expect(await store.access.addKey({ key: { ...key, id: 'key_2', hash: 'h2', clientId: 'client_unknown' }, max: 9 })).toEqual({
+      kind: 'missing',
+    })
     const operator = { ...key, id: 'key_3', hash: 'h3', clientId: null, scopes: '["admin"]' }
-    await store.access.addKey({ key: operator })
+    await store.access.addKey({ key: operator, max: 9 })
     expect(await store.access.findKey('h1')).toMatchObject({ ...key, clientStatus: 'active', revokedAt: null })
     expect(await store.access.findKey('h3')).toMatchObject({ clientId: null, clientStatus: null })
     expect(await store.access.findKey('unknown')).toBeNull()

@@ -23,7 +23,7 @@ export function leases(current: Current): void {
     const [kept, left] = await claimTasks(store, { leaseMs: 30_000 })
     await pass(20_000)
     expect(await store.maintenance.renew({ kind: 'task', toLeaseRef: [kept!], leaseMs: 30_000 })).toEqual([
-      { id: kept!.id, kept: true, cancelRequested: false },
+      { id: kept!.id, renewed: true, cancelRequested: false },
     ])
     await pass(10_001)
     expect((await store.maintenance.findExpired(10, null)).tasks.map(({ id }) => id)).toEqual([left!.id])
@@ -37,10 +37,10 @@ export function leases(current: Current): void {
     await addTask(store, { clientId: await addClient(store) })
     const task = await claimOne(store, { leaseMs: 1_000 })
     await pass(60_000)
-    expect(await store.maintenance.renew({ kind: 'task', toLeaseRef: [task], leaseMs: 30_000 })).toMatchObject([{ kept: true }])
+    expect(await store.maintenance.renew({ kind: 'task', toLeaseRef: [task], leaseMs: 30_000 })).toMatchObject([{ renewed: true }])
     expect((await store.maintenance.findExpired(10, null)).tasks).toEqual([])
     expect((await store.tasks.settle(completed(task))).kind).toBe('settled')
-    expect(await store.maintenance.renew({ kind: 'task', toLeaseRef: [task], leaseMs: 30_000 })).toMatchObject([{ kept: false }])
+    expect(await store.maintenance.renew({ kind: 'task', toLeaseRef: [task], leaseMs: 30_000 })).toMatchObject([{ renewed: false }])
   })
 
   test('a new boot finds what other boots hold, but not what workers over HTTP hold', async () => {
@@ -70,7 +70,7 @@ export function leases(current: Current): void {
     const [delivery] = await claimDeliveries(store, { leaseMs: 10_000 })
     await pass(6_000)
     expect(await store.maintenance.renew({ kind: 'delivery', toLeaseRef: [delivery!], leaseMs: 10_000 })).toEqual([
-      { id: delivery!.id, kept: true, cancelRequested: false },
+      { id: delivery!.id, renewed: true, cancelRequested: false },
     ])
     await pass(5_000)
     expect((await store.maintenance.findExpired(10, null)).deliveries).toEqual([])
@@ -78,7 +78,7 @@ export function leases(current: Current): void {
     expect((await store.maintenance.findExpired(10, null)).deliveries.map(({ id }) => id)).toEqual([delivery!.id])
     expect(
       await store.maintenance.renew({ kind: 'delivery', toLeaseRef: [{ id: delivery!.id, fence: delivery!.fence + 1 }], leaseMs: 10_000 }),
-    ).toMatchObject([{ kept: false }])
+    ).toMatchObject([{ renewed: false }])
     expect((await store.deliveries.settle(delivered(delivery!))).kind).toBe('settled')
   })
 

@@ -182,11 +182,12 @@ export function lists(current: Current): void {
     const seen: number[] = []
     let done = false
     const reader = (async () => {
-      // Reads on while others write: what it passes by was there, or comes later.
-      while (!done || seen.length < 80) {
+      for (;;) {
+        // Noted before the read: an empty page that was read while the last commits were under way is not the end.
+        const last = done
         const events = await ground.store.events.list({ clientId: clients[0]!, after: seen.at(-1) ?? 0, limit: 5 })
         seen.push(...events.map(({ seq }) => seq))
-        if (done && events.length === 0) break
+        if (last && events.length === 0) break
         await new Promise((resolve) => setImmediate(resolve))
       }
     })()

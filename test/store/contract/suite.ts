@@ -1,5 +1,6 @@
 /** What every store promises: one suite, run on each database. */
-import { afterAll, afterEach, beforeAll, describe } from 'vitest'
+import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
+import { toSqlFile } from '../../support/statements.ts'
 import { type Engine, type Ground, openGround } from '../../support/stores.ts'
 import { access } from './access.ts'
 import { callbacks } from './callbacks.ts'
@@ -19,8 +20,9 @@ export type Current = () => Ground
 export function storeContract(engine: Engine): void {
   describe(`a store on ${engine}`, () => {
     let ground: Ground
+    const texts = new Set<string>()
     beforeAll(async () => {
-      ground = await openGround(engine)
+      ground = await openGround(engine, { texts })
     })
     afterEach(() => ground.clear())
     afterAll(() => ground.close())
@@ -36,5 +38,9 @@ export function storeContract(engine: Engine): void {
     describe('schedules', () => schedules(current))
     describe('lists and feeds', () => lists(current))
     describe('quotas', () => quotas(current))
+    // Last, after every test above has run.
+    test(`the statements of the suite are those of test/store/sql/${engine}.sql`, async () => {
+      await expect(toSqlFile(texts)).toMatchFileSnapshot(`./sql/${engine}.sql`)
+    })
   })
 }

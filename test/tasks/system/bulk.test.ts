@@ -51,7 +51,7 @@ describe.each(engines)('by filter on %s', (engine) => {
   const states = async (tasks: readonly Task[]) => (await store.tasks.findMany(tasks.map(({ id }) => id))).map(({ state }) => state)
   const number = async (text: string): Promise<number> => Number((await ground.sql<{ n: number | string }>(text))[0]!.n)
 
-  test('pending tasks are canceled with their one terminal event, running ones are asked to end and heard of at once', async () => {
+  test('pending tasks are canceled with one terminal event each, and running tasks are interrupted at once', async () => {
     const clientId = await addClient(store)
     await addEndpoint(store, { clientId })
     const pending = await addTasks(store, 3, { clientId })
@@ -84,7 +84,7 @@ describe.each(engines)('by filter on %s', (engine) => {
     expect([Number(events), Number(deliveries)]).toEqual([5, 5])
   })
 
-  test('a canceled task that ran makes room for the next of its key, and one that never ran leaves its lane as it was', async () => {
+  test('a canceled running task frees its slot for the next of its key, and one that never ran leaves its lane unchanged', async () => {
     const clientId = await addClient(store)
     await addTasks(store, 2, { clientId, concurrencyKey: 'a' })
     const first = await claimOne(store)
@@ -95,7 +95,7 @@ describe.each(engines)('by filter on %s', (engine) => {
     expect((await claimTasks(store)).map(({ id }) => id)).toEqual([later.id])
   })
 
-  test('failed and canceled tasks begin a new generation, at once and by their priority', async () => {
+  test('failed and canceled tasks start a new generation at once, by priority', async () => {
     const clientId = await addClient(store)
     await addTasks(store, 4, { clientId })
     const [one, two, three] = (await claimTasks(store)) as [Task, Task, Task]
@@ -113,7 +113,7 @@ describe.each(engines)('by filter on %s', (engine) => {
     expect(again.every(({ generation, tries, error }) => generation === 2 && tries === 1 && error === null)).toBe(true)
   })
 
-  test('a walk that begins tasks anew waits while as many of its client are open as may be, and goes on when there is room', async () => {
+  test('a bulk retry waits while its client has its maximum of open tasks, and continues when some have ended', async () => {
     const clientId = await addClient(store)
     const again = await addTasks(store, 2, { clientId })
     for (const { id } of again) await store.tasks.cancel({ id, clientId })
@@ -134,7 +134,7 @@ describe.each(engines)('by filter on %s', (engine) => {
     expect(await states(again)).toEqual(['pending', 'pending'])
   })
 
-  test('the filter narrows by status, type, metadata and time; others’ tasks, the platform’s own and later ones stay', async () => {
+  test('the filter selects by status, type, metadata and time, and leaves out other clients’ tasks, system tasks and later tasks', async () => {
     const clientId = await addClient(store)
     const foreign = await addTasks(store, 2, { clientId: await addClient(store), metadata: '{"order":"A"}' })
     const own = await addTask(store, { clientId, type: 'system.replay' })
@@ -158,7 +158,7 @@ describe.each(engines)('by filter on %s', (engine) => {
     ).toBe(0)
   })
 
-  test('over many pages, with its node lost between two of them, each task is canceled once and none is left out', async () => {
+  test('over many pages, with a node lost between two of them, each task is canceled exactly once', async () => {
     const clientId = await addClient(store)
     await addEndpoint(store, { clientId })
     await addTasks(store, 500, { clientId })
@@ -184,7 +184,7 @@ describe.each(engines)('by filter on %s', (engine) => {
     expect(await number(`select count(*) as n from deliveries where event_type = 'task.canceled'`)).toBe(800)
   })
 
-  test('a page that changes large tasks is a short one', async () => {
+  test('a page of large tasks is shorter', async () => {
     const clientId = await addClient(store)
     await addTasks(store, 6, { clientId, input: JSON.stringify('x'.repeat(3 * 1024 * 1024)) })
     const wanted = await filter(clientId)
@@ -193,7 +193,7 @@ describe.each(engines)('by filter on %s', (engine) => {
     expect(await walk(lease, wanted)).toMatchObject({ page: { changed: 6 }, pages: 2 })
   })
 
-  test('while others claim and settle the same tasks, each ends once', async () => {
+  test('each task ends once while other nodes claim and settle the same tasks', async () => {
     const clientId = await addClient(store)
     const tasks = [...(await addTasks(store, 500, { clientId })), ...(await addTasks(store, 500, { clientId }))]
     const wanted = await filter(clientId)
@@ -217,7 +217,7 @@ describe.each(engines)('by filter on %s', (engine) => {
   })
 })
 
-test('canceling by filter is a task: counted first, answered with 202 and a place to look, and a running handler hears of it', async () => {
+test('canceling by filter is a task: it is counted first, answered with 202 and a location, and interrupts running handlers', async () => {
   const platform = await openPlatform()
   const later = { type: 'echo', input: 1, delaySeconds: 3600 }
   for (const order of ['A', 'A', 'B']) await platform.call('POST', '/v1/tasks', { ...later, metadata: { order } })

@@ -73,7 +73,7 @@ describe.each(engines)('replay on %s', (engine) => {
     return sent
   }
 
-  test('everything of a filter is sent again: the same event and bytes, a budget of its own, behind what is new', async () => {
+  test('every event of a filter is sent again with the same bytes and its own tries, after new events', async () => {
     const clientId = await addClient(store)
     const endpointId = await addEndpoint(store, { clientId, format: 'cloudevents' })
     await addEndpoint(store, { clientId: await addClient(store) })
@@ -100,7 +100,7 @@ describe.each(engines)('replay on %s', (engine) => {
     expect((await sendAll()).map(({ eventId }) => eventId).sort()).toEqual(made.map(({ eventId }) => eventId).sort())
   })
 
-  test('an event counts by its latest delivery: one that came through meanwhile is not failed any more, and none is sent twice', async () => {
+  test('an event counts by its latest delivery: a delivered one is no longer failed, and no event is sent twice', async () => {
     const clientId = await addClient(store)
     await addEndpoint(store, { clientId })
     const [id] = await deliver(clientId, 1, () => true)
@@ -118,7 +118,7 @@ describe.each(engines)('replay on %s', (engine) => {
     expect((await sendAll()).map(({ eventId }) => eventId)).toEqual([id])
   })
 
-  test('time, endpoint and event type narrow it; pings and proofs of ownership are never replayed', async () => {
+  test('time, endpoint and event type filter a replay, and pings and ownership challenges are never replayed', async () => {
     const clientId = await addClient(store)
     const one = await addEndpoint(store, { clientId })
     const two = await addEndpoint(store, { clientId, taskTypes: '["none"]' })
@@ -140,7 +140,7 @@ describe.each(engines)('replay on %s', (engine) => {
     expect(await count(await filter(await addClient(store)))).toBe(0)
   })
 
-  test('over several pages and after its node died, every event is sent again once; a stale claim writes nothing', async () => {
+  test('over several pages and a node crash every event is sent again once, and a stale claim writes nothing', async () => {
     const clientId = await addClient(store)
     await addEndpoint(store, { clientId, maxInFlight: 1_000 })
     await deliver(clientId, 5)
@@ -179,7 +179,7 @@ describe.each(engines)('replay on %s', (engine) => {
     expect([Number(n), Number(distinct)]).toEqual([2_505, 2_505])
   })
 
-  test('what was erased, and what belongs to a deleted endpoint, is skipped and counted', async () => {
+  test('erased events and events of deleted endpoints are skipped and counted', async () => {
     const clientId = await addClient(store)
     const gone = await addEndpoint(store, { clientId })
     await addEndpoint(store, { clientId })
@@ -198,7 +198,7 @@ describe.each(engines)('replay on %s', (engine) => {
   })
 })
 
-test('a replay is a task: counted first, started with 202, followed to its result, and the webhooks arrive again with their ids', async () => {
+test('a replay is a task: it is counted first, answered with 202, followed to its result, and its webhooks arrive again with the same ids', async () => {
   const receiver = await openReceiver()
   const platform = await openPlatform()
   await platform.call('POST', '/v1/endpoints', { url: `${receiver.url}/hooks` })

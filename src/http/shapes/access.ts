@@ -1,20 +1,7 @@
-/**
- * The shapes of requests and answers: what validates is what the OpenAPI document says. By subject in `shapes/`; those of who may call, and of
- * the node itself, stand here.
- */
+/** Schemas of clients, keys, signing keys and the audit log. */
 import { z } from '@hono/zod-openapi'
 import { auditActions, clientScopes } from '../../core/model.ts'
-import { cursor, id, instant, limit, pageOf, text, time, timeOrNull } from './common.ts'
-
-export { clientPageQuery as ownedPageQuery, pageQuery, wait, waitQuery } from './common.ts'
-export * from './deliveries.ts'
-export * from './endpoints.ts'
-export * from './events.ts'
-export * from './schedules.ts'
-export * from './tasks.ts'
-export * from './workers.ts'
-
-// Clients and keys
+import { cursor, id, instant, limit, pageOf, text, time, timeOrNull } from './fields.ts'
 
 export const createClient = z.strictObject({ name: text(200, 1) }).openapi('CreateClient')
 export const client = z
@@ -74,7 +61,7 @@ export const signingKey = z
     publishedAt: time,
     activatedAt: timeOrNull,
     retiredAt: timeOrNull,
-    signsFrom: timeOrNull.openapi({ description: 'When a next key that was asked to sign will do so.' }),
+    signsFrom: timeOrNull.openapi({ description: 'When a requested next key begins to sign.' }),
     leavesAt: timeOrNull.openapi({ description: 'When a retiring key leaves the published set.' }),
   })
   .openapi('SigningKey')
@@ -95,7 +82,7 @@ const auditEntry = z
     at: time,
     actor: z.string().openapi({ description: 'The id of a key, `admin-token`, `cli` or `system`.' }),
     action: z.enum(auditActions),
-    target: z.string().nullable().openapi({ description: 'The id of what it was done to.' }),
+    target: z.string().nullable().openapi({ description: 'The id of the object.' }),
     clientId: z.string().nullable(),
     details: z.record(z.string(), z.unknown()),
     requestId: z.string().nullable(),
@@ -103,27 +90,3 @@ const auditEntry = z
   })
   .openapi('AuditEntry')
 export const auditLog = pageOf(auditEntry).openapi('AuditLog')
-
-// Operations and problems
-
-export const health = z.strictObject({ status: z.literal('ok') }).openapi('Health')
-export const readiness = z.strictObject({ status: z.literal('ok'), checks: z.record(z.string(), z.string()) }).openapi('Readiness')
-export const jwks = z.object({ keys: z.array(z.record(z.string(), z.unknown())) }).openapi('Jwks')
-
-/** Text for a browser. */
-export const browserText = z.string().openapi({ description: 'A text.' })
-/** A JSON Schema (2020-12). */
-export const jsonSchema = z.record(z.string(), z.unknown()).openapi('JsonSchema')
-
-export const problem = z
-  .looseObject({
-    type: z.string(),
-    title: z.string(),
-    status: z.int(),
-    detail: z.string(),
-    instance: z.string(),
-    code: z.string(),
-    requestId: z.string(),
-    errors: z.array(z.strictObject({ pointer: z.string(), detail: z.string() })),
-  })
-  .openapi('Problem', { description: 'RFC 9457. `code` is for programs, `detail` for people.' })
