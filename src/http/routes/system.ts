@@ -1,7 +1,8 @@
 /** What anyone may ask of the node: is it up, is it ready, which keys does it sign with, what does it offer. */
 import { RingbackError } from '../../core/errors.ts'
 import type { QueueState } from '../../store/interfaces.ts'
-import type { Registry, TaskType } from '../../tasks/define.ts'
+import type { TaskType } from '../../tasks/define.ts'
+import type { Registry } from '../../tasks/registry.ts'
 import { type AppContext, jsonReply, notFound, OPERATOR_SCOPE, toTimestampOrNull } from '../context.ts'
 import { type ApiReply, problemReply } from '../request/problem.ts'
 import { type ApiCall, type Route, route } from '../request/route.ts'
