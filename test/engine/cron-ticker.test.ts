@@ -124,7 +124,7 @@ describe.each(engines)('Schedules on %s', (engine) => {
     expect(errors).toEqual([])
   })
 
-  test('after an outage of three hours `none` makes nothing, `one` the latest, `all` each that was missed', async () => {
+  test('after an outage of three hours `none` makes no task, `one` the latest, `all` every missed one', async () => {
     const clientId = await addClient(ground.store)
     // Half an hour ago, so that none falls due while the test runs.
     const hour = (await minute()) - 30 * MINUTE
@@ -143,7 +143,7 @@ describe.each(engines)('Schedules on %s', (engine) => {
     expect((await found(none)).lastAt, 'what was skipped was no tick').toBeNull()
   })
 
-  test('`all` makes the latest 1,000 that were missed, in pages, and leaves those before them out', async () => {
+  test('`all` makes the latest 1,000 missed tasks, in pages, and skips earlier ones', async () => {
     const clientId = await addClient(ground.store)
     const schedule = await addSchedule(ground.store, { clientId, catchUp: 'all', nextAt: (await minute()) - 3_000 * MINUTE })
     newTicker(ground.store).start()
@@ -154,7 +154,7 @@ describe.each(engines)('Schedules on %s', (engine) => {
     expect(made).toEqual(made.map((_, n) => made[0]! + n * MINUTE))
   })
 
-  test('a schedule of a type that this node does not know is left to a node that does', async () => {
+  test('a schedule of an unknown type is left to a node that knows it', async () => {
     const clientId = await addClient(ground.store)
     const given = { clientId, catchUp: 'one', ...(await hourly()) } as const
     const schedule = await addSchedule(ground.store, given)
@@ -167,7 +167,7 @@ describe.each(engines)('Schedules on %s', (engine) => {
     expect(await ticksMade(schedule.id)).toHaveLength(1)
   })
 
-  test('ticks wait while more tasks are open than may be, and go on by the schedule’s catch-up when there is room', async () => {
+  test('ticks wait while the limit of open tasks is reached, and then continue with the schedule’s catch-up', async () => {
     const clientId = await addClient(ground.store)
     await addTasks(ground.store, 30, { clientId })
     const schedule = await addSchedule(ground.store, { clientId, catchUp: 'all', nextAt: (await minute()) - 40 * MINUTE })
@@ -270,7 +270,7 @@ test('A schedule made over HTTP rings back at each of its ticks, until it is pau
   expect(await platform.call('GET', `/v1/schedules/${schedule.id}`)).toMatchObject({ lastAt: schedule.upcoming[3], nextAt: null })
 })
 
-test('An idle ticker asks four times a minute; one with a tick far away no oftener', async () => {
+test('An idle ticker polls four times a minute, also with a distant tick', async () => {
   const clock = manualClock()
   let asked = 0
   const items: never[] = []

@@ -35,7 +35,7 @@ interface Shown {
 }
 
 describe('the schedule of retries', () => {
-  test('is 12 attempts over 76 to 91 hours, each after its delay and up to a fifth more, counted from the end of the one before', async () => {
+  test('is 12 attempts over 76 to 91 hours, each after its delay plus up to 20 % jitter, counted from the end of the previous one', async () => {
     receiver.answer({ status: 500 })
     const platform = await openPlatform()
     const { delivery } = await owe(platform)
@@ -66,7 +66,7 @@ describe('the schedule of retries', () => {
     expect(receiver.arrivals.map(({ headers }) => headers['webhook-attempt'])).toEqual(Array.from({ length: 12 }, (_, i) => String(i + 1)))
   })
 
-  test('honours a Retry-After that is longer than its delay, and its jitter never undercuts it', async () => {
+  test('honours a Retry-After longer than its delay, and jitter never shortens it', async () => {
     receiver.answer({ status: 429, headers: { 'retry-after': '3600' } })
     const platform = await openPlatform()
     const { delivery } = await owe(platform)
@@ -88,7 +88,7 @@ describe('the schedule of retries', () => {
     expect(Date.parse(nextAttemptAt!) - platform.clock.now()).toBe(86_400_000)
   })
 
-  test('410 ends it: the delivery fails, the endpoint is disabled, the other one is told', async () => {
+  test("410 ends it: the delivery fails, the endpoint is disabled, and the client's other endpoint is notified", async () => {
     const other = await openReceiver()
     const platform = await openPlatform()
     await platform.call('POST', '/v1/endpoints', { url: `${other.url}/told`, taskTypes: ['none'] })
@@ -102,7 +102,7 @@ describe('the schedule of retries', () => {
   })
 })
 
-test('a delivery that waits for the breaker says so, and arrives when a probe finds the receiver well', async () => {
+test('a delivery that waits for the breaker shows it, and arrives when a probe succeeds', async () => {
   receiver.answer({ status: 500 })
   const platform = await openPlatform({ retrySchedule: Array.from({ length: 20 }, () => 0) })
   const { delivery } = await owe(platform)
@@ -115,7 +115,7 @@ test('a delivery that waits for the breaker says so, and arrives when a probe fi
   expect(receiver.arrivals).toHaveLength(11)
 })
 
-test('one client’s receivers that answer late do not keep another client’s webhook waiting, though there would be enough of them for every slot', async () => {
+test('one client’s slow receivers do not delay another client’s webhook, even with enough deliveries for every slot', async () => {
   receiver.answer(({ path }) => ({ status: 200, ...(path.startsWith('/late') && { afterMs: 8_000 }) }))
   const platform = await openPlatform({ dispatchConcurrency: 8 })
   for (let i = 0; i < 10; i++) await platform.call('POST', '/v1/endpoints', { url: `${receiver.url}/late/${i}` })

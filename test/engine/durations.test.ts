@@ -2,7 +2,7 @@
 import { expect, test } from 'vitest'
 import { createDurations } from '../../src/engine/durations.ts'
 
-test('What is typical of a type is the median of its latest runs: one that took an hour changes nothing, a change of pace is followed', () => {
+test('The typical duration of a type is the median of its latest runs: one slow run changes nothing, a lasting change does', () => {
   const durations = createDurations()
   expect(durations.median('report.build')).toBeNull()
   durations.record('report.build', 2_000)

@@ -5,7 +5,7 @@ import { turns } from '../support/engine.ts'
 import { manualClock } from '../support/manual-clock.ts'
 import { openPlatform } from '../support/platform.ts'
 
-test('over the limit a submission is refused with 503 and when to come again, and taken in once there is budget', async () => {
+test('over the limit a submission is refused with 503 and Retry-After, and accepted once there is budget', async () => {
   const platform = await openPlatform({ maxOpenTasks: 3 })
   const submit = () => platform.call('POST', '/v1/tasks', { type: 'echo', input: 1, delaySeconds: 3600 })
   const tasks = [await submit(), await submit(), await submit()]
@@ -22,7 +22,7 @@ test('over the limit a submission is refused with 503 and when to come again, an
   expect((await submit()).status).toBe('pending')
 })
 
-test('over its own limit a client is refused with 429, and taken in once some of its tasks have ended; others are not touched', async () => {
+test('over its own limit a client is refused with 429, and accepted once some of its tasks have ended; others are unaffected', async () => {
   const platform = await openPlatform({ maxOpenTasksPerClient: 2 })
   const body = { type: 'echo', input: 1, delaySeconds: 3600 }
   const submit = () => platform.call('POST', '/v1/tasks', body)
@@ -43,7 +43,7 @@ test('over its own limit a client is refused with 429, and taken in once some of
   expect((await submit()).status).toBe('pending')
 })
 
-test('over its own limit a client retries and replays nothing either, one by one or by filter, and may still cancel by filter', async () => {
+test('over its own limit a client cannot retry or replay, one by one or by filter, but can cancel by filter', async () => {
   const platform = await openPlatform({ maxOpenTasksPerClient: 2 })
   const body = { type: 'echo', input: 1, delaySeconds: 3600 }
   const submit = () => platform.call('POST', '/v1/tasks', body)
@@ -62,7 +62,7 @@ test('over its own limit a client retries and replays nothing either, one by one
   expect((await platform.call('POST', '/v1/tasks/cancel', {})).type).toBe('system.cancel')
 })
 
-test('a client is counted alone only when all together have more than it may have', async () => {
+test('a client is counted alone only when all clients together exceed its limit', async () => {
   const clock = manualClock(0)
   const open: Record<string, number> = { all: 50, client_a: 30, client_b: 20 }
   const asked: string[] = []
@@ -111,7 +111,7 @@ function counting(open: () => number) {
   }
 }
 
-test('nobody waits for the count, and it is made the more seldom the farther the limit is', async () => {
+test('no request waits for the count, and it is made less often the farther the limit is', async () => {
   const clock = manualClock(0)
   const { store, asked } = counting(() => 5)
   const check = createOpenTaskCheck({ store, clock, maxOpenTasks: 2_000_000, maxPerClient: { openTasks: 1_000_000_000 } })
@@ -128,7 +128,7 @@ test('nobody waits for the count, and it is made the more seldom the farther the
   expect(asked()).toBe(3)
 })
 
-test('near the limit it is counted every second, in portions with pauses between them', async () => {
+test('near the limit it is counted every second, in pages with pauses between them', async () => {
   const clock = manualClock(0)
   let open = 100
   const { store, asked } = counting(() => open)

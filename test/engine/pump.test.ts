@@ -73,7 +73,7 @@ function start(given: Parameters<typeof source>[0] & { concurrency?: number; slo
 }
 
 describe('a pump', () => {
-  test('asks for as many as it has free slots', async () => {
+  test('claims as many as it has free slots', async () => {
     const { pump, limits, running } = start({ concurrency: 5, claims: [() => ({ items: items('a', 'b') })] })
     await until(() => running.size === 2)
     pump.wake()
@@ -82,7 +82,7 @@ describe('a pump', () => {
     expect(pump.running).toBe(2)
   })
 
-  test('asks again at once while there is more, and when a slot frees that was lacking', async () => {
+  test('claims again at once while there is more, and when a slot frees after it was full', async () => {
     const { limits, running } = start({
       concurrency: 3,
       claims: [() => ({ items: items('a', 'b'), more: true }), () => ({ items: items('c'), more: true }), () => ({ items: items('d') })],
@@ -102,7 +102,7 @@ describe('a pump', () => {
     expect(limits.length).toBeLessThanOrEqual(2)
   })
 
-  test('looks again when the next row falls due', async () => {
+  test('claims again when the next row falls due', async () => {
     const { clock, limits } = start({ claims: [() => ({ nextInMs: 700 })] })
     await until(() => limits.length === 1)
     await turns(3)
@@ -113,7 +113,7 @@ describe('a pump', () => {
     await until(() => limits.length === 2)
   })
 
-  test('asks less than once in ten seconds when nothing wakes it', async () => {
+  test('claims less than once in ten seconds when nothing wakes it', async () => {
     const { clock, limits } = start()
     await turns(5)
     for (let i = 0; i < 60; i++) {
@@ -124,7 +124,7 @@ describe('a pump', () => {
     expect(limits.length).toBeLessThanOrEqual(6)
   })
 
-  test('asks again a second after a claim that failed, and tells of it', async () => {
+  test('claims again a second after a failed claim, and reports the failure', async () => {
     const { clock, limits, errors, running } = start({ claims: [() => new Error('store down'), () => ({ items: items('a') })] })
     await until(() => errors.length === 1)
     await turns(3)
@@ -133,7 +133,7 @@ describe('a pump', () => {
     await until(() => running.size === 1)
   })
 
-  test('survives work that rejects, and frees its slot', async () => {
+  test('survives a rejected run and frees its slot', async () => {
     const { pump, running, errors } = start({ claims: [() => ({ items: items('a') })] })
     await until(() => running.size === 1)
     running.get('a')!.end(new Error('broke'))
@@ -141,7 +141,7 @@ describe('a pump', () => {
     expect(errors).toMatchObject([{ message: 'broke' }])
   })
 
-  test('renews every third of a lease what it holds, and interrupts what it lost or was asked to cancel', async () => {
+  test('renews its leases every third of a lease, and interrupts lost and canceled work', async () => {
     const { clock, renewals, running } = start({
       claims: [() => ({ items: items('kept', 'lost', 'unwanted') })],
       renew: (held) => held.map(({ id }) => ({ id, renewed: id !== 'lost', cancelRequested: id === 'unwanted' })),
@@ -179,7 +179,7 @@ describe('a pump', () => {
     ])
   })
 
-  test('renews large numbers in parts, and goes on after a renewal that failed', async () => {
+  test('renews large numbers in pages, and continues after a failed renewal', async () => {
     let down = true
     const ids = Array.from({ length: 700 }, (_, i) => `task ${i}`)
     const { clock, renewals, errors, running } = start({
@@ -210,7 +210,7 @@ describe('a pump', () => {
     expect(running.get('b')!.signal.aborted).toBe(false)
   })
 
-  test('stops: it claims no more, waits for its grace, interrupts, and keeps leases until the end', async () => {
+  test('stops: it claims nothing more, waits for its grace, interrupts, and renews leases until the end', async () => {
     const { pump, clock, limits, renewals, running } = start({ claims: [() => ({ items: items('a', 'b') })] })
     await until(() => running.size === 2)
     let stopped = false
@@ -235,7 +235,7 @@ describe('a pump', () => {
     expect(clock.armed).toBe(0)
   })
 
-  test('stops although work never ends, a few seconds after it was interrupted', async () => {
+  test('stops even if work never ends, a few seconds after interrupting it', async () => {
     const { pump, clock, running } = start({ claims: [() => ({ items: items('a') })] })
     await until(() => running.size === 1)
     const stopping = pump.stop(1_000)
@@ -245,7 +245,7 @@ describe('a pump', () => {
     await stopping
   })
 
-  test('stops in the middle of a claim: what it brings is run and waited for', async () => {
+  test('stops during a claim: its items run and are waited for', async () => {
     const { pump, running } = start({ claims: [() => ({ items: items('late') })] })
     const stopping = pump.stop(25_000)
     await until(() => running.size === 1)
@@ -254,14 +254,14 @@ describe('a pump', () => {
     expect(pump.running).toBe(0)
   })
 
-  test('stopped before it ran, or twice, is stopped', async () => {
+  test('may be stopped before it ran, and twice', async () => {
     const { pump, clock } = start()
     await Promise.all([pump.stop(10), pump.stop(10)])
     await pump.stop(10)
     expect(clock.armed).toBe(0)
   })
 
-  test('turned away while all its slots were lent, asks again once they come back unused', async () => {
+  test('woken while all its slots are reserved, claims once they are released', async () => {
     const { pump, limits } = start({ concurrency: 2 })
     await until(() => limits.length === 1)
     await turns(3)
@@ -273,10 +273,10 @@ describe('a pump', () => {
     await until(() => limits.length === 2)
   })
 
-  describe('whose slots are apportioned', () => {
+  describe('with fair shares', () => {
     const refused = [{ clientId: 'client_a', laneId: null }]
 
-    test('does not ask in vain for whom it refuses, and asks as soon as one of them may have a slot', async () => {
+    test('does not claim for refused clients in vain, and claims as soon as one of them may use a slot', async () => {
       const { limits, running } = start({
         concurrency: 8,
         slots: new SlotShares(),
@@ -291,7 +291,7 @@ describe('a pump', () => {
       expect(limits).toEqual([8, 3])
     })
 
-    test('asks for them too when slots that were lent come back', async () => {
+    test('claims for them when reserved slots are released', async () => {
       const { pump, limits, running } = start({
         concurrency: 8,
         slots: new SlotShares(),
@@ -308,7 +308,7 @@ describe('a pump', () => {
       await until(() => limits.length === 3)
     })
 
-    test('asks again when a slot came free for them while it asked', async () => {
+    test('claims again when a slot freed for them during a claim', async () => {
       const end: (() => void)[] = []
       const { limits, running } = start({
         concurrency: 8,
@@ -329,7 +329,7 @@ describe('a pump', () => {
     })
   })
 
-  test('is well while it is full', async () => {
+  test('is healthy while it is full', async () => {
     const { pump, clock, running } = start({ concurrency: 1, claims: [() => ({ items: items('a'), more: true })] })
     await until(() => running.size === 1)
     const claimedAt = pump.lastClaimAt
@@ -340,7 +340,7 @@ describe('a pump', () => {
     expect(pump.lastClaimAt).toBeGreaterThan(claimedAt)
   })
 
-  test('takes the loss of an earlier lease for no loss of the one it has', async () => {
+  test('does not take the loss of an earlier lease for a loss of the current one', async () => {
     let answer = (_: readonly Renewal[]): void => {}
     const { pump, clock, running } = start({
       claims: [() => ({ items: items('a') }), () => ({ items: [{ ...items('a')[0]!, fence: 2 }] })],
@@ -358,7 +358,7 @@ describe('a pump', () => {
     answer([])
   })
 
-  test('that claims anew what it still runs under a lost lease interrupts the earlier run', async () => {
+  test('that claims again what it still runs under a lost lease interrupts the earlier run', async () => {
     const { pump, running } = start({
       claims: [() => ({ items: items('a') }), () => ({ items: [{ ...items('a')[0]!, fence: 2 }] })],
     })
@@ -373,7 +373,7 @@ describe('a pump', () => {
     later.end()
   })
 
-  test('stopped during a renewal arms no other', async () => {
+  test('stopped during a renewal does not schedule another one', async () => {
     let answer = (): void => {}
     const { pump, clock, running } = start({
       claims: [() => ({ items: items('a') })],

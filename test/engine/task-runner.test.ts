@@ -65,7 +65,7 @@ function openChores({ store, clock, pump }: Engine) {
 }
 
 describe('a run', () => {
-  test('is given its input and its task, and its result is the task’s', async () => {
+  test('gets its input and its task, and its result becomes the task’s', async () => {
     let seen: RunContext['task'] | undefined
     const engine = await startEngine([
       define((input, { task }) => {
@@ -93,7 +93,7 @@ describe('a run', () => {
     expect(await findTask(engine.store, id)).toMatchObject({ state: 'completed', result: 'null' })
   })
 
-  test('that throws is tried again after its delay, and fails at its last try', async () => {
+  test('that throws is retried after its delay, and fails at its last try', async () => {
     const engine = await startEngine([
       define(
         (_input, { task }) => {
@@ -122,7 +122,7 @@ describe('a run', () => {
     expect(await errorOf(engine, id)).toEqual({ code: 'handler_error', message: 'try 3 broke', details: null })
   })
 
-  test('that throws is reported with its stack and the id of the task, and the task shows the message alone', async () => {
+  test('that throws is reported with its stack and the task id, and the task shows only the message', async () => {
     const engine = await startEngine([
       define(function buildReport() {
         throw new Error('it broke')
@@ -171,7 +171,7 @@ describe('a run', () => {
     expect(await findTask(engine.store, id)).toMatchObject({ state: 'completed', tries: 1, result: '4' })
   })
 
-  test('whose input no longer fits fails as input_rejected, and says where', async () => {
+  test('whose input no longer fits the schema fails as input_rejected, and says where', async () => {
     let runs = 0
     const engine = await startEngine([
       define(() => ++runs, { input: z.object({ month: z.string() }) as never, inputJsonSchema: { type: 'object' } }),
@@ -182,7 +182,7 @@ describe('a run', () => {
     expect(runs).toBe(0)
   })
 
-  test('whose result is over the limit fails as result_too_large, and one that is no JSON fails too', async () => {
+  test('whose result exceeds the limit fails as result_too_large, and one that is not JSON fails too', async () => {
     const results: Record<string, unknown> = {
       large: 'ä'.repeat(RESULT_LIMIT_BYTES / 2),
       fits: 'a'.repeat(RESULT_LIMIT_BYTES - 2),
@@ -197,7 +197,7 @@ describe('a run', () => {
     expect(await findTask(engine.store, ids.fits!)).toMatchObject({ state: 'completed' })
   })
 
-  test('that throws what is no error, or what cannot be stored, is judged all the same', async () => {
+  test('that throws something other than an error, or details that cannot be stored, is settled too', async () => {
     const unreadable = Object.defineProperty(new Error(), 'message', {
       get() {
         throw new Error('not to be read')
@@ -228,7 +228,7 @@ describe('a run', () => {
     expect(messages.slice(4)).toEqual([untold, untold, '404'])
   })
 
-  test('waits as its policy says, which may be an object with members of its own, and as the default says where the policy throws', async () => {
+  test('waits as its policy says, which may be a class instance, or as the default says when the policy throws', async () => {
     class Steady {
       readonly tries = 2
       readonly pauseMs = 700
@@ -257,7 +257,7 @@ describe('a run', () => {
 })
 
 describe('time', () => {
-  test('a timeout is a failed try, whether or not the handler heeds its signal, and frees the slot', async () => {
+  test('a timeout is a failed try, even if the handler ignores its signal, and frees the slot', async () => {
     const heeding = waiting((reason) => {
       throw reason
     })
@@ -283,7 +283,7 @@ describe('time', () => {
     expect(engine.pump.running).toBe(0)
   })
 
-  test('a deadline ends the task, however many tries are left; the timeout of a try counts from its own start', async () => {
+  test('a deadline ends the task, whatever tries are left; the timeout of a try counts from its own start', async () => {
     const engine = await startEngine([define(never, { retry: { tries: 9, delayMs: () => 1_000 } })])
     const id = await add(engine, { timeoutSeconds: 60, maxTries: 9, deadlineAt: engine.clock.now() + 100_000 })
     await until(() => engine.pump.running === 1)
@@ -298,7 +298,7 @@ describe('time', () => {
     expect(await findTask(engine.store, id)).toMatchObject({ state: 'failed', tries: 2 })
   })
 
-  test('startBy, timeoutSeconds and deadlineAt each run on their own clock', async () => {
+  test('startBy, timeoutSeconds and deadlineAt count independently', async () => {
     const engine = await startEngine([define(never, { retry: { tries: 9, delayMs: () => 1_000 } })], { concurrency: 1 })
     openChores(engine).start()
     const now = engine.clock.now()
@@ -327,7 +327,7 @@ describe('time', () => {
     expect(['pending', 'running']).toContain((await findTask(engine.store, patient)).state)
   })
 
-  test('what began its first try in time is not held to startBy again, when that try was given back', async () => {
+  test('startBy does not apply again after the first try began in time and was released', async () => {
     const engine = await startEngine([define(() => Promise.reject(new Postpone(60)))])
     const id = await add(engine, { startBy: engine.clock.now() + 20_000 })
     await until(() => engine.runs.length === 1)
@@ -339,7 +339,7 @@ describe('time', () => {
     expect(await findTask(engine.store, id), 'and by no claim').toMatchObject({ state: 'pending', tries: 0, error: null })
   })
 
-  test('one sweep ends whatever is overdue, however much that is', async () => {
+  test('one run of the chore ends all overdue tasks, however many', async () => {
     const engine = await startEngine([define(never)], { concurrency: 1 })
     await add(engine)
     await until(() => engine.pump.running === 1)
@@ -350,7 +350,7 @@ describe('time', () => {
     await until(async () => (await engine.store.tasks.countOpen(null, clientId)).n === 0)
   })
 
-  test('a retry that could not start before the deadline is not waited for: the task fails now, with what the try failed of', async () => {
+  test('a retry that could not start before the deadline is skipped: the task fails now, with the error of the try', async () => {
     const engine = await startEngine([
       define(
         () => {
@@ -370,7 +370,7 @@ describe('time', () => {
     expect(await errorOf(engine, id)).toMatchObject({ code: 'handler_error', message: 'the printer is on fire' })
   })
 
-  test('a delayed task starts when it is due and nothing asks before, be it a month', async () => {
+  test('a delayed task starts when it is due, even after a month, without earlier claims', async () => {
     const engine = await startEngine([define(() => 'done')])
     const month = 31 * 86_400_000
     const id = await add(engine, { dueAt: engine.clock.now() + month })
@@ -398,7 +398,7 @@ describe('a cancel', () => {
     expect(await findTask(engine.store, id)).toMatchObject({ state: 'canceled', error: null })
   })
 
-  test('lets a handler finish that returns a result', async () => {
+  test('lets a handler return a result', async () => {
     const { run, begun } = waiting(() => 'saved')
     const engine = await startEngine([define(run)])
     const id = await add(engine)
@@ -408,7 +408,7 @@ describe('a cancel', () => {
     expect(await findTask(engine.store, id)).toMatchObject({ state: 'completed', result: '"saved"' })
   })
 
-  test('ends a handler that ignores it after its grace', async () => {
+  test('ends after its grace when the handler ignores it', async () => {
     const engine = await startEngine([define(never)])
     const id = await add(engine)
     await until(() => engine.pump.running === 1)
@@ -421,7 +421,7 @@ describe('a cancel', () => {
     expect((await findTask(engine.store, id)).state).toBe('canceled')
   })
 
-  test('whose word was lost is made good by the next renewal', async () => {
+  test('whose notification was lost takes effect at the next renewal', async () => {
     const { run, begun } = waiting((reason) => {
       throw reason
     })
@@ -447,7 +447,7 @@ describe('leases', () => {
     }
   })
 
-  test('a lost lease aborts the run, whose end then changes nothing', async () => {
+  test('a lost lease aborts the run, whose result then changes nothing', async () => {
     const { run, begun } = waiting(() => 'too late')
     const engine = await startEngine([define(run)])
     const id = await add(engine)
@@ -460,7 +460,7 @@ describe('leases', () => {
     expect(await findTask(engine.store, id)).toMatchObject({ state: 'running', result: null, leasedBy: 'boot_other' })
   })
 
-  test('what a dead node ran is rescued: tried again at once, and failed as worker_lost at its last try', async () => {
+  test('tasks of a dead node are reclaimed: retried at once, and failed as worker_lost at their last try', async () => {
     const engine = await startEngine([defineTask({ type: 'other.type', run: () => null })])
     const again = await add(engine, { maxTries: 2 })
     const last = await add(engine, { maxTries: 1 })
@@ -481,7 +481,7 @@ describe('leases', () => {
 })
 
 describe('progress', () => {
-  test('is told once a second, the last report among them though nothing follows it', async () => {
+  test('is notified once a second, including the last report', async () => {
     let report: RunContext['progress']
     const { run, begun } = waiting(() => 'done')
     const engine = await startEngine([
@@ -508,7 +508,7 @@ describe('progress', () => {
     expect(await told()).toHaveLength(4)
   })
 
-  test('is not written twice where nobody follows it', async () => {
+  test('is not written twice without subscribers', async () => {
     let report: RunContext['progress']
     const { run, begun } = waiting(() => 'done')
     const engine = await startEngine([
@@ -527,7 +527,7 @@ describe('progress', () => {
     expect(await findTask(engine.store, id)).toMatchObject({ progress: 20, revision: revision + 2 })
   })
 
-  test('never falls, stays under 100 until the end, and is written at once and then at most every tenth of a second', async () => {
+  test('never decreases, stays under 100 until the end, and is written at once and then at most every 100 ms', async () => {
     let report: RunContext['progress']
     const { run, begun } = waiting(() => 'done')
     const engine = await startEngine([
@@ -567,7 +567,7 @@ describe('progress', () => {
     expect(engine.errors).toEqual([])
   })
 
-  test('starts anew with every try', async () => {
+  test('restarts with every try', async () => {
     const engine = await startEngine([
       define((_input, { task, progress }) => {
         if (task.try === 2) return never(_input, undefined as never)
@@ -583,7 +583,7 @@ describe('progress', () => {
   })
 })
 
-describe('a store that refuses for a while', () => {
+describe('a store that fails for a while', () => {
   test('does not turn a success into a failure', async () => {
     let times = 0
     const engine = await startEngine([define(() => ++times)])
@@ -604,7 +604,7 @@ describe('a store that refuses for a while', () => {
     expect(times).toBe(1)
   })
 
-  test('is asked for work again, a second later', async () => {
+  test('is queried again a second later', async () => {
     const engine = await startEngine([define(() => 'done')])
     engine.sql(`create trigger refuse before update on tasks begin select raise(abort, 'refused by the test'); end`)
     const clientId = await addClient(engine.store)
@@ -617,7 +617,7 @@ describe('a store that refuses for a while', () => {
 })
 
 describe('slots', () => {
-  test('no more run than the node may, and every slot that frees is filled without waiting for a poll', async () => {
+  test('the node runs no more tasks than its slots, and fills a freed slot without waiting for a poll', async () => {
     let running = 0
     let most = 0
     const engine = await startEngine(
@@ -635,7 +635,7 @@ describe('slots', () => {
     expect(most).toBe(2)
   })
 
-  test('the next task of a concurrency key, and of a type with a limit, starts as soon as the one before has ended', async () => {
+  test('the next task of a concurrency key, and of a type with a limit, starts as soon as the previous one has ended', async () => {
     const engine = await startEngine([define(() => turns(2)), defineTask({ type: 'mail.send', concurrency: 1, run: () => turns(2) })])
     const clientId = await addClient(engine.store)
     await addTasks(engine.store, 4, { clientId, concurrencyKey: 'a' })
@@ -665,7 +665,7 @@ describe('slots', () => {
 })
 
 describe('a drain', () => {
-  test('lets what runs finish within the grace and claims nothing more', async () => {
+  test('lets running work finish within the grace and claims nothing more', async () => {
     let finish = (): void => {}
     const engine = await startEngine([define(() => new Promise<void>((resolve) => (finish = resolve)))], { concurrency: 1 })
     const clientId = await addClient(engine.store)
@@ -684,7 +684,7 @@ describe('a drain', () => {
   test.each([
     ['heeds its signal', true],
     ['ignores its signal', false],
-  ])('gives a try back that %s after the grace', async (_name, heeds) => {
+  ])('releases a try that %s after the grace', async (_name, heeds) => {
     const { run, begun } = waiting((reason) => {
       if (heeds) throw reason
       return new Promise(() => {})
@@ -703,7 +703,7 @@ describe('a drain', () => {
     expect((await findTask(engine.store, id)).dueAt).toBeLessThanOrEqual(engine.clock.now())
   })
 
-  test('ends although the store is down, and leaves the rest to the lease', async () => {
+  test('ends even if the store is down, and leaves the rest to the lease', async () => {
     const engine = await startEngine([define(never)])
     const id = await add(engine)
     await until(() => engine.pump.running === 1)

@@ -60,7 +60,7 @@ async function logged(level: LogLevel, write: (open: LogHandle) => void): Promis
         .map((line) => JSON.parse(line) as Record<string, unknown>)
 }
 
-test('A run, an attempt and a chore that did something are one flat line each, with every fact.', async () => {
+test('A run, an attempt and a chore that changed rows are one flat line each, with every fact.', async () => {
   const lines = await logged('info', ({ log }) => {
     const events = createEventSink()
     logEvents(log, events)
@@ -77,7 +77,7 @@ test('A run, an attempt and a chore that did something are one flat line each, w
   ])
 })
 
-test('above their level they are not even looked at', async () => {
+test('above their level they are not even read', async () => {
   const untouchable = new Proxy({}, { get: () => expect.unreachable(), ownKeys: () => expect.unreachable() })
   const lines = await logged('warn', ({ log }) => {
     const events = createEventSink()
@@ -89,7 +89,7 @@ test('above their level they are not even looked at', async () => {
   expect(lines.map(({ msg }) => msg)).toEqual(['only this'])
 })
 
-test('a secret does not reach the log, wherever it stands', async () => {
+test('a secret does not reach the log, at any depth', async () => {
   const secret = 'hunter2'
   const cycle: Record<string, unknown> = { secret }
   cycle.again = cycle
@@ -105,7 +105,7 @@ test('a secret does not reach the log, wherever it stands', async () => {
   expect(lines[2]).toMatchObject({ endpoints: [{ id: 'endpoint_1', previousSecret: '***' }] })
 })
 
-test('of an error the log shows what it is and where it arose, and not the row that a database quotes', async () => {
+test('the log shows the message and the stack of an error, but not the row that a database quotes', async () => {
   const row = 'hunter2'
   const refused = Object.assign(new Error('violates a constraint'), {
     code: '23514',
@@ -126,14 +126,14 @@ test('of an error the log shows what it is and where it arose, and not the row t
   expect(lines[2]).toMatchObject({ err: { message: 'violates a constraint' } })
 })
 
-test('lines keep their order and none is lost, also beyond what one write carries', async () => {
+test('lines keep their order and none is lost, also beyond the size of one write', async () => {
   const lines = await logged('info', ({ log }) => {
     for (let i = 0; i < 5000; i++) log.info({ i, text: 'é'.repeat(50) }, 'many')
   })
   expect(lines.map(({ i }) => i)).toEqual(Array.from({ length: 5000 }, (_, i) => i))
 })
 
-describe('in a process of its own', () => {
+describe('in a separate process', () => {
   const script = (last: string): string => `
     import { openLog } from ${JSON.stringify(new URL('../../src/observe/log.ts', import.meta.url).href)}
     import { systemClock } from ${JSON.stringify(new URL('../../src/core/clock.ts', import.meta.url).href)}
@@ -143,7 +143,7 @@ describe('in a process of its own', () => {
   const start = (last: string, stdout: 'pipe' | number) =>
     spawn(process.execPath, ['--input-type=module', '-e', script(last)], { stdio: ['ignore', stdout, 'inherit'] })
 
-  test('what was written before process.exit is read', async () => {
+  test('lines before process.exit are written', async () => {
     const child = start('process.exit(0)', 'pipe')
     const ended = once(child, 'close')
     let said = ''
@@ -161,7 +161,7 @@ describe('in a process of its own', () => {
     closeSync(fd)
   })
 
-  test('a reader that went away costs the lines and nothing else', async () => {
+  test('a closed reader loses the lines and nothing else', async () => {
     const child = start('setTimeout(async () => { log.info("late"); await close() }, 200)', 'pipe')
     child.stdout!.destroy()
     expect(await once(child, 'close')).toEqual([0, null])

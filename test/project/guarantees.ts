@@ -212,7 +212,7 @@ export const webhooks: readonly Group[] = [
       pure(
         'DNS rebinding (a public address first, 127.0.0.1 second) is refused.',
         'webhook/transport.test',
-        'an address that may not be called > behind a name that was public a moment ago is refused: names are looked up at every connect',
+        'an address that may not be called > behind a name that was public before is refused: names are resolved at every connect',
       ),
       pure(
         'A name that resolves to allowed and forbidden addresses is refused.',
@@ -222,32 +222,32 @@ export const webhooks: readonly Group[] = [
       pure(
         'A forbidden IP address is refused in every spelling.',
         'webhook/transport.test',
-        'an address that may not be called > is refused however it is spelled: %s',
+        'an address that may not be called > is refused in any spelling: %s',
       ),
       pure(
         'A 302 to 127.0.0.1 is not followed.',
         'webhook/transport.test',
-        'an address that may not be called > is not dialled because a redirect names it',
+        'an address that may not be called > is not called when a redirect names it',
       ),
       pure(
         'A proxy named by environment variables is not used.',
         'webhook/transport.test',
-        'an address that may not be called > is not reached through a proxy the environment names',
+        'an address that may not be called > is not reached through a proxy of the environment',
       ),
       pure(
         'A configured proxy is asked to connect only to the checked address.',
         'webhook/proxy.test',
-        'a proxy is asked for the vetted address, never for the name, with its credentials; the receiver sees its own name',
+        'a proxy gets the checked address, never the name, and its credentials; the receiver gets its own name',
       ),
       pure(
         'A hanging name server does not slow other lanes.',
         'webhook/transport.test',
-        'a name > whose name server is silent ends as dns, and holds up nobody else meanwhile',
+        'a name > whose name server is silent ends as dns and delays no other attempt',
       ),
       pure(
         'A name with an AAAA record is reached on a network without IPv6.',
         'webhook/transport.test',
-        'a name > whose first address swallows packets is still reached in time',
+        'a name > whose first address drops packets is still reached in time',
       ),
     ],
   },
@@ -257,42 +257,42 @@ export const webhooks: readonly Group[] = [
       pure(
         'A response that sends header bytes slowly is cut at the deadline.',
         'webhook/transport.test',
-        'a hostile receiver > that sends a header byte now and then is cut at the deadline',
+        'a hostile receiver > that trickles header bytes is disconnected at the deadline',
       ),
       pure(
         'A response that sends body bytes slowly is cut at the deadline.',
         'webhook/transport.test',
-        'a hostile receiver > that sends a body byte now and then is cut at the deadline over all, and a 2xx stays a success',
+        'a hostile receiver > that trickles body bytes is disconnected at the overall deadline, and a 2xx stays a success',
       ),
       pure(
         'A response with endless headers is cut.',
         'webhook/transport.test',
-        'a hostile receiver > that sends headers without end is cut',
+        'a hostile receiver > that sends endless headers is disconnected',
       ),
       pure(
         'A response with an endless body is abandoned.',
         'webhook/transport.test',
-        'a hostile receiver > that sends a body without end is left after 64 KiB, with 4 KiB kept',
+        'a hostile receiver > that sends an endless body is disconnected after 64 KiB, and 4 KiB are returned',
       ),
       pure(
         'A gzip bomb is not decompressed.',
         'webhook/transport.test',
-        'a hostile receiver > that sends a gzip bomb nobody asked for inflates nothing',
+        'a hostile receiver > that sends an unexpected gzip bomb inflates nothing',
       ),
       pure(
         'A flood of 1xx responses is cut.',
         'webhook/transport.test',
-        'a hostile receiver > that sends interim answers without end is cut',
+        'a hostile receiver > that sends endless interim responses is disconnected',
       ),
       pure(
         'A receiver that closes the connection early is judged by what it sent before.',
         'webhook/transport.test',
-        'a hostile receiver > that hangs up %s is judged by what it had said',
+        'a hostile receiver > that hangs up %s is judged by what it had sent',
       ),
       pure(
         'A 2xx response with a broken body counts as delivered.',
         'webhook/transport.test',
-        'a hostile receiver > whose 2xx goes on with nonsense has succeeded',
+        'a hostile receiver > whose 2xx continues with garbage has succeeded',
       ),
       pure(
         'A huge, negative, past or textual `Retry-After` is handled safely.',
@@ -322,7 +322,7 @@ export const webhooks: readonly Group[] = [
       single('sqlite', 'the slots belong to the node, not to the store')(
         'Slow but successful receivers of one client leave slots for other clients.',
         'engine/dispatcher.test',
-        'one client’s receivers that answer late do not keep another client’s webhook waiting, though there would be enough of them for every slot',
+        'one client’s slow receivers do not delay another client’s webhook, even with enough deliveries for every slot',
       ),
       both(
         'A probe uses one try.',

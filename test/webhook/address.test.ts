@@ -48,13 +48,13 @@ const hextets = ([a, b, c, d]: readonly [number, number, number, number]): strin
   `${((a << 8) | b).toString(16)}:${((c << 8) | d).toString(16)}`
 
 describe('published vectors', () => {
-  test('every address has the verdict written beside it', () => {
+  test('every address has its published verdict', () => {
     const wrong = vectors.addresses.filter(({ address, verdict }) => classifyAddress(address, strict) !== verdict)
     expect(wrong).toEqual([])
     expect(vectors.addresses.length).toBeGreaterThan(120)
   })
 
-  test('every URL has the verdict written beside it', () => {
+  test('every URL has its published verdict', () => {
     const wrong = vectors.urls.map((vector) => ({ ...vector, got: verdictOn(vector.url) })).filter(({ verdict, got }) => verdict !== got)
     expect(wrong).toEqual([])
     expect(vectors.urls.length).toBeGreaterThan(90)
@@ -73,7 +73,7 @@ describe('published vectors', () => {
 })
 
 describe('whatever the address', () => {
-  test('every spelling of an IPv4 host gets the verdict of the address it stands for', () => {
+  test('every spelling of an IPv4 host gets the verdict of its address', () => {
     const fullwidth = (text: string): string => text.replace(/\d/g, (digit) => String.fromCodePoint(0xff10 + Number(digit)))
     fc.assert(
       fc.property(ipv4, (bytes) => {
@@ -102,7 +102,7 @@ describe('whatever the address', () => {
     )
   })
 
-  test('addresses spelled the inet_aton way are judged by their value', () => {
+  test('addresses in inet_aton spelling are judged by their value', () => {
     fc.assert(
       fc.property(ipv4, (bytes) => {
         const verdict = classifyAddress(dotted(bytes), strict)
@@ -119,7 +119,7 @@ describe('whatever the address', () => {
     )
   })
 
-  test('no IPv6 address outside 2000::/3 is allowed, but NAT64 and mapped ones by their IPv4', () => {
+  test('no IPv6 address outside 2000::/3 is allowed, except NAT64 and mapped ones whose IPv4 address is', () => {
     const part = fc.integer({ min: 0, max: 0xffff })
     fc.assert(
       fc.property(fc.tuple(part, part, part, part, part, part, part, part), (parts) => {
@@ -131,7 +131,7 @@ describe('whatever the address', () => {
     )
   })
 
-  test('any text is judged, and none throws anything but a refusal', () => {
+  test('any text gets a verdict, and only a refusal is thrown', () => {
     fc.assert(
       fc.property(
         fc.oneof(
@@ -148,7 +148,7 @@ describe('whatever the address', () => {
     )
   })
 
-  test('an allowed network of any size opens its own addresses and changes no other verdict', () => {
+  test('an allowed network of any size allows only its own addresses', () => {
     fc.assert(
       fc.property(ipv4, ipv4, fc.integer({ min: 1, max: 32 }), (base, other, prefix) => {
         const mask = (bytes: readonly number[]): number => Math.floor(asNumber(bytes) / 2 ** (32 - prefix))
@@ -165,7 +165,7 @@ describe('whatever the address', () => {
 })
 
 describe('rules', () => {
-  test('a URL is handed back parsed', () => {
+  test('a valid URL is returned parsed', () => {
     expect(parseCallbackUrl('https://App.Example.net:443/hooks?a=1', strict).href).toBe('https://app.example.net/hooks?a=1')
   })
 
@@ -186,7 +186,7 @@ describe('rules', () => {
     expect(own.map((address) => classifyAddress(address, rules, 443))).toEqual(own.map(() => 'forbidden'))
   })
 
-  test('a refusal quotes the URL and says how to mend it, and clips a long one', () => {
+  test('a refusal quotes the URL, shortened if it is long, and says how to correct it', () => {
     expect(() => parseCallbackUrl('https://user:pw@app.example.net/', strict)).toThrow(
       'The callback URL "https://***@app.example.net/" carries a user name or password: send credentials in a header of the endpoint.',
     )

@@ -16,7 +16,7 @@ beforeEach(async () => {
 })
 afterEach(() => receiver.close())
 
-test('the schedule rotates the key under load: every webhook verifies at a receiver that keeps the key set for ten minutes', async () => {
+test('rotation under load: every webhook verifies at a receiver that caches the key set for ten minutes', async () => {
   const { url, remove } = freshSqlite()
   const platform = await openPlatform({ databaseUrl: url })
   const behind = new Database(url.slice('file:'.length))
@@ -51,7 +51,7 @@ test('the schedule rotates the key under load: every webhook verifies at a recei
   remove()
 })
 
-test('two secrets of an endpoint sign while they overlap, the newest last; then the newest alone, and the other is erased', async () => {
+test('two secrets of an endpoint sign during their overlap, the newest last; then only the newest signs and the other is erased', async () => {
   const { url, remove } = freshSqlite()
   const platform = await openPlatform({ databaseUrl: url })
   const behind = new Database(url.slice('file:'.length), { readonly: true })

@@ -59,7 +59,7 @@ function stillClock() {
 const settled = (): Promise<void> => new Promise((resolve) => setImmediate(() => setImmediate(resolve)))
 
 describe('the first start', () => {
-  test('makes an active and a next key, and publishes both', async () => {
+  test('creates an active and a next key and publishes both', async () => {
     const { store, rows, kid } = memory()
     const ring = createKeyRing({ store, encryptor: newSealer(), clock: stillClock() })
     await ring.load()
@@ -68,7 +68,7 @@ describe('the first start', () => {
     expect((await ring.active()).kid).toBe(kid('active'))
   })
 
-  test('is the only one: a later start finds the same keys', async () => {
+  test('happens once: a later start finds the same keys', async () => {
     const { store, rows } = memory()
     const encryptor = newSealer()
     const before = createKeyRing({ store, encryptor, clock: stillClock() })
@@ -80,7 +80,7 @@ describe('the first start', () => {
     expect(after.jwks()).toEqual(before.jwks())
   })
 
-  test('of several nodes at once, in whatever order their statements run, ends with one active and one next key', async () => {
+  test('of several nodes at once, in any order of their statements, ends with one active and one next key', async () => {
     await fc.assert(
       fc.asyncProperty(fc.scheduler(), fc.integer({ min: 2, max: 3 }), async (order, nodes) => {
         const { store, rows } = memory()
@@ -108,7 +108,7 @@ describe('the first start', () => {
     )
   })
 
-  test('with a wrong master key makes no keys and changes none', async () => {
+  test('with a wrong master key creates and changes no keys', async () => {
     const { store, rows, move } = memory()
     const clock = stillClock()
     await createKeyRing({ store, encryptor: newSealer(), clock }).load()
@@ -124,7 +124,7 @@ describe('the first start', () => {
 })
 
 describe('a key', () => {
-  test('signs what its published half verifies', async () => {
+  test('signs what its public key verifies', async () => {
     const { store } = memory()
     const ring = createKeyRing({ store, encryptor: newSealer(), clock: stillClock() })
     await ring.load()
@@ -137,7 +137,7 @@ describe('a key', () => {
     expect(privateKey.extractable).toBe(false)
   })
 
-  test('is named by its RFC 7638 thumbprint, and its private half is sealed at its own row', async () => {
+  test('has its RFC 7638 thumbprint as id, and its private key is encrypted for its own row', async () => {
     const { store } = memory()
     const [encryptor, clock] = [newSealer(), stillClock()]
     const key = await createKeyRing({ store, encryptor, clock }).generateSigningKey('next')
@@ -158,7 +158,7 @@ describe('a key', () => {
     expect(() => encryptor.decrypt(key.privateJwk, { ...place, id: 'another' })).toThrow(/another row/)
   })
 
-  test('is published with its public members alone, whatever the row holds', async () => {
+  test('is published with only its public members, whatever the row contains', async () => {
     const { store, rows } = memory()
     const ring = createKeyRing({ store, encryptor: newSealer(), clock: stillClock() })
     await ring.load()
@@ -189,7 +189,7 @@ describe('the published set', () => {
     expect(kids(ring)).toEqual([third, kid('next'), first])
   })
 
-  test('has a strong ETag that changes with it and with nothing else', async () => {
+  test('has a strong ETag that changes only with the set', async () => {
     const { store, move } = memory()
     const ring = createKeyRing({ store, encryptor: newSealer(), clock: stillClock() })
     await ring.load()
@@ -202,7 +202,7 @@ describe('the published set', () => {
     expect(ring.jwks().etag).not.toBe(etag)
   })
 
-  test('cannot be asked for before it was loaded', () => {
+  test('cannot be read before it was loaded', () => {
     expect(() => createKeyRing({ store: memory().store, encryptor: newSealer(), clock: stillClock() }).jwks()).toThrow(/await load\(\)/)
   })
 })
@@ -215,7 +215,7 @@ describe('a view of the keys', () => {
     return { ...held, clock, ring }
   }
 
-  test('of at most 30 s signs without asking the store', async () => {
+  test('of at most 30 s signs without a query', async () => {
     const { ring, clock, reads } = await loaded()
     clock.pass(30_000)
     await Promise.all(Array.from({ length: 50 }, () => ring.active()))
@@ -223,7 +223,7 @@ describe('a view of the keys', () => {
     expect(reads()).toBe(1)
   })
 
-  test('between 30 and 60 s signs and is read anew behind, once for all callers', async () => {
+  test('between 30 and 60 s signs and is reloaded in the background, once for all callers', async () => {
     const { ring, clock, kid, move, reads } = await loaded()
     const [first, second] = [kid('active'), kid('next')]
     move('active', 'revoked')
@@ -236,7 +236,7 @@ describe('a view of the keys', () => {
     expect((await ring.active()).kid).toBe(second)
   })
 
-  test('past 60 s signs nothing: the new one is awaited', async () => {
+  test('older than 60 s does not sign: callers wait for a new one', async () => {
     const { ring, clock, kid, move, reads } = await loaded()
     const second = kid('next')
     move('active', 'revoked')
@@ -247,7 +247,7 @@ describe('a view of the keys', () => {
     expect(reads()).toBe(2)
   })
 
-  test('outlives a store that fails until it is 60 s old, asked at most once a second', async () => {
+  test('survives a failing store until it is 60 s old, with at most one query a second', async () => {
     const { ring, clock, kid, reads, fail } = await loaded()
     fail(new Error('the store is down'))
     clock.pass(45_000)
@@ -322,7 +322,7 @@ describe('the plan of rotation', () => {
     expect(planKeyRotation(keys, 5 + 90 * DAY_MS)).toEqual(swap)
   })
 
-  test('activates it on demand, once it has been published for 24 hours', () => {
+  test('activates it on request, once it has been published for 24 hours', () => {
     const keys = (wantedAt: number | null) => [key('a', 'active', { activatedAt: 0 }), key('b', 'next', { publishedAt: 1_000, wantedAt })]
     expect(planKeyRotation(keys(null), 1_000 + DAY_MS)).toEqual(nothing)
     expect(planKeyRotation(keys(2_000), 1_000 + DAY_MS - 1)).toEqual(nothing)
@@ -333,7 +333,7 @@ describe('the plan of rotation', () => {
     expect(planKeyRotation([key('a', 'active', { activatedAt: 0 })], 365 * DAY_MS)).toEqual(nothing)
   })
 
-  test('removes a key 7 days after it stopped signing, and leaves revoked ones be', () => {
+  test('removes a key 7 days after it stopped signing, but no revoked key', () => {
     const keys = [
       key('a', 'active', { activatedAt: 100 * DAY_MS }),
       key('b', 'next', { publishedAt: 100 * DAY_MS }),

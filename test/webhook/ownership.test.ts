@@ -26,7 +26,7 @@ const consents = (headers: Record<string, string>, status = 200): boolean =>
   evaluateConsentResponse(answered(status, '', headers), ORIGIN).kind === 'proved'
 
 describe('a challenge', () => {
-  test('is proved by a JSON object that has it as its own member, whatever else is in it and whatever its type is said to be', () => {
+  test('is proved by a JSON object that has it as a top-level member, whatever the other members and the content type', () => {
     fc.assert(
       fc.property(fc.dictionary(fc.string(), fc.jsonValue()), fc.constantFrom(JSON_TYPE, TEXT, {}), (others, headers) => {
         expect(proves(answered(200, JSON.stringify({ ...others, challenge: CHALLENGE }), headers))).toBe(true)
@@ -34,7 +34,7 @@ describe('a challenge', () => {
     )
   })
 
-  test('is proved by itself as text/plain, with white space around it, and as no other type', () => {
+  test('is proved alone as text/plain, with surrounding white space, and as no other type', () => {
     fc.assert(
       fc.property(fc.stringMatching(/^[ \t\r\n]{0,5}$/), fc.stringMatching(/^[ \t\r\n]{0,5}$/), (before, after) => {
         expect(proves(answered(200, before + CHALLENGE + after, TEXT))).toBe(true)
@@ -44,7 +44,7 @@ describe('a challenge', () => {
       expect(proves(answered(200, CHALLENGE, type === undefined ? {} : { 'content-type': type }))).toBe(false)
   })
 
-  test('is not proved by a copy of the request, in either format', () => {
+  test('is not proved by an echo of the request, in either format', () => {
     const event = { id: 'event_1', type: 'endpoint.verification', at: 1_795_000_000_000 } as const
     const data = JSON.stringify({ endpointId: 'endpoint_1', challenge: CHALLENGE, expiresAt: '2026-11-23T10:00:00.000Z' })
     for (const copy of [
@@ -54,7 +54,7 @@ describe('a challenge', () => {
       for (const headers of [JSON_TYPE, TEXT, {}]) expect(proves(answered(200, copy, headers))).toBe(false)
   })
 
-  test('is not proved by anything that holds it elsewhere, or not at all', () => {
+  test('is not proved by a body that contains it elsewhere or not at all', () => {
     fc.assert(
       fc.property(fc.jsonValue(), fc.constantFrom(JSON_TYPE, TEXT, {}), (value, headers) => {
         for (const body of [
@@ -69,7 +69,7 @@ describe('a challenge', () => {
     )
   })
 
-  test('is not proved by an answer that was compressed, and the sentence says so', () => {
+  test('is not proved by a compressed response, and the error says so', () => {
     const sent = { ...answered(200, '', { ...JSON_TYPE, 'content-encoding': 'gzip' }), responseExcerpt: null }
     expect(evaluateChallengeResponse(sent, CHALLENGE)).toEqual({
       kind: 'unproved',
@@ -78,7 +78,7 @@ describe('a challenge', () => {
     expect(proves(answered(200, JSON.stringify({ challenge: CHALLENGE }), { ...JSON_TYPE, 'content-encoding': 'Identity' }))).toBe(true)
   })
 
-  test('is not proved by a value that is nearly it', () => {
+  test('is not proved by a similar value', () => {
     fc.assert(
       fc.property(fc.nat(CHALLENGE.length - 1), fc.constantFrom('', '-', 'qq'), (place, instead) => {
         const wrong = CHALLENGE.slice(0, place) + instead + CHALLENGE.slice(place + 1)
@@ -89,7 +89,7 @@ describe('a challenge', () => {
     )
   })
 
-  test('is proved with status 200 alone, and the sentence names what came instead', () => {
+  test('is proved only with status 200, and the error names the actual status', () => {
     const body = JSON.stringify({ challenge: CHALLENGE })
     fc.assert(
       fc.property(fc.integer({ min: 201, max: 599 }), (status) => {
@@ -102,7 +102,7 @@ describe('a challenge', () => {
     })
   })
 
-  test('never stands in the sentence', () => {
+  test('never appears in the error', () => {
     fc.assert(
       fc.property(fc.integer({ min: 200, max: 599 }), fc.constantFrom(CHALLENGE, `{"data":"${CHALLENGE}"}`), (status, body) => {
         expect(JSON.stringify(evaluateChallengeResponse(answered(status, body, JSON_TYPE), CHALLENGE))).not.toContain(CHALLENGE)
@@ -112,7 +112,7 @@ describe('a challenge', () => {
 })
 
 describe('a handshake', () => {
-  test('consents where a 2xx names our origin in any case, or every origin', () => {
+  test('consents with a 2xx that names the origin in any case, or every origin', () => {
     fc.assert(
       fc.property(fc.integer({ min: 200, max: 299 }), fc.mixedCase(fc.constant(ORIGIN)), (status, origin) => {
         expect(consents({ 'webhook-allowed-origin': origin }, status)).toBe(true)
@@ -132,7 +132,7 @@ describe('a handshake', () => {
     )
   })
 
-  test('sets a rate with a positive whole number, none with * or nothing, and is void with any other value', () => {
+  test('sets a rate with a positive whole number, none with * or no header, and fails with any other value', () => {
     const rate = (value?: string) =>
       evaluateConsentResponse(
         answered(200, '', { 'webhook-allowed-origin': '*', ...(value !== undefined && { 'webhook-allowed-rate': value }) }),
@@ -149,7 +149,7 @@ describe('a handshake', () => {
   })
 })
 
-test('an attempt to verify says nothing of the endpoint’s health, and even 410 is tried again', () => {
+test('a verification does not affect the endpoint’s health, and even 410 is retried', () => {
   const outcomes: AttemptOutcome[] = ['success', 'http_error', 'redirect', 'timeout', 'dns', 'tls', 'connect', 'blocked', 'aborted']
   fc.assert(
     fc.property(

@@ -74,7 +74,7 @@ function through(
 }
 const call = (url: string) => ({ url, headers: { 'webhook-id': 'event_1' }, body: '{}' })
 
-test('a proxy is asked for the vetted address, never for the name, with its credentials; the receiver sees its own name', async () => {
+test('a proxy gets the checked address, never the name, and its credentials; the receiver gets its own name', async () => {
   const receiver = await openGoal()
   const proxy = await openProxy()
   const transport = through(proxy.url.replace('//', '//user:p%40ss@'))
@@ -90,7 +90,7 @@ test('a proxy is asked for the vetted address, never for the name, with its cred
   expect(proxy.asked).toHaveLength(1)
 })
 
-test('a proxy is not asked for an address that is forbidden, nor where one of several is', async () => {
+test('a proxy gets no request for a forbidden address, nor for a name with one among its addresses', async () => {
   const proxy = await openProxy()
   for (const addresses of [['10.0.0.1'], ['127.0.0.1', '169.254.169.254']])
     expect(await through(proxy.url, { addresses }).send(call('http://app.example.test/hooks'))).toMatchObject({
@@ -101,7 +101,7 @@ test('a proxy is not asked for an address that is forbidden, nor where one of se
   expect(proxy.asked).toEqual([])
 })
 
-test('the vetted addresses are tried in turn, also past one the proxy does not answer for', async () => {
+test('the checked addresses are tried in turn, also after one for which the proxy does not answer', async () => {
   const receiver = await openGoal()
   const proxy = await openProxy(({ url }) => url!.startsWith('127.0.0.2:'))
   const transport = through(proxy.url, { addresses: ['127.0.0.2', '127.0.0.3', '127.0.0.1'], limits: { addressMs: 400 } })
@@ -114,7 +114,7 @@ test.each([
   [403, 'The egress proxy refused the connection (4xx).'],
   [407, 'The egress proxy refused the connection (its credentials).'],
   [503, 'The egress proxy refused the connection (5xx).'],
-])('a proxy that answers %i fails the attempt as connect, in a sentence without address or credentials', async (status, sentence) => {
+])('a proxy that answers %i fails the attempt as connect, with an error without address or credentials', async (status, sentence) => {
   const proxy = await openProxy((_request, socket) => {
     socket.end(`HTTP/1.1 ${status} No\r\nproxy-authenticate: Basic realm="10.1.2.3"\r\ncontent-length: 0\r\n\r\n`)
     return true
@@ -123,7 +123,7 @@ test.each([
   expect(sent).toMatchObject({ outcome: 'connect', httpStatus: null, error: sentence })
 })
 
-test('a proxy that never answers, or answers without end, is cut when connecting has taken too long', async () => {
+test('a proxy that never answers, or answers without end, is disconnected at the connect timeout', async () => {
   const silent = await openProxy(() => true)
   expect(
     (await through(silent.url, { limits: { connectMs: 200, addressMs: 100 } }).send(call('http://app.example.test/hooks'))).outcome,
@@ -141,7 +141,7 @@ test('a proxy that never answers, or answers without end, is cut when connecting
   expect((await through(endless.url).send(call('http://app.example.test/hooks'))).outcome).toBe('connect')
 })
 
-test('a proxy that is not there fails the attempt as connect', async () => {
+test('an unreachable proxy fails the attempt as connect', async () => {
   // Held at another address: nobody can come to listen at this one meanwhile.
   const elsewhere = createTcp().listen(0, '127.0.0.9')
   onTestFinished(() => void elsewhere.close())

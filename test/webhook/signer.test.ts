@@ -47,7 +47,7 @@ const verifyPlainly = (head: string, body: string, signature: string) =>
   })
 
 describe('the detached JWS', () => {
-  test('has exactly the protected header of the contract, member for member in its order', async () => {
+  test('has exactly the protected header of the contract, in its order', async () => {
     const [head, middle, signature] = partsOf(await signWebhook(key, message))
     expect(new TextDecoder().decode(base64url.decode(head!))).toBe(
       `{"alg":"ES256","kid":"${kid}","typ":"webhook+jws","iss":"${issuer}","aud":"${audience}","iat":${atSeconds},"jti":"${message.id}"}`,
@@ -64,12 +64,12 @@ describe('the detached JWS', () => {
     await expect(verifyPlainly(head!, `${message.body} `, signature!)).rejects.toThrow('signature verification failed')
   })
 
-  test('is of the kind the first vectors of the product were, ES256 and EdDSA', async () => {
+  test('has the format of the first published vectors, ES256 and EdDSA', async () => {
     expect((await verifyPlainly(headES256, message.body, signatureES256)).protectedHeader?.alg).toBe('ES256')
     expect((await verifyPlainly(headEdDSA, message.body, signatureEdDSA)).protectedHeader?.alg).toBe('EdDSA')
   })
 
-  test('is the same work for a KeyObject', async () => {
+  test('is the same with a KeyObject', async () => {
     const privateKey = createPrivateKey({ key: privateJwk as never, format: 'jwk' })
     const [head, , signature] = partsOf(await signWebhook({ kid, privateKey }, message))
     expect((await verifyPlainly(head!, message.body, signature!)).protectedHeader?.jti).toBe(message.id)
@@ -129,7 +129,7 @@ test('every attempt has a fresh time under a stable id', async () => {
   expect(second['webhook-jws']).not.toBe(first['webhook-jws'])
 })
 
-test('nothing is signed without a secret or at a broken time', async () => {
+test('nothing is signed without a secret or at an invalid time', async () => {
   await expect(signWebhook(key, { ...message, secrets: [] })).rejects.toThrow(/has no secret/)
   for (const broken of [Number.NaN, 1.5, Number.POSITIVE_INFINITY]) {
     await expect(signWebhook(key, { ...message, atSeconds: broken })).rejects.toThrow(/whole seconds/)

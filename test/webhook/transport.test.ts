@@ -114,25 +114,22 @@ const LATE_MS = 4_500
 const failed = (sent: SendResult) => ({ outcome: sent.outcome, httpStatus: sent.httpStatus })
 
 describe('an ordinary receiver', () => {
-  test.each(['in one piece with the answer', 'before the answer'])(
-    'may send a 100 that nobody asked for, %s, on each request',
-    async (how) => {
-      const interim = 'HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 100 Continue\r\n\r\n'
-      const answer = 'HTTP/1.1 200 OK\r\ncontent-length: 24\r\n\r\nHTTP/1.1 100 Continue\r\n\n'
-      const receiver = await receive((socket) => {
-        if (how !== 'before the answer') socket.write(interim + answer)
-        else socket.write(interim, () => setImmediate(() => socket.write(answer)))
-      })
-      const transport = transportOf()
-      for (let i = 0; i < 2; i++) {
-        const sent = await transport.send(call(`http://127.0.0.1:${receiver.port}/`))
-        expect(sent).toMatchObject({ outcome: 'success', httpStatus: 200, responseExcerpt: 'HTTP/1.1 100 Continue\r\n\n' })
-      }
-      expect(receiver.connections).toHaveLength(1)
-    },
-  )
+  test.each(['in one piece with the answer', 'before the answer'])('may send an unexpected 100, %s, on each request', async (how) => {
+    const interim = 'HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 100 Continue\r\n\r\n'
+    const answer = 'HTTP/1.1 200 OK\r\ncontent-length: 24\r\n\r\nHTTP/1.1 100 Continue\r\n\n'
+    const receiver = await receive((socket) => {
+      if (how !== 'before the answer') socket.write(interim + answer)
+      else socket.write(interim, () => setImmediate(() => socket.write(answer)))
+    })
+    const transport = transportOf()
+    for (let i = 0; i < 2; i++) {
+      const sent = await transport.send(call(`http://127.0.0.1:${receiver.port}/`))
+      expect(sent).toMatchObject({ outcome: 'success', httpStatus: 200, responseExcerpt: 'HTTP/1.1 100 Continue\r\n\n' })
+    }
+    expect(receiver.connections).toHaveLength(1)
+  })
 
-  test('gets the bytes given, with the host it is known by and nothing of the caller in the framing', async () => {
+  test('gets the given bytes with its own host header, and no framing headers of the caller', async () => {
     const receiver = await receive(ok)
     const hostile = {
       Host: 'evil.example',
@@ -158,7 +155,7 @@ describe('an ordinary receiver', () => {
     })
   })
 
-  test('is reached over one connection again and again, and phases are timed on the first attempt only', async () => {
+  test('is reached over one kept connection, and connect phases are timed only on the first attempt', async () => {
     const receiver = await receive(ok)
     const transport = transportOf({ resolver: naming({ 'hooks.example.test': ['127.0.0.1'] }) })
     const sent: SendResult[] = []
@@ -242,7 +239,7 @@ describe('an ordinary receiver', () => {
     expect(sent).toMatchObject({ outcome, httpStatus: status, error, responseExcerpt: null, responseHeaders: { 'retry-after': '7' } })
   })
 
-  test('may send interim answers before the real one', async () => {
+  test('may send interim responses before the final one', async () => {
     const receiver = await receive((socket) => {
       socket.write('HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\nHTTP/1.1 102 Processing\r\n\r\n')
       ok(socket)
@@ -256,7 +253,7 @@ describe('an ordinary receiver', () => {
 })
 
 describe('an address that may not be called', () => {
-  test('behind a name that was public a moment ago is refused: names are looked up at every connect', async () => {
+  test('behind a name that was public before is refused: names are resolved at every connect', async () => {
     const receiver = await receive((socket) => socket.end('HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 0\r\n\r\n'), {
       host: '0.0.0.0',
     })
@@ -308,14 +305,14 @@ describe('an address that may not be called', () => {
     'a.localhost',
     '[::1]',
     '[64:ff9b::7f00:1]',
-  ])('is refused however it is spelled: %s', async (host) => {
+  ])('is refused in any spelling: %s', async (host) => {
     const receiver = await receive(ok, { host: '::' })
     const sent = await transportOf({ rules: { allowLoopback: false } }).send(call(`http://${host}:${receiver.port}/`))
     expect(sent).toMatchObject({ outcome: 'blocked', httpStatus: null, remoteAddress: null })
     expect(receiver.connections).toHaveLength(0)
   })
 
-  test('is not dialled because a redirect names it', async () => {
+  test('is not called when a redirect names it', async () => {
     const inner = await receive(ok)
     const outer = await receive(
       (socket) => socket.write(`HTTP/1.1 302 Found\r\nlocation: http://127.0.0.1:${inner.port}/\r\ncontent-length: 0\r\n\r\n`),
@@ -336,7 +333,7 @@ describe('an address that may not be called', () => {
     expect(receiver.requests).toHaveLength(0)
   })
 
-  test("is one of the server's own listeners, from the moment it is opened", async () => {
+  test("is one of the server's own listeners, as soon as it is opened", async () => {
     const closing = await receive((socket) => socket.end('HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 0\r\n\r\n'))
     const keeping = await receive(ok)
     const listeners: Listener[] = []
@@ -348,7 +345,7 @@ describe('an address that may not be called', () => {
     expect([closing.requests.length, keeping.requests.length]).toEqual([1, 1])
   })
 
-  test('is not reached through a proxy the environment names', async () => {
+  test('is not reached through a proxy of the environment', async () => {
     const proxy = await receive(ok)
     const receiver = await receive(ok)
     const names = ['HTTP_PROXY', 'http_proxy', 'HTTPS_PROXY', 'https_proxy', 'ALL_PROXY', 'NODE_USE_ENV_PROXY']
@@ -366,7 +363,7 @@ describe('an address that may not be called', () => {
 })
 
 describe('a name', () => {
-  test('with addresses out of reach is reached through the one that works', async () => {
+  test('with unreachable addresses is reached at the one that works', async () => {
     const receiver = await receive(ok)
     const transport = transportOf({ resolver: naming({ 'six.example.test': ['::1', '127.0.0.3', '127.0.0.1'] }) })
     const sent = await transport.send(call(`http://six.example.test:${receiver.port}/`))
@@ -374,7 +371,7 @@ describe('a name', () => {
     expect(receiver.requests[0]?.headers.host).toBe(`six.example.test:${receiver.port}`)
   })
 
-  test('whose first address swallows packets is still reached in time', async () => {
+  test('whose first address drops packets is still reached in time', async () => {
     const receiver = await receive(ok)
     // RFC 6666: the discard prefix.
     const transport = transportOf({
@@ -388,7 +385,7 @@ describe('a name', () => {
     })
   })
 
-  test('is asked for once while an answer is awaited, and again at the next connect', async () => {
+  test('is queried once for concurrent attempts, and again at the next connect', async () => {
     const receiver = await receive((socket) => socket.end('HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 0\r\n\r\n'))
     let asked = 0
     const resolver: Resolver = {
@@ -416,7 +413,7 @@ describe('a name', () => {
     expect(await transportOf({ resolver }).send(call('http://nowhere.example.test/'))).toMatchObject({ outcome: 'dns', error })
   })
 
-  test('whose name server is silent ends as dns, and holds up nobody else meanwhile', async () => {
+  test('whose name server is silent ends as dns and delays no other attempt', async () => {
     const receiver = await receive(ok)
     const port = await nameServer(Object.fromEntries(Array.from({ length: 20 }, (_, i) => [`ok${i}.example.test`, '127.0.0.1'])))
     const resolver = systemResolver({ servers: [`127.0.0.1:${port}`], timeoutMs: 2_000, hostsFile: '/nonexistent' })
@@ -431,14 +428,14 @@ describe('a name', () => {
     expect(await hanging).toMatchObject({ outcome: 'dns', error: 'The host name could not be resolved (ETIMEOUT).' })
   })
 
-  test('that is never answered is given up when connecting has taken too long', async () => {
+  test('that is never answered fails at the connect timeout', async () => {
     const transport = transportOf({ limits: { connectMs: 150 }, resolver: { resolve: () => new Promise(() => {}) } })
     const sent = await transport.send(call('http://silent.example.test/'))
     expect(sent).toMatchObject({ outcome: 'dns', error: 'The name servers did not answer in time.' })
     expect(sent.durationMs).toBeLessThan(LATE_MS)
   })
 
-  test('in the hosts file needs no name server, and a change of the file counts at once', async () => {
+  test('in the hosts file needs no name server, and a change of the file applies at once', async () => {
     const folder = await mkdtemp(join(tmpdir(), 'hosts-'))
     onTestFinished(() => rm(folder, { recursive: true }))
     const hostsFile = join(folder, 'hosts')
@@ -459,7 +456,7 @@ describe('a name', () => {
 })
 
 describe('a hostile receiver', () => {
-  test('that sends a header byte now and then is cut at the deadline', async () => {
+  test('that trickles header bytes is disconnected at the deadline', async () => {
     const receiver = await receive((socket) => drip(socket, 'HTTP/1.1 200 OK\r\nx: '))
     const sent = await transportOf({ limits: { headersMs: 250 } }).send(call(`http://127.0.0.1:${receiver.port}/`))
     expect(sent).toMatchObject({ outcome: 'timeout', httpStatus: null, error: 'The endpoint did not answer in time.' })
@@ -467,7 +464,7 @@ describe('a hostile receiver', () => {
     expect(sent.durationMs).toBeLessThan(LATE_MS)
   })
 
-  test('that sends a body byte now and then is cut at the deadline over all, and a 2xx stays a success', async () => {
+  test('that trickles body bytes is disconnected at the overall deadline, and a 2xx stays a success', async () => {
     const receiver = await receive((socket) => drip(socket, 'HTTP/1.1 200 OK\r\ncontent-length: 100000\r\n\r\n'))
     const sent = await transportOf({ limits: { totalMs: 250 } }).send(call(`http://127.0.0.1:${receiver.port}/`))
     expect(sent).toMatchObject({ outcome: 'success', httpStatus: 200 })
@@ -476,7 +473,7 @@ describe('a hostile receiver', () => {
     await gone(receiver.connections[0]!)
   })
 
-  test('that sends a body byte now and then after a 500 has answered 500', async () => {
+  test('that trickles body bytes after a 500 has answered 500', async () => {
     const receiver = await receive((socket) => drip(socket, 'HTTP/1.1 500 Oops\r\ncontent-length: 100000\r\n\r\n'))
     expect(failed(await transportOf({ limits: { totalMs: 150 } }).send(call(`http://127.0.0.1:${receiver.port}/`)))).toEqual({
       outcome: 'http_error',
@@ -484,14 +481,14 @@ describe('a hostile receiver', () => {
     })
   })
 
-  test('that never answers is cut, and its connection closed', async () => {
+  test('that never answers is disconnected', async () => {
     const receiver = await receive(silent)
     const sent = await transportOf({ limits: { headersMs: 100 } }).send(call(`http://127.0.0.1:${receiver.port}/`))
     expect(failed(sent)).toEqual({ outcome: 'timeout', httpStatus: null })
     await gone(receiver.connections[0]!)
   })
 
-  test('may be given less time than any, and asked without a body', async () => {
+  test('may get a shorter timeout and a request without a body', async () => {
     const receiver = await receive(silent)
     const asked = {
       method: 'OPTIONS',
@@ -508,7 +505,7 @@ describe('a hostile receiver', () => {
     expect(Object.keys(receiver.requests[0]!.headers)).not.toContain('content-length')
   })
 
-  test('that hangs on a kept connection is cut too, and other attempts go on', async () => {
+  test('that hangs on a kept connection is disconnected too, and other attempts continue', async () => {
     const receiver = await receive((socket, { line }) => {
       if (!line.includes('hang')) ok(socket)
     })
@@ -521,7 +518,7 @@ describe('a hostile receiver', () => {
     expect((await transport.send(call(url))).outcome).toBe('success')
   })
 
-  test('that sends headers without end is cut', async () => {
+  test('that sends endless headers is disconnected', async () => {
     const receiver = await receive((socket) => {
       socket.write('HTTP/1.1 200 OK\r\n')
       pour(socket, `x-more: ${'a'.repeat(1000)}\r\n`)
@@ -535,7 +532,7 @@ describe('a hostile receiver', () => {
     await gone(receiver.connections[0]!)
   })
 
-  test('that sends a status line without end is cut', async () => {
+  test('that sends an endless status line is disconnected', async () => {
     const receiver = await receive((socket) => {
       socket.write('HTTP/1.1 200 ')
       pour(socket, 'a'.repeat(65_536))
@@ -545,7 +542,7 @@ describe('a hostile receiver', () => {
     expect(sent.durationMs).toBeLessThan(LATE_MS)
   })
 
-  test('that sends interim answers without end is cut', async () => {
+  test('that sends endless interim responses is disconnected', async () => {
     for (const interim of ['103 Early Hints', '100 Continue']) {
       const receiver = await receive((socket) => pour(socket, `HTTP/1.1 ${interim}\r\n\r\n`.repeat(100)))
       const sent = await transportOf().send(call(`http://127.0.0.1:${receiver.port}/`))
@@ -554,7 +551,7 @@ describe('a hostile receiver', () => {
     }
   })
 
-  test('that upgrades to what nobody asked for has sent no acceptable answer', async () => {
+  test('that sends an unexpected upgrade has not sent acceptable HTTP', async () => {
     const receiver = await receive((socket) =>
       socket.write('HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: x\r\n\r\n'),
     )
@@ -572,7 +569,7 @@ describe('a hostile receiver', () => {
     expect((await transport.send(call(`http://127.0.0.1:${receiver.port}/long`))).outcome).toBe('http_error')
   })
 
-  test('may send a body of 64 KiB, and is left at the first byte more', async () => {
+  test('may send a body of 64 KiB and is disconnected at the next byte', async () => {
     const full = await receive((socket) =>
       socket.write(Buffer.concat([Buffer.from('HTTP/1.1 200 OK\r\ncontent-length: 65536\r\n\r\n'), Buffer.alloc(65_536)])),
     )
@@ -589,7 +586,7 @@ describe('a hostile receiver', () => {
     await gone(long.connections[0]!)
   })
 
-  test('that sends a body without end is left after 64 KiB, with 4 KiB kept', async () => {
+  test('that sends an endless body is disconnected after 64 KiB, and 4 KiB are returned', async () => {
     const receiver = await receive((socket) => {
       socket.write('HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n')
       pour(socket, `3e8\r\n${'b'.repeat(1000)}\r\n`)
@@ -599,7 +596,7 @@ describe('a hostile receiver', () => {
     await gone(receiver.connections[0]!)
   })
 
-  test('that sends a gzip bomb nobody asked for inflates nothing', async () => {
+  test('that sends an unexpected gzip bomb inflates nothing', async () => {
     const bomb = gzipSync(Buffer.alloc(32 * 1024 * 1024))
     const receiver = await receive((socket) => {
       socket.write(`HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: ${bomb.length}\r\n\r\n`)
@@ -621,14 +618,14 @@ describe('a hostile receiver', () => {
     ['amid the body of a 200', 'HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf', { outcome: 'success', httpStatus: 200 }],
     ['amid a chunk of a 202', 'HTTP/1.1 202 OK\r\ntransfer-encoding: chunked\r\n\r\nff\r\nhalf', { outcome: 'success', httpStatus: 202 }],
     ['amid the body of a 500', 'HTTP/1.1 500 Oops\r\ncontent-length: 10\r\n\r\nhalf', { outcome: 'http_error', httpStatus: 500 }],
-  ])('that hangs up %s is judged by what it had said', async (_when, said, expected) => {
+  ])('that hangs up %s is judged by what it had sent', async (_when, said, expected) => {
     for (const leave of ['end', 'resetAndDestroy'] as const) {
       const receiver = await receive((socket) => socket.write(said, () => setImmediate(() => socket[leave]())))
       expect(failed(await transportOf().send(call(`http://127.0.0.1:${receiver.port}/`)))).toEqual(expected)
     }
   })
 
-  test('whose 2xx goes on with nonsense has succeeded', async () => {
+  test('whose 2xx continues with garbage has succeeded', async () => {
     const receiver = await receive((socket) => socket.write('HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nthis is no chunk\r\n'))
     expect(failed(await transportOf().send(call(`http://127.0.0.1:${receiver.port}/`)))).toEqual({ outcome: 'success', httpStatus: 200 })
   })
@@ -641,7 +638,7 @@ describe('a hostile receiver', () => {
     })
   })
 
-  test('that answers before it is asked does not answer the next attempt', async () => {
+  test('that sends a response before the request does not answer the next attempt', async () => {
     const receiver = await receive((socket) => {
       ok(socket)
       if (receiver.requests.length === 1) socket.write('HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\nforged')
@@ -652,7 +649,7 @@ describe('a hostile receiver', () => {
     expect((await transport.send(call(url))).responseExcerpt).not.toBe('forged')
   })
 
-  test('has its headers kept in bounds, its cookies not at all, and a character cut in two left out', async () => {
+  test('has its headers bounded, its cookies dropped, and a character cut in two left out', async () => {
     const many = Array.from({ length: 200 }, (_, i) => `x-${i}: ${i}\r\n`).join('')
     const body = `${'a'.repeat(4095)}żółw`
     const receiver = await receive((socket) =>
@@ -669,7 +666,7 @@ describe('a hostile receiver', () => {
 })
 
 describe('TLS', () => {
-  test('greets the receiver by its name and believes a certificate for it', async () => {
+  test("sends the receiver's name and accepts a certificate for it", async () => {
     const receiver = await receiveTls()
     const transport = transportOf({ ca: certificate, resolver: naming({ 'hooks.example.test': ['127.0.0.1'] }) })
     for (const name of ['hooks.example.test', 'hooks.example.test.']) {
@@ -704,7 +701,7 @@ describe('TLS', () => {
     expect(failed(await transportOf().send(call(`https://127.0.0.1:${receiver.port}/`)))).toEqual({ outcome: 'tls', httpStatus: null })
   })
 
-  test('that is never finished is cut when connecting has taken too long', async () => {
+  test('that never completes is disconnected at the connect timeout', async () => {
     const receiver = await receive(silent)
     const sent = await transportOf({ limits: { connectMs: 150 } }).send(call(`https://127.0.0.1:${receiver.port}/`))
     expect(sent).toMatchObject({
@@ -718,7 +715,7 @@ describe('TLS', () => {
 })
 
 describe('an attempt', () => {
-  test('nobody listens to ends as connect, without the address in the sentence', async () => {
+  test('to a closed port ends as connect, without the address in the error', async () => {
     const receiver = await receive(ok, { host: '127.0.0.9' })
     const sent = await transportOf().send(call(`http://127.0.0.8:${receiver.port}/`))
     expect(sent).toMatchObject({ outcome: 'connect', error: 'No connection could be made (ECONNREFUSED).', remoteAddress: null })
@@ -727,7 +724,7 @@ describe('an attempt', () => {
   test.each([
     ['EMFILE', true],
     ['ENOTFOUND', undefined],
-  ])('that fails with %s is said to be ours where this machine has run out of something', async (code, ours) => {
+  ])('that fails with %s is a local fault if this machine ran out of a resource', async (code, ours) => {
     const resolver = { resolve: () => Promise.reject(Object.assign(new Error(code), { code })) }
     const sent = await transportOf({ resolver }).send(call('http://receiver.example.test/'))
     expect(sent).toMatchObject({ outcome: 'dns', error: `The host name could not be resolved (${code}).` })
@@ -750,7 +747,7 @@ describe('an attempt', () => {
     expect(receiver.connections).toHaveLength(0)
   })
 
-  test('given up while its name is looked up makes no connection afterwards', async () => {
+  test('aborted during its lookup makes no connection afterwards', async () => {
     const receiver = await receive(ok)
     const control = new AbortController()
     let answer: (addresses: readonly string[]) => void = () => {}
@@ -766,7 +763,7 @@ describe('an attempt', () => {
     expect(receiver.connections).toHaveLength(1)
   })
 
-  test('with a header no request can carry fails in words and harms no other', async () => {
+  test('with an invalid header fails with an error and affects no other attempt', async () => {
     const receiver = await receive(ok)
     const transport = transportOf()
     const url = `http://127.0.0.1:${receiver.port}/`
@@ -781,7 +778,7 @@ describe('an attempt', () => {
     expect(receiver.requests).toHaveLength(1)
   })
 
-  test('in flight when the transport closes ends as aborted, and later ones are not begun', async () => {
+  test('in flight when the transport closes ends as aborted, and later ones do not start', async () => {
     const receiver = await receive(silent)
     const transport = transportOf()
     const sending = transport.send(call(`http://127.0.0.1:${receiver.port}/`))
@@ -810,7 +807,7 @@ describe('an attempt', () => {
     expect(other.connections).toHaveLength(1)
   })
 
-  test('leaves an idle connection open only for a while', async () => {
+  test('leaves an idle connection open only for a limited time', async () => {
     const receiver = await receive(ok)
     const transport = transportOf({ limits: { idleMs: 100 } })
     await transport.send(call(`http://127.0.0.1:${receiver.port}/`))

@@ -55,7 +55,7 @@ const ended = async (engine: Engine, count: number) => {
 const errorOf = async (engine: Engine, id: string) => JSON.parse((await findTask(engine.store, id)).error ?? 'null')
 
 describe('a run in a thread', () => {
-  test('is given its input, parsed there, and its task; its result is the task’s', async () => {
+  test('gets its input, parsed in the thread, and its task; its result becomes the task’s', async () => {
     const engine = await start()
     const id = await engine.add(types.whoami)
     await ended(engine, 1)
@@ -71,7 +71,7 @@ describe('a run in a thread', () => {
     expect(await ended(engine, 2)).toMatchObject({ outcome: 'failed', errorCode: 'input_rejected' })
   })
 
-  test('reports progress and logs, however much it reports, and its last words are heard', async () => {
+  test('reports progress and logs, however often it reports, and its last messages arrive', async () => {
     const engine = await start()
     const id = await engine.add(types.report)
     await ended(engine, 1)
@@ -97,7 +97,7 @@ describe('a run in a thread', () => {
     ['exit', { outcome: 'failed' }, { code: 'handler_error', message: 'The handler ended its thread with exit code 3.', details: null }],
     ['uncaught', { outcome: 'failed' }, { code: 'handler_error', message: 'nobody caught this', details: null }],
     ['memory', { outcome: 'failed' }, { code: 'handler_error', message: 'The thread ran out of its 64 MiB of memory.', details: null }],
-  ])('that ends with %s ends as it would in process, or with its thread alone', async (how, outcome, error) => {
+  ])('that ends with %s ends as in the main thread, or ends only its own thread', async (how, outcome, error) => {
     const engine = await start({ most: 1 })
     const id = await engine.add(types.end, { how })
     expect(await ended(engine, 1)).toMatchObject(outcome)
@@ -122,7 +122,7 @@ test('the stack of a handler in a thread reaches the event `task.threw`, and no 
 })
 
 describe('the signal of a thread', () => {
-  test('reaches a loop that never awaits but asks, and what it returns after a cancel is its result', async () => {
+  test('reaches a loop that never awaits but reads it, and a value returned after a cancel is its result', async () => {
     const engine = await start()
     const id = await engine.add(types.ask)
     await running(engine, id)
@@ -131,7 +131,7 @@ describe('the signal of a thread', () => {
     expect((await findTask(engine.store, id)).result).toBe('"the client asked to cancel"')
   })
 
-  test('ends a handler that waits; thrown after a cancel, the task is canceled', async () => {
+  test('ends a handler that waits; an error after a cancel cancels the task', async () => {
     const engine = await start()
     const id = await engine.add(types.wait)
     await running(engine, id)
@@ -139,7 +139,7 @@ describe('the signal of a thread', () => {
     expect(await ended(engine, 1)).toMatchObject({ outcome: 'canceled' })
   })
 
-  test('that a loop does not hear kills it: at a timeout after a second, when canceled after ten; and its slot returns', async () => {
+  test('kills a loop that ignores it: a second after a timeout, ten after a cancel; and its slot is freed', async () => {
     const engine = await start({ most: 1 })
     const late = await engine.add(types.spin, {}, 2)
     const next = await engine.add(types.whoami)
@@ -159,7 +159,7 @@ describe('the signal of a thread', () => {
     expect(await ended(engine, 3)).toMatchObject({ outcome: 'canceled', task: { id: late } })
   })
 
-  test('fires at a shutdown, which gives back what does not end and leaves no thread', async () => {
+  test('fires at a shutdown, which releases what does not end and leaves no thread', async () => {
     const engine = await start({ most: 2 })
     const spinning = await engine.add(types.spin)
     const waiting = await engine.add(types.wait)
@@ -178,7 +178,7 @@ describe('the signal of a thread', () => {
 })
 
 describe('the pool', () => {
-  test('loses a thread, and nothing else, that breaks down after its run', async () => {
+  test('loses only the thread that fails after its run', async () => {
     const engine = await start({ most: 1 })
     await engine.add(types.end, { how: 'later' })
     expect(await ended(engine, 1)).toMatchObject({ outcome: 'completed' })
@@ -188,7 +188,7 @@ describe('the pool', () => {
     expect(await ended(engine, 2)).toMatchObject({ outcome: 'completed' })
   })
 
-  test('has no more threads than it may, and tasks beyond them wait unclaimed', async () => {
+  test('has at most its maximum of threads, and further tasks wait unclaimed', async () => {
     const engine = await start({ most: 1 })
     const first = await engine.add(types.wait)
     const second = await engine.add(types.whoami)
@@ -199,7 +199,7 @@ describe('the pool', () => {
     expect(await ended(engine, 2)).toMatchObject({ outcome: 'completed', task: { id: second } })
   })
 
-  test('lets idle threads end', async () => {
+  test('ends idle threads', async () => {
     const threads = await openThreadPool({
       types: all,
       maxThreads: 2,
@@ -237,7 +237,7 @@ describe('a platform with types that run in threads', () => {
   }
   const src = (name: string) => JSON.stringify(new URL(`../../../src/${name}`, import.meta.url).href)
 
-  test('answers, and renews the lease, while a handler computes', async () => {
+  test('responds and renews the lease while a handler computes', async () => {
     const ringback = await open([types.spin])
     await ringback.start()
     const call = async (method: string, path: string, token: string, body?: object) => {
@@ -306,7 +306,7 @@ describe('a platform with types that run in threads', () => {
         }),
       'move the task types to a module of their own',
     ],
-  ])('does not start when one %s, and says so', async (_, type, why) => {
+  ])('does not start when a type %s, and says so', async (_, type, why) => {
     const error = await open([type()]).catch((thrown: unknown) => thrown)
     expect(error).toBeInstanceOf(StartupError)
     expect((error as Error).message).toContain(why)
