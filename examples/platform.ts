@@ -1,4 +1,4 @@
-/** A Ringback of its own for whoever asks: on a free port, with a database that is gone afterwards. */
+/** Starts a Ringback server on a free port, with a temporary database. */
 import { spawn } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
 import { once } from 'node:events'
@@ -10,27 +10,27 @@ import pg from 'pg'
 
 export interface Platform {
   readonly url: string
-  /** Of a client made by the start. */
+  /** An API key of a client that the start creates. */
   readonly key: string
-  /** What it keeps its data in, for people. */
+  /** The database, for display. */
   readonly database: string
-  /** Drains, ends, and leaves nothing behind. */
+  /** Drains and stops the server and removes its data. */
   stop(): Promise<void>
 }
 
 const root = new URL('..', import.meta.url)
 
 interface PlatformOptions {
-  /** A PostgreSQL where databases may be created; left out, it is SQLite. */
+  /** A PostgreSQL server where databases may be created. Default: SQLite. */
   readonly databaseUrl?: string
   /** The module with the task types. */
   readonly configFile?: string
-  /** Where it works and keeps its data; left out, a folder of its own, which it removes. */
+  /** Its working folder and data. Default: a temporary folder. */
   readonly folder?: string
   readonly port?: number
 }
 
-/** Starts `ringback serve`, with the task types of `ringback.config.ts` unless told otherwise. */
+/** Starts `ringback serve`, by default with the task types of `ringback.config.ts`. */
 export async function startPlatform(options: PlatformOptions = {}): Promise<Platform> {
   const { databaseUrl = '', configFile = fileURLToPath(new URL('ringback.config.ts', root)), port = 0 } = options
   const database = databaseUrl.startsWith('postgres') ? await createDatabase(databaseUrl) : null

@@ -1,6 +1,6 @@
 /**
- * `npm run tour [data set]`: the whole round in one terminal. A task goes in over HTTP, runs over a real data set, and rings back signed.
- * Ends with code 0 only when everything it says held. `RINGBACK_DATABASE_URL=postgres://…` takes it to PostgreSQL, in a database of its own.
+ * `npm run tour [data set]`: the whole cycle in one terminal. Submits a task over HTTP, which profiles a real data set, and verifies the webhook.
+ * Exits with 0 only if every check passed. `RINGBACK_DATABASE_URL=postgres://…` uses PostgreSQL, in a temporary database.
  */
 import { deepStrictEqual } from 'node:assert/strict'
 import { once } from 'node:events'
@@ -41,9 +41,9 @@ async function check(label: string, verify: () => Promise<string> | string): Pro
 }
 const since = (start: number): string => `${((performance.now() - start) / 1000).toFixed(2)} s`
 
-/** The platform runs as a process of its own, as it would for anybody. */
+/** The platform runs in a separate process. */
 const platform = await startPlatform({ databaseUrl: process.env.RINGBACK_DATABASE_URL ?? '' })
-/** Of everything that follows: nothing here should take longer. */
+/** The time limit of the whole tour. */
 const end = AbortSignal.timeout(60_000)
 const arrived = Promise.withResolvers<Arrival>()
 const receiving = createServer(async (request, response) => {
@@ -115,13 +115,13 @@ try {
   heading('The status endpoint')
   await check('the same document', async () => {
     const shown = await client.get(task.id, { signal: end })
-    // What became of the webhook cannot stand in the webhook.
+    // A webhook cannot contain the outcome of its own delivery.
     deepStrictEqual(event.data, { ...shown, callback: { ...shown.callback, status: null } })
     return `all ${Object.keys(shown).length} members are equal, but for callback.status`
   })
   await check('callback.status', async () => {
     let { status } = (await client.get(task.id, { signal: end })).callback
-    // The answer to the webhook is written down after it was given.
+    // The server records the response after the receiver sent it.
     while (status === 'pending') status = (await client.get(task.id, { signal: end })).callback.status
     deepStrictEqual(status, 'delivered')
     return 'delivered'
@@ -138,7 +138,7 @@ const everything = held.length === 5 && held.every(Boolean)
 console.log(`\n${everything ? 'Everything held' : 'Not everything held'}, in ${since(began)}.`)
 process.exitCode = everything ? 0 : 1
 
-/** All that a receiver without a library of ours has to do. */
+/** Everything that a receiver without the Ringback library has to do. */
 async function verifyWithJose({ headers, body }: Arrival, issuer: string, audience: string): Promise<string> {
   const keys = createRemoteJWKSet(new URL(`${issuer}/.well-known/jwks.json`))
   const [head = '', signature = ''] = String(headers['webhook-jws']).split('..')

@@ -8,7 +8,7 @@ const greet = defineTask({ type: 'greet', run: (name) => `Hello, ${name}!` })
 const ringback = await createRingback({
   tasks: [greet],
   databaseUrl: 'file:./data/ringback.db',
-  // How the world reaches it, the path it is mounted under included: links and signatures name it.
+  // Its public URL, including the path it is mounted under: links and signatures contain it.
   publicUrl: `http://127.0.0.1:${port}/ringback`,
   adminToken: process.env.ADMIN_TOKEN,
 })
@@ -22,6 +22,6 @@ const server = serve({ fetch: app.fetch, hostname: '127.0.0.1', port }, () => co
 
 process.once('SIGTERM', () => {
   server.close()
-  // Answers the calls that wait, lets running tasks finish, closes the store.
+  // Answers waiting calls, lets running tasks finish, closes the store.
   void ringback.stop()
 })

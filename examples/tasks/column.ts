@@ -1,16 +1,16 @@
-/** What can be said about one column of a table. */
+/** Statistics of one column of a table. */
 
 export type Kind = 'number' | 'boolean' | 'date' | 'string' | 'object'
 
 export interface ColumnProfile {
   readonly name: string
-  /** What its values are: `mixed` when they are of several kinds, `empty` when there are none. */
+  /** The kind of its values: `mixed` for several kinds, `empty` for none. */
   readonly type: Kind | 'mixed' | 'empty'
   /** Values that are not null. */
   readonly count: number
   readonly nulls: number
   readonly distinct: number
-  /** Of numbers and dates; null for the rest. */
+  /** Of numbers and dates, otherwise null. */
   readonly min: number | string | null
   readonly max: number | string | null
   /** Of numbers. */
@@ -28,13 +28,13 @@ export interface ColumnProfile {
 
 export interface Column {
   add(value: unknown): void
-  /** `rows` is how many rows the table has; those that never named the column count as null. */
+  /** `rows`: rows of the table. Rows without the column count as null. */
   profile(rows: number): ColumnProfile
 }
 
 const MAX_TOP = 5
 const LONGEST_TOP = 100
-/** Years first, or as in "Jun 12 1998": what nobody writes who means something else. */
+/** Year first, or like "Jun 12 1998": formats that mean nothing else. */
 const DATE = /^(\d{4}[-/]\d{1,2}[-/]\d{1,2}([T ]\d{1,2}:\d{2}.*)?|[A-Z][a-z]{2} \d{1,2} \d{4})$/
 
 export function createColumn(name: string): Column {
@@ -87,7 +87,7 @@ function kindOf(value: unknown): Kind {
   return DATE.test(value) && !Number.isNaN(Date.parse(value)) ? 'date' : 'string'
 }
 
-/** Between the two nearest values, in proportion. */
+/** Interpolated between the two nearest values. */
 function quantile(sorted: Float64Array, share: number): number {
   const place = (sorted.length - 1) * share
   const below = sorted[Math.floor(place)]!

@@ -5,7 +5,7 @@ import { type Column, createColumn } from './column.ts'
 import { readTable } from './table.ts'
 
 const MAX_COLUMNS = 1_000
-/** Rows between two looks at the signal: a few milliseconds' worth, in which nothing else runs here. */
+/** Rows between two checks of the signal. They take a few milliseconds, in which nothing else runs. */
 const ROWS_AT_ONCE = 500
 
 const profile = z.object({
@@ -26,7 +26,7 @@ export const datasetProfile = defineTask({
   description: 'Profiles the columns of a table: a data set of the package vega-datasets by its name, CSV text, or rows.',
   input: z.union(
     [
-      // A plain file name: no slash and no leading dot lead out of the folder.
+      // A plain file name, without slash or leading dot, which could leave the folder.
       z.strictObject({ dataset: z.string().regex(/^[A-Za-z0-9][A-Za-z0-9-]{0,99}\.(csv|tsv|json)$/) }),
       z.strictObject({ csv: z.string().min(1) }),
       z.strictObject({ rows: z.array(z.record(z.string(), z.unknown())) }),

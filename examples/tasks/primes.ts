@@ -1,7 +1,7 @@
 import { z } from 'zod'
 import { defineTask } from '../../src/index.ts'
 
-/** Numbers sieved at once: as many bytes as a core's own cache holds. */
+/** Numbers sieved at once: as many bytes as a core's cache holds. */
 const SEGMENT = 262_144
 
 export const primes = defineTask({
@@ -18,7 +18,7 @@ export const primes = defineTask({
     let count = 0
     let largest = 2
     for (let from = 2; from <= upTo; from += SEGMENT) {
-      // Nothing is awaited here, and need not be: in a thread the signal is up to date whenever it is asked.
+      // No await is needed: in a thread, reading the signal updates it.
       signal.throwIfAborted()
       progress((from / upTo) * 100, `${count} primes below ${from}`)
       const to = Math.min(from + SEGMENT - 1, upTo)

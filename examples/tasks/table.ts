@@ -1,8 +1,8 @@
-/** Where tables come from. */
+/** Loads tables. */
 import { readdir, readFile } from 'node:fs/promises'
 import { Permanent } from '../../src/index.ts'
 
-/** A data set of the package vega-datasets by its file's name, CSV text, or the rows themselves. */
+/** A file name of the package vega-datasets, CSV text, or rows. */
 export type Table = { readonly dataset: string } | { readonly csv: string } | { readonly rows: readonly Row[] }
 export type Row = Readonly<Record<string, unknown>>
 
@@ -34,10 +34,10 @@ async function parseTable(text: string, delimiter: string): Promise<readonly Row
 }
 
 const NUMBER = /^[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?$/i
-/** "00210" is a name made of digits, not a number. */
+/** "00210" is an identifier, not a number. */
 const CODE = /^[-+]?0\d/
 
-/** What the cells of a column stand for: one cell that is no number makes all of them text. */
+/** Converts the cells of a column: one cell that is not a number makes all of them text. */
 function readingOf(cells: readonly string[]): (cell: string) => unknown {
   if (cells.every((cell) => cell === '' || (NUMBER.test(cell) && !CODE.test(cell)))) return Number
   if (cells.every((cell) => cell === '' || cell === 'true' || cell === 'false')) return (cell) => cell === 'true'
@@ -58,10 +58,10 @@ async function readDataset(name: string, signal: AbortSignal): Promise<string> {
   }
 }
 
-/** Where the file of a data set is, whether or not there is one of that name. */
+/** The URL of a data set's file, which may not exist. */
 export function datasetUrl(name: string): URL {
   try {
-    // The package exports its code alone; its data lie beside it.
+    // The package exports only its code; the data is beside it.
     return new URL(`../data/${name}`, import.meta.resolve('vega-datasets'))
   } catch (cause) {
     throw new Permanent(

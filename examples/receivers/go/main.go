@@ -1,4 +1,4 @@
-// A receiver of Ringback's webhooks: believes nothing that is not signed for it, and prints a line for every new event.
+// A receiver of Ringback's webhooks: verifies every signature, and prints a line for every new event.
 package main
 
 import (
@@ -29,12 +29,12 @@ const (
 	keysCooldown     = 30 * time.Second
 )
 
-// refused means that the webhook is not to be believed: 401. Any other error means that it could not be judged: 503, and it comes again.
+// refused means an invalid webhook: 401. Any other error means that it could not be verified: 503, and the sender retries.
 type refused string
 
 func (r refused) Error() string { return string(r) }
 
-// keySet holds the issuer's ES256 keys: kept for 10 minutes, fetched anew for a kid that is not among them, at most every 30 s.
+// keySet holds the issuer's ES256 keys: cached for 10 minutes, fetched again for an unknown kid, at most every 30 s.
 type keySet struct {
 	url string
 
@@ -85,7 +85,7 @@ func (s *keySet) fetch() error {
 			return err
 		}
 		key := &ecdsa.PublicKey{Curve: elliptic.P256(), X: new(big.Int).SetBytes(x), Y: new(big.Int).SetBytes(y)}
-		// Refuses a point that is not on the curve.
+		// Refuses a point outside the curve.
 		if _, err := key.ECDH(); err != nil {
 			return err
 		}
@@ -95,7 +95,7 @@ func (s *keySet) fetch() error {
 	return nil
 }
 
-// seen remembers the ids that were handled, the latest only. A database would do better: insert … on conflict do nothing.
+// seen stores the latest handled ids. A database would be better: insert … on conflict do nothing.
 type seen struct {
 	mu    sync.Mutex
 	ids   map[string]struct{}
@@ -135,7 +135,7 @@ type receiver struct {
 	seen                         *seen
 }
 
-// verify returns the event in body, once the detached JWS over it holds (RFC 7515, Appendix F).
+// verify returns the event in body if its detached JWS is valid (RFC 7515, Appendix F).
 func (r *receiver) verify(jws string, body []byte) (*event, error) {
 	if jws == "" {
 		return nil, refused("missing_header")
@@ -150,7 +150,7 @@ func (r *receiver) verify(jws string, body []byte) (*event, error) {
 	if errHead != nil || errSignature != nil || json.Unmarshal(head, &header) != nil {
 		return nil, refused("malformed")
 	}
-	// Members that would let the sender choose the key or the reading of the payload: Ringback sends none of them.
+	// Members that would let the sender choose the key or how the payload is read. Ringback never sends them.
 	for _, name := range []string{"crit", "b64", "jwk", "jku", "x5u", "x5c"} {
 		if _, there := header[name]; there {
 			return nil, refused("malformed")
@@ -184,7 +184,7 @@ func (r *receiver) verify(jws string, body []byte) (*event, error) {
 	if !ok || math.Abs(float64(time.Now().UnixMilli())/1000-iat) > toleranceSeconds {
 		return nil, refused("stale")
 	}
-	// Data of another shape than a task's is not an error: of later events only what all have in common is known.
+	// Data that is not a task's is not an error: later versions may add events.
 	var it event
 	var mismatch *json.UnmarshalTypeError
 	if err := json.Unmarshal(body, &it); err != nil && !errors.As(err, &mismatch) {
@@ -221,7 +221,7 @@ func (r *receiver) ServeHTTP(w http.ResponseWriter, request *http.Request) {
 		answer(w, http.StatusOK, map[string]any{"challenge": it.Data.Challenge})
 	default:
 		if r.seen.add(it.ID) {
-			// Your work: make the event safe here, then answer. If that fails, forget the id and answer 500.
+			// Your work: store the event here, then answer. If that fails, remove the id and answer 500.
 			fmt.Println(it.ID, it.Type, it.Data.ID)
 		}
 		w.WriteHeader(http.StatusNoContent)
@@ -231,7 +231,7 @@ func (r *receiver) ServeHTTP(w http.ResponseWriter, request *http.Request) {
 func answer(w http.ResponseWriter, status int, document map[string]any) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
-	// Who has hung up is not answered.
+	// The sender may have closed the connection.
 	_ = json.NewEncoder(w).Encode(document)
 }
 

@@ -1,4 +1,4 @@
-"""A receiver of Ringback's webhooks: believes nothing that is not signed for it, and prints a line for every new event."""
+"""A receiver of Ringback's webhooks: verifies every signature, and prints a line for every new event."""
 
 import base64
 import json
@@ -25,16 +25,16 @@ PORT = int(os.environ.get("PORT", "9000"))
 TOLERANCE_SECONDS = 300
 MOST_BYTES = 1 << 20
 MOST_IDS = 100_000
-# Members that would let the sender choose the key or the reading of the payload: Ringback sends none of them.
+# Members that would let the sender choose the key or how the payload is read. Ringback never sends them.
 REFUSED = ("crit", "b64", "jwk", "jku", "x5u", "x5c")
 
 
 class Refused(Exception):
-    """The webhook is not to be believed: 401. Any other exception means that it could not be judged: 503, and it comes again."""
+    """The webhook is invalid: 401. Any other exception means that it could not be verified: 503, and the sender retries."""
 
 
 class Keys:
-    """The issuer's ES256 keys: kept for 10 minutes, fetched anew for a kid that is not among them, at most every 30 s."""
+    """The issuer's ES256 keys: cached for 10 minutes, fetched again for an unknown kid, at most every 30 s."""
 
     MAX_AGE = 600
     COOLDOWN = 30
@@ -68,7 +68,7 @@ class Keys:
 
 
 class Seen:
-    """The ids that were handled, the latest only. A database would do better: insert … on conflict do nothing."""
+    """The latest handled ids. A database would be better: insert … on conflict do nothing."""
 
     def __init__(self) -> None:
         self._ids: OrderedDict[str, None] = OrderedDict()
@@ -91,7 +91,7 @@ def base64url(text: str) -> bytes:
 
 
 def verify(jws: str | None, body: bytes, keys: Keys) -> dict:
-    """The event in `body`, once the detached JWS over it holds (RFC 7515, Appendix F)."""
+    """The event in `body` if its detached JWS is valid (RFC 7515, Appendix F)."""
     if not jws:
         raise Refused("missing_header")
     match jws.split("."):
@@ -125,7 +125,7 @@ def verify(jws: str | None, body: bytes, keys: Keys) -> dict:
     if header.get("aud") != AUDIENCE:
         raise Refused("wrong_audience")
     iat = header.get("iat")
-    # `type`, not isinstance: True is an int to Python.
+    # `type`, not isinstance: in Python True is an int.
     if type(iat) not in (int, float) or not abs(time.time() - iat) <= TOLERANCE_SECONDS:
         raise Refused("stale")
     try:
@@ -167,8 +167,8 @@ class Receiver(BaseHTTPRequestHandler):
                 return self._answer(403)
             return self._answer(200, {"challenge": data.get("challenge")})
         if SEEN.add(event["id"]):
-            # Your work: make the event safe here, then answer. If that fails, forget the id and answer 500.
-            # One write a line: print() makes several, and threads would mix them.
+            # Your work: store the event here, then answer. If that fails, remove the id and answer 500.
+            # One write per line: print() makes several, which threads would mix.
             sys.stdout.write(f"{event['id']} {event['type']} {data.get('id', '-')}\n")
             sys.stdout.flush()
         self._answer(204)
@@ -181,17 +181,17 @@ class Receiver(BaseHTTPRequestHandler):
         if status != 204:
             self.send_header("content-length", str(len(body)))
         if status in (411, 413):
-            # What was not read must not be taken for the next request.
+            # Unread bytes must not be taken for the next request.
             self.send_header("connection", "close")
         try:
             self.end_headers()
             self.wfile.write(body)
         except OSError:
-            # The sender is gone, and sends it again.
+            # The sender closed the connection and will retry.
             self.close_connection = True
 
     def log_request(self, *_: object) -> None:
-        """One line an event is enough."""
+        """One line per event is enough."""
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-// A worker of Ringback: pulls tasks of the type image.thumbnail, some side by side, and scales the images in them.
+// A worker of Ringback: claims tasks of the type image.thumbnail, several at once, and scales the images in them.
 package main
 
 import (
@@ -28,7 +28,7 @@ const (
 	taskType    = "image.thumbnail"
 	concurrency = 4
 	waitSeconds = 30
-	// A small file may hold an image that fills the memory.
+	// A small file may contain an image that exhausts memory.
 	mostPixels = 50_000_000
 )
 
@@ -68,7 +68,7 @@ type result struct {
 	SourceHeight int    `json:"sourceHeight"`
 }
 
-// The members of every answer that a worker looks at.
+// The members of a response that a worker uses.
 type answer struct {
 	Tasks           []task  `json:"tasks"`
 	LeaseSeconds    float64 `json:"leaseSeconds"`
@@ -78,12 +78,12 @@ type answer struct {
 	Detail          string  `json:"detail"`
 }
 
-// permanent is a failure that no further try would mend.
+// permanent is a failure that a retry cannot fix.
 type permanent struct{ code, message string }
 
 func (p permanent) Error() string { return p.message }
 
-// One call of the API; an error when there was no answer.
+// One API call. Returns an error without a response.
 func call(ctx context.Context, path string, body any) (int, answer, error) {
 	var said answer
 	text, err := json.Marshal(body)
@@ -108,7 +108,7 @@ func call(ctx context.Context, path string, body any) (int, answer, error) {
 	return response.StatusCode, said, json.Unmarshal(raw, &said)
 }
 
-// The work: a box filter, row by row, so that it can be stopped between two of them.
+// The work: a box filter, row by row, so that it can stop between two rows.
 func thumbnail(ctx context.Context, in input, progress func(float64)) (*result, error) {
 	raw, err := base64.StdEncoding.DecodeString(in.Image)
 	if err != nil {
@@ -151,7 +151,7 @@ func thumbnail(ctx context.Context, in input, progress func(float64)) (*result, 
 	return &result{base64.StdEncoding.EncodeToString(encoded.Bytes()), width, height, from.Dx(), from.Dy()}, nil
 }
 
-// The mean color of an area, on white: a JPEG knows no transparency.
+// The mean color of an area, on white: JPEG has no transparency.
 func average(source image.Image, area image.Rectangle) color.RGBA {
 	var r, g, b, n uint64
 	for y := area.Min.Y; y < area.Max.Y; y++ {
@@ -164,7 +164,7 @@ func average(source image.Image, area image.Rectangle) color.RGBA {
 	return color.RGBA{uint8(r / n >> 8), uint8(g / n >> 8), uint8(b / n >> 8), 255}
 }
 
-// Runs one task from its claim to the word that ends its lease.
+// Runs one claimed task and reports its result, which ends its lease.
 func run(stopping context.Context, t task) {
 	fmt.Printf("claimed %s try %d\n", t.ID, t.Try)
 	ctx, end := context.WithCancel(stopping)
@@ -178,7 +178,7 @@ func run(stopping context.Context, t task) {
 		body["lease"] = t.Lease.Token
 		return call(limited, "/v1/worker/tasks/"+t.ID+"/"+verb, body)
 	}
-	// Heartbeats, every third of the lease. No answer is no verdict; a refusal is: the task is somebody else's.
+	// Sends a heartbeat every third of the lease. A missing response means nothing; a refusal means that the lease is lost.
 	beating, settled := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(beating)
@@ -223,11 +223,11 @@ func run(stopping context.Context, t task) {
 	default:
 		verb, body = "fail", map[string]any{"error": map[string]any{"message": err.Error()}}
 	}
-	// Said again until it is heard: who repeats a word under the same lease is told the same.
+	// Retries until there is a response: a repeated report under the same lease gets the same response.
 	for delay := 500 * time.Millisecond; ; delay = min(2*delay, 5*time.Second) {
 		status, said, err := say(verb, body, 20*time.Second)
 		if err == nil && verb == "complete" && (status == http.StatusRequestEntityTooLarge || status == http.StatusUnprocessableEntity) {
-			// Too large, or not what the schema says: no further try would mend it.
+			// Too large, or does not match the schema: a retry cannot fix that.
 			verb, body = "fail", map[string]any{"error": map[string]any{"message": said.Detail}, "retryable": false}
 			continue
 		}
@@ -252,11 +252,11 @@ func main() {
 	var running sync.WaitGroup
 	fmt.Println("ready")
 	for delay := 500 * time.Millisecond; stopping.Err() == nil; {
-		// As many as are free, one at least.
+		// As many as there are free slots, at least one.
 		slots <- struct{}{}
 		<-slots
 		asked := map[string]any{"types": []string{taskType}, "limit": concurrency - len(slots), "waitSeconds": waitSeconds}
-		// Who hangs up is handed nothing: the platform keeps the tasks.
+		// After an aborted claim the platform keeps the tasks.
 		status, said, err := call(stopping, "/v1/worker/claim", asked)
 		switch {
 		case err == nil && status == http.StatusOK:

@@ -1,4 +1,4 @@
-"""A worker of Ringback: pulls tasks of the type texts.duplicates, one at a time, and finds the texts that are nearly the same."""
+"""A worker of Ringback: claims tasks of the type texts.duplicates, one at a time, and finds similar texts."""
 
 import difflib
 import json
@@ -18,7 +18,7 @@ WAIT_SECONDS = 30
 
 
 class Stop(BaseException):
-    """SIGTERM or SIGINT: no further task is claimed, and the one that runs is given back."""
+    """SIGTERM or SIGINT: claims no further task and releases the current one."""
 
 
 class Canceled(Exception):
@@ -26,11 +26,11 @@ class Canceled(Exception):
 
 
 class LeaseLost(Exception):
-    """The task is somebody else's by now, and nothing of it is to be reported."""
+    """The lease is lost: nothing may be reported."""
 
 
 def call(path: str, body: dict, timeout: float = 20) -> tuple[int, dict]:
-    """One call of the API. Answers the status and the body; raises OSError when there was no answer."""
+    """One API call. Returns status and body. Raises OSError without a response."""
     headers = {"Authorization": f"Bearer {KEY}", "Content-Type": "application/json"}
     request = urllib.request.Request(BASE + path, json.dumps(body).encode(), headers, method="POST")
     try:
@@ -42,7 +42,7 @@ def call(path: str, body: dict, timeout: float = 20) -> tuple[int, dict]:
 
 
 class Lease:
-    """Keeps the lease of one task by heartbeats from a thread of its own, and tells the run when to stop."""
+    """Renews the lease of one task from a separate thread, and tells the run when to stop."""
 
     def __init__(self, task: dict) -> None:
         self._task = task
@@ -56,7 +56,7 @@ class Lease:
         self._thread.start()
 
     def progress(self, percent: float, message: str) -> None:
-        """Goes out with the next heartbeat. Raises what ends the run."""
+        """Sent with the next heartbeat. Raises the exception that ends the run."""
         self._report = {"progress": percent, "message": message}
         if stopping.is_set():
             raise Stop
@@ -66,7 +66,7 @@ class Lease:
             raise Canceled
 
     def settle(self, verb: str, body: dict) -> str:
-        """Ends the lease. Said again until it is heard: who repeats a word under the same lease is told the same."""
+        """Ends the lease. Retries until there is a response: a repeated report under the same lease gets the same response."""
         self._over.set()
         self._thread.join()
         delay = 0.5
@@ -74,7 +74,7 @@ class Lease:
             try:
                 status, answer = self._say(verb, body)
                 if verb == "complete" and status in (413, 422):
-                    # Too large, or not what the schema says: no further try would mend it.
+                    # Too large, or does not match the schema: a retry cannot fix that.
                     return self.settle("fail", {"error": {"message": answer["detail"]}, "retryable": False})
                 if status < 500:
                     return answer["status"] if status == 200 else f"refused with {status} {answer['code']}"
@@ -111,7 +111,7 @@ def find_duplicates(given: dict, progress: Callable[[float, str], None]) -> dict
         matcher.set_seq2(texts[second])
         for first in range(second):
             matcher.set_seq1(texts[first])
-            # Upper bounds first, which are cheap.
+            # Cheap upper bounds first.
             if min(matcher.real_quick_ratio(), matcher.quick_ratio()) >= threshold:
                 ratio = matcher.ratio()
                 if ratio >= threshold:
@@ -130,7 +130,7 @@ def run(task: dict) -> None:
     except Stop:
         ended = lease.settle("release", {})
     except LeaseLost:
-        # Said nevertheless: where nobody has noticed yet, the next try begins the sooner.
+        # Reported nevertheless: if the server has not noticed yet, the next try starts earlier.
         ended = lease.settle("fail", {"error": {"code": "lease_lost", "message": "The worker was cut off for too long."}})
     except Canceled:
         ended = lease.settle("fail", {"error": {"code": "canceled", "message": "The run ended when it was asked to."}})

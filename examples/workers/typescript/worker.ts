@@ -1,4 +1,4 @@
-/** A worker of Ringback: pulls tasks of the type certificate.inspect, some side by side, and reads the certificates in them. */
+/** A worker of Ringback: claims tasks of the type certificate.inspect, several at once, and reads the certificates in them. */
 import { X509Certificate } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
 
@@ -14,7 +14,7 @@ interface Claimed {
   readonly lease: { readonly token: string; readonly seconds: number }
 }
 
-/** The members of every answer that a worker looks at. */
+/** The members of a response that a worker uses. */
 interface Answer {
   readonly tasks?: readonly Claimed[]
   readonly leaseSeconds?: number
@@ -24,14 +24,14 @@ interface Answer {
   readonly detail?: string
 }
 
-/** One call of the API; rejects when there was no answer. */
+/** One API call. Rejects without a response. */
 async function call(path: string, body: object, signal: AbortSignal) {
   const headers = { authorization: `Bearer ${KEY}`, 'content-type': 'application/json' }
   const response = await fetch(BASE + path, { method: 'POST', headers, body: JSON.stringify(body), signal })
   return { status: response.status, answer: (await response.json()) as Answer }
 }
 
-/** What no further try would mend. */
+/** A failure that a retry cannot fix. */
 class Hopeless extends Error {
   readonly code: string
   constructor(code: string, message: string) {
@@ -41,7 +41,7 @@ class Hopeless extends Error {
 }
 const failure = (message: string, code?: string) => ({ error: { message, ...(code && { code }) }, retryable: false })
 
-/** The work. Between two certificates others get their turn, and the signal is heeded. */
+/** The work. Between two certificates it yields to other tasks and checks the signal. */
 async function inspect({ pem }: Claimed['input'], signal: AbortSignal, progress: (percent: number) => void) {
   const blocks = pem.match(/-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----/g) ?? []
   if (blocks.length === 0) throw new Hopeless('no_certificate', 'There is no certificate in it.')
@@ -70,7 +70,7 @@ async function inspect({ pem }: Claimed['input'], signal: AbortSignal, progress:
 const stopping = new AbortController()
 for (const signal of ['SIGTERM', 'SIGINT']) process.on(signal, () => stopping.abort())
 
-/** Runs one task from its claim to the word that ends its lease. */
+/** Runs one claimed task and reports its result, which ends its lease. */
 async function run(task: Claimed): Promise<void> {
   console.log(`claimed ${task.id} try ${task.try}`)
   const ends = new AbortController()
@@ -78,7 +78,7 @@ async function run(task: Claimed): Promise<void> {
   let report = {}
   const say = (verb: string, body: object, signal: AbortSignal) =>
     call(`/v1/worker/tasks/${task.id}/${verb}`, { lease: task.lease.token, ...body }, signal)
-  // Heartbeats, every third of the lease. No answer is no verdict; a refusal is: the task is somebody else's.
+  // Sends a heartbeat every third of the lease. A missing response means nothing; a refusal means that the lease is lost.
   const settled = new AbortController()
   const every = (task.lease.seconds * 1000) / 3
   const beat = async (): Promise<void> => {
@@ -102,11 +102,11 @@ async function run(task: Claimed): Promise<void> {
   )
   settled.abort()
   await beating
-  // Said again until it is heard: who repeats a word under the same lease is told the same.
+  // Retries until there is a response: a repeated report under the same lease gets the same response.
   for (let delay = 500; ; delay = Math.min(delay * 2, 5_000)) {
     const said = await say(verb, body, AbortSignal.timeout(20_000)).catch(() => null)
     if (verb === 'complete' && (said?.status === 413 || said?.status === 422)) {
-      // Too large, or not what the schema says.
+      // Too large, or does not match the schema.
       ;[verb, body] = ['fail', failure(said.answer.detail ?? 'The result was refused.')]
       continue
     }
@@ -121,7 +121,7 @@ console.log('ready')
 for (let delay = 500; !stopping.signal.aborted; ) {
   if (running.size >= CONCURRENCY) await Promise.race(running)
   const asked = { types: [TYPE], limit: CONCURRENCY - running.size, waitSeconds: 30 }
-  // Who hangs up is handed nothing: the platform keeps the tasks.
+  // After an aborted claim the platform keeps the tasks.
   const claimed = await call('/v1/worker/claim', asked, stopping.signal).catch(() => null)
   if (claimed?.status === 200) {
     delay = 500

@@ -1,4 +1,4 @@
-//! A receiver of Ringback's webhooks: believes nothing that is not signed for it, and prints a line for every new event.
+//! A receiver of Ringback's webhooks: verifies every signature, and prints a line for every new event.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::env;
@@ -20,18 +20,18 @@ const MOST_IDS: usize = 100_000;
 const KEYS_MAX_AGE: Duration = Duration::from_secs(600);
 const KEYS_COOLDOWN: Duration = Duration::from_secs(30);
 const WORKERS: usize = 4;
-/// Members that would let the sender choose the key or the reading of the payload: Ringback sends none of them.
+/// Members that would let the sender choose the key or how the payload is read. Ringback never sends them.
 const REFUSED: [&str; 6] = ["crit", "b64", "jwk", "jku", "x5u", "x5c"];
 
 enum Failure {
-    /// The webhook is not to be believed: 401.
+    /// The webhook is invalid: 401.
     Refused(&'static str),
-    /// It could not be judged: 503, and it comes again.
+    /// It could not be verified: 503, and the sender retries.
     NotJudged(Box<dyn Error>),
 }
 use Failure::{NotJudged, Refused};
 
-/// The issuer's ES256 keys: kept for 10 minutes, fetched anew for a kid that is not among them, at most every 30 s.
+/// The issuer's ES256 keys: cached for 10 minutes, fetched again for an unknown kid, at most every 30 s.
 struct Keys {
     url: String,
     cache: Mutex<Option<(Instant, HashMap<String, Vec<u8>>)>>,
@@ -70,7 +70,7 @@ impl Keys {
     }
 }
 
-/// The ids that were handled, the latest only. A database would do better: insert … on conflict do nothing.
+/// The latest handled ids. A database would be better: insert … on conflict do nothing.
 #[derive(Default)]
 struct Seen {
     ids: HashSet<String>,
@@ -100,7 +100,7 @@ struct Receiver {
 }
 
 impl Receiver {
-    /// The event in `body`, once the detached JWS over it holds (RFC 7515, Appendix F).
+    /// The event in `body` if its detached JWS is valid (RFC 7515, Appendix F).
     fn verify(&self, jws: Option<&str>, body: &[u8]) -> Result<Value, Failure> {
         let jws = jws.ok_or(Refused("missing_header"))?;
         let parts: Vec<&str> = jws.split('.').collect();
@@ -150,7 +150,7 @@ impl Receiver {
         }
         let mut body = Vec::new();
         match request.as_reader().take(MOST_BYTES + 1).read_to_end(&mut body) {
-            // It was cut while it was being sent: there is nobody to answer.
+            // The sender closed the connection: there is nobody to answer.
             Err(_) => return,
             Ok(length) if length as u64 > MOST_BYTES => return respond(request, 413, None),
             Ok(_) => {}
@@ -169,7 +169,7 @@ impl Receiver {
             Ok(event) => {
                 let text = |value: &Value| value.as_str().unwrap_or("-").to_owned();
                 if self.seen.lock().unwrap().add(&text(&event["id"])) {
-                    // Your work: make the event safe here, then answer. If that fails, forget the id and answer 500.
+                    // Your work: store the event here, then answer. If that fails, remove the id and answer 500.
                     println!("{} {} {}", text(&event["id"]), text(&event["type"]), text(&event["data"]["id"]));
                 }
                 respond(request, 204, None)
@@ -180,7 +180,7 @@ impl Receiver {
 
 fn respond(request: Request, status: u16, document: Option<Value>) {
     let json: Header = "content-type: application/json".parse().unwrap();
-    // Who has hung up is not answered.
+    // The sender may have closed the connection.
     let _ = match document {
         Some(document) => request.respond(
             Response::from_string(document.to_string())
