@@ -1,10 +1,23 @@
 /**
- * Claims work, runs it, renews its leases, drains. The same for tasks and for deliveries.
+ * Claims work, runs it, renews its leases and drains. One pump runs tasks, another one deliveries.
  *
- *   idle ──start──▶ pumping ──stop──▶ draining ──held is empty, or the grace is over──▶ stopped
+ *                start               stop                all settled, or the grace has passed
+ *   #phase:  idle ─────▶ pumping ──────────▶ draining ────────────────────────────────▶ stopped
  *
- * While pumping it claims as many rows as it has free slots: when woken, when a slot frees and more waits, and when the next row
- * falls due. Polling only repairs wake-ups that were lost.
+ * While pumping, `#claim` says what it does about its free slots:
+ *
+ *               wake, a slot is free           wake
+ *   waiting ───────────────────▶ claiming ◀─────────▶ claimingAgain
+ *      ▲  ▲                         │  │    next claim
+ *      │  └── nothing more to claim ┘  │ no slot is free
+ *      │                               ▼
+ *      └────────────────────────── starved ── a slot frees ──▶ claiming
+ *
+ * `waiting` claims again when woken, when the next row falls due, and after at most 16.5 s, which repairs lost notifications. `starved` does too,
+ * and claims as soon as a slot frees. The last claim may have passed by work of clients that already had their share (`#refused`): a freed slot
+ * that one of them may use causes a claim as well.
+ *
+ * A slot is free unless an item runs in it (`#running`) or it is reserved: by the claim in flight, or by the store, which starts new work in it.
  */
 import type { Clock } from '../core/clock.ts'
 import { type Allotment, type SlotRefusal, type SlotShares, unlimitedAllotment } from '../core/fair-share.ts'
@@ -14,15 +27,15 @@ import type { ClaimResult, LeaseRef, Renewal, SettleResult, SlotLender } from '.
 
 export interface WorkSource<W extends Work> {
   claim(limit: number, allot: () => Allotment): Promise<ClaimResult<W>>
-  /** Works one item up to its settlement. Rejecting means: it stays leased, and the lease will end. */
+  /** Runs one item and settles it. After a rejection the item stays leased until its lease expires. */
   process(item: W, signal: AbortSignal): Promise<void>
   renew(held: readonly LeaseRef[]): Promise<readonly Renewal[]>
 }
 
 export interface PumpOptions {
-  /** At once on this node. */
+  /** Slots of this node. */
   readonly concurrency: number
-  /** Who may hold how many of them. Left out: whoever comes. */
+  /** How many slots each client may use. Default: all. */
   readonly slotShares?: SlotShares
   readonly leaseMs: Millis
   readonly clock: Clock
@@ -30,24 +43,24 @@ export interface PumpOptions {
   readonly events: EventSink
 }
 
-/** Why a run's signal fired: `signal.reason` of what a pump runs. */
+/** Why a run's signal fired: the `reason` of {@link Interrupted}, which is `signal.reason`. */
 export type InterruptReason = 'canceled' | 'leaseLost' | 'shutdown'
 export class Interrupted extends Error {
   override readonly name = 'Interrupted'
   readonly reason: InterruptReason
-  constructor(why: InterruptReason) {
-    super({ canceled: 'the client asked to cancel', leaseLost: 'the lease was lost', shutdown: 'the node shuts down' }[why])
-    this.reason = why
+  constructor(reason: InterruptReason) {
+    super({ canceled: 'the client asked to cancel', leaseLost: 'the lease was lost', shutdown: 'the node shuts down' }[reason])
+    this.reason = reason
   }
 }
 
-/** Rows one claim asks for at most. */
+/** Rows of one claim, and of one renewal. */
 const MAX_CLAIMED = 500
-/** How often an idle pump looks although nobody woke it. */
+/** How often an idle pump claims without being woken. */
 const POLL_MS = 15_000
-/** How soon a claim that failed is repeated. */
+/** After a claim that failed. */
 const CLAIM_RETRY_MS = 1_000
-/** After its signal fired, how long a drain still waits for settlements. */
+/** How long a drain waits for settlements after it interrupted the runs. */
 const FINAL_SETTLE_MS = 5_000
 
 interface Running {
@@ -58,20 +71,18 @@ interface Running {
 export class Pump<W extends Work> {
   readonly #source: WorkSource<W>
   readonly #options: PumpOptions
-  readonly #held = new Map<string, Running>()
-  #state: 'idle' | 'pumping' | 'draining' | 'stopped' = 'idle'
-  #claiming = false
-  /** Slots lent to the store, or asked for by the claim under way. */
-  #lent = 0
-  /** Somebody asked while a claim ran, or slots were the limit: claim again. */
-  #again = false
-  #hungry = false
-  /** Those in line whom the last claim passed by. */
+  readonly #running = new Map<string, Running>()
+  #phase: 'idle' | 'pumping' | 'draining' | 'stopped' = 'idle'
+  #claim: 'waiting' | 'claiming' | 'claimingAgain' | 'starved' = 'waiting'
+  /** Slots reserved by the store or by the claim in flight. */
+  #reserved = 0
+  /** Clients and lanes that the last claim refused because of their share. */
   #refused: readonly SlotRefusal[] = []
   #cancelTimer = (): void => {}
   #cancelRenewal = (): void => {}
-  #emptied: () => void = () => {}
-  /** When the last claim came back, or was not needed since all slots are taken: what readiness looks at. */
+  /** Called when `#isEmpty` may have become true. */
+  #onRelease: () => void = () => {}
+  /** When the last claim returned, or was not needed because all slots were taken. For the readiness check. */
   lastClaimAt: Millis = 0
 
   constructor(source: WorkSource<W>, options: PumpOptions) {
@@ -80,176 +91,184 @@ export class Pump<W extends Work> {
   }
 
   get running(): number {
-    return this.#held.size
+    return this.#running.size
   }
-
-  /** Whether as many run as may. */
   get full(): boolean {
-    return this.#held.size >= this.#options.concurrency
-  }
-
-  /** Lends free slots: see `Starter`. */
-  reserve(most: number): number {
-    if (this.#state !== 'pumping') return 0
-    const slots = Math.max(0, Math.min(most, this.#free))
-    this.#lent += slots
-    return slots
-  }
-  /** Slots lent come back, used or not. */
-  release(slots: number): void {
-    this.#lent -= slots
-    // Who asked while all free slots were lent was turned away.
-    if (slots > 0 && this.#awaited) this.wake()
-    this.#emptied()
-  }
-  /** Shares out what is free and what was `lent`. */
-  allot(lent: number): Allotment {
-    return this.#options.slotShares?.allot(this.#free + lent) ?? unlimitedAllotment
-  }
-  /** Runs what the store started with lent slots. */
-  runStarted(items: readonly W[]): void {
-    for (const item of items) this.#run(item)
+    return this.#running.size >= this.#options.concurrency
   }
   get #free(): number {
-    return this.#options.concurrency - this.#held.size - this.#lent
+    return this.#options.concurrency - this.#running.size - this.#reserved
   }
-  /** Whether somebody waits for a slot that has come free. */
-  get #awaited(): boolean {
-    return this.#hungry || this.#opens
+  get #isClaiming(): boolean {
+    return this.#claim === 'claiming' || this.#mustClaimAgain
   }
-  get #opens(): boolean {
+  get #mustClaimAgain(): boolean {
+    return this.#claim === 'claimingAgain'
+  }
+  get #isEmpty(): boolean {
+    return this.#running.size === 0 && this.#reserved === 0 && !this.#isClaiming
+  }
+  /** Whether the free slots can serve work that the last claim refused. */
+  get #canServeRefused(): boolean {
     return this.#refused.length > 0 && this.#options.slotShares!.canServeAny(this.#refused, this.#free)
   }
 
+  /** Reserves free slots for the store, see `SlotLender`. */
+  reserve(max: number): number {
+    if (this.#phase !== 'pumping') return 0
+    const slots = Math.max(0, Math.min(max, this.#free))
+    this.#reserved += slots
+    return slots
+  }
+  /** Returns reserved slots, used or not. */
+  release(slots: number): void {
+    this.#reserved -= slots
+    this.#slotsFreed(slots)
+  }
+  /** Shares out the free slots and `reserved` ones. */
+  allot(reserved: number): Allotment {
+    return this.#options.slotShares?.allot(this.#free + reserved) ?? unlimitedAllotment
+  }
+  /** Runs what the store started in reserved slots. */
+  runStarted(items: readonly W[]): void {
+    for (const item of items) this.#run(item)
+  }
+
   start(): void {
-    if (this.#state !== 'idle') return
-    this.#state = 'pumping'
+    if (this.#phase !== 'idle') return
+    this.#phase = 'pumping'
     this.#renewLater()
     this.wake()
   }
 
-  /** Work may be claimable. Cheap; repeats are merged. */
+  /** Work may be claimable. Wakes during a claim cause one more claim. */
   wake(): void {
-    if (this.#state !== 'pumping') return
-    this.#again = true
-    if (!this.#claiming) void this.#claim()
+    if (this.#phase !== 'pumping') return
+    if (this.#isClaiming) this.#claim = 'claimingAgain'
+    else void this.#claimWork()
   }
 
-  /** Tells a running item that its client wants it to end, if it runs here. */
-  interrupt(id: string, why: InterruptReason): void {
-    this.#held.get(id)?.abort.abort(new Interrupted(why))
+  /** Aborts the signal of an item, if it runs here. */
+  interrupt(id: string, reason: InterruptReason): void {
+    this.#running.get(id)?.abort.abort(new Interrupted(reason))
   }
 
-  /** Stops claiming, lets work finish for `graceMs`, then interrupts it and waits for its settlement. Twice is fine. */
+  /** Stops claiming, lets work finish for `graceMs`, then interrupts it and waits for its settlement. Idempotent. */
   async stop(graceMs: Millis): Promise<void> {
-    if (this.#state !== 'stopped') this.#state = 'draining'
+    if (this.#phase !== 'stopped') this.#phase = 'draining'
     this.#cancelTimer()
-    await this.#empty(graceMs)
-    for (const { abort } of this.#held.values()) abort.abort(new Interrupted('shutdown'))
-    await this.#empty(FINAL_SETTLE_MS)
-    this.#state = 'stopped'
+    await this.#waitUntilEmpty(graceMs)
+    for (const { abort } of this.#running.values()) abort.abort(new Interrupted('shutdown'))
+    await this.#waitUntilEmpty(FINAL_SETTLE_MS)
+    this.#phase = 'stopped'
     this.#cancelRenewal()
   }
 
-  get #idle(): boolean {
-    return this.#held.size === 0 && this.#lent === 0 && !this.#claiming
-  }
-  #empty(withinMs: Millis): Promise<void> {
-    if (this.#idle) return Promise.resolve()
+  #waitUntilEmpty(timeoutMs: Millis): Promise<void> {
+    if (this.#isEmpty) return Promise.resolve()
     return new Promise((resolve) => {
-      const cancel = this.#options.clock.after(withinMs, resolve)
-      const others = this.#emptied
-      this.#emptied = () => {
-        if (!this.#idle) return
+      const cancel = this.#options.clock.after(timeoutMs, resolve)
+      const previous = this.#onRelease
+      this.#onRelease = () => {
+        if (!this.#isEmpty) return
         cancel()
         resolve()
-        others()
+        previous()
       }
     })
   }
 
-  async #claim(): Promise<void> {
-    this.#claiming = true
+  /** Claims until nothing is left or no slot is free, then arms the timer for the next claim. */
+  async #claimWork(): Promise<void> {
     this.#cancelTimer()
+    this.#claim = 'claimingAgain'
     let nextInMs: Millis | null = null
     try {
-      while (this.#again && this.#state === 'pumping') {
-        this.#again = false
-        const free = Math.min(this.#free, MAX_CLAIMED)
-        this.#hungry = free <= 0
-        if (free <= 0) {
+      while (this.#mustClaimAgain && this.#phase === 'pumping') {
+        const limit = Math.min(this.#free, MAX_CLAIMED)
+        if (limit <= 0) {
           // A full node is healthy.
           this.lastClaimAt = this.#options.clock.now()
+          this.#claim = 'starved'
           break
         }
-        this.#lent += free
-        const claimed = await this.#source.claim(free, () => this.allot(free)).finally(() => (this.#lent -= free))
-        this.lastClaimAt = this.#options.clock.now()
-        this.#options.events.emit('work.claimed', { kind: this.#options.kind, claimed: claimed.items.length, limit: free })
-        nextInMs = claimed.nextInMs
-        for (const item of claimed.items) this.#run(item)
-        this.#refused = claimed.refused ?? []
-        // Slots may have come free for them since the claim was made.
-        if (claimed.more || this.#opens) this.#again = true
+        this.#claim = 'claiming'
+        const { nextInMs: dueInMs, more } = await this.#claimOnce(limit)
+        nextInMs = dueInMs
+        // Slots may have freed since the claim began.
+        if (more || this.#canServeRefused) this.#claim = 'claimingAgain'
       }
     } catch (error) {
       this.#trouble(error)
       nextInMs = CLAIM_RETRY_MS
     }
-    this.#claiming = false
-    this.#emptied()
-    if (this.#state !== 'pumping') return
-    if (this.#again && !this.#hungry) return void this.#claim()
-    const spread = POLL_MS * (0.9 + this.#options.clock.random() / 5)
-    this.#cancelTimer = this.#options.clock.after(Math.min(nextInMs ?? spread, spread), () => this.wake())
+    // Still set: woken during a claim that failed.
+    const claimsAtOnce = this.#mustClaimAgain
+    if (this.#isClaiming) this.#claim = 'waiting'
+    this.#onRelease()
+    if (this.#phase !== 'pumping') return
+    if (claimsAtOnce) return void this.#claimWork()
+    const pollMs = POLL_MS * (0.9 + this.#options.clock.random() / 5)
+    this.#cancelTimer = this.#options.clock.after(Math.min(nextInMs ?? pollMs, pollMs), () => this.wake())
+  }
+
+  async #claimOnce(limit: number): Promise<ClaimResult<W>> {
+    const { clock, events, kind } = this.#options
+    this.#reserved += limit
+    const claimed = await this.#source.claim(limit, () => this.allot(limit)).finally(() => (this.#reserved -= limit))
+    this.lastClaimAt = clock.now()
+    events.emit('work.claimed', { kind, claimed: claimed.items.length, limit })
+    for (const item of claimed.items) this.#run(item)
+    this.#refused = claimed.refused ?? []
+    return claimed
   }
 
   #run(item: W): void {
     const running: Running = { fence: item.fence, abort: new AbortController() }
     this.interrupt(item.id, 'leaseLost')
-    this.#held.set(item.id, running)
+    this.#running.set(item.id, running)
     this.#options.slotShares?.acquire(item)
-    this.#source.process(item, running.abort.signal).then(
-      () => this.#ended(item, running),
-      (error) => {
-        this.#trouble(error)
-        this.#ended(item, running)
-      },
-    )
+    this.#source
+      .process(item, running.abort.signal)
+      .catch((error: unknown) => this.#trouble(error))
+      .then(() => {
+        // A row that was released and claimed again runs under another fence, in another entry.
+        if (this.#running.get(item.id) === running) this.#running.delete(item.id)
+        this.#options.slotShares?.release(item)
+        this.#slotsFreed(1)
+      })
   }
 
-  #ended(item: W, running: Running): void {
-    // A row given back and claimed anew runs under another fence: its entry is not ours.
-    if (this.#held.get(item.id) === running) this.#held.delete(item.id)
-    this.#options.slotShares?.release(item)
-    if (this.#awaited) this.wake()
-    this.#emptied()
+  #slotsFreed(slots: number): void {
+    if (slots > 0 && (this.#claim === 'starved' || this.#canServeRefused)) this.wake()
+    this.#onRelease()
   }
 
   #renewLater(): void {
-    // A renewal under way when the pump stopped arms no other.
-    if (this.#state === 'stopped') return
+    // The pump may have stopped during a renewal.
+    if (this.#phase === 'stopped') return
     this.#cancelRenewal = this.#options.clock.after(this.#options.leaseMs / 3, () => void this.renew().then(() => this.#renewLater()))
   }
 
-  /** Renews every lease held here. A node that stalled does so before it sweeps, lest it rescue its own work. */
+  /** Renews every lease held here. A node that stalled must do so before it reclaims expired leases, or it would reclaim its own. */
   async renew(): Promise<void> {
-    const running = new Map(this.#held)
-    const held = [...running].map(([id, { fence }]) => ({ id, fence }))
+    const { events, kind } = this.#options
+    const before = new Map(this.#running)
+    const held = [...before].map(([id, { fence }]) => ({ id, fence }))
     let lost = 0
     try {
       for (let i = 0; i < held.length; i += MAX_CLAIMED) {
-        for (const renewal of await this.#source.renew(held.slice(i, i + MAX_CLAIMED))) {
-          // Given back and claimed anew meanwhile: what was asked about has ended.
-          if (this.#held.get(renewal.id) !== running.get(renewal.id)) continue
-          if (!renewal.renewed) {
+        for (const { id, renewed, cancelRequested } of await this.#source.renew(held.slice(i, i + MAX_CLAIMED))) {
+          // Released and claimed again meanwhile: the answer is about the earlier lease.
+          if (this.#running.get(id) !== before.get(id)) continue
+          if (!renewed) {
             lost++
-            this.#options.events.emit('work.lost', { kind: this.#options.kind, id: renewal.id })
-            this.interrupt(renewal.id, 'leaseLost')
-          } else if (renewal.cancelRequested) this.interrupt(renewal.id, 'canceled')
+            events.emit('work.lost', { kind, id })
+            this.interrupt(id, 'leaseLost')
+          } else if (cancelRequested) this.interrupt(id, 'canceled')
         }
       }
-      if (held.length > 0) this.#options.events.emit('work.renewed', { kind: this.#options.kind, renewed: held.length - lost, lost })
+      if (held.length > 0) events.emit('work.renewed', { kind, renewed: held.length - lost, lost })
     } catch (error) {
       this.#trouble(error)
     }
@@ -260,20 +279,20 @@ export class Pump<W extends Work> {
   }
 }
 
-/** A pump as the store sees it. */
-export const toSlotLender = <W extends Work>(pump: Pump<W>, by: string, leaseMs: Millis): SlotLender<W> => ({
-  leasedBy: by,
+/** The pump as the store uses it. */
+export const toSlotLender = <W extends Work>(pump: Pump<W>, leasedBy: string, leaseMs: Millis): SlotLender<W> => ({
+  leasedBy,
   leaseMs,
-  reserve: (most) => pump.reserve(most),
+  reserve: (max) => pump.reserve(max),
   release: (slots) => pump.release(slots),
-  allot: (lent) => pump.allot(lent),
+  allot: (reserved) => pump.allot(reserved),
   start: (items) => pump.runStarted(items),
 })
 
-/** First delay before a settlement that the store refused is repeated; it doubles. */
+/** First delay before a failed settlement is repeated. It doubles up to the second. */
 const SETTLE_RETRY_MS = 200
 const SETTLE_RETRY_MAX_MS = 5_000
-/** A store that refuses to settle does not change how the try ended: the settlement is repeated while the lease lasts. */
+/** Repeats a failed settlement while the lease lasts: a store error must not change how the try ended. */
 export async function settleWithRetry<W>(
   settle: () => Promise<SettleResult<W>>,
   signal: AbortSignal,
