@@ -67,7 +67,7 @@ describe('a copy', () => {
     writeFileSync(to, 'mine')
     await expect(backupDatabase(configOf('a.db'), to, false)).rejects.toMatchObject({
       name: 'StartupError',
-      message: expect.stringMatching(/b\.db" is there already: .*--overwrite/),
+      message: expect.stringMatching(/b\.db" exists already: .*--overwrite/),
     })
     expect(readFileSync(to, 'utf8')).toBe('mine')
     const store = await open('a.db')
@@ -171,9 +171,9 @@ describe('a restore', () => {
     const bytes = readFileSync(copy)
     bytes.fill(0x5a, 8_192, 40_000)
     writeFileSync(copy, bytes)
-    await refused(/copy\.db" is damaged, and nothing was changed/)
+    await refused(/copy\.db" is damaged; nothing was changed/)
     writeFileSync(copy, 'nothing like it')
-    await refused(/copy\.db" is damaged, and nothing was changed: file is not a database/)
+    await refused(/copy\.db" is damaged; nothing was changed: file is not a database/)
     expect(readFileSync(copy, 'utf8'), 'the copy itself').toBe('nothing like it')
     expect(existsSync(join(folder, 'new.db'))).toBe(false)
     expect(readdirSync(folder).filter((name) => /^new\.db\.[0-9a-f]/.test(name))).toEqual([])

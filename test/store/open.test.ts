@@ -101,7 +101,7 @@ describe('opening a store', () => {
   test.each([
     ['mysql://localhost/x', /neither file:<path> nor postgres/],
     ['postgres://nobody:x@127.0.0.1:1/none', /does not answer/],
-    [`file:${fileURLToPath(import.meta.url)}/under/a/file.db`, /cannot be made/],
+    [`file:${fileURLToPath(import.meta.url)}/under/a/file.db`, /cannot be created/],
   ])('%s is refused with a sentence', async (url, message) => {
     await expect(open(url)).rejects.toMatchObject({ name: 'StartupError', message: expect.stringMatching(message) })
   })

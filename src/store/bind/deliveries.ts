@@ -16,9 +16,9 @@ export function bindDeliveries({ read, write, audited, merged, render }: Binding
   const cursor = newFairCursor()
   const queues = [{ id: deliveries.DELIVERY_QUEUE, cap: null }]
   return {
-    async claim({ limit, leaseMs, leasedBy: by, allot }) {
+    async claim({ limit, leaseMs, leasedBy, allot }) {
       const { taken, ...rest } = await write(
-        () => claim(deliveries.deliveryTable(leaseMs, by, render), queues, limit, cursor, allot?.()),
+        () => claim(deliveries.deliveryTable(leaseMs, leasedBy, render), queues, limit, cursor, allot?.()),
         writePriority.claim,
       )
       return { ...rest, items: taken.filter((delivery) => delivery.state === 'running') }

@@ -1,4 +1,4 @@
-/** `store.notifications`: channels of the driver as typed subscriptions, and the slots that pumps lend. `*` means: anything may have changed. */
+/** `store.notifications`: the driver's channels as typed subscriptions, and the slots that pumps lend. `*` means: anything may have changed. */
 import type { Task } from '../../core/model.ts'
 import type { Driver } from '../driver.ts'
 import type { Notifications } from '../interfaces.ts'
@@ -12,7 +12,7 @@ import { CANCEL } from './binding.ts'
 
 const EVERYTHING = '*'
 
-/** What stays on this node: lent slots, and who listens to starts. */
+/** Local to this node: lent slots, and listeners to started tasks. */
 export interface LocalListeners {
   readonly taskLender: SlotLender<Task> | null
   readonly lentTypes: TypeLimits
