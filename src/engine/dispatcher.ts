@@ -1,5 +1,6 @@
 /** The delivery side: signs, posts, judges the answer, settles with the attempt. */
 import type { KeyObject } from 'node:crypto'
+import { LRUCache } from 'lru-cache'
 import { isUnder } from '../core/callback-url.ts'
 import type { Clock } from '../core/clock.ts'
 import type { Encryptor } from '../core/encryption.ts'
@@ -144,7 +145,7 @@ interface SigningMaterial {
 const MAX_PREPARED = 10_000
 
 function createAttempt({ keyRing: keys, encryptor, transport, clock, publicUrl }: DispatcherOptions) {
-  const prepared = new Map<string, SigningMaterial>()
+  const prepared = new LRUCache<string, SigningMaterial>({ max: MAX_PREPARED })
   const prepare = (endpoint: Endpoint): SigningMaterial => {
     const settings = `${endpoint.secret} ${endpoint.previousSecret} ${endpoint.headers}`
     const known = prepared.get(settings)
@@ -161,7 +162,6 @@ function createAttempt({ keyRing: keys, encryptor, transport, clock, publicUrl }
             ],
       headers: endpoint.headers === null ? {} : lowerCase(JSON.parse(encryptor.decrypt(endpoint.headers, place('headers')))),
     }
-    if (prepared.size >= MAX_PREPARED) prepared.delete(prepared.keys().next().value!)
     prepared.set(settings, made)
     return made
   }

@@ -1,40 +1,35 @@
-/** Proof of ownership over the API: asking an endpoint again, and taking a challenge from whoever received it. */
+/** Proof of ownership through the API: sends the challenge again, or checks a challenge that the client returns. */
 import { timingSafeEqual } from 'node:crypto'
 import { RingbackError } from '../../core/errors.ts'
 import type { Endpoint } from '../../core/model.ts'
 import { challengeOf } from '../../core/wire.ts'
 import type { AppContext } from '../context.ts'
+import { endpointExamples as examples } from '../openapi/examples/endpoints.ts'
 import type { ApiReply } from '../request/problem.ts'
 import { type ApiCall, type Route, route } from '../request/route.ts'
 import * as shapes from '../shapes/endpoints.ts'
 import { checkIfMatchHeader, endpointReply, findEndpointIfMatch, updateEndpoint } from './endpoint-document.ts'
 
 export function verificationRoute(context: AppContext): Route {
-  return route(
-    {
-      tag: 'Endpoints',
-      method: 'post',
-      path: '/v1/endpoints/{id}/verify',
-      name: 'verifyEndpoint',
-      summary: 'Verify an endpoint: send the challenge again, or show that it was received',
-      description:
-        'Without a body the endpoint is asked anew, at most once a minute; by the operator it is taken as verified. With the challenge that was sent to it, it is verified at once. Of a verified endpoint nothing is asked.',
-      scope: 'endpoints:write',
-      requestHeaders: ['If-Match'],
-      body: shapes.verifyEndpoint,
-      bodyOptional: true,
-      responses: {
-        200: { description: 'The endpoint, verified.', schema: shapes.endpoint, headers: ['ETag'] },
-        202: { description: 'The endpoint, which is being asked.', schema: shapes.endpoint, headers: ['ETag'] },
-      },
-      errorCodes: ['challenge_mismatch', 'precondition_failed'],
+  return route.post('/v1/endpoints/{id}/verify', 'verifyEndpoint', {
+    tag: 'Endpoints',
+    summary: 'Verify an endpoint: send the challenge again, or return the challenge it received',
+    description:
+      'Without a body, the challenge is sent again, at most once a minute. If the operator calls, the endpoint counts as verified. With the challenge that the endpoint received, it is verified at once. A verified endpoint does not change.',
+    scope: 'endpoints:write',
+    requestHeaders: ['If-Match'],
+    body: shapes.verifyEndpoint,
+    bodyExamples: [examples.verifyEndpoint],
+    bodyOptional: true,
+    responses: {
+      200: { description: 'The verified endpoint.', schema: shapes.endpoint, examples: [examples.endpoint], headers: ['ETag'] },
+      202: { description: 'The challenge will be sent.', schema: shapes.endpoint, examples: [examples.askedEndpoint], headers: ['ETag'] },
     },
-    {
-      checkHeaders: checkIfMatchHeader,
-      find: (call) => findEndpointIfMatch(context, call),
-      handle: (call, { body, found }) => verify(context, call, found, body?.challenge ?? null),
-    },
-  )
+    errorCodes: ['challenge_mismatch', 'precondition_failed'],
+    checkHeaders: checkIfMatchHeader,
+    find: (call) => findEndpointIfMatch(context, call),
+    handle: (call, { body, found }) => verify(context, call, found, body?.challenge ?? null),
+  })
 }
 
 async function verify(context: AppContext, call: ApiCall, found: Endpoint, shown: string | null): Promise<ApiReply> {
@@ -43,7 +38,7 @@ async function verify(context: AppContext, call: ApiCall, found: Endpoint, shown
   const verified = shown !== null || call.caller.operator
   const endpoint = await updateEndpoint(context, call, found, (now) => {
     if (now.verifiedAt !== null) return {}
-    // Asked anew meanwhile, perhaps at another URL.
+    // A newer challenge was sent in the meantime, perhaps to another URL.
     if (shown !== null && now.verificationDeliveryId !== found.verificationDeliveryId) throw mismatch('has been replaced by a newer one')
     return { verified }
   })

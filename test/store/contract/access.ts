@@ -347,7 +347,7 @@ export function access(current: Current): void {
     type Gate = ReturnType<typeof createAuthenticator>
     const known = async (gate: Gate, key: string): Promise<string> => {
       try {
-        return (await gate.authenticate(`Bearer ${key}`, time.now())).suspended ? 'suspended' : 'known'
+        return (await gate.authenticate({ header: () => `Bearer ${key}`, address: null }, time.now())).suspended ? 'suspended' : 'known'
       } catch {
         return 'unknown'
       }
