@@ -7,7 +7,7 @@ import { parseCron, planTicks } from '../core/cron.ts'
 import type { Millis } from '../core/model.ts'
 import type { EventSink } from '../observe/events.ts'
 import type { DueSchedule, StoreWith } from '../store/interfaces.ts'
-import type { Registry } from '../tasks/define.ts'
+import type { Registry } from '../tasks/registry.ts'
 import { COUNT_TTL_MS, type OpenTaskBudget } from './open-tasks.ts'
 
 export interface CronTickerOptions {

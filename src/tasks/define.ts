@@ -1,10 +1,10 @@
-/** Task types: how they are defined, what a run is given, and the registry of those this node knows. */
+/** Defines task types: `defineTask`, what a handler receives, and what it may throw. */
 import type { TaskSignature } from '../core/documents.ts'
 import { type Fault, RingbackError, StartupError } from '../core/errors.ts'
 import type { Failure, Millis, Task } from '../core/model.ts'
 import { corruptionOf } from '../core/stored-json.ts'
 
-/** The part of Standard Schema (https://standardschema.dev) that Ringback uses; zod ≥ 4.2 and others also give JSON Schema. */
+/** The part of Standard Schema (https://standardschema.dev) that Ringback uses. Libraries such as zod ≥ 4.2 also provide `jsonSchema`. */
 export interface Schema<Output = unknown> {
   readonly '~standard': {
     readonly version: 1
@@ -20,7 +20,7 @@ interface SchemaIssue {
   readonly path?: readonly (PropertyKey | { readonly key: PropertyKey })[] | undefined
 }
 
-/** What a handler is given beside its input. */
+/** The second argument of a handler. */
 export interface RunContext {
   readonly task: {
     readonly id: string
@@ -30,7 +30,7 @@ export interface RunContext {
     readonly try: number
     readonly maxTries: number
     readonly generation: number
-    /** Grows with every start and never falls: hand it to what you write to, so that it can refuse a run that was overtaken. */
+    /** Grows with every start. Pass it to the systems you write to, so that they can refuse a stale run. */
     readonly fence: number
     readonly metadata: Readonly<Record<string, string>>
     readonly deadlineAt: Millis | null
@@ -39,19 +39,19 @@ export interface RunContext {
   }
   /** Fires on timeout, cancel, lost lease and shutdown. */
   readonly signal: AbortSignal
-  /** Reports how far the run is, 0 to 100 (shown up to 99.9 until it completes), and what it does. Never falls within one try. */
+  /** Reports progress, 0 to 100 (at most 99.9 until the task completes). A lower value than before is ignored. */
   progress(percent: number, message?: string): void
   readonly log: { info(fields: object, message?: string): void; warn(fields: object, message?: string): void }
 }
 
-/** How often, and in how many milliseconds after a failed try the next one begins; a policy that throws waits as `exponential()` does. */
 export interface RetryPolicy {
   /** 1 to 100. */
   readonly tries: number
+  /** From a failed try to the next one. If it throws, `exponential()` decides. `random` is from 0 to 1. */
   delayMs(triesSpent: number, random: number): Millis
 }
 
-/** Retries that wait 2, 8, 32, 128 s… (base × factor^n), each jittered to 50–100 %, at most `capSeconds` (1 h). */
+/** Delays of 2, 8, 32, 128 s … (base × factor^n), at most `capSeconds` (1 h), each multiplied by a random 50 to 100 %. */
 export function exponential(options: { tries?: number; baseSeconds?: number; factor?: number; capSeconds?: number } = {}): RetryPolicy {
   const { tries = 5, baseSeconds = 2, factor = 4, capSeconds = 3600 } = options
   return {
@@ -61,56 +61,53 @@ export function exponential(options: { tries?: number; baseSeconds?: number; fac
 }
 
 interface Definition<Input, Result> {
-  /** Dotted name, `^[a-z0-9_-]+(\.[a-z0-9_-]+)*$`, at most 128 characters; `system.` is Ringback's own. */
+  /** `^[a-z0-9_-]+(\.[a-z0-9_-]+)*$`, at most 128 characters. `system.` is reserved. */
   readonly type: string
   readonly description?: string
   readonly input?: Schema<Input>
-  /** For schema libraries that give no JSON Schema of their own. */
+  /** For schema libraries that do not provide JSON Schema. */
   readonly inputJsonSchema?: Record<string, unknown>
   readonly result?: Schema<Result>
   readonly timeoutSeconds?: number
-  /** How long its tasks are kept after their end; left out: as long as the installation says. */
+  /** How long its tasks are kept after they end. Default: `RINGBACK_RETENTION_DAYS`. */
   readonly retentionSeconds?: number
   readonly retry?: RetryPolicy
-  /** At most this many running across all nodes. */
+  /** Running tasks of this type, over all nodes. */
   readonly concurrency?: number
 }
 export interface TaskDefinition<Input, Result> extends Definition<Input, Result> {
-  /** Left out: in the node's own thread. `thread`: in one of its pool, for work that computes; there a handler that ignores its signal is ended. */
+  /** Default: the node's main thread. `thread`: a thread of its pool, for CPU-bound work; there a handler that ignores its signal is killed. */
   readonly where?: 'thread'
-  /**
-   * `import.meta.url` of the module that exports this task type: a thread loads it anew, since a function cannot be sent there.
-   * `ringback serve` takes its configuration file where it is left out.
-   */
+  /** `import.meta.url` of the module that exports this task type: a thread imports it. Default: the configuration file of `ringback serve`. */
   readonly module?: string
-  /** Returns the result, throws to be retried, throws `Permanent` to fail now or `Postpone` to wait without spending a try. */
+  /** Returns the result. Throws to retry, `Permanent` to fail now, `Postpone` to wait without spending a try. */
   run(input: Input, context: RunContext): Promise<Result> | Result
 }
-/** Pulled over HTTP by workers in any language: nothing of it runs here. */
+/** Run by workers in any language, which claim its tasks over HTTP. */
 export interface WorkerTaskDefinition<Input, Result> extends Definition<Input, Result> {
   readonly where: 'worker'
 }
 
-/** A defined task type, complete: what the registry holds. */
+/** A validated task type with all defaults. */
 export interface TaskType {
   readonly type: string
-  /** Who runs it: the nodes themselves, in their own thread or in one of a pool, or workers that pull its tasks over HTTP. */
+  /** Where it runs: the node's main thread, a thread of its pool, or a worker over HTTP. */
   readonly where: 'process' | 'thread' | 'worker'
   readonly description: string
   readonly inputJsonSchema: Record<string, unknown>
   readonly resultJsonSchema: Record<string, unknown> | null
   readonly timeoutSeconds: number
-  /** Null: as long as the installation says. */
+  /** Null: `RINGBACK_RETENTION_DAYS`. */
   readonly retentionSeconds: number | null
   readonly retry: RetryPolicy
   readonly concurrency: number | null
-  /** The URL of the module that exports it; null: none was named. */
+  /** The URL of the module that exports it, if given. */
   readonly module: string | null
   /** @throws RingbackError `validation_failed` with pointers under `#/input`. */
   parseInput(value: unknown): unknown | Promise<unknown>
   /** @throws RingbackError `validation_failed` with pointers under `#/result`. */
   parseResult(value: unknown): unknown | Promise<unknown>
-  /** Of a worker's type it is never called. */
+  /** @throws Error for a type that workers run. */
   run(input: unknown, context: RunContext): unknown
 }
 /** A task type with the types of its input and its result, for typed clients. */
@@ -120,33 +117,32 @@ export interface TypedTask<Type extends string, Input, Result> extends TaskType,
 
 const TYPE_NAME = /^[a-z0-9_-]+(\.[a-z0-9_-]+)*$/
 
-/** @throws StartupError when the definition cannot work, saying which member and why. */
+/** @throws StartupError that names the invalid member of the definition and its value. */
 export function defineTask<const Type extends string, Input = unknown, Result = unknown>(
   definition: (TaskDefinition<Input, Result> | WorkerTaskDefinition<Input, Result>) & { readonly type: Type },
 ): TypedTask<Type, Input, Result> {
   const { type, input, result } = definition
-  if (!TYPE_NAME.test(type) || type.length > 128)
-    throw new StartupError(`task type "${type}" must be dotted lower-case words such as "report.build", at most 128 characters`)
+  const refuse = (fault: string): never => {
+    throw new StartupError(`task type ${JSON.stringify(type)} ${fault}`)
+  }
+  if (!TYPE_NAME.test(type) || type.length > 128) refuse('must be a dotted lower-case name such as "report.build", at most 128 characters')
   const timeoutSeconds = definition.timeoutSeconds ?? 3600
-  if (!(timeoutSeconds >= 1 && timeoutSeconds <= 604_800))
-    throw new StartupError(`task type "${type}" has timeoutSeconds ${timeoutSeconds}; it must be from 1 to 604800`)
+  if (!(timeoutSeconds >= 1 && timeoutSeconds <= 604_800)) refuse(`has timeoutSeconds ${timeoutSeconds}; it must be from 1 to 604800`)
   const retentionSeconds = definition.retentionSeconds ?? null
   if (retentionSeconds !== null && !(retentionSeconds >= 60 && retentionSeconds <= 315_360_000))
-    throw new StartupError(`task type "${type}" has retentionSeconds ${retentionSeconds}; it must be from 60 to 315360000`)
+    refuse(`has retentionSeconds ${retentionSeconds}; it must be from 60 to 315360000`)
   const concurrency = definition.concurrency ?? null
   if (concurrency !== null && !(Number.isInteger(concurrency) && concurrency >= 1))
-    throw new StartupError(`task type "${type}" has concurrency ${concurrency}; it must be a whole number from 1 up`)
+    refuse(`has concurrency ${concurrency}; it must be a whole number from 1 up`)
   const where = definition.where ?? 'process'
   const run = 'run' in definition ? definition.run : null
   const module = 'module' in definition ? (definition.module ?? null) : null
   if (where !== 'process' && where !== 'thread' && where !== 'worker')
-    throw new StartupError(`task type "${type}" has where ${JSON.stringify(where)}; it must be "thread", "worker" or left out`)
-  if (where === 'worker' && run) throw new StartupError(`task type "${type}" is run by workers, so it has no run; leave where or run out`)
-  if (where !== 'worker' && !run) throw new StartupError(`task type "${type}" has no run; add one, or where: "worker" if workers run it`)
+    refuse(`has where ${JSON.stringify(where)}; it must be "thread", "worker" or left out`)
+  if (where === 'worker' && run) refuse('has both where: "worker" and run; remove run, or remove where to run it in this process')
+  if (where !== 'worker' && !run) refuse('has no run; add one, or where: "worker" if workers run it')
   if (module !== null && !(where === 'thread' && URL.canParse(module)))
-    throw new StartupError(
-      `task type "${type}" has module ${JSON.stringify(module)}; it goes with where: "thread" and must be import.meta.url`,
-    )
+    refuse(`has module ${JSON.stringify(module)}; it must be import.meta.url and requires where: "thread"`)
   return Object.freeze({
     type,
     where,
@@ -161,13 +157,13 @@ export function defineTask<const Type extends string, Input = unknown, Result = 
     parseInput: parser('input', input),
     parseResult: parser('result', result),
     run(value: unknown, context: RunContext) {
-      if (!run) throw new Error(`a task of type "${type}", which workers run, was started here`)
+      if (!run) throw new Error(`task type "${type}" has where: "worker" and cannot run in this process`)
       return run.call(definition, value as Input, context)
     },
   })
 }
 
-/** The policy as it is called everywhere: apart from its object, and never throwing, since a try that broke must be judged all the same. */
+/** A copy whose `delayMs` never throws: a failed try must be settled in any case. */
 function policyOf(type: string, policy: RetryPolicy): RetryPolicy {
   const { tries } = policy
   if (!(Number.isInteger(tries) && tries >= 1 && tries <= 100))
@@ -199,13 +195,13 @@ function parser(member: 'input' | 'result', schema: Schema | undefined): (value:
   }
 }
 
-/** The input of a task, parsed again before each try, so that a deployment with a narrower schema is seen. Rejected, no later try would do better. */
+/** Parses the input before each try, because a deployment may have changed the schema. A rejected input fails the task without retries. */
 export async function parseStoredInput(
   task: Pick<Task, 'input' | 'metadata'>,
   type: Pick<TaskType, 'parseInput'>,
 ): Promise<{ readonly kind: 'parsed'; readonly value: unknown } | { readonly kind: 'rejected'; readonly error: Failure }> {
-  const damage = corruptionOf(task)
-  if (damage !== null) return { kind: 'rejected', error: damage }
+  const corruption = corruptionOf(task)
+  if (corruption !== null) return { kind: 'rejected', error: corruption }
   try {
     return { kind: 'parsed', value: await type.parseInput(JSON.parse(task.input)) }
   } catch (error) {
@@ -229,12 +225,12 @@ function jsonSchema(type: string, member: string, schema: Schema | undefined): R
   const source = schema['~standard'].jsonSchema
   if (!source)
     throw new StartupError(
-      `the ${member} schema of task type "${type}" gives no JSON Schema; add ${member}JsonSchema, or use a library such as zod 4.2 or later`,
+      `the ${member} schema of task type "${type}" does not provide JSON Schema; add ${member}JsonSchema, or use a library that does, such as zod 4.2 or later`,
     )
   return source.input({ target: 'draft-2020-12' })
 }
 
-/** Thrown by a handler: fail now, whatever tries are left. `code` matches `^[a-z0-9_.]{1,64}$`. */
+/** Thrown by a handler: fails the task without further tries. `code` matches `^[a-z0-9_.]{1,64}$`. */
 export class Permanent extends Error {
   override readonly name = 'Permanent'
   readonly code: string
@@ -246,7 +242,7 @@ export class Permanent extends Error {
   }
 }
 
-/** Thrown by a handler: not now. The task waits and the try is given back. */
+/** Thrown by a handler: the task waits and the try does not count. */
 export class Postpone extends Error {
   override readonly name = 'Postpone'
   readonly delaySeconds: number
@@ -258,21 +254,4 @@ export class Postpone extends Error {
 
 export function isTaskType(it: unknown): it is TaskType {
   return typeof it === 'object' && it !== null && 'type' in it && 'run' in it && 'parseInput' in it
-}
-
-/** The task types of this node, by name. */
-export interface Registry {
-  get(type: string): TaskType | undefined
-  list(): readonly TaskType[]
-}
-
-/** @throws StartupError when two definitions share a name. */
-export function createRegistry(types: readonly TaskType[]): Registry {
-  const byName = new Map<string, TaskType>()
-  for (const type of types) {
-    if (byName.has(type.type)) throw new StartupError(`two task types are called "${type.type}"; give one of them another name`)
-    byName.set(type.type, type)
-  }
-  const all = [...byName.values()].sort((a, b) => (a.type < b.type ? -1 : 1))
-  return { get: (type) => byName.get(type), list: () => all }
 }

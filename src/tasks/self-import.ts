@@ -1,6 +1,6 @@
 /**
- * What `ringback` means in a module of task types: the copy that runs. A clone has no package of that name beside it, and a program installed
- * globally may find another one in the project; `Permanent` and `Postpone` of that one would be strangers here.
+ * Makes `import 'ringback'` in a module of task types resolve to the running copy. A clone has no package of that name, and a global
+ * installation could find another copy in the project, whose `Permanent` and `Postpone` are different classes.
  */
 import { registerHooks } from 'node:module'
 
@@ -10,7 +10,7 @@ const entries: Readonly<Record<string, string>> = {
   'ringback/receiver': 'receiver/index',
 }
 
-/** From now on, in this thread. */
+/** For this thread, from now on. */
 export function resolveRingbackToThisCopy(): void {
   const extension = import.meta.url.endsWith('.ts') ? 'ts' : 'js'
   registerHooks({

@@ -8,15 +8,8 @@ import { createReclaim } from '../../src/engine/chores/reclaim.ts'
 import { createChoreRunner } from '../../src/engine/chores/runner.ts'
 import { Interrupted } from '../../src/engine/pump.ts'
 import { CANCEL_GRACE_MS } from '../../src/engine/run-try.ts'
-import {
-  createRegistry,
-  defineTask,
-  exponential,
-  Permanent,
-  Postpone,
-  type RunContext,
-  type TaskDefinition,
-} from '../../src/tasks/define.ts'
+import { defineTask, exponential, Permanent, Postpone, type RunContext, type TaskDefinition } from '../../src/tasks/define.ts'
+import { createRegistry } from '../../src/tasks/registry.ts'
 import { type Engine, LEASE_MS, startEngine, turns, until } from '../support/engine.ts'
 import { printTrouble } from '../support/events.ts'
 import { addClient, addEndpoint, addTask, addTasks, findTask } from '../support/work.ts'

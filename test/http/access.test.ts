@@ -3,7 +3,8 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { generateApiKey } from '../../src/core/api-key.ts'
 import { type ApiKey, type AuditEntry, clientScopes } from '../../src/core/model.ts'
 import type { Route } from '../../src/http/request/route.ts'
-import { createRegistry, defineTask } from '../../src/tasks/define.ts'
+import { defineTask } from '../../src/tasks/define.ts'
+import { createRegistry } from '../../src/tasks/registry.ts'
 import { anything, type Client, type Kit, openKit, REPORT, report, routesOf } from './kit.ts'
 
 const pulled = defineTask({ type: 'pulled.one', where: 'worker' })

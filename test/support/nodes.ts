@@ -6,7 +6,8 @@ import type { Task } from '../../src/core/model.ts'
 import type { Pump } from '../../src/engine/pump.ts'
 import { createTaskRunner } from '../../src/engine/task-runner.ts'
 import type { Store } from '../../src/store/interfaces.ts'
-import { createRegistry, type TaskType } from '../../src/tasks/define.ts'
+import type { TaskType } from '../../src/tasks/define.ts'
+import { createRegistry } from '../../src/tasks/registry.ts'
 import { eventsWith } from './events.ts'
 
 /** Starts it; stopped when the test is over. An error of its store fails the test, unless somebody asks for those. */

@@ -2,7 +2,7 @@
 import type { Clock } from '../../core/clock.ts'
 import type { Millis } from '../../core/model.ts'
 import type { Store } from '../../store/interfaces.ts'
-import type { Registry } from '../../tasks/define.ts'
+import type { Registry } from '../../tasks/registry.ts'
 import { eraseClients } from './erase-clients.ts'
 import { endOverdue, watchEndpoints } from './overdue.ts'
 import { pruneEndpointEvents, pruneLanes, pruneRecords, pruneTasks } from './prune.ts'

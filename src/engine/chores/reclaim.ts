@@ -3,7 +3,8 @@ import type { Clock } from '../../core/clock.ts'
 import { type Backoff, decideOutcome, evaluateTimeLimits, isHeldByWorker } from '../../core/lifecycle.ts'
 import type { Attempt, Delivery, Millis, Task, TryOutcome } from '../../core/model.ts'
 import type { StoreWith } from '../../store/interfaces.ts'
-import { exponential, type Registry } from '../../tasks/define.ts'
+import { exponential } from '../../tasks/define.ts'
+import type { Registry } from '../../tasks/registry.ts'
 import { type Chore, PAGE } from './runner.ts'
 
 export interface ReclaimOptions {

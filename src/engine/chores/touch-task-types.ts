@@ -1,6 +1,6 @@
 /** Announces which task types this node runs: well within the minute after which a type counts as having no worker. */
 import type { StoreWith } from '../../store/interfaces.ts'
-import type { Registry } from '../../tasks/define.ts'
+import type { Registry } from '../../tasks/registry.ts'
 import type { Chore } from './runner.ts'
 
 export function touchTaskTypes(store: StoreWith<{ schedules: 'touchTaskTypes' }>, registry: Pick<Registry, 'list'>): Chore {

@@ -1,7 +1,8 @@
 /** Routes about the node: health, readiness, public keys, the OpenAPI document, and its task types. */
 import { RingbackError } from '../../core/errors.ts'
 import type { QueueState } from '../../store/interfaces.ts'
-import type { Registry, TaskType } from '../../tasks/define.ts'
+import type { TaskType } from '../../tasks/define.ts'
+import type { Registry } from '../../tasks/registry.ts'
 import { type AppContext, jsonReply, notFound, OPERATOR_SCOPE, toTimestampOrNull } from '../context.ts'
 import { systemExamples as examples } from '../openapi/examples/system.ts'
 import { taskTypeExamples } from '../openapi/examples/tasks.ts'

@@ -2,7 +2,8 @@
 import type { WaitingFor } from '../../core/documents.ts'
 import type { Millis, Task } from '../../core/model.ts'
 import type { StoreWith, TaskHolds } from '../../store/interfaces.ts'
-import type { Registry, TaskType } from '../../tasks/define.ts'
+import type { TaskType } from '../../tasks/define.ts'
+import type { Registry } from '../../tasks/registry.ts'
 
 export interface WaitingReasons {
   /** The reason of a new task, without a query. */

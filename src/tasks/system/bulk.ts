@@ -1,19 +1,18 @@
-/** The task types `system.cancel` and `system.retry`: what a filter matches is canceled, or begins anew. */
-
+/** The task types `system.cancel` and `system.retry`: cancel or retry the tasks that match a filter. */
 import type { State } from '../../core/model.ts'
-import type { BulkCheckpoint, BulkFilter, LeaseRef, StoreWith } from '../../store/interfaces.ts'
+import type { BulkCheckpoint, BulkFilter, StoreWith } from '../../store/interfaces.ts'
 import { Postpone, type TaskType } from '../define.ts'
-import { pagedJobType } from './paged-job.ts'
+import { type PagedJob, pagedJobType } from './paged-job.ts'
 
 export const BULK_CANCEL = 'system.cancel'
 export const BULK_RETRY = 'system.retry'
 
-/** What such a task's input holds: the filter as it was asked, with its end fixed, so that it never meets tasks made after it. */
+/** The input: the filter of the request. `createdBefore` is always set, so that tasks created later do not match. */
 export interface BulkInput {
   readonly states: readonly State[]
   readonly type: string | null
   readonly metadata: Readonly<Record<string, string>> | null
-  /** RFC 3339, as the other. Neither moment itself counts. */
+  /** RFC 3339, exclusive, like `createdBefore`. */
   readonly createdAfter: string | null
   readonly createdBefore: string
 }
@@ -29,58 +28,47 @@ export function toBulkFilter(clientId: string, { states, type, metadata, created
   }
 }
 
-/** How many tasks may still be opened. */
+/** Limits how many tasks are open. */
 export interface TaskBudget {
-  /** Up to `wanted` more of the client's. Returns how many may be opened now; they count as open. */
+  /** Returns how many of `wanted` tasks the client may open now. They count as open. */
   reserve(clientId: string, wanted: number): Promise<number>
 }
 
-type RunPage = (lease: LeaseRef, clientId: string, input: BulkInput) => Promise<BulkCheckpoint | null>
-const bulkType = (
-  page: RunPage,
-  type: string,
-  description: string,
-  told: (changed: BulkCheckpoint) => string,
-  result: (changed: BulkCheckpoint) => unknown,
-): TaskType =>
+type BulkJob = Pick<PagedJob<BulkInput, BulkCheckpoint>, 'type' | 'description' | 'runPage' | 'progressMessage' | 'resultOf'>
+const bulkType = (job: BulkJob): TaskType =>
   pagedJobType<BulkInput, BulkCheckpoint>({
-    type,
-    description,
-    runPage: page,
+    ...job,
     timeRange: ({ createdAfter, createdBefore }) => ({
       since: createdAfter === null ? 0 : Date.parse(createdAfter),
       until: Date.parse(createdBefore),
     }),
-    progressMessage: told,
-    resultOf: result,
   })
 
-/** What one page begins anew, at most. */
+/** Tasks that one page retries at most. */
 const MAX_CHANGED = 500
-/** A walk that has no room looks again so much later. */
+/** How long a retry waits when the budget is used up. */
 const NO_ROOM_SECONDS = 10
 
 export const createBulkTypes = (store: StoreWith<{ tasks: 'runBulkPage' }>, budget: TaskBudget): readonly TaskType[] => {
-  const page: RunPage = (lease, clientId, input) => store.tasks.runBulkPage({ lease, filter: toBulkFilter(clientId, input) })
-  /** What begins anew is open again. */
-  const whileThereIsRoom: RunPage = async (lease, clientId, input) => {
-    if ((await budget.reserve(clientId, MAX_CHANGED)) === 0) throw new Postpone(NO_ROOM_SECONDS)
-    return page(lease, clientId, input)
-  }
+  const runPage: BulkJob['runPage'] = (lease, clientId, input) => store.tasks.runBulkPage({ lease, filter: toBulkFilter(clientId, input) })
   return [
-    bulkType(
-      page,
-      BULK_CANCEL,
-      'Cancels tasks.',
-      ({ changed }) => `${changed} canceled or asked to end`,
-      ({ changed, asked }) => ({ canceled: changed - asked, requested: asked }),
-    ),
-    bulkType(
-      whileThereIsRoom,
-      BULK_RETRY,
-      'Runs tasks again.',
-      ({ changed }) => `${changed} begun anew`,
-      ({ changed }) => ({ retried: changed }),
-    ),
+    bulkType({
+      type: BULK_CANCEL,
+      description: 'Cancels tasks.',
+      runPage,
+      progressMessage: ({ changed }) => `${changed} canceled or being canceled`,
+      resultOf: ({ changed, asked }) => ({ canceled: changed - asked, requested: asked }),
+    }),
+    bulkType({
+      type: BULK_RETRY,
+      description: 'Runs tasks again.',
+      // A retried task is open again.
+      async runPage(lease, clientId, input) {
+        if ((await budget.reserve(clientId, MAX_CHANGED)) === 0) throw new Postpone(NO_ROOM_SECONDS)
+        return runPage(lease, clientId, input)
+      },
+      progressMessage: ({ changed }) => `${changed} retried`,
+      resultOf: ({ changed }) => ({ retried: changed }),
+    }),
   ]
 }

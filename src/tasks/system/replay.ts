@@ -1,4 +1,4 @@
-/** The task type `system.replay`: sends again what a filter matches. */
+/** The task type `system.replay`: sends the deliveries that match a filter again. */
 import type { EventType, State } from '../../core/model.ts'
 import type { ReplayCheckpoint, ReplayFilter, StoreWith } from '../../store/interfaces.ts'
 import type { TaskType } from '../define.ts'
@@ -6,7 +6,7 @@ import { pagedJobType } from './paged-job.ts'
 
 export const REPLAY_TYPE = 'system.replay'
 
-/** What the task's input holds: the filter as it was asked, with its time fixed, so that a replay never meets its own deliveries. */
+/** The input: the filter of the request. `until` and `asOf` are always set, so that a replay does not match its own deliveries. */
 export interface ReplayInput {
   readonly endpointId: string | null
   /** RFC 3339. */

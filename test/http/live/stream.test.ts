@@ -1,6 +1,7 @@
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { createWatchers } from '../../../src/http/live/waits.ts'
-import { createRegistry, defineTask } from '../../../src/tasks/define.ts'
+import { defineTask } from '../../../src/tasks/define.ts'
+import { createRegistry } from '../../../src/tasks/registry.ts'
 import { turns } from '../../support/engine.ts'
 import { type Frame, type Reader, readFrames } from '../../support/frames.ts'
 import { type ManualClock, manualClock } from '../../support/manual-clock.ts'

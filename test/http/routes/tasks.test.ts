@@ -2,7 +2,8 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import type { Task } from '../../../src/core/model.ts'
 import { parseJson, scanJson } from '../../../src/http/request/json.ts'
 import { estimateCompletion, retryAfterSeconds } from '../../../src/http/routes/task-document.ts'
-import { createRegistry, defineTask } from '../../../src/tasks/define.ts'
+import { defineTask } from '../../../src/tasks/define.ts'
+import { createRegistry } from '../../../src/tasks/registry.ts'
 import { type Client, type Kit, openKit, PUBLIC_URL, REPORT } from '../kit.ts'
 
 let kit: Kit

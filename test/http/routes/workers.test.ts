@@ -6,7 +6,8 @@ import { z } from 'zod'
 import { systemClock } from '../../../src/core/clock.ts'
 import type { RunRecord } from '../../../src/core/lifecycle.ts'
 import { createReclaim } from '../../../src/engine/chores/reclaim.ts'
-import { createRegistry, defineTask, exponential } from '../../../src/tasks/define.ts'
+import { defineTask, exponential } from '../../../src/tasks/define.ts'
+import { createRegistry } from '../../../src/tasks/registry.ts'
 import { fc } from '../../support/chance.ts'
 import { eventsWith } from '../../support/events.ts'
 import { engines, type Ground, openGround } from '../../support/stores.ts'
@@ -568,7 +569,7 @@ describe.each(engines)('A worker, on %s,', (engine) => {
 })
 
 test('A type that workers run has no run, and every other has one', () => {
-  expect(() => defineTask({ type: 'a', where: 'worker', run: () => null } as never)).toThrow('has no run; leave where or run out')
+  expect(() => defineTask({ type: 'a', where: 'worker', run: () => null } as never)).toThrow('has both where: "worker" and run')
   expect(() => defineTask({ type: 'a' } as never)).toThrow('has no run; add one, or where: "worker"')
   expect(() => defineTask({ type: 'a', where: 'moon', run: () => null } as never)).toThrow('where "moon"')
 })
