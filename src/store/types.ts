@@ -3,7 +3,6 @@ import type {
   ApiKey,
   Attempt,
   AuditAction,
-  CatchUp,
   Delivery,
   Endpoint,
   EventType,
