@@ -304,10 +304,10 @@ function* visit<Taken extends ClaimedRow>(
     if (planned.pacedAt !== null) paced.push({ lane_id: demand.laneId, at: planned.pacedAt })
     if (planned.filled) filled.push({ id: demand.laneId })
     const place = { queue: demand.queue, clientId: demand.clientId, laneId: demand.laneId }
-    if (planned.nextLook === 'now') turns.push({ ...place, turn: ordered ? planned.rank : cursor.clock, alarmAt: null })
-    else if (planned.nextLook !== null) {
-      turns.push({ ...place, turn: null, alarmAt: planned.nextLook })
-      alarmAt = Math.min(alarmAt ?? planned.nextLook, planned.nextLook)
+    if (planned.nextVisit === 'now') turns.push({ ...place, turn: ordered ? planned.rank : cursor.clock, alarmAt: null })
+    else if (planned.nextVisit !== null) {
+      turns.push({ ...place, turn: null, alarmAt: planned.nextVisit })
+      alarmAt = Math.min(alarmAt ?? planned.nextVisit, planned.nextVisit)
     }
   }
   const taken = chosen.length === 0 ? [] : yield* take(chosen, now)

@@ -74,7 +74,7 @@ const updateLanes = statement(
   (d) => sql`update lanes set filled = 0, ${ruleSets} from ${d.records('lanes', RULE)} v where lanes.id = v.lane_id
     ${d.restrictTo(sql`lanes.id`, sql`select y.lane_id from ${d.records('lanes', RULE)} y`)}`,
 )
-/** Writes rules, open to be looked at. */
+/** Writes rules and clears `filled`. */
 const putRules = (rules: readonly LaneRule[]): readonly BoundStatement[] =>
   rules.length === 0
     ? []
