@@ -4,7 +4,6 @@ import type {
   ApiKey,
   Attempt,
   AuditAction,
-  CatchUp,
   Delivery,
   Endpoint,
   EndpointSettings,
