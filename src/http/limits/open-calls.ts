@@ -32,9 +32,7 @@ export function createOpenCallLimiter(max: OpenCallLimits, what: string, instead
     if (own >= max.client)
       return new RingbackError('quota_exceeded', `You have ${own} ${what} open here, the maximum: ${instead}.`, { headers })
     if (total >= max.node)
-      return new RingbackError('temporary_reduced_capacity', `${total} ${what} are open here, the maximum: ${instead}.`, {
-        headers,
-      })
+      return new RingbackError('temporary_reduced_capacity', `${total} ${what} are open here, the maximum: ${instead}.`, { headers })
     return null
   }
   const acquire = (caller: Caller): (() => void) => {

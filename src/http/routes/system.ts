@@ -6,7 +6,7 @@ import { type AppContext, jsonReply, notFound, OPERATOR_SCOPE, toTimestampOrNull
 import { systemExamples as examples } from '../openapi/examples/system.ts'
 import { taskTypeExamples } from '../openapi/examples/tasks.ts'
 import { type ApiReply, problemReply } from '../request/problem.ts'
-import { type ApiCall, type NamedExample, type Route, route } from '../request/route.ts'
+import { type ApiCall, type NamedExample, type Route, response, route } from '../request/route.ts'
 import * as shapes from '../shapes/index.ts'
 
 /** `describe` gives the OpenAPI document as JSON text. */
@@ -21,7 +21,7 @@ function typeRoutes(context: AppContext): Route[] {
     if (!type) throw notFound('task type')
     return type
   }
-  const one = (example: NamedExample) => ({ 200: { description: 'The task type.', schema: shapes.taskType, examples: [example] } })
+  const one = (example: NamedExample) => ({ 200: response('The task type.', shapes.taskType, [example]) })
   const pausing = (verb: 'pause' | 'resume', summary: string, description: string): Route =>
     route.post(`/v1/task-types/{name}/${verb}`, `${verb}TaskType`, {
       tag: 'Task types',
@@ -40,7 +40,7 @@ function typeRoutes(context: AppContext): Route[] {
       ...common,
       summary: 'List the task types of this node',
       description: 'Another node of the installation may have other task types.',
-      responses: { 200: { description: 'The task types.', schema: shapes.taskTypeList, examples: [taskTypeExamples.taskTypeList] } },
+      responses: { 200: response('The task types.', shapes.taskTypeList, [taskTypeExamples.taskTypeList]) },
       async handle() {
         const states = new Map((await context.store.schedules.listTaskTypes()).map((state) => [state.type, state]))
         const data = offered(context.registry).map((type) => toTaskTypeDocument(context, type, states.get(type.type)))
@@ -97,14 +97,14 @@ function publicRoutes(context: AppContext, describe: () => string): Route[] {
       ...common,
       summary: 'Check that the process is up',
       description: 'A liveness probe. Does not depend on the store.',
-      responses: { 200: { description: 'The process is up.', schema: shapes.health, examples: [examples.health] } },
+      responses: { 200: response('The process is up.', shapes.health, [examples.health]) },
       handle: () => jsonReply(200, { status: 'ok' }),
     }),
     route.get('/readyz', 'getReadiness', {
       ...common,
       summary: 'Check that the node is ready',
       description: 'A readiness probe. A 503 is a problem document with the member `checks`.',
-      responses: { 200: { description: 'The node is ready.', schema: shapes.readiness, examples: [examples.readiness] } },
+      responses: { 200: response('The node is ready.', shapes.readiness, [examples.readiness]) },
       errorCodes: ['temporary_reduced_capacity'],
       handle: async (call) => readiness(call, await healthOnce()),
     }),
