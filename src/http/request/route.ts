@@ -41,6 +41,14 @@ export interface ResponseSpec extends Partial<MediaSpec> {
   readonly alternative?: MediaSpec
 }
 
+/** A JSON response. */
+export const response = (
+  description: string,
+  schema: z.ZodType,
+  examples: readonly NamedExample[],
+  headers: readonly string[] = [],
+): ResponseSpec => ({ description, schema, examples, headers })
+
 interface RouteSpec<Query extends z.ZodType, Body extends z.ZodType> {
   readonly summary: string
   readonly description?: string

@@ -7,7 +7,7 @@ import type { AddKeyResult } from '../../store/interfaces.ts'
 import { type AppContext, emptyReply, idParam, jsonReply, notFound, OPERATOR_SCOPE, toTimestamp, toTimestampOrNull } from '../context.ts'
 import { keyExamples as examples } from '../openapi/examples/access.ts'
 import { type ApiReply, validationFailed } from '../request/problem.ts'
-import { type ApiCall, type NamedExample, type Route, route } from '../request/route.ts'
+import { type ApiCall, type NamedExample, type Route, response, route } from '../request/route.ts'
 import * as shapes from '../shapes/access.ts'
 import { findClient } from './clients.ts'
 
@@ -28,10 +28,8 @@ const toKeyDocument = (key: ApiKey) => ({
   lastUsedAt: toTimestampOrNull(key.lastUsedAt),
 })
 
-const created = (example: NamedExample) => ({
-  201: { description: 'The key, shown once.', schema: shapes.createdKey, examples: [example] },
-})
-const listed = (example: NamedExample) => ({ 200: { description: 'The keys.', schema: shapes.keyList, examples: [example] } })
+const created = (example: NamedExample) => ({ 201: response('The key, shown once.', shapes.createdKey, [example]) })
+const listed = (example: NamedExample) => ({ 200: response('The keys.', shapes.keyList, [example]) })
 const revoked = { 204: { description: 'Revoked.' } }
 const ROTATE =
   'The new key has the name, the scopes and the lifetime of the old one. The old key expires after the overlap. A key that has ended cannot be rotated.'

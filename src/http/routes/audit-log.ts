@@ -2,7 +2,7 @@
 import type { AuditEntry } from '../../core/model.ts'
 import { type AppContext, cursorScope, OPERATOR_SCOPE, omitUndefined, pageReply, startPosition, toTimestamp } from '../context.ts'
 import { operatorExamples } from '../openapi/examples/access.ts'
-import { type Route, route } from '../request/route.ts'
+import { type Route, response, route } from '../request/route.ts'
 import * as shapes from '../shapes/access.ts'
 
 export function auditLogRoute(context: AppContext): Route {
@@ -12,9 +12,7 @@ export function auditLogRoute(context: AppContext): Route {
     summary: 'List privileged actions, newest first',
     description: 'A page may be shorter than `limit`, or empty. Continue while `hasMore` is true.',
     query: shapes.auditLogQuery,
-    responses: {
-      200: { description: 'A page of entries.', schema: shapes.auditLog, examples: [operatorExamples.auditLog], headers: ['Link'] },
-    },
+    responses: { 200: response('A page of entries.', shapes.auditLog, [operatorExamples.auditLog], ['Link']) },
     errorCodes: ['invalid_cursor'],
     async handle(call, { query: { limit, cursor, ...rest } }) {
       const filters = omitUndefined(rest)

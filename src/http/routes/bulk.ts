@@ -4,7 +4,7 @@ import { BULK_CANCEL, BULK_RETRY, type BulkInput, toBulkFilter } from '../../tas
 import { type AppContext, requireClientId } from '../context.ts'
 import { taskExamples as examples } from '../openapi/examples/tasks.ts'
 import { type ApiReply, validationFailed } from '../request/problem.ts'
-import { type ApiCall, type Route, route } from '../request/route.ts'
+import { type ApiCall, type Route, response, route } from '../request/route.ts'
 import * as deliveryShapes from '../shapes/deliveries.ts'
 import * as shapes from '../shapes/tasks.ts'
 import { countMatches, startPagedJob } from './paged-jobs.ts'
@@ -15,13 +15,8 @@ export function bulkRoutes(context: AppContext): Route[] {
     scope: 'tasks:write',
     clientOnly: true,
     responses: {
-      200: { description: 'With `dryRun`: how many tasks match.', schema: deliveryShapes.matched, examples: [examples.matched] },
-      202: {
-        description: 'The task that does the work.',
-        schema: shapes.task,
-        examples: [examples.bulkTask],
-        headers: ['Location', 'ETag', 'Retry-After'],
-      },
+      200: response('With `dryRun`: how many tasks match.', deliveryShapes.matched, [examples.matched]),
+      202: response('The task that does the work.', shapes.task, [examples.bulkTask], ['Location', 'ETag', 'Retry-After']),
     },
   } as const
   return [

@@ -14,7 +14,7 @@ import {
   toTimestamp,
 } from '../context.ts'
 import { clientExamples as examples } from '../openapi/examples/access.ts'
-import { type ApiCall, type NamedExample, type Route, route } from '../request/route.ts'
+import { type ApiCall, type NamedExample, type Route, response, route } from '../request/route.ts'
 import * as shapes from '../shapes/access.ts'
 import * as fields from '../shapes/fields.ts'
 
@@ -30,7 +30,7 @@ export async function findClient(context: AppContext, call: ApiCall): Promise<Cl
 export function clientRoutes(context: AppContext): Route[] {
   const find = (call: ApiCall): Promise<Client> => findClient(context, call)
   const common = { tag: 'Clients', scope: OPERATOR_SCOPE } as const
-  const one = (example: NamedExample) => ({ 200: { description: 'The client.', schema: shapes.client, examples: [example] } })
+  const one = (example: NamedExample) => ({ 200: response('The client.', shapes.client, [example]) })
   const change = (verb: 'suspend' | 'resume', summary: string, description: string): Route =>
     route.post(`/v1/clients/{id}/${verb}`, `${verb}Client`, {
       ...common,
@@ -55,14 +55,7 @@ export function clientRoutes(context: AppContext): Route[] {
       description: 'A client owns tasks, endpoints and keys, and sees only its own. A new client has no key.',
       body: shapes.createClient,
       bodyExamples: [examples.createClient],
-      responses: {
-        201: {
-          description: 'The client. Create a key for it next.',
-          schema: shapes.client,
-          examples: [examples.client],
-          headers: ['Location'],
-        },
-      },
+      responses: { 201: response('The client. Create a key for it next.', shapes.client, [examples.client], ['Location']) },
       async handle(call, { body }) {
         const client = await context.store.access.addClient({
           client: { id: newId(context.clock, 'client'), name: body.name },
@@ -76,9 +69,7 @@ export function clientRoutes(context: AppContext): Route[] {
       summary: 'List clients',
       description: 'Oldest first, without deleted clients.',
       query: fields.pageQuery,
-      responses: {
-        200: { description: 'A page of clients.', schema: shapes.clientList, examples: [examples.clientList], headers: ['Link'] },
-      },
+      responses: { 200: response('A page of clients.', shapes.clientList, [examples.clientList], ['Link']) },
       errorCodes: ['invalid_cursor'],
       async handle(call, { query }) {
         const bound = cursorScope(call, 'clients', {})

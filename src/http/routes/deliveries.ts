@@ -20,7 +20,7 @@ import {
 } from '../context.ts'
 import { deliveryExamples as examples } from '../openapi/examples/endpoints.ts'
 import { type ApiReply, validationFailed } from '../request/problem.ts'
-import { type ApiCall, type Route, route } from '../request/route.ts'
+import { type ApiCall, type Route, response, route } from '../request/route.ts'
 import * as shapes from '../shapes/deliveries.ts'
 import { replayRoute } from './replay.ts'
 
@@ -39,9 +39,7 @@ export function deliveryRoutes(context: AppContext): Route[] {
       description: 'A delivery must match every filter. `waitingFor` says why an open delivery was not sent yet.',
       scope: 'deliveries:read',
       query: shapes.deliveryListQuery,
-      responses: {
-        200: { description: 'A page of deliveries.', schema: shapes.deliveryList, examples: [examples.deliveryList], headers: ['Link'] },
-      },
+      responses: { 200: response('A page of deliveries.', shapes.deliveryList, [examples.deliveryList], ['Link']) },
       errorCodes: ['invalid_cursor'],
       handle: (call, { query }) => listDeliveries(context, call, query),
     }),
@@ -50,7 +48,7 @@ export function deliveryRoutes(context: AppContext): Route[] {
       summary: 'Get a delivery with its attempts',
       description: 'The time and the outcome of every attempt. The body is the event itself, which the feed lists.',
       scope: 'deliveries:read',
-      responses: { 200: { description: 'The delivery.', schema: shapes.delivery, examples: [examples.delivery] } },
+      responses: { 200: response('The delivery.', shapes.delivery, [examples.delivery]) },
       find,
       handle: (call, { found }) => deliveryReply(context, call, found, 200),
     }),
@@ -59,14 +57,7 @@ export function deliveryRoutes(context: AppContext): Route[] {
       summary: 'Send again: an open delivery now, an ended delivery as a new delivery of the same event and bytes',
       description: 'The `webhook-id` stays the same, so that a receiver recognizes an event that it has processed.',
       scope: 'deliveries:write',
-      responses: {
-        202: {
-          description: 'The delivery that will be sent.',
-          schema: shapes.delivery,
-          examples: [examples.owedDelivery],
-          headers: ['Location'],
-        },
-      },
+      responses: { 202: response('The delivery that will be sent.', shapes.delivery, [examples.owedDelivery], ['Location']) },
       errorCodes: ['task_expired'],
       find,
       async handle(call, { found }) {

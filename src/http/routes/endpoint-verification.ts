@@ -6,7 +6,7 @@ import { challengeOf } from '../../core/wire.ts'
 import type { AppContext } from '../context.ts'
 import { endpointExamples as examples } from '../openapi/examples/endpoints.ts'
 import type { ApiReply } from '../request/problem.ts'
-import { type ApiCall, type Route, route } from '../request/route.ts'
+import { type ApiCall, type Route, response, route } from '../request/route.ts'
 import * as shapes from '../shapes/endpoints.ts'
 import { checkIfMatchHeader, endpointReply, findEndpointIfMatch, updateEndpoint } from './endpoint-document.ts'
 
@@ -22,8 +22,8 @@ export function verificationRoute(context: AppContext): Route {
     bodyExamples: [examples.verifyEndpoint],
     bodyOptional: true,
     responses: {
-      200: { description: 'The verified endpoint.', schema: shapes.endpoint, examples: [examples.endpoint], headers: ['ETag'] },
-      202: { description: 'The challenge will be sent.', schema: shapes.endpoint, examples: [examples.askedEndpoint], headers: ['ETag'] },
+      200: response('The verified endpoint.', shapes.endpoint, [examples.endpoint], ['ETag']),
+      202: response('The challenge will be sent.', shapes.endpoint, [examples.askedEndpoint], ['ETag']),
     },
     errorCodes: ['challenge_mismatch', 'precondition_failed'],
     checkHeaders: checkIfMatchHeader,

@@ -18,7 +18,7 @@ import {
 import { deliveryExamples, endpointExamples as examples } from '../openapi/examples/endpoints.ts'
 import { ifNoneMatchHits } from '../request/headers.ts'
 import { type ApiReply, validationFailed } from '../request/problem.ts'
-import { type ApiCall, type Route, route } from '../request/route.ts'
+import { type ApiCall, type Route, response, route } from '../request/route.ts'
 import * as deliveryShapes from '../shapes/deliveries.ts'
 import * as shapes from '../shapes/endpoints.ts'
 import * as fields from '../shapes/fields.ts'
@@ -141,7 +141,7 @@ function planPatch(context: AppContext, endpoint: Endpoint, body: shapes.PatchEn
 
 function crudRoutes(context: AppContext): Route[] {
   const common = { tag: 'Endpoints' } as const
-  const one = { description: 'The endpoint.', schema: shapes.endpoint, examples: [examples.endpoint], headers: ['ETag'] }
+  const one = response('The endpoint.', shapes.endpoint, [examples.endpoint], ['ETag'])
   const urlRefusals = ['invalid_callback_url', 'callback_url_forbidden', 'endpoint_exists'] as const
   return [
     route.post('/v1/endpoints', 'createEndpoint', {
@@ -162,9 +162,7 @@ function crudRoutes(context: AppContext): Route[] {
       description: 'Oldest first, without secrets. The operator sees the endpoints of every client.',
       scope: 'endpoints:read',
       query: fields.clientPageQuery,
-      responses: {
-        200: { description: 'A page of endpoints.', schema: shapes.endpointList, examples: [examples.endpointList], headers: ['Link'] },
-      },
+      responses: { 200: response('A page of endpoints.', shapes.endpointList, [examples.endpointList], ['Link']) },
       errorCodes: ['invalid_cursor'],
       async handle(call, { query }) {
         const owner = clientFilter(call.caller, query.clientId)
@@ -228,7 +226,7 @@ function crudRoutes(context: AppContext): Route[] {
 
 function actionRoutes(context: AppContext): Route[] {
   const common = { tag: 'Endpoints', scope: 'endpoints:write' } as const
-  const responses = { 200: { description: 'The endpoint.', schema: shapes.endpoint, examples: [examples.endpoint], headers: ['ETag'] } }
+  const responses = { 200: response('The endpoint.', shapes.endpoint, [examples.endpoint], ['ETag']) }
   const stages = { checkHeaders: checkIfMatchHeader, find: (call: ApiCall) => findEndpointIfMatch(context, call) }
   const errorCodes = ['precondition_failed'] as const
   const requestHeaders = ['If-Match']
@@ -279,17 +277,8 @@ function actionRoutes(context: AppContext): Route[] {
       description: 'With `wait`, the response shows the attempted delivery: status, outcome, timings.',
       query: fields.waitQuery,
       responses: {
-        200: {
-          description: 'The delivery after its attempt.',
-          schema: deliveryShapes.delivery,
-          examples: [deliveryExamples.pingedDelivery],
-        },
-        202: {
-          description: 'The delivery before its attempt.',
-          schema: deliveryShapes.delivery,
-          examples: [deliveryExamples.pingDelivery],
-          headers: ['Location'],
-        },
+        200: response('The delivery after its attempt.', deliveryShapes.delivery, [deliveryExamples.pingedDelivery]),
+        202: response('The delivery before its attempt.', deliveryShapes.delivery, [deliveryExamples.pingDelivery], ['Location']),
       },
       errorCodes: ['endpoint_not_verified'],
       find: (call) => findEndpoint(context, call),

@@ -8,7 +8,7 @@ import { createTaskStream } from '../live/stream.ts'
 import { eventExamples as examples } from '../openapi/examples/events.ts'
 import { prefersEventStream } from '../request/headers.ts'
 import { type ApiReply, validationFailed } from '../request/problem.ts'
-import { type ApiCall, type Route, route } from '../request/route.ts'
+import { type ApiCall, type Route, response, route } from '../request/route.ts'
 import * as shapes from '../shapes/events.ts'
 
 export function eventRoutes(context: AppContext): Route[] {
@@ -16,7 +16,7 @@ export function eventRoutes(context: AppContext): Route[] {
   const find = async (call: ApiCall): Promise<Task> =>
     unwrapFound(await context.store.tasks.find(idParam(call, 'task'), call.caller.clientId), 'task')
   const stream = createTaskStream(context)
-  const list = { description: 'Events in commit order.', schema: shapes.eventList, examples: [examples.eventList], headers: ['Link'] }
+  const list = response('Events in commit order.', shapes.eventList, [examples.eventList], ['Link'])
   return [
     route.get('/v1/events', 'listEvents', {
       ...common,

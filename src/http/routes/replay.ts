@@ -4,7 +4,7 @@ import { REPLAY_TYPE, type ReplayInput, toReplayFilter } from '../../tasks/syste
 import { type AppContext, requireClientId } from '../context.ts'
 import { deliveryExamples as examples } from '../openapi/examples/endpoints.ts'
 import { type ApiReply, validationFailed } from '../request/problem.ts'
-import { type ApiCall, type Route, route } from '../request/route.ts'
+import { type ApiCall, type Route, response, route } from '../request/route.ts'
 import * as shapes from '../shapes/deliveries.ts'
 import * as taskShapes from '../shapes/tasks.ts'
 import { countMatches, startPagedJob } from './paged-jobs.ts'
@@ -23,13 +23,8 @@ export function replayRoute(context: AppContext): Route {
     bodyExamples: [examples.replay],
     bodyOptional: true,
     responses: {
-      200: { description: 'With `dryRun`: how many events match.', schema: shapes.matched, examples: [examples.matched] },
-      202: {
-        description: 'The task that sends the events.',
-        schema: taskShapes.task,
-        examples: [examples.replayTask],
-        headers: ['Location', 'ETag', 'Retry-After'],
-      },
+      200: response('With `dryRun`: how many events match.', shapes.matched, [examples.matched]),
+      202: response('The task that sends the events.', taskShapes.task, [examples.replayTask], ['Location', 'ETag', 'Retry-After']),
     },
     handle: async (call, { body }) => replay(context, call, body ?? {}),
   })

@@ -22,7 +22,7 @@ import {
 import { scheduleExamples as examples } from '../openapi/examples/tasks.ts'
 import { checkIfMatch, ifMatchAllows } from '../request/headers.ts'
 import { type ApiReply, validationFailed } from '../request/problem.ts'
-import { type ApiCall, type Route, route, validateShape } from '../request/route.ts'
+import { type ApiCall, type Route, response, route, validateShape } from '../request/route.ts'
 import * as fields from '../shapes/fields.ts'
 import * as shapes from '../shapes/schedules.ts'
 import * as taskShapes from '../shapes/tasks.ts'
@@ -38,7 +38,7 @@ const SHOWN_TICKS = 5
 
 export function scheduleRoutes(context: AppContext): Route[] {
   const common = { tag: 'Schedules' } as const
-  const one = { description: 'The schedule.', schema: shapes.schedule, examples: [examples.schedule], headers: ['ETag'] }
+  const one = response('The schedule.', shapes.schedule, [examples.schedule], ['ETag'])
   const refusals = ['task_type_not_found', 'invalid_callback_url', 'callback_url_forbidden', 'callback_url_not_verified'] as const
   return [
     route.post('/v1/schedules', 'createSchedule', {
@@ -59,9 +59,7 @@ export function scheduleRoutes(context: AppContext): Route[] {
       description: 'Oldest first. The operator sees the schedules of every client.',
       scope: 'tasks:read',
       query: fields.clientPageQuery,
-      responses: {
-        200: { description: 'A page of schedules.', schema: shapes.scheduleList, examples: [examples.scheduleList], headers: ['Link'] },
-      },
+      responses: { 200: response('A page of schedules.', shapes.scheduleList, [examples.scheduleList], ['Link']) },
       errorCodes: ['invalid_cursor'],
       async handle(call, { query }) {
         const owner = clientFilter(call.caller, query.clientId)

@@ -3,12 +3,12 @@ import type { SigningKey } from '../../core/model.ts'
 import { type AppContext, jsonReply, notFound, OPERATOR_SCOPE, toTimestamp, toTimestampOrNull } from '../context.ts'
 import { operatorExamples } from '../openapi/examples/access.ts'
 import type { ApiReply } from '../request/problem.ts'
-import { type Route, route } from '../request/route.ts'
+import { type Route, response, route } from '../request/route.ts'
 import * as shapes from '../shapes/access.ts'
 
 export function signingKeyRoutes(context: AppContext): Route[] {
   const common = { tag: 'Operators', scope: OPERATOR_SCOPE } as const
-  const responses = { 200: { description: 'The keys.', schema: shapes.signingKeyList, examples: [operatorExamples.signingKeyList] } }
+  const responses = { 200: response('The keys.', shapes.signingKeyList, [operatorExamples.signingKeyList]) }
   /** A change takes effect on this node before the reply. */
   const changed = async (): Promise<ApiReply> => {
     await context.signingKeys.load()

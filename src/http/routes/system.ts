@@ -7,7 +7,7 @@ import { type AppContext, jsonReply, notFound, OPERATOR_SCOPE, toTimestampOrNull
 import { systemExamples as examples } from '../openapi/examples/system.ts'
 import { taskTypeExamples } from '../openapi/examples/tasks.ts'
 import { type ApiReply, problemReply } from '../request/problem.ts'
-import { type ApiCall, type NamedExample, type Route, route } from '../request/route.ts'
+import { type ApiCall, type NamedExample, type Route, response, route } from '../request/route.ts'
 import * as shapes from '../shapes/system.ts'
 import * as taskShapes from '../shapes/tasks.ts'
 
@@ -23,7 +23,7 @@ function typeRoutes(context: AppContext): Route[] {
     if (!type) throw notFound('task type')
     return type
   }
-  const one = (example: NamedExample) => ({ 200: { description: 'The task type.', schema: taskShapes.taskType, examples: [example] } })
+  const one = (example: NamedExample) => ({ 200: response('The task type.', taskShapes.taskType, [example]) })
   const pausing = (verb: 'pause' | 'resume', summary: string, description: string): Route =>
     route.post(`/v1/task-types/{name}/${verb}`, `${verb}TaskType`, {
       tag: 'Task types',
@@ -42,7 +42,7 @@ function typeRoutes(context: AppContext): Route[] {
       ...common,
       summary: 'List the task types of this node',
       description: 'Another node of the installation may have other task types.',
-      responses: { 200: { description: 'The task types.', schema: taskShapes.taskTypeList, examples: [taskTypeExamples.taskTypeList] } },
+      responses: { 200: response('The task types.', taskShapes.taskTypeList, [taskTypeExamples.taskTypeList]) },
       async handle() {
         const states = new Map((await context.store.schedules.listTaskTypes()).map((state) => [state.type, state]))
         const data = offered(context.registry).map((type) => toTaskTypeDocument(context, type, states.get(type.type)))
@@ -99,14 +99,14 @@ function publicRoutes(context: AppContext, describe: () => string): Route[] {
       ...common,
       summary: 'Check that the process is up',
       description: 'A liveness probe. Does not depend on the store.',
-      responses: { 200: { description: 'The process is up.', schema: shapes.health, examples: [examples.health] } },
+      responses: { 200: response('The process is up.', shapes.health, [examples.health]) },
       handle: () => jsonReply(200, { status: 'ok' }),
     }),
     route.get('/readyz', 'getReadiness', {
       ...common,
       summary: 'Check that the node is ready',
       description: 'A readiness probe. A 503 is a problem document with the member `checks`.',
-      responses: { 200: { description: 'The node is ready.', schema: shapes.readiness, examples: [examples.readiness] } },
+      responses: { 200: response('The node is ready.', shapes.readiness, [examples.readiness]) },
       errorCodes: ['temporary_reduced_capacity'],
       handle: async (call) => readiness(call, await healthOnce()),
     }),

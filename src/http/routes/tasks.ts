@@ -21,7 +21,7 @@ import { taskExamples as examples } from '../openapi/examples/tasks.ts'
 import { ifNoneMatchHits, preferredWait } from '../request/headers.ts'
 import { fingerprintOf, parseIdempotencyKey } from '../request/idempotency.ts'
 import type { ApiReply } from '../request/problem.ts'
-import { type ApiCall, type Route, route } from '../request/route.ts'
+import { type ApiCall, type Route, response, route } from '../request/route.ts'
 import * as fields from '../shapes/fields.ts'
 import * as shapes from '../shapes/tasks.ts'
 import { bulkRoutes } from './bulk.ts'
@@ -62,18 +62,18 @@ function createRoutes(context: AppContext): Route[] {
       bodyExamples: [examples.createTask, examples.createLater],
       requestHeaders: ['Idempotency-Key', 'Prefer', 'traceparent', 'tracestate'],
       responses: {
-        202: {
-          description: 'The stored task.',
-          schema: shapes.task,
-          examples: [examples.pendingTask],
-          headers: ['Location', ...READ_HEADERS, 'Idempotent-Replayed', 'Preference-Applied'],
-        },
-        200: {
-          description: 'The task ended while the call waited.',
-          schema: shapes.task,
-          examples: [examples.completedTask, examples.failedTask],
-          headers: ['Location', 'ETag', 'Cache-Control', 'Vary', 'Idempotent-Replayed', 'Preference-Applied'],
-        },
+        202: response(
+          'The stored task.',
+          shapes.task,
+          [examples.pendingTask],
+          ['Location', ...READ_HEADERS, 'Idempotent-Replayed', 'Preference-Applied'],
+        ),
+        200: response(
+          'The task ended while the call waited.',
+          shapes.task,
+          [examples.completedTask, examples.failedTask],
+          ['Location', 'ETag', 'Cache-Control', 'Vary', 'Idempotent-Replayed', 'Preference-Applied'],
+        ),
       },
       errorCodes: CREATE_ERRORS,
       checkHeaders: readKey,
@@ -102,12 +102,7 @@ function createRoutes(context: AppContext): Route[] {
       bodyExamples: [examples.createBatch],
       requestHeaders: ['Idempotency-Key', 'traceparent', 'tracestate'],
       responses: {
-        202: {
-          description: 'The stored tasks.',
-          schema: shapes.batch,
-          examples: [examples.batch],
-          headers: ['Location', 'Retry-After', 'Idempotent-Replayed'],
-        },
+        202: response('The stored tasks.', shapes.batch, [examples.batch], ['Location', 'Retry-After', 'Idempotent-Replayed']),
       },
       errorCodes: CREATE_ERRORS,
       checkHeaders: readKey,
@@ -233,12 +228,7 @@ function readRoutes(context: AppContext): Route[] {
       query: fields.waitQuery,
       requestHeaders: ['If-None-Match', 'Prefer'],
       responses: {
-        200: {
-          description: 'The task.',
-          schema: shapes.task,
-          examples: [examples.runningTask, examples.completedTask, examples.failedTask],
-          headers,
-        },
+        200: response('The task.', shapes.task, [examples.runningTask, examples.completedTask, examples.failedTask], headers),
         304: { description: UNCHANGED, headers },
       },
       errorCodes: ['task_expired'],
@@ -253,14 +243,7 @@ function readRoutes(context: AppContext): Route[] {
       description: 'A page may be shorter than `limit`. Continue while `hasMore` is true.',
       scope: 'tasks:read',
       query: shapes.taskListQuery,
-      responses: {
-        200: {
-          description: 'A page of tasks.',
-          schema: shapes.taskList,
-          examples: [examples.taskList],
-          headers: ['Link', 'Cache-Control', 'Vary'],
-        },
-      },
+      responses: { 200: response('A page of tasks.', shapes.taskList, [examples.taskList], ['Link', 'Cache-Control', 'Vary']) },
       errorCodes: ['invalid_cursor'],
       handle: (call, { query }) => listTasks(context, call, query),
     }),
@@ -295,10 +278,7 @@ function rawRoute(member: 'input' | 'result', find: (call: ApiCall) => Promise<T
     description: `The JSON as it ${member === 'input' ? 'was sent' : 'was returned'}. Needed when the task shows null because the ${member} exceeds 64 KiB.`,
     scope: 'tasks:read',
     requestHeaders: ['If-None-Match'],
-    responses: {
-      200: { description: `The ${member}.`, schema: shapes.anyJson, examples: [example], headers },
-      304: { description: UNCHANGED, headers },
-    },
+    responses: { 200: response(`The ${member}.`, shapes.anyJson, [example], headers), 304: { description: UNCHANGED, headers } },
     errorCodes: member === 'result' ? ['task_expired', 'task_not_completed'] : ['task_expired'],
     find,
     handle(call, { found: task }) {
@@ -350,18 +330,8 @@ function actionRoutes(context: AppContext): Route[] {
       description: 'A pending task is canceled at once. A running task is asked to stop; it may still complete first.',
       scope: 'tasks:write',
       responses: {
-        200: {
-          description: 'The task is canceled.',
-          schema: shapes.task,
-          examples: [examples.canceledTask],
-          headers: ['Location', 'ETag'],
-        },
-        202: {
-          description: 'The run was asked to stop.',
-          schema: shapes.task,
-          examples: [examples.stoppingTask],
-          headers: ['Location', 'Retry-After', 'ETag'],
-        },
+        200: response('The task is canceled.', shapes.task, [examples.canceledTask], ['Location', 'ETag']),
+        202: response('The run was asked to stop.', shapes.task, [examples.stoppingTask], ['Location', 'Retry-After', 'ETag']),
       },
       errorCodes: ['task_expired', 'task_not_cancelable'],
       find,
@@ -378,14 +348,7 @@ function actionRoutes(context: AppContext): Route[] {
       summary: 'Run a failed or canceled task again',
       description: 'Starts a new generation of the task under the same id, with all its tries.',
       scope: 'tasks:write',
-      responses: {
-        202: {
-          description: 'The task, pending again.',
-          schema: shapes.task,
-          examples: [examples.retriedTask],
-          headers: ['Location', 'Retry-After', 'ETag'],
-        },
-      },
+      responses: { 202: response('The task, pending again.', shapes.task, [examples.retriedTask], ['Location', 'Retry-After', 'ETag']) },
       errorCodes: ['task_expired', 'task_not_retryable'],
       find,
       async handle(call, { found }) {

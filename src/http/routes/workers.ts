@@ -11,7 +11,7 @@ import { workerExamples as examples } from '../openapi/examples/workers.ts'
 import type { Caller } from '../request/auth.ts'
 import { createLeaseTokens, type LeaseTokens } from '../request/lease-token.ts'
 import { type ApiReply, validationFailed } from '../request/problem.ts'
-import { type ApiCall, type NamedExample, type ResponseSpec, type Route, route } from '../request/route.ts'
+import { type ApiCall, type NamedExample, type ResponseSpec, type Route, response, route } from '../request/route.ts'
 import * as shapes from '../shapes/workers.ts'
 import { checkJsonDepth, rawMember } from './create-tasks.ts'
 
@@ -30,11 +30,7 @@ export function workerRoutes(context: AppContext): Route[] {
       body: shapes.claimTasks,
       bodyExamples: [examples.claimTasks],
       responses: {
-        200: {
-          description: 'The tasks, each with its lease. Empty when the time is over.',
-          schema: shapes.claimedTasks,
-          examples: [examples.claimedTasks],
-        },
+        200: response('The tasks, each with its lease. Empty when the time is over.', shapes.claimedTasks, [examples.claimedTasks]),
       },
       errorCodes: ['task_type_not_found', 'temporary_reduced_capacity'],
       async handle(call, { body }) {
@@ -63,7 +59,7 @@ export function workerRoutes(context: AppContext): Route[] {
       description: 'Renews the lease, but not beyond `timeoutSeconds` of the try or `deadlineAt` of the task.',
       body: shapes.heartbeat,
       bodyExamples: [examples.heartbeat],
-      response: { description: 'The renewed lease.', schema: shapes.leaseKept, examples: [examples.leaseKept] },
+      response: response('The renewed lease.', shapes.leaseKept, [examples.leaseKept]),
       async handle(body, lease) {
         if (!lease.holds) throw lost()
         const { task, now } = lease
@@ -131,7 +127,7 @@ export function workerRoutes(context: AppContext): Route[] {
   ]
 }
 
-const ENDED = { description: 'The lease has ended, now or in an earlier call.', schema: shapes.leaseEnded, examples: [examples.leaseEnded] }
+const ENDED = response('The lease has ended, now or in an earlier call.', shapes.leaseEnded, [examples.leaseEnded])
 
 /** Task types in the form that the store claims. @throws RingbackError `insufficient_scope`, `task_type_not_found`, `validation_failed` */
 function claimable(registry: Registry, { taskTypes }: Caller, names: readonly string[]): TaskClaimOptions['types'] {

@@ -211,7 +211,7 @@ test('seats are counted by client and by node, and one that is given back can be
   const [one, two] = ['client_1', 'client_2'].map((clientId) => ({ clientId }) as Caller)
   const held = Promise.withResolvers<string>()
   const [first, second] = [seats.runWithSlot(one!, () => held.promise), seats.acquire(one!)]
-  expect(() => seats.acquire(one!)).toThrow('You have 2 calls open here, as many as there may be: ask later.')
+  expect(() => seats.acquire(one!)).toThrow('You have 2 calls open here, the maximum: ask later.')
   const third = seats.acquire(two!)
   expect(seats.limitError(two!)).toMatchObject({ status: 503, message: expect.stringContaining('3 calls are open here') })
   held.resolve('done')
