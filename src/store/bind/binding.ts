@@ -31,7 +31,7 @@ export interface BindingOptions {
 const MAX_ITEMS = 500
 const MAX_BYTES = 8 * 1024 * 1024
 
-/** A read that failed later is not repeated: its caller has waited for a timeout already. */
+/** A read that fails after more than this is not repeated: its caller has already waited through a timeout. */
 const REPEAT_WITHIN_MS: Millis = 5_000
 
 /** What a script throws when it cannot decode a row. */
