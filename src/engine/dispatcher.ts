@@ -44,7 +44,7 @@ export function createDispatcher(options: DispatcherOptions): Pump<OwedDelivery>
   const attempt = createAttempt(options)
   const source: WorkSource<OwedDelivery> = {
     claim: (limit, allot) => store.deliveries.claim({ limit, leaseMs, leasedBy: boot, allot }),
-    renew: (held) => store.maintenance.renew({ kind: 'delivery', toLeaseRef: held, leaseMs }),
+    renew: (held) => store.maintenance.renew({ kind: 'delivery', leases: held, leaseMs }),
     async process(delivery, signal) {
       const attempted = await attempt(delivery, signal).catch((error: unknown): AttemptResult => {
         // A secret that does not open, a key that cannot be read: an attempt that failed, on its schedule like any other.

@@ -67,7 +67,7 @@ export function workerRoutes(context: AppContext): Route[] {
         const times = [context.leaseMs, task.startedAt! + task.timeoutSeconds * 1000 - now, (task.deadlineAt ?? Infinity) - now]
         const leaseMs = Math.min(...times)
         context.claims.touchTypes([task.type])
-        const [renewal] = await context.store.maintenance.renew({ kind: 'task', toLeaseRef: [lease], leaseMs })
+        const [renewal] = await context.store.maintenance.renew({ kind: 'task', leases: [lease], leaseMs })
         if (!renewal?.renewed) throw lost()
         if (body.progress != null || body.message != null) {
           const { progress, message } = body

@@ -101,7 +101,7 @@ export function claims(current: Current): void {
     expect(await store.tasks.settle(failed(late))).toEqual({ kind: 'stale' })
     expect(await store.tasks.settle(released(late))).toEqual({ kind: 'stale' })
     expect(await store.tasks.reportProgress({ ...late, progress: 50, message: 'late', notify: true })).toEqual({ kind: 'stale' })
-    expect(await store.maintenance.renew({ kind: 'task', toLeaseRef: [late], leaseMs: 60_000 })).toEqual([
+    expect(await store.maintenance.renew({ kind: 'task', leases: [late], leaseMs: 60_000 })).toEqual([
       { id, renewed: false, cancelRequested: false },
     ])
     expect(await findTask(store, id)).toEqual(before)

@@ -248,7 +248,7 @@ export function endings(current: Current): void {
     const { id } = await addTask(store, { clientId: await addClient(store) })
     const task = await claimOne(store)
     expect(await store.tasks.cancel({ id, clientId: null })).toMatchObject({ kind: 'changed', task: { state: 'running' } })
-    expect(await store.maintenance.renew({ kind: 'task', toLeaseRef: [task], leaseMs: 1_000 })).toEqual([
+    expect(await store.maintenance.renew({ kind: 'task', leases: [task], leaseMs: 1_000 })).toEqual([
       { id, renewed: true, cancelRequested: true },
     ])
     expect(await store.tasks.settle(completed(task))).toMatchObject({ kind: 'settled', value: { state: 'completed', progress: 100 } })

@@ -22,7 +22,7 @@ export function leases(current: Current): void {
     await addTasks(store, 2, { clientId })
     const [kept, left] = await claimTasks(store, { leaseMs: 30_000 })
     await pass(20_000)
-    expect(await store.maintenance.renew({ kind: 'task', toLeaseRef: [kept!], leaseMs: 30_000 })).toEqual([
+    expect(await store.maintenance.renew({ kind: 'task', leases: [kept!], leaseMs: 30_000 })).toEqual([
       { id: kept!.id, renewed: true, cancelRequested: false },
     ])
     await pass(10_001)
@@ -37,10 +37,10 @@ export function leases(current: Current): void {
     await addTask(store, { clientId: await addClient(store) })
     const task = await claimOne(store, { leaseMs: 1_000 })
     await pass(60_000)
-    expect(await store.maintenance.renew({ kind: 'task', toLeaseRef: [task], leaseMs: 30_000 })).toMatchObject([{ renewed: true }])
+    expect(await store.maintenance.renew({ kind: 'task', leases: [task], leaseMs: 30_000 })).toMatchObject([{ renewed: true }])
     expect((await store.maintenance.findExpired(10, null)).tasks).toEqual([])
     expect((await store.tasks.settle(completed(task))).kind).toBe('settled')
-    expect(await store.maintenance.renew({ kind: 'task', toLeaseRef: [task], leaseMs: 30_000 })).toMatchObject([{ renewed: false }])
+    expect(await store.maintenance.renew({ kind: 'task', leases: [task], leaseMs: 30_000 })).toMatchObject([{ renewed: false }])
   })
 
   test('a new boot finds what other boots hold, but not what workers over HTTP hold', async () => {
@@ -69,7 +69,7 @@ export function leases(current: Current): void {
     await store.tasks.settle(completed(await claimOne(store)))
     const [delivery] = await claimDeliveries(store, { leaseMs: 10_000 })
     await pass(6_000)
-    expect(await store.maintenance.renew({ kind: 'delivery', toLeaseRef: [delivery!], leaseMs: 10_000 })).toEqual([
+    expect(await store.maintenance.renew({ kind: 'delivery', leases: [delivery!], leaseMs: 10_000 })).toEqual([
       { id: delivery!.id, renewed: true, cancelRequested: false },
     ])
     await pass(5_000)
@@ -77,7 +77,7 @@ export function leases(current: Current): void {
     await pass(5_001)
     expect((await store.maintenance.findExpired(10, null)).deliveries.map(({ id }) => id)).toEqual([delivery!.id])
     expect(
-      await store.maintenance.renew({ kind: 'delivery', toLeaseRef: [{ id: delivery!.id, fence: delivery!.fence + 1 }], leaseMs: 10_000 }),
+      await store.maintenance.renew({ kind: 'delivery', leases: [{ id: delivery!.id, fence: delivery!.fence + 1 }], leaseMs: 10_000 }),
     ).toMatchObject([{ renewed: false }])
     expect((await store.deliveries.settle(delivered(delivery!))).kind).toBe('settled')
   })
