@@ -82,6 +82,10 @@ export function* runAll(calls: readonly BoundStatement[]): Script<readonly (read
   return calls.length === 0 ? [] : ((yield calls) as readonly (readonly Row[])[])
 }
 
+/** A call with these records, or none where there are no records. */
+export const callFor = (make: (values: Values) => BoundStatement, name: string, records: readonly object[]): readonly BoundStatement[] =>
+  records.length === 0 ? [] : [make({ [name]: records })]
+
 /** Runs statements whose rows are not used. */
 export function* execute(calls: readonly BoundStatement[]): Script<void> {
   if (calls.length > 0) yield calls.map((call) => ({ ...call, discardRows: true }))

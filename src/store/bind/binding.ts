@@ -31,6 +31,7 @@ export interface BindingOptions {
 const MAX_ITEMS = 500
 const MAX_BYTES = 8 * 1024 * 1024
 
+const REPEAT_AFTER_MS: Millis = 50
 /** A read that fails after more than this is not repeated: its caller has already waited through a timeout. */
 const REPEAT_WITHIN_MS: Millis = 5_000
 
@@ -96,10 +97,12 @@ export function createBinding(driver: Driver, options: BindingOptions): Binding 
   const write = <R>(make: () => Script<R>, priority: WritePriority = writePriority.other): Promise<R> =>
     commit(priority, make).catch(writeFailed)
   const readOrRepeat = <R>(make: () => Script<R>, repeatUntil: Millis): Promise<R> =>
-    driver.read(make()).catch((error) => {
+    driver.read(make()).catch(async (error) => {
       if (!driver.isUnavailable(error)) throw error
-      if (clock.now() < repeatUntil) return readOrRepeat(make, 0)
-      throw storeUnavailable(error, 'The store does not answer. Try again later.')
+      if (clock.now() >= repeatUntil) throw storeUnavailable(error, 'The store does not answer. Try again later.')
+      // The other connections of the pool may be lost too. Meanwhile their ends arrive, so that the repetition gets a new connection.
+      await new Promise((resolve) => clock.after(REPEAT_AFTER_MS, () => setImmediate(resolve)))
+      return await readOrRepeat(make, 0)
     })
   const read = <R>(make: () => Script<R>): Promise<R> =>
     timed(

@@ -13,7 +13,7 @@ import { concurrencyLimitOf } from '../../core/circuit-breaker.ts'
 import { type Allotment, type SlotRefusal, unlimitedAllotment } from '../../core/fair-share.ts'
 import type { Millis, Work, WorkKind } from '../../core/model.ts'
 import type { ClaimResult } from '../interfaces.ts'
-import { bind, type Dialect, execute, type RecordColumns, rows, runAll, type Script, sql, statement } from '../script.ts'
+import { bind, callFor, type Dialect, execute, type RecordColumns, rows, runAll, type Script, sql, statement } from '../script.ts'
 import {
   countClients,
   type FairCursor,
@@ -242,7 +242,7 @@ function* findWaiting(refused: readonly SlotRefusal[], now: Millis, cursor: Fair
 function* sweep(stale: readonly QueuedTurn[]): Script<void> {
   const lanes = Map.groupBy(stale, ({ laneId }) => laneId)
   const piled = [...lanes].filter(([, turns]) => turns.length > 1).map(([id]) => ({ id }))
-  yield* execute([sweepTurns({ stale: stale.map(({ seq }) => ({ seq })) }), ...(piled.length > 0 ? [sweepLanes({ lanes: piled })] : [])])
+  yield* execute([sweepTurns({ stale: stale.map(({ seq }) => ({ seq })) }), ...callFor(sweepLanes, 'lanes', piled)])
 }
 
 function* visit<Taken extends ClaimedRow>(
@@ -257,12 +257,9 @@ function* visit<Taken extends ClaimedRow>(
   const unknown = demands.filter((w) => !w.hasRule)
   yield* execute([
     ...addLanes(unknown.map((w) => ({ id: w.laneId, cap: isKeyed(w) ? KEY_CONCURRENCY : null }))),
-    ...(gates.length > 0 ? [addGates({ gates })] : []),
+    ...callFor(addGates, 'gates', gates),
   ])
-  const locked = yield* runAll([
-    lockLanes({ lanes: demands.map((w) => ({ id: w.laneId })) }),
-    ...(gates.length > 0 ? [lockGates({ gates })] : []),
-  ])
+  const locked = yield* runAll([lockLanes({ lanes: demands.map((w) => ({ id: w.laneId })) }), ...callFor(lockGates, 'gates', gates)])
   const rules = new Map((locked[0] as unknown as LaneRule[]).map((rule) => [rule.id, rule]))
   const open = new Set((locked[1] as { id: string }[] | undefined)?.map((gate) => gate.id))
   const visited = demands.filter((w) => rules.has(w.laneId) && (caps.get(w.queue) == null || open.has(w.queue)))
@@ -325,11 +322,7 @@ function* visit<Taken extends ClaimedRow>(
     }
   }
   const full = filled.filter(({ id }) => !ended.has(id) && !missed.has(id))
-  yield* execute([
-    ...(full.length > 0 ? [markFilled({ lanes: full })] : []),
-    ...(paced.length > 0 ? [markPaced({ lanes: paced })] : []),
-    ...putTurnsBack(turns),
-  ])
+  yield* execute([...callFor(markFilled, 'lanes', full), ...callFor(markPaced, 'lanes', paced), ...putTurnsBack(turns)])
   return { taken, alarmAt, more: turns.some((turn) => turn.turn !== null) }
 }
 
@@ -389,7 +382,7 @@ export function* admitStarts(wanted: ReadonlyMap<string, StartDemand>, slots: Le
     admitted.set(id, n)
     if (n > 0 && n >= free) filled.push({ id })
   }
-  if (filled.length > 0) yield* execute([markFilled({ lanes: filled })])
+  yield* execute(callFor(markFilled, 'lanes', filled))
   return admitted
 }
 

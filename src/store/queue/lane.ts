@@ -1,7 +1,7 @@
 /** The rules of lanes: created and changed with their endpoint, and changed by the results of its attempts. */
 import { applySignals } from '../../core/circuit-breaker.ts'
 import type { Endpoint, HealthSignal, Millis } from '../../core/model.ts'
-import { type BoundStatement, type Dialect, execute, type RecordColumns, rows, type Script, sql, statement } from '../script.ts'
+import { type BoundStatement, callFor, type Dialect, execute, type RecordColumns, rows, type Script, sql, statement } from '../script.ts'
 import { FOREVER, type LaneRule, PACE_BURST_MS } from './fair-order.ts'
 import { addTurns, type LaneRef, type Turn } from './run-queue.ts'
 
@@ -18,19 +18,17 @@ const insertLanes = statement(
 export const addLanes = (
   lanes: readonly { id: string; cap: number | null; paceMs?: Millis | null; heldUntil?: Millis; windowSize?: number }[],
 ): readonly BoundStatement[] =>
-  lanes.length === 0
-    ? []
-    : [
-        insertLanes({
-          lanes: lanes.map(({ id, cap, paceMs, heldUntil, windowSize }) => ({
-            id,
-            cap,
-            pace_ms: paceMs ?? null,
-            held_until: heldUntil ?? 0,
-            window_size: windowSize ?? null,
-          })),
-        }),
-      ]
+  callFor(
+    insertLanes,
+    'lanes',
+    lanes.map(({ id, cap, paceMs = null, heldUntil = 0, windowSize = null }) => ({
+      id,
+      cap,
+      pace_ms: paceMs,
+      held_until: heldUntil,
+      window_size: windowSize,
+    })),
+  )
 
 /** Average milliseconds between attempts, from the lower of the owner's and the receiver's limit. No minute exceeds it, even when a fast lane catches up. */
 export function paceOf({ maxPerMinute, allowedRate }: Pick<Endpoint, 'maxPerMinute' | 'allowedRate'>): Millis | null {
@@ -42,6 +40,19 @@ export function paceOf({ maxPerMinute, allowedRate }: Pick<Endpoint, 'maxPerMinu
 
 /** The ids bound as records `name`. */
 export const ids = (d: Dialect, name: string) => sql`select v.id from ${d.records(name, { id: 'text' })} v`
+/** The columns of a rule that change, and their names in `LaneRule`. */
+const COLUMNS = {
+  cap: 'cap',
+  pace_ms: 'paceMs',
+  held_until: 'heldUntil',
+  window_size: 'windowSize',
+  succeeded_at: 'succeededAt',
+  failures: 'failures',
+  probe_ms: 'probeMs',
+  blocked: 'blocked',
+  blocked_since: 'blockedSince',
+} as const satisfies Record<string, keyof LaneRule>
+const columnNames = Object.keys(COLUMNS) as (keyof typeof COLUMNS)[]
 const rule = sql.raw(`id, cap, pace_ms as "paceMs", paced_at as "pacedAt", held_until as "heldUntil", filled, window_size as "windowSize",
   succeeded_at as "succeededAt", failures, probe_ms as "probeMs", blocked, blocked_since as "blockedSince"`)
 /** Claims skip locked lanes. */
@@ -52,48 +63,23 @@ export const lockLanes = statement(
 const lockCapped = statement(
   (d) => sql`select ${rule} from lanes where id ${d.anyOf(ids(d, 'lanes'))} and cap is not null order by id ${d.lock}`,
 )
-const RULE: RecordColumns = {
-  lane_id: 'text',
-  cap: 'int8',
-  pace_ms: 'int8',
-  held_until: 'int8',
-  window_size: 'int8',
-  succeeded_at: 'int8',
-  failures: 'int8',
-  probe_ms: 'int8',
-  blocked: 'int8',
-  blocked_since: 'int8',
-}
-const ruleSets = sql.raw(
-  Object.keys(RULE)
-    .slice(1)
-    .map((name) => `${name} = v.${name}`)
-    .join(', '),
-)
+const RULE: RecordColumns = { lane_id: 'text', ...Object.fromEntries(columnNames.map((name) => [name, 'int8'])) }
+const ruleSets = sql.raw(columnNames.map((name) => `${name} = v.${name}`).join(', '))
 const updateLanes = statement(
   (d) => sql`update lanes set filled = 0, ${ruleSets} from ${d.records('lanes', RULE)} v where lanes.id = v.lane_id
     ${d.restrictTo(sql`lanes.id`, sql`select y.lane_id from ${d.records('lanes', RULE)} y`)}`,
 )
 /** Writes rules and clears `filled`. */
 const putRules = (rules: readonly LaneRule[]): readonly BoundStatement[] =>
-  rules.length === 0
-    ? []
-    : [
-        updateLanes({
-          lanes: rules.map((rule) => ({
-            lane_id: rule.id,
-            cap: rule.cap,
-            pace_ms: rule.paceMs,
-            held_until: rule.heldUntil,
-            window_size: rule.windowSize,
-            succeeded_at: rule.succeededAt,
-            failures: rule.failures,
-            probe_ms: rule.probeMs,
-            blocked: rule.blocked,
-            blocked_since: rule.blockedSince,
-          })),
-        }),
-      ]
+  callFor(
+    updateLanes,
+    'lanes',
+    rules.map((rule) => {
+      const record: Record<string, unknown> = { lane_id: rule.id }
+      for (const name of columnNames) record[name] = rule[COLUMNS[name]]
+      return record
+    }),
+  )
 
 /** What an attempt showed about the endpoint of a lane. */
 export interface LaneSignal extends LaneRef {

@@ -1,6 +1,6 @@
 /** The run queue. Every change that makes a lane claimable adds a turn in the same commit. */
 import type { Millis, WorkKind } from '../../core/model.ts'
-import { type BoundStatement, type RecordColumns, sql, statement } from '../script.ts'
+import { type BoundStatement, callFor, type RecordColumns, sql, statement } from '../script.ts'
 import { FOREVER } from './fair-order.ts'
 
 /** A lane's entry in the run queue. */
@@ -26,13 +26,11 @@ export const addTurns = (turns: readonly Turn[]): readonly BoundStatement[] => {
 }
 /** Adds turns of which the claiming pump already knows. */
 export const putTurnsBack = (turns: readonly Turn[]): readonly BoundStatement[] =>
-  turns.length === 0
-    ? []
-    : [
-        insertTurns({
-          turns: turns.map((t) => ({ queue: t.queue, client_id: t.clientId, lane_id: t.laneId, turn: t.turn, alarm_at: t.alarmAt })),
-        }),
-      ]
+  callFor(
+    insertTurns,
+    'turns',
+    turns.map((t) => ({ queue: t.queue, client_id: t.clientId, lane_id: t.laneId, turn: t.turn, alarm_at: t.alarmAt })),
+  )
 const kindOf = (queue: string): WorkKind => (queue.startsWith('task/') ? 'task' : 'delivery')
 
 /** The lane of a row. */
