@@ -1,4 +1,4 @@
-/** `ringback backup`: a copy of a SQLite store, beside a running server. */
+/** `ringback backup`: copies a SQLite store, also while a server runs. */
 import { Command } from 'commander'
 import { parseConfig } from '../config/config.ts'
 import { print } from './print.ts'
@@ -11,15 +11,17 @@ interface BackupFlags {
 
 export function backupCommand(): Command {
   return new Command('backup')
-    .description('copy a SQLite database, beside a running server too')
-    .requiredOption('--to <file>', 'where the copy goes')
-    .option('--overwrite', 'replace a file that is there')
+    .description('copy a SQLite database, also while a server runs')
+    .requiredOption('--to <file>', 'the copy')
+    .option('--overwrite', 'replace an existing file')
     .option('--database-url <url>', 'file:…')
     .action(async ({ to, overwrite = false, databaseUrl }: BackupFlags) => {
       const config = parseConfig({ env: process.env, options: databaseUrl === undefined ? {} : { databaseUrl } })
       // Loaded here, so that --help and --version need nothing native.
-      const { backupDatabase: backup } = await import('./operations.ts')
-      const { bytes } = await backup(config, to, overwrite)
-      await print(`${to} is a sound copy of ${bytes.toLocaleString('en-US')} bytes. The master key is not in it: keep it apart.\n`)
+      const { backupDatabase } = await import('./operations.ts')
+      const { bytes } = await backupDatabase(config, to, overwrite)
+      await print(
+        `${to} is a checked copy of ${bytes.toLocaleString('en-US')} bytes. It does not contain the master key: back that up separately.\n`,
+      )
     })
 }

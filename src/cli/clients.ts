@@ -1,4 +1,4 @@
-/** `ringback clients`: a first client and its key without curl, on the database itself. */
+/** `ringback clients`: creates and lists clients in the database, without the API. */
 import { Command } from 'commander'
 import { loadDevelopmentSecrets, parseConfig } from '../config/config.ts'
 import { systemClock } from '../core/clock.ts'
@@ -14,12 +14,13 @@ export function clientsCommand(): Command {
   const database = ['--database-url <url>', 'file:… or postgres://…'] as const
   clients.addCommand(
     new Command('create')
-      .description('make a client, and a key with every scope of a client, shown this once')
-      .argument('<name>', 'what people call it')
+      .description('create a client and a key with all client scopes; the key is printed only this once')
+      .argument('<name>', '1 to 200 characters')
       .option(...database)
-      .action((name: string, given: ClientsFlags) => {
-        if (!/^\P{C}{1,200}$/u.test(name)) throw new StartupError(`the name ${JSON.stringify(name)} does not do: give 1 to 200 characters.`)
-        return withClients(given, async (admin) => {
+      .action((name: string, flags: ClientsFlags) => {
+        if (!/^\P{C}{1,200}$/u.test(name))
+          throw new StartupError(`the name ${JSON.stringify(name)} must have 1 to 200 printable characters.`)
+        return withClients(flags, async (admin) => {
           const { client, key } = await admin.create(name)
           process.stdout.write(`${client.id}\n${key}\n`)
         })
@@ -27,10 +28,10 @@ export function clientsCommand(): Command {
   )
   clients.addCommand(
     new Command('list')
-      .description('show them all')
+      .description('list all clients')
       .option(...database)
-      .action((given: ClientsFlags) =>
-        withClients(given, async (admin) => {
+      .action((flags: ClientsFlags) =>
+        withClients(flags, async (admin) => {
           for await (const { id, status, name } of admin.list()) process.stdout.write(`${id}  ${status.padEnd(9)}  ${name}\n`)
         }),
       ),
@@ -38,9 +39,9 @@ export function clientsCommand(): Command {
   return clients
 }
 
-async function withClients(given: ClientsFlags, act: (admin: ClientAdmin) => Promise<void>): Promise<void> {
-  // Without need of them: in development a database that is made here is to have its secrets beside it, or serve would take it for another's.
-  const config = loadDevelopmentSecrets(parseConfig({ env: process.env, options: given }), systemClock())
+async function withClients(flags: ClientsFlags, act: (admin: ClientAdmin) => Promise<void>): Promise<void> {
+  // The secrets are not needed here, but in development `serve` refuses a database that has no secrets beside it.
+  const config = loadDevelopmentSecrets(parseConfig({ env: process.env, options: flags }), systemClock())
   // Loaded here, so that --help and --version need nothing native.
   const { openClientAdmin } = await import('./store-admin.ts')
   const admin = await openClientAdmin(config)

@@ -1,4 +1,4 @@
-/** `ringback keys`: the keys that sign webhooks, from the command line, beside a running server too. */
+/** `ringback keys`: lists, rotates and revokes the keys that sign webhooks, also while servers run. */
 import { Command } from 'commander'
 import { loadDevelopmentSecrets, parseConfig } from '../config/config.ts'
 import { systemClock } from '../core/clock.ts'
@@ -15,27 +15,27 @@ export function keysCommand(): Command {
       .description(description)
       .option('--database-url <url>', 'file:… or postgres://…')
       .action(async (...args: unknown[]) => {
-        const [id, given] = (signature.includes('<') ? args : ['', ...args]) as [string, KeysFlags]
-        await withKeys(given, (admin) => act(admin, id))
+        const [id, flags] = (signature.includes('<') ? args : ['', ...args]) as [string, KeysFlags]
+        await withKeys(flags, (admin) => act(admin, id))
       })
-    // An id is base64url (RFC 7638) and may begin with a dash: what looks like an option nobody knows is one.
+    // An id is base64url (RFC 7638) and may begin with a dash, like an option.
     if (signature.includes('<')) command.argument('<kid>', 'the id of the key').allowUnknownOption().helpOption('--help')
     keys.addCommand(command)
   }
-  add('list', 'show them all', print)
-  add('rotate', 'let the next key sign as soon as it has been published for 24 hours', async (admin) => {
+  add('list', 'list all signing keys', print)
+  add('rotate', 'activate the next key once it has been published for 24 hours', async (admin) => {
     await admin.rotate()
     await print(admin)
   })
-  add('revoke <kid>', 'in an emergency: take a key out of use and out of the published set now', async (admin, id) => {
+  add('revoke <kid>', 'stop using and publishing a key now, in an emergency', async (admin, id) => {
     await admin.revoke(id)
     await print(admin)
   })
   return keys
 }
 
-async function withKeys(given: KeysFlags, act: (admin: SigningKeyAdmin) => Promise<void>): Promise<void> {
-  const config = loadDevelopmentSecrets(parseConfig({ env: process.env, options: given }), systemClock())
+async function withKeys(flags: KeysFlags, act: (admin: SigningKeyAdmin) => Promise<void>): Promise<void> {
+  const config = loadDevelopmentSecrets(parseConfig({ env: process.env, options: flags }), systemClock())
   // Loaded here, so that --help and --version need nothing native.
   const { openSigningKeyAdmin } = await import('./store-admin.ts')
   const admin = await openSigningKeyAdmin(config)

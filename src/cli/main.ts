@@ -1,4 +1,4 @@
-/** The command line: one file for each command. */
+/** The command line. Each command has its own file. */
 import { readFileSync } from 'node:fs'
 import { Command, CommanderError } from 'commander'
 import { StartupError } from '../core/errors.ts'
@@ -10,20 +10,17 @@ import { migrateCommand } from './migrate.ts'
 import { restoreCommand } from './restore.ts'
 import { serveCommand } from './serve.ts'
 
-/**
- * Runs the command that `args` (without Node and script) name. Resolves with the exit code: 0; 1 for what its sentence on standard error says, or
- * for what an audit found.
- */
+/** Runs a command; `args` are without Node and script. Returns the exit code: 0, or 1 after an error or a failed check. */
 export async function runCli(args: readonly string[]): Promise<number> {
   let code = 0
   const program = new Command('ringback')
     .description('A webhook-first async task platform: a task goes in over HTTP, runs, and rings back with a signed webhook.')
     .version(version())
-    // What follows a command is that command's: the id of a key may begin with -V.
+    // Options after a command belong to it: the id of a key may begin with -V.
     .enablePositionalOptions()
-    .addHelpText('after', '\nSettings come from RINGBACK_* variables; the options above overrule them.')
-  const audit = auditCommand((ended) => {
-    code = ended
+    .addHelpText('after', '\nSettings come from RINGBACK_* variables; options override them.')
+  const audit = auditCommand((exitCode) => {
+    code = exitCode
   })
   const commands = [serveCommand(), migrateCommand(), clientsCommand(), keysCommand(), audit, backupCommand(), restoreCommand()]
   for (const command of commands) program.addCommand(command.copyInheritedSettings(program))
@@ -39,7 +36,7 @@ export async function runCli(args: readonly string[]): Promise<number> {
   }
 }
 
-/** Commander ends the process by itself unless it is told not to, and each command must be told. */
+/** By default each Commander command exits the process on an error. */
 function throwInsteadOfExiting(command: Command): void {
   command.exitOverride()
   command.commands.forEach(throwInsteadOfExiting)

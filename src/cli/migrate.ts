@@ -1,14 +1,14 @@
-/** `ringback migrate`: brings the database to this version's schema and ends. */
+/** `ringback migrate`: migrates the database to the schema of this version. */
 import { Command } from 'commander'
 import { loadDevelopmentSecrets, parseConfig } from '../config/config.ts'
 import { systemClock } from '../core/clock.ts'
 
 export function migrateCommand(): Command {
   return new Command('migrate')
-    .description('bring the database to the schema of this version (serve does so by itself when it starts)')
+    .description('migrate the database to the schema of this version (serve does so too when it starts)')
     .option('--database-url <url>', 'file:… or postgres://…')
     .action(async (given: { databaseUrl?: string }) => {
-      // Without need of them: in development a database that is made here is to have its secrets beside it, or serve would take it for another's.
+      // The secrets are not needed here, but in development `serve` refuses a database that has no secrets beside it.
       const config = loadDevelopmentSecrets(parseConfig({ env: process.env, options: given }), systemClock())
       // Loaded here, so that --help and --version need nothing native.
       const { migrate } = await import('./store-admin.ts')

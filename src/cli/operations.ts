@@ -12,55 +12,55 @@ import { type CheckReport, checkStore } from '../store/check/check.ts'
 
 export { type CheckReport as AuditReport, checks } from '../store/check/check.ts'
 
-/** Beyond a lease, how long a node may take to find that it has ended. */
-const SWEEP_MS: Millis = 60_000
+/** How long a running node may take to reclaim an expired lease. */
+const RECLAIM_MS: Millis = 60_000
 
 /**
- * Looks at the whole store and says what does not hold, `limit` of it one by one, and what is owed to whom. Servers may go on meanwhile.
- * @throws StartupError when the store cannot be read, or has another schema.
+ * Checks the whole store, also while servers run. Reports up to `limit` violations and the open deliveries by endpoint.
+ * @throws StartupError when the store cannot be read or has another schema.
  */
 export function runCheck(
   { database, leaseMs, retentionMs }: Pick<Config, 'database' | 'leaseMs' | 'retentionMs'>,
   limit: number,
 ): Promise<CheckReport> {
-  return checkStore({ url: storeUrl({ database }), clock: systemClock(), leaseGraceMs: leaseMs + SWEEP_MS, retentionMs, limit })
+  return checkStore({ url: storeUrl({ database }), clock: systemClock(), leaseGraceMs: leaseMs + RECLAIM_MS, retentionMs, limit })
 }
 
 /**
- * Copies a SQLite store to the file `to`, beside a running server too.
- * @throws StartupError when the store is on PostgreSQL, cannot be read, or `to` is there and may not be replaced.
+ * Copies a SQLite store to the file `to`, also while a server runs.
+ * @throws StartupError when the store is on PostgreSQL, cannot be read, or `to` exists and `replace` is false.
  */
 export function backupDatabase({ database }: Pick<Config, 'database'>, to: string, replace: boolean): Promise<BackupInfo> {
   if (database.kind !== 'sqlite')
-    throw new StartupError('ringback backup copies SQLite databases: of PostgreSQL, make copies with pg_dump or the server’s own tools')
+    throw new StartupError('ringback backup copies only SQLite databases: copy PostgreSQL with pg_dump or the server’s own tools')
   return backupStore(database.path, resolve(to), { replace, clock: systemClock() })
 }
 
 /**
- * Puts a copy where the SQLite store is to be. Answers the copy and where it is now.
- * @throws StartupError when a server owns the store, the copy is not sound, newer than this program or sealed with another master key, or a store is
- * there and may not be replaced.
+ * Restores the SQLite store from the copy `from`.
+ * @throws StartupError when a server uses the store, the copy is damaged, of a newer version or encrypted with another master key, or a store
+ * exists and `replace` is false.
  */
 export async function restoreDatabase(config: Config, from: string, replace: boolean): Promise<BackupInfo & { readonly path: string }> {
   const { database, dataFolder } = config
   if (database.kind !== 'sqlite')
-    throw new StartupError(
-      'ringback restore puts SQLite databases back: to PostgreSQL, bring copies back with pg_restore or the server’s own tools',
-    )
+    throw new StartupError('ringback restore restores only SQLite databases: restore PostgreSQL with pg_restore or the server’s own tools')
   const copy = await restoreStore(resolve(from), database.path, {
     replace,
     clock: systemClock(),
-    accept({ keyCheck: canary }) {
-      if (canary !== null) keyOf(config, join(dataFolder, 'master-key')).verifyKeyCheck(canary)
+    accept({ keyCheck }) {
+      if (keyCheck !== null) encryptorOf(config, join(dataFolder, 'master-key')).verifyKeyCheck(keyCheck)
     },
   })
   return { ...copy, path: database.path }
 }
 
-/** None is made here: what the copy holds was sealed with one that there is. */
-function keyOf(config: Config, path: string): Encryptor {
+/** Creates no master key, unlike `serve`: the copy needs the key it was encrypted with. */
+function encryptorOf(config: Config, path: string): Encryptor {
   if (config.masterKey === null && !existsSync(path))
-    throw new StartupError(`The copy is sealed with a master key, and there is none here: put it into ${path}, or set RINGBACK_MASTER_KEY.`)
+    throw new StartupError(
+      `The copy is encrypted with a master key, but there is none here: put the key into ${path}, or set RINGBACK_MASTER_KEY.`,
+    )
   const clock = systemClock()
   return openEncryptor(loadDevelopmentSecrets(config, clock), clock)
 }

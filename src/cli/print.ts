@@ -1,4 +1,4 @@
-/** Writes to standard output and waits until it has been taken: the process may end right after. */
+/** Writes to standard output. Resolves when the text is written, so that the process may exit. */
 export function print(text: string): Promise<void> {
   return new Promise((resolve, reject) => {
     process.stdout.write(text, (error) => (error ? reject(error) : resolve()))

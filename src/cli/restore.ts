@@ -1,4 +1,4 @@
-/** `ringback restore`: a copy becomes the store again. */
+/** `ringback restore`: replaces a SQLite store with a copy. */
 import { Command } from 'commander'
 import { parseConfig } from '../config/config.ts'
 import { print } from './print.ts'
@@ -11,19 +11,19 @@ interface RestoreFlags {
 
 export function restoreCommand(): Command {
   return new Command('restore')
-    .description('put a copy of a SQLite database where no server runs on it')
+    .description('restore a copy of a SQLite database that no server uses')
     .requiredOption('--from <file>', 'the copy')
-    .option('--overwrite', 'replace the database that is there, for good')
-    .option('--database-url <url>', 'file:…: where it goes')
+    .option('--overwrite', 'replace the existing database for good')
+    .option('--database-url <url>', 'file:…, the database to restore')
     .action(async ({ from, overwrite = false, databaseUrl }: RestoreFlags) => {
       const config = parseConfig({ env: process.env, options: databaseUrl === undefined ? {} : { databaseUrl } })
       // Loaded here, so that --help and --version need nothing native.
-      const { restoreDatabase: restore } = await import('./operations.ts')
-      const { path, pendingMigrations: behind } = await restore(config, from, overwrite)
+      const { restoreDatabase } = await import('./operations.ts')
+      const { path, pendingMigrations: behind } = await restoreDatabase(config, from, overwrite)
       const older =
         behind === 0 ? '' : ` It is of an older version: the next start applies ${behind} ${behind === 1 ? 'migration' : 'migrations'}.`
       await print(
-        `${path} is as it was when ${from} was made.${older} What has happened since is not in it: tasks that had ended since run again, and their webhooks are sent again.\n`,
+        `${path} is restored to the state of ${from}.${older} Later changes are lost: tasks that have ended since then run again, and their webhooks are sent again.\n`,
       )
     })
 }

@@ -1,4 +1,4 @@
-/** `ringback serve`: one node, from its settings to the end of its drain. */
+/** `ringback serve`: runs one node until a signal stops it. */
 import { pathToFileURL } from 'node:url'
 import { Command } from 'commander'
 import { loadDevelopmentSecrets, parseConfig, withPort } from '../config/config.ts'
@@ -11,7 +11,7 @@ import { developmentKey, startupMessage } from './welcome.ts'
 
 export function serveCommand(): Command {
   return new Command('serve')
-    .description('serve the API, run tasks and deliver webhooks until told to stop')
+    .description('serve the API, run tasks and deliver webhooks until SIGTERM or SIGINT')
     .option('--host <address>', 'the address to listen on')
     .option('--port <number>', 'the port to listen on; 0 takes any free one')
     .option('--database-url <url>', 'file:… or postgres://…')
@@ -26,13 +26,13 @@ async function serve(options: Options): Promise<void> {
   const tasks = await loadTaskTypes(given.configFile)
   // Loaded here, so that --help and --version need nothing native.
   const { openRingback } = await import('../platform.ts')
-  const told = untilToldToStop()
-  const door = await openListener(given, clock)
+  const stopSignal = waitForStopSignal()
+  const listener = await openListener(given, clock)
   const { log, close } = openLog({ level: given.logLevel, clock })
   try {
-    // A promise that a handler left behind must not end the node, and with it everybody's tasks.
-    process.on('unhandledRejection', (error) => log.error({ err: error }, 'a promise was rejected, and nobody awaited it'))
-    const config = withPort(given, door.port)
+    // A rejected promise that a handler left behind must not end the node and all its tasks.
+    process.on('unhandledRejection', (error) => log.error({ err: error }, 'a promise was rejected and not handled'))
+    const config = withPort(given, listener.port)
     const ringback = await openRingback({
       config,
       tasks,
@@ -43,7 +43,7 @@ async function serve(options: Options): Promise<void> {
     })
     try {
       await ringback.start()
-      door.setHandler(ringback.app.fetch)
+      listener.setHandler(ringback.app.fetch)
       log.info(
         {
           url: config.publicUrl,
@@ -55,32 +55,32 @@ async function serve(options: Options): Promise<void> {
         },
         'listening',
       )
-      // A reader that went away costs the lines, never the server.
+      // A closed reader must not end the server.
       process.stdout.on('error', () => {})
       if (config.env === 'development')
         process.stdout.write(startupMessage(config, await developmentKey(ringback.app.fetch, config, clock)))
-      log.info({ signal: await told, graceMs: config.shutdownMs }, 'draining')
+      log.info({ signal: await stopSignal, graceMs: config.shutdownMs }, 'draining')
     } finally {
-      door.stopListening()
+      listener.stopListening()
       await ringback.stop()
     }
-    await door.drained(clock)
+    await listener.drained(clock)
     log.info('stopped')
   } finally {
-    door.closeNow()
+    listener.closeNow()
     await close()
   }
 }
 
-/** Resolves with the first SIGTERM or SIGINT. The second ends the process with 128 and the signal's number, as a shell would say it. */
-function untilToldToStop(): Promise<NodeJS.Signals> {
+/** Resolves with the first SIGTERM or SIGINT. The second exits with 128 + its number, as a shell reports it. */
+function waitForStopSignal(): Promise<NodeJS.Signals> {
   return new Promise((resolve) => {
-    let told = false
+    let isStopping = false
     const signals = { SIGINT: 2, SIGTERM: 15 } as const
     for (const signal of ['SIGINT', 'SIGTERM'] as const)
       process.on(signal, () => {
-        if (told) process.exit(128 + signals[signal])
-        told = true
+        if (isStopping) process.exit(128 + signals[signal])
+        isStopping = true
         resolve(signal)
       })
   })

@@ -1,4 +1,4 @@
-/** What an operator changes in a store from the command line, beside running servers or without any: its schema, signing keys and clients. */
+/** What the command line changes in a store, with or without running servers: schema, signing keys, clients. */
 import { type Config, type SecuredConfig, storeUrl } from '../config/config.ts'
 import { generateApiKey } from '../core/api-key.ts'
 import { systemClock } from '../core/clock.ts'
@@ -40,7 +40,7 @@ export async function openSigningKeyAdmin(config: SecuredConfig): Promise<Signin
       },
       async revoke(id) {
         if ((await store.signing.revokeKey({ id, by: CLI_AUTHOR })) === null)
-          throw new StartupError(`there is no signing key "${id}": ringback keys list shows those there are`)
+          throw new StartupError(`there is no signing key "${id}": ringback keys list prints all`)
         await ring.load()
       },
       close: () => store.close(),

@@ -1,4 +1,4 @@
-/** What a developer is told at the start: the address, a key, and lines to paste. */
+/** What `serve` prints in development: the address, an API key, and commands to try. */
 import { join } from 'node:path'
 import type { SecuredConfig } from '../config/config.ts'
 import { readFileIfExists, replaceFileAtomically } from '../config/files.ts'
@@ -7,23 +7,20 @@ import type { FetchHandler } from '../server/listener.ts'
 
 const CLIENT = 'development'
 
-/**
- * A key of the client called `development`, made with the first start and kept in the data folder.
- * It comes through the API, as it would for any operator.
- */
+/** The key of the client `development`. The first start creates both through the API and stores the key in the data folder. */
 export async function developmentKey(fetch: FetchHandler, config: SecuredConfig, clock: Pick<Clock, 'bytes'>): Promise<string> {
   const path = join(config.dataFolder, 'development-key')
-  const kept = readFileIfExists(path)?.trim() ?? ''
-  if (kept !== '' && (await call(fetch, kept, 'GET', '/v1/tasks?limit=1')).status === 200) return kept
-  const operator = async <T>(method: string, route: string, body?: object): Promise<T> => {
+  const stored = readFileIfExists(path)?.trim() ?? ''
+  if (stored !== '' && (await call(fetch, stored, 'GET', '/v1/tasks?limit=1')).status === 200) return stored
+  const callAsAdmin = async <T>(method: string, route: string, body?: object): Promise<T> => {
     const response = await call(fetch, config.adminToken, method, route, body)
     if (!response.ok) throw new Error(`${method} ${route} answered ${response.status}: ${await response.text()}`)
     return (await response.json()) as T
   }
-  const { data } = await operator<{ data: readonly { id: string; name: string }[] }>('GET', '/v1/clients?limit=200')
-  const client = data.find(({ name }) => name === CLIENT) ?? (await operator<{ id: string }>('POST', '/v1/clients', { name: CLIENT }))
-  const { key } = await operator<{ key: string }>('POST', `/v1/clients/${client.id}/keys`, { name: CLIENT })
-  // What was kept belongs to another database. Of servers that start here at once each has a key that is good, and the last one's is kept.
+  const { data } = await callAsAdmin<{ data: readonly { id: string; name: string }[] }>('GET', '/v1/clients?limit=200')
+  const client = data.find(({ name }) => name === CLIENT) ?? (await callAsAdmin<{ id: string }>('POST', '/v1/clients', { name: CLIENT }))
+  const { key } = await callAsAdmin<{ key: string }>('POST', `/v1/clients/${client.id}/keys`, { name: CLIENT })
+  // The stored key was of another database. Servers that start at once each get a valid key; the last one is stored.
   replaceFileAtomically(path, key, clock)
   return key
 }
@@ -39,7 +36,7 @@ export function startupMessage(
   key: string,
 ): string {
   return `
-Ringback is ready at ${publicUrl} (development: it listens on this machine alone and keeps its data and secrets in ${dataFolder}).
+Ringback is ready at ${publicUrl} (development: it listens only on this machine and stores its data and secrets in ${dataFolder}).
 
 The API key of the client "${CLIENT}", for this shell:
   KEY=${key}

@@ -1,6 +1,6 @@
 /**
- * Ticks: makes the tasks of schedules as they fall due. Every node does it, without a leader: whoever moves a schedule on first has
- * made the tick. One timer, armed for the next tick; other nodes' changes are told, and polling repairs what is not heard.
+ * Creates the tasks of schedules when they fall due. Every node does so without a leader: the node that first advances a schedule has made the
+ * tick. One timer waits for the next tick. Other nodes notify of changes; polling repairs lost notifications.
  */
 import type { Clock } from '../core/clock.ts'
 import { parseCron, planTicks } from '../core/cron.ts'
@@ -12,41 +12,41 @@ import { COUNT_TTL_MS, type OpenTaskBudget } from './open-tasks.ts'
 
 export interface CronTickerOptions {
   readonly store: StoreWith<{ schedules: 'findDue' | 'tick' }>
-  /** Schedules of types it does not know are left to other nodes. */
+  /** Schedules of other types are left to other nodes. */
   readonly registry: Pick<Registry, 'get' | 'list'>
   readonly clock: Clock
-  /** While there is none ticks wait; what they miss meanwhile is caught up as after any outage. */
+  /** While it is used up ticks wait. They catch up as after an outage. */
   readonly budget: OpenTaskBudget
   readonly events: EventSink
 }
 export interface CronTicker {
   start(): void
-  /** A next tick may have come nearer. Cheap; repeats are merged. */
+  /** The next tick may be earlier than the timer. Repeated calls are merged. */
   wake(): void
-  /** Waits for the ticks under way. */
+  /** Waits for the current ticks. */
   stop(): Promise<void>
 }
 
-/** How often an idle ticker looks although nobody woke it. */
+/** How often an idle ticker polls. */
 const POLL_MS = 15_000
-/** How soon a look that failed is repeated. */
-const REPEAT_MS = 5_000
-/** Schedules one look asks for. */
+/** After a poll that failed. */
+const RETRY_MS = 5_000
+/** Schedules per query. */
 const MAX_DUE = 100
-/** Schedules ticked side by side: planning a thousand ticks takes a tenth of a second of the event loop, which has other work. */
-const MAX_AT_ONCE = 8
-/** Ticks of one schedule, and characters of their tasks, in one commit. */
+/** Schedules that tick concurrently. Planning a thousand ticks would block the event loop for 100 ms. */
+const MAX_CONCURRENT = 8
+/** Ticks of one schedule in one commit, and characters of their tasks. */
 const MAX_TIMES = 100
 const MAX_CHARACTERS = 4 * 1024 * 1024
 
 export function createCronTicker({ store, registry, clock, budget, events }: CronTickerOptions): CronTicker {
   const types = registry.list().map(({ type }) => type)
   let running = false
-  let again = false
-  let looking: Promise<void> | null = null
+  let mustRepeat = false
+  let polling: Promise<void> | null = null
   let cancelTimer = (): void => {}
 
-  /** Page by page, each moving the schedule on by what it made: whatever stops it, the rest is still due. False: its client has no room for more. */
+  /** In pages, each of which advances the schedule past its ticks: when it stops, the rest is still due. False: the client's budget is used up. */
   const tick = async (schedule: DueSchedule, now: Millis): Promise<boolean> => {
     const { timeoutSeconds, retry } = registry.get(schedule.type)!
     const plan = planTicks(parseCron(schedule.cron, schedule.timezone), schedule, now)
@@ -68,9 +68,9 @@ export function createCronTicker({ store, registry, clock, budget, events }: Cro
     }
   }
 
-  /** Until nothing is due. Answers when to look again. */
-  const look = async (): Promise<Millis> => {
-    /** Clients whose ticks wait: those of the others must not wait behind them. */
+  /** Ticks until nothing is due. Returns the delay until the next poll. */
+  const tickAllDue = async (): Promise<Millis> => {
+    /** Clients whose budget is used up: their schedules must not delay those of others. */
     const full = new Set<string>()
     while (running) {
       const { now, items } = await store.schedules.findDue(types, MAX_DUE, [...full])
@@ -91,30 +91,30 @@ export function createCronTicker({ store, registry, clock, budget, events }: Cro
             },
           )
       }
-      await Promise.all(Array.from({ length: MAX_AT_ONCE }, work))
-      if (failed === due.length) return REPEAT_MS
+      await Promise.all(Array.from({ length: MAX_CONCURRENT }, work))
+      if (failed === due.length) return RETRY_MS
     }
     return POLL_MS
   }
 
-  const lookOn = async (): Promise<void> => {
+  const poll = async (): Promise<void> => {
     let waitMs = 0
     do {
-      again = false
-      waitMs = await look().catch((error) => {
+      mustRepeat = false
+      waitMs = await tickAllDue().catch((error) => {
         events.emit('trouble', { error })
-        return REPEAT_MS
+        return RETRY_MS
       })
-    } while (again && running)
-    looking = null
+    } while (mustRepeat && running)
+    polling = null
     cancelTimer()
     if (running) cancelTimer = clock.after(waitMs, wake)
   }
 
   function wake(): void {
     if (!running) return
-    again = true
-    looking ??= lookOn()
+    mustRepeat = true
+    polling ??= poll()
   }
 
   return {
@@ -126,7 +126,7 @@ export function createCronTicker({ store, registry, clock, budget, events }: Cro
     async stop() {
       running = false
       cancelTimer()
-      await looking
+      await polling
     },
   }
 }

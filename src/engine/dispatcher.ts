@@ -1,4 +1,4 @@
-/** The delivery side: signs, posts, judges the answer, settles with the attempt. */
+/** Sends deliveries: signs and posts each one, evaluates the response, settles the delivery with its attempt. */
 import type { KeyObject } from 'node:crypto'
 import { LRUCache } from 'lru-cache'
 import { isUnder } from '../core/callback-url.ts'
@@ -33,7 +33,7 @@ export interface DispatcherOptions {
   readonly bootId: string
   readonly publicUrl: () => string
   readonly retrySchedule: readonly number[]
-  /** Whether attempts keep the start of what receivers answer. */
+  /** Whether attempts store the start of the response body. */
   readonly storeExcerpts: boolean
   readonly concurrency: number
   readonly leaseMs: Millis
@@ -41,18 +41,18 @@ export interface DispatcherOptions {
 }
 
 export function createDispatcher(options: DispatcherOptions): Pump<OwedDelivery> {
-  const { store, bootId: boot, leaseMs, clock, events } = options
+  const { store, bootId, leaseMs, clock, events } = options
   const attempt = createAttempt(options)
   const source: WorkSource<OwedDelivery> = {
-    claim: (limit, allot) => store.deliveries.claim({ limit, leaseMs, leasedBy: boot, allot }),
+    claim: (limit, allot) => store.deliveries.claim({ limit, leaseMs, leasedBy: bootId, allot }),
     renew: (held) => store.maintenance.renew({ kind: 'delivery', leases: held, leaseMs }),
     async process(delivery, signal) {
       const attempted = await attempt(delivery, signal).catch((error: unknown): AttemptResult => {
-        // A secret that does not open, a key that cannot be read: an attempt that failed, on its schedule like any other.
+        // A secret cannot be decrypted or a key cannot be read: a failed attempt, which is retried.
         events.emit('trouble', { error })
         return { sent: unsent('connect', 'the webhook could not be signed; the log of the server says why'), keyId: null, localFault: true }
       })
-      const settlement = judge(delivery, attempted, options)
+      const settlement = toSettlement(delivery, attempted, options)
       await settleWithRetry(() => store.deliveries.settle(settlement), signal, clock, events)
       const { outcome } = settlement
       const { sent } = attempted
@@ -77,31 +77,30 @@ export function createDispatcher(options: DispatcherOptions): Pump<OwedDelivery>
     clock,
     events,
   })
-  store.notifications.lendDeliverySlots(toSlotLender(pump, boot, leaseMs))
+  store.notifications.lendDeliverySlots(toSlotLender(pump, bootId, leaseMs))
   return pump
 }
 
-/** What came of an attempt; of a verification `sent` is a success only where it proved something. */
 interface AttemptResult {
+  /** Of a verification, a success only with proof. */
   readonly sent: SendResult
   readonly keyId: string | null
   readonly allowedRate?: number | null
-  /** It was not sent, and not for anything the endpoint did: that says nothing about its health. */
+  /** Not sent, for a reason that says nothing about the health of the endpoint. Default: that of `sent`. */
   readonly localFault?: boolean
 }
 
 const isVerification = ({ eventType }: OwedDelivery): boolean => eventType === 'endpoint.verification'
 
-/** The attempt and what it means, ready to be settled. */
-function judge(
+function toSettlement(
   delivery: OwedDelivery,
-  { sent, keyId, allowedRate, localFault: ours = sent.localFault }: AttemptResult,
-  { clock, retrySchedule, storeExcerpts: excerpts }: DispatcherOptions,
+  { sent, keyId, allowedRate, localFault = sent.localFault }: AttemptResult,
+  { clock, retrySchedule, storeExcerpts }: DispatcherOptions,
 ): DeliverySettlement {
   const retryAfterMs = parseRetryAfter(sent.responseHeaders['retry-after'], clock.wall())
   const verifies = isVerification(delivery)
   const verdict = verifies ? evaluateVerification(sent, retryAfterMs) : evaluateResponse(sent, retryAfterMs)
-  // A challenge is not sent when it can no longer count.
+  // A verification is not retried after it expires.
   const work = verifies ? { ...delivery, deadlineAt: delivery.endpoint.verificationExpiresAt } : delivery
   const schedule = delivery.retrySchedule ?? delivery.endpoint.retrySchedule
   const delays = backoffFromSchedule(parseStored(schedule, retrySchedule))
@@ -115,9 +114,9 @@ function judge(
     keyId,
     retryAfterSeconds: retryAfterMs === null ? null : Math.ceil(retryAfterMs / 1000),
     responseHeaders: JSON.stringify(sent.responseHeaders),
-    // What a receiver answers may hold its users' data: kept only where the operator asks for it.
-    // Of a verification never: an endpoint that merely echoes would show the challenge to who registered it.
-    responseExcerpt: excerpts && !verifies ? (sent.responseExcerpt?.replaceAll('\0', '\ufffd') ?? null) : null,
+    // A response may contain personal data, so storing it is an option. Never of a verification: an endpoint that echoes its request would show
+    // the challenge to the client.
+    responseExcerpt: storeExcerpts && !verifies ? (sent.responseExcerpt?.replaceAll('\0', '\ufffd') ?? null) : null,
     remoteAddress: sent.remoteAddress,
   }
   return {
@@ -128,8 +127,8 @@ function judge(
     endpoint: {
       id: delivery.endpointId,
       url: delivery.endpoint.url,
-      signal: ours ? null : verdict.signal,
-      succeeded: ours ? null : verdict.succeeded,
+      signal: localFault ? null : verdict.signal,
+      succeeded: localFault ? null : verdict.succeeded,
       disable: verdict.disable,
       holdMs: verdict.holdMs,
       ...(allowedRate !== undefined && { allowedRate }),
@@ -137,14 +136,14 @@ function judge(
   }
 }
 
-/** What signing for an endpoint takes, opened once and kept while its settings stay. */
+/** Decrypted secrets and headers of an endpoint, cached until its settings change. */
 interface SigningMaterial {
   readonly secrets: readonly { readonly key: KeyObject; readonly until: Millis | null }[]
   readonly headers: Readonly<Record<string, string>>
 }
 const MAX_PREPARED = 10_000
 
-function createAttempt({ keyRing: keys, encryptor, transport, clock, publicUrl }: DispatcherOptions) {
+function createAttempt({ keyRing, encryptor, transport, clock, publicUrl }: DispatcherOptions) {
   const prepared = new LRUCache<string, SigningMaterial>({ max: MAX_PREPARED })
   const prepare = (endpoint: Endpoint): SigningMaterial => {
     const settings = `${endpoint.secret} ${endpoint.previousSecret} ${endpoint.headers}`
@@ -152,7 +151,7 @@ function createAttempt({ keyRing: keys, encryptor, transport, clock, publicUrl }
     if (known) return known
     const place = (column: string) => ({ table: 'endpoints', id: endpoint.id, column })
     const newest = { key: secretKey(encryptor.decrypt(endpoint.secret, place('secret'))), until: null }
-    const made: SigningMaterial = {
+    const material: SigningMaterial = {
       secrets:
         endpoint.previousSecret === null
           ? [newest]
@@ -162,8 +161,8 @@ function createAttempt({ keyRing: keys, encryptor, transport, clock, publicUrl }
             ],
       headers: endpoint.headers === null ? {} : lowerCase(JSON.parse(encryptor.decrypt(endpoint.headers, place('headers')))),
     }
-    prepared.set(settings, made)
-    return made
+    prepared.set(settings, material)
+    return material
   }
 
   const post = async (delivery: OwedDelivery, signal: AbortSignal): Promise<AttemptResult> => {
@@ -172,7 +171,7 @@ function createAttempt({ keyRing: keys, encryptor, transport, clock, publicUrl }
     if (delivery.url !== null && !isUnder(delivery.url, endpoint.url))
       return { sent: unsent('blocked', 'the callback URL of the task is no longer under its endpoint'), keyId: null, localFault: true }
     const body = delivery.body ?? delivery.eventBody
-    const key = await keys.active()
+    const key = await keyRing.active()
     const wall = clock.wall()
     const { secrets, headers } = prepare(endpoint)
     const signed = await signWebhook(key, {
@@ -226,25 +225,25 @@ function createAttempt({ keyRing: keys, encryptor, transport, clock, publicUrl }
 
   return async (delivery: OwedDelivery, signal: AbortSignal): Promise<AttemptResult> => {
     const attempted = await (isVerification(delivery) ? verify : post)(delivery, signal)
-    // A cancel of ours is an interruption; anything else the transport calls aborted was the other side.
+    // Unless the pump interrupted it, the receiver aborted it: a failed attempt.
     if (attempted.sent.outcome === 'aborted' && !(signal.reason instanceof Interrupted))
       return { ...attempted, sent: { ...attempted.sent, outcome: 'connect' } }
     return attempted
   }
 }
 
-/** An answer that proves nothing is a failed attempt, whatever its status. */
+/** A response without proof is a failed attempt, even with a 2xx. */
 function applyOwnershipProof(attempted: AttemptResult, proof: OwnershipProof): AttemptResult {
   if (proof.kind === 'proved') return { ...attempted, allowedRate: proof.allowedRate }
   const { sent } = attempted
   return { ...attempted, sent: { ...sent, outcome: sent.outcome === 'success' ? 'http_error' : sent.outcome, error: proof.error } }
 }
 
-/** One name, one header: what is set here replaces what the endpoint was given under another spelling. */
+/** So that the headers set here replace those of the endpoint in any spelling. */
 const lowerCase = (headers: Readonly<Record<string, string>>): Record<string, string> =>
   Object.fromEntries(Object.entries(headers).map(([name, value]) => [name.toLowerCase(), value]))
 
-/** The bytes say what they are: the endpoint's format may have changed since they were rendered. */
+/** Read from the body, because the endpoint's format may have changed since it was rendered. */
 const isCloudEvent = (body: string): boolean => body.startsWith('{"specversion":')
 
 function unsent(outcome: 'blocked' | 'connect' | 'expired', error: string): SendResult {

@@ -1,15 +1,14 @@
-/** How long runs of each task type lately took: what an estimate goes by where a run has reported no progress. */
+/** The median duration of recent runs of each task type: the basis of time estimates for runs that report no progress. */
 import type { Millis } from '../core/model.ts'
 
-/** Runs remembered of each type: recent enough to follow a change, many enough not to follow a single one. */
-const REMEMBERED = 64
-/** Their median is worked out anew after so many more runs. */
-const WORKED_OUT_EVERY = 8
+/** Durations stored per type: few enough to follow a change, enough to outweigh one odd run. */
+const WINDOW = 64
+/** Runs between two computations of the median. */
+const RECOMPUTE_EVERY = 8
 
 export interface Durations {
-  /** A run completed. */
   record(type: string, durationMs: Millis): void
-  /** The median of the latest completed runs this node has seen; null: it has seen none. */
+  /** Null: no run of this type has completed on this node. */
   median(type: string): Millis | null
 }
 
@@ -19,12 +18,12 @@ export function createDurations(): Durations {
     record(type, durationMs) {
       const known = types.get(type) ?? { latest: [], seen: 0, medianAt: 0, median: 0 }
       types.set(type, known)
-      known.latest[known.seen++ % REMEMBERED] = durationMs
+      known.latest[known.seen++ % WINDOW] = durationMs
     },
     median(type) {
       const known = types.get(type)
       if (!known) return null
-      if (known.medianAt === 0 || known.seen - known.medianAt >= Math.min(known.medianAt, WORKED_OUT_EVERY)) {
+      if (known.medianAt === 0 || known.seen - known.medianAt >= Math.min(known.medianAt, RECOMPUTE_EVERY)) {
         known.medianAt = known.seen
         const sorted = known.latest.toSorted((a, b) => a - b)
         known.median = Math.round(sorted[Math.floor(sorted.length / 2)]!)

@@ -1,15 +1,15 @@
-/** One try of a task from its input to how it ended, in whatever thread. Nothing here knows the store. */
+/** Runs one try of a task, in any thread and without the store. */
 import { RESULT_LIMIT_BYTES, resultTooLarge, type TryResult } from '../core/lifecycle.ts'
 import type { Json, Millis, Task } from '../core/model.ts'
 import { Permanent, Postpone, parseStoredInput, type RunContext, type TaskType } from '../tasks/define.ts'
 import { Interrupted } from './pump.ts'
 
-/** After a client asked to cancel, how long the handler may still return a result. */
+/** How long a handler may still return a result after a cancel was requested. */
 export const CANCEL_GRACE_MS = 10_000
-/** After the node began to shut down, the same. */
+/** The same after the node began to shut down. */
 const SHUTDOWN_GRACE_MS = 1_000
 
-/** A run's own reasons to stop, beside the pump's. */
+/** The time limits of a try, which fire its signal as {@link Interrupted} does. */
 export class TryTimeout extends Error {
   readonly code: 'timeout' | 'deadline_exceeded'
   constructor(code: 'timeout' | 'deadline_exceeded', message: string) {
@@ -18,7 +18,7 @@ export class TryTimeout extends Error {
   }
 }
 
-/** What a handler is told of its task, as plain data: it can be sent to another thread. */
+/** The task of a try as plain data, which can be sent to another thread. */
 export interface TryInput {
   readonly input: Json
   readonly metadata: Json
@@ -41,14 +41,14 @@ export const toTryInput = (task: Task): TryInput => ({
   },
 })
 
-/** Parses the input, runs the handler, judges what it gave or threw. Never throws. */
-export async function runTry(given: TryInput, type: TaskType, context: Omit<RunContext, 'task'>): Promise<TryResult> {
+/** Parses the input, runs the handler, and classifies its result or error. Never throws. */
+export async function runTry(tryInput: TryInput, type: TaskType, context: Omit<RunContext, 'task'>): Promise<TryResult> {
   const { signal } = context
   try {
-    const input = await parseStoredInput(given, type)
+    const input = await parseStoredInput(tryInput, type)
     if (input.kind === 'rejected') return { kind: 'threw', permanent: true, error: input.error }
-    const metadata = given.metadata === '{}' ? {} : JSON.parse(given.metadata)
-    return serialise(await type.run(input.value, { ...context, task: { ...given.task, metadata } }))
+    const metadata = tryInput.metadata === '{}' ? {} : JSON.parse(tryInput.metadata)
+    return serialise(await type.run(input.value, { ...context, task: { ...tryInput.task, metadata } }))
   } catch (error) {
     if (signal.aborted && !(error instanceof Permanent)) return resultOfAbort(signal.reason)
     return resultOfError(error)
@@ -58,12 +58,12 @@ export async function runTry(given: TryInput, type: TaskType, context: Omit<RunC
 function serialise(result: unknown): TryResult {
   const text: Json | undefined = JSON.stringify(result ?? null)
   if (text === undefined)
-    return resultOfError(new Permanent(`The handler returned a ${typeof result}, which JSON cannot hold.`, { code: 'handler_error' }))
+    return resultOfError(new Permanent(`The handler returned a ${typeof result}, which JSON cannot represent.`, { code: 'handler_error' }))
   if (text.length > RESULT_LIMIT_BYTES / 4 && Buffer.byteLength(text) > RESULT_LIMIT_BYTES) return resultTooLarge
   return { kind: 'returned', result: text }
 }
 
-/** How a try ended whose signal fired, unless it returned a result in time. */
+/** The result of a try whose signal fired and that returned nothing in time. */
 export function resultOfAbort(reason: unknown): TryResult {
   if (reason instanceof TryTimeout)
     return {
@@ -75,7 +75,7 @@ export function resultOfAbort(reason: unknown): TryResult {
   return { kind: 'interrupted' }
 }
 
-/** How long a handler may still return a result after its signal fired: none is heeded once a try has timed out, or is not ours any more. */
+/** How long a handler may still return a result after its signal fired. 0 after a timeout or a lost lease. */
 export function abortGraceMs(reason: unknown): Millis {
   if (!(reason instanceof Interrupted) || reason.reason === 'leaseLost') return 0
   return reason.reason === 'canceled' ? CANCEL_GRACE_MS : SHUTDOWN_GRACE_MS
@@ -83,7 +83,7 @@ export function abortGraceMs(reason: unknown): Millis {
 
 const ERROR_CODE_PATTERN = /^[a-z0-9_.]{1,64}$/
 const MAX_MESSAGE = 2_000
-/** How a try ended that threw. */
+/** The result of a try that threw. */
 export function resultOfError(error: unknown): TryResult {
   if (error instanceof Postpone) return { kind: 'postponed', delayMs: Math.max(0, Math.round(error.delaySeconds * 1000)) }
   const message = messageOf(error).slice(0, MAX_MESSAGE).toWellFormed()
@@ -92,7 +92,7 @@ export function resultOfError(error: unknown): TryResult {
   const code = ERROR_CODE_PATTERN.test(error.code) ? error.code : 'handler_error'
   return { kind: 'threw', permanent: true, error: { code, message, details: toJsonValue(error.details) } }
 }
-/** Characters of a stack that the log takes. */
+/** Characters of a stack in the log. */
 const MAX_STACK = 8_000
 function stackOf(error: unknown, message: string): string {
   try {
@@ -101,12 +101,12 @@ function stackOf(error: unknown, message: string): string {
     return message
   }
 }
-/** Handlers throw anything: what has no text, or throws when asked for it, too. */
+/** A handler may throw any value, even one whose conversion to text throws. */
 function messageOf(error: unknown): string {
   try {
     return String(error instanceof Error ? error.message : error)
   } catch {
-    return 'The handler threw what cannot be told as text.'
+    return 'The handler threw a value that cannot be converted to text.'
   }
 }
 function toJsonValue(details: unknown): unknown {

@@ -224,7 +224,7 @@ describe('a run', () => {
     const messages = await Promise.all(ids.map(async (id) => (await errorOf(engine, id)).message as string))
     expect(messages.slice(0, 3)).toEqual(['text', 'undefined', 'a\0b\ufffd'])
     expect(messages[3]!.length).toBeLessThanOrEqual(2_000)
-    const untold = 'The handler threw what cannot be told as text.'
+    const untold = 'The handler threw a value that cannot be converted to text.'
     expect(messages.slice(4)).toEqual([untold, untold, '404'])
   })
 

@@ -1,4 +1,4 @@
-/** What a thread of the pool runs: loads the module of a task type, and runs one try in it. */
+/** The entry point of the pool's threads: imports the module of a task type and runs one try. */
 import { type MessagePort, receiveMessageOnPort } from 'node:worker_threads'
 import { systemClock } from '../../core/clock.ts'
 import type { TryResult } from '../../core/lifecycle.ts'
@@ -8,49 +8,48 @@ import { resolveRingbackToThisCopy } from '../../tasks/self-import.ts'
 import { Interrupted, type InterruptReason } from '../pump.ts'
 import { resultOfError, runTry, type TryInput, TryTimeout } from '../run-try.ts'
 
-/** What a thread is told to do. */
 export type ThreadJob =
-  | { readonly kind: 'look'; readonly module: string; readonly types: readonly string[] }
+  /** Returns the types that the module does not export. */
+  | { readonly kind: 'check'; readonly module: string; readonly types: readonly string[] }
   | { readonly kind: 'run'; readonly module: string; readonly tryInput: TryInput; readonly port: MessagePort }
-/** From the node to the thread: why the signal fires. */
+/** From the main thread: why the signal fires. */
 export type AbortMessage =
   | { readonly kind: 'interrupted'; readonly reason: InterruptReason }
   | { readonly kind: 'expired'; readonly code: TryTimeout['code']; readonly message: string }
-/** From the thread to the node, while it runs. */
+/** To the main thread during a run. */
 export type ThreadMessage =
   | { readonly kind: 'progress'; readonly percent: number; readonly message: string | undefined }
   | { readonly kind: 'log'; readonly level: keyof RunContext['log']; readonly fields: object; readonly message: string | undefined }
 
-/** Reports are sent this far apart: a loop that reports each of its rounds must not flood the node. */
+/** The least time between two reports, for handlers that report in a tight loop. */
 const REPORT_EVERY_MS: Millis = 50
 
 resolveRingbackToThisCopy()
 
-/** Answers how a run ended; of a look, which types the module does not export. */
-export default async function runThreadJob(order: ThreadJob): Promise<TryResult | readonly string[]> {
-  if (order.kind === 'look') {
-    const exported = typesOf(await import(order.module))
-    return order.types.filter((type) => !exported.has(type))
+export default async function runThreadJob(job: ThreadJob): Promise<TryResult | readonly string[]> {
+  if (job.kind === 'check') {
+    const exported = typesOf(await import(job.module))
+    return job.types.filter((type) => !exported.has(type))
   }
-  const { module, tryInput: given, port } = order
+  const { module, tryInput, port } = job
   const { signal, listen } = signalFrom(port)
-  const { progress, flush } = reporter(port)
-  const log = logTo(port)
+  const { progress, flush } = createReporter(port)
+  const log = createLog(port)
   listen()
   try {
     const exported: unknown = await import(module).then(typesOf, (error: unknown) => error)
-    const type = exported instanceof Map ? (exported.get(given.task.type) as TaskType | undefined) : undefined
-    if (type) return await runTry(given, type, { signal, progress, log })
-    // It did when the node started: the file has changed since. The client need not know where it is.
-    log.warn({ module, ...(exported instanceof Error && { err: exported }) }, 'a task type is gone')
-    return resultOfError(new Error(`The task type ${given.task.type} can no longer be loaded.`))
+    const type = exported instanceof Map ? (exported.get(tryInput.task.type) as TaskType | undefined) : undefined
+    if (type) return await runTry(tryInput, type, { signal, progress, log })
+    // The file changed after the node started. Clients do not see its path.
+    log.warn({ module, ...(exported instanceof Error && { err: exported }) }, 'a task type can no longer be loaded from its module')
+    return resultOfError(new Error(`The task type ${tryInput.task.type} can no longer be loaded.`))
   } finally {
     flush()
     port.close()
   }
 }
 
-/** Every task type among the exports of a module: singly, in a list or a record, or as the default export of a configuration file. */
+/** The task types that a module exports: directly, in an array or a record, or in the default export of a configuration file. */
 function typesOf(module: Readonly<Record<string, unknown>>): ReadonlyMap<string, TaskType> {
   const { default: main, ...rest } = module
   const lists = [rest, main, (main as { tasks?: unknown } | null | undefined)?.tasks, ...Object.values(rest)]
@@ -58,16 +57,16 @@ function typesOf(module: Readonly<Record<string, unknown>>): ReadonlyMap<string,
   return new Map(found.filter(isTaskType).map((type) => [type.type, type]))
 }
 
-/** A signal that fires when the node says so. A loop that never awaits hears of it by asking: the signal then looks for what was sent. */
+/** A signal that the main thread fires. Reading `aborted` also receives pending messages, so that a loop that never awaits notices it. */
 function signalFrom(port: MessagePort): { signal: AbortSignal; listen(): void } {
   const abort = new AbortController()
   const { signal } = abort
-  const hear = (reason: AbortMessage): void => {
+  const onMessage = (reason: AbortMessage): void => {
     abort.abort(reason.kind === 'expired' ? new TryTimeout(reason.code, reason.message) : new Interrupted(reason.reason))
   }
   const aborted = (): boolean => {
-    const sent = receiveMessageOnPort(port)
-    if (sent) hear(sent.message)
+    const received = receiveMessageOnPort(port)
+    if (received) onMessage(received.message)
     return Reflect.get(AbortSignal.prototype, 'aborted', signal)
   }
   Object.defineProperties(signal, {
@@ -78,40 +77,40 @@ function signalFrom(port: MessagePort): { signal: AbortSignal; listen(): void } 
       },
     },
   })
-  return { signal, listen: () => port.on('message', hear) }
+  return { signal, listen: () => port.on('message', onMessage) }
 }
 
-function reporter(port: MessagePort): { progress: RunContext['progress']; flush(): void } {
+function createReporter(port: MessagePort): { progress: RunContext['progress']; flush(): void } {
   const clock = systemClock()
   let sentAt = Number.NEGATIVE_INFINITY
-  let waiting: ThreadMessage | null = null
-  let disarm = (): void => {}
+  let unsent: ThreadMessage | null = null
+  let cancelFlush = (): void => {}
   const flush = (): void => {
-    disarm()
-    if (waiting !== null) port.postMessage(waiting)
-    waiting = null
+    cancelFlush()
+    if (unsent !== null) port.postMessage(unsent)
+    unsent = null
     sentAt = clock.now()
   }
   return {
     flush,
     progress(percent, message) {
-      const armed = waiting !== null
-      waiting = { kind: 'progress', percent: Number(percent), message: message === undefined ? undefined : String(message) }
+      const isScheduled = unsent !== null
+      unsent = { kind: 'progress', percent: Number(percent), message: message === undefined ? undefined : String(message) }
       const leftMs = sentAt + REPORT_EVERY_MS - clock.now()
       if (leftMs <= 0) flush()
-      else if (!armed) disarm = clock.after(leftMs, flush)
+      else if (!isScheduled) cancelFlush = clock.after(leftMs, flush)
     },
   }
 }
 
-function logTo(port: MessagePort): RunContext['log'] {
+function createLog(port: MessagePort): RunContext['log'] {
   const at = (level: keyof RunContext['log']) => (fields: object, message?: string) => {
-    const word = (fields: object): ThreadMessage => ({ kind: 'log', level, fields, message })
+    const toMessage = (fields: object): ThreadMessage => ({ kind: 'log', level, fields, message })
     try {
-      port.postMessage(word(fields))
+      port.postMessage(toMessage(fields))
     } catch {
-      // It holds what cannot be sent, such as a function: what JSON can hold of it will do.
-      port.postMessage(word(asJson(fields)))
+      // Some member, such as a function, cannot be cloned: send what JSON can represent.
+      port.postMessage(toMessage(asJson(fields)))
     }
   }
   return { info: at('info'), warn: at('warn') }

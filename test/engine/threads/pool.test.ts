@@ -260,12 +260,12 @@ describe('a platform with types that run in threads', () => {
     [
       'names no module',
       () => defineTask({ type: 'a.b', where: 'thread', run: () => 1 }),
-      'the task type "a.b" runs in a thread, which has to load it: give it module: import.meta.url',
+      'the task type "a.b" runs in a thread, which has to import it: add module: import.meta.url',
     ],
     [
       'names one that is not there',
       () => defineTask({ type: 'a.b', where: 'thread', module: 'file:///nowhere/at/all.ts', run: () => 1 }),
-      'file:///nowhere/at/all.ts, where the task types that run in a thread are ("a.b"), cannot be loaded there: ',
+      'the module file:///nowhere/at/all.ts with the task types "a.b" cannot be loaded in a thread: ',
     ],
     [
       'is not exported',
@@ -281,7 +281,7 @@ describe('a platform with types that run in threads', () => {
           module: moduleOf('breaks.ts', "throw new Error('no such file: prices.csv')"),
           run: () => 1,
         }),
-      'cannot be loaded there: no such file: prices.csv',
+      'cannot be loaded in a thread: no such file: prices.csv',
     ],
     [
       'is in a module that starts a platform',
@@ -292,7 +292,7 @@ describe('a platform with types that run in threads', () => {
           module: moduleOf('starts.ts', `import { createRingback } from ${src('platform.ts')}\nawait createRingback({ tasks: [] })`),
           run: () => 1,
         }),
-      'put the task types into a module of their own',
+      'move the task types to a module of their own',
     ],
   ])('does not start when one %s, and says so', async (_, type, why) => {
     const error = await open([type()]).catch((thrown: unknown) => thrown)
@@ -326,7 +326,7 @@ describe('a platform with types that run in threads', () => {
 
 test('a task type in a thread is defined with a URL', () => {
   expect(() => defineTask({ type: 'a.b', where: 'thread', module: './tasks.ts', run: () => 1 })).toThrow('must be import.meta.url')
-  expect(() => defineTask({ type: 'a.b', module: import.meta.url, run: () => 1 })).toThrow('goes with where: "thread"')
+  expect(() => defineTask({ type: 'a.b', module: import.meta.url, run: () => 1 })).toThrow('requires where: "thread"')
   expect(() => defineTask({ type: 'a.b', where: 'elsewhere' as 'thread', run: () => 1 })).toThrow(
     'it must be "thread", "worker" or left out',
   )
