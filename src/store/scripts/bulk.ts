@@ -1,10 +1,11 @@
 /** Cancel and retry by filter, page by page. A page and its checkpoint are one commit. */
 import type { Millis, State, Task } from '../../core/model.ts'
 import type { BulkCheckpoint, BulkFilter, LeaseRef, Position } from '../interfaces.ts'
-import { type BoundStatement, type Dialect, execute, query, rows, type Script, type SQL, sql, statement } from '../script.ts'
+import { type BoundStatement, execute, query, rows, type Script, type SQL, sql, statement } from '../script.ts'
 import { loadCheckpoint, writeCheckpointCall } from './checkpoints.ts'
-import { isIn, scanTasks } from './lists.ts'
+import { scanTasks } from './lists.ts'
 import type { RenderContext } from './outbox.ts'
+import { idRows, ids, isIn } from './shared.ts'
 import { cancelTasks, retryEndedTasks } from './tasks/change.ts'
 
 /** Rows one page reads, matching or not. */
@@ -66,7 +67,6 @@ function cut(found: readonly BulkRow[]): { readonly chosen: readonly string[]; r
   return { chosen, next: behind(found) }
 }
 
-const ids = (d: Dialect): SQL => sql`select v.id from ${d.records('ids', { id: 'text' })} v`
 const lockTasks = statement((d) => sql`select id, state, fence from tasks where id ${d.anyOf(ids(d))} order by id ${d.lock}`)
 
 /**
@@ -83,7 +83,7 @@ export function* bulkPage(
   if (before.done) return { checkpoint: before, changed: [], asked: [] }
   const { chosen, next } = cut(yield* rows<BulkRow>(scanning(filter, before.after)))
   // In the order of ids, together with the task of this job: renewals and settlements lock in that order too.
-  const locked = yield* rows<Pick<Task, 'id' | 'state' | 'fence'>>(lockTasks({ ids: [...chosen, lease.id].map((id) => ({ id })) }))
+  const locked = yield* rows<Pick<Task, 'id' | 'state' | 'fence'>>(lockTasks({ ids: idRows([...chosen, lease.id]) }))
   if (!locked.some(({ id, fence, state }) => id === lease.id && fence === lease.fence && state === 'running')) return null
   const going = locked.filter(({ id, state }) => id !== lease.id && filter.states.includes(state)).map(({ id }) => id)
   const { changed, asked } = yield* change(going, filter, view)

@@ -17,8 +17,9 @@ import {
   statement,
 } from '../script.ts'
 import { loadCheckpoint, writeCheckpointCall } from './checkpoints.ts'
-import { DELIVERY_QUEUE, lockEvents, lockTasks } from './deliveries.ts'
+import { lockEvents, lockTasks } from './deliveries.ts'
 import { maxTriesOf, type RenderContext, readEndpointsOfClients } from './outbox.ts'
+import { DELIVERY_QUEUE, idRows } from './shared.ts'
 
 /** Rows one page reads, matching or not. */
 const SCANNED = 1_000
@@ -108,9 +109,8 @@ export function* countReplay(
 
 /** The tasks of these deliveries, or their events without a task, as far as they exist. They stay until the commit. */
 function* kept(matched: readonly Candidate[]): Script<ReadonlySet<string>> {
-  const named = (ids: readonly (string | null)[]) => [...new Set(ids)].flatMap((id) => (id === null ? [] : [{ id }]))
-  const tasks = named(matched.map(({ taskId }) => taskId))
-  const events = named(matched.map(({ taskId, eventId }) => (taskId === null ? eventId : null)))
+  const tasks = idRows(matched.map(({ taskId }) => taskId))
+  const events = idRows(matched.map(({ taskId, eventId }) => (taskId === null ? eventId : null)))
   const found = yield* runAll([...(tasks.length > 0 ? [lockTasks({ tasks })] : []), ...(events.length > 0 ? [lockEvents({ events })] : [])])
   return new Set((found as unknown as { id: string }[][]).flat().map(({ id }) => id))
 }

@@ -5,7 +5,8 @@ import type { Progress, ProgressReport } from '../../interfaces.ts'
 import { byLease, leaseKey } from '../../queue/leases.ts'
 import { bind, type RecordColumns, rows, type Script, sql, statement } from '../../script.ts'
 import { emit, type RenderContext } from '../outbox.ts'
-import { followers, ids } from './rows.ts'
+import { idRows, ids } from '../shared.ts'
+import { followers } from './rows.ts'
 
 const REPORT: RecordColumns = { task_id: 'text', at_fence: 'int8', progress: 'float8', message: 'text' }
 const updateProgress = statement(
@@ -20,9 +21,7 @@ const updateProgress = statement(
 const PROGRESS_EVERY_MS: Millis = 1_000
 // Few deliveries were created in the last second, however many reports a long task has made: coalesce keeps the planner off those.
 const readLastProgress = statement(
-  (
-    d,
-  ) => sql`select distinct w.task_id as id from deliveries w where w.client_id ${d.anyOf(sql`select v.id from ${d.records('clients', { id: 'text' })} v`)}
+  (d) => sql`select distinct w.task_id as id from deliveries w where w.client_id ${d.anyOf(ids(d, 'clients'))}
     and w.created_at > ${bind('since')} and w.event_type = 'task.progress' and w.trigger = 'event' and coalesce(w.task_id, '') ${d.anyOf(ids(d))}`,
 )
 /** Emits progress events for subscribers, at most one a second for each task. */
@@ -32,11 +31,7 @@ function* emitProgress(tasks: readonly Task[], view: RenderContext): Script<Read
   if (followed.length === 0) return new Map()
   const since = followed[0]!.updatedAt - PROGRESS_EVERY_MS
   const lately = yield* rows<{ id: string }>(
-    readLastProgress({
-      clients: [...new Set(followed.map(({ clientId }) => clientId))].map((id) => ({ id })),
-      ids: followed.map(({ id }) => ({ id })),
-      since,
-    }),
+    readLastProgress({ clients: idRows(followed.map(({ clientId }) => clientId)), ids: idRows(followed.map(({ id }) => id)), since }),
   )
   const early = new Set(lately.map(({ id }) => id))
   yield* emit(
