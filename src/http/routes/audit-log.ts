@@ -1,7 +1,9 @@
 /** The audit log, for the operator. */
 import type { AuditEntry } from '../../core/model.ts'
-import { type AppContext, cursorScope, OPERATOR_SCOPE, omitUndefined, pageReply, startPosition, toTimestamp } from '../context.ts'
+import { type AppContext, OPERATOR_SCOPE } from '../context.ts'
 import { operatorExamples } from '../openapi/examples/access.ts'
+import { cursorScope, omitUndefined, pageReply, startPosition } from '../request/lists.ts'
+import { toTimestamp } from '../request/replies.ts'
 import { type Route, response, route } from '../request/route.ts'
 import * as shapes from '../shapes/index.ts'
 

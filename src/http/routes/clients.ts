@@ -1,19 +1,10 @@
 /** Clients, for the operator: create, list, suspend, resume, delete. */
 import { newId } from '../../core/id.ts'
 import type { Client, Millis } from '../../core/model.ts'
-import {
-  type AppContext,
-  cursorScope,
-  emptyReply,
-  idParam,
-  jsonReply,
-  notFound,
-  OPERATOR_SCOPE,
-  pageReply,
-  startPosition,
-  toTimestamp,
-} from '../context.ts'
+import { type AppContext, idParam, OPERATOR_SCOPE } from '../context.ts'
 import { clientExamples as examples } from '../openapi/examples/access.ts'
+import { cursorScope, pageReply, startPosition } from '../request/lists.ts'
+import { emptyReply, jsonReply, notFound, toTimestamp } from '../request/replies.ts'
 import { type ApiCall, type NamedExample, type Route, response, route } from '../request/route.ts'
 import * as shapes from '../shapes/index.ts'
 

@@ -4,22 +4,11 @@ import { newId } from '../../core/id.ts'
 import { type Attempt, type Delivery, type Endpoint, endpointStatus, type Millis, type Timings } from '../../core/model.ts'
 import { parseStored } from '../../core/stored-json.ts'
 import type { DeliveryQuery, LaneState } from '../../store/interfaces.ts'
-import {
-  type AppContext,
-  clientFilter,
-  cursorScope,
-  idParam,
-  jsonReply,
-  notFound,
-  omitUndefined,
-  pageReply,
-  startPosition,
-  taskExpired,
-  toTimestamp,
-  toTimestampOrNull,
-} from '../context.ts'
+import { type AppContext, idParam } from '../context.ts'
 import { deliveryExamples as examples } from '../openapi/examples/endpoints.ts'
+import { clientFilter, cursorScope, omitUndefined, pageReply, startPosition } from '../request/lists.ts'
 import { type ApiReply, validationFailed } from '../request/problem.ts'
+import { jsonReply, notFound, taskExpired, toTimestamp, toTimestampOrNull } from '../request/replies.ts'
 import { type ApiCall, type Route, response, route } from '../request/route.ts'
 import * as shapes from '../shapes/index.ts'
 import { replayRoute } from './replay.ts'

@@ -5,10 +5,11 @@ import type { Endpoint } from '../../core/model.ts'
 import { challengeOf } from '../../core/wire.ts'
 import type { AppContext } from '../context.ts'
 import { endpointExamples as examples } from '../openapi/examples/endpoints.ts'
+import { checkIfMatch } from '../request/headers.ts'
 import type { ApiReply } from '../request/problem.ts'
 import { type ApiCall, type Route, response, route } from '../request/route.ts'
 import * as shapes from '../shapes/index.ts'
-import { checkIfMatchHeader, endpointReply, findEndpointIfMatch, updateEndpoint } from './endpoint-document.ts'
+import { endpointReply, findEndpointIfMatch, updateEndpoint } from './endpoint-document.ts'
 
 export function verificationRoute(context: AppContext): Route {
   return route.post('/v1/endpoints/{id}/verify', 'verifyEndpoint', {
@@ -26,7 +27,7 @@ export function verificationRoute(context: AppContext): Route {
       202: response('The challenge will be sent.', shapes.endpoint, [examples.askedEndpoint], ['ETag']),
     },
     errorCodes: ['challenge_mismatch', 'precondition_failed'],
-    checkHeaders: checkIfMatchHeader,
+    checkHeaders: checkIfMatch,
     find: (call) => findEndpointIfMatch(context, call),
     handle: (call, { body, found }) => verify(context, call, found, body?.challenge ?? null),
   })

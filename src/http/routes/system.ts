@@ -2,10 +2,11 @@
 import { RingbackError } from '../../core/errors.ts'
 import type { QueueState } from '../../store/interfaces.ts'
 import type { Registry, TaskType } from '../../tasks/define.ts'
-import { type AppContext, jsonReply, notFound, OPERATOR_SCOPE, toTimestampOrNull } from '../context.ts'
+import { type AppContext, OPERATOR_SCOPE } from '../context.ts'
 import { systemExamples as examples } from '../openapi/examples/system.ts'
 import { taskTypeExamples } from '../openapi/examples/tasks.ts'
 import { type ApiReply, problemReply } from '../request/problem.ts'
+import { jsonReply, notFound, toTimestampOrNull } from '../request/replies.ts'
 import { type ApiCall, type NamedExample, type Route, response, route } from '../request/route.ts'
 import * as shapes from '../shapes/index.ts'
 

@@ -3,8 +3,9 @@ import { isTerminal, type Millis, type Task } from '../../core/model.ts'
 import { sanitizeStored } from '../../core/stored-json.ts'
 import { type TaskDocumentContext, taskDocumentJson, type WaitingFor } from '../../core/wire.ts'
 import type { CallbackStatus } from '../../store/interfaces.ts'
-import { type AppContext, JSON_TYPE } from '../context.ts'
+import type { AppContext } from '../context.ts'
 import type { ApiReply } from '../request/problem.ts'
+import { JSON_TYPE } from '../request/replies.ts'
 
 /**
  * When a live task will end: estimated from the progress of its run, otherwise from the recent median duration of its type (`typicalMs`). Never in

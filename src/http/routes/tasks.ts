@@ -2,25 +2,13 @@
 import { RingbackError } from '../../core/errors.ts'
 import { isTerminal, type Millis, type Task } from '../../core/model.ts'
 import type { Idempotency, SubmitResult, TaskChange, TaskListQuery } from '../../store/interfaces.ts'
-import {
-  type AppContext,
-  clientFilter,
-  cursorScope,
-  emptyReply,
-  idParam,
-  notFound,
-  omitUndefined,
-  pageReply,
-  recheckScope,
-  requireClientId,
-  startPosition,
-  taskExpired,
-  unwrapFound,
-} from '../context.ts'
+import { type AppContext, idParam, recheckScope, requireClientId } from '../context.ts'
 import { taskExamples as examples } from '../openapi/examples/tasks.ts'
 import { ifNoneMatchHits, preferredWait } from '../request/headers.ts'
 import { fingerprintOf, parseIdempotencyKey } from '../request/idempotency.ts'
+import { clientFilter, cursorScope, omitUndefined, pageReply, startPosition } from '../request/lists.ts'
 import type { ApiReply } from '../request/problem.ts'
+import { emptyReply, notFound, taskExpired, unwrapFound } from '../request/replies.ts'
 import { type ApiCall, type Route, response, route } from '../request/route.ts'
 import * as shapes from '../shapes/index.ts'
 import { bulkRoutes } from './bulk.ts'
