@@ -19,9 +19,9 @@ export function cursorScope(call: ApiCall, list: string, filters: object): strin
 }
 
 /** @throws RingbackError `invalid_cursor` */
-export async function startPosition(context: AppContext, bound: string, cursor: string | undefined): Promise<Position | null> {
+export async function startPosition(context: AppContext, scope: string, cursor: string | undefined): Promise<Position | null> {
   if (cursor === undefined) return null
-  const [at, id] = await context.cursors.decode(bound, cursor)
+  const [at, id] = await context.cursors.decode(scope, cursor)
   return { at: Number(at), id: String(id) }
 }
 
@@ -40,7 +40,7 @@ const MAX_PAGE_CHARS = 4 * 1024 * 1024
 export async function pageReply<T>(
   context: AppContext,
   call: ApiCall,
-  bound: string,
+  scope: string,
   page: Page<T>,
   show: (item: T, index: number) => string,
   positionOf: (item: T) => Position,
@@ -58,7 +58,7 @@ export async function pageReply<T>(
     }
     shown.push(text)
   }
-  const cursor = next === null ? null : await context.cursors.encode(bound, [next.at, next.id])
+  const cursor = next === null ? null : await context.cursors.encode(scope, [next.at, next.id])
   return listReply(context, call, shown, next !== null, cursor, headers)
 }
 

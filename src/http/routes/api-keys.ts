@@ -146,7 +146,7 @@ interface NewKeyRequest {
 
 const unique = (list: readonly string[]): string => JSON.stringify([...new Set(list)])
 
-/** @throws RingbackError `quota_exceeded`; `not_found` when the client was deleted meanwhile */
+/** @throws RingbackError `quota_exceeded`; `not_found` when the client was deleted in the meantime */
 function addedKey(result: AddKeyResult, missing: () => RingbackError): ApiKey {
   if (result.kind === 'added') return result.value
   if (result.kind === 'missing') throw missing()

@@ -18,12 +18,12 @@ export function auditLogRoute(context: AppContext): Route {
     errorCodes: ['invalid_cursor'],
     async handle(call, { query: { limit, cursor, ...rest } }) {
       const filters = omitUndefined(rest)
-      const bound = cursorScope(call, 'audit-log', filters)
-      const page = await context.store.access.listAuditLog({ ...filters, limit, after: await startPosition(context, bound, cursor) })
+      const scope = cursorScope(call, 'audit-log', filters)
+      const page = await context.store.access.listAuditLog({ ...filters, limit, after: await startPosition(context, scope, cursor) })
       return pageReply(
         context,
         call,
-        bound,
+        scope,
         page,
         (entry) => JSON.stringify(toAuditEntryDocument(entry)),
         ({ at, id }) => ({ at, id }),

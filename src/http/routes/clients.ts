@@ -62,9 +62,9 @@ export function clientRoutes(context: AppContext): Route[] {
       responses: { 200: response('A page of clients.', shapes.clientList, [examples.clientList], ['Link']) },
       errorCodes: ['invalid_cursor'],
       async handle(call, { query }) {
-        const bound = cursorScope(call, 'clients', {})
-        const page = await context.store.access.listClients(query.limit, await startPosition(context, bound, query.cursor))
-        return pageReply(context, call, bound, page, (client) => JSON.stringify(toClientDocument(client)), positionOf)
+        const scope = cursorScope(call, 'clients', {})
+        const page = await context.store.access.listClients(query.limit, await startPosition(context, scope, query.cursor))
+        return pageReply(context, call, scope, page, (client) => JSON.stringify(toClientDocument(client)), positionOf)
       },
     }),
     route.get('/v1/clients/{id}', 'getClient', {

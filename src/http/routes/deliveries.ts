@@ -74,18 +74,18 @@ async function listDeliveries(context: AppContext, call: ApiCall, query: shapes.
   const { limit, cursor, clientId, status, ...rest } = query
   const owner = clientFilter(call.caller, clientId)
   const same = omitUndefined(rest)
-  const bound = cursorScope(call, 'deliveries', { owner, status, ...same })
-  const asked: DeliveryQuery = {
+  const scope = cursorScope(call, 'deliveries', { owner, status, ...same })
+  const filter: DeliveryQuery = {
     ...same,
     clientId: owner,
     limit,
-    after: await startPosition(context, bound, cursor),
+    after: await startPosition(context, scope, cursor),
     ...(status && { states: status.map(shapes.toDeliveryState) }),
   }
-  const page = await context.store.deliveries.list(asked)
+  const page = await context.store.deliveries.list(filter)
   const shown = await toDeliveryDocuments(context, call, page.items)
   const show = (_: Delivery, index: number): string => JSON.stringify(shown[index])
-  return pageReply(context, call, bound, page, show, ({ createdAt, id }) => ({ at: createdAt, id }))
+  return pageReply(context, call, scope, page, show, ({ createdAt, id }) => ({ at: createdAt, id }))
 }
 
 /** A delivery as a reply. A 202 has a `Location`. */
@@ -210,5 +210,5 @@ function clockError(attempt: Attempt, headers: Readonly<Record<string, string>>)
   if (attempt.httpStatus !== 401 || headers.date === undefined) return null
   const offSeconds = Math.round((Date.parse(headers.date) - attempt.startedAt - attempt.durationMs) / 1000)
   if (!(Math.abs(offSeconds) > 300)) return null
-  return `the receiver answered 401, and its clock is ${Math.abs(offSeconds)} s ${offSeconds > 0 ? 'ahead of' : 'behind'} ours: it may refuse the signature for its age`
+  return `the receiver answered 401, and its clock is ${Math.abs(offSeconds)} s ${offSeconds > 0 ? 'ahead of' : 'behind'} this node: it may refuse the signature for its age`
 }

@@ -150,10 +150,10 @@ function crudRoutes(context: AppContext): Route[] {
       errorCodes: ['invalid_cursor'],
       async handle(call, { query }) {
         const owner = clientFilter(call.caller, query.clientId)
-        const bound = cursorScope(call, 'endpoints', { owner })
-        const page = await context.store.endpoints.list(owner, query.limit, await startPosition(context, bound, query.cursor))
+        const scope = cursorScope(call, 'endpoints', { owner })
+        const page = await context.store.endpoints.list(owner, query.limit, await startPosition(context, scope, query.cursor))
         const show = (endpoint: Endpoint): string => JSON.stringify(toEndpointDocument(context, endpoint, null))
-        return pageReply(context, call, bound, page, show, ({ createdAt, id }) => ({ at: createdAt, id }))
+        return pageReply(context, call, scope, page, show, ({ createdAt, id }) => ({ at: createdAt, id }))
       },
     }),
     route.get('/v1/endpoints/{id}', 'getEndpoint', {

@@ -48,9 +48,9 @@ export function scheduleRoutes(context: AppContext): Route[] {
       errorCodes: ['invalid_cursor'],
       async handle(call, { query }) {
         const owner = clientFilter(call.caller, query.clientId)
-        const bound = cursorScope(call, 'schedules', { owner })
-        const page = await context.store.schedules.list(owner, query.limit, await startPosition(context, bound, query.cursor))
-        return pageReply(context, call, bound, page, scheduleJson, ({ createdAt, id }) => ({ at: createdAt, id }))
+        const scope = cursorScope(call, 'schedules', { owner })
+        const page = await context.store.schedules.list(owner, query.limit, await startPosition(context, scope, query.cursor))
+        return pageReply(context, call, scope, page, scheduleJson, ({ createdAt, id }) => ({ at: createdAt, id }))
       },
     }),
     route.get('/v1/schedules/{id}', 'getSchedule', {

@@ -283,23 +283,23 @@ async function listTasks(context: AppContext, call: ApiCall, query: shapes.TaskL
   const { limit, cursor, order, clientId, status, metadata, ...rest } = query
   const same = omitUndefined(rest)
   const owner = clientFilter(call.caller, clientId)
-  const bound = cursorScope(call, 'tasks', { order, owner, status, metadata: metadata && Object.entries(metadata), ...same })
+  const scope = cursorScope(call, 'tasks', { order, owner, status, metadata: metadata && Object.entries(metadata), ...same })
   const [member] = Object.entries(metadata ?? {})
-  const asked: TaskListQuery = {
+  const filter: TaskListQuery = {
     ...same,
     clientId: owner,
     order,
     limit,
-    after: await startPosition(context, bound, cursor),
+    after: await startPosition(context, scope, cursor),
     ...(status && { states: status }),
     ...(member && { metadata: { key: member[0], value: member[1] } }),
   }
-  const page = await context.store.tasks.list(asked)
+  const page = await context.store.tasks.list(filter)
   const shown = await toTaskDocuments(context, page.items)
   return pageReply(
     context,
     call,
-    bound,
+    scope,
     page,
     (_, index) => shown[index] as string,
     ({ createdAt, id }) => ({ at: createdAt, id }),
