@@ -46,26 +46,26 @@ export async function pageReply<T>(
   positionOf: (item: T) => Position,
   headers: Record<string, string> = {},
 ): Promise<ApiReply> {
-  const shown: string[] = []
+  const documents: string[] = []
   let size = 0
   let next = page.next
   for (const [index, item] of page.items.entries()) {
     const text = show(item, index)
     size += text.length
-    if (size > MAX_PAGE_CHARS && shown.length > 0) {
+    if (size > MAX_PAGE_CHARS && documents.length > 0) {
       next = positionOf(page.items[index - 1] as T)
       break
     }
-    shown.push(text)
+    documents.push(text)
   }
   const cursor = next === null ? null : await context.cursors.encode(scope, [next.at, next.id])
-  return listReply(context, call, shown, next !== null, cursor, headers)
+  return listReply(context, call, documents, next !== null, cursor, headers)
 }
 
 export function listReply(
   context: AppContext,
   call: ApiCall,
-  shown: readonly string[],
+  documents: readonly string[],
   hasMore: boolean,
   cursor: string | null,
   headers: Record<string, string> = {},
@@ -81,6 +81,6 @@ export function listReply(
   return {
     status: 200,
     headers: { 'Content-Type': JSON_TYPE, 'Cache-Control': 'private, no-cache', ...headers, ...link },
-    body: `{"data":[${shown.join(',')}],"hasMore":${hasMore},"nextCursor":${JSON.stringify(cursor)}}`,
+    body: `{"data":[${documents.join(',')}],"hasMore":${hasMore},"nextCursor":${JSON.stringify(cursor)}}`,
   }
 }

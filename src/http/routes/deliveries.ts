@@ -83,16 +83,16 @@ async function listDeliveries(context: AppContext, call: ApiCall, query: shapes.
     ...(status && { states: status.map(shapes.toDeliveryState) }),
   }
   const page = await context.store.deliveries.list(filter)
-  const shown = await toDeliveryDocuments(context, call, page.items)
-  const show = (_: Delivery, index: number): string => JSON.stringify(shown[index])
+  const documents = await toDeliveryDocuments(context, call, page.items)
+  const show = (_: Delivery, index: number): string => JSON.stringify(documents[index])
   return pageReply(context, call, scope, page, show, ({ createdAt, id }) => ({ at: createdAt, id }))
 }
 
 /** A delivery as a reply. A 202 has a `Location`. */
 export async function deliveryReply(context: AppContext, call: ApiCall, delivery: Delivery, status: number): Promise<ApiReply> {
-  const [shown] = await toDeliveryDocuments(context, call, [delivery])
+  const [document] = await toDeliveryDocuments(context, call, [delivery])
   const location = status === 202 ? { Location: `${context.publicUrl()}/v1/deliveries/${delivery.id}` } : undefined
-  return jsonReply(status, shown, { 'Cache-Control': 'private, no-cache', ...location })
+  return jsonReply(status, document, { 'Cache-Control': 'private, no-cache', ...location })
 }
 
 async function toDeliveryDocuments(context: AppContext, call: ApiCall, deliveries: readonly Delivery[]): Promise<object[]> {
@@ -141,7 +141,7 @@ function toDeliveryDocument(
   }
 }
 
-/** Attempts are read after their delivery. An attempt that ended in between would contradict the shown state. */
+/** Attempts are read after their delivery. An attempt that ended in between would contradict the state of the delivery. */
 const isPast = ({ fence }: Attempt, delivery: Delivery): boolean =>
   delivery.state === 'running' ? fence < delivery.fence : fence <= delivery.fence
 
@@ -182,7 +182,7 @@ const SHOWN_HEADERS: ReadonlySet<string> = new Set(['retry-after', 'content-type
 
 function toAttemptDocument(attempt: Attempt, number: number, operator: boolean) {
   const headers = parseStored<Record<string, string>>(attempt.responseHeaders, {})
-  const shown = operator ? headers : Object.fromEntries(Object.entries(headers).filter(([name]) => SHOWN_HEADERS.has(name.toLowerCase())))
+  const visible = operator ? headers : Object.fromEntries(Object.entries(headers).filter(([name]) => SHOWN_HEADERS.has(name.toLowerCase())))
   const { dnsMs, connectMs, tlsMs, firstByteMs } = parseStored<Timings>(attempt.timings, {
     dnsMs: null,
     connectMs: null,
@@ -199,7 +199,7 @@ function toAttemptDocument(attempt: Attempt, number: number, operator: boolean) 
     timings: { dnsMs, connectMs, tlsMs, firstByteMs },
     keyId: attempt.keyId,
     retryAfterSeconds: attempt.retryAfterSeconds,
-    responseHeaders: shown,
+    responseHeaders: visible,
     responseExcerpt: attempt.responseExcerpt,
     remoteAddress: operator ? attempt.remoteAddress : null,
   }

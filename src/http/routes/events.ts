@@ -119,7 +119,13 @@ async function startSeq(context: AppContext, scope: string, after: string | unde
 }
 
 /** `found` has one event more than the page if there are more. */
-async function feedReply(context: AppContext, call: ApiCall, scope: string, search: EventQuery, found: readonly Event[]): Promise<ApiReply> {
+async function feedReply(
+  context: AppContext,
+  call: ApiCall,
+  scope: string,
+  search: EventQuery,
+  found: readonly Event[],
+): Promise<ApiReply> {
   const events = fitting(found.slice(0, search.limit))
   const isAll = events.length === found.length
   const last = (isAll ? search.upTo : undefined) ?? events.at(-1)?.seq ?? search.after

@@ -81,8 +81,8 @@ function taskHeaders(context: AppContext, task: Task, waitingFor: WaitingFor | n
 
 export async function taskReply(context: AppContext, task: Task, status: number, now = context.clock.now()): Promise<ApiReply> {
   const waits = context.waitingReasons.ofTasks([task], now)
-  const [[shown], waiting] = await Promise.all([toTaskDocuments(context, [task], now, waits), waits])
-  return { status, headers: taskHeaders(context, task, waiting.get(task.id) ?? null, now), body: shown! }
+  const [[document], waiting] = await Promise.all([toTaskDocuments(context, [task], now, waits), waits])
+  return { status, headers: taskHeaders(context, task, waiting.get(task.id) ?? null, now), body: document! }
 }
 
 /** 304, with the time of the next poll. */

@@ -188,7 +188,7 @@ async function waitForTask(context: AppContext, call: ApiCall, task: Task, secon
 
 async function batchReply(context: AppContext, tasks: readonly Task[]): Promise<ApiReply> {
   const id = tasks[0]?.batchId ?? ''
-  const shown = await toTaskDocuments(context, tasks)
+  const documents = await toTaskDocuments(context, tasks)
   return {
     status: 202,
     headers: {
@@ -197,7 +197,7 @@ async function batchReply(context: AppContext, tasks: readonly Task[]): Promise<
       Location: `${context.publicUrl()}/v1/tasks?batchId=${id}`,
       'Retry-After': '1',
     },
-    body: `{"id":"${id}","data":[${shown.join(',')}]}`,
+    body: `{"id":"${id}","data":[${documents.join(',')}]}`,
   }
 }
 
@@ -295,13 +295,13 @@ async function listTasks(context: AppContext, call: ApiCall, query: shapes.TaskL
     ...(member && { metadata: { key: member[0], value: member[1] } }),
   }
   const page = await context.store.tasks.list(filter)
-  const shown = await toTaskDocuments(context, page.items)
+  const documents = await toTaskDocuments(context, page.items)
   return pageReply(
     context,
     call,
     scope,
     page,
-    (_, index) => shown[index] as string,
+    (_, index) => documents[index] as string,
     ({ createdAt, id }) => ({ at: createdAt, id }),
     { ...TASK_CACHE_HEADERS },
   )

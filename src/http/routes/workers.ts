@@ -153,7 +153,7 @@ function claimable(registry: Registry, { taskTypes }: Caller, names: readonly st
 
 /** The claimed tasks. A task whose input no longer fits the schema fails here. */
 async function claimReply(context: AppContext, tokens: LeaseTokens, taken: readonly Task[]): Promise<ApiReply> {
-  const shown = await Promise.all(
+  const documents = await Promise.all(
     taken.map(async (task) => {
       const input = await parseStoredInput(task, context.registry.get(task.type)!)
       if (input.kind === 'parsed') return toClaimedTaskDocument(task, await tokens.issue(task.id, task.fence))
@@ -161,7 +161,7 @@ async function claimReply(context: AppContext, tokens: LeaseTokens, taken: reado
       return null
     }),
   )
-  const tasks = shown.filter((text) => text !== null)
+  const tasks = documents.filter((text) => text !== null)
   return {
     status: 200,
     headers: { 'Content-Type': 'application/json', 'Cache-Control': 'no-store' },
