@@ -1,19 +1,18 @@
-/** What routes depend on, and the replies they share. The app is a function of the context and the request. */
+/** What routes depend on. The app is a function of the context and the request. */
 import type { Clock } from '../core/clock.ts'
 import type { Encryptor } from '../core/encryption.ts'
-import { RingbackError } from '../core/errors.ts'
 import type { Millis, Scope, SigningKey } from '../core/model.ts'
 import type { EventSink } from '../observe/events.ts'
-import type { FindResult, Page, Position, Store } from '../store/interfaces.ts'
+import type { Store } from '../store/interfaces.ts'
 import type { TaskType } from '../tasks/define.ts'
 import type { Registry } from '../tasks/registry.ts'
 import type { OpenCallLimiter, OpenCallLimits } from './limits/open-calls.ts'
 import type { WorkerClaims } from './live/claims.ts'
 import type { EndpointOwners } from './live/endpoint-owners.ts'
 import type { Watchers } from './live/waits.ts'
-import type { Authenticator, Caller } from './request/auth.ts'
+import type { Authenticator } from './request/auth.ts'
 import type { CursorCodec } from './request/cursor.ts'
-import { type ApiReply, validationFailed } from './request/problem.ts'
+import { notFound } from './request/replies.ts'
 import type { ApiCall, RoutePipeline } from './request/route.ts'
 import type { WaitingReasons } from './routes/waiting-for.ts'
 
@@ -78,34 +77,6 @@ export interface AppContext extends AppOptions {
   readonly waitLimiter: OpenCallLimiter
 }
 
-export const JSON_TYPE = 'application/json'
-
-export const jsonReply = (status: number, body: unknown, headers: Record<string, string> = {}): ApiReply => ({
-  status,
-  headers: { 'Content-Type': JSON_TYPE, 'Cache-Control': 'no-store', ...headers },
-  body: JSON.stringify(body),
-})
-
-export const emptyReply = (status = 204): ApiReply => ({ status, headers: {}, body: null })
-
-/** Epoch milliseconds as RFC 3339. */
-export const toTimestamp = (at: number): string => new Date(at).toISOString()
-export const toTimestampOrNull = (at: number | null): string | null => (at === null ? null : toTimestamp(at))
-
-export const notFound = (what: string): RingbackError => new RingbackError('not_found', `There is no such ${what}.`)
-
-/** @throws RingbackError `not_found`, or `task_expired` when the id is known to have been erased */
-export function unwrapFound<T>(found: FindResult<T>, what: string): T {
-  if (found.kind === 'found') return found.value
-  if (found.kind === 'gone') throw taskExpired()
-  throw notFound(what)
-}
-
-export const taskExpired = (): RingbackError => new RingbackError('task_expired', 'The task was erased, by its client or by age.')
-
-export const quotaExceeded = (max: number, what: string): RingbackError =>
-  new RingbackError('quota_exceeded', `You have ${max} ${what}, the maximum for one client: delete some that you no longer need.`)
-
 const ID = /^[a-z]+_[0-9a-z]{26}$/
 
 /** An id from the path. @throws RingbackError `not_found` when it cannot be an id with this prefix */
@@ -115,89 +86,10 @@ export function idParam(call: ApiCall, prefix: string, name = 'id'): string {
   return id
 }
 
-/** The client whose objects a list shows. Null: every client's, for the operator. */
-export function clientFilter(caller: Caller, clientId: string | undefined): string | null {
-  if (caller.clientId === null) return clientId ?? null
-  if (clientId !== undefined) throw validationFailed([{ pointer: '#/query/clientId', detail: 'may be given by the operator only' }])
-  return caller.clientId
-}
-
 /** The client a `clientOnly` route acts for. */
 export function requireClientId(call: ApiCall): string {
   if (call.caller.clientId === null) throw new Error('the operator called a route for clients')
   return call.caller.clientId
-}
-
-/** What a cursor is bound to: the caller, the list and its filters. */
-export function cursorScope(call: ApiCall, list: string, filters: object): string {
-  return JSON.stringify([call.caller.clientId, list, Object.entries(filters).sort(([a], [b]) => (a < b ? -1 : 1))])
-}
-
-/** @throws RingbackError `invalid_cursor` */
-export async function startPosition(context: AppContext, bound: string, cursor: string | undefined): Promise<Position | null> {
-  if (cursor === undefined) return null
-  const [at, id] = await context.cursors.decode(bound, cursor)
-  return { at: Number(at), id: String(id) }
-}
-
-type Defined<T> = { [K in keyof T as undefined extends T[K] ? never : K]: T[K] } & {
-  [K in keyof T as undefined extends T[K] ? K : never]?: Exclude<T[K], undefined>
-}
-
-/** A copy without the undefined members. */
-export const omitUndefined = <T extends object>(value: T): Defined<T> =>
-  Object.fromEntries(Object.entries(value).filter(([, member]) => member !== undefined)) as Defined<T>
-
-/** A page ends early at this many characters, to bound its memory. */
-const MAX_PAGE_CHARS = 4 * 1024 * 1024
-
-/** A page of the contract, with `Link: …; rel="next"`. `show` gives the JSON text of an item. */
-export async function pageReply<T>(
-  context: AppContext,
-  call: ApiCall,
-  bound: string,
-  page: Page<T>,
-  show: (item: T, index: number) => string,
-  positionOf: (item: T) => Position,
-  headers: Record<string, string> = {},
-): Promise<ApiReply> {
-  const shown: string[] = []
-  let size = 0
-  let next = page.next
-  for (const [index, item] of page.items.entries()) {
-    const text = show(item, index)
-    size += text.length
-    if (size > MAX_PAGE_CHARS && shown.length > 0) {
-      next = positionOf(page.items[index - 1] as T)
-      break
-    }
-    shown.push(text)
-  }
-  const cursor = next === null ? null : await context.cursors.encode(bound, [next.at, next.id])
-  return listReply(context, call, shown, next !== null, cursor, headers)
-}
-
-export function listReply(
-  context: AppContext,
-  call: ApiCall,
-  shown: readonly string[],
-  hasMore: boolean,
-  cursor: string | null,
-  headers: Record<string, string> = {},
-  parameter = 'cursor',
-): ApiReply {
-  const link: Record<string, string> = {}
-  if (hasMore && cursor !== null) {
-    const query = new URLSearchParams(call.request.url.split('?')[1] ?? '')
-    query.set(parameter, cursor)
-    // An app that is mounted under a path has that path in its public URL.
-    link.Link = `<${context.publicUrl()}${call.path.slice(call.path.indexOf('/v1/'))}?${query}>; rel="next"`
-  }
-  return {
-    status: 200,
-    headers: { 'Content-Type': JSON_TYPE, 'Cache-Control': 'private, no-cache', ...headers, ...link },
-    body: `{"data":[${shown.join(',')}],"hasMore":${hasMore},"nextCursor":${JSON.stringify(cursor)}}`,
-  }
 }
 
 /**

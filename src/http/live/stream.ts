@@ -2,8 +2,9 @@
 import { RingbackError } from '../../core/errors.ts'
 import { type EventType, isTerminal, type Json, type Millis, type Task } from '../../core/model.ts'
 import { envelopeJson } from '../../core/wire.ts'
-import { type AppContext, recheckScope, taskExpired } from '../context.ts'
+import { type AppContext, recheckScope } from '../context.ts'
 import type { ApiReply } from '../request/problem.ts'
+import { taskExpired } from '../request/replies.ts'
 import type { ApiCall } from '../request/route.ts'
 import { TASK_CACHE_HEADERS, toTaskDocuments } from '../routes/task-document.ts'
 import type { TaskUpdate } from './waits.ts'
@@ -47,18 +48,18 @@ export function createTaskStream(context: AppContext): (call: ApiCall, task: Tas
   async function liveFrame(type: FrameType, task: Task): Promise<string> {
     const data = rendered.get(task) ?? toTaskDocuments(context, [task])
     rendered.set(task, data)
-    const [shown = ''] = await data
-    return presentFrame(type, task, shown)
+    const [document = ''] = await data
+    return presentFrame(type, task, document)
   }
 
-  /** `shown` is the task as the reader knows it. Null: the first frame shows the task. */
-  function follow(call: ApiCall, found: Task, shown: Task | null): ReadableStream<Uint8Array> {
+  /** `seen` is the task as the reader knows it. Null: the first frame shows the task. */
+  function follow(call: ApiCall, found: Task, seen: Task | null): ReadableStream<Uint8Array> {
     const releaseSlot = context.streamLimiter.acquire(call.caller)
     const encoder = new TextEncoder()
-    let known = shown
-    let newest: TaskUpdate | null = shown === null ? { task: found, terminalEvent: null } : null
+    let known = seen
+    let newest: TaskUpdate | null = seen === null ? { task: found, terminalEvent: null } : null
     let sentAt = clock.now()
-    let shownAt = Number.NEGATIVE_INFINITY
+    let lastFrameAt = Number.NEGATIVE_INFINITY
     let over = false
     let wake = (): void => {}
 
@@ -91,7 +92,7 @@ export function createTaskStream(context: AppContext): (call: ApiCall, task: Tas
       })
     const msUntilFrame = (): Millis => {
       if (newest === null) return sentAt + COMMENT_MS - clock.now()
-      return changeOf(known, newest.task) === 'task.progress' ? shownAt + PROGRESS_EVERY_MS - clock.now() : 0
+      return changeOf(known, newest.task) === 'task.progress' ? lastFrameAt + PROGRESS_EVERY_MS - clock.now() : 0
     }
     const nextFrame = async (): Promise<string> => {
       sentAt = clock.now()
@@ -100,7 +101,7 @@ export function createTaskStream(context: AppContext): (call: ApiCall, task: Tas
       const type = changeOf(known, task)
       newest = null
       known = task
-      shownAt = sentAt
+      lastFrameAt = sentAt
       if (!isTerminal(task.state)) return liveFrame(type, task)
       end()
       return terminalEvent === null ? '' : frame(task.revision, type, terminalEvent)

@@ -124,9 +124,9 @@ function createComponents() {
     /** A body in each of the media types. */
     content(types: readonly string[], schema: Media['schema'], examples: readonly NamedExample[] = []): Record<string, Media> {
       for (const { name, summary, value } of examples) used.examples.set(name, { summary, value })
-      const shown = examples.map(({ name }) => [name, name] as const)
+      const names = examples.map(({ name }) => [name, name] as const)
       return Object.fromEntries(
-        types.map((type) => [type, { schema, ...(shown.length > 0 && { examples: references('examples', shown) }) }]),
+        types.map((type) => [type, { schema, ...(names.length > 0 && { examples: references('examples', names) }) }]),
       )
     },
     links(operationId: string, { schema, type }: ResponseSpec): { links?: References } {

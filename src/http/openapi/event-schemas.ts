@@ -1,6 +1,7 @@
 /** The JSON Schema of each event type, cut out of the OpenAPI document. */
 import { endpointEventTypes, taskEventTypes } from '../../core/model.ts'
-import { type AppContext, jsonReply, notFound } from '../context.ts'
+import type { AppContext } from '../context.ts'
+import { jsonReply, notFound } from '../request/replies.ts'
 import { type Route, route } from '../request/route.ts'
 import * as shapes from '../shapes/system.ts'
 import type { ApiInfo } from './document.ts'

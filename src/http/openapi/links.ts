@@ -20,76 +20,47 @@ const link = (
   parameters: OpenApiLink['parameters'] = { id: '$response.body#/id' },
 ): OpenApiLink => ({ operationId, description, parameters })
 
-/** By the schema of the response, with the name that prefixes the ids of the links. */
-const linksBySchema = new Map<z.ZodType | undefined, readonly [prefix: string, Links]>([
-  [
-    task,
-    [
-      'Task',
-      {
-        status: link('getTask', 'Get the task as it is now. With `wait`: when it has ended.'),
-        cancel: link('cancelTask', 'Cancel the task.'),
-        events: link('listTaskEvents', 'List the events of the task, or follow them as a stream.'),
-        result: link('getTaskResult', 'Get the result of the task, once it has completed.'),
-        deliveries: link('listDeliveries', 'List the webhooks of the task.', { taskId: '$response.body#/id' }),
-        retry: link('retryTask', 'Run the task again, if it has failed or was canceled.'),
-        erase: link('deleteTask', 'Erase the task, once it has ended.'),
-      },
-    ],
-  ],
-  [batch, ['Batch', { tasks: link('listTasks', 'List the tasks of the batch.', { batchId: '$response.body#/id' }) }]],
-  [
-    schedule,
-    [
-      'Schedule',
-      {
-        self: link('getSchedule', 'Get the schedule as it is now.'),
-        change: link('changeSchedule', 'Change or pause the schedule.'),
-        delete: link('deleteSchedule', 'Delete the schedule.'),
-      },
-    ],
-  ],
-  [
-    endpoint,
-    [
-      'Endpoint',
-      {
-        self: link('getEndpoint', 'Get the endpoint as it is now.'),
-        change: link('changeEndpoint', 'Change the endpoint.'),
-        verify: link('verifyEndpoint', 'Send the challenge again, or return the challenge that the endpoint received.'),
-        ping: link('pingEndpoint', 'Send a test event to the endpoint.'),
-        pause: link('pauseEndpoint', 'Hold the events for the endpoint.'),
-        rotateSecret: link('rotateSecret', 'Give the endpoint a new secret.'),
-        deliveries: link('listDeliveries', 'List the deliveries to the endpoint.', { endpointId: '$response.body#/id' }),
-        delete: link('deleteEndpoint', 'Delete the endpoint.'),
-      },
-    ],
-  ],
-  [
-    delivery,
-    [
-      'Delivery',
-      {
-        self: link('getDelivery', 'Get the delivery as it is now.'),
-        redeliver: link('redeliver', 'Send the event again.'),
-        endpoint: link('getEndpoint', 'Get the endpoint of the delivery.', { id: '$response.body#/endpointId' }),
-      },
-    ],
-  ],
-  [
-    client,
-    [
-      'Client',
-      {
-        self: link('getClient', 'Get the client as it is now.'),
-        createKey: link('createKey', 'Create a key for the client.'),
-        keys: link('listKeys', 'List the keys of the client.'),
-        suspend: link('suspendClient', 'Suspend the client: its keys answer 403.'),
-        delete: link('deleteClient', 'Delete the client and everything it owns.'),
-      },
-    ],
-  ],
-])
+const linksBySchema = new Map<z.ZodType | undefined, { readonly prefix: string; readonly links: Links }>()
+/** Sets the links of every response with the schema. The ids of the links begin with `prefix`. */
+const linkSchema = (prefix: string, schema: z.ZodType, links: Links): void => void linksBySchema.set(schema, { prefix, links })
+
+linkSchema('Task', task, {
+  status: link('getTask', 'Get the task as it is now. With `wait`: when it has ended.'),
+  cancel: link('cancelTask', 'Cancel the task.'),
+  events: link('listTaskEvents', 'List the events of the task, or follow them as a stream.'),
+  result: link('getTaskResult', 'Get the result of the task, once it has completed.'),
+  deliveries: link('listDeliveries', 'List the webhooks of the task.', { taskId: '$response.body#/id' }),
+  retry: link('retryTask', 'Run the task again, if it has failed or was canceled.'),
+  erase: link('deleteTask', 'Erase the task, once it has ended.'),
+})
+linkSchema('Batch', batch, { tasks: link('listTasks', 'List the tasks of the batch.', { batchId: '$response.body#/id' }) })
+linkSchema('Schedule', schedule, {
+  self: link('getSchedule', 'Get the schedule as it is now.'),
+  change: link('changeSchedule', 'Change or pause the schedule.'),
+  delete: link('deleteSchedule', 'Delete the schedule.'),
+})
+linkSchema('Endpoint', endpoint, {
+  self: link('getEndpoint', 'Get the endpoint as it is now.'),
+  change: link('changeEndpoint', 'Change the endpoint.'),
+  verify: link('verifyEndpoint', 'Send the challenge again, or return the challenge that the endpoint received.'),
+  ping: link('pingEndpoint', 'Send a test event to the endpoint.'),
+  pause: link('pauseEndpoint', 'Hold the events for the endpoint.'),
+  rotateSecret: link('rotateSecret', 'Give the endpoint a new secret.'),
+  deliveries: link('listDeliveries', 'List the deliveries to the endpoint.', { endpointId: '$response.body#/id' }),
+  delete: link('deleteEndpoint', 'Delete the endpoint.'),
+})
+linkSchema('Delivery', delivery, {
+  self: link('getDelivery', 'Get the delivery as it is now.'),
+  redeliver: link('redeliver', 'Send the event again.'),
+  endpoint: link('getEndpoint', 'Get the endpoint of the delivery.', { id: '$response.body#/endpointId' }),
+})
+linkSchema('Client', client, {
+  self: link('getClient', 'Get the client as it is now.'),
+  createKey: link('createKey', 'Create a key for the client.'),
+  keys: link('listKeys', 'List the keys of the client.'),
+  suspend: link('suspendClient', 'Suspend the client: its keys answer 403.'),
+  delete: link('deleteClient', 'Delete the client and everything it owns.'),
+})
 
 const nextPage = (operationId: string, parameter = 'cursor'): Links => ({
   nextPage: link(operationId, 'Get the next page, while `hasMore` is true.', { [parameter]: '$response.body#/nextCursor' }),
@@ -110,7 +81,8 @@ const linksByOperation: Readonly<Record<string, Links>> = {
 
 /** The links of a successful response: name, id of the component, link. */
 export function linksOf(operationId: string, schema: z.ZodType | undefined): (readonly [name: string, id: string, OpenApiLink])[] {
-  const [prefix, links] = linksBySchema.get(schema) ?? ['', {}]
-  const withIds = (prefix: string, links: Links) => Object.entries(links).map(([name, link]) => [name, `${prefix}.${name}`, link] as const)
-  return [...withIds(operationId, linksByOperation[operationId] ?? {}), ...withIds(prefix, links)]
+  const shared = linksBySchema.get(schema)
+  const withIds = (prefix: string, links: Links = {}) =>
+    Object.entries(links).map(([name, link]) => [name, `${prefix}.${name}`, link] as const)
+  return [...withIds(operationId, linksByOperation[operationId]), ...withIds(shared?.prefix ?? '', shared?.links)]
 }

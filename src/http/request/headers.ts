@@ -60,20 +60,28 @@ export function ifNoneMatchHits(header: string | undefined, opaque: string): boo
   return false
 }
 
-/**
- * Whether `If-Match` admits the tag by strong comparison (RFC 9110 §13.1.1). Without the header, everything is admitted.
- */
-export function ifMatchAllows(header: string | undefined, opaque: string): boolean {
-  if (header === undefined || header.trim() === '*') return true
-  for (const [, weak, tag] of header.matchAll(TAG)) if (!weak && tag === opaque) return true
-  return false
-}
+type RequestHeaders = { header(name: string): string | undefined }
 
-/** @throws RingbackError `malformed_header` when `If-Match` is neither `*` nor a list of entity tags. */
-export function checkIfMatch(header: string | undefined): void {
+/** @throws RingbackError `malformed_header` when `If-Match` is neither `*` nor a list of entity tags */
+export function checkIfMatch(call: RequestHeaders): void {
+  const header = call.header('if-match')
   if (header !== undefined && header.trim() !== '*' && !TAGS.test(header))
     throw new RingbackError('malformed_header', `If-Match is ${JSON.stringify(header)}; give "*" or entity tags such as "7".`)
 }
+
+/**
+ * Requires that `If-Match` matches the revision by strong comparison (RFC 9110 §13.1.1). Without the header, everything matches.
+ * @throws RingbackError `precondition_failed`
+ */
+export function requireIfMatch(call: RequestHeaders, what: string, { revision }: { readonly revision: number }): void {
+  const header = call.header('if-match')
+  if (header === undefined || header.trim() === '*') return
+  for (const [, weak, tag] of header.matchAll(TAG)) if (!weak && tag === String(revision)) return
+  throw preconditionFailed(what, revision)
+}
+
+export const preconditionFailed = (what: string, revision: number): RingbackError =>
+  new RingbackError('precondition_failed', `The ${what} has changed: its revision is ${revision} now. Read it again.`)
 
 const TRACEPARENT = /^(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-.*)?$/
 

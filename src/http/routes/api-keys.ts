@@ -4,9 +4,10 @@ import { RingbackError } from '../../core/errors.ts'
 import { newId } from '../../core/id.ts'
 import { type ApiKey, type Client, clientScopes, type Millis } from '../../core/model.ts'
 import type { AddKeyResult } from '../../store/interfaces.ts'
-import { type AppContext, emptyReply, idParam, jsonReply, notFound, OPERATOR_SCOPE, toTimestamp, toTimestampOrNull } from '../context.ts'
+import { type AppContext, idParam, OPERATOR_SCOPE } from '../context.ts'
 import { keyExamples as examples } from '../openapi/examples/access.ts'
 import { type ApiReply, validationFailed } from '../request/problem.ts'
+import { emptyReply, jsonReply, notFound, toTimestamp, toTimestampOrNull } from '../request/replies.ts'
 import { type ApiCall, type NamedExample, type Route, response, route } from '../request/route.ts'
 import * as shapes from '../shapes/access.ts'
 import { findClient } from './clients.ts'
@@ -145,7 +146,7 @@ interface NewKeyRequest {
 
 const unique = (list: readonly string[]): string => JSON.stringify([...new Set(list)])
 
-/** @throws RingbackError `quota_exceeded`; `not_found` when the client was deleted meanwhile */
+/** @throws RingbackError `quota_exceeded`; `not_found` when the client was deleted in the meantime */
 function addedKey(result: AddKeyResult, missing: () => RingbackError): ApiKey {
   if (result.kind === 'added') return result.value
   if (result.kind === 'missing') throw missing()

@@ -1,7 +1,9 @@
 /** The audit log, for the operator. */
 import type { AuditEntry } from '../../core/model.ts'
-import { type AppContext, cursorScope, OPERATOR_SCOPE, omitUndefined, pageReply, startPosition, toTimestamp } from '../context.ts'
+import { type AppContext, OPERATOR_SCOPE } from '../context.ts'
 import { operatorExamples } from '../openapi/examples/access.ts'
+import { cursorScope, omitUndefined, pageReply, startPosition } from '../request/lists.ts'
+import { toTimestamp } from '../request/replies.ts'
 import { type Route, response, route } from '../request/route.ts'
 import * as shapes from '../shapes/access.ts'
 
@@ -16,12 +18,12 @@ export function auditLogRoute(context: AppContext): Route {
     errorCodes: ['invalid_cursor'],
     async handle(call, { query: { limit, cursor, ...rest } }) {
       const filters = omitUndefined(rest)
-      const bound = cursorScope(call, 'audit-log', filters)
-      const page = await context.store.access.listAuditLog({ ...filters, limit, after: await startPosition(context, bound, cursor) })
+      const scope = cursorScope(call, 'audit-log', filters)
+      const page = await context.store.access.listAuditLog({ ...filters, limit, after: await startPosition(context, scope, cursor) })
       return pageReply(
         context,
         call,
-        bound,
+        scope,
         page,
         (entry) => JSON.stringify(toAuditEntryDocument(entry)),
         ({ at, id }) => ({ at, id }),

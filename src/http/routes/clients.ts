@@ -1,19 +1,10 @@
 /** Clients, for the operator: create, list, suspend, resume, delete. */
 import { newId } from '../../core/id.ts'
 import type { Client, Millis } from '../../core/model.ts'
-import {
-  type AppContext,
-  cursorScope,
-  emptyReply,
-  idParam,
-  jsonReply,
-  notFound,
-  OPERATOR_SCOPE,
-  pageReply,
-  startPosition,
-  toTimestamp,
-} from '../context.ts'
+import { type AppContext, idParam, OPERATOR_SCOPE } from '../context.ts'
 import { clientExamples as examples } from '../openapi/examples/access.ts'
+import { cursorScope, pageReply, startPosition } from '../request/lists.ts'
+import { emptyReply, jsonReply, notFound, toTimestamp } from '../request/replies.ts'
 import { type ApiCall, type NamedExample, type Route, response, route } from '../request/route.ts'
 import * as shapes from '../shapes/access.ts'
 import * as fields from '../shapes/fields.ts'
@@ -72,9 +63,9 @@ export function clientRoutes(context: AppContext): Route[] {
       responses: { 200: response('A page of clients.', shapes.clientList, [examples.clientList], ['Link']) },
       errorCodes: ['invalid_cursor'],
       async handle(call, { query }) {
-        const bound = cursorScope(call, 'clients', {})
-        const page = await context.store.access.listClients(query.limit, await startPosition(context, bound, query.cursor))
-        return pageReply(context, call, bound, page, (client) => JSON.stringify(toClientDocument(client)), positionOf)
+        const scope = cursorScope(call, 'clients', {})
+        const page = await context.store.access.listClients(query.limit, await startPosition(context, scope, query.cursor))
+        return pageReply(context, call, scope, page, (client) => JSON.stringify(toClientDocument(client)), positionOf)
       },
     }),
     route.get('/v1/clients/{id}', 'getClient', {

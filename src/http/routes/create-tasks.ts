@@ -11,7 +11,7 @@ import { MAX_JSON_DEPTH, scanJson } from '../request/json.ts'
 import { validationFailed } from '../request/problem.ts'
 import type { ApiCall } from '../request/route.ts'
 import type { CreateTask } from '../shapes/tasks.ts'
-import { listAllEndpoints } from './endpoint-document.ts'
+import { checkCallbackUrl, listAllEndpoints } from './endpoint-document.ts'
 
 /** The pointer of the body: `#` or `#/tasks/3`. */
 type PointerRoot = string
@@ -174,7 +174,7 @@ async function planTarget(context: AppContext, clientId: string, body: CallbackB
     if (!named) throw unknown()
   }
   if (body.url === undefined) return undefined
-  const url = checkUrl(context, body.url, `${root}/url`)
+  const url = checkCallbackUrl(context, body.url, `${root}/url`)
   const candidates = named ? [named] : await listAllEndpoints(context, clientId)
   const parents = candidates.filter((endpoint) => endpoint.verifiedAt !== null && isUnder(url.href, endpoint.url))
   // The endpoint with the longest path is the closest.
@@ -185,13 +185,4 @@ async function planTarget(context: AppContext, clientId: string, body: CallbackB
     'The callback URL is under none of your verified endpoints: it must have the origin and the path of one, on whole segments.',
     { errors: [{ pointer: `${root}/url`, detail: 'is under no verified endpoint' }] },
   )
-}
-
-function checkUrl(context: AppContext, text: string, pointer: string): URL {
-  try {
-    return context.validateCallbackUrl(text)
-  } catch (error) {
-    if (!(error instanceof RingbackError) || error.errors.length > 0) throw error
-    throw new RingbackError(error.code, error.message, { errors: [{ pointer, detail: 'cannot be called' }] })
-  }
 }

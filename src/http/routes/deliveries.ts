@@ -4,22 +4,11 @@ import { newId } from '../../core/id.ts'
 import { type Attempt, type Delivery, type Endpoint, endpointStatus, type Millis, type Timings } from '../../core/model.ts'
 import { parseStored } from '../../core/stored-json.ts'
 import type { DeliveryQuery, LaneState } from '../../store/interfaces.ts'
-import {
-  type AppContext,
-  clientFilter,
-  cursorScope,
-  idParam,
-  jsonReply,
-  notFound,
-  omitUndefined,
-  pageReply,
-  startPosition,
-  taskExpired,
-  toTimestamp,
-  toTimestampOrNull,
-} from '../context.ts'
+import { type AppContext, idParam } from '../context.ts'
 import { deliveryExamples as examples } from '../openapi/examples/endpoints.ts'
+import { clientFilter, cursorScope, omitUndefined, pageReply, startPosition } from '../request/lists.ts'
 import { type ApiReply, validationFailed } from '../request/problem.ts'
+import { jsonReply, notFound, taskExpired, toTimestamp, toTimestampOrNull } from '../request/replies.ts'
 import { type ApiCall, type Route, response, route } from '../request/route.ts'
 import * as shapes from '../shapes/deliveries.ts'
 import { replayRoute } from './replay.ts'
@@ -85,25 +74,25 @@ async function listDeliveries(context: AppContext, call: ApiCall, query: shapes.
   const { limit, cursor, clientId, status, ...rest } = query
   const owner = clientFilter(call.caller, clientId)
   const same = omitUndefined(rest)
-  const bound = cursorScope(call, 'deliveries', { owner, status, ...same })
-  const asked: DeliveryQuery = {
+  const scope = cursorScope(call, 'deliveries', { owner, status, ...same })
+  const filter: DeliveryQuery = {
     ...same,
     clientId: owner,
     limit,
-    after: await startPosition(context, bound, cursor),
+    after: await startPosition(context, scope, cursor),
     ...(status && { states: status.map(shapes.toDeliveryState) }),
   }
-  const page = await context.store.deliveries.list(asked)
-  const shown = await toDeliveryDocuments(context, call, page.items)
-  const show = (_: Delivery, index: number): string => JSON.stringify(shown[index])
-  return pageReply(context, call, bound, page, show, ({ createdAt, id }) => ({ at: createdAt, id }))
+  const page = await context.store.deliveries.list(filter)
+  const documents = await toDeliveryDocuments(context, call, page.items)
+  const show = (_: Delivery, index: number): string => JSON.stringify(documents[index])
+  return pageReply(context, call, scope, page, show, ({ createdAt, id }) => ({ at: createdAt, id }))
 }
 
 /** A delivery as a reply. A 202 has a `Location`. */
 export async function deliveryReply(context: AppContext, call: ApiCall, delivery: Delivery, status: number): Promise<ApiReply> {
-  const [shown] = await toDeliveryDocuments(context, call, [delivery])
+  const [document] = await toDeliveryDocuments(context, call, [delivery])
   const location = status === 202 ? { Location: `${context.publicUrl()}/v1/deliveries/${delivery.id}` } : undefined
-  return jsonReply(status, shown, { 'Cache-Control': 'private, no-cache', ...location })
+  return jsonReply(status, document, { 'Cache-Control': 'private, no-cache', ...location })
 }
 
 async function toDeliveryDocuments(context: AppContext, call: ApiCall, deliveries: readonly Delivery[]): Promise<object[]> {
@@ -152,7 +141,7 @@ function toDeliveryDocument(
   }
 }
 
-/** Attempts are read after their delivery. An attempt that ended in between would contradict the shown state. */
+/** Attempts are read after their delivery. An attempt that ended in between would contradict the state of the delivery. */
 const isPast = ({ fence }: Attempt, delivery: Delivery): boolean =>
   delivery.state === 'running' ? fence < delivery.fence : fence <= delivery.fence
 
@@ -193,7 +182,7 @@ const SHOWN_HEADERS: ReadonlySet<string> = new Set(['retry-after', 'content-type
 
 function toAttemptDocument(attempt: Attempt, number: number, operator: boolean) {
   const headers = parseStored<Record<string, string>>(attempt.responseHeaders, {})
-  const shown = operator ? headers : Object.fromEntries(Object.entries(headers).filter(([name]) => SHOWN_HEADERS.has(name.toLowerCase())))
+  const visible = operator ? headers : Object.fromEntries(Object.entries(headers).filter(([name]) => SHOWN_HEADERS.has(name.toLowerCase())))
   const { dnsMs, connectMs, tlsMs, firstByteMs } = parseStored<Timings>(attempt.timings, {
     dnsMs: null,
     connectMs: null,
@@ -210,7 +199,7 @@ function toAttemptDocument(attempt: Attempt, number: number, operator: boolean) 
     timings: { dnsMs, connectMs, tlsMs, firstByteMs },
     keyId: attempt.keyId,
     retryAfterSeconds: attempt.retryAfterSeconds,
-    responseHeaders: shown,
+    responseHeaders: visible,
     responseExcerpt: attempt.responseExcerpt,
     remoteAddress: operator ? attempt.remoteAddress : null,
   }
@@ -221,5 +210,5 @@ function clockError(attempt: Attempt, headers: Readonly<Record<string, string>>)
   if (attempt.httpStatus !== 401 || headers.date === undefined) return null
   const offSeconds = Math.round((Date.parse(headers.date) - attempt.startedAt - attempt.durationMs) / 1000)
   if (!(Math.abs(offSeconds) > 300)) return null
-  return `the receiver answered 401, and its clock is ${Math.abs(offSeconds)} s ${offSeconds > 0 ? 'ahead of' : 'behind'} ours: it may refuse the signature for its age`
+  return `the receiver answered 401, and its clock is ${Math.abs(offSeconds)} s ${offSeconds > 0 ? 'ahead of' : 'behind'} this node: it may refuse the signature for its age`
 }

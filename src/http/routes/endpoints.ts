@@ -4,27 +4,19 @@ import { RingbackError } from '../../core/errors.ts'
 import { newId } from '../../core/id.ts'
 import { type Delivery, defaultEvents, type Endpoint, type Json, type Millis } from '../../core/model.ts'
 import type { EndpointInsert, EndpointPatch } from '../../store/interfaces.ts'
-import {
-  type AppContext,
-  clientFilter,
-  cursorScope,
-  emptyReply,
-  notFound,
-  pageReply,
-  quotaExceeded,
-  requireClientId,
-  startPosition,
-} from '../context.ts'
+import { type AppContext, requireClientId } from '../context.ts'
 import { deliveryExamples, endpointExamples as examples } from '../openapi/examples/endpoints.ts'
-import { ifNoneMatchHits } from '../request/headers.ts'
+import { checkIfMatch, ifNoneMatchHits } from '../request/headers.ts'
+import { clientFilter, cursorScope, pageReply, startPosition } from '../request/lists.ts'
 import { type ApiReply, validationFailed } from '../request/problem.ts'
+import { emptyReply, notFound, quotaExceeded } from '../request/replies.ts'
 import { type ApiCall, type Route, response, route } from '../request/route.ts'
 import * as deliveryShapes from '../shapes/deliveries.ts'
 import * as shapes from '../shapes/endpoints.ts'
 import * as fields from '../shapes/fields.ts'
 import { deliveryReply } from './deliveries.ts'
 import {
-  checkIfMatchHeader,
+  checkCallbackUrl,
   endpointEtag,
   endpointExists,
   endpointReply,
@@ -50,17 +42,11 @@ const secretLocation = (id: string, column: 'secret' | 'previous_secret' | 'head
 
 /** @throws RingbackError with a pointer to `#/url` */
 function checkUrl(context: AppContext, url: string): void {
-  if (!/^[\x21-\x7e]*$/.test(url)) throw invalidUrl('has characters that a URL must encode')
-  try {
-    context.validateCallbackUrl(url)
-  } catch (error) {
-    if (!(error instanceof RingbackError) || error.errors.length > 0) throw error
-    throw new RingbackError(error.code, error.message, { errors: [{ pointer: '#/url', detail: 'cannot be called' }] })
-  }
+  const detail = 'has characters that a URL must encode'
+  if (!/^[\x21-\x7e]*$/.test(url))
+    throw new RingbackError('invalid_callback_url', `The callback URL ${detail}.`, { errors: [{ pointer: '#/url', detail }] })
+  checkCallbackUrl(context, url, '#/url')
 }
-
-const invalidUrl = (detail: string): RingbackError =>
-  new RingbackError('invalid_callback_url', `The callback URL ${detail}.`, { errors: [{ pointer: '#/url', detail }] })
 
 const unique = (list: readonly string[]): Json => JSON.stringify([...new Set(list)])
 
@@ -166,10 +152,10 @@ function crudRoutes(context: AppContext): Route[] {
       errorCodes: ['invalid_cursor'],
       async handle(call, { query }) {
         const owner = clientFilter(call.caller, query.clientId)
-        const bound = cursorScope(call, 'endpoints', { owner })
-        const page = await context.store.endpoints.list(owner, query.limit, await startPosition(context, bound, query.cursor))
+        const scope = cursorScope(call, 'endpoints', { owner })
+        const page = await context.store.endpoints.list(owner, query.limit, await startPosition(context, scope, query.cursor))
         const show = (endpoint: Endpoint): string => JSON.stringify(toEndpointDocument(context, endpoint, null))
-        return pageReply(context, call, bound, page, show, ({ createdAt, id }) => ({ at: createdAt, id }))
+        return pageReply(context, call, scope, page, show, ({ createdAt, id }) => ({ at: createdAt, id }))
       },
     }),
     route.get('/v1/endpoints/{id}', 'getEndpoint', {
@@ -197,7 +183,7 @@ function crudRoutes(context: AppContext): Route[] {
       requestHeaders: ['If-Match'],
       responses: { 200: one },
       errorCodes: [...urlRefusals, 'precondition_failed'],
-      checkHeaders: checkIfMatchHeader,
+      checkHeaders: checkIfMatch,
       find: (call) => findEndpointIfMatch(context, call),
       async handle(call, { body, found }) {
         if (body.url !== undefined) checkUrl(context, body.url)
@@ -212,7 +198,7 @@ function crudRoutes(context: AppContext): Route[] {
       requestHeaders: ['If-Match'],
       responses: { 204: { description: 'Deleted.' } },
       errorCodes: ['precondition_failed'],
-      checkHeaders: checkIfMatchHeader,
+      checkHeaders: checkIfMatch,
       find: (call) => findEndpointIfMatch(context, call),
       async handle(call, { found }) {
         if (!(await context.store.endpoints.remove({ id: found.id, clientId: call.caller.clientId, by: call.author })))
@@ -227,7 +213,7 @@ function crudRoutes(context: AppContext): Route[] {
 function actionRoutes(context: AppContext): Route[] {
   const common = { tag: 'Endpoints', scope: 'endpoints:write' } as const
   const responses = { 200: response('The endpoint.', shapes.endpoint, [examples.endpoint], ['ETag']) }
-  const stages = { checkHeaders: checkIfMatchHeader, find: (call: ApiCall) => findEndpointIfMatch(context, call) }
+  const stages = { checkHeaders: checkIfMatch, find: (call: ApiCall) => findEndpointIfMatch(context, call) }
   const errorCodes = ['precondition_failed'] as const
   const requestHeaders = ['If-Match']
   return [

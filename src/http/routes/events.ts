@@ -3,11 +3,13 @@ import { RingbackError } from '../../core/errors.ts'
 import type { Event, EventType, Task } from '../../core/model.ts'
 import { isJson } from '../../core/stored-json.ts'
 import { envelopeJson } from '../../core/wire.ts'
-import { type AppContext, clientFilter, cursorScope, idParam, listReply, recheckScope, unwrapFound } from '../context.ts'
+import { type AppContext, idParam, recheckScope } from '../context.ts'
 import { createTaskStream } from '../live/stream.ts'
 import { eventExamples as examples } from '../openapi/examples/events.ts'
 import { prefersEventStream } from '../request/headers.ts'
+import { clientFilter, cursorScope, listReply } from '../request/lists.ts'
 import { type ApiReply, validationFailed } from '../request/problem.ts'
+import { unwrapFound } from '../request/replies.ts'
 import { type ApiCall, type Route, response, route } from '../request/route.ts'
 import * as shapes from '../shapes/events.ts'
 
@@ -43,10 +45,10 @@ export function eventRoutes(context: AppContext): Route[] {
       find,
       async handle(call, { query, found }) {
         if (prefersEventStream(call.header('accept'))) return stream(call, found)
-        const bound = cursorScope(call, 'taskEvents', { task: found.id })
-        const after = await startSeq(context, bound, query.after, found.clientId)
-        const asked: EventQuery = { clientId: found.clientId, taskId: found.id, after, limit: query.limit }
-        return feedReply(context, call, bound, asked, await readOneMore(context, asked))
+        const scope = cursorScope(call, 'taskEvents', { task: found.id })
+        const after = await startSeq(context, scope, query.after, found.clientId)
+        const search: EventQuery = { clientId: found.clientId, taskId: found.id, after, limit: query.limit }
+        return feedReply(context, call, scope, search, await readOneMore(context, search))
       },
     }),
   ]
@@ -76,20 +78,20 @@ async function readFeed(
   const clientId = clientFilter(call.caller, query.clientId)
   if (clientId === null)
     throw validationFailed([{ pointer: '#/query/clientId', detail: 'is required of the operator: each client has its own feed' }])
-  const bound = cursorScope(call, 'events', { clientId })
-  const after = await startSeq(context, bound, query.after, clientId)
+  const scope = cursorScope(call, 'events', { clientId })
+  const after = await startSeq(context, scope, query.after, clientId)
   const upTo = query.types ? await context.store.events.findFeedReach(clientId, after) : null
-  const asked: EventQuery = {
+  const search: EventQuery = {
     clientId,
     after,
     limit: query.limit,
     ...(query.types && { types: query.types }),
     ...(upTo !== null && { upTo }),
   }
-  let events = await readOneMore(context, asked)
+  let events = await readOneMore(context, search)
   if (events.length === 0 && upTo === null && query.wait) {
     const findNew = async (): Promise<readonly Event[] | null> => {
-      const found = await readOneMore(context, asked)
+      const found = await readOneMore(context, search)
       return found.length > 0 ? found : null
     }
     const ms = query.wait * 1000
@@ -99,16 +101,16 @@ async function readFeed(
       )) ?? []
     await recheckScope(context, call, 'tasks:read')
   }
-  return feedReply(context, call, bound, asked, events)
+  return feedReply(context, call, scope, search, events)
 }
 
-const readOneMore = (context: AppContext, asked: EventQuery): Promise<readonly Event[]> =>
-  context.store.events.list({ ...asked, limit: asked.limit + 1 })
+const readOneMore = (context: AppContext, search: EventQuery): Promise<readonly Event[]> =>
+  context.store.events.list({ ...search, limit: search.limit + 1 })
 
 /** `after` is the id of an event or a cursor of this feed. */
-async function startSeq(context: AppContext, bound: string, after: string | undefined, clientId: string): Promise<number> {
+async function startSeq(context: AppContext, scope: string, after: string | undefined, clientId: string): Promise<number> {
   if (after === undefined) return 0
-  if (!after.startsWith('event_')) return Number((await context.cursors.decode(bound, after, 'after'))[0])
+  if (!after.startsWith('event_')) return Number((await context.cursors.decode(scope, after, 'after'))[0])
   const seq = await context.store.events.findSeq(after, clientId)
   if (seq !== null) return seq
   throw new RingbackError('invalid_cursor', 'There is no such event in this feed; start without `after`.', {
@@ -117,12 +119,18 @@ async function startSeq(context: AppContext, bound: string, after: string | unde
 }
 
 /** `found` has one event more than the page if there are more. */
-async function feedReply(context: AppContext, call: ApiCall, bound: string, asked: EventQuery, found: readonly Event[]): Promise<ApiReply> {
-  const events = fitting(found.slice(0, asked.limit))
+async function feedReply(
+  context: AppContext,
+  call: ApiCall,
+  scope: string,
+  search: EventQuery,
+  found: readonly Event[],
+): Promise<ApiReply> {
+  const events = fitting(found.slice(0, search.limit))
   const isAll = events.length === found.length
-  const last = (isAll ? asked.upTo : undefined) ?? events.at(-1)?.seq ?? asked.after
-  const cursor = await context.cursors.encode(bound, [last])
-  return listReply(context, call, events.map(toEventDocument), !isAll || asked.upTo !== undefined, cursor, {}, 'after')
+  const last = (isAll ? search.upTo : undefined) ?? events.at(-1)?.seq ?? search.after
+  const cursor = await context.cursors.encode(scope, [last])
+  return listReply(context, call, events.map(toEventDocument), !isAll || search.upTo !== undefined, cursor, {}, 'after')
 }
 
 /** An event whose stored bytes are damaged is shown without data, so that the rest of the page stays readable. */

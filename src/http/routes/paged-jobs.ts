@@ -2,8 +2,9 @@
 import { newId } from '../../core/id.ts'
 import type { Position } from '../../store/interfaces.ts'
 import { newPagedJobTask } from '../../tasks/system/paged-job.ts'
-import { type AppContext, jsonReply, requireClientId } from '../context.ts'
+import { type AppContext, requireClientId } from '../context.ts'
 import type { ApiReply } from '../request/problem.ts'
+import { jsonReply } from '../request/replies.ts'
 import type { ApiCall } from '../request/route.ts'
 import { newTaskReply } from './task-document.ts'
 

@@ -1,27 +1,14 @@
 /** The schedule routes: recurring tasks. */
 import { parseCron, type Recurrence } from '../../core/cron.ts'
-import { RingbackError } from '../../core/errors.ts'
 import { newId } from '../../core/id.ts'
 import type { Json, Millis, Schedule, TaskTemplate } from '../../core/model.ts'
 import type { NewSchedule, SchedulePatch } from '../../store/interfaces.ts'
-import {
-  type AppContext,
-  clientFilter,
-  cursorScope,
-  emptyReply,
-  idParam,
-  JSON_TYPE,
-  notFound,
-  pageReply,
-  quotaExceeded,
-  requireClientId,
-  startPosition,
-  toTimestamp,
-  toTimestampOrNull,
-} from '../context.ts'
+import { type AppContext, idParam, requireClientId } from '../context.ts'
 import { scheduleExamples as examples } from '../openapi/examples/tasks.ts'
-import { checkIfMatch, ifMatchAllows } from '../request/headers.ts'
+import { checkIfMatch, preconditionFailed, requireIfMatch } from '../request/headers.ts'
+import { clientFilter, cursorScope, pageReply, startPosition } from '../request/lists.ts'
 import { type ApiReply, validationFailed } from '../request/problem.ts'
+import { emptyReply, JSON_TYPE, notFound, quotaExceeded, toTimestamp, toTimestampOrNull } from '../request/replies.ts'
 import { type ApiCall, type Route, response, route, validateShape } from '../request/route.ts'
 import * as fields from '../shapes/fields.ts'
 import * as shapes from '../shapes/schedules.ts'
@@ -63,9 +50,9 @@ export function scheduleRoutes(context: AppContext): Route[] {
       errorCodes: ['invalid_cursor'],
       async handle(call, { query }) {
         const owner = clientFilter(call.caller, query.clientId)
-        const bound = cursorScope(call, 'schedules', { owner })
-        const page = await context.store.schedules.list(owner, query.limit, await startPosition(context, bound, query.cursor))
-        return pageReply(context, call, bound, page, scheduleJson, ({ createdAt, id }) => ({ at: createdAt, id }))
+        const scope = cursorScope(call, 'schedules', { owner })
+        const page = await context.store.schedules.list(owner, query.limit, await startPosition(context, scope, query.cursor))
+        return pageReply(context, call, scope, page, scheduleJson, ({ createdAt, id }) => ({ at: createdAt, id }))
       },
     }),
     route.get('/v1/schedules/{id}', 'getSchedule', {
@@ -88,7 +75,7 @@ export function scheduleRoutes(context: AppContext): Route[] {
       requestHeaders: ['If-Match'],
       responses: { 200: one },
       errorCodes: [...refusals, 'precondition_failed', 'malformed_header'],
-      checkHeaders: checkPrecondition,
+      checkHeaders: checkIfMatch,
       find: (call) => findUnchanged(context, call),
       handle: async (call, { body, found }) => scheduleReply(await change(context, call, found, body)),
     }),
@@ -100,7 +87,7 @@ export function scheduleRoutes(context: AppContext): Route[] {
       requestHeaders: ['If-Match'],
       responses: { 204: { description: 'Deleted.' } },
       errorCodes: ['precondition_failed', 'malformed_header'],
-      checkHeaders: checkPrecondition,
+      checkHeaders: checkIfMatch,
       find: (call) => findUnchanged(context, call),
       async handle(call, { found }) {
         if (!(await context.store.schedules.remove({ id: found.id, clientId: call.caller.clientId, by: call.author })))
@@ -111,22 +98,18 @@ export function scheduleRoutes(context: AppContext): Route[] {
   ]
 }
 
-const checkPrecondition = (call: ApiCall): void => checkIfMatch(call.header('if-match'))
-
 async function find(context: AppContext, call: ApiCall): Promise<Schedule> {
   const schedule = await context.store.schedules.find(idParam(call, 'schedule'), call.caller.clientId)
   if (!schedule) throw notFound('schedule')
   return schedule
 }
 
-/** The schedule, if it is still what the caller saw. */
+/** The schedule, if `If-Match` admits its revision. */
 async function findUnchanged(context: AppContext, call: ApiCall): Promise<Schedule> {
   const schedule = await find(context, call)
-  if (!ifMatchAllows(call.header('if-match'), String(schedule.revision))) throw changedMeanwhile(schedule)
+  requireIfMatch(call, 'schedule', schedule)
   return schedule
 }
-const changedMeanwhile = ({ revision }: Schedule): RingbackError =>
-  new RingbackError('precondition_failed', `The schedule has changed: its revision is ${revision} now. Read it again.`)
 
 async function create(context: AppContext, call: ApiCall, body: shapes.CreateSchedule): Promise<ApiReply> {
   const timezone = body.timezone ?? DEFAULT_ZONE
@@ -191,7 +174,7 @@ async function change(context: AppContext, call: ApiCall, found: Schedule, body:
     if (changed.kind === 'changed') return changed.value
     if (changed.kind === 'missing') throw notFound('schedule')
     schedule = await findUnchanged(context, call)
-    if (again === MAX_RETRIES) throw changedMeanwhile(schedule)
+    if (again === MAX_RETRIES) throw preconditionFailed('schedule', schedule.revision)
   }
 }
 

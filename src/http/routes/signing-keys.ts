@@ -1,8 +1,9 @@
 /** The keys that sign webhooks, for the operator: list, rotate, revoke. */
 import type { SigningKey } from '../../core/model.ts'
-import { type AppContext, jsonReply, notFound, OPERATOR_SCOPE, toTimestamp, toTimestampOrNull } from '../context.ts'
+import { type AppContext, OPERATOR_SCOPE } from '../context.ts'
 import { operatorExamples } from '../openapi/examples/access.ts'
 import type { ApiReply } from '../request/problem.ts'
+import { jsonReply, notFound, toTimestamp, toTimestampOrNull } from '../request/replies.ts'
 import { type Route, response, route } from '../request/route.ts'
 import * as shapes from '../shapes/access.ts'
 

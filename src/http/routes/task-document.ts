@@ -3,8 +3,9 @@ import type { CallbackStatus, WaitingFor } from '../../core/documents.ts'
 import { isTerminal, type Millis, type Task } from '../../core/model.ts'
 import { sanitizeStored } from '../../core/stored-json.ts'
 import { type TaskDocumentContext, taskDocumentJson } from '../../core/wire.ts'
-import { type AppContext, JSON_TYPE } from '../context.ts'
+import type { AppContext } from '../context.ts'
 import type { ApiReply } from '../request/problem.ts'
+import { JSON_TYPE } from '../request/replies.ts'
 
 /**
  * When a live task will end: estimated from the progress of its run, otherwise from the recent median duration of its type (`typicalMs`). Never in
@@ -80,8 +81,8 @@ function taskHeaders(context: AppContext, task: Task, waitingFor: WaitingFor | n
 
 export async function taskReply(context: AppContext, task: Task, status: number, now = context.clock.now()): Promise<ApiReply> {
   const waits = context.waitingReasons.ofTasks([task], now)
-  const [[shown], waiting] = await Promise.all([toTaskDocuments(context, [task], now, waits), waits])
-  return { status, headers: taskHeaders(context, task, waiting.get(task.id) ?? null, now), body: shown! }
+  const [[document], waiting] = await Promise.all([toTaskDocuments(context, [task], now, waits), waits])
+  return { status, headers: taskHeaders(context, task, waiting.get(task.id) ?? null, now), body: document! }
 }
 
 /** 304, with the time of the next poll. */

@@ -2,25 +2,13 @@
 import { RingbackError } from '../../core/errors.ts'
 import { isTerminal, type Millis, type Task } from '../../core/model.ts'
 import type { Idempotency, SubmitResult, TaskChange, TaskListQuery } from '../../store/interfaces.ts'
-import {
-  type AppContext,
-  clientFilter,
-  cursorScope,
-  emptyReply,
-  idParam,
-  notFound,
-  omitUndefined,
-  pageReply,
-  recheckScope,
-  requireClientId,
-  startPosition,
-  taskExpired,
-  unwrapFound,
-} from '../context.ts'
+import { type AppContext, idParam, recheckScope, requireClientId } from '../context.ts'
 import { taskExamples as examples } from '../openapi/examples/tasks.ts'
 import { ifNoneMatchHits, preferredWait } from '../request/headers.ts'
 import { fingerprintOf, parseIdempotencyKey } from '../request/idempotency.ts'
+import { clientFilter, cursorScope, omitUndefined, pageReply, startPosition } from '../request/lists.ts'
 import type { ApiReply } from '../request/problem.ts'
+import { emptyReply, notFound, taskExpired, unwrapFound } from '../request/replies.ts'
 import { type ApiCall, type Route, response, route } from '../request/route.ts'
 import * as fields from '../shapes/fields.ts'
 import * as shapes from '../shapes/tasks.ts'
@@ -201,7 +189,7 @@ async function waitForTask(context: AppContext, call: ApiCall, task: Task, secon
 
 async function batchReply(context: AppContext, tasks: readonly Task[]): Promise<ApiReply> {
   const id = tasks[0]?.batchId ?? ''
-  const shown = await toTaskDocuments(context, tasks)
+  const documents = await toTaskDocuments(context, tasks)
   return {
     status: 202,
     headers: {
@@ -210,7 +198,7 @@ async function batchReply(context: AppContext, tasks: readonly Task[]): Promise<
       Location: `${context.publicUrl()}/v1/tasks?batchId=${id}`,
       'Retry-After': '1',
     },
-    body: `{"id":"${id}","data":[${shown.join(',')}]}`,
+    body: `{"id":"${id}","data":[${documents.join(',')}]}`,
   }
 }
 
@@ -296,25 +284,25 @@ async function listTasks(context: AppContext, call: ApiCall, query: shapes.ListT
   const { limit, cursor, order, clientId, status, metadata, ...rest } = query
   const same = omitUndefined(rest)
   const owner = clientFilter(call.caller, clientId)
-  const bound = cursorScope(call, 'tasks', { order, owner, status, metadata: metadata && Object.entries(metadata), ...same })
+  const scope = cursorScope(call, 'tasks', { order, owner, status, metadata: metadata && Object.entries(metadata), ...same })
   const [member] = Object.entries(metadata ?? {})
-  const asked: TaskListQuery = {
+  const filter: TaskListQuery = {
     ...same,
     clientId: owner,
     order,
     limit,
-    after: await startPosition(context, bound, cursor),
+    after: await startPosition(context, scope, cursor),
     ...(status && { states: status }),
     ...(member && { metadata: { key: member[0], value: member[1] } }),
   }
-  const page = await context.store.tasks.list(asked)
-  const shown = await toTaskDocuments(context, page.items)
+  const page = await context.store.tasks.list(filter)
+  const documents = await toTaskDocuments(context, page.items)
   return pageReply(
     context,
     call,
-    bound,
+    scope,
     page,
-    (_, index) => shown[index] as string,
+    (_, index) => documents[index] as string,
     ({ createdAt, id }) => ({ at: createdAt, id }),
     { ...TASK_CACHE_HEADERS },
   )

@@ -6,11 +6,12 @@ import { type Json, type Task, WORKER_PREFIX } from '../../core/model.ts'
 import type { LeaseEnd, LeaseRef, TaskClaimOptions } from '../../store/interfaces.ts'
 import { exponential, parseStoredInput } from '../../tasks/define.ts'
 import type { Registry } from '../../tasks/registry.ts'
-import { type AppContext, idParam, jsonReply, notFound, recheckScope, toTimestamp, toTimestampOrNull, unwrapFound } from '../context.ts'
+import { type AppContext, idParam, recheckScope } from '../context.ts'
 import { workerExamples as examples } from '../openapi/examples/workers.ts'
 import type { Caller } from '../request/auth.ts'
 import { createLeaseTokens, type LeaseTokens } from '../request/lease-token.ts'
 import { type ApiReply, validationFailed } from '../request/problem.ts'
+import { jsonReply, notFound, toTimestamp, toTimestampOrNull, unwrapFound } from '../request/replies.ts'
 import { type ApiCall, type NamedExample, type ResponseSpec, type Route, response, route } from '../request/route.ts'
 import * as shapes from '../shapes/workers.ts'
 import { checkJsonDepth, rawMember } from './create-tasks.ts'
@@ -153,7 +154,7 @@ function claimable(registry: Registry, { taskTypes }: Caller, names: readonly st
 
 /** The claimed tasks. A task whose input no longer fits the schema fails here. */
 async function claimReply(context: AppContext, tokens: LeaseTokens, taken: readonly Task[]): Promise<ApiReply> {
-  const shown = await Promise.all(
+  const documents = await Promise.all(
     taken.map(async (task) => {
       const input = await parseStoredInput(task, context.registry.get(task.type)!)
       if (input.kind === 'parsed') return toClaimedTaskDocument(task, await tokens.issue(task.id, task.fence))
@@ -161,7 +162,7 @@ async function claimReply(context: AppContext, tokens: LeaseTokens, taken: reado
       return null
     }),
   )
-  const tasks = shown.filter((text) => text !== null)
+  const tasks = documents.filter((text) => text !== null)
   return {
     status: 200,
     headers: { 'Content-Type': 'application/json', 'Cache-Control': 'no-store' },

@@ -120,7 +120,7 @@ test('a caller that hangs up waits no longer', async () => {
   expect(await waiting).toBeNull()
 })
 
-test('a change nobody told of is found by looking again', async () => {
+test('a change without a notification is found by the repair', async () => {
   const { json } = await client.call('POST', '/v1/tasks', LATER)
   const clock = { ...kit.clock, after: (ms: number, wake: () => void) => kit.clock.after(ms / 50, wake) }
   const deaf = createWatchers({ store: { ...kit.store, notifications: { onTask: () => () => {} } }, clock })

@@ -73,9 +73,7 @@ describe.each(engines)('by filter on %s', (engine) => {
     const asked = await findTask(store, running.id)
     expect(asked).toMatchObject({ state: 'running', revision: running.revision + 1 })
     expect(asked.cancelRequestedAt).not.toBe(null)
-    expect(await store.maintenance.renew({ kind: 'task', leases: [running], leaseMs: 30_000 })).toMatchObject([
-      { cancelRequested: true },
-    ])
+    expect(await store.maintenance.renew({ kind: 'task', leases: [running], leaseMs: 30_000 })).toMatchObject([{ cancelRequested: true }])
     expect(await count(await filter(clientId)), 'who was asked is not asked again').toBe(0)
     const [{ events, deliveries }] = (await ground.sql<{ events: number; deliveries: number }>(
       `select (select count(*) from events where terminal = 1 and type = 'task.canceled') as events,

@@ -1,5 +1,5 @@
 /** Examples of clients, keys and the audit log. */
-import { at, CLIENT, KEY, named, page, REQUEST, SIGNING_KEY } from './common.ts'
+import { at, CLIENT, KEY, named, page, REQUEST, SIGNING_KEY } from './story.ts'
 
 const client = { id: CLIENT, name: 'The shop', status: 'active', createdAt: at(0) }
 

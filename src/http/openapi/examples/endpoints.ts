@@ -1,5 +1,5 @@
 /** Examples of endpoints and deliveries. */
-import { at, BASE, CHALLENGE, ENDPOINT, ENDPOINT_URL, EVENT, named, page, SIGNING_KEY, TASK } from './common.ts'
+import { at, BASE, CHALLENGE, ENDPOINT, ENDPOINT_URL, EVENT, named, page, SIGNING_KEY, TASK } from './story.ts'
 import { pagedJob, taskExamples } from './tasks.ts'
 
 const endpoint = {

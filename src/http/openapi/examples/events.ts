@@ -1,6 +1,6 @@
 /** Examples of events: in the feed, on a stream and in a webhook. */
 import type { EventType } from '../../../core/model.ts'
-import { at, CHALLENGE, ENDPOINT, ENDPOINT_URL, EVENT, named, page } from './common.ts'
+import { at, CHALLENGE, ENDPOINT, ENDPOINT_URL, EVENT, named, page } from './story.ts'
 import { canceled, completed, failed, pending, running, started } from './tasks.ts'
 
 const event = (type: string, data: unknown) => ({ type, timestamp: at(9), id: EVENT as string | null, data })

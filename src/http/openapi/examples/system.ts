@@ -2,7 +2,7 @@
 import { type ErrorCode, errorStatuses } from '../../../core/errors.ts'
 import { titleOf } from '../../request/problem.ts'
 import type { NamedExample } from '../../request/route.ts'
-import { named, REQUEST, SIGNING_KEY } from './common.ts'
+import { named, REQUEST, SIGNING_KEY } from './story.ts'
 
 const publicKey = {
   kty: 'EC',

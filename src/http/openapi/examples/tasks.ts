@@ -1,5 +1,5 @@
 /** Examples of tasks, task types and schedules. */
-import { at, BASE, ENDPOINT, named, page, TASK } from './common.ts'
+import { at, BASE, ENDPOINT, named, page, TASK } from './story.ts'
 
 const BATCH = 'batch_01m82a2cn5e849zvhez4f4tdya'
 

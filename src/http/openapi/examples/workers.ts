@@ -1,5 +1,5 @@
 /** Examples of the calls of a worker. */
-import { at, CLIENT, named, TASK } from './common.ts'
+import { at, CLIENT, named, TASK } from './story.ts'
 import { completed, pending } from './tasks.ts'
 
 const lease = 'MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw'
