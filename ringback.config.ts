@@ -1,4 +1,4 @@
-/** The task types of `npm start`: four to try the platform with. */
+/** The task types of `npm start`. */
 import { datasetProfile } from './examples/tasks/dataset-profile.ts'
 import { echo } from './examples/tasks/echo.ts'
 import { primes } from './examples/tasks/primes.ts'

@@ -1,6 +1,6 @@
 #!/usr/bin/env node
 'use strict'
-// Old syntax on purpose: whatever Node runs this must get as far as the sentence, before anything native or modern is loaded.
+// Old syntax on purpose: an old Node must reach this error message before anything native or modern is loaded.
 var fs = require('node:fs')
 var path = require('node:path')
 
@@ -16,10 +16,10 @@ if (major < 22 || (major === 22 && minor < 19)) {
   process.exit(1)
 }
 
-// V8 lets the space for what is young grow to 192 MiB in a server that makes much and keeps little. Half of that saves 40 MiB, and costs
-// collecting it some 2 % of a core under the heaviest intake. The flag is heard at the start of a process alone, so this one becomes another: same pid, same streams. Whoever sets a size
-// of their own keeps it, and so does a process whose parent talks to it by a channel, which would not live through that.
-var LEAN = '--max-semi-space-size=32'
+// V8 lets the young generation grow to 192 MiB in a server with much short-lived data. Half of that saves 40 MiB and costs about 2 % of a core
+// under the heaviest intake. V8 reads the flag only at process start, so the process replaces itself: same pid, same streams. It does not if you
+// set a heap or semi-space size, or if the parent has an IPC channel, which would be lost.
+var SEMI_SPACE = '--max-semi-space-size=32'
 var given = process.execArgv.concat(process.env.NODE_OPTIONS || '').join(' ')
 if (
   process.argv[2] === 'serve' &&
@@ -28,14 +28,14 @@ if (
   !process.channel &&
   !/semi.space|max.heap/.test(given)
 ) {
-  process.execve(process.execPath, [process.execPath, LEAN].concat(process.execArgv, process.argv.slice(1)), process.env)
+  process.execve(process.execPath, [process.execPath, SEMI_SPACE].concat(process.execArgv, process.argv.slice(1)), process.env)
 }
 
-// What Node compiles of all these modules is kept beside them for the next start, which takes a third less: as safe as the modules, where the
-// directory for everybody's temporary files is not. Where nothing may be written there, every start is a first one.
+// Caches compiled modules beside the modules, which shortens later starts by a third. The directory is as safe as the modules; a shared temporary
+// directory would not be. If it cannot be written, there is no cache.
 require('node:module').enableCompileCache(path.join(__dirname, '..', 'node_modules', '.cache', 'ringback'))
 
-// A clone has the sources, and its dist may be stale; a package has dist alone.
+// A clone runs its sources, because its dist may be stale. The package has only dist.
 var source = path.join(__dirname, '..', 'src', 'cli', 'main.ts')
 var main = fs.existsSync(source) ? source : path.join(__dirname, '..', 'dist', 'cli', 'main.js')
 

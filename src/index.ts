@@ -1,4 +1,4 @@
-/** The front door: every public name and nothing else. */
+/** The public names of the package. */
 import type { Ringback, RingbackOptions } from './platform.ts'
 
 export { type ErrorCode, RingbackError, StartupError } from './core/errors.ts'
@@ -18,10 +18,10 @@ export {
 } from './tasks/define.ts'
 
 /**
- * The platform inside an application of your own.
- * @throws StartupError when settings do not fit together, a task type cannot run where it should, the store cannot be opened, or the master key is not the store's.
+ * Creates the platform inside your own application.
+ * @throws StartupError when settings are invalid, a thread cannot load a task type, the store cannot be opened, or the master key is not the store's.
  */
 export async function createRingback(options: RingbackOptions): Promise<Ringback> {
-  // Loaded by who starts a platform: each thread that loads task types comes through here too, and would wait seconds for what it never uses.
+  // Loaded on demand: threads import this file for their task types, and would wait seconds for parts they never use.
   return (await import('./platform.ts')).createRingback(options)
 }

@@ -1,4 +1,4 @@
-/** The engine of a node: runs tasks, sends deliveries, ticks schedules and does the chores. */
+/** The engine of a node: runs tasks, sends deliveries, ticks schedules and runs chores. */
 import type { SecuredConfig } from '../config/config.ts'
 import type { Clock } from '../core/clock.ts'
 import type { Encryptor } from '../core/encryption.ts'
@@ -36,17 +36,17 @@ export interface EngineOptions {
   readonly publicUrl: () => string
   /** How long an ended task of that type is kept. */
   readonly retentionMs: (type: string) => Millis
-  /** The URL of the module with the task types, for the threads that load it. */
+  /** The URL of the module with the task types, which threads import. */
   readonly module: string | undefined
 }
 export interface Engine {
   readonly registry: Registry
-  /** Whether every slot for tasks of that type is taken. */
+  /** Whether every slot for tasks of this type is taken. */
   isFull(type: TaskType): boolean
   /** `ok`, or why not, for the readiness check. */
   health(): { readonly scheduler: string; readonly dispatcher: string }
   start(): Promise<void>
-  /** Lets running work finish for the grace of the shutdown, then gives it back. */
+  /** Lets running work finish for `shutdownMs`, then releases it. */
   stop(): Promise<void>
 }
 
@@ -128,7 +128,7 @@ export async function createEngine(options: EngineOptions): Promise<Engine> {
     health: () => ({ scheduler: healthOf(...runners), dispatcher: healthOf(dispatcher) }),
     async start() {
       started = true
-      // On SQLite this process owns the store: whatever another boot had leased is dead.
+      // On SQLite this process owns the store, so leases of other boots are dead.
       await reclaim(config.database.kind === 'sqlite' ? bootId : null)
       for (const pump of pumps) pump.start()
       choreRunner.start()
@@ -144,7 +144,7 @@ export async function createEngine(options: EngineOptions): Promise<Engine> {
   }
 }
 
-/** Other nodes' changes are notified; this makes up for a lost notification, and applies what has become due. */
+/** Repairs lost notifications of other nodes' changes, and applies rotations that are due. */
 const reloadKeys = (keys: Pick<KeyRing, 'load'>): Chore => ({
   name: 'reload signing keys',
   everyMs: RELOAD_KEYS_MS,

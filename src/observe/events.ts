@@ -1,6 +1,6 @@
 /**
- * The one event sink of a node: what happens inside it, as facts. The log subscribes to it; so do metrics and traces. Emitting costs one loop over the
- * subscribers, so a fact is an object that the caller has at hand. A subscriber must not throw and must not wait.
+ * The event sink of a node. The log subscribes to it; metrics and traces can do so too. Emitting calls each subscriber, so a subscriber must not
+ * throw or block.
  */
 import type { RunRecord } from '../core/lifecycle.ts'
 import type { AttemptOutcome, EventType, Millis, WorkKind } from '../core/model.ts'
@@ -60,7 +60,7 @@ export interface EventSink {
   emit<Name extends EventName>(name: Name, facts: EventFacts[Name]): void
   /** Returns the function that unsubscribes. */
   on<Name extends EventName>(name: Name, subscriber: (facts: EventFacts[Name]) => void): () => void
-  /** Whether anybody subscribes: for facts that cost something to gather. */
+  /** Whether there are subscribers: for facts that are costly to collect. */
   has(name: EventName): boolean
 }
 

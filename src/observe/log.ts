@@ -1,4 +1,4 @@
-/** The log: JSON lines without secrets, and the two wide lines, one for each run of a task and one for each attempt of a delivery. */
+/** The log: JSON lines without secrets, among them one wide line per run of a task and per attempt of a delivery. */
 import { write, writeSync } from 'node:fs'
 import { type Logger, pino } from 'pino'
 import type { LogLevel } from '../config/settings.ts'
@@ -7,114 +7,113 @@ import { toErrorLog } from '../core/errors.ts'
 import type { Millis } from '../core/model.ts'
 import type { EventSink } from './events.ts'
 
-/** Without `child`, whose bindings pino writes past {@link censored}. */
+/** Without `child`: pino writes its bindings without {@link censored}. */
 export type Log = Pick<Logger, 'isLevelEnabled' | Exclude<LogLevel, 'silent'>>
 
-/** A log and the way to be done with it. */
 export interface LogHandle {
   readonly log: Log
-  /** Resolves when every line has left the process, or cannot. Nothing may be written afterwards. */
+  /** Resolves when every line is written or the reader has stalled for a second. Later lines are dropped. */
   close(): Promise<void>
 }
 
 export interface LogOptions {
   readonly level: LogLevel
   readonly clock: Pick<Clock, 'wall' | 'after'>
-  /** An open file descriptor; 1, the standard output, when absent. */
+  /** An open file descriptor. Default: 1, standard output. */
   readonly fd?: number
 }
 
-/** Opens the log. Writing never waits for the reader: lines are gathered, sent in the background, and written out when the process exits. */
+/** Opens the log. Logging never waits for the reader: lines are buffered, written in the background, and flushed when the process exits. */
 export function openLog({ level, clock, fd = 1 }: LogOptions): LogHandle {
-  const lines = gatherLines(fd, clock)
+  const lines = createLineBuffer(fd, clock)
   const log = pino(
     {
       level,
       base: null,
       timestamp: stamp(clock),
       formatters: { level: (label) => ({ level: label }), log: censored },
-      // Errors are fit to be shown already: pino's own serializer would take what they became for an error again.
-      serializers: { err: (shown) => shown },
+      // `toErrorLog` has converted errors already. Without this, pino would convert them again.
+      serializers: { err: (converted) => converted },
     },
     lines,
   )
   return { log, close: lines.close }
 }
 
-/** Lines are gathered until there are this many characters or {@link LINGER_MS} have passed: one system call then carries about a hundred of them. */
-const GATHERED = 16_384
-const LINGER_MS: Millis = 50
-/** What may wait for a reader that has stalled; past it, lines are dropped. */
-const MAX_WAITING = 16 * 1024 * 1024
-/** How long a closing log waits for such a reader. */
-const CLOSING_MS: Millis = 1000
+/** Lines are buffered up to this many characters or for {@link FLUSH_AFTER_MS}: one system call then writes about a hundred of them. */
+const FLUSH_AT = 16_384
+const FLUSH_AFTER_MS: Millis = 50
+/** Characters buffered for a stalled reader. Further lines are dropped. */
+const MAX_BUFFERED = 16 * 1024 * 1024
+/** How long `close` waits for a stalled reader. */
+const CLOSE_TIMEOUT_MS: Millis = 1000
 
 /**
- * Own lines and not sonic-boom's: with `minLength` that measures its whole buffer for every line (5.0 µs a line against 2.0), and its
- * `flushSync` never returns on a full disk. Here a closed pipe or a full disk costs lines, never the process.
+ * Replaces sonic-boom, which with `minLength` measures its whole buffer for every line (5.0 µs per line instead of 2.0), and whose `flushSync`
+ * never returns on a full disk. Here a closed pipe or a full disk loses lines, but never ends the process.
  */
-function gatherLines(fd: number, clock: Pick<Clock, 'after'>): { write(line: string): void; close(): Promise<void> } {
-  let waiting = ''
-  let sending = false
-  let lingering = false
+function createLineBuffer(fd: number, clock: Pick<Clock, 'after'>): { write(line: string): void; close(): Promise<void> } {
+  let buffer = ''
+  let isWriting = false
+  let isScheduled = false
   let closed = false
-  let drained = (): void => {}
+  let onDrained = (): void => {}
 
-  const send = (): void => {
-    if (sending) return
-    if (waiting === '') {
-      drained()
+  const flush = (): void => {
+    if (isWriting) return
+    if (buffer === '') {
+      onDrained()
       return
     }
-    sending = true
-    const chunk = Buffer.from(waiting)
-    waiting = ''
-    put(chunk)
+    isWriting = true
+    const chunk = Buffer.from(buffer)
+    buffer = ''
+    writeChunk(chunk)
   }
-  const put = (chunk: Buffer): void =>
+  const writeChunk = (chunk: Buffer): void =>
     write(fd, chunk, (error, written) => {
-      if (error?.code === 'EAGAIN') return void clock.after(LINGER_MS, () => put(chunk))
+      if (error?.code === 'EAGAIN') return void clock.after(FLUSH_AFTER_MS, () => writeChunk(chunk))
       if (error?.code === 'EPIPE') closed = true
-      if (!error && written < chunk.length) return put(chunk.subarray(written))
-      sending = false
-      if (waiting.length >= GATHERED || closed) send()
+      if (!error && written < chunk.length) return writeChunk(chunk.subarray(written))
+      isWriting = false
+      if (buffer.length >= FLUSH_AT || closed) flush()
     })
-  const sendNow = (): void => {
+  const flushNow = (): void => {
     try {
-      writeSync(fd, waiting)
+      writeSync(fd, buffer)
     } catch {
-      // The process ends: there is nobody left to tell.
+      // The process ends, so the error cannot be reported.
     }
   }
-  process.once('exit', sendNow)
+  process.once('exit', flushNow)
 
   return {
     write(line) {
-      if (closed || waiting.length > MAX_WAITING) return
-      waiting += line
-      if (waiting.length >= GATHERED) send()
-      else if (!lingering) {
-        lingering = true
-        clock.after(LINGER_MS, () => {
-          lingering = false
-          send()
+      if (closed || buffer.length > MAX_BUFFERED) return
+      buffer += line
+      if (buffer.length >= FLUSH_AT) flush()
+      else if (!isScheduled) {
+        isScheduled = true
+        clock.after(FLUSH_AFTER_MS, () => {
+          isScheduled = false
+          flush()
         })
       }
     },
     close: () =>
       new Promise((resolve) => {
         closed = true
-        drained = () => {
-          process.removeListener('exit', sendNow)
+        onDrained = () => {
+          process.removeListener('exit', flushNow)
           resolve()
         }
-        clock.after(CLOSING_MS, resolve)
-        send()
+        clock.after(CLOSE_TIMEOUT_MS, resolve)
+        flush()
       }),
   }
 }
 
-/** RFC 3339 with milliseconds, made once for all lines of one millisecond. */
+/** RFC 3339 with milliseconds, formatted once per millisecond. */
 function stamp(clock: Pick<Clock, 'wall'>): () => string {
   let at = Number.NaN
   let text = ''
@@ -128,7 +127,7 @@ function stamp(clock: Pick<Clock, 'wall'>): () => string {
   }
 }
 
-/** Members that never reach the log, wherever they stand. Custom header values are secrets too, so headers are left out whole. */
+/** Members that never reach the log, at any depth. Header values may be secrets too, so `headers` is censored as a whole. */
 const SECRETS = new Set([
   'authorization',
   'Authorization',
@@ -146,10 +145,10 @@ const SECRETS = new Set([
   'privateJwk',
 ])
 const CENSORED = '***'
-/** Deeper than this is not looked at, so it is not shown either: a cycle ends here. */
-const DEEPEST = 5
+/** Deeper members are not inspected, so they are left out. This also ends cycles. */
+const MAX_DEPTH = 5
 
-/** `fields` with its secrets starred. A flat object without any is given back as it is: that is every wide line. */
+/** Replaces secrets by stars. Returns a flat object without secrets unchanged: that is every wide line. */
 function censored(fields: Record<string, unknown>): Record<string, unknown> {
   for (const name in fields) {
     const value = fields[name]
@@ -159,15 +158,17 @@ function censored(fields: Record<string, unknown>): Record<string, unknown> {
 }
 
 function censoredCopy(fields: object, depth: number): Record<string, unknown> {
-  return Object.fromEntries(Object.entries(fields).map(([name, value]) => [name, SECRETS.has(name) ? CENSORED : shown(value, depth)]))
+  return Object.fromEntries(
+    Object.entries(fields).map(([name, value]) => [name, SECRETS.has(name) ? CENSORED : censoredValue(value, depth)]),
+  )
 }
 
-function shown(value: unknown, depth: number): unknown {
+function censoredValue(value: unknown, depth: number): unknown {
   if (value instanceof Error) return toErrorLog(value)
-  // What knows its JSON (a Date, a URL) is no bag of fields.
+  // An object with `toJSON`, such as a Date or a URL, has no fields to censor.
   if (typeof value !== 'object' || value === null || 'toJSON' in value) return value
-  if (depth >= DEEPEST) return '…'
-  return Array.isArray(value) ? value.map((item) => shown(item, depth + 1)) : censoredCopy(value, depth + 1)
+  if (depth >= MAX_DEPTH) return '…'
+  return Array.isArray(value) ? value.map((item) => censoredValue(item, depth + 1)) : censoredCopy(value, depth + 1)
 }
 
 /** Writes the facts of a node's events to the log. `info` lines cost nothing when that level is off. */
@@ -195,7 +196,7 @@ export function logEvents(log: Log, events: EventSink): void {
   })
 }
 
-/** The error that says what happened, below those that say what it means for the caller. */
+/** The original error. The errors around it describe what it means for a caller. */
 function rootCause(error: unknown): unknown {
   const root = error instanceof Error && error.cause instanceof Error ? error.cause : error
   return root instanceof Error ? toErrorLog(root) : root

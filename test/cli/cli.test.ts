@@ -89,7 +89,7 @@ describe('the command line', () => {
     expect(ringback(['migrate'])).toMatchObject({ status: 0 })
     const sound = ringback(['audit'])
     expect(sound).toMatchObject({ status: 0, stderr: '' })
-    expect(sound.stdout).toContain('Looked at 0 tasks (0 live)')
+    expect(sound.stdout).toContain('Checked 0 tasks (0 live)')
     expect(sound.stdout.match(/^holds {2}/gm)).toHaveLength(9)
     const db = new Database(join(folder, 'data', 'ringback.db'))
     db.exec(`insert into tombstones (id, client_id, expires_at) values ('task_1', 'client_1', 1);
@@ -121,7 +121,7 @@ describe('the command line', () => {
     const [id, key] = made.stdout.trimEnd().split('\n')
     expect(looksLikeApiKey(key!)).toBe(true)
     expect(ringback(['clients', 'list'])).toMatchObject({ status: 0, stdout: `${id}  active     Acme\n` })
-    expect(ringback(['clients', 'create', ''])).toMatchObject({ status: 1, stderr: expect.stringContaining('the name "" does not do') })
+    expect(ringback(['clients', 'create', ''])).toMatchObject({ status: 1, stderr: expect.stringContaining('the name "" must have 1 to 200 printable characters') })
     const database = new Database(join(folder, 'data', 'ringback.db'), { readonly: true })
     expect(database.prepare('select actor, action from audit_log order by id').all()).toEqual([
       { actor: 'cli', action: 'client.create' },
@@ -169,7 +169,7 @@ describe('serve refuses to start, with a sentence, no stack and code 1,', () => 
     refused('There is no', { RINGBACK_CONFIG: 'elsewhere.ts' })
   })
   test.each([
-    ['export const tasks = []', 'does not say which task types there are'],
+    ['export const tasks = []', 'does not export a list of task types'],
     ['export default { tasks: [] }', 'has an empty list of task types'],
     ['export default { tasks: [{ type: "x" }] }', 'tasks[0] in'],
     ['throw new Error("no such table")', 'cannot be loaded: no such table'],
@@ -290,7 +290,7 @@ describe('serve', () => {
     const headers = { authorization: `Bearer ${await key(says)}`, 'content-type': 'application/json' }
     const answer = await fetch(`${url}/v1/tasks?wait=10`, { method: 'POST', headers, body: '{"type":"test.litter","input":null}' })
     expect(await answer.json()).toMatchObject({ status: 'completed', result: 'done', tries: 1 })
-    expect(await says('a promise was rejected, and nobody awaited it')).toContain('left behind')
+    expect(await says('a promise was rejected and not handled')).toContain('left behind')
     expect(process.exitCode).toBeNull()
   })
 

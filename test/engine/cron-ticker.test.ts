@@ -6,13 +6,13 @@ import { MAX_CAUGHT_UP } from '../../src/core/cron.ts'
 import type { Millis, Schedule } from '../../src/core/model.ts'
 import { type CronTicker, createCronTicker } from '../../src/engine/cron-ticker.ts'
 import { createOpenTaskBudget } from '../../src/engine/open-tasks.ts'
-import { createEventSink } from '../../src/observe/events.ts'
+import { createEventSink, type EventFacts, type EventSink } from '../../src/observe/events.ts'
 import type { NewSchedule, Store } from '../../src/store/interfaces.ts'
 import { openStore } from '../../src/store/open.ts'
 import { defineTask } from '../../src/tasks/define.ts'
 import { createRegistry } from '../../src/tasks/registry.ts'
 import { freshPostgres, freshSqlite } from '../support/databases.ts'
-import { troubleInto } from '../support/events.ts'
+import { eventsWith, troubleInto } from '../support/events.ts'
 import { manualClock } from '../support/manual-clock.ts'
 import { openPlatform } from '../support/platform.ts'
 import { openReceiver } from '../support/receiver.ts'
@@ -59,7 +59,12 @@ describe.each(engines)('Schedules on %s', (engine) => {
   const errors: unknown[] = []
   const newTicker = (
     store: Store,
-    given: { maxOpenTasks?: number; maxOpenTasksPerClient?: number; types?: Parameters<typeof createRegistry>[0] } = {},
+    given: {
+      maxOpenTasks?: number
+      maxOpenTasksPerClient?: number
+      types?: Parameters<typeof createRegistry>[0]
+      events?: EventSink
+    } = {},
   ): CronTicker => {
     const { maxOpenTasks = 1_000_000, maxOpenTasksPerClient = 1_000_000 } = given
     const ticker = createCronTicker({
@@ -67,7 +72,7 @@ describe.each(engines)('Schedules on %s', (engine) => {
       registry: given.types ? createRegistry(given.types) : registry,
       clock: systemClock(),
       budget: createOpenTaskBudget({ store, clock: systemClock(), maxOpenTasks, maxOpenTasksPerClient }),
-      events: troubleInto(errors),
+      events: given.events ?? troubleInto(errors),
     })
     onTestFinished(() => ticker.stop())
     return ticker
@@ -87,6 +92,20 @@ describe.each(engines)('Schedules on %s', (engine) => {
   }
   /** The latest whole minute of the store. */
   const minute = async (): Promise<Millis> => Math.floor((await ground.store.now()) / MINUTE) * MINUTE
+
+  test('reports how many tasks the ticks of a schedule made, and how late', async () => {
+    const facts: EventFacts['schedule.ticked'][] = []
+    const clientId = await addClient(ground.store)
+    const { cron, nextAt } = await hourly()
+    const schedule = await addSchedule(ground.store, { clientId, cron, catchUp: 'all', nextAt })
+    const ticker = newTicker(ground.store, { events: eventsWith({ 'schedule.ticked': (ticked) => facts.push(ticked) }) })
+    ticker.start()
+    await caughtUp(schedule)
+    await ticker.stop()
+    expect(facts).toEqual([{ scheduleId: schedule.id, tasks: 2, lagMs: expect.any(Number) }])
+    expect(facts[0]!.lagMs).toBeGreaterThanOrEqual(1.5 * HOUR - MINUTE)
+    expect(facts[0]!.lagMs).toBeLessThan(2 * HOUR)
+  })
 
   test('two nodes that catch up 700 missed ticks make each of them once', async () => {
     const clientId = await addClient(ground.store)

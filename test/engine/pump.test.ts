@@ -4,6 +4,7 @@ import { describe, expect, onTestFinished, test } from 'vitest'
 import { SlotShares } from '../../src/core/fair-share.ts'
 import type { Work } from '../../src/core/model.ts'
 import { type Interrupted, Pump, type WorkSource } from '../../src/engine/pump.ts'
+import type { EventName } from '../../src/observe/events.ts'
 import type { ClaimResult, LeaseRef, Renewal } from '../../src/store/interfaces.ts'
 import { turns, until } from '../support/engine.ts'
 import { troubleInto } from '../support/events.ts'
@@ -51,6 +52,9 @@ const items = (...ids: string[]): Work[] => ids.map((id) => ({ id, fence: 1, cli
 function start(given: Parameters<typeof source>[0] & { concurrency?: number; slots?: SlotShares } = {}) {
   const clock: ManualClock = manualClock()
   const errors: unknown[] = []
+  const facts: [EventName, unknown][] = []
+  const events = troubleInto(errors)
+  for (const name of ['work.claimed', 'work.renewed', 'work.lost'] as const) events.on(name, (fact) => facts.push([name, fact]))
   const parts = source(given)
   const pump = new Pump(parts.made, {
     concurrency: given.concurrency ?? 10,
@@ -58,14 +62,14 @@ function start(given: Parameters<typeof source>[0] & { concurrency?: number; slo
     leaseMs: LEASE_MS,
     clock,
     kind: 'task',
-    events: troubleInto(errors),
+    events,
   })
   onTestFinished(async () => {
     for (const { end } of parts.running.values()) end()
     await pump.stop(0)
   })
   pump.start()
-  return { pump, clock, errors, ...parts }
+  return { pump, clock, errors, facts, ...parts }
 }
 
 describe('a pump', () => {
@@ -157,6 +161,22 @@ describe('a pump', () => {
     expect((signals.unwanted!.reason as Interrupted).reason).toBe('canceled')
     clock.advance(LEASE_MS / 3)
     await until(() => renewals.length === 2)
+  })
+
+  test('reports what it claimed, renewed and lost', async () => {
+    const { clock, facts, running } = start({
+      concurrency: 5,
+      claims: [() => ({ items: items('kept', 'lost') })],
+      renew: (held) => held.map(({ id }) => ({ id, renewed: id !== 'lost', cancelRequested: false })),
+    })
+    await until(() => running.size === 2)
+    clock.advance(LEASE_MS / 3)
+    await turns(5)
+    expect(facts).toEqual([
+      ['work.claimed', { kind: 'task', claimed: 2, limit: 5 }],
+      ['work.lost', { kind: 'task', id: 'lost' }],
+      ['work.renewed', { kind: 'task', renewed: 1, lost: 1 }],
+    ])
   })
 
   test('renews large numbers in parts, and goes on after a renewal that failed', async () => {

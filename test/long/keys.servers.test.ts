@@ -13,7 +13,7 @@ const DAY = 86_400_000
 const OPERATOR = 'operator-of-the-tests-0123456789'
 const bin = fileURLToPath(new URL('../../bin/ringback.cjs', import.meta.url))
 const newKey = (): string => randomBytes(32).toString('base64')
-const RESEALED = 'everything is sealed with the present master key: the previous one may be dropped'
+const RESEALED = 'every secret is encrypted with the current master key: the previous one may be removed'
 
 describe.each(databases)('on %s', { timeout: 120_000 }, (database) => {
   let home: Home
@@ -44,7 +44,7 @@ describe.each(databases)('on %s', { timeout: 120_000 }, (database) => {
     expect(early.said()).toContain('give that key as RINGBACK_MASTER_KEY or RINGBACK_MASTER_KEY_PREVIOUS')
 
     const both = await home.start({ RINGBACK_MASTER_KEY: fresh, RINGBACK_MASTER_KEY_PREVIOUS: old })
-    await eventually('everything sealed anew', () => both.lines(RESEALED)[0])
+    await eventually('everything encrypted again', () => both.lines(RESEALED)[0])
     both.kill('SIGTERM')
     await both.ended
 

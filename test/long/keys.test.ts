@@ -5,7 +5,7 @@ import { openReceiver, type Receiver } from '../support/receiver.ts'
 import { calling, eventually, type Home, newClient, ok, openHome } from '../support/server.ts'
 
 const newKey = (): string => randomBytes(32).toString('base64')
-const RESEALED = 'everything is sealed with the present master key: the previous one may be dropped'
+const RESEALED = 'every secret is encrypted with the current master key: the previous one may be removed'
 
 describe('on one PostgreSQL', () => {
   let home: Home
@@ -29,19 +29,19 @@ describe('on one PostgreSQL', () => {
     const client = await newClient(slowBase)
     await ok(client.call('POST', '/v1/endpoints', { url: `${receiver.url}/first` }))
     const quick = await home.start(after)
-    await eventually('everything sealed anew', () => quick.lines(RESEALED)[0])
-    // The node that has not changed over yet opens what was sealed anew, and seals with the old key.
+    await eventually('everything encrypted again', () => quick.lines(RESEALED)[0])
+    // The node that has not changed over yet decrypts what was encrypted again, and encrypts with the old key.
     await ok(client.call('POST', '/v1/endpoints', { url: `${receiver.url}/second` }))
     await ok(client.call('POST', '/v1/tasks', { type: 'demo.echo', input: {} }))
     await receiver.receives(2)
     const early = home.spawn(alone)
     expect((await early.ended).code).toBe(1)
-    expect(early.said()).toContain('Not everything in this store is sealed with the present master key yet')
+    expect(early.said()).toContain('Some values of this store are still encrypted with the previous master key')
 
     slow.kill('SIGTERM')
     await slow.ended
     const last = await home.start(after)
-    await eventually('everything sealed anew', () => last.lines(RESEALED)[0])
+    await eventually('everything encrypted again', () => last.lines(RESEALED)[0])
     const done = await home.start(alone)
     await ok(calling(await done.listening, client.key)('POST', '/v1/tasks', { type: 'demo.echo', input: {} }))
     await receiver.receives(4)
@@ -56,7 +56,7 @@ describe('on one PostgreSQL', () => {
     await ok(client.call('POST', '/v1/endpoints', { url: receiver.url, retrySchedule: [1, 1, 1, 1, 1, 1, 1, 1, 1, 1] }))
     const both = { RINGBACK_MASTER_KEY: fresh, RINGBACK_MASTER_KEY_PREVIOUS: old }
     const ahead = await home.start(both)
-    await eventually('everything sealed anew', () => ahead.lines(RESEALED)[0])
+    await eventually('everything encrypted again', () => ahead.lines(RESEALED)[0])
     ahead.kill('SIGTERM')
     await ahead.ended
     const task = (await ok(client.call('POST', '/v1/tasks', { type: 'demo.echo', input: {} }))).json

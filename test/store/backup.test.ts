@@ -159,7 +159,7 @@ describe('a restore', () => {
         message: expect.stringMatching(message),
       })
     await refused(/master key does not fit/, { masterKey: Buffer.alloc(32, 8).toString('base64') })
-    await refused(/there is none here: put it into .*master-key/, {})
+    await refused(/there is none here: put the key into .*master-key/, {})
     expect(existsSync(join(folder, 'master-key')), 'none is made').toBe(false)
     writeFileSync(`${copy}-wal`, 'x')
     await refused(/database in use/)

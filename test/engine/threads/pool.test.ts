@@ -109,6 +109,18 @@ describe('a run in a thread', () => {
   })
 })
 
+test('the stack of a handler in a thread reaches the event `task.threw`, and no client sees it', async () => {
+  const engine = await start()
+  const id = await engine.add(types.end, { how: 'error' })
+  await ended(engine, 1)
+  expect(engine.threw).toEqual([
+    { taskId: id, type: 'thread.end', try: 1, stack: expect.stringMatching(/^RangeError: out of range\n.*threadtasks/s) },
+  ])
+  const stored = JSON.stringify(await findTask(engine.store, id))
+  expect(stored).toContain('out of range')
+  expect(stored).not.toContain('threadtasks')
+})
+
 describe('the signal of a thread', () => {
   test('reaches a loop that never awaits but asks, and what it returns after a cancel is its result', async () => {
     const engine = await start()
