@@ -98,7 +98,7 @@ describe('the command line', () => {
     const faulty = ringback(['audit', '--limit', '1'])
     expect(faulty).toMatchObject({ status: 1, stderr: '' })
     expect(faulty.stdout).toMatch(/^FAILS {2}lanes .* 1 violation\.$/m)
-    expect(faulty.stdout).toMatch(/^lanes: Turn 1 of lane client_1\/a is for no time at all\.$/m)
+    expect(faulty.stdout).toMatch(/^lanes: Turn 1 of lane client_1\/a has no time\.$/m)
     const { status, stdout } = ringback(['audit', '--json'])
     expect(status).toBe(1)
     expect(JSON.parse(stdout)).toMatchObject({ counts: { tombstones: 1 }, violations: { total: 1, byCheck: { lanes: 1 } }, owed: [] })
