@@ -121,7 +121,10 @@ describe('the command line', () => {
     const [id, key] = made.stdout.trimEnd().split('\n')
     expect(looksLikeApiKey(key!)).toBe(true)
     expect(ringback(['clients', 'list'])).toMatchObject({ status: 0, stdout: `${id}  active     Acme\n` })
-    expect(ringback(['clients', 'create', ''])).toMatchObject({ status: 1, stderr: expect.stringContaining('the name "" must have 1 to 200 printable characters') })
+    expect(ringback(['clients', 'create', ''])).toMatchObject({
+      status: 1,
+      stderr: expect.stringContaining('the name "" must have 1 to 200 printable characters'),
+    })
     const database = new Database(join(folder, 'data', 'ringback.db'), { readonly: true })
     expect(database.prepare('select actor, action from audit_log order by id').all()).toEqual([
       { actor: 'cli', action: 'client.create' },

@@ -38,7 +38,7 @@ const scanning = (table: 'tasks' | 'deliveries', past = false) =>
   statement((d) => {
     const passed = past ? sql`passed_clients(id) as (${ids(d, 'clients')}), passed_lanes(id) as (${ids(d, 'lanes')}),` : sql``
     const step = past ? sql`case when l.client_id in (select id from passed_clients) then 0 else 1 end` : sql`1`
-    const shown = sql`select x.seq from turns x where x.queue = c.queue and x.client_id = c.client_id and x.turn is not null
+    const listed = sql`select x.seq from turns x where x.queue = c.queue and x.client_id = c.client_id and x.turn is not null
           ${past ? sql`and x.lane_id not in (select id from passed_lanes)` : sql``} order by x.turn, x.seq limit ${bind('depth')}`
     return sql`with recursive ${passed} line(queue, client_id, n) as (
         select q.id, (select t.client_id from turns t where t.queue = q.id and t.client_id > q.since and t.turn is not null order by t.client_id limit 1), 0
@@ -53,7 +53,7 @@ const scanning = (table: 'tasks' | 'deliveries', past = false) =>
         l.id as known, l.cap as cap, l.filled as filled, l.held_until as "heldUntil", l.window_size as "windowSize", l.succeeded_at as "succeededAt",
         l.probe_ms as "probeMs", null as "alarmAt", null as now
       from ${past ? sql`(select * from line where client_id not in (select id from passed_clients))` : sql`line`} c
-        ${d.join('turns', 't', sql`t.seq ${d.anyOf(shown)}`)} ${d.leftJoin('lanes', 'l', sql`l.id = t.lane_id`)}
+        ${d.join('turns', 't', sql`t.seq ${d.anyOf(listed)}`)} ${d.leftJoin('lanes', 'l', sql`l.id = t.lane_id`)}
       union all select null, null, null, null, null, null, null, null, null, null, null, null,
         (select a.alarm_at from turns a where a.alarm_at is not null order by a.alarm_at limit 1), ${d.now}`
   })

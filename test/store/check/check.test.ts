@@ -439,7 +439,12 @@ describe.each(engines)('an audit on %s', (engine) => {
       /has 2 members of metadata and 1 labels, of which 1 match/,
       () => `delete from labels where name = 'order'`,
     ],
-    ['a label of no task', 'traces', /belongs to task task_gone, which does not exist/, () => `update labels set task_id = 'task_gone' where name = 'order'`],
+    [
+      'a label of no task',
+      'traces',
+      /belongs to task task_gone, which does not exist/,
+      () => `update labels set task_id = 'task_gone' where name = 'order'`,
+    ],
     [
       'a key of no task',
       'traces',
