@@ -10,7 +10,6 @@ import { type CheckPage, Findings, LARGE_PAGE, lastId, limitLarge as limit } fro
 
 const stranded = { task: statement((d) => strandedLanes(d, 'tasks')), delivery: statement((d) => strandedLanes(d, 'deliveries')) }
 /** Lanes with claimable work and no turn: without a repair, no claim would find them. */
-/** Lanes with claimable work and no turn: without a repair, no claim would find them. */
 export function* checkStrandedLanes(): Script<CheckPage<never>> {
   const [tasks, deliveries] = (yield* runAll([stranded.task(), stranded.delivery()])) as unknown as { lane_id: string }[][]
   const findings = new Findings()

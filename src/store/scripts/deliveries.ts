@@ -152,13 +152,13 @@ export function* settleDeliveries(
   if (won.length > 0) {
     const now = won[0]!.updatedAt
     const place = (delivery: Delivery) => ({ queue: DELIVERY_QUEUE, clientId: delivery.clientId, laneId: delivery.laneId })
-    const said = settlements.flatMap((settlement) => {
+    const signals = settlements.flatMap((settlement) => {
       const delivery = ended.get(leaseKey(settlement))
       const { signal, holdMs: retryAfterMs } = settlement.endpoint
       const durationMs = settlement.attempt?.durationMs ?? 0
       return delivery && (signal !== null || retryAfterMs !== null) ? [{ ...place(delivery), signal, retryAfterMs, durationMs }] : []
     })
-    const { turns, lanes } = yield* releaseSlots(won.map(place), said, now)
+    const { turns, lanes } = yield* releaseSlots(won.map(place), signals, now)
     const retried = won.filter((d) => d.state === 'pending')
     const unwanted = retried.length === 0 ? [] : yield* rows<Delivery>(cancelUnwanted({ waiting: idRows(retried.map(({ id }) => id)) }))
     for (const each of unwanted) ended.set(leaseKey(each), each)
@@ -191,9 +191,9 @@ const makeDue = statement(
 )
 /** Locked: endpoint events are pruned by age, but not while one is being sent again. */
 const readEvent = statement((d) => sql`select id, body from events where id = ${bind('id')} ${d.lock}`)
-/** The ones that exist. They stay until the commit. */
+/** Locks the events that exist, so that they stay until the commit. */
 export const lockEvents = statement((d) => sql`select id from events where id ${d.anyOf(ids(d, 'events'))} order by id ${d.lock}`)
-/** The ones that exist, locked so that retention skips them until the commit. */
+/** Locks the tasks that exist, so that retention skips them until the commit. */
 export const lockTasks = statement((d) => sql`select id from tasks where id ${d.anyOf(ids(d, 'tasks'))} order by id ${d.lock}`)
 
 /**
@@ -219,8 +219,8 @@ export function* redeliver(id: string, newId: string, clientId: string | null, v
   const retrySchedule = known.retrySchedule ?? endpoint.retrySchedule
   const { clientId: owner, endpointId, eventId, eventType, taskId, url, body } = known
   const maxTries = maxTriesOf(eventType, retrySchedule, view)
-  const same = { clientId: owner, endpointId, eventId, eventType, taskId, url, body }
-  const made: NewDelivery = { ...same, id: newId, retrySchedule, trigger: 'redelivery', maxTries, createdAt: yield* now() }
+  const copied = { clientId: owner, endpointId, eventId, eventType, taskId, url, body }
+  const made: NewDelivery = { ...copied, id: newId, retrySchedule, trigger: 'redelivery', maxTries, createdAt: yield* now() }
   yield* execute(addDeliveries([made]))
   return yield* first<Delivery>(readDelivery({ id: newId, clientId: null }))
 }

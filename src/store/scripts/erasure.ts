@@ -99,12 +99,12 @@ const removeEndpoints = statement(
       sql`select e.id from endpoints e where e.client_id = ${bind('id')} and e.deleted_at is not null limit ${bind('limit')}`,
     )} returning id`,
 )
-const readOwed = statement(() => sql`select id from deliveries where client_id = ${bind('id')} limit 1`)
-const anything = ['tasks', 'deliveries', 'endpoints', 'events', 'labels', 'idempotency', 'schedules', 'keys']
-const readLeft = statement(
+const readOpenDelivery = statement(() => sql`select id from deliveries where client_id = ${bind('id')} limit 1`)
+const clientTables = ['tasks', 'deliveries', 'endpoints', 'events', 'labels', 'idempotency', 'schedules', 'keys']
+const readAnyLeft = statement(
   () =>
     sql`select ${sql.join(
-      anything.map((table) => sql`exists (select 1 from ${sql.raw(table)} where client_id = ${bind('id')})`),
+      clientTables.map((table) => sql`exists (select 1 from ${sql.raw(table)} where client_id = ${bind('id')})`),
       sql` or `,
     )} as rest`,
 )
@@ -131,12 +131,12 @@ export function* eraseClient(id: string, last: boolean, view: RenderContext): Sc
   const ended = yield* rows<{ id: string }>(readDeliveries({ id, limit: MAX_ROWS }))
   if (ended.length > 0) yield* execute([removeAttempts({ ids: ended }), removeDeliveries({ ids: ended })])
   if (ended.length === MAX_ROWS) return at('more')
-  if (yield* first(readOwed({ id }))) return at('open')
+  if (yield* first(readOpenDelivery({ id }))) return at('open')
   let max = 0
   for (const remove of removeRest) max = Math.max(max, (yield* rows(remove({ id, limit: MAX_ROWS }))).length)
   max = Math.max(max, (yield* rows(removeEndpoints({ id, limit: MAX_ROWS }))).length)
   if (max === MAX_ROWS) return at('more')
-  if ((yield* first<{ rest: number | boolean }>(readLeft({ id })))!.rest) return at('open')
+  if ((yield* first<{ rest: number | boolean }>(readAnyLeft({ id })))!.rest) return at('open')
   yield* execute([dropLanes(lanesOf(id)), deleteQuotas({ quotas: ['read', 'write'].map((kind) => ({ key: `${kind}:${id}` })) })])
   return at('nothing', last ? yield* first<Client>(setErased({ id })) : null)
 }

@@ -28,7 +28,7 @@ const DAY_MS: Millis = 86_400_000
 const ANNOUNCE_AFTER_MS: Millis = DAY_MS
 const DISABLED_AFTER_MS: Millis = 5 * DAY_MS
 /** Deliveries of an endpoint that was never verified are held for this long. */
-const UNPROVEN_HOLD_MS: Millis = DAY_MS
+const UNVERIFIED_HOLD_MS: Millis = DAY_MS
 
 /** `lastSuccessAt` has a precision of one second, so that a busy endpoint's row is not written with every batch. */
 const markSucceeded = statement(
@@ -51,10 +51,13 @@ export function recordHealth(settlements: readonly DeliverySettlement[]): readon
     const works = endpoint.succeeded || verdicts.get(endpoint.id)?.works === true
     verdicts.set(endpoint.id, { url: endpoint.url, works })
   }
-  const good = [...verdicts].filter(([, { works }]) => works).map(([id]) => ({ id }))
+  const working = [...verdicts].filter(([, { works }]) => works).map(([id]) => ({ id }))
   // Failures at an address that has changed since say nothing about the new one.
-  const bad = [...verdicts].filter(([, { works }]) => !works).map(([id, { url }]) => ({ endpoint_id: id, at_url: url }))
-  return [...(good.length > 0 ? [markSucceeded({ endpoints: good })] : []), ...(bad.length > 0 ? [markFailed({ endpoints: bad })] : [])]
+  const failing = [...verdicts].filter(([, { works }]) => !works).map(([id, { url }]) => ({ endpoint_id: id, at_url: url }))
+  return [
+    ...(working.length > 0 ? [markSucceeded({ endpoints: working })] : []),
+    ...(failing.length > 0 ? [markFailed({ endpoints: failing })] : []),
+  ]
 }
 
 const DISABLED: RecordColumns = { endpoint_id: 'text', at_url: 'text', reason: 'text' }
@@ -81,9 +84,9 @@ export function* updateEndpointStatuses(
   at: Millis,
   view: RenderContext,
 ): Script<void> {
-  const well = lanes.filter(({ before, after }) => before.probeMs >= DISABLED_PROBE_MS && after.probeMs === 0)
-  if (well.length > 0)
-    for (const endpoint of yield* rows<Endpoint>(enableEndpoints({ endpoints: well.map(({ after }) => ({ id: after.id })) })))
+  const recovered = lanes.filter(({ before, after }) => before.probeMs >= DISABLED_PROBE_MS && after.probeMs === 0)
+  if (recovered.length > 0)
+    for (const endpoint of yield* rows<Endpoint>(enableEndpoints({ endpoints: recovered.map(({ after }) => ({ id: after.id })) })))
       yield* updateProbing(endpoint, at)
   const forbidden = new Set(lanes.filter(({ after }) => isAddressForbidden(after, at)).map(({ after }) => after.id))
   const reasons = new Map<string, { readonly url: string | null; readonly reason: string }>()
@@ -101,10 +104,10 @@ export function* updateEndpointStatuses(
 
 /** Adjusts the lane to what the endpoint's status allows. A lane that opens starts slowly, without its past failures. */
 export function* updateProbing(endpoint: Endpoint, at: Millis): Script<void> {
-  const calm = { failures: 0, probeMs: 0, blocked: 0, blockedSince: null }
+  const healthy = { failures: 0, probeMs: 0, blocked: 0, blockedSince: null }
   const rules = {
-    open: { ...calm, heldUntil: 0 },
-    probing: { ...calm, probeMs: DISABLED_PROBE_MS, heldUntil: at + DISABLED_PROBE_MS },
+    open: { ...healthy, heldUntil: 0 },
+    probing: { ...healthy, probeMs: DISABLED_PROBE_MS, heldUntil: at + DISABLED_PROBE_MS },
     shut: { heldUntil: FOREVER },
   }
   const rule = rules[deliveryGateOf(endpoint)]
@@ -165,7 +168,7 @@ const expireOld = expiring(
   (d) => sql`select x.id from deliveries x where x.state = 'pending' and x.created_at > 0 and x.created_at <= ${bind('before')}
     order by x.created_at limit ${bind('limit')} ${d.skipLocked}`,
 )
-const expireUnproven = expiring(
+const expireUnverified = expiring(
   (d) => sql`select x.id from endpoints e cross join deliveries x
     where e.first_verified_at is null and e.deleted_at is null
       and x.lane_id = e.id and x.state = 'pending' and x.line in (0, 1) and x.rank <= ${bind('before')} limit ${bind('limit')} ${d.skipLocked}`,
@@ -183,7 +186,7 @@ export function* expireDeliveries(limit: number, holdMs: Millis): Script<number>
   const days = Math.round(holdMs / DAY_MS)
   const ended = [
     { call: expireOld({ limit, before: at - holdMs }), error: `It could not be delivered for ${days} ${days === 1 ? 'day' : 'days'}.` },
-    { call: expireUnproven({ limit, before: at - UNPROVEN_HOLD_MS }), error: 'The endpoint was not verified within a day.' },
+    { call: expireUnverified({ limit, before: at - UNVERIFIED_HOLD_MS }), error: 'The endpoint was not verified within a day.' },
   ]
   let count = 0
   for (const { call, error } of ended) {

@@ -53,7 +53,7 @@ export function* findTasks(wanted: readonly string[]): Script<readonly Task[]> {
   return wanted.flatMap((id) => found.get(id) ?? [])
 }
 
-/** What a key was used for; null: it was not used, or is pruned. */
+/** The answer to an earlier use of this key; null: it was not used, or was pruned. */
 export function* findByIdempotencyKey({ clientId, scope, key, fingerprint }: Idempotency): Script<SubmitResult | null> {
   const found = yield* first<{ fingerprint: string; taskIds: string }>(readKey({ clientId, scope, key }))
   if (!found) return null
@@ -65,7 +65,7 @@ export function* findByIdempotencyKey({ clientId, scope, key, fingerprint }: Ide
 
 /**
  * Submissions of many requests, each all or nothing. A used key is answered with its tasks. Tasks come back as accepted; `started` are those that
- * run at once in lent slots.
+ * start at once in free slots of the node.
  */
 export function* addTasks(
   intakes: readonly TaskSubmission[],
@@ -168,9 +168,9 @@ function* insert(
   return { written, started }
 }
 
-/** Task types of the pump that lent the slots, with their limits across nodes; null: no limit. */
+/** Task types that this node runs, with their limits across nodes; null: no limit. */
 export type TypeLimits = ReadonlyMap<string, number | null>
-/** Tasks that may start in the commit that adds them: due now, without a limit, not paused, and with no older work that the pump could take. */
+/** Tasks that may start in the commit that adds them: due now, without a limit, not paused, and with no older claimable work. */
 function* chooseStarting(
   tasks: readonly (NewTask & { laneId: string })[],
   slots: LentSlots | null,

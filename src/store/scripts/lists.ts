@@ -150,7 +150,7 @@ const readReach = statement(
   () =>
     sql`select seq from events where client_id = ${bind('clientId')} and seq > ${bind('after')} order by seq limit 1 offset ${sql.raw(String(MAX_SCANNED - 1))}`,
 )
-/** The last position that one filtered read of a feed looks at; null: the end of the feed. */
+/** The last position that one filtered read of a feed reaches; null: it reaches the end of the feed. */
 export function* findFeedScanEnd(clientId: string, after: number): Script<number | null> {
   return (yield* first<{ seq: number }>(readReach({ clientId, after })))?.seq ?? null
 }
@@ -168,18 +168,18 @@ const readCallbacks = statement(
 /** Over the deliveries of each task's terminal event. */
 export function* callbackStatuses(tasks: readonly Task[]): Script<ReadonlyMap<string, CallbackStatus>> {
   const statuses = new Map<string, CallbackStatus>()
-  const over: Task[] = []
+  const ended: Task[] = []
   for (const task of tasks) {
     if (task.callback === null) statuses.set(task.id, 'none')
-    else if (isTerminal(task.state)) over.push(task)
+    else if (isTerminal(task.state)) ended.push(task)
     else statuses.set(task.id, 'pending')
   }
-  if (over.length === 0) return statuses
+  if (ended.length === 0) return statuses
   const found = yield* rows<{ taskId: string; state: State }>(
-    readCallbacks({ tasks: over.map(({ id, generation }) => ({ id, generation })) }),
+    readCallbacks({ tasks: ended.map(({ id, generation }) => ({ id, generation })) }),
   )
   const states = Map.groupBy(found, ({ taskId }) => taskId)
-  for (const { id } of over) {
+  for (const { id } of ended) {
     const has = (...some: State[]) => states.get(id)?.some(({ state }) => some.includes(state))
     statuses.set(id, has('pending', 'running') ? 'pending' : has('failed') ? 'failed' : has('completed') ? 'delivered' : 'none')
   }

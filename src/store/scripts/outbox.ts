@@ -23,15 +23,15 @@ import { addTurns, turnsFor } from '../queue/run-queue.ts'
 import { type BoundStatement, bind, execute, type RecordColumns, rows, runAll, type Script, sql, statement } from '../script.ts'
 import { boundText, DELIVERY_QUEUE, idRows, ids } from './shared.ts'
 
-/** What rendering needs beside the rows. */
+/** What rendering needs in addition to the rows. */
 export interface RenderContext {
   readonly publicUrl: () => string
   /** The installation's delays before each retry, in seconds. */
   readonly retrySchedule: readonly number[]
   readonly newId: (prefix: 'task' | 'event' | 'delivery') => string
-  /** 43 characters that nobody can guess. */
+  /** 43 random characters. */
   readonly newChallenge: () => string
-  /** Called for rows that something else has corrupted. */
+  /** Called for rows that something else corrupted. */
   readonly onCorruption: (sentence: string) => void
   /** How long a task of that type is kept after its end. */
   readonly retentionMs: (type: string) => Millis
@@ -108,7 +108,7 @@ export const deliveryOf = (
 
 /**
  * Records events and the deliveries they owe. An event that is not terminal is recorded only when an endpoint subscribes to it. Returns the
- * deliveries that start at once in lent slots.
+ * deliveries that start at once in free slots of the node.
  */
 export function* emit(facts: readonly TaskFact[], view: RenderContext, slots: LentSlots | null = null): Script<readonly OwedDelivery[]> {
   if (facts.length === 0) return []
@@ -169,7 +169,7 @@ export function* emit(facts: readonly TaskFact[], view: RenderContext, slots: Le
 
 /** One attempt only: a newer progress report follows anyway, and a ping asks how the endpoint is now. */
 const ONCE: ReadonlySet<EventType> = new Set(['task.progress', 'endpoint.ping'])
-/** All tries of a delivery of such an event. */
+/** The number of tries of a delivery of such an event. */
 export const maxTriesOf = (type: EventType, schedule: Json | null, { retrySchedule }: RenderContext): number =>
   ONCE.has(type) ? 1 : parseStored(schedule, retrySchedule).length + 1
 const NEWER: RecordColumns = { task_id: 'text', endpoint_id: 'text' }

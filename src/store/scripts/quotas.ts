@@ -45,8 +45,8 @@ export function* consumeQuotas(uses: readonly QuotaUse[]): Script<readonly Quota
   yield* execute(early)
 
   const byWindow = Map.groupBy(groups.values(), ([first]) => first!.windowMs)
-  const calls = [...byWindow].map(([windowMs, those]) =>
-    use({ windowMs, uses: those.map((group) => ({ key: group[0]!.key, points: group.length })) }),
+  const calls = [...byWindow].map(([windowMs, sameWindow]) =>
+    use({ windowMs, uses: sameWindow.map((group) => ({ key: group[0]!.key, points: group.length })) }),
   )
   const found = (yield* runAll(calls)).flat() as unknown as (QuotaCount & { key: string })[]
   const counts = new Map(found.map((row) => [row.key, row]))
@@ -57,9 +57,9 @@ export function* consumeQuotas(uses: readonly QuotaUse[]): Script<readonly Quota
   return uses.map(({ key, refundWindow: back }) => {
     if (back !== null) return NOTHING
     const { points, expire, leftMs } = counts.get(key)!
-    const turn = (served.get(key) ?? 0) + 1
-    served.set(key, turn)
-    return { used: points - groups.get(key)!.length + turn, expire, leftMs }
+    const order = (served.get(key) ?? 0) + 1
+    served.set(key, order)
+    return { used: points - groups.get(key)!.length + order, expire, leftMs }
   })
 }
 interface QuotaCount {

@@ -52,13 +52,16 @@ const tracesInOrder = [removeAttempts, removeDeliveries, removingEvents('1'), re
 function* removeTraces(of: readonly { id: string }[]): Script<void> {
   for (const remove of tracesInOrder) while ((yield* rows(remove({ ids: of }))).length === MAX_REMOVED);
 }
-const weigh = statement(
+const countTraces = statement(
   (d) => sql`select task_id as id, count(*) + sum(tries) as n from deliveries where task_id ${d.anyOf(ids(d))} group by task_id`,
 )
 /** As many of these tasks, in order, as one transaction removes; at least one. */
-function* bounded<T extends { readonly id: string }>(of: readonly T[]): Script<readonly T[]> {
+function* limitToCommit<T extends { readonly id: string }>(of: readonly T[]): Script<readonly T[]> {
   const weights = new Map(
-    (yield* rows<{ id: string; n: number | string }>(weigh({ ids: of.map(({ id }) => ({ id })) }))).map(({ id, n }) => [id, Number(n)]),
+    (yield* rows<{ id: string; n: number | string }>(countTraces({ ids: of.map(({ id }) => ({ id })) }))).map(({ id, n }) => [
+      id,
+      Number(n),
+    ]),
   )
   let some = 0
   for (let sum = 0; some < of.length; some++) {
@@ -79,11 +82,11 @@ export function* pruneTasks(after: string, limit: number, keepMs: (type: string)
   )
   const due = seen.filter(({ type, state, finishedAt }) => isTerminal(state) && finishedAt !== null && finishedAt + keepMs(type) <= at)
   const last = seen.at(-1)
-  const behind = seen.length === limit && last && last.createdAt + leastMs <= at ? last.id : null
-  if (due.length === 0) return { removed: 0, next: behind }
-  const some = yield* bounded(due)
+  const beyond = seen.length === limit && last && last.createdAt + leastMs <= at ? last.id : null
+  if (due.length === 0) return { removed: 0, next: beyond }
+  const some = yield* limitToCommit(due)
   // The next transaction removes the rest.
-  const next = some.length < due.length ? some.at(-1)!.id : behind
+  const next = some.length < due.length ? some.at(-1)!.id : beyond
   // A task that is being changed, or was retried meanwhile, stays.
   const ended = yield* rows<{ id: string; clientId: string }>(lockEnded({ ids: some.map(({ id }) => ({ id })), now: at - leastMs }))
   const gone = ended.map(({ id }) => ({ id }))
@@ -157,7 +160,7 @@ export function* pruneExpired(limit: number): Script<boolean> {
   const at = yield* now()
   const keys = yield* rows(removeIdempotencyKeys({ now: at, limit }))
   const over = yield* rows<{ id: string }>(readExpiredTombstones({ now: at, limit }))
-  const removable = over.length === 0 ? over : yield* bounded(over)
+  const removable = over.length === 0 ? over : yield* limitToCommit(over)
   if (removable.length > 0) {
     yield* removeTraces(removable)
     yield* execute([removeTombstones({ ids: removable.map(({ id }) => ({ id })) })])

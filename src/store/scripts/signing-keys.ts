@@ -26,7 +26,7 @@ export function* addSigningKeys(keys: readonly SigningKey[]): Script<SigningKey[
 }
 
 /** Locked in the order in which a revocation locks them. */
-const hold = statement(
+const lockKeys = statement(
   (d) => sql`select id, state from signing_keys where id = ${bind('retire')} or id = ${bind('activate')} order by state ${d.lock}`,
 )
 const retire = statement(
@@ -45,8 +45,8 @@ const notifySigningKeys = () => ({ ...readClock(), notifies: [SIGNING_KEYS_CHANN
 export function* rotateSigningKeys(turn: SigningKeyRotation): Script<{ readonly keys: SigningKey[]; readonly rotated: boolean }> {
   let rotated = false
   if (turn.activate !== null) {
-    const held = yield* rows<Pick<SigningKey, 'id' | 'state'>>(hold({ retire: turn.retire, activate: turn.activate }))
-    const is = (id: string, state: SigningKeyState): boolean => held.some((key) => key.id === id && key.state === state)
+    const locked = yield* rows<Pick<SigningKey, 'id' | 'state'>>(lockKeys({ retire: turn.retire, activate: turn.activate }))
+    const is = (id: string, state: SigningKeyState): boolean => locked.some((key) => key.id === id && key.state === state)
     // Both changes or none: no key retires without another that becomes active.
     if (is(turn.activate, 'next') && (turn.retire === null || is(turn.retire, 'active'))) {
       if (turn.retire !== null) yield retire({ id: turn.retire })
@@ -59,10 +59,10 @@ export function* rotateSigningKeys(turn: SigningKeyRotation): Script<{ readonly 
   return { keys: yield* listSigningKeys(), rotated }
 }
 
-const want = statement((d) => sql`update signing_keys set wanted_at = coalesce(wanted_at, ${d.now}) where state = 'next'`)
+const requestRotation = statement((d) => sql`update signing_keys set wanted_at = coalesce(wanted_at, ${d.now}) where state = 'next'`)
 /** The next key becomes active as soon as it may. */
 export function* requestSigningKeyRotation(): Script<SigningKey[]> {
-  yield want()
+  yield requestRotation()
   yield* execute([notifySigningKeys()])
   return yield* listSigningKeys()
 }

@@ -24,7 +24,7 @@ import {
 
 const DAY = 86_400_000
 
-describe.each(engines)('an audit on %s', (engine) => {
+describe.each(engines)('the consistency check on %s', (engine) => {
   let ground: Ground
   let store: Store
   beforeAll(async () => {
@@ -112,7 +112,7 @@ describe.each(engines)('an audit on %s', (engine) => {
     for (const table of tables) await sql(`insert into ${table} select * from kept_${table}`)
   }
 
-  test('of a store that has seen everything finds nothing, and says what is owed to whom', async () => {
+  test('finds nothing in a store with every kind of row, and reports what is owed to each endpoint', async () => {
     const report = await audit()
     expect(report.violations).toMatchObject({ total: 0, first: [] })
     expect(report.counts).toMatchObject({ tasks: 12, tombstones: 4, idempotencyKeys: 1, clients: 2, endpoints: 2 })
@@ -477,11 +477,11 @@ describe.each(engines)('an audit on %s', (engine) => {
     }
   })
 
-  test('finds something for every sentence that it says it proves', () => {
+  test('finds a violation of every check', () => {
     expect(new Set(plants.map(([, check]) => check))).toEqual(new Set(Object.keys(checks)))
   })
 
-  test('finds nothing while a deleted client is erased, page by page, nor when it has gone', async () => {
+  test('finds nothing while a deleted client is erased page by page, nor afterwards', async () => {
     await store.access.removeClient({ id: made.clientId })
     for (let rest = 'more'; rest !== 'nothing'; ) {
       expect((await audit()).violations.first).toEqual([])
@@ -493,7 +493,7 @@ describe.each(engines)('an audit on %s', (engine) => {
     expect((await audit()).violations.first).toEqual([])
   })
 
-  test('counts what it does not tell, and blames nobody where no server was there to sweep', async () => {
+  test('counts violations beyond the limit, and reports no expired lease while no server is running', async () => {
     await sql('delete from labels')
     await sql('delete from events where terminal = 1')
     const { violations } = await audit(2)

@@ -30,10 +30,10 @@ function* emitProgress(tasks: readonly Task[], view: RenderContext): Script<Read
   const followed = tasks.filter((task) => task.callback !== null && clients.has(task.clientId))
   if (followed.length === 0) return new Map()
   const since = followed[0]!.updatedAt - PROGRESS_EVERY_MS
-  const lately = yield* rows<{ id: string }>(
+  const recent = yield* rows<{ id: string }>(
     readLastProgress({ clients: idRows(followed.map(({ clientId }) => clientId)), ids: idRows(followed.map(({ id }) => id)), since }),
   )
-  const early = new Set(lately.map(({ id }) => id))
+  const early = new Set(recent.map(({ id }) => id))
   yield* emit(
     followed.filter(({ id }) => !early.has(id)).map((task) => ({ task, type: 'task.progress', at: task.updatedAt })),
     view,
@@ -51,9 +51,9 @@ export function* reportProgress(
       reports: [...last.values()].map((r) => ({ task_id: r.id, at_fence: r.fence, progress: r.progress, message: r.message })),
     }),
   )
-  const loud = new Set(reports.filter((report) => report.notify).map(leaseKey))
+  const notifying = new Set(reports.filter((report) => report.notify).map(leaseKey))
   const notified = yield* emitProgress(
-    written.filter((task) => loud.has(leaseKey(task))),
+    written.filter((task) => notifying.has(leaseKey(task))),
     view,
   )
   const held = byLease(written)
@@ -61,6 +61,6 @@ export function* reportProgress(
     const lease = leaseKey(report)
     const task = held.get(lease)
     if (!task) return { kind: 'stale' }
-    return { kind: 'settled', value: task, notified: loud.has(lease) ? (notified.get(task.id) ?? 'nobody') : 'early' }
+    return { kind: 'settled', value: task, notified: notifying.has(lease) ? (notified.get(task.id) ?? 'nobody') : 'early' }
   })
 }

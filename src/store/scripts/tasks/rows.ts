@@ -1,4 +1,4 @@
-/** What the scripts of tasks share: lanes, followers, and what follows a change of state. */
+/** What the scripts of tasks share: lanes, followers, and the effects of a change of state. */
 import { isTerminal, type Millis, type Task } from '../../../core/model.ts'
 import { taskColumns } from '../../columns.ts'
 import type { OwedDelivery } from '../../interfaces.ts'
@@ -38,7 +38,7 @@ export function* emitIfFollowed(
     view,
   )
 }
-/** The clients among theirs with an endpoint that subscribes to more than terminal events. */
+/** The clients of these tasks that have an endpoint with a subscription to more than terminal events. */
 export function* followers(tasks: readonly Task[]): Script<ReadonlySet<string>> {
   const clientIds = new Set(tasks.filter(({ callback }) => callback !== null).map(({ clientId }) => clientId))
   if (clientIds.size === 0) return clientIds
