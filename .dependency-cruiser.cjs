@@ -48,6 +48,7 @@ const homes = {
   canonicalize: '^src/http/request/idempotency\\.ts$',
   'eventsource-parser': '^src/client/',
   piscina: '^src/engine/threads/pool\\.ts$',
+  'lru-cache': '^src/http/(request/auth|live/endpoint-owners|limits/open-tasks)\\.ts$|^src/engine/dispatcher\\.ts$',
   croner: '^src/core/cron\\.ts$',
   'rate-limiter-flexible': '^src/http/limits/rate-limit\\.ts$',
 }

@@ -19,7 +19,6 @@ export function auditCommand(setExitCode: (code: number) => void): Command {
     .option('--limit <number>', 'violations and endpoints to list', wholeNumber, 100)
     .action(async ({ databaseUrl, json, limit }: AuditFlags) => {
       const config = parseConfig({ env: process.env, options: databaseUrl === undefined ? {} : { databaseUrl } })
-      // Loaded here, so that --help and --version need nothing native.
       const { runCheck, checks } = await import('./operations.ts')
       const report = await runCheck(config, limit)
       await print(json ? `${JSON.stringify(report, null, 2)}\n` : renderReport(report, checks, limit))

@@ -17,7 +17,6 @@ export function backupCommand(): Command {
     .option('--database-url <url>', 'file:…')
     .action(async ({ to, overwrite = false, databaseUrl }: BackupFlags) => {
       const config = parseConfig({ env: process.env, options: databaseUrl === undefined ? {} : { databaseUrl } })
-      // Loaded here, so that --help and --version need nothing native.
       const { backupDatabase } = await import('./operations.ts')
       const { bytes } = await backupDatabase(config, to, overwrite)
       await print(

@@ -42,7 +42,6 @@ export function clientsCommand(): Command {
 async function withClients(flags: ClientsFlags, act: (admin: ClientAdmin) => Promise<void>): Promise<void> {
   // The secrets are not needed here, but in development `serve` refuses a database that has no secrets beside it.
   const config = loadDevelopmentSecrets(parseConfig({ env: process.env, options: flags }), systemClock())
-  // Loaded here, so that --help and --version need nothing native.
   const { openClientAdmin } = await import('./store-admin.ts')
   const admin = await openClientAdmin(config)
   try {

@@ -36,7 +36,6 @@ export function keysCommand(): Command {
 
 async function withKeys(flags: KeysFlags, act: (admin: SigningKeyAdmin) => Promise<void>): Promise<void> {
   const config = loadDevelopmentSecrets(parseConfig({ env: process.env, options: flags }), systemClock())
-  // Loaded here, so that --help and --version need nothing native.
   const { openSigningKeyAdmin } = await import('./store-admin.ts')
   const admin = await openSigningKeyAdmin(config)
   try {

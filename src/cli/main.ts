@@ -1,4 +1,4 @@
-/** The command line. Each command has its own file. */
+/** The command line. Each command has its own file, and imports the platform on demand: --help and --version need nothing native. */
 import { readFileSync } from 'node:fs'
 import { Command, CommanderError } from 'commander'
 import { StartupError } from '../core/errors.ts'

@@ -10,7 +10,6 @@ export function migrateCommand(): Command {
     .action(async (given: { databaseUrl?: string }) => {
       // The secrets are not needed here, but in development `serve` refuses a database that has no secrets beside it.
       const config = loadDevelopmentSecrets(parseConfig({ env: process.env, options: given }), systemClock())
-      // Loaded here, so that --help and --version need nothing native.
       const { migrate } = await import('./store-admin.ts')
       const { applied } = await migrate(config)
       process.stdout.write(

@@ -1,4 +1,4 @@
-/** What an operator does with a store, beside running servers or without any: prove it, copy it, put a copy back. */
+/** Checks, copies and restores a store. Checks and copies also work while servers run. */
 import { existsSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import { type Config, loadDevelopmentSecrets, storeUrl } from '../config/config.ts'

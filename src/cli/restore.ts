@@ -17,7 +17,6 @@ export function restoreCommand(): Command {
     .option('--database-url <url>', 'file:…, the database to restore')
     .action(async ({ from, overwrite = false, databaseUrl }: RestoreFlags) => {
       const config = parseConfig({ env: process.env, options: databaseUrl === undefined ? {} : { databaseUrl } })
-      // Loaded here, so that --help and --version need nothing native.
       const { restoreDatabase } = await import('./operations.ts')
       const { path, pendingMigrations: behind } = await restoreDatabase(config, from, overwrite)
       const older =

@@ -24,7 +24,6 @@ async function serve(options: Options): Promise<void> {
   const clock = systemClock()
   const given = loadDevelopmentSecrets(parseConfig({ env: process.env, options }), clock)
   const tasks = await loadTaskTypes(given.configFile)
-  // Loaded here, so that --help and --version need nothing native.
   const { openRingback } = await import('../platform.ts')
   const stopSignal = waitForStopSignal()
   const listener = await openListener(given, clock)

@@ -13,7 +13,7 @@ export interface LaneHealth {
   /** Consecutive attempts blocked by a forbidden address, and since when. */
   readonly blocked: number
   readonly blockedSince: Millis | null
-  /** No claims before. */
+  /** Nothing of this lane is claimed before this time. */
   readonly heldUntil: Millis
 }
 
@@ -50,7 +50,7 @@ export function applySignals<L extends LaneHealth & { readonly cap: number | nul
   let after = lane
   for (const { signal, retryAfterMs, durationMs } of signals) {
     if (signal !== null) after = applySignal(after, signal, now, now - durationMs)
-    // After a pause that the receiver asked for, slow start begins with one.
+    // After a pause that the receiver asked for, slow start begins again with one delivery at a time.
     if (retryAfterMs !== null)
       after = { ...after, windowSize: after.windowSize && 1, heldUntil: Math.max(after.heldUntil, now + retryAfterMs) }
   }
@@ -65,7 +65,7 @@ function applySignal<L extends LaneHealth & { readonly cap: number | null }>(
 ): L {
   const { windowSize, probeMs } = lane
   if (signal === 'success') {
-    // Successes of attempts that began before a pause do not widen the window.
+    // While the breaker is open or the lane is held, the window stays 1: such a success may be of an attempt that began before the pause.
     const wider = windowSize && (probeMs > 0 || lane.heldUntil > now ? 1 : Math.min(lane.cap ?? windowSize, windowSize * 2))
     const succeededAt = now - lane.succeededAt >= STEP_MS ? now : lane.succeededAt
     return { ...lane, windowSize: wider, succeededAt, failures: 0, probeMs: 0, blocked: 0, blockedSince: null }

@@ -7,20 +7,20 @@ export interface Clock {
   now(): Millis
   /** Epoch milliseconds of the wall clock, for times that other machines compare with theirs: `iat`, `webhook-timestamp`. */
   wall(): Millis
-  /** Now, and the number of earlier stamps of that millisecond, so that ids sort in the order they are made. */
+  /** The current millisecond, and how many stamps it has already given. Together they keep ids in creation order. */
   stamp(): { readonly at: Millis; readonly nth: number }
   /** A number in [0, 1). */
   random(): number
   /** `n` unpredictable bytes. */
   bytes(n: number): Uint8Array
-  /** Calls `wake` once, `ms` from now, however long that is. The returned function cancels it. The timer does not keep the process alive. */
+  /** Calls `wake` once after `ms`, also beyond Node's limit of 24.8 days. The returned function cancels it. The timer does not keep the process alive. */
   after(ms: Millis, wake: () => void): () => void
 }
 
 /** The longest delay of a Node timer (2³¹ − 1 ms, 24.8 days); a longer one fires at once. */
 const MAX_TIMER_MS = 2_147_483_647
 
-/** Maximum slew against the monotonic clock: 5 ms a second, ten times that of NTP daemons. */
+/** `now()` runs at most 0.5 % faster or slower than the monotonic clock (ntpd slews at 0.05 %). */
 const SLEW = 0.005
 
 /** Random bytes fetched at once: a system call for ten bytes costs more than an id. */
@@ -46,7 +46,7 @@ export function slewedNow(wall: () => Millis, monotonic: () => Millis): () => Mi
     const mono = monotonic()
     const steady = anchor.wall + (mono - anchor.mono)
     const drift = wall() - (steady + offset)
-    // A suspended machine shows as drift too, since its monotonic clock stood still: the wall clock is approached without a jump.
+    // After a suspend the monotonic clock may have stood still. That looks like drift too, and is corrected without a jump.
     const max = (mono - seen) * SLEW
     offset += Math.max(-max, Math.min(max, drift))
     seen = mono

@@ -8,9 +8,9 @@
 
 const SHARE = 3
 
-/** The free slots of a node, as one run of a claim script hands them out. */
+/** Hands out a node's free slots during one run of a claim script. */
 export interface Allotment {
-  /** Clients and lanes that get none. */
+  /** Clients and lanes that are over their share before the claim starts: the query skips them. */
   readonly refused: readonly SlotRefusal[]
   /** Takes up to `n` slots for a lane; returns how many. */
   take(clientId: string, laneId: string, n: number): number
@@ -85,7 +85,7 @@ export class SlotShares {
   }
 
   #refused(free: number): readonly SlotRefusal[] {
-    // The usual case: even a lane that held all of them would get another.
+    // The usual case: even if one lane held every slot in use, it would get another. So nobody is over the share.
     if (fairAllowance(this.#held, fairAllowance(this.#held, free)) > 0) return unlimitedAllotment.refused
     const refused: SlotRefusal[] = []
     for (const [clientId, { held, lanes }] of this.#shares) {

@@ -53,8 +53,8 @@ export const resultTooLarge: TryResult = {
 }
 
 /**
- * The end of a running task whose deadline or `timeoutSeconds` has passed; null: neither has. Nodes use timers. For workers over HTTP
- * each of their calls checks, and a chore. `now` is the store's clock.
+ * The end of a running task whose deadline or `timeoutSeconds` has passed; null: neither has. A node enforces the limits of its own tries with timers.
+ * For HTTP workers, each of their calls and a chore call this function. `now` is the store's clock.
  */
 export function evaluateTimeLimits(
   { startedAt, timeoutSeconds, deadlineAt }: Task,
@@ -104,7 +104,7 @@ export function decideOutcome(work: WorkToDecide, ended: TryResult, delays: Back
       if (ended.permanent || work.tries >= work.maxTries) return { kind: 'fail', error }
       const delayMs = wholeMs(Math.max(delays(work.tries, clock.random()), ended.notBeforeMs ?? 0))
       const now = clock.now()
-      // A retry could not start before the deadline: the work fails now, with the error of this try.
+      // The next try would start after the deadline, so the work fails now, with the error of this try.
       if (work.deadlineAt != null && now + delayMs >= work.deadlineAt) return { kind: 'fail', error }
       return {
         kind: 'retry',
@@ -115,9 +115,9 @@ export function decideOutcome(work: WorkToDecide, ended: TryResult, delays: Back
   }
 }
 
-/** A hundred years: such a time is still a valid date. */
+/** 100 years. Now plus this is still a valid date. */
 const MAX_DELAY_MS = 3_155_760_000_000
-/** The delay as a number that every store can add to its clock; NaN is no delay. */
+/** Rounds and bounds a delay so that both databases can add it to a timestamp. NaN becomes 0. */
 const wholeMs = (ms: Millis): Millis => Math.min(Math.max(0, Math.round(ms) || 0), MAX_DELAY_MS)
 
 /** Backoff from delays in seconds, one before each retry, the last repeated; each delayed by up to 20 % jitter. */
@@ -150,7 +150,7 @@ export function parseRetryAfter(value: string | undefined, now: Millis): Millis 
 /** The consequences of a receiver's response for the delivery and its endpoint. */
 export interface ReceiverVerdict {
   readonly tryResult: TryResult
-  /** For the circuit breaker and slow start of the lane; null: none. */
+  /** What the lane's breaker and slow start learn; null: nothing. */
   readonly signal: HealthSignal | null
   /** Success ends an episode of failure, failure begins one, null does neither. */
   readonly succeeded: boolean | null
@@ -173,7 +173,7 @@ export function evaluateResponse(
   if (httpStatus === 410) return { ...failed, tryResult: { kind: 'threw', error, permanent: true }, disable: 'gone' }
   if (httpStatus === 429 || (httpStatus === 503 && retryAfterMs !== null)) {
     const holdMs = retryAfterMs !== null && httpStatus === 503 ? Math.min(retryAfterMs, MAX_503_HOLD_MS) : retryAfterMs
-    // The endpoint answers, so the breaker stays closed; after the last try the delivery fails nevertheless.
+    // The endpoint is up, so this does not count towards opening the breaker. The try counts: after the last one the delivery fails.
     return {
       ...failed,
       tryResult: { kind: 'threw', error, notBeforeMs: retryAfterMs },

@@ -1,5 +1,6 @@
 /** Sends deliveries: signs and posts each one, evaluates the response, settles the delivery with its attempt. */
 import type { KeyObject } from 'node:crypto'
+import { LRUCache } from 'lru-cache'
 import { isUnder } from '../core/callback-url.ts'
 import type { Clock } from '../core/clock.ts'
 import type { Encryptor } from '../core/encryption.ts'
@@ -44,7 +45,7 @@ export function createDispatcher(options: DispatcherOptions): Pump<OwedDelivery>
   const attempt = createAttempt(options)
   const source: WorkSource<OwedDelivery> = {
     claim: (limit, allot) => store.deliveries.claim({ limit, leaseMs, leasedBy: bootId, allot }),
-    renew: (held) => store.maintenance.renew({ kind: 'delivery', toLeaseRef: held, leaseMs }),
+    renew: (held) => store.maintenance.renew({ kind: 'delivery', leases: held, leaseMs }),
     async process(delivery, signal) {
       const attempted = await attempt(delivery, signal).catch((error: unknown): AttemptResult => {
         // A secret cannot be decrypted or a key cannot be read: a failed attempt, which is retried.
@@ -143,7 +144,7 @@ interface SigningMaterial {
 const MAX_PREPARED = 10_000
 
 function createAttempt({ keyRing, encryptor, transport, clock, publicUrl }: DispatcherOptions) {
-  const prepared = new Map<string, SigningMaterial>()
+  const prepared = new LRUCache<string, SigningMaterial>({ max: MAX_PREPARED })
   const prepare = (endpoint: Endpoint): SigningMaterial => {
     const settings = `${endpoint.secret} ${endpoint.previousSecret} ${endpoint.headers}`
     const known = prepared.get(settings)
@@ -160,7 +161,6 @@ function createAttempt({ keyRing, encryptor, transport, clock, publicUrl }: Disp
             ],
       headers: endpoint.headers === null ? {} : lowerCase(JSON.parse(encryptor.decrypt(endpoint.headers, place('headers')))),
     }
-    if (prepared.size >= MAX_PREPARED) prepared.delete(prepared.keys().next().value!)
     prepared.set(settings, material)
     return material
   }

@@ -41,7 +41,7 @@ export function createTaskRunner(options: TaskRunnerOptions): Pump<Task> {
       if (types.length === 0) return { items: [], nextInMs: null, more: false }
       return store.tasks.claim({ limit, leaseMs, leasedBy: bootId, types })
     },
-    renew: (held) => store.maintenance.renew({ kind: 'task', toLeaseRef: held, leaseMs }),
+    renew: (held) => store.maintenance.renew({ kind: 'task', leases: held, leaseMs }),
     async process(task, signal) {
       const type = registry.get(task.type)!
       const startedAt = clock.now()

@@ -1,6 +1,6 @@
-/** The app: a function from Request to Response, made of a table of routes. */
+/** The app: a function from Request to Response, built from a table of routes. */
+import { METHODS } from 'node:http'
 import { type Context, Hono } from 'hono'
-import { SmartRouter } from 'hono/router/smart-router'
 import { TrieRouter } from 'hono/router/trie-router'
 import { RingbackError } from '../core/errors.ts'
 import type { AppContext, AppOptions } from './context.ts'
@@ -13,7 +13,6 @@ import { referenceRoutes } from './openapi/reference-page.ts'
 import { createAuthenticator } from './request/auth.ts'
 import { createCursorCodec } from './request/cursor.ts'
 import { ApiCall, type Route, type RoutePipeline, serve, toErrorReply, toResponse } from './request/route.ts'
-import { TableRouter } from './request/router.ts'
 import { apiKeyRoutes } from './routes/api-keys.ts'
 import { auditLogRoute } from './routes/audit-log.ts'
 import { clientRoutes } from './routes/clients.ts'
@@ -29,6 +28,9 @@ import { workerRoutes } from './routes/workers.ts'
 
 export type { AppOptions } from './context.ts'
 
+const INSTEAD_OF_STREAMS = 'close some, or wait for tasks with ?wait, or for all of them at once with GET /v1/events'
+const INSTEAD_OF_WAITING = 'ask without ?wait, or for all of your tasks at once with GET /v1/events'
+
 /** The API. Mount it, serve it, or call `app.request()`. */
 export function createApp(options: AppOptions): Hono {
   const context: AppContext = {
@@ -38,32 +40,37 @@ export function createApp(options: AppOptions): Hono {
     endpointOwners: createEndpointOwners(options),
     waitingReasons: createWaitingReasons(options),
     checkCapacity: createOpenTaskCheck(options),
-    streamLimiter: createOpenCallLimiter(
-      options.streamLimits,
-      'streams',
-      'close some, or wait for tasks with ?wait, or for all of them at once with GET /v1/events',
-    ),
-    waitLimiter: createOpenCallLimiter(
-      options.waitLimits,
-      'calls that wait',
-      'ask without ?wait, or for all of your tasks at once with GET /v1/events',
-    ),
+    streamLimiter: createOpenCallLimiter(options.streamLimits, 'streams', INSTEAD_OF_STREAMS),
+    waitLimiter: createOpenCallLimiter(options.waitLimits, 'calls that wait', INSTEAD_OF_WAITING),
   }
-  const routes = apiRoutes(context)
   const pipeline = createPipeline(context)
-  const app = new Hono({ router: new SmartRouter({ routers: [new TableRouter(), new TrieRouter()] }) })
-  for (const route of routes) app.on(route.method.toUpperCase(), route.path.replaceAll(/\{(\w+)\}/g, ':$1'), serve(route, pipeline))
-  app.notFound(unmatchedHandler(routes, pipeline))
+  // Hono's regular-expression router does not accept fixed paths beside paths with parameters.
+  const app = new Hono({ router: new TrieRouter() })
+  for (const [path, routes] of routesByPath(apiRoutes(context))) {
+    const pattern = path.replaceAll(/\{(\w+)\}/g, ':$1')
+    const methods = routes.map(({ method }) => method.toUpperCase())
+    for (const route of routes) app.on(route.method.toUpperCase(), pattern, serve(route, pipeline))
+    const allow = [...methods, ...(methods.includes('GET') ? ['HEAD'] : []), 'OPTIONS'].sort().join(', ')
+    // Not `app.all`: a request with one handler skips Hono's middleware chain.
+    const otherMethods = METHODS.filter((method) => !methods.includes(method))
+    app.on(otherMethods, pattern, (c) => answerOtherMethod(new ApiCall(c, pipeline), allow, pipeline))
+  }
+  app.notFound((c) => answerUnknownPath(c, pipeline))
   return app
 }
 
-/** Every route there is, as data. */
+/** Fixed paths first: as in OpenAPI, they win over paths with parameters. */
+function routesByPath(routes: readonly Route[]): [path: string, Route[]][] {
+  return [...Map.groupBy(routes, ({ path }) => path)].sort(([a], [b]) => Number(a.includes('{')) - Number(b.includes('{')))
+}
+
+/** All routes. */
 export function apiRoutes(context: AppContext): readonly Route[] {
-  let document: { readonly described: object; readonly text: string } | null = null
+  let document: { readonly value: object; readonly text: string } | null = null
   const describe = () => {
     if (document === null) {
-      const described = buildOpenApiDocument(routes, { version: '1', publicUrl: context.publicUrl() })
-      document = { described, text: JSON.stringify(described) }
+      const value = buildOpenApiDocument(routes, { version: '1', publicUrl: context.publicUrl() })
+      document = { value, text: JSON.stringify(value) }
     }
     return document
   }
@@ -79,24 +86,23 @@ export function apiRoutes(context: AppContext): readonly Route[] {
     ...workerRoutes(context),
     auditLogRoute(context),
     ...systemRoutes(context, () => describe().text),
-    ...eventSchemaRoutes(context, () => describe().described),
+    ...eventSchemaRoutes(context, () => describe().value),
     ...referenceRoutes(),
   ]
   return routes
 }
 
-function createPipeline(context: AppContext): RoutePipeline {
-  const { clock, bodyLimitBytes, authenticator: gate, rateLimiter: admit, events } = context
+function createPipeline({ authenticator, clock, bodyLimitBytes, rateLimiter, events, corsOrigins }: AppContext): RoutePipeline {
   const start = Buffer.from(clock.bytes(9)).toString('base64url')
   let count = 0
   return {
-    authenticator: gate,
+    authenticator,
     clock,
     bodyLimitBytes,
-    rateLimiter: admit,
+    rateLimiter,
     events,
-    cors: createCors(context.corsOrigins),
-    // Unique, not secret: the chance of the start and a count.
+    cors: createCors(corsOrigins),
+    // Unique but not secret: a random start and a counter.
     newRequestId: () => `request_${start}${(count++).toString(36).padStart(6, '0')}`,
   }
 }
@@ -113,25 +119,19 @@ function createCors(origins: readonly string[]): RoutePipeline['cors'] {
   }
 }
 
-/** What no route takes: 404 when the path is none of ours, an answer to OPTIONS, 405 for the rest. */
-function unmatchedHandler(routes: readonly Route[], pipeline: RoutePipeline): (c: Context) => Response {
-  const paths = methodsByPath(routes)
-  return (c) => {
-    const call = new ApiCall(c, pipeline)
-    const offered = paths.find(({ pattern }) => pattern.test(call.path))?.allow
-    // The patterns are open to the left, for apps mounted under a path. What is offered and yet came here is under another one.
-    const elsewhere = call.request.method !== 'OPTIONS' && offered?.split(', ').includes(call.request.method)
-    const allow = elsewhere ? undefined : offered
-    if (allow !== undefined && call.request.method === 'OPTIONS')
-      return toResponse({ status: 204, headers: { Allow: allow, ...preflight(call, pipeline, allow) }, body: null }, call, pipeline)
-    const refusal =
-      allow === undefined
-        ? new RingbackError('not_found', 'There is nothing at this path; /docs shows what there is, and /openapi.json lists it.')
-        : new RingbackError('method_not_allowed', `${call.request.method} is not offered here; ${allow} are.`, {
-            headers: { Allow: allow },
-          })
-    return toResponse(toErrorReply(refusal, call, pipeline.events), call, pipeline)
-  }
+/** Answers OPTIONS, and 405 for a method that the path does not offer. */
+function answerOtherMethod(call: ApiCall, allow: string, pipeline: RoutePipeline): Response {
+  const { method } = call.request
+  if (method === 'OPTIONS')
+    return toResponse({ status: 204, headers: { Allow: allow, ...preflight(call, pipeline, allow) }, body: null }, call, pipeline)
+  const refusal = new RingbackError('method_not_allowed', `${method} is not offered here; ${allow} are.`, { headers: { Allow: allow } })
+  return toResponse(toErrorReply(refusal, call, pipeline.events), call, pipeline)
+}
+
+function answerUnknownPath(c: Context, pipeline: RoutePipeline): Response {
+  const call = new ApiCall(c, pipeline)
+  const refusal = new RingbackError('not_found', 'There is no route at this path; /docs shows the routes, and /openapi.json lists them.')
+  return toResponse(toErrorReply(refusal, call, pipeline.events), call, pipeline)
 }
 
 function preflight(call: ApiCall, pipeline: RoutePipeline, allow: string): Record<string, string> {
@@ -142,19 +142,4 @@ function preflight(call: ApiCall, pipeline: RoutePipeline, allow: string): Recor
       'Authorization, Content-Type, Idempotency-Key, If-Match, If-None-Match, Last-Event-ID, Prefer, X-Request-Id, traceparent, tracestate',
     'Access-Control-Max-Age': '600',
   }
-}
-
-function methodsByPath(routes: readonly Route[]): { pattern: RegExp; allow: string }[] {
-  const methods = new Map<string, Set<string>>()
-  for (const { path, method } of routes) {
-    const offered = methods.get(path) ?? new Set()
-    methods.set(path, offered.add(method.toUpperCase()))
-    if (method === 'get') offered.add('HEAD')
-  }
-  // A concrete path wins over one with parameters, as in OpenAPI.
-  const paths = [...methods].sort(([a], [b]) => Number(a.includes('{')) - Number(b.includes('{')))
-  return paths.map(([path, offered]) => ({
-    pattern: new RegExp(`${path.replaceAll('.', '\\.').replaceAll(/\{\w+\}/g, '[^/]+')}$`),
-    allow: [...offered.add('OPTIONS')].sort().join(', '),
-  }))
 }

@@ -276,7 +276,7 @@ export interface SigningStore {
 
 /** What the chores of a node call. All of it is idempotent: every node may do it at any time. */
 export interface MaintenanceStore {
-  renew(renewal: { kind: WorkKind; toLeaseRef: readonly LeaseRef[]; leaseMs: Millis }): Promise<readonly Renewal[]>
+  renew(renewal: { kind: WorkKind; leases: readonly LeaseRef[]; leaseMs: Millis }): Promise<readonly Renewal[]>
   /** Running work whose lease has ended, or that another boot than `boot` holds (null: only ended leases). At most `limit` of each kind. */
   findExpired(limit: number, boot: string | null): Promise<ExpiredWork>
   /** Ends pending tasks past `startBy` or `deadlineAt`, and running ones whose cancel was requested over `graceMs` ago. Returns how many. */

@@ -1,14 +1,14 @@
-/** Migrations: the folder drizzle-kit writes, applied in order, once, whoever starts first. A store newer than this program is refused. */
+/** Applies the migrations that drizzle-kit writes, in order and once, also when several nodes start together. */
 import { fileURLToPath } from 'node:url'
 import { type MigrationMeta, readMigrationFiles } from 'drizzle-orm/migrator'
 import { StartupError } from '../core/errors.ts'
 import { type Driver, writePriority } from './driver.ts'
 import { type Dialect, execute, first, query, rows, type Script, sql } from './script.ts'
 
-/** The number of the advisory lock that lets one node migrate at a time: "ringback" has no number of its own, so this is one. */
+/** An arbitrary number for the advisory lock that lets one node migrate at a time. */
 const MIGRATION_LOCK = 7_319_640_201
 
-/** Migrations of this program, and which of them the store has. */
+/** The migrations of this program, and the hashes of those that the store has. */
 function* compare(dialect: Dialect): Script<{ readonly files: readonly MigrationMeta[]; readonly done: ReadonlySet<string> }> {
   const folder = fileURLToPath(new URL(`../../migrations/${dialect.name}`, import.meta.url))
   const files = readMigrationFiles({ migrationsFolder: folder })
@@ -23,7 +23,7 @@ function* compare(dialect: Dialect): Script<{ readonly files: readonly Migration
 }
 
 /**
- * Brings the store up to this program's schema and answers how many migrations were applied.
+ * Brings the store up to this program's schema. Returns how many migrations it applied.
  * @throws StartupError when the store was migrated by a newer program.
  */
 export function migrate(driver: Driver): Promise<number> {
@@ -32,7 +32,6 @@ export function migrate(driver: Driver): Promise<number> {
     yield query(() => sql`create table if not exists migrations (hash text primary key, made_at bigint not null)`)
     const { files, done } = yield* compare(driver.dialect)
     const missing = files.filter(({ hash }) => !done.has(hash))
-    // All of them travel with the commit: on PostgreSQL a hundred statements are one round trip.
     yield* execute(
       missing.flatMap(({ hash, folderMillis, sql: statements }) => [
         ...statements.filter((text) => text.trim()).map((text) => query(() => sql.raw(text))),
@@ -49,8 +48,8 @@ const findMigrations = (dialect: Dialect) =>
     : query(() => sql`select (select name from sqlite_master where type = 'table' and name = 'migrations') as name`)
 
 /**
- * How many migrations the store lacks, without touching it.
- * @throws StartupError when it is no store of Ringback, or was migrated by a newer program.
+ * How many migrations the store lacks. Changes nothing.
+ * @throws StartupError when it is not a database of Ringback, or was migrated by a newer program.
  */
 export function countPendingMigrations(driver: Pick<Driver, 'dialect' | 'read'>): Promise<number> {
   return driver.read(

@@ -1,4 +1,4 @@
-/** Opens a store: picks the driver by the URL, migrates, and binds the scripts to the nine parts of the interface. */
+/** Opens a store: selects the driver by URL, migrates, and binds the scripts to the nine interfaces. */
 import { closeSync, mkdirSync, openSync } from 'node:fs'
 import { dirname } from 'node:path'
 import type { Clock } from '../core/clock.ts'
@@ -21,7 +21,7 @@ import { now } from './script.ts'
 export interface StoreOptions extends BindingOptions {
   /** `file:<path>` or `postgres://…` */
   readonly url: string
-  /** Owns the store (SQLite): a second owner is refused. */
+  /** SQLite: owns the store, so that a second owner is refused. */
   readonly exclusive?: boolean
 }
 
@@ -38,7 +38,7 @@ export async function openStore(options: StoreOptions): Promise<Store> {
   return bindStore(driver, options, disown)
 }
 
-/** Migrates and closes; answers how many migrations were applied. */
+/** Migrates and closes. Returns how many migrations it applied. */
 export async function migrateStore(options: { readonly url: string; readonly clock: Clock }): Promise<number> {
   const { driver, disown } = await connect({ ...options, publicUrl: () => '', retrySchedule: [] })
   try {
@@ -49,8 +49,8 @@ export async function migrateStore(options: { readonly url: string; readonly clo
   }
 }
 
-async function connect({ url, clock, exclusive: owner, events }: StoreOptions): Promise<{ driver: Driver; disown: () => void }> {
-  // Of the two drivers only the one that is used is loaded.
+async function connect({ url, clock, exclusive, events }: StoreOptions): Promise<{ driver: Driver; disown: () => void }> {
+  // Only the driver in use is loaded.
   if (/^postgres(ql)?:\/\//.test(url)) {
     const { openPostgres } = await import('./postgres.ts')
     return { driver: await openPostgres(url, clock, (error) => events?.emit('trouble', { error })), disown: () => {} }
@@ -59,13 +59,13 @@ async function connect({ url, clock, exclusive: owner, events }: StoreOptions): 
   const file = url.slice('file:'.length)
   try {
     mkdirSync(dirname(file), { recursive: true })
-    // A new one is its user's alone: it holds what clients sent. SQLite gives the files beside it the same mode.
+    // Readable by its user only: it holds the data of clients. SQLite creates the files beside it with the same mode.
     closeSync(openSync(file, 'a', 0o600))
   } catch (error) {
-    throw new StartupError(`the database file "${file}" cannot be made: ${(error as Error).message}`)
+    throw new StartupError(`the database file "${file}" cannot be created: ${(error as Error).message}`)
   }
-  const { openSqlite, lockSqlite: ownSqlite } = await import('./sqlite.ts')
-  const disown = owner ? ownSqlite(file) : () => {}
+  const { openSqlite, lockSqlite } = await import('./sqlite.ts')
+  const disown = exclusive ? lockSqlite(file) : () => {}
   try {
     return { driver: openSqlite(file, clock), disown }
   } catch (error) {
@@ -74,7 +74,7 @@ async function connect({ url, clock, exclusive: owner, events }: StoreOptions): 
   }
 }
 
-/** A store over any driver. `disown` is called when the store has closed. */
+/** A store on any driver. `disown` is called after the store has closed. */
 export function bindStore(driver: Driver, options: BindingOptions, disown: () => void): Store {
   const binding = createBinding(driver, options)
   const { local, notifications } = bindNotifications(driver)

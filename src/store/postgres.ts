@@ -38,12 +38,12 @@ export async function openPostgres(url: string, clock: Clock, onError: (error: E
   const notifier = createNotifier(pool, settings, clock, onError)
   const transact = createTransactions(pool, notifier.notify)
   const inTurn = createQueue()
-  let refusal: string | null = null
+  let writeError: string | null = null
   return {
     dialect: postgresDialect,
     maxConcurrentWrites: 1,
     get writeError() {
-      return refusal
+      return writeError
     },
     async write<R>(priority: WritePriority, make: () => Script<R>) {
       // Calls of this turn of the event loop still join the batch.
@@ -52,10 +52,10 @@ export async function openPostgres(url: string, clock: Clock, onError: (error: E
       for (let repeats = 0; ; repeats++) {
         try {
           const value = await (LANE_LOCKING.has(priority) ? inTurn(run) : run())
-          refusal = null
+          writeError = null
           return value
         } catch (error) {
-          refusal = refusalOf(error) ?? refusal
+          writeError = writeErrorOf(error) ?? writeError
           if (repeats === MAX_REPEATS || !RETRYABLE_CODES.has((error as { code?: string }).code ?? '')) throw error
         }
       }
@@ -207,7 +207,7 @@ function createNotifier(pool: pg.Pool, settings: pg.ClientConfig, clock: Clock, 
         payload += ` ${channel}`
         pending.delete(channel)
       }
-      await pool.query({ name: 'rb_tell', text: 'select pg_notify($1, $2)', values: [CHANNEL, payload] })
+      await pool.query({ name: 'rb_notify', text: 'select pg_notify($1, $2)', values: [CHANNEL, payload] })
     }
   }
   return {
@@ -227,7 +227,7 @@ function createNotifier(pool: pg.Pool, settings: pg.ClientConfig, clock: Clock, 
       subscribers.add(subscriber)
       return () => subscribers.delete(subscriber)
     },
-    /** Work that was released at the end is news for the other nodes. */
+    /** Other nodes learn at once of work that this node released at its end. */
     async close(): Promise<void> {
       await flush().catch(onError)
       listener.close()
@@ -235,8 +235,8 @@ function createNotifier(pool: pg.Pool, settings: pg.ClientConfig, clock: Clock, 
   }
 }
 
-/** Why the server took no write, in words for the operator; null: the error says nothing about the server. Classes 53 and 58: resources, disk; 25006: a standby. */
-function refusalOf(error: unknown): string | null {
+/** What an error says about the server; null: nothing. Classes 53 and 58: resources, disk; 25006: a standby. */
+function writeErrorOf(error: unknown): string | null {
   const code = String((error as { code?: unknown }).code ?? '')
   if (code === '53100') return 'takes no writes: the disk is full'
   return /^(53|58|25006)/.test(code) ? `takes no writes (${code})` : null

@@ -1,10 +1,9 @@
-/** What goes into a store and what comes out of it, beside the rows themselves. */
+/** Arguments and results of the store's methods, other than rows. */
 import type { Allotment, SlotRefusal } from '../core/fair-share.ts'
 import type {
   ApiKey,
   Attempt,
   AuditAction,
-  CatchUp,
   Delivery,
   Endpoint,
   EndpointSettings,
@@ -40,15 +39,15 @@ type SetByStore =
   | 'startedAt'
   | 'finishedAt'
 
-/** A task to be written. Times are the client's own; the store adds its clock's. */
+/** A task to store. The times are the client's; the store adds its own. */
 export interface NewTask extends Omit<Task, SetByStore> {
   /** Not before this time; null: at once. */
   readonly dueAt: Millis | null
-  /** Left out: no schedule made it. */
+  /** Default: null, no schedule created it. */
   readonly scheduleId?: string | null
 }
 
-/** `Idempotency-Key` of a create: kept 24 h, one commit with its tasks. */
+/** `Idempotency-Key` of a create: retained for 24 h, in one commit with its tasks. */
 export interface Idempotency {
   readonly clientId: string
   /** Method and path, e.g. `POST /v1/tasks`. */
@@ -58,7 +57,7 @@ export interface Idempotency {
   readonly fingerprint: string
 }
 
-/** What one request submits: one task, or a batch; all or nothing. */
+/** One task or a batch, stored as a whole or not at all. */
 export interface TaskSubmission {
   readonly tasks: readonly NewTask[]
   readonly idempotency: Idempotency | null
@@ -70,21 +69,21 @@ export type SubmitResult =
   | { readonly kind: 'reused' }
   | { readonly kind: 'gone' }
 
-/** An object, or why there is none: never there (or another client's), or erased and remembered. */
+/** `missing`: it never existed, or belongs to another client. `gone`: it was erased, and its tombstone exists. */
 export type FindResult<T> = { readonly kind: 'found'; readonly value: T } | { readonly kind: 'missing' } | { readonly kind: 'gone' }
 
 export interface Page<T> {
   readonly items: readonly T[]
-  /** Where the next page starts; null: there is none. */
+  /** Where the next page starts; null: this is the last page. */
   readonly next: Position | null
 }
-/** A place in a list: the sort key of the last row given. */
+/** The sort key of the last row of a page. */
 export interface Position {
   readonly at: Millis
   readonly id: string
 }
 
-/** A place in the line of pending tasks, which a count has come to. */
+/** The last task that a page of a count has read. */
 export interface OpenTaskCursor extends Pick<Task, 'laneId' | 'id'> {
   readonly line: number
   readonly rank: Millis
@@ -117,15 +116,15 @@ export interface DeliveryQuery {
 }
 
 export interface EndpointInsert extends EndpointSettings, Pick<Endpoint, 'id' | 'clientId' | 'verification'> {
-  /** Verified from the start: no ownership check is asked for. */
+  /** Verified from the start: no challenge is sent. */
   readonly verified: boolean
 }
-/** Members left out stay as they are. */
+/** Omitted members stay as they are. */
 export type EndpointPatch = Partial<EndpointSettings & Pick<Endpoint, 'previousSecret' | 'previousSecretUntil'>> & {
-  /** true: now; false: cleared. */
+  /** True: paused now. False: resumed. */
   readonly paused?: boolean
   readonly disabled?: Endpoint['disabledReason'] | false
-  /** true: verified now; false: to be verified anew: a verification begins, deliveries are held. */
+  /** True: verified now. False: a new verification begins, and deliveries are held. */
   readonly verified?: boolean
 }
 export type ChangeResult<T> =
@@ -134,34 +133,27 @@ export type ChangeResult<T> =
   | { readonly kind: 'stale' }
   | { readonly kind: 'duplicate' }
 
-/** `duplicate`: the client has one such. `full`: it has as many as it may have. */
+/** `duplicate`: the client already has it. `full`: the client has as many as allowed. */
 export type AddResult<T> = { readonly kind: 'added'; readonly value: T } | { readonly kind: 'duplicate' } | { readonly kind: 'full' }
 
 export type NewSchedule = Pick<Schedule, 'id' | 'clientId' | 'type' | 'cron' | 'timezone' | 'catchUp' | 'template' | 'nextAt'> & {
   readonly paused: boolean
 }
-/** Members left out stay as they are. */
+/** Omitted members stay as they are. */
 export type SchedulePatch = Partial<Pick<Schedule, 'cron' | 'timezone' | 'catchUp' | 'template' | 'nextAt'>> & { readonly paused?: boolean }
-/** A schedule as whoever ticks it sees it. */
-export interface DueSchedule {
-  readonly id: string
-  readonly clientId: string
-  readonly type: string
-  readonly cron: string
-  readonly timezone: string
-  readonly catchUp: CatchUp
+/** A schedule as the cron ticker reads it. */
+export interface DueSchedule extends Pick<Schedule, 'id' | 'clientId' | 'type' | 'cron' | 'timezone' | 'catchUp' | 'revision'> {
   readonly nextAt: Millis
-  readonly revision: number
   /** Characters of its template. */
   readonly size: number
 }
-/** Ticks of a schedule to be made, and where it goes on. Nothing happens when the schedule is no longer as `due` shows it. */
+/** Ticks of a schedule to create, and its next tick. Nothing happens if the schedule has changed since `due` was read. */
 export interface Tick {
   readonly due: Pick<DueSchedule, 'id' | 'nextAt' | 'revision' | 'size'>
-  /** A task for each, its `runAt` that time. None: they are skipped. */
+  /** One task with this `runAt` for each. None: the ticks are skipped. */
   readonly times: readonly Millis[]
   readonly nextAt: Millis | null
-  /** What the type says, where the schedule does not. */
+  /** The task type's values, for schedules that set none. */
   readonly timeoutSeconds: number
   readonly maxTries: number
 }
@@ -169,41 +161,41 @@ export interface Tick {
 export interface ClaimOptions {
   readonly limit: number
   readonly leaseMs: Millis
-  /** The boot that claims. */
+  /** The boot id of the node. */
   readonly leasedBy: string
-  /** How its slots are shared out, asked each time the script runs. Left out: whoever comes. */
+  /** How the slots are shared among clients, called at each run of the script. Default: no client is refused. */
   readonly allot?: () => Allotment
 }
-/** Task types this node runs, and their limits across nodes (null: none). */
+/** The task types of a claim, with their limits across nodes; null: no limit. */
 export interface TaskClaimOptions extends ClaimOptions {
   readonly types: readonly { readonly type: string; readonly concurrency: number | null }[]
 }
-/** What nodes share about a task type. */
+/** The state of a task type that all nodes share. */
 export interface QueueState {
   readonly type: string
-  /** Since when nothing of it is claimed; null: it is not paused. */
+  /** When the type was paused; null: it is not paused. */
   readonly pausedAt: Millis | null
-  /** When somebody who runs it was last there, to some seconds; null: never. */
+  /** When a worker of this type was last seen, accurate to some seconds; null: never. */
   readonly workerSeenAt: Millis | null
 }
-/** What may hold tasks up, beside their time. */
+/** What may keep tasks from starting, other than their time. */
 export interface TaskHolds {
   readonly queues: ReadonlyMap<string, QueueState>
-  /** Lanes in which as many run as may. */
+  /** Lanes at their concurrency limit. */
   readonly filled: ReadonlySet<string>
-  /** How many run of each type, on all nodes. */
+  /** Running tasks of each type, on all nodes. */
   readonly running: ReadonlyMap<string, number>
 }
 export interface ClaimResult<W> {
   readonly items: readonly W[]
-  /** Milliseconds until the next work falls due, as far as is known; null: nothing waits for a time. */
+  /** Milliseconds until the next known due time; null: nothing waits for a time. */
   readonly nextInMs: Millis | null
-  /** More was claimable than the limit allowed, or lanes were busy: claim again as soon as a slot is free. */
+  /** There may be more claimable work: claim again as soon as a slot is free. */
   readonly more: boolean
-  /** Those in line who were refused a slot: claim again as soon as one of them may have it. Left out: nobody. */
+  /** Clients and lanes with claimable work that were refused a slot: claim again as soon as one of them may have it. Default: none. */
   readonly refused?: readonly SlotRefusal[]
 }
-/** A delivery with what sending it takes. */
+/** A delivery with everything that sending it needs. */
 export interface OwedDelivery extends Delivery {
   readonly eventBody: string
   readonly endpoint: Endpoint
@@ -212,17 +204,17 @@ export interface OwedDelivery extends Delivery {
 }
 
 /**
- * A pump's free slots, lent to the store: work may then start in the very commit that makes it claimable, which saves the claim.
- * Only where nothing waits before it, so that nobody is overtaken.
+ * Lends the free slots of a pump to the store. Work may then start in the commit that makes it claimable, which saves the claim. Earlier work is never
+ * overtaken: nothing starts this way while anything waits.
  */
 export interface SlotLender<W> {
-  /** The boot that runs what is started. */
+  /** The boot id of the pump's node. */
   readonly leasedBy: string
   readonly leaseMs: Millis
-  /** Takes up to `most` free slots. Each is used by `start` or given back by `release`. */
-  reserve(most: number): number
+  /** Takes up to `max` free slots. Each is used by `start` or returned by `release`. */
+  reserve(max: number): number
   release(slots: number): void
-  /** How what is free, with the slots lent, is shared out. */
+  /** How the free slots and the lent ones are shared among clients. */
   allot(lent: number): Allotment
   start(items: readonly W[]): void
 }
@@ -232,31 +224,31 @@ export interface ExpiredWork {
   readonly deliveries: readonly Delivery[]
 }
 
-/** The one door out of `running`. `fence` must still be the task's. */
+/** The only way out of `running`. `fence` must still be the task's. */
 export interface Settlement {
   readonly id: string
   readonly fence: number
   readonly outcome: TryOutcome
-  /** Of a task: by what name its holder ended the lease, remembered for an hour, so that a repetition is known as one. Left out: it is not. */
+  /** Of a task: how its worker ended the lease. Remembered for an hour, to recognize a repeated call. Default: not remembered. */
   readonly endedAs?: LeaseEnd
 }
 /** How a worker over HTTP ends its lease. */
 export type LeaseEnd = 'complete' | 'fail' | 'release'
-/** A delivery's settlement: the attempt is recorded even when the lease was lost, since the POST did happen. */
+/** The attempt is recorded even when the lease was lost, since the POST did happen. */
 export interface DeliverySettlement extends Settlement {
   readonly attempt: Omit<Attempt, 'deliveryId' | 'fence'> | null
   readonly endpoint: {
     readonly id: string
-    /** Its URL when this was claimed: what was learned at another one does not count against it. Null: whatever it is. */
+    /** Its URL when the delivery was claimed. If the URL has changed since, the signal is ignored. Null: any URL. */
     readonly url: string | null
-    /** What the lane's breaker and slow start hear; null: nothing. */
+    /** The signal for the lane's breaker and slow start; null: none. */
     readonly signal: HealthSignal | null
-    /** Success clears `failingSince`; failure sets it when clear. */
+    /** True clears `failingSince`; false sets it if it is clear. */
     readonly succeeded: boolean | null
     readonly disable: Endpoint['disabledReason']
-    /** Retry-After: the whole lane waits this long. */
+    /** `Retry-After`: the whole lane waits this long. */
     readonly holdMs: Millis | null
-    /** Of a verification that passed: the attempts a minute its receiver allows; null or left out: any number. */
+    /** Of a verification that passed: attempts per minute that the receiver allows. Default: null, no limit. */
     readonly allowedRate?: number | null
   }
 }
@@ -272,52 +264,52 @@ export interface Progress {
   readonly fence: number
   readonly progress: number
   readonly message: string | null
-  /** Whether those who subscribe to progress are to be told: at most once a second of a task, whoever reports. */
+  /** Whether to send an event to subscribers of progress: at most one per second and task. */
   readonly notify: boolean
 }
 export interface LeaseRef {
   readonly id: string
   readonly fence: number
 }
-/** What became of a lease: renewed, or lost; and whether the client asked to cancel meanwhile. */
+/** A lease that was renewed or lost, and whether the cancel of its task was requested. */
 export interface Renewal {
   readonly id: string
   readonly renewed: boolean
   readonly cancelRequested: boolean
 }
 
-/** Why a lane does not take what is due. */
+/** What keeps due work of a lane from starting. */
 export interface LaneState {
   readonly id: string
   readonly heldUntil: Millis
-  /** The pause between probes while the breaker is tripped; 0: it is not. */
+  /** The pause between probes while the breaker is open; 0: it is closed. */
   readonly probeMs: Millis
-  /** As many run as may. */
+  /** The lane is at its concurrency limit. */
   readonly filled: boolean
-  /** Its pace lets the next one start then; null: it has no pace. */
+  /** When its rate limit allows the next start; null: it has no rate limit. */
   readonly pacedUntil: Millis | null
 }
 
 export interface PrunedPage {
   readonly removed: number
-  /** Where to go on; null: the rest is too young, begin anew. */
+  /** Where to continue; null: the rest is too young, start from the beginning next time. */
   readonly next: string | null
 }
-/** What is to be sent again. */
+/** Selects the deliveries to send again. */
 export interface ReplayFilter {
   readonly clientId: string
-  /** Null: every endpoint of the client. */
+  /** Null: all endpoints of the client. */
   readonly endpointId: string | null
   readonly since: Millis | null
-  /** Not counting that moment itself. */
+  /** Exclusive. */
   readonly until: Millis
-  /** When it was asked for: what was made later, the replay's own deliveries for one, is not looked at. */
+  /** When the replay was requested. Later deliveries, such as its own, are excluded. */
   readonly asOf: Millis
   /** Ended states. */
   readonly states: readonly State[]
   readonly eventTypes: readonly EventType[] | null
 }
-/** How far a walk along a client's rows has come. */
+/** The progress of a job that pages through a client's rows. */
 export interface PageCheckpoint {
   /** Where the next page starts. */
   readonly after: Position | null
@@ -325,41 +317,41 @@ export interface PageCheckpoint {
 }
 export interface ReplayCheckpoint extends PageCheckpoint {
   readonly replayed: number
-  /** Matched, but erased, or of an endpoint that was deleted. */
+  /** Matches that were erased, or whose endpoint was deleted. */
   readonly skipped: number
 }
-/** Tasks to be canceled, or to begin anew: of these states, and made before a fixed time. */
+/** Selects the tasks to cancel or to retry. */
 export interface BulkFilter extends Omit<TaskFilter, 'states' | 'batchId'> {
   readonly clientId: string
-  /** Live ones are canceled, ended ones begin anew: never of both kinds. */
+  /** Either open states (cancel) or ended states (retry), never both. */
   readonly states: readonly State[]
-  /** Not counting that moment itself. */
+  /** Exclusive. */
   readonly createdBefore: Millis
 }
 export interface BulkCheckpoint extends PageCheckpoint {
-  /** Tasks canceled, asked to end or begun anew. */
+  /** Tasks canceled, asked to end, or retried. */
   readonly changed: number
-  /** Those among them that were running, and asked to end. */
+  /** Of these, the running tasks that were asked to end. */
   readonly asked: number
 }
 
-/** One use of a quota that counts by windows of `windowMs`, or one given back. */
+/** Takes one use of a quota with windows of `windowMs`, or returns one. */
 export interface QuotaUse {
   readonly key: string
   readonly limit: number
   readonly windowMs: Millis
-  /** The end of the window that one use is given back to; null: one is taken. */
+  /** The end of the window to return a use to; null: a use is taken. */
   readonly refundWindow: Millis | null
 }
 export interface QuotaWindow {
-  /** Uses of this window, this one among them; over the limit: it was refused, and not counted. */
+  /** Uses in this window, including this one. Above the limit: it was refused and not counted. */
   readonly used: number
-  /** When the window ends by the store's clock, and how long that is from now. */
+  /** The end of the window by the store's clock, and the time until then. */
   readonly expire: Millis
   readonly leftMs: Millis
 }
 
-/** `full`: the client has as many active keys as it may have. `missing`: there is no such client, or no such active key. */
+/** `full`: the client has as many active keys as allowed. `missing`: there is no such client, or no such active key. */
 export type AddKeyResult =
   | { readonly kind: 'added'; readonly value: ApiKey }
   | { readonly kind: 'full'; readonly active: number }
@@ -368,28 +360,28 @@ export interface KeyRotation {
   readonly id: string
   readonly clientId: string | null
   readonly fresh: Pick<ApiKey, 'id' | 'hash' | 'hint'>
-  /** How long the old key stays active; 0: it ends at once. */
+  /** How long the old key stays active. */
   readonly overlapMs: Millis
-  /** Active keys that the client may have. */
+  /** Maximum active keys of the client. */
   readonly max: number
 }
 export type NewKey = Omit<ApiKey, 'createdAt' | 'revokedAt' | 'lastUsedAt'>
 
-/** Members left out narrow nothing. */
+/** Omitted members match everything. */
 export interface AuditQuery {
   readonly clientId?: string
   readonly actor?: string
   readonly action?: AuditAction
   readonly since?: Millis
-  /** Not counting that moment itself. */
+  /** Exclusive. */
   readonly until?: Millis
   readonly limit: number
   readonly after: Position | null
 }
 
-/** What is due in the lives of the signing keys. */
+/** The due state changes of signing keys. */
 export interface SigningKeyRotation {
-  /** The next key, to become active as `retire` becomes retiring. */
+  /** The next key becomes active, and `retire` becomes retiring. */
   readonly activate: string | null
   readonly retire: string | null
   /** Retiring keys that leave the published set. */
@@ -400,7 +392,7 @@ export interface EncryptedValue {
   readonly encrypted: string
 }
 
-/** What cancel, retry and delete answer. `refused` carries the task as it is. */
+/** The result of cancel, retry and delete. `refused` has the task as it is. */
 export type TaskChange =
   | { readonly kind: 'changed' | 'unchanged' | 'refused'; readonly task: Task }
   | { readonly kind: 'missing' }

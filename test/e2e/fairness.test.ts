@@ -15,7 +15,7 @@ import { explained, type Visit } from '../support/explain.ts'
 import { manualClock } from '../support/manual-clock.ts'
 import { startNode } from '../support/nodes.ts'
 import { eventually } from '../support/server.ts'
-import { engines, type Ground, keepFromLearning, openGround } from '../support/stores.ts'
+import { disableAutovacuum, engines, type Ground, openGround } from '../support/stores.ts'
 import { addClient, addTask, addTasks, claim, claimOne, claimTasks, completed, findTask, LEASE_MS, retried, view } from '../support/work.ts'
 
 describe.each(engines)('on %s', (engine) => {
@@ -24,7 +24,7 @@ describe.each(engines)('on %s', (engine) => {
   beforeAll(async () => {
     ground = await openGround(engine)
     store = ground.store
-    await keepFromLearning(ground)
+    await disableAutovacuum(ground)
   })
   afterEach(() => ground.clear())
   afterAll(() => ground.close())

@@ -41,7 +41,7 @@ describe.each(engines)('a paused type on %s', (engine) => {
     const [one, two] = await claimTasks(store)
     await addTask(store, { clientId, dueAt: (await store.now()) + 1_000 })
     await store.schedules.pauseTaskType({ type: 'report.build', paused: true })
-    expect(await store.maintenance.renew({ kind: 'task', toLeaseRef: [one!, two!], leaseMs: 30_000 })).toMatchObject([
+    expect(await store.maintenance.renew({ kind: 'task', leases: [one!, two!], leaseMs: 30_000 })).toMatchObject([
       { renewed: true },
       { renewed: true },
     ])

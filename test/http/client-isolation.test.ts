@@ -186,29 +186,29 @@ describe('Keys', () => {
       },
     }
     const gate = createAuthenticator({ store, clock: { ...kit.clock, now: () => now }, adminToken: null })
-    await Promise.all(Array.from({ length: 10 }, () => gate.authenticate(`Bearer ${key}`, now)))
-    await gate.authenticate(`Bearer ${key}`, now)
+    await Promise.all(Array.from({ length: 10 }, () => gate.authenticate({ header: () => `Bearer ${key}`, address: null }, now)))
+    await gate.authenticate({ header: () => `Bearer ${key}`, address: null }, now)
     expect(asked).toBe(1)
     now = 5_000
-    await gate.authenticate(`Bearer ${key}`, now)
+    await gate.authenticate({ header: () => `Bearer ${key}`, address: null }, now)
     expect(asked).toBe(2)
     now = 10_000
     hold = new Promise((resolve) => {
       release = resolve
     })
-    const late = gate.authenticate(`Bearer ${key}`, now)
+    const late = gate.authenticate({ header: () => `Bearer ${key}`, address: null }, now)
     tell('key_1')
-    const later = gate.authenticate(`Bearer ${key}`, now)
+    const later = gate.authenticate({ header: () => `Bearer ${key}`, address: null }, now)
     expect(asked, 'whoever comes after the word is not told what was read before it').toBe(4)
     release()
     await late
     const caller = await later
-    expect(await gate.authenticate(`Bearer ${key}`, now)).toBe(caller)
+    expect(await gate.authenticate({ header: () => `Bearer ${key}`, address: null }, now)).toBe(caller)
     expect(asked).toBe(4)
     expect(used, 'of a key whose last use is not known, each question').toEqual(Array(4).fill('key_1'))
     expect([...caller.scopes], 'a client’s key holds no scope of the operator’s, whatever its row says').toEqual(['tasks:read'])
     tell(null)
-    await gate.authenticate(`Bearer ${key}`, now)
+    await gate.authenticate({ header: () => `Bearer ${key}`, address: null }, now)
     expect(asked, 'when words may have been lost, everything is asked anew').toBe(5)
   })
 

@@ -16,7 +16,7 @@ const NOBODY = { authorization: 'Bearer rb_nobody' }
 const TEXT = { 'content-type': 'text/plain' }
 
 /** Each row holds two faults; the answer names the one that comes first in the contract's order. */
-describe('Of two faults the one that stands first in the contract is answered:', () => {
+describe('Of two faults, the first in the order of the contract is answered:', () => {
   test.each<[string, string, string, string, string, string | undefined, Record<string, string>]>([
     ['an unknown path before a missing key', 'not_found', 'stranger', 'POST', '/v1/nothing', undefined, {}],
     ['a wrong method before a missing key', 'method_not_allowed', 'stranger', 'PUT', '/v1/tasks', '{', {}],
@@ -164,7 +164,7 @@ test('405 lists the methods, HEAD among them; a path of no route is 404 for ever
     for (const method of ['GET', 'POST', 'DELETE', 'OPTIONS']) expect((await kit.stranger.call(method, path)).status).toBe(404)
 })
 
-test('A path that only ends like one of ours is 404, not a 405 that offers the method it refuses', async () => {
+test('A path that only ends like a route is 404, not 405', async () => {
   for (const path of ['/other/v1/tasks', '//healthz', '/v1/v1/endpoints']) {
     const { json } = await client.call('GET', path)
     expect([path, json.code]).toEqual([path, 'not_found'])
@@ -211,7 +211,7 @@ test('Accept is refused only when it admits neither JSON nor problem documents',
     expect([accept, await status(accept)]).toEqual([accept, 406])
 })
 
-test('A wrong media type is told what is taken', async () => {
+test('A wrong media type is answered with the accepted types', async () => {
   const answer = await client.call('POST', '/v1/tasks', 'type=x', { 'content-type': 'application/x-www-form-urlencoded' })
   expect(answer.status).toBe(415)
   expect(answer.headers.get('accept')).toBe('application/json')
@@ -265,7 +265,7 @@ test('403 names the scope that is missing', async () => {
   expect(answer.headers.get('www-authenticate')).toBe('Bearer realm="ringback", error="insufficient_scope", scope="tasks:write"')
 })
 
-test('A failure nobody foresaw is 500 without its message; a store that is down or full is 503 with Retry-After', async () => {
+test('An unexpected failure is 500 without its message; a store that is down or full is 503 with Retry-After', async () => {
   const seen: object[] = []
   let failure: Error = new Error('secret: postgres://user:password@10.0.0.7')
   const broken = await openKit({ events: eventsWith({ 'http.failed': ({ code, fields }) => code === 'internal' && seen.push(fields) }) })

@@ -26,7 +26,7 @@ test('a copy made under load is a whole store elsewhere: audited without a fault
   const copy = join(folder, 'copy.db')
   const copied = await home.command('backup', '--to', copy)
   expect(copied).toMatchObject({ code: 0, stderr: '', stdout: expect.stringContaining('is a checked copy') })
-  expect(await home.command('backup', '--to', copy)).toMatchObject({ code: 1, stderr: expect.stringContaining('is there already') })
+  expect(await home.command('backup', '--to', copy)).toMatchObject({ code: 1, stderr: expect.stringContaining('exists already') })
   await eventually('more load', () => load.acknowledged.size > before.size + 30)
   await load.stop()
   server.kill('SIGKILL')

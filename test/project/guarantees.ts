@@ -42,22 +42,22 @@ export const tasks: readonly Group[] = [
       both(
         'N nodes with M claimers each claim every try exactly once.',
         'store/contract/claims',
-        'many claimers on many nodes hand each try of a task out once, the first and the next',
+        'many claimers on many nodes claim each try of a task once, the first and the next',
       ),
       both(
         'A late finish from an expired lease changes nothing.',
         'store/contract/claims',
-        'a late finish from an expired lease changes nothing, and neither do its progress and its renewal',
+        'a finish, a progress report and a renewal from an expired lease change nothing',
       ),
       both(
         'The fence survives retry, release and redo.',
         'store/contract/claims',
-        'the fence survives retry, release, cancel and redo: it grows and is never lowered',
+        'the fence never decreases through retry, release, cancel and redo',
       ),
       both(
         'Finishing twice with one lease changes nothing the second time.',
         'store/contract/claims',
-        'finishing twice with one lease is a no-op, one after the other and at once',
+        'finishing twice with one lease is a no-op, in sequence and concurrently',
       ),
       both(
         'When complete, fail, cancel, timeout and rescue race, one wins and one terminal event is recorded.',
@@ -317,7 +317,7 @@ export const webhooks: readonly Group[] = [
       both(
         '200 hanging lanes leave slots for other lanes, even before any circuit breaker has opened.',
         'store/scripts/health.test',
-        'endpoints that fail, on %s > 200 lanes that hang hold two slots each before any breaker has closed, and leave the rest to the others',
+        'failing endpoints on %s > 200 hanging lanes use two slots each before any circuit breaker opens, and leave the rest to other lanes',
       ),
       single('sqlite', 'the slots belong to the node, not to the store')(
         'Slow but successful receivers of one client leave slots for other clients.',
@@ -327,17 +327,17 @@ export const webhooks: readonly Group[] = [
       both(
         'A probe uses one try.',
         'store/scripts/health.test',
-        'endpoints that fail, on %s > a probe is the longest due and spends one try; a hold spends none',
+        'failing endpoints on %s > a probe sends the longest-due delivery and uses one try; a hold uses none',
       ),
       both(
         'Lanes that are paused, unverified, disabled or closed hold their deliveries, and send them later.',
         'store/scripts/health.test',
-        'endpoints that fail, on %s > an endpoint that is paused, disabled, unverified or broken for an hour gets every event afterwards, each once',
+        'failing endpoints on %s > an endpoint that is paused, disabled, unverified or failing for an hour receives every event afterwards, each once',
       ),
       both(
         'A hold ends after its configured number of days.',
         'store/scripts/health.test',
-        'endpoints that fail, on %s > a delivery still open after its days fails as expired, with an attempt that says so, and the rest goes on',
+        'failing endpoints on %s > a delivery that is open for too many days fails as expired, with an attempt that shows it, and the others continue',
       ),
     ],
   },
@@ -350,7 +350,7 @@ export const joint: readonly Group[] = [
       both(
         'Every way to end a task records exactly one terminal event, in the same commit.',
         'store/contract/endings',
-        '$name: one terminal event and its delivery, in the commit that ends the task',
+        '$name: the commit that ends the task records one terminal event and its delivery',
       ),
       both(
         'After a webhook, GET returns that revision or a later one.',
@@ -370,12 +370,12 @@ export const joint: readonly Group[] = [
       both(
         'A feed has no gaps and is in commit order.',
         'store/contract/lists',
-        'a feed is gapless and in commit order, for each client, however many nodes write',
+        'the feed of each client has no gaps and is in commit order, with many writing nodes',
       ),
       both(
         'A retried task is a new generation with its own terminal event.',
         'store/contract/endings',
-        'a retried task is a new generation with a terminal event of its own',
+        'a retried task is a new generation with its own terminal event',
       ),
       both(
         'Deleting or rotating an endpoint during retries loses nothing silently.',

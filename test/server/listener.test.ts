@@ -150,7 +150,7 @@ test('A caller that hangs up while it waits is let go', async () => {
   other.close()
 })
 
-test('A path that cannot be decoded, and a method nobody knows, are answered like any other', async () => {
+test('A path that cannot be decoded, and an unknown method, are answered like any other', async () => {
   const bad = await fetch(`${base}/v1/tasks/%ff%fe`, { headers: auth() })
   expect([bad.status, bad.headers.get('content-type')]).toEqual([404, 'application/problem+json'])
   const odd = await raw('PROPFIND /v1/tasks HTTP/1.1\r\nHost: x\r\n\r\n')
@@ -247,7 +247,7 @@ describe('a door that lets in five', () => {
     door.closeNow()
   })
 
-  test('serves whoever comes while others say nothing, or send their headers or bodies byte by byte', async () => {
+  test('serves new connections while others are silent, or send their headers or bodies byte by byte', async () => {
     const slow = `POST /v1/tasks HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer ${client.key}\r\nContent-Type: application/json\r\n`
     const idlers: Socket[] = []
     for (const text of [
@@ -265,7 +265,7 @@ describe('a door that lets in five', () => {
     await Promise.all(ends)
   })
 
-  test('serves whoever comes while others ask for what is large and do not read it', async () => {
+  test('serves new connections while others do not read their large responses', async () => {
     const { json } = await client.call('POST', '/v1/tasks', { type: 'anything', input: 1 })
     // More than the buffers of the system take.
     await kit.finish(json.id, 'x'.repeat(8_000_000))
@@ -290,7 +290,7 @@ describe('a door that lets in five', () => {
     expect(String(answer)).toMatch(/^HTTP\/1\.1 200 /)
   })
 
-  test('lets a crowd that comes again and again from one address displace itself', async () => {
+  test('lets a flood from one address displace its own connections', async () => {
     const kept = await opened(ask('/healthz'))
     await once(kept, 'data')
     for (let i = 0; i < 40; i++) await opened('', '127.0.0.2')
@@ -299,7 +299,7 @@ describe('a door that lets in five', () => {
     expect(await Promise.race([ended, once(kept, 'data').then(([chunk]) => String(chunk).slice(0, 12))])).toBe('HTTP/1.1 200')
   })
 
-  test('refuses who comes with 503 when all of them are being answered', async () => {
+  test('refuses a new connection with 503 when all connections are being answered', async () => {
     const { json } = await client.call('POST', '/v1/tasks', { ...REPORT, delaySeconds: 600 })
     let begun = 0
     const all = Promise.withResolvers<void>()

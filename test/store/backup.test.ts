@@ -1,4 +1,4 @@
-/** Copies of a SQLite store: made while it is written to, put back elsewhere, and refused when something would be lost. */
+/** Backups of a SQLite store: made while it is written to, restored elsewhere, and refused when data would be lost. */
 import {
   copyFileSync,
   existsSync,
@@ -36,8 +36,8 @@ const open = async (name: string, owner = false) => {
   onTestFinished(() => store.close().catch(() => {}))
   return store
 }
-/** A store with some tasks, sealed with `masterKey`. */
-async function made(name: string): Promise<{ clientId: string; taskId: string }> {
+/** A store with one task, encrypted with `masterKey`. */
+async function createStore(name: string): Promise<{ clientId: string; taskId: string }> {
   const store = await open(name)
   await store.signing.putSettingIfAbsent({ name: 'canary', value: createEncryptor({ masterKey, clock }).keyCheck() })
   const clientId = await addClient(store)
@@ -46,9 +46,9 @@ async function made(name: string): Promise<{ clientId: string; taskId: string }>
   return { clientId, taskId: id }
 }
 
-describe('a copy', () => {
-  test('holds what the store held, is its owner’s alone, and leaves nothing else behind', async () => {
-    const { taskId, clientId } = await made('a.db')
+describe('a backup', () => {
+  test('has the data of the store, is readable by its owner only, and leaves no other file', async () => {
+    const { taskId, clientId } = await createStore('a.db')
     const to = join(folder, 'copies', 'b.db')
     await expect(backupDatabase(configOf('a.db'), to, false)).rejects.toMatchObject({
       message: expect.stringContaining('cannot be written'),
@@ -61,13 +61,13 @@ describe('a copy', () => {
     expect(await store.tasks.find(taskId, clientId)).toMatchObject({ kind: 'found' })
   })
 
-  test('replaces nothing unless told to, and holds nothing of what was erased', async () => {
-    const { taskId, clientId } = await made('a.db')
+  test('replaces a file only with --overwrite, and contains no erased data', async () => {
+    const { taskId, clientId } = await createStore('a.db')
     const to = join(folder, 'b.db')
     writeFileSync(to, 'mine')
     await expect(backupDatabase(configOf('a.db'), to, false)).rejects.toMatchObject({
       name: 'StartupError',
-      message: expect.stringMatching(/b\.db" is there already: .*--overwrite/),
+      message: expect.stringMatching(/b\.db" exists already: .*--overwrite/),
     })
     expect(readFileSync(to, 'utf8')).toBe('mine')
     const store = await open('a.db')
@@ -77,8 +77,8 @@ describe('a copy', () => {
     expect(readFileSync(to).includes('a secret of mine')).toBe(false)
   })
 
-  test('is never the database itself', async () => {
-    const { taskId } = await made('a.db')
+  test('cannot be written to the database itself', async () => {
+    const { taskId } = await createStore('a.db')
     symlinkSync(join(folder, 'a.db'), join(folder, 'alias.db'))
     for (const name of ['a.db', 'alias.db']) {
       await expect(backupDatabase(configOf('a.db'), join(folder, name), true)).rejects.toMatchObject({
@@ -91,8 +91,8 @@ describe('a copy', () => {
     expect(await (await open('a.db')).tasks.find(taskId, null)).toMatchObject({ kind: 'found' })
   })
 
-  test('of a store whose server died holds what stood only in its log, as an audit of it does', async () => {
-    await made('a.db')
+  test('of a store whose server was killed includes the changes in its log, and so does the check', async () => {
+    await createStore('a.db')
     const store = await open('a.db')
     await addTasks(store, 5, { clientId: await addClient(store) })
     mkdirSync(join(folder, 'dead'))
@@ -102,7 +102,7 @@ describe('a copy', () => {
     for (const name of ['dead/a.db', 'b.db']) expect((await runCheck(configOf(name), 10)).counts.tasks, name).toBe(6)
   })
 
-  test('of what is no database, or not there, is refused with a sentence', async () => {
+  test('of a missing or PostgreSQL database is refused with a sentence', async () => {
     await expect(backupDatabase(configOf('none.db'), join(folder, 'b.db'), false)).rejects.toMatchObject({
       message: expect.stringContaining('there is no database'),
     })
@@ -115,8 +115,8 @@ describe('a copy', () => {
 })
 
 describe('a restore', () => {
-  test('is refused while a server owns the store, and over a store that is there, which stays as it is', async () => {
-    await made('a.db')
+  test('is refused while a server owns the store, and over an existing store, which does not change', async () => {
+    await createStore('a.db')
     const copy = join(folder, 'copy.db')
     await backupDatabase(configOf('a.db'), copy, false)
     const owner = await open('a.db', true)
@@ -130,12 +130,12 @@ describe('a restore', () => {
     expect(await (await open('a.db')).tasks.find(later, null)).toMatchObject({ kind: 'found' })
   })
 
-  test('over another store leaves nothing of it, not even the log it had not merged yet', async () => {
-    const { taskId } = await made('a.db')
+  test('over another store replaces it completely, including its unmerged log', async () => {
+    const { taskId } = await createStore('a.db')
     const copy = join(folder, 'copy.db')
     await backupDatabase(configOf('a.db'), copy, false)
-    const { taskId: other } = await made('b.db')
-    // Somebody died here: the log stays.
+    const { taskId: other } = await createStore('b.db')
+    // As after a killed server, the log stays.
     const db = new Database(join(folder, 'b.db'))
     const held = new Database(join(folder, 'b.db'), { readonly: true })
     held.exec('begin; select * from tasks')
@@ -149,8 +149,8 @@ describe('a restore', () => {
     expect(await store.tasks.find(other, null)).toMatchObject({ kind: 'missing' })
   })
 
-  test('of a damaged copy, one of a newer version, one sealed with another key, or a database in use is refused', async () => {
-    await made('a.db')
+  test('of a damaged copy, one of a newer version, one encrypted with another key, or a database in use is refused', async () => {
+    await createStore('a.db')
     const copy = join(folder, 'copy.db')
     await backupDatabase(configOf('a.db'), copy, false)
     const refused = (message: RegExp, options?: object) =>
@@ -171,17 +171,17 @@ describe('a restore', () => {
     const bytes = readFileSync(copy)
     bytes.fill(0x5a, 8_192, 40_000)
     writeFileSync(copy, bytes)
-    await refused(/copy\.db" is damaged, and nothing was changed/)
-    writeFileSync(copy, 'nothing like it')
-    await refused(/copy\.db" is damaged, and nothing was changed: file is not a database/)
-    expect(readFileSync(copy, 'utf8'), 'the copy itself').toBe('nothing like it')
+    await refused(/copy\.db" is damaged; nothing was changed/)
+    writeFileSync(copy, 'not a database')
+    await refused(/copy\.db" is damaged; nothing was changed: file is not a database/)
+    expect(readFileSync(copy, 'utf8'), 'the copy itself').toBe('not a database')
     expect(existsSync(join(folder, 'new.db'))).toBe(false)
     expect(readdirSync(folder).filter((name) => /^new\.db\.[0-9a-f]/.test(name))).toEqual([])
   })
 })
 
-test('a long reader lets the log grow only for as long as it reads', async () => {
-  await made('a.db')
+test('the log is cut to 64 MiB after a long read has ended', async () => {
+  await createStore('a.db')
   const store = await open('a.db')
   const clientId = await addClient(store)
   const log = () => statSync(join(folder, 'a.db-wal')).size

@@ -79,7 +79,7 @@ describe.each(engines)('A node’s clock that is set by an hour, on %s,', (engin
       step(ms)
       expect(await reclaim(null)).toBe(0)
       expect(await store.maintenance.endOverdue({ limit: 10, graceMs: 0 }), 'a deadline in ten minutes is still to come').toBe(0)
-      expect(await store.maintenance.renew({ kind: 'task', toLeaseRef: [task], leaseMs: LEASE_MS })).toMatchObject([{ renewed: true }])
+      expect(await store.maintenance.renew({ kind: 'task', leases: [task], leaseMs: LEASE_MS })).toMatchObject([{ renewed: true }])
       const { leasedUntil } = (await store.tasks.findMany([task.id]))[0]!
       expect(Math.abs(leasedUntil! - (await store.now()) - LEASE_MS), 'a lease is as long as before').toBeLessThan(5_000)
       expect(await store.tasks.settle(completed(task))).toMatchObject({ kind: 'settled', value: { tries: 1 } })

@@ -1,4 +1,4 @@
-/** Opening a store: migrations, its owner, and a disk that is full. */
+/** Opening a store: migrations, the owner, and a full disk. */
 import { statSync, writeFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import Database from 'better-sqlite3'
@@ -37,7 +37,7 @@ async function open(url: string, owner = false): Promise<Store> {
   onTestFinished(() => store.close().catch(() => {}))
   return store
 }
-test('A new database file, and those beside it, are for their user alone', async () => {
+test('a new database file and the files beside it are readable by their user only', async () => {
   const url = await freshUrl('sqlite')
   await addClient(await open(url))
   for (const beside of ['', '-wal', '-shm']) expect(statSync(`${url.slice('file:'.length)}${beside}`).mode & 0o777, beside).toBe(0o600)
@@ -56,26 +56,23 @@ async function run(url: string, text: string): Promise<void> {
 }
 
 describe.each(engines)('opening a store on %s', (engine) => {
-  test.runIf(engine === 'sqlite')(
-    'four that start at once on an empty database migrate it once, each in a process of its own',
-    async () => {
-      const url = await freshUrl(engine)
-      const started = Array.from({ length: 4 }, () => startProcess(HOLDER, [url, 'guest']))
-      expect(await Promise.all(started.map((each) => each.line()))).toEqual(Array(4).fill({ opened: true, keys: 0 }))
-      for (const { child } of started) child.stdin!.end()
-      await Promise.all(started.map(({ ended }) => ended))
-      expect(await migrateStore({ url, clock: systemClock() }), 'nothing is left to apply').toBe(0)
-    },
-  )
+  test.runIf(engine === 'sqlite')('four processes that start at once on an empty database migrate it once', async () => {
+    const url = await freshUrl(engine)
+    const started = Array.from({ length: 4 }, () => startProcess(HOLDER, [url, 'guest']))
+    expect(await Promise.all(started.map((each) => each.line()))).toEqual(Array(4).fill({ opened: true, keys: 0 }))
+    for (const { child } of started) child.stdin!.end()
+    await Promise.all(started.map(({ ended }) => ended))
+    expect(await migrateStore({ url, clock: systemClock() }), 'nothing is left to apply').toBe(0)
+  })
 
-  test('four that start at once in one process do too, and what one writes the others read', async () => {
+  test('four stores that start at once in one process migrate it once, and each reads what another writes', async () => {
     const url = await freshUrl(engine)
     const [first, ...others] = await Promise.all([open(url), open(url), open(url), open(url)])
     const { id } = await addTask(first!, { clientId: await addClient(first!) })
     for (const store of others) expect((await findTask(store, id)).state).toBe('pending')
   })
 
-  test('a store migrated by a newer program is refused with a sentence, and is as it was', async () => {
+  test('a store migrated by a newer program is refused with a sentence and does not change', async () => {
     const url = await freshUrl(engine)
     expect(await migrateStore({ url, clock: systemClock() })).toBeGreaterThan(0)
     await run(url, `insert into migrations (hash, made_at) values ('of a newer version', 9000000000000)`)
@@ -101,21 +98,21 @@ describe('opening a store', () => {
   test.each([
     ['mysql://localhost/x', /neither file:<path> nor postgres/],
     ['postgres://nobody:x@127.0.0.1:1/none', /does not answer/],
-    [`file:${fileURLToPath(import.meta.url)}/under/a/file.db`, /cannot be made/],
+    [`file:${fileURLToPath(import.meta.url)}/under/a/file.db`, /cannot be created/],
   ])('%s is refused with a sentence', async (url, message) => {
     await expect(open(url)).rejects.toMatchObject({ name: 'StartupError', message: expect.stringMatching(message) })
   })
 
-  test('a file that is no database is refused with a sentence, and its owner’s lock is given back', async () => {
+  test('a file that is not a database is refused with a sentence, and the lock is released', async () => {
     const url = await freshUrl('sqlite')
-    writeFileSync(url.slice('file:'.length), 'this is no database, however long one looks at it'.repeat(100))
+    writeFileSync(url.slice('file:'.length), 'this is not a database'.repeat(100))
     await expect(open(url, true)).rejects.toMatchObject({ name: 'StartupError', message: expect.stringContaining('cannot be opened') })
     await expect(open(url, true)).rejects.toMatchObject({ message: expect.stringContaining('cannot be opened') })
   })
 })
 
 describe('the owner of a SQLite store', () => {
-  test('is alone, in this process and in others; those who only look in are let in', async () => {
+  test('is the only one, in this process and in others; other stores may open it without owning it', async () => {
     const url = await freshUrl('sqlite')
     const owner = await open(url, true)
     await expect(open(url, true)).rejects.toMatchObject({
@@ -128,7 +125,7 @@ describe('the owner of a SQLite store', () => {
     await open(url, true)
   })
 
-  test('that is killed leaves the store free', async () => {
+  test('that is killed releases the store', async () => {
     const url = await freshUrl('sqlite')
     const { child, line, ended } = startProcess(HOLDER, [url, 'owner'])
     expect(await line()).toMatchObject({ opened: true })

@@ -13,7 +13,7 @@ import { queueOf } from '../../src/store/queue/task-types.ts'
 import type { Script } from '../../src/store/script.ts'
 import { countBulk } from '../../src/store/scripts/bulk.ts'
 import { findTerminalEvents } from '../../src/store/scripts/changes.ts'
-import { DELIVERY_QUEUE, deliveryTable, settleDeliveries } from '../../src/store/scripts/deliveries.ts'
+import { deliveryTable, settleDeliveries } from '../../src/store/scripts/deliveries.ts'
 import { changeEndpoint, addEndpoint as insertEndpoint, removeEndpoint } from '../../src/store/scripts/endpoints.ts'
 import { eraseClient, removeClient } from '../../src/store/scripts/erasure.ts'
 import { announceFailing, expireDeliveries } from '../../src/store/scripts/health.ts'
@@ -21,6 +21,7 @@ import { callbackStatuses, countOpenTasks } from '../../src/store/scripts/lists.
 import { countReplay } from '../../src/store/scripts/replay.ts'
 import { pruneEndpointEvents, sweepLanes } from '../../src/store/scripts/retention.ts'
 import { findDueSchedules, tick } from '../../src/store/scripts/schedules.ts'
+import { DELIVERY_QUEUE } from '../../src/store/scripts/shared.ts'
 import { eraseTask } from '../../src/store/scripts/tasks/change.ts'
 import { taskTable } from '../../src/store/scripts/tasks/claim.ts'
 import { endOverdue } from '../../src/store/scripts/tasks/overdue.ts'
@@ -29,7 +30,7 @@ import { settleTasks } from '../../src/store/scripts/tasks/settle.ts'
 import { openSqlite } from '../../src/store/sqlite.ts'
 import { explained, type Visit } from '../support/explain.ts'
 import { manualClock } from '../support/manual-clock.ts'
-import { engines, type Ground, keepFromLearning, lookAmid, openGround } from '../support/stores.ts'
+import { analyzeMidWrite, disableAutovacuum, engines, type Ground, openGround } from '../support/stores.ts'
 import {
   addClient,
   addEndpoint,
@@ -71,7 +72,7 @@ describe.each(looks)(`with ${backlog} rows in the lanes of others, on %s, which 
         ? openSqlite(ground.url.slice('file:'.length), manualClock())
         : await openPostgres(ground.url, systemClock(), () => {})
     const { store } = ground
-    await keepFromLearning(ground)
+    await disableAutovacuum(ground)
     const busy = await addClient(store)
     // A task's lane that is full, with one running and a mountain behind it; and an endpoint that is paused.
     await addTask(store, { clientId: busy, concurrencyKey: 'a', callback: null })
@@ -93,7 +94,7 @@ describe.each(looks)(`with ${backlog} rows in the lanes of others, on %s, which 
       'client_id, lane_id, state, line, rank, due_at, tries, max_tries, fence, event_id, event_type, task_id, endpoint_id, trigger, created_at, updated_at',
     )
     await claimTasks(store)
-    if (look === 'amid') await lookAmid(ground)
+    if (look === 'amid') await analyzeMidWrite(ground)
     quiet = await addClient(store)
     await addEndpoint(store, { clientId: quiet })
   }, 300_000)
@@ -145,7 +146,7 @@ describe.each(looks)(`with ${backlog} rows in the lanes of others, on %s, which 
     },
   )
 
-  test('where slots refuse clients and endpoints, a claim and a start pass by what these have in line, however much', async () => {
+  test('a claim and a start skip the turns of refused clients and endpoints, however many', async () => {
     const { store } = ground
     const [one, other] = [await addClient(store), await addClient(store)]
     const [well, slow] = [await addEndpoint(store, { clientId: one }), await addEndpoint(store, { clientId: one })]
@@ -172,7 +173,7 @@ describe.each(looks)(`with ${backlog} rows in the lanes of others, on %s, which 
     await ground.sql(`delete from turns where client_id in ('${one}', '${other}')`)
   })
 
-  test('the end of another client, and the erasing of what it had, visit none of them', async () => {
+  test('removing and erasing another client reads none of them', async () => {
     const { store } = ground
     const clientId = await addClient(store)
     await addEndpoint(store, { clientId })
@@ -185,7 +186,7 @@ describe.each(looks)(`with ${backlog} rows in the lanes of others, on %s, which 
     expectFew(erased.visits)
   })
 
-  test('a claim that finds nothing, and the search for lost turns, visit none of them', async () => {
+  test('a claim that finds nothing and the repair of lost turns read none of them', async () => {
     const nothing = await measure(() =>
       claim(taskTable(30_000, 'boot_a', view), [{ id: queueOf('report.build'), cap: null }], 10, newFairCursor()),
     )
@@ -195,7 +196,7 @@ describe.each(looks)(`with ${backlog} rows in the lanes of others, on %s, which 
     expectFew((await measure(() => repairLanes('delivery'))).visits)
   })
 
-  test('neither does a page of another endpoint’s replay', async () => {
+  test('a page of another endpoint’s replay reads none of them', async () => {
     const [endpoint] = (await ground.store.endpoints.list(quiet, 1, null)).items
     const filter = {
       clientId: quiet,
@@ -210,13 +211,13 @@ describe.each(looks)(`with ${backlog} rows in the lanes of others, on %s, which 
     expectFew((await measure(() => countReplay({ ...filter, endpointId: null }, null))).visits)
   })
 
-  test('nor a page of canceling by filter', async () => {
+  test('a page of a bulk cancel reads none of them', async () => {
     const filter = { clientId: quiet, states: ['pending'], createdBefore: 8e12 } as const
     expectFew((await measure(() => countBulk(filter, null))).visits)
     expectFew((await measure(() => countBulk({ ...filter, metadata: { key: 'order', value: 'A' } }, null))).visits)
   })
 
-  test('nor do reports of progress and the end that supersedes them, for the very endpoint that the mountain is owed to', async () => {
+  test('progress reports and the terminal event that supersedes them read none of them, even for the endpoint of the backlog', async () => {
     const { store } = ground
     const { clientId, events } = (await store.endpoints.find(mountain, null))!
     await store.endpoints.change({ id: mountain, clientId, patch: { events: '["task.progress","task.completed"]' }, revision: null })
@@ -231,7 +232,7 @@ describe.each(looks)(`with ${backlog} rows in the lanes of others, on %s, which 
     await store.endpoints.change({ id: mountain, clientId, patch: { events }, revision: null })
   })
 
-  test('the mountain is counted in portions, and each portion begins where the one before ended', async () => {
+  test('the backlog is counted in pages, and each page starts where the previous one ended', async () => {
     const visits: Visit[] = []
     let counted = 0
     let portions = 0
@@ -252,7 +253,7 @@ describe.each(looks)(`with ${backlog} rows in the lanes of others, on %s, which 
     }
   })
 
-  test('a count of one client’s open tasks visits no other client’s', async () => {
+  test('a count of one client’s open tasks reads no other client’s', async () => {
     const { visits, answer } = await measure(() => countOpenTasks(null, quiet))
     expectFew(visits)
     expect(answer.next).toBeNull()
@@ -262,19 +263,19 @@ describe.each(looks)(`with ${backlog} rows in the lanes of others, on %s, which 
     }
   })
 
-  test('neither does the search for endpoints that fail and for holds that end', async () => {
+  test('the search for failing endpoints and for expired holds reads none of them', async () => {
     expectFew((await measure(() => announceFailing(100, view))).visits)
     expectFew((await measure(() => expireDeliveries(100, 14 * 86_400_000))).visits)
   })
 
-  test('nor does the search for news of endpoints that has served its time', async () => {
+  test('the search for old endpoint events reads none of them', async () => {
     const { visits } = await measure(() => pruneEndpointEvents('', 100, 7 * 86_400_000))
     // Endpoints alone are walked along, once an hour.
     expectFew(visits.filter(({ text }) => !text.includes('endpoints')))
     for (const { rows, text } of visits) expect(rows, text).toBeLessThanOrEqual(MAX_VISITED)
   })
 
-  test('nor does the search for schedules that are due visit those that are not, nor a tick', async () => {
+  test('the search for due schedules and a tick read no other schedule', async () => {
     const { store } = ground
     const nextAt = (await store.now()) + 3_600_000
     const template = '{"input":"null","metadata":"{}","callback":null,"timeoutSeconds":1,"maxTries":1,"priority":0,"concurrencyKey":null}'
@@ -308,7 +309,7 @@ describe.each(looks)(`with ${backlog} rows in the lanes of others, on %s, which 
     await store.tasks.cancel({ id: task!.id, clientId: null })
   })
 
-  test('nor do the proof of an endpoint, its change and its deletion', async () => {
+  test('verifying, changing and deleting an endpoint reads none of them', async () => {
     const given = newEndpoint({ clientId: quiet, verification: 'challenge', verified: false })
     expectFew((await measure(() => insertEndpoint(given, MANY, view))).visits)
     const asked = await measure(() =>
@@ -320,7 +321,7 @@ describe.each(looks)(`with ${backlog} rows in the lanes of others, on %s, which 
     expectFew((await measure(() => removeEndpoint(given.id, quiet))).visits)
   })
 
-  test('a claim from the mountain itself reads the head of its lane; once it is full, the others do not see it', async () => {
+  test('a claim from the backlog reads the head of its lane; once the lane is full, other claims do not read it', async () => {
     const { store } = ground
     await store.endpoints.change({ id: mountain, clientId: null, patch: { paused: false }, revision: null })
     const queues = [{ id: DELIVERY_QUEUE, cap: null }]
@@ -373,7 +374,7 @@ describe.each([['as new'], ['amid']])(`with ${MANY_LANES} lanes on a PostgreSQL 
   beforeAll(async () => {
     ground = await openGround('postgres')
     driver = await openPostgres(ground.url, systemClock(), () => {})
-    await keepFromLearning(ground)
+    await disableAutovacuum(ground)
     const { store, sql } = ground
     clientId = await addClient(store)
     endpointId = await addEndpoint(store, { clientId })
@@ -401,7 +402,7 @@ describe.each([['as new'], ['amid']])(`with ${MANY_LANES} lanes on a PostgreSQL 
     await sql(
       `insert into turns (queue, client_id, lane_id, turn) select 'task/' || type, client_id, lane_id, rank from tasks where id like 'task_w_%'`,
     )
-    if (look === 'amid') await lookAmid(ground)
+    if (look === 'amid') await analyzeMidWrite(ground)
   }, 60_000)
   afterAll(async () => {
     await driver.close()

@@ -11,7 +11,7 @@ type Tables<Schema extends Record<string, { $inferSelect: unknown }>> = { [Name 
 type Rows = Tables<typeof sqlite>
 
 describe('the schemas', () => {
-  test('have the same tables, and each kind of column has its type on PostgreSQL', () => {
+  test('have the same tables, and each kind of column has its PostgreSQL type', () => {
     expect(Object.keys(postgres).sort()).toEqual(Object.keys(sqlite).sort())
     const types = (table: PgTable) =>
       Object.fromEntries(Object.values(getTableColumns(table)).map((column) => [column.name, column.getSQLType()]))
@@ -28,7 +28,7 @@ describe('the schemas', () => {
     expect([succeededAt!.default, failures!.default]).toEqual([0, 0])
   })
 
-  test('hold what the model says', () => {
+  test('have the rows of the model', () => {
     expectTypeOf<Rows['tasks']>().toExtend<Task>()
     expectTypeOf<Rows['deliveries']>().toExtend<Delivery>()
     expectTypeOf<Rows['endpoints']>().toExtend<Endpoint>()

@@ -1,4 +1,4 @@
-/** A database of its own for whoever asks: nothing is shared between test files. */
+/** A new database for each caller: test files share nothing. */
 import { randomBytes } from 'node:crypto'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -6,7 +6,7 @@ import { join } from 'node:path'
 import pg from 'pg'
 import { inject } from 'vitest'
 
-/** An empty PostgreSQL database; `drop` ends the connections that are still open to it. */
+/** An empty PostgreSQL database; `drop` ends connections that are still open. */
 export async function freshPostgres(): Promise<{ readonly url: string; drop(): Promise<void> }> {
   const server = inject('postgresUrl')
   const name = `test_${randomBytes(8).toString('hex')}`
@@ -16,7 +16,7 @@ export async function freshPostgres(): Promise<{ readonly url: string; drop(): P
   return { url: url.href, drop: () => command(server, `drop database if exists ${name} with (force)`) }
 }
 
-/** The path of a SQLite database not made yet, in a folder of its own. */
+/** The URL of a SQLite file that does not exist yet, in its own folder. */
 export function freshSqlite(): { readonly url: string; remove(): void } {
   const folder = mkdtempSync(join(tmpdir(), 'ringback-sqlite-'))
   return { url: `file:${join(folder, 'ringback.db')}`, remove: () => rmSync(folder, { recursive: true, force: true }) }

@@ -1,4 +1,4 @@
-/** What the statements of a script visit, by the plans of the databases themselves. */
+/** What the statements of a script read, by the plans of the database. */
 import { sql } from 'drizzle-orm'
 import type { Driver } from '../../src/store/driver.ts'
 import { type BoundStatement, query, type Script } from '../../src/store/script.ts'
@@ -7,11 +7,11 @@ export interface Visit {
   readonly text: string
   /** PostgreSQL: rows read from tables and indexes. */
   readonly rows: number
-  /** SQLite: tables or indexes read from end to end. */
+  /** SQLite: tables or indexes read completely. */
   readonly scans: readonly string[]
 }
 
-/** The same script, each of its statements explained before it runs. */
+/** The same script, with each statement explained before it runs. */
 export function* explained<R>(script: Script<R>, { dialect }: Driver, visits: Visit[]): Script<R> {
   let turn = script.next()
   while (!turn.done) {
@@ -21,7 +21,7 @@ export function* explained<R>(script: Script<R>, { dialect }: Driver, visits: Vi
       const text = (analyze: string) => query((d) => sql`explain ${sql.raw(analyze)} ${call.statement.build(d)}`, call.values)
       if (dialect.name === 'sqlite') visits.push({ ...planned((yield text('query plan')) as never), rows: 0 })
       else {
-        // It is carried out to be measured, and undone.
+        // `analyze` runs the statement, so it is rolled back.
         yield query(() => sql`savepoint measured`)
         const [answer] = (yield text('(analyze, format json, timing off, costs off)')) as unknown as [{ 'QUERY PLAN': [{ Plan: Plan }] }]
         yield query(() => sql`rollback to measured`)
@@ -51,7 +51,7 @@ function visited(plan: Plan): number {
 }
 function planned(rows: readonly { detail: string }[]): Pick<Visit, 'text' | 'scans'> {
   const text = rows.map(({ detail }) => detail).join('\n')
-  // What runs is few: the indexes of what runs and of endpoints not proven may be read whole, as may the endpoints, rows of parameters and what was read before.
+  // Small enough to read completely: the indexes of running rows and of unverified endpoints, the endpoints, rows of parameters, and subqueries.
   const small = /CONSTANT ROW|VALUES CLAUSE|_running|_unproven|^SCAN (endpoints|v|q|p|c|l|n|j|k|y|h0|h1|line|lane|\(subquery)/
   const scans = rows.map(({ detail }) => detail).filter((detail) => detail.startsWith('SCAN ') && !small.test(detail))
   return { text, scans }

@@ -9,7 +9,7 @@ import { freePort } from './ports.ts'
 
 declare module 'vitest' {
   export interface ProvidedContext {
-    /** Of the database `postgres`, as a user who may create others. */
+    /** URL of the database `postgres`, for a user who may create databases. */
     postgresUrl: string
   }
 }
@@ -30,10 +30,10 @@ interface Binaries {
   readonly postgres: string
 }
 
-/** A PostgreSQL on a free port with a data folder of its own. It forgets everything when it stops, so nothing is synced to disk. */
+/** A PostgreSQL server on a free port with its own data folder. The folder is deleted at the end, so nothing is synced to disk. */
 export async function startPostgres(): Promise<{ url: string; stop(): Promise<void> }> {
   const folder = mkdtempSync(join(tmpdir(), 'ringback-postgres-'))
-  // PostgreSQL refuses to run as root. Whoever is root lends it to nobody; no user is made on the machine.
+  // PostgreSQL refuses to run as root. Root runs it as the user `nobody`, so that no user has to be created.
   const root = process.getuid?.() === 0
   const as = root ? { uid: 65_534, gid: 65_534 } : {}
   if (root) chownSync(folder, 65_534, 65_534)
@@ -45,13 +45,13 @@ export async function startPostgres(): Promise<{ url: string; stop(): Promise<vo
     as,
   )
   const [code] = await once(initialised.process, 'exit')
-  if (code !== 0) throw new Error(`initdb ended with ${code}: ${initialised.said()}`)
+  if (code !== 0) throw new Error(`initdb ended with ${code}: ${initialised.output()}`)
   const port = await freePort()
   const settings = ['fsync=off', 'synchronous_commit=off', 'full_page_writes=off', 'max_connections=300', 'listen_addresses=127.0.0.1']
   const args = [...settings, 'unix_socket_directories='].flatMap((it) => ['-c', it])
   const server = run(postgres, ['-D', data, '-p', String(port), ...args], as)
-  await server.says('ready to accept connections')
-  // A run that is cut short leaves no server behind.
+  await server.prints('ready to accept connections')
+  // A canceled run leaves no server behind.
   const kill = (): void => void server.process.kill('SIGKILL')
   process.once('exit', kill)
   return {
@@ -66,7 +66,7 @@ export async function startPostgres(): Promise<{ url: string; stop(): Promise<vo
   }
 }
 
-/** The binaries where nobody can run them too: copied, when the folders above them are closed to others (a clone in /root). */
+/** The binaries where the user `nobody` can run them: copied if a parent folder is closed to other users (a clone in /root). */
 function reachable(binaries: Binaries, folder: string, root: boolean): Binaries {
   if (!root || openToAll(binaries.postgres)) return binaries
   const native = dirname(dirname(binaries.postgres))
@@ -81,27 +81,27 @@ function openToAll(path: string): boolean {
   return (statSync(path).mode & 0o001) !== 0 && (above === path || openToAll(above))
 }
 
-interface Spoken {
+interface Child {
   readonly process: ChildProcess
-  said(): string
-  /** Resolves when it has said that; rejects when it ends before. */
-  says(text: string): Promise<void>
+  output(): string
+  /** Resolves once it has printed this; rejects if it ends first. */
+  prints(text: string): Promise<void>
 }
 
-function run(file: string, args: readonly string[], as: { uid?: number; gid?: number }): Spoken {
+function run(file: string, args: readonly string[], as: { uid?: number; gid?: number }): Child {
   const child = spawn(file, args, { ...as, stdio: ['ignore', 'ignore', 'pipe'], env: { ...process.env, LC_ALL: 'C' } })
-  let said = ''
+  let output = ''
   child.stderr.on('data', (chunk) => {
-    said += chunk
+    output += chunk
   })
   return {
     process: child,
-    said: () => said,
-    says: (text) =>
+    output: () => output,
+    prints: (text) =>
       new Promise((resolve, reject) => {
-        child.stderr.on('data', () => said.includes(text) && resolve())
+        child.stderr.on('data', () => output.includes(text) && resolve())
         child.once('error', reject)
-        child.once('exit', (code) => reject(new Error(`${file} ended with ${code}: ${said}`)))
+        child.once('exit', (code) => reject(new Error(`${file} ended with ${code}: ${output}`)))
       }),
   }
 }

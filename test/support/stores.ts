@@ -1,4 +1,4 @@
-/** Stores to test with: SQLite in a file of its own under a clock moved by hand, or a PostgreSQL database of its own on which time is shifted. */
+/** Stores for tests: a SQLite file with a manual clock, or a PostgreSQL database whose stored times can be shifted. */
 import Database from 'better-sqlite3'
 import { getTableColumns, getTableName } from 'drizzle-orm'
 import pg from 'pg'
@@ -23,11 +23,11 @@ export interface Ground {
   readonly engine: Engine
   readonly url: string
   readonly store: Store
-  /** Another node on the same database; on SQLite, which has one owner, the same store. */
+  /** Another node on the same database. On SQLite, which has one owner, it is the same store. */
   anotherNode(): Promise<Store>
-  /** Looks at the database, or changes it, behind the store's back. */
+  /** Reads or changes the database directly, without the store. */
   sql<T = Record<string, unknown>>(text: string): Promise<T[]>
-  /** Lets time pass for everything the database knows. */
+  /** Lets time pass for everything that is stored. */
   pass(ms: Millis): Promise<void>
   /** Empties the database, for the next test. */
   clear(): Promise<void>
@@ -58,14 +58,14 @@ const WARM = {
   ],
 } as const
 
-/** PostgreSQL looks at its tables at moments of its own, and plans otherwise from then on: not amid a test that compares what was visited. */
-export async function keepFromLearning({ engine, sql }: Ground): Promise<void> {
+/** Disables autovacuum: new statistics would change the plans in the middle of a test that compares them. */
+export async function disableAutovacuum({ engine, sql }: Ground): Promise<void> {
   if (engine !== 'postgres') return
   for (const table of Object.values(tables)) await sql(`alter table ${getTableName(table)} set (autovacuum_enabled = false)`)
 }
 
-/** What PostgreSQL knows of tables and indexes that it looked at while all but one of their rows were being written: their pages, and one row. */
-export async function lookAmid({ sql }: Ground): Promise<void> {
+/** Gives PostgreSQL the statistics of tables that it analyzed while all rows except one were uncommitted: all pages, and one row. */
+export async function analyzeMidWrite({ sql }: Ground): Promise<void> {
   await sql('analyze')
   await sql(`update pg_class set reltuples = 1 where relkind in ('r', 'i') and relnamespace = 'public'::regnamespace and relpages > 1`)
 }
@@ -143,7 +143,7 @@ const EMPTY = Object.values(tables)
   .map((table) => `delete from ${getTableName(table)};`)
   .join('\n')
 
-/** Moves every moment in the database into the past: for the rows it is as if time had passed. */
+/** Moves every stored time into the past, as if time had passed. */
 function shift(ms: Millis): string {
   const moments = Object.values(tables).map((table) => {
     const columns = Object.values(getTableColumns(table)).filter(

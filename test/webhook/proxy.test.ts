@@ -155,7 +155,7 @@ test.each(['socks5://proxy:1080', 'http://proxy/path', 'http://proxy?x', 'proxy:
   'the setting %s is refused in a sentence that does not quote it',
   (text) => {
     expect(() => parseConfig({ env: { RINGBACK_EGRESS_PROXY: text } })).toThrow(
-      /^RINGBACK_EGRESS_PROXY cannot be read as a proxy: write http/,
+      /^RINGBACK_EGRESS_PROXY is not the URL of a proxy: write http/,
     )
     expect(() => parseConfig({ env: { RINGBACK_EGRESS_PROXY: text } })).not.toThrow(text)
   },

@@ -37,7 +37,7 @@ export const pruneLanes = (store: StoreWith<{ maintenance: 'pruneLanes' }>): Cho
   },
 })
 
-/** Old endpoint events, and the rows of deleted endpoints. There are few of them beside tasks. */
+/** Old endpoint events, and the rows of deleted endpoints. There are far fewer of them than tasks. */
 export const pruneEndpointEvents = (store: StoreWith<{ maintenance: 'pruneEndpointEvents' }>, keptMs: Millis): Chore => ({
   name: 'prune endpoint events',
   everyMs: 3_600_000,

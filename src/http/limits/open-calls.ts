@@ -1,65 +1,62 @@
-/** How many calls may stay open at once, of one client and on one node: streams, and calls that wait. */
+/** Limits of open calls, per client and per node: streams, and calls that wait. */
 import { RingbackError } from '../../core/errors.ts'
 import type { Caller } from '../request/auth.ts'
 
-/** Over `client` more of that client are refused with 429, over `node` more of anybody with 503. */
+/** Above `client`, the client gets 429. Above `node`, everyone gets 503. */
 export interface OpenCallLimits {
   readonly node: number
   readonly client: number
 }
 
 export interface OpenCallLimiter {
-  /** Why there is none for this caller now; null: there is one. */
+  /** The error that `acquire` would throw now. Null: a slot is free. */
   limitError(caller: Caller): RingbackError | null
   /**
-   * Takes one. The answer gives it back, and is to be called once.
+   * Takes a slot. Call the returned function once to release it.
    * @throws RingbackError `quota_exceeded`, `temporary_reduced_capacity`
    */
   acquire(caller: Caller): () => void
-  /** Holds one for as long as `work` takes. Throws as `take` does. */
+  /** Holds a slot while `work` runs. Throws as `acquire` does. */
   runWithSlot<T>(caller: Caller, work: () => Promise<T>): Promise<T>
 }
 
-const BUSY_SECONDS = '10'
+const headers = { 'Retry-After': '10' }
 
-/** `what` they are, in the plural, and what to do `instead`: for the sentences of refusals. */
-export function createOpenCallLimiter(most: OpenCallLimits, what: string, instead: string): OpenCallLimiter {
+/** `what` (a plural) and `instead` (an advice) are for the error messages. */
+export function createOpenCallLimiter(max: OpenCallLimits, what: string, instead: string): OpenCallLimiter {
   const open = new Map<string, number>()
-  let taken = 0
+  let total = 0
 
-  const refusal = ({ clientId }: Caller): RingbackError | null => {
-    const headers = { 'Retry-After': BUSY_SECONDS }
+  const limitError = ({ clientId }: Caller): RingbackError | null => {
     const own = open.get(clientId ?? '') ?? 0
-    if (own >= most.client)
-      return new RingbackError('quota_exceeded', `You have ${own} ${what} open here, as many as there may be: ${instead}.`, { headers })
-    if (taken >= most.node)
-      return new RingbackError('temporary_reduced_capacity', `${taken} ${what} are open here, as many as there may be: ${instead}.`, {
-        headers,
-      })
+    if (own >= max.client)
+      return new RingbackError('quota_exceeded', `You have ${own} ${what} open here, the maximum: ${instead}.`, { headers })
+    if (total >= max.node)
+      return new RingbackError('temporary_reduced_capacity', `${total} ${what} are open here, the maximum: ${instead}.`, { headers })
     return null
   }
-  const take = (caller: Caller): (() => void) => {
-    const why = refusal(caller)
-    if (why) throw why
-    const who = caller.clientId ?? ''
-    open.set(who, (open.get(who) ?? 0) + 1)
-    taken++
+  const acquire = (caller: Caller): (() => void) => {
+    const error = limitError(caller)
+    if (error) throw error
+    const id = caller.clientId ?? ''
+    open.set(id, (open.get(id) ?? 0) + 1)
+    total++
     return () => {
-      taken--
-      const left = (open.get(who) ?? 1) - 1
-      if (left === 0) open.delete(who)
-      else open.set(who, left)
+      total--
+      const left = (open.get(id) ?? 1) - 1
+      if (left === 0) open.delete(id)
+      else open.set(id, left)
     }
   }
   return {
-    limitError: refusal,
-    acquire: take,
+    limitError,
+    acquire,
     async runWithSlot(caller, work) {
-      const giveBack = take(caller)
+      const release = acquire(caller)
       try {
         return await work()
       } finally {
-        giveBack()
+        release()
       }
     },
   }

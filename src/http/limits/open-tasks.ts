@@ -1,16 +1,17 @@
-/** The depth limits: over so many open tasks, of a client or of all, new ones are refused. */
+/** Limits of open tasks, per client and for all clients. */
+import { LRUCache } from 'lru-cache'
 import type { Clock } from '../../core/clock.ts'
 import { RingbackError } from '../../core/errors.ts'
 import type { Millis } from '../../core/model.ts'
 import { countOpenTasks } from '../../engine/open-tasks.ts'
 import type { StoreWith } from '../../store/interfaces.ts'
 
-/** Counted anew at most this often, and at least that often while tasks come in. */
-const SOONEST_MS: Millis = 1_000
-const LATEST_MS: Millis = 60_000
-/** More than all nodes together take in: how long the room there is lasts at least. */
+/** Minimum and maximum time between counts while tasks arrive. */
+const MIN_INTERVAL_MS: Millis = 1_000
+const MAX_INTERVAL_MS: Millis = 60_000
+/** More than all nodes together accept. The distance to the limit divided by this is how long a count stays valid. */
 const MAX_PER_MS = 50
-/** Clients whose tasks are counted; of more than these the one that has sent none for longest is counted anew. */
+/** Clients with a count of their own. The least recently used count is dropped. */
 const MAX_CLIENTS = 10_000
 
 export interface OpenTaskLimitOptions {
@@ -21,61 +22,58 @@ export interface OpenTaskLimitOptions {
 }
 
 /**
- * Refuses new tasks over the limit of all with 503, and over that of their client with 429. Counts are made behind the callers' backs, the
- * more seldom the farther the limit is; nobody waits for them. A limit is passed at most by what all nodes take in during a count and the
- * second after it.
+ * Refuses new tasks above the limit of all clients with 503, and above the limit of one client with 429. Counts run in the background, less often when
+ * the limit is far away. A limit is exceeded at most by the tasks that all nodes accept during a count and the second after it.
  */
 export function createOpenTaskCheck(options: OpenTaskLimitOptions): (clientId: string, adding: number, now: Millis) => void {
   const { store, clock, maxOpenTasks } = options
-  const most = options.maxPerClient.openTasks
+  const maxPerClient = options.maxPerClient.openTasks
   const all = createCount(() => countOpenTasks(store, clock))
-  const clients = new Map<string, OpenTaskCount>()
+  const clients = new LRUCache<string, OpenTaskCount>({ max: MAX_CLIENTS })
   const countOf = (clientId: string): OpenTaskCount => {
     const known = clients.get(clientId) ?? createCount(() => countOpenTasks(store, clock, clientId))
-    clients.delete(clientId)
-    if (clients.size >= MAX_CLIENTS) for (const oldest of clients.keys()) if (clients.delete(oldest)) break
     clients.set(clientId, known)
     return known
   }
   return (clientId, adding, now) => {
-    // As long as all together have no more than one may have, nobody has to be looked at alone.
-    const crowded = all.openWith(0) + adding > most
-    const own = crowded ? countOf(clientId).add(adding, now, most) : 0
-    const total = all.add(adding, now, crowded ? maxOpenTasks : Math.min(maxOpenTasks, most))
-    if (own > most)
+    // While all clients together are below the limit of one client, no client needs a count of its own.
+    const crowded = all.openWith(0) + adding > maxPerClient
+    const own = crowded ? countOf(clientId).add(adding, now, maxPerClient) : 0
+    const total = all.add(adding, now, crowded ? maxOpenTasks : Math.min(maxOpenTasks, maxPerClient))
+    if (own > maxPerClient)
       throw new RingbackError(
         'quota_exceeded',
-        `You have ${most} open tasks, as many as a client may have here: wait until some have ended, or cancel some.`,
-        { headers: COME_AGAIN },
+        `You have ${maxPerClient} open tasks, the maximum for one client: wait until some have ended, or cancel some.`,
+        { headers: RETRY_LATER },
       )
     if (total > maxOpenTasks)
       throw new RingbackError('temporary_reduced_capacity', `${maxOpenTasks} tasks are open, which is the limit; try again later.`, {
-        headers: COME_AGAIN,
+        headers: RETRY_LATER,
       })
   }
 }
 
-const COME_AGAIN = { 'Retry-After': '10' }
+const RETRY_LATER = { 'Retry-After': '10' }
 
 interface OpenTaskCount {
-  /** Has it counted when that is due, by the distance to `limit`. Answers how many are open with those that are added. */
+  /** Adds tasks, and starts a count when one is due. Returns the number of open tasks including the added ones. */
   add(adding: number, now: Millis, limit: number): number
   openWith(adding: number): number
 }
 
-function createCount(counted: () => Promise<number>): OpenTaskCount {
+function createCount(countTasks: () => Promise<number>): OpenTaskCount {
   let open = 0
   let countedAt = Number.NEGATIVE_INFINITY
-  /** Taken in here since the count began. */
+  /** Accepted on this node since the last count began. */
   let added = 0
   let counting = false
   const count = async (): Promise<void> => {
     counting = true
     added = 0
     try {
-      open = await counted()
+      open = await countTasks()
     } catch {
-      // The store is down: adding the task says so.
+      // The store is down, which adding the task reports.
     } finally {
       counting = false
     }
@@ -83,8 +81,8 @@ function createCount(counted: () => Promise<number>): OpenTaskCount {
   return {
     add(adding, now, limit) {
       added += adding
-      const lastsMs = (limit - open - added) / MAX_PER_MS
-      if (!counting && now - countedAt >= Math.min(LATEST_MS, Math.max(SOONEST_MS, lastsMs))) {
+      const validMs = (limit - open - added) / MAX_PER_MS
+      if (!counting && now - countedAt >= Math.min(MAX_INTERVAL_MS, Math.max(MIN_INTERVAL_MS, validMs))) {
         countedAt = now
         void count()
       }

@@ -1,6 +1,6 @@
 /**
- * Rate limits: so many reads and writes of a client in a window, and what the fields of draft-ietf-httpapi-ratelimit-headers-10 say of it.
- * Where a process owns its store the count is its memory; where nodes share one, so do they the count.
+ * Rate limits: reads and writes per client and window, with the headers of draft-ietf-httpapi-ratelimit-headers-10. A node that owns its store counts in
+ * memory. Nodes that share a store share the counts in it.
  */
 import { RateLimiterMemory, RateLimiterPostgres, RateLimiterRes } from 'rate-limiter-flexible'
 import type { RateLimit, RateLimits } from '../../config/parsers.ts'
@@ -11,27 +11,21 @@ import type { EventSink } from '../../observe/events.ts'
 import type { QuotaWindow, StoreWith } from '../../store/interfaces.ts'
 
 export type RequestKind = keyof RateLimits
-/**
- * A request that was let in, at the cost of one of its quota. Given the status of its answer, once, it tells the headers that belong there;
- * a 304 gives back what it cost.
- */
+/** An admitted request, which cost 1. Call it once with the response status for the headers. A 304 is refunded. */
 export type RateLimitGrant = (status: number) => Readonly<Record<string, string>>
-/**
- * Null: this caller is not limited.
- * @throws RingbackError `quota_exceeded`
- */
+/** Null: the caller is not limited. @throws RingbackError `quota_exceeded` */
 export type RateLimiter = (caller: { readonly clientId: string | null }, kind: RequestKind) => Promise<RateLimitGrant> | null
 
 export interface RateLimiterOptions {
   readonly limits: RateLimits
-  /** Null: nobody else counts the same clients. */
+  /** Null: no other node counts the same clients. */
   readonly sharedStore: StoreWith<{ access: 'useQuota' }> | null
   readonly clock: Pick<Clock, 'now'>
-  /** Told when the count cannot be kept: requests pass then. */
+  /** Reports failed counts. The requests are admitted. */
   readonly events: EventSink
 }
 
-/** Clients are limited, each over all its keys. The operator and workers are the installation's own. */
+/** Limits each client over all its keys. The operator and workers are not limited. */
 export function createRateLimiter(options: RateLimiterOptions): RateLimiter {
   const { read, write } = options.limits
   const quotas = { read: read && createQuota('read', read, options), write: write && createQuota('write', write, options) }
@@ -41,13 +35,13 @@ export function createRateLimiter(options: RateLimiterOptions): RateLimiter {
 function createQuota(
   name: RequestKind,
   { limit, windowSeconds }: RateLimit,
-  { sharedStore: shared, clock, events }: RateLimiterOptions,
+  { sharedStore, clock, events }: RateLimiterOptions,
 ): (clientId: string) => Promise<RateLimitGrant> {
   const common = { keyPrefix: name, points: limit, duration: windowSeconds }
-  const limiter = shared ? new SharedLimiter(common, shared) : new RateLimiterMemory(common)
+  const limiter = sharedStore ? new SharedLimiter(common, sharedStore) : new RateLimiterMemory(common)
   const policy = { 'RateLimit-Policy': `"${name}";q=${limit};w=${windowSeconds}` }
   const headersOf = (remaining: number, leftMs: Millis) => ({ ...policy, RateLimit: `"${name}";r=${remaining};t=${secondsOf(leftMs)}` })
-  const giveBack = (clientId: string, window: RateLimiterRes): void =>
+  const refund = (clientId: string, window: RateLimiterRes): void =>
     void limiter.reward(clientId, 1, { window }).catch((error: unknown) => events.emit('trouble', { error }))
 
   return async (clientId) => {
@@ -56,9 +50,9 @@ function createQuota(
       const takenAt = clock.now()
       return (status) => {
         const leftMs = taken.msBeforeNext - (clock.now() - takenAt)
-        // It waited until its window was over: there is nothing left of that to give back, or to tell of.
+        // The window is over, so there is nothing to refund or to report.
         if (leftMs <= 0) return policy
-        if (status === 304) giveBack(clientId, taken)
+        if (status === 304) refund(clientId, taken)
         return headersOf(taken.remainingPoints + (status === 304 ? 1 : 0), leftMs)
       }
     } catch (refused) {
@@ -66,8 +60,8 @@ function createQuota(
         events.emit('trouble', { error: refused })
         return () => NO_HEADERS
       }
-      // What is refused is not counted; the store's count knows that by itself.
-      if (limiter instanceof RateLimiterMemory) giveBack(clientId, refused)
+      // A refused request is not counted. The shared count already excludes it.
+      if (limiter instanceof RateLimiterMemory) refund(clientId, refused)
       const seconds = secondsOf(refused.msBeforeNext)
       throw new RingbackError(
         'quota_exceeded',
@@ -80,40 +74,39 @@ function createQuota(
 
 const NO_HEADERS = {}
 
-/** Rounded up: whoever comes then does not come too early. */
+/** Rounded up, so that a retry is never too early. */
 const secondsOf = (ms: Millis): number => Math.max(1, Math.ceil(ms / 1000))
 
-/** Keys that are nobody's, of one address in a minute, for which the store is asked. */
-const MAX_STRANGERS = 1_000
-const STRANGERS_WINDOW_S = 60
+/** Unknown keys per address and window that are looked up in the store. */
+const MAX_UNKNOWN_KEYS = 1_000
+const UNKNOWN_KEYS_WINDOW_S = 60
 
 /**
- * Lets a caller in whose key this node has not met: it costs a look at the store, so an address has so many of them. The answer is to be
- * called when the key was somebody's: then it cost nothing.
+ * Counts a look-up of a key that is not cached. Call the returned function if the key was valid: it refunds the count.
  * @throws RingbackError `quota_exceeded`
  */
 export type UnknownKeyLimiter = (address: string) => Promise<() => void>
 
 export function createUnknownKeyLimiter(): UnknownKeyLimiter {
-  const limiter = new RateLimiterMemory({ points: MAX_STRANGERS, duration: STRANGERS_WINDOW_S })
+  const limiter = new RateLimiterMemory({ points: MAX_UNKNOWN_KEYS, duration: UNKNOWN_KEYS_WINDOW_S })
   return async (address) => {
-    const who = networkOf(address)
+    const network = networkOf(address)
     try {
-      await limiter.consume(who)
-      return () => void limiter.reward(who)
+      await limiter.consume(network)
+      return () => void limiter.reward(network)
     } catch (refused) {
       if (!(refused instanceof RateLimiterRes)) throw refused
       const seconds = secondsOf(refused.msBeforeNext)
       throw new RingbackError(
         'quota_exceeded',
-        `Your address has given ${MAX_STRANGERS} unknown keys within a minute; new keys are looked up again in ${seconds} s.`,
+        `Your address has given ${MAX_UNKNOWN_KEYS} unknown keys within a minute; new keys are looked up again in ${seconds} s.`,
         { headers: { 'Retry-After': String(seconds) } },
       )
     }
   }
 }
 
-/** Who has one IPv6 address has its whole /64. */
+/** IPv6 addresses count by their /64, which one caller usually owns. */
 function networkOf(address: string): string {
   if (!address.includes(':') || address.includes('.')) return address
   const [head = ''] = address.split('::')
@@ -121,13 +114,13 @@ function networkOf(address: string): string {
 }
 
 /**
- * The count of all nodes, in the store: what the library would ask of PostgreSQL the store does, by its own clock, and in one statement for
- * all who ask while the last one runs. Who has used a window up is told so from memory until it ends.
+ * The shared count. The store replaces the library's PostgreSQL queries: it uses its own clock, and batches concurrent calls into one statement. Clients
+ * with an exhausted window are refused from memory until it ends.
  */
 class SharedLimiter extends RateLimiterPostgres {
   readonly #store: StoreWith<{ access: 'useQuota' }>
   readonly #limit: number
-  /** The window of each answer, for who gives it back. */
+  /** The window of each result, for refunds. */
   readonly #windows = new WeakMap<RateLimiterRes, QuotaWindow>()
 
   constructor(options: { keyPrefix: string; points: number; duration: number }, store: StoreWith<{ access: 'useQuota' }>) {
@@ -137,7 +130,7 @@ class SharedLimiter extends RateLimiterPostgres {
     this.#limit = options.points
   }
 
-  /** Asked by the base class for its row: one point more for `consume`; one less for `reward`, which names the window that it is given back to. */
+  /** Called by the base class: adds a point for `consume`, and takes one back for `reward`, which names the window. */
   async _upsert(
     key: string,
     points: number,
@@ -145,10 +138,10 @@ class SharedLimiter extends RateLimiterPostgres {
     _force: boolean,
     { window }: { window?: RateLimiterRes },
   ): Promise<QuotaWindow> {
-    const back = points < 0 ? this.#windows.get(window!)!.expire : null
-    const answer = await this.#store.access.useQuota({ key, limit: this.#limit, windowMs, refundWindow: back })
-    // There may be some again for whoever was told that there are none.
-    if (back !== null) this.deleteInMemoryBlockedAll()
+    const refundWindow = points < 0 ? this.#windows.get(window!)!.expire : null
+    const answer = await this.#store.access.useQuota({ key, limit: this.#limit, windowMs, refundWindow })
+    // A refund may end the block of an exhausted window.
+    if (refundWindow !== null) this.deleteInMemoryBlockedAll()
     return answer
   }
 

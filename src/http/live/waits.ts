@@ -1,9 +1,9 @@
-/** Who waits for a change: long-polls, streams, readers of feeds. However many they are, the store is asked once for all of them. */
+/** Waits for changes: long-polls, streams and readers of feeds. The store is asked once for all of them, however many wait. */
 import type { Clock } from '../../core/clock.ts'
 import { isTerminal, type Json, type Millis, type Task } from '../../core/model.ts'
 import type { StoreWith } from '../../store/interfaces.ts'
 
-/** A task as it is, and once it has ended the envelope of its terminal event; null while it lives, and where that was erased. */
+/** A task as it is now, and the envelope of its terminal event. Null while the task is live, or when the event was erased. */
 export interface TaskUpdate {
   readonly task: Task
   readonly terminalEvent: Json | null
@@ -11,65 +11,51 @@ export interface TaskUpdate {
 
 export interface Watchers {
   /**
-   * The task as soon as `enough` says so; null when `ms` are over, the caller hung up, the task is gone or the node stops.
-   * What is true already is noticed too.
+   * The task as soon as `done` holds, also if it holds already. Null after `ms`, when the caller disconnects, when the task is gone, or when the node
+   * stops.
    */
-  waitForTask(id: string, enough: (task: Task) => boolean, ms: Millis, hungUp: AbortSignal): Promise<Task | null>
+  waitForTask(id: string, done: (task: Task) => boolean, ms: Millis, disconnected: AbortSignal): Promise<Task | null>
   /**
-   * Calls `hear` with the task as it is now, and again whenever it has changed; with null, for the last time, when it is gone or the node
-   * stops. Of changes in quick succession the last is told. The answer ends it.
+   * Calls `onUpdate` with the task as it is now and after each change. The last call has null: the task is gone or the node stops. Of quick changes only
+   * the last is reported. Returns the function that unsubscribes.
    */
-  watchTask(id: string, hear: (news: TaskUpdate | null) => void): () => void
-  /** Asks `check` when the feed of that client has grown, until it gives something; null as above. */
-  waitForFeed<T>(clientId: string, check: () => Promise<T | null>, ms: Millis, hungUp: AbortSignal): Promise<T | null>
-  /** Asks `check` when any task changes and every second, until it gives something; null as above. */
-  pollUntil<T>(check: () => Promise<T | null>, ms: Millis, hungUp: AbortSignal): Promise<T | null>
-  /** Answers every waiting call now, and every later one at once. */
+  watchTask(id: string, onUpdate: (update: TaskUpdate | null) => void): () => void
+  /** Calls `check` whenever the feed of the client has grown, until it returns a value. Null as above. */
+  waitForFeed<T>(clientId: string, check: () => Promise<T | null>, ms: Millis, disconnected: AbortSignal): Promise<T | null>
+  /** Calls `check` when any task changes and every second, until it returns a value. Null as above. */
+  pollUntil<T>(check: () => Promise<T | null>, ms: Millis, disconnected: AbortSignal): Promise<T | null>
+  /** Answers every waiting call now, and every later call at once. */
   stop(): void
 }
 
-/** A change may go unheard (a start or the end of a deadline on another node, a lost connection): how far things have come is asked this often. */
+/** Notifications may be missing (a change on another node, a lost connection), so revisions are compared this often. */
 const REPAIR_MS: Millis = 1_000
-/** A busy node changes tasks all the time; who waits for anything at all looks this often at most. */
-const LOOK_MS: Millis = 100
+/** On a busy node tasks change all the time. Polls and feeds check at most this often. */
+const POLL_MS: Millis = 100
 /** Ids in one query. */
 const MAX_IDS = 500
 
 type WatchersStore = StoreWith<{ tasks: 'findMany'; events: 'findRevisions' | 'findTerminal' | 'findSeqs'; notifications: 'onTask' }>
 
-interface Watcher {
-  readonly notify: (news: TaskUpdate | null) => void
-  readonly wantsEnding: boolean
-}
-/** What is waited for: how far it had come when last told; null: it was gone; undefined: nobody was told yet. */
-interface Topic<Waiting> {
+/** What is waited for. `mark` is the revision that was last reported; null: the object was gone; undefined: nothing was reported yet. */
+interface Topic<Watcher> {
   mark: number | null | undefined
-  readonly waiting: Set<Waiting>
+  readonly watchers: Set<Watcher>
 }
 
-export function createWatchers(options: { store: WatchersStore; clock: Clock }): Watchers {
-  const { store, clock } = options
-  const tasks = new Map<string, Topic<Watcher>>()
-  const feeds = new Map<string, Topic<() => void>>()
-  const lookers = new Set<() => void>()
-  const stops = new Set<() => void>()
-  /** Tasks to be read anew. */
+interface TaskWatcher {
+  readonly notify: (update: TaskUpdate | null) => void
+  readonly wantsTerminalEvent: boolean
+}
+
+/** Watchers of tasks. Changed tasks are read together. */
+function createTaskWatchers(store: WatchersStore) {
+  const topics = new Map<string, Topic<TaskWatcher>>()
   const changed = new Set<string>()
-  let stopped = false
-  let cancelRepair: (() => void) | null = null
-  let cancelLook: (() => void) | null = null
 
-  const unsubscribe = store.notifications.onTask((id) => {
-    if (tasks.has(id)) {
-      changed.add(id)
-      read()
-    }
-    if (lookers.size + feeds.size > 0) cancelLook ??= clock.after(LOOK_MS, look)
-  })
-
-  /** What changes while it reads is read by its next round. */
+  /** A change during a read is read by the next round. */
   const read = oneAtATime(async () => {
-    // A turn of the event loop lets the changes of one commit come together.
+    // One turn of the event loop collects the changes of one commit.
     await new Promise(setImmediate)
     while (changed.size > 0) await readSome([...changed].slice(0, MAX_IDS))
   })
@@ -78,131 +64,147 @@ export function createWatchers(options: { store: WatchersStore; clock: Clock }):
     for (const id of ids) changed.delete(id)
     try {
       const found = new Map((await store.tasks.findMany(ids)).map((task) => [task.id, task]))
-      const ended = [...found.values()].filter(({ id, state }) => isTerminal(state) && wantsEnding(id))
-      const endings = ended.length === 0 ? null : await store.events.findTerminal(ended)
+      const ended = [...found.values()].filter(({ id, state }) => isTerminal(state) && wantsTerminalEvent(id))
+      const terminalEvents = ended.length === 0 ? null : await store.events.findTerminal(ended)
       for (const id of ids) {
-        const topic = tasks.get(id)
+        const topic = topics.get(id)
         if (!topic) continue
         const task = found.get(id)
         topic.mark = task?.revision ?? null
-        for (const { notify: hear } of [...topic.waiting]) hear(task ? { task, terminalEvent: endings?.get(id) ?? null } : null)
+        const update = task ? { task, terminalEvent: terminalEvents?.get(id) ?? null } : null
+        for (const { notify } of [...topic.watchers]) notify(update)
       }
     } catch {
-      // The store is down: the repair asks again, and the calls end at their time.
-      for (const id of ids) forgetMark(tasks.get(id))
+      // The store is down. The repair reads again, and calls end at their time.
+      for (const topic of ids.map((id) => topics.get(id))) if (topic) topic.mark = undefined
     }
   }
-  const wantsEnding = (id: string): boolean => {
-    for (const each of tasks.get(id)?.waiting ?? []) if (each.wantsEnding) return true
+  const wantsTerminalEvent = (id: string): boolean => {
+    for (const watcher of topics.get(id)?.watchers ?? []) if (watcher.wantsTerminalEvent) return true
     return false
   }
 
-  const compareTasks = oneAtATime(async () => {
-    for (const [id, mark] of await marks([...tasks.keys()], store.events.findRevisions)) if (tasks.get(id)?.mark !== mark) changed.add(id)
-    if (changed.size > 0) read()
-  })
-  const compareFeeds = oneAtATime(async () => {
-    for (const [id, mark] of await marks([...feeds.keys()], store.events.findSeqs)) {
-      const topic = feeds.get(id)
-      if (!topic || topic.mark === mark) continue
-      topic.mark = mark
-      for (const wake of [...topic.waiting]) wake()
-    }
+  return {
+    size: () => topics.size,
+    onChange(id: string): void {
+      if (!topics.has(id)) return
+      changed.add(id)
+      read()
+    },
+    repair: oneAtATime(async () => {
+      for (const [id, mark] of await findMarks([...topics.keys()], store.events.findRevisions))
+        if (topics.get(id)?.mark !== mark) changed.add(id)
+      if (changed.size > 0) read()
+    }),
+    watch(id: string, watcher: TaskWatcher): () => void {
+      const unsubscribe = subscribe(topics, id, watcher)
+      // The task may have changed since the caller read it.
+      changed.add(id)
+      read()
+      return unsubscribe
+    },
+  }
+}
+
+/** Watchers of feeds. Their positions are compared together. */
+function createFeedWatchers(store: WatchersStore) {
+  const topics = new Map<string, Topic<() => void>>()
+  return {
+    size: () => topics.size,
+    compare: oneAtATime(async () => {
+      for (const [id, mark] of await findMarks([...topics.keys()], store.events.findSeqs)) {
+        const topic = topics.get(id)
+        if (!topic || topic.mark === mark) continue
+        topic.mark = mark
+        for (const wake of [...topic.watchers]) wake()
+      }
+    }),
+    watch: (clientId: string, wake: () => void): (() => void) => subscribe(topics, clientId, wake),
+  }
+}
+
+export function createWatchers({ store, clock }: { store: WatchersStore; clock: Clock }): Watchers {
+  const tasks = createTaskWatchers(store)
+  const feeds = createFeedWatchers(store)
+  const polls = new Set<() => void>()
+  const stops = new Set<() => void>()
+  let stopped = false
+  let cancelRepair: (() => void) | null = null
+  let cancelPoll: (() => void) | null = null
+
+  const unsubscribe = store.notifications.onTask((id) => {
+    tasks.onChange(id)
+    if (polls.size + feeds.size() > 0) cancelPoll ??= clock.after(POLL_MS, poll)
   })
 
-  function look(): void {
-    cancelLook = null
-    for (const wake of [...lookers]) wake()
-    if (feeds.size > 0) compareFeeds()
+  function poll(): void {
+    cancelPoll = null
+    for (const wake of [...polls]) wake()
+    if (feeds.size() > 0) feeds.compare()
   }
 
-  const armRepair = (): void => {
+  const scheduleRepair = (): void => {
     cancelRepair ??= clock.after(REPAIR_MS, () => {
       cancelRepair = null
-      if (tasks.size + feeds.size + lookers.size === 0) return
-      if (tasks.size > 0) compareTasks()
-      look()
-      armRepair()
+      if (tasks.size() + feeds.size() + polls.size === 0) return
+      if (tasks.size() > 0) tasks.repair()
+      poll()
+      scheduleRepair()
     })
   }
 
-  function watch(id: string, watcher: Watcher): () => void {
-    armRepair()
-    const leave = join(tasks, id, watcher)
-    // It may have changed between the caller's look and now.
-    changed.add(id)
-    read()
-    return leave
-  }
-
-  /** Ends by `answer`, after `ms`, when the caller hangs up, or at the stop; whichever is first, once. */
-  function wait<T>(ms: Millis, hungUp: AbortSignal, begin: (answer: (value: T | null) => void) => () => void): Promise<T | null> {
-    if (stopped || hungUp.aborted) return Promise.resolve(null)
-    armRepair()
+  /** Ends with the first of: `answer`, the time, a disconnect, the stop. */
+  function wait<T>(ms: Millis, disconnected: AbortSignal, begin: (answer: (value: T | null) => void) => () => void): Promise<T | null> {
+    if (stopped || disconnected.aborted) return Promise.resolve(null)
+    scheduleRepair()
     const { promise, resolve } = Promise.withResolvers<T | null>()
     const answer = (value: T | null): void => {
-      forget()
+      end()
       cancelTimer()
       stops.delete(stop)
-      hungUp.removeEventListener('abort', stop)
+      disconnected.removeEventListener('abort', stop)
       resolve(value)
     }
     const stop = (): void => answer(null)
-    const forget = begin(answer)
+    const end = begin(answer)
     const cancelTimer = clock.after(ms, stop)
     stops.add(stop)
-    hungUp.addEventListener('abort', stop, { once: true })
+    disconnected.addEventListener('abort', stop, { once: true })
     return promise
   }
 
-  /** Asks `check` now and whenever the function that `register` takes is called. */
-  function checking<T>(check: () => Promise<T | null>, answer: (value: T) => void, register: (wake: () => void) => () => void): () => void {
-    let left = false
-    const wake = oneAtATime(async () => {
-      const value = left ? null : await check()
-      if (value !== null && !left) answer(value)
-    })
-    const leave = register(wake)
-    wake()
-    return () => {
-      left = true
-      leave()
-    }
-  }
-
   return {
-    waitForTask(id, enough, ms, hungUp) {
-      return wait<Task>(ms, hungUp, (answer) =>
-        watch(id, {
-          wantsEnding: false,
-          notify: (news) => {
-            if (news === null) answer(null)
-            else if (enough(news.task)) answer(news.task)
-          },
-        }),
-      )
+    waitForTask(id, done, ms, disconnected) {
+      return wait<Task>(ms, disconnected, (answer) => {
+        const notify = (update: TaskUpdate | null): void => {
+          if (update === null) answer(null)
+          else if (done(update.task)) answer(update.task)
+        }
+        return tasks.watch(id, { wantsTerminalEvent: false, notify })
+      })
     },
-    watchTask(id, hear) {
+    watchTask(id, onUpdate) {
       if (stopped) {
-        hear(null)
+        onUpdate(null)
         return () => {}
       }
-      const leave = watch(id, { wantsEnding: true, notify: hear })
-      const stop = (): void => hear(null)
+      scheduleRepair()
+      const unwatch = tasks.watch(id, { wantsTerminalEvent: true, notify: onUpdate })
+      const stop = (): void => onUpdate(null)
       stops.add(stop)
       return () => {
         stops.delete(stop)
-        leave()
+        unwatch()
       }
     },
-    waitForFeed(clientId, check, ms, hungUp) {
-      return wait(ms, hungUp, (answer) => checking(check, answer, (wake) => join(feeds, clientId, wake)))
+    waitForFeed(clientId, check, ms, disconnected) {
+      return wait(ms, disconnected, (answer) => checkOnWake(check, answer, (wake) => feeds.watch(clientId, wake)))
     },
-    pollUntil(check, ms, hungUp) {
-      return wait(ms, hungUp, (answer) =>
-        checking(check, answer, (wake) => {
-          lookers.add(wake)
-          return () => lookers.delete(wake)
+    pollUntil(check, ms, disconnected) {
+      return wait(ms, disconnected, (answer) =>
+        checkOnWake(check, answer, (wake) => {
+          polls.add(wake)
+          return () => polls.delete(wake)
         }),
       )
     },
@@ -210,41 +212,56 @@ export function createWatchers(options: { store: WatchersStore; clock: Clock }):
       stopped = true
       unsubscribe()
       cancelRepair?.()
-      cancelLook?.()
+      cancelPoll?.()
       for (const stop of [...stops]) stop()
     },
   }
 }
 
-function join<Waiting>(topics: Map<string, Topic<Waiting>>, id: string, one: Waiting): () => void {
-  const topic = topics.get(id) ?? { mark: undefined, waiting: new Set() }
+function subscribe<Watcher>(topics: Map<string, Topic<Watcher>>, id: string, watcher: Watcher): () => void {
+  const topic = topics.get(id) ?? { mark: undefined, watchers: new Set() }
   topics.set(id, topic)
-  topic.waiting.add(one)
+  topic.watchers.add(watcher)
   return () => {
-    topic.waiting.delete(one)
-    if (topic.waiting.size === 0 && topics.get(id) === topic) topics.delete(id)
+    topic.watchers.delete(watcher)
+    if (topic.watchers.size === 0 && topics.get(id) === topic) topics.delete(id)
   }
 }
 
-const forgetMark = (topic: Topic<unknown> | undefined): void => {
-  if (topic) topic.mark = undefined
-}
-
-/** How far each has come; null: it is gone. */
-async function marks(
+/** The current mark of each id. Null: the object is gone. */
+async function findMarks(
   ids: readonly string[],
   find: (ids: readonly string[]) => Promise<ReadonlyMap<string, number>>,
 ): Promise<[string, number | null][]> {
-  const found: [string, number | null][] = []
+  const marks: [string, number | null][] = []
   for (let from = 0; from < ids.length; from += MAX_IDS) {
     const some = ids.slice(from, from + MAX_IDS)
     const known = await find(some)
-    for (const id of some) found.push([id, known.get(id) ?? null])
+    for (const id of some) marks.push([id, known.get(id) ?? null])
   }
-  return found
+  return marks
 }
 
-/** Runs `work`, which may fail; asked for while it runs, it runs once more. */
+/** Calls `check` now and at each wake. `register` subscribes the wake function. Returns the function that ends it. */
+function checkOnWake<T>(
+  check: () => Promise<T | null>,
+  answer: (value: T) => void,
+  register: (wake: () => void) => () => void,
+): () => void {
+  let ended = false
+  const wake = oneAtATime(async () => {
+    const value = ended ? null : await check()
+    if (value !== null && !ended) answer(value)
+  })
+  const unregister = register(wake)
+  wake()
+  return () => {
+    ended = true
+    unregister()
+  }
+}
+
+/** Runs `work`, ignoring its errors. If called during a run, `work` runs once more. */
 function oneAtATime(work: () => Promise<void>): () => void {
   let running = false
   let again = false

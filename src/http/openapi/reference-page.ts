@@ -1,16 +1,16 @@
-/** The API reference as a page: Swagger UI over the document of this node, from files of our own, so that it works offline and loads nothing from elsewhere. */
+/** The API reference page: Swagger UI over the document of this node. It serves its own files, so it works offline and loads nothing from other hosts. */
 import { existsSync } from 'node:fs'
 import { readFile } from 'node:fs/promises'
 import { createRequire } from 'node:module'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { RingbackError } from '../../core/errors.ts'
-import { notFound } from '../context.ts'
 import type { ApiReply } from '../request/problem.ts'
+import { notFound } from '../request/replies.ts'
 import { type Route, route } from '../request/route.ts'
 import * as shapes from '../shapes/system.ts'
 
-/** Relative, so that it holds wherever the app is mounted. */
+/** Its URLs are relative, so it works under any mount path. */
 const PAGE = `<!doctype html>
 <html lang="en">
 <head>
@@ -44,13 +44,13 @@ const HTML = 'text/html; charset=utf-8'
 const SCRIPT = 'text/javascript; charset=utf-8'
 const STYLE = 'text/css; charset=utf-8'
 
-/** The files beside the page, and their types. Nothing else is read. */
+/** The files of the page and their media types. No other file is read. */
 const FILES: ReadonlyMap<string, string> = new Map([
   ['swagger-ui-bundle.js', SCRIPT],
   ['swagger-ui.css', STYLE],
 ])
 
-/** No script and no style but those of this server, none inline; nothing is sent but to it; it stands in no frame. */
+/** Scripts, styles and requests of this server only, nothing inline, no frames. */
 const POLICY = [
   "default-src 'none'",
   "script-src 'self'",
@@ -61,61 +61,51 @@ const POLICY = [
   "form-action 'none'",
   "frame-ancestors 'none'",
 ].join('; ')
-const GUARDS = {
+const SECURITY_HEADERS = {
   'Content-Security-Policy': POLICY,
   'X-Content-Type-Options': 'nosniff',
   'Referrer-Policy': 'no-referrer',
 } as const
 
 export function referenceRoutes(): Route[] {
-  const common = { tag: 'Operations', scope: 'public', method: 'get' } as const
+  const common = { tag: 'Operations', scope: 'public' } as const
   return [
-    route(
-      {
-        ...common,
-        path: '/docs',
-        name: 'getReference',
-        summary: 'The API reference, as a page',
-        description: 'Swagger UI over `/openapi.json`. It loads nothing from other hosts, sets no cookies and keeps no key.',
-        responses: {
-          200: { description: 'The page.', schema: shapes.browserText, type: HTML, headers: ['Cache-Control', 'Content-Security-Policy'] },
+    route.get('/docs', 'getReference', {
+      ...common,
+      summary: 'Get the API reference page',
+      description: 'Swagger UI over `/openapi.json`. It loads nothing from other hosts, sets no cookies and keeps no key.',
+      responses: {
+        200: { description: 'The page.', schema: shapes.browserText, type: HTML, headers: ['Cache-Control', 'Content-Security-Policy'] },
+      },
+      handle: () => file(PAGE, HTML),
+    }),
+    route.get('/docs/{file}', 'getReferenceFile', {
+      ...common,
+      summary: 'Get a script or style of the API reference page',
+      description: 'Answers 404 when the node runs from a clone without development dependencies. The package includes the files.',
+      responses: {
+        200: {
+          description: 'The file.',
+          schema: shapes.browserText,
+          type: SCRIPT,
+          alternative: { type: STYLE, schema: shapes.browserText },
+          headers: ['Cache-Control', 'Content-Security-Policy'],
         },
       },
-      { handle: () => file(PAGE, HTML) },
-    ),
-    route(
-      {
-        ...common,
-        path: '/docs/{file}',
-        name: 'getReferenceFile',
-        summary: 'A script or style of that page',
-        description: 'Answers 404 where the node runs from its sources without development dependencies: the files come with the package.',
-        responses: {
-          200: {
-            description: 'The file.',
-            schema: shapes.browserText,
-            type: SCRIPT,
-            alternative: { type: STYLE, schema: shapes.browserText },
-            headers: ['Cache-Control', 'Content-Security-Policy'],
-          },
-        },
+      async handle(call) {
+        const name = call.param('file')
+        if (name === 'start.js') return file(START, SCRIPT)
+        const type = FILES.get(name)
+        if (type === undefined) throw notFound('file of the reference')
+        return file(await read(name), type)
       },
-      {
-        async handle(call) {
-          const name = call.param('file')
-          if (name === 'start.js') return file(START, SCRIPT)
-          const type = FILES.get(name)
-          if (type === undefined) throw notFound('file of the reference')
-          return file(await read(name), type)
-        },
-      },
-    ),
+    }),
   ]
 }
 
 const file = (body: string, type: string): ApiReply => ({
   status: 200,
-  headers: { 'Content-Type': type, 'Cache-Control': 'public, max-age=3600', ...GUARDS },
+  headers: { 'Content-Type': type, 'Cache-Control': 'public, max-age=3600', ...SECURITY_HEADERS },
   body,
 })
 
@@ -127,7 +117,7 @@ async function read(name: string): Promise<string> {
   return readFile(join(folder, name), 'utf8')
 }
 
-/** In the package the files stand beside this one, put there by its build; in a clone they are in `node_modules`. */
+/** In the package, the build puts the files next to this one. In a clone they are in `node_modules`. */
 function folderOfFiles(): string | null {
   const beside = fileURLToPath(new URL('./reference/', import.meta.url))
   if (existsSync(beside)) return beside

@@ -1,7 +1,7 @@
-/** Request headers that carry more than a word: Accept, Prefer, entity tags, media types. */
+/** Parsers for structured request headers: Accept, Prefer, entity tags, media types, trace context. */
 import { RingbackError } from '../../core/errors.ts'
 
-/** Whether `Accept` (RFC 9110 §12.5.1) admits one of `types`, e.g. `application/json`. No header admits everything. */
+/** Whether `Accept` (RFC 9110 §12.5.1) admits one of `types`, e.g. `application/json`. Without the header, everything is admitted. */
 export function acceptsAny(accept: string | undefined, types: readonly string[]): boolean {
   if (accept === undefined || accept === '*/*' || accept.trim() === '') return true
   const ranges = rangesOf(accept)
@@ -39,7 +39,7 @@ export const mediaType = (contentType: string): string => {
   return (end < 0 ? contentType : contentType.slice(0, end)).trim().toLowerCase()
 }
 
-/** Seconds of `Prefer: wait=N` (RFC 7240 §4.3), clamped to 1…60; null when there is none. What is malformed is ignored. */
+/** The seconds of `Prefer: wait=N` (RFC 7240 §4.3), clamped to 1…60. Null without it. A malformed preference is ignored. */
 export function preferredWait(prefer: string | undefined): number | null {
   if (prefer === undefined) return null
   for (const preference of prefer.split(',')) {
@@ -52,7 +52,7 @@ export function preferredWait(prefer: string | undefined): number | null {
 const TAGS = /^\s*(?:W\/)?"[\x21\x23-\x7e\x80-\xff]*"\s*(?:,\s*(?:W\/)?"[\x21\x23-\x7e\x80-\xff]*"\s*)*$/
 const TAG = /(W\/)?"([\x21\x23-\x7e\x80-\xff]*)"/g
 
-/** Whether `If-None-Match` names this tag by weak comparison (RFC 9110 §13.1.2). `opaque` is what stands within the quotes. */
+/** Whether `If-None-Match` matches the tag by weak comparison (RFC 9110 §13.1.2). `opaque` is the text within the quotes. */
 export function ifNoneMatchHits(header: string | undefined, opaque: string): boolean {
   if (header === undefined) return false
   if (header.trim() === '*') return true
@@ -60,25 +60,32 @@ export function ifNoneMatchHits(header: string | undefined, opaque: string): boo
   return false
 }
 
-/**
- * Whether `If-Match` admits the tag by strong comparison (RFC 9110 §13.1.1); without the header everything is admitted.
- * @throws RingbackError `malformed_header`
- */
-export function ifMatchAllows(header: string | undefined, opaque: string): boolean {
-  if (header === undefined || header.trim() === '*') return true
-  for (const [, weak, tag] of header.matchAll(TAG)) if (!weak && tag === opaque) return true
-  return false
-}
+type RequestHeaders = { header(name: string): string | undefined }
 
-/** @throws RingbackError `malformed_header` when `If-Match` is neither `*` nor a list of entity tags. */
-export function checkIfMatch(header: string | undefined): void {
+/** @throws RingbackError `malformed_header` when `If-Match` is neither `*` nor a list of entity tags */
+export function checkIfMatch(call: RequestHeaders): void {
+  const header = call.header('if-match')
   if (header !== undefined && header.trim() !== '*' && !TAGS.test(header))
     throw new RingbackError('malformed_header', `If-Match is ${JSON.stringify(header)}; give "*" or entity tags such as "7".`)
 }
 
+/**
+ * Requires that `If-Match` matches the revision by strong comparison (RFC 9110 §13.1.1). Without the header, everything matches.
+ * @throws RingbackError `precondition_failed`
+ */
+export function requireIfMatch(call: RequestHeaders, what: string, { revision }: { readonly revision: number }): void {
+  const header = call.header('if-match')
+  if (header === undefined || header.trim() === '*') return
+  for (const [, weak, tag] of header.matchAll(TAG)) if (!weak && tag === String(revision)) return
+  throw preconditionFailed(what, revision)
+}
+
+export const preconditionFailed = (what: string, revision: number): RingbackError =>
+  new RingbackError('precondition_failed', `The ${what} has changed: its revision is ${revision} now. Read it again.`)
+
 const TRACEPARENT = /^(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-.*)?$/
 
-/** A W3C trace context to carry on; a malformed one is dropped, as the recommendation says (Trace Context §3.2.2). */
+/** The W3C trace context of the request. A malformed one is dropped (Trace Context §3.2.2). */
 export function parseTraceContext(
   traceparent: string | undefined,
   tracestate: string | undefined,
@@ -89,5 +96,5 @@ export function parseTraceContext(
 }
 const NO_TRACE = { traceparent: null, tracestate: null }
 
-/** Request ids that are echoed: short, and harmless in a log line. */
+/** Whether a request id is echoed: short and safe in a log line. */
 export const isValidRequestId = (id: string): boolean => /^[\w.:@+/=~-]{1,128}$/.test(id)

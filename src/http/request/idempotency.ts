@@ -1,4 +1,4 @@
-/** `Idempotency-Key`: how it is written and what makes two requests the same. */
+/** `Idempotency-Key`: its syntax, and the fingerprint that identifies equal requests. */
 import { hash } from 'node:crypto'
 import canonicalize from 'canonicalize'
 import { RingbackError } from '../../core/errors.ts'
@@ -7,7 +7,7 @@ import { RingbackError } from '../../core/errors.ts'
 const BARE = /^[\x21\x23-\x5b\x5d-\x7e]{1,255}$/
 
 /**
- * The key a header names, bare (`8e03…`) or as a quoted sf-string (`"8e03…"`, RFC 8941 §3.3.3): both are the same key.
+ * The key in a header, bare (`8e03…`) or as a quoted sf-string (`"8e03…"`, RFC 8941 §3.3.3). Both are the same key.
  * @throws RingbackError `idempotency_key_invalid`
  */
 export function parseIdempotencyKey(header: string): string {
@@ -16,14 +16,14 @@ export function parseIdempotencyKey(header: string): string {
   if (!BARE.test(key))
     throw new RingbackError(
       'idempotency_key_invalid',
-      `Idempotency-Key is ${key.length} characters long or holds others than visible ASCII; give 1 to 255 visible ASCII characters without '"' and '\\', bare or in double quotes.`,
+      `Idempotency-Key is ${key.length} characters long or has characters other than visible ASCII; give 1 to 255 visible ASCII characters without '"' and '\\', bare or in double quotes.`,
     )
   return key
 }
 
 /**
  * SHA-256, hexadecimal, of the body in canonical form (RFC 8785): member order and white space do not count.
- * @throws RingbackError `validation_failed` for what has no canonical form: a lone surrogate, a number beyond double precision.
+ * @throws RingbackError `validation_failed` without a canonical form: a lone surrogate, a number beyond double precision
  */
 export function fingerprintOf(body: unknown): string {
   let canonical: string

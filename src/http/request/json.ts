@@ -1,32 +1,32 @@
-/** Bodies: read once, as text, within the limit; parsed; and the raw text of what is kept as it was sent. */
+/** Request bodies: read as text within the limit, parsed, and scanned for the raw text of members that are stored as written. */
 import { isUtf8 } from 'node:buffer'
 import { RingbackError } from '../../core/errors.ts'
 
-/** Objects and arrays within each other; deeper bodies are refused, so that whoever reads them may recurse. */
+/** Maximum nesting of a body, so that recursion over it is safe. */
 export const MAX_JSON_DEPTH = 100
 
 /**
  * The whole body as text.
- * @throws RingbackError `payload_too_large` over `limitBytes`, by its Content-Length or by what arrives; `malformed_json` when it is
- * not UTF-8 or was cut off.
+ * @throws RingbackError `payload_too_large` over `limitBytes`, by Content-Length or by the received bytes; `malformed_json` when it is not UTF-8 or
+ * incomplete
  */
 export function readBodyText(request: Request, contentLength: string | undefined, limitBytes: number): Promise<string> {
   const declared = contentLength === undefined ? Number.NaN : Number(contentLength)
   if (declared > limitBytes) throw tooLarge(limitBytes)
-  // A declared length is kept by the HTTP parser; without one the bytes are counted as they come.
-  if (Number.isNaN(declared)) return readCounted(request, limitBytes).then(decode, cutOff)
-  return request.text().then((text) => checkText(text, declared, limitBytes), cutOff)
+  // The HTTP parser enforces a declared length. Without one, the received bytes are counted.
+  if (Number.isNaN(declared)) return readCounted(request, limitBytes).then(decode, rejectIncomplete)
+  return request.text().then((text) => checkText(text, declared, limitBytes), rejectIncomplete)
 }
 
-function cutOff(cause: unknown): never {
+function rejectIncomplete(cause: unknown): never {
   if (cause instanceof RingbackError) throw cause
   throw new RingbackError('malformed_json', 'The body ended before it was complete.', { cause })
 }
 
 function checkText(text: string, declared: number, limitBytes: number): string {
-  // What is not UTF-8 was read as U+FFFD, of three bytes: then the text is longer than the body was, unless U+FFFD was sent.
+  // Invalid UTF-8 is decoded as U+FFFD (three bytes), so the length differs unless the body itself has U+FFFD.
   if (text.includes('\ufffd') && Buffer.byteLength(text) !== declared) throw notUtf8()
-  // A Request that was made by hand may declare less than it holds.
+  // A Request that was constructed in code may declare less than it has.
   if (text.length > limitBytes) throw tooLarge(limitBytes)
   return text
 }
@@ -59,8 +59,8 @@ const tooLarge = (limitBytes: number): RingbackError =>
 const DIGITS_OF_HUGE = 300
 const HUGE_EXPONENT = /^\+?\d{3}/
 /**
- * Whether a number may be beyond what a double holds: `1e400` would reach the handler as Infinity, and leave as null. One pass over the
- * characters: as one regular expression it doubled what reading a body costs.
+ * Whether a number may exceed the range of a double: `1e400` would be parsed as Infinity and serialized as null. A loop, because a regular expression
+ * doubled the cost of reading a body.
  */
 function mayHoldHuge(text: string): boolean {
   for (let i = 0, digits = 0; i < text.length; i++) {
@@ -86,16 +86,15 @@ export function parseJson(text: string): unknown {
     return mayHoldHuge(text) ? JSON.parse(text, refuseInfinite) : JSON.parse(text)
   } catch (cause) {
     if (cause instanceof RingbackError) throw cause
-    // V8's message quotes the body: up to a few characters are the caller's own, and shown to no one else.
+    // The message of V8 quotes a few characters of the body, which only its sender sees.
     throw new RingbackError('malformed_json', `The body is not JSON: ${(cause as Error).message}.`, { cause })
   }
 }
 
-/** What one pass over valid JSON text finds. */
 export interface JsonScan {
-  /** Objects and arrays within each other at the deepest place. */
+  /** The deepest nesting of objects and arrays. */
   readonly depth: number
-  /** The raw values of the members called `member`, however it is spelled, in objects at depth `level`, in order. */
+  /** The raw values of the members named `member` in objects at depth `level`, in order. */
   readonly values: readonly string[]
 }
 
@@ -104,7 +103,7 @@ const BACKSLASH = 0x5c
 const COLON = 0x3a
 const COMMA = 0x2c
 
-/** One pass over JSON text that parses. Keeping a member's own text loses no digit of a number and saves printing it again. */
+/** One pass over valid JSON text. The raw text of a member keeps every digit of its numbers and need not be serialized again. */
 export function scanJson(text: string, member: string, level: number): JsonScan {
   const values: string[] = []
   let depth = 0
@@ -115,7 +114,7 @@ export function scanJson(text: string, member: string, level: number): JsonScan 
     switch (text.charCodeAt(i)) {
       case QUOTE: {
         const close = closingQuote(text, i)
-        if (depth === level && start < 0 && isSpelled(text, i, close, member)) {
+        if (depth === level && start < 0 && isName(text, i, close, member)) {
           const next = skipSpace(text, close + 1)
           if (text.charCodeAt(next) === COLON) start = next + 1
         }
@@ -140,13 +139,13 @@ export function scanJson(text: string, member: string, level: number): JsonScan 
   return { depth: deepest, values }
 }
 
-/** A name may be written with escapes: one that was not seen would let another value be checked than the one that is kept. */
-function isSpelled(text: string, open: number, close: number, word: string): boolean {
+/** Also matches names with escapes. Otherwise the validated value and the stored value could differ. */
+function isName(text: string, open: number, close: number, name: string): boolean {
   const length = close - open - 1
-  if (length === word.length) return text.startsWith(word, open + 1)
-  // An escape takes two to six characters for one.
-  if (length < word.length || length > word.length * 6) return false
-  return text.slice(open, close).includes('\\') && JSON.parse(text.slice(open, close + 1)) === word
+  if (length === name.length) return text.startsWith(name, open + 1)
+  // An escape has two to six characters.
+  if (length < name.length || length > name.length * 6) return false
+  return text.slice(open, close).includes('\\') && JSON.parse(text.slice(open, close + 1)) === name
 }
 
 function closingQuote(text: string, open: number): number {

@@ -1,23 +1,23 @@
-/** Lease tokens: what a worker presents to show that a task was handed to it, and under which fence. */
+/** Lease tokens: a worker proves with one that it has the lease of a task, and under which fence. */
 import { createHmac, timingSafeEqual } from 'node:crypto'
 import { type StoredSecretOptions, storedSecret } from './stored-secret.ts'
 
 export interface LeaseTokens {
   issue(taskId: string, fence: number): Promise<string>
-  /** The fence; null: the token is not one of this task's. */
+  /** The fence. Null: the token does not belong to the task. */
   verify(taskId: string, token: string): Promise<number | null>
 }
 
 const FENCE_BYTES = 8
 const TAG_BYTES = 16
 
-/** A token is the fence and an HMAC-SHA-256 over task and fence, cut to 16 bytes. It ends with its lease, so the key needs no rotation. */
+/** A token is the fence and an HMAC-SHA-256 over task and fence, cut to 16 bytes. It expires with its lease, so the key needs no rotation. */
 export function createLeaseTokens(options: StoredSecretOptions): LeaseTokens {
-  const theKey = storedSecret(options, 'leaseKey')
+  const getKey = storedSecret(options, 'leaseKey')
   const sign = async (taskId: string, fence: number): Promise<Buffer> => {
     const token = Buffer.alloc(FENCE_BYTES)
     token.writeBigUInt64BE(BigInt(fence))
-    const tag = createHmac('sha256', await theKey())
+    const tag = createHmac('sha256', await getKey())
       .update(`${taskId} ${fence}`)
       .digest()
     return Buffer.concat([token, tag.subarray(0, TAG_BYTES)])

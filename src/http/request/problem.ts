@@ -1,4 +1,4 @@
-/** Problem documents (RFC 9457): the one shape of every 4xx and 5xx. */
+/** Problem documents (RFC 9457): the body of every 4xx and 5xx. */
 import { type ErrorCode, errorStatuses, type Fault, RingbackError } from '../../core/errors.ts'
 
 const titles: Readonly<Record<ErrorCode, string>> = {
@@ -34,17 +34,14 @@ const titles: Readonly<Record<ErrorCode, string>> = {
   temporary_reduced_capacity: 'There is no capacity right now',
 }
 
-/** What a handler answers: the pipeline adds the headers every response carries. */
+/** The result of a handler. The pipeline adds the common headers. */
 export interface ApiReply {
   readonly status: number
   readonly headers: Record<string, string>
   readonly body: string | ReadableStream<Uint8Array> | null
 }
 
-/**
- * What every answer says to a browser that came upon it, unless its route says otherwise: it is what its type says, is kept nowhere, loads
- * nothing, stands in no frame, and its address is told to nobody.
- */
+/** Browser protection of every response, unless the route overrides it: no sniffing, caching, loading, framing or referrer. */
 const HARDENED: Readonly<Record<string, string>> = {
   'Cache-Control': 'no-store',
   'Content-Security-Policy': "default-src 'none'; frame-ancestors 'none'",
@@ -61,14 +58,14 @@ export interface RequestRef {
   readonly requestId: string
 }
 
-/** The path comes decoded, and `instance` is a URI reference (RFC 9457 §3.1.5). */
+/** The path is decoded, but `instance` is a URI reference (RFC 9457 §3.1.5). */
 const encoded = (path: string): string =>
   path.replaceAll(/[^\x21-\x7e]|["<>\\^`{|}]/gu, (character) => encodeURIComponent(character.toWellFormed()))
 
-/** A refusal as a problem document. `more` holds extension members. */
+/** An error as a problem document. `more` has extension members. */
 export function problemReply(
   error: RingbackError,
-  place: RequestRef,
+  request: RequestRef,
   more: Readonly<Record<string, unknown>> = {},
 ): ApiReply & { readonly body: string } {
   const { code, status } = error
@@ -77,19 +74,16 @@ export function problemReply(
     title: titles[code],
     status,
     detail: error.message,
-    instance: encoded(place.instance),
+    instance: encoded(request.instance),
     code,
-    requestId: place.requestId,
+    requestId: request.requestId,
     errors: error.errors,
     ...more,
   })
   return { status, headers: { 'Content-Type': 'application/problem+json', 'Cache-Control': 'no-store', ...error.headers }, body }
 }
 
-/**
- * What a thrown value is answered with. A store that is down or full is 503; anything else unknown is 500, without its message:
- * it may hold secrets or addresses.
- */
+/** The error for a thrown value: 503 when the store is down or full, otherwise 500 without the message, which may contain secrets or addresses. */
 export function toRingbackError(thrown: unknown): RingbackError {
   if (thrown instanceof RingbackError) return thrown
   if (isOutage(thrown))
@@ -97,7 +91,7 @@ export function toRingbackError(thrown: unknown): RingbackError {
       headers: { 'Retry-After': '5' },
       cause: thrown,
     })
-  return new RingbackError('internal', 'Something went wrong here; the request id helps to find out what.', { cause: thrown })
+  return new RingbackError('internal', 'Something went wrong here; the log has the details under the request id.', { cause: thrown })
 }
 
 /** SQLite's disk and lock errors, connection errors, and PostgreSQL's classes 08 (connection), 53 (resources), 57 (shutdown), 58 (system). */
@@ -110,7 +104,6 @@ function isOutage(thrown: unknown): boolean {
   return false
 }
 
-/** A single fault as a `validation_failed`. */
 export function validationFailed(faults: readonly Fault[]): RingbackError {
   const [first] = faults
   const message =

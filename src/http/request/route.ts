@@ -1,6 +1,6 @@
 /**
- * One route is one declaration: what it takes and answers (the OpenAPI document is made of it), and one function that does everything
- * in the order the contract gives to errors. There is no chain of middleware: a hot route is a straight line.
+ * A route is one declaration: its request, its responses and its stages. The OpenAPI document is made from it. One function runs the stages in the
+ * contract's order of errors. There is no middleware chain, which keeps the cost of a request low.
  */
 import type { IncomingHttpHeaders } from 'node:http'
 import type { z } from '@hono/zod-openapi'
@@ -16,94 +16,132 @@ import { parseJson, readBodyText } from './json.ts'
 import { type ApiReply, addSecurityHeaders, problemReply, toRingbackError, validationFailed } from './problem.ts'
 import { toFaults } from './validation-issues.ts'
 
-export interface ResponseSpec {
-  readonly description: string
-  /** None: the answer has no body. */
-  readonly schema?: z.ZodType
-  readonly type?: string
-  readonly headers?: readonly string[]
-  /** A second media type of the answer, for who asks for it. */
-  readonly alternative?: { readonly type: string; readonly schema: z.ZodType }
+/** An example of a body, under the name that the OpenAPI document gives it. */
+export interface NamedExample {
+  readonly name: string
+  readonly summary: string
+  readonly value: unknown
 }
 
+/** A body in one media type. */
+interface MediaSpec {
+  readonly type: string
+  readonly schema: z.ZodType
+  readonly examples?: readonly NamedExample[]
+}
+
+export interface ResponseSpec extends Partial<MediaSpec> {
+  readonly description: string
+  /** Left out: the response has no body. */
+  readonly schema?: z.ZodType
+  /** `application/json` when left out. */
+  readonly type?: string
+  readonly headers?: readonly string[]
+  /** A second media type, chosen by `Accept`. */
+  readonly alternative?: MediaSpec
+}
+
+/** A JSON response. */
+export const response = (
+  description: string,
+  schema: z.ZodType,
+  examples: readonly NamedExample[],
+  headers: readonly string[] = [],
+): ResponseSpec => ({ description, schema, examples, headers })
+
 interface RouteSpec<Query extends z.ZodType, Body extends z.ZodType> {
-  readonly method: 'get' | 'post' | 'patch' | 'delete'
-  /** As OpenAPI writes it: `/v1/tasks/{id}`. */
-  readonly path: string
-  readonly name: string
   readonly summary: string
   readonly description?: string
   readonly tag: string
-  /** `public`: no key is asked for. */
+  /** `public`: the route needs no key. */
   readonly scope: Scope | 'public'
-  /** Needs a client's key: the operator owns nothing. */
+  /** The route needs a client's key: the operator owns no objects. */
   readonly clientOnly?: boolean
   /** Left out: the route takes no query parameters. */
   readonly query?: Query
-  /** Left out: a body is not read. */
+  /** Left out: the body is not read. */
   readonly body?: Body
+  readonly bodyExamples?: readonly NamedExample[]
   readonly bodyOptional?: boolean
-  /** The largest body, where that is more than the installation's. */
+  /** The largest body, where the route allows more than the setting. */
   readonly bodyLimitBytes?: number
-  /** Media types of the body; `application/json` when left out. */
+  /** Media types of the body. `application/json` when left out. */
   readonly acceptedTypes?: readonly string[]
   readonly requestHeaders?: readonly string[]
   readonly responses: Readonly<Record<number, ResponseSpec>>
-  /** Beyond those that every route of its kind has. */
+  /** In addition to the codes that every route of its kind has. */
   readonly errorCodes?: readonly ErrorCode[]
 }
 
-/** A route's stages, in the order of the contract; each may refuse by throwing. */
+/** The stages of a route, in the contract's order. A stage refuses the request by throwing. */
 interface RouteStages<Query, Body, Found> {
-  /** Request headers beyond the common ones: 400. */
+  /** Checks request headers beyond the common ones: 400. */
   readonly checkHeaders?: (call: ApiCall) => void
-  /** Answers at once what was asked before: after the syntax, before everything that looks into the request. */
+  /** Answers a repeated Idempotency-Key: after the syntax check, before every check of the content. */
   readonly replay?: (call: ApiCall) => Promise<ApiReply | null>
-  /** The object the path names: 404, 410, and 412. */
+  /** Finds the object that the path names: 404, 410 and 412. */
   readonly find?: (call: ApiCall) => Promise<Found>
-  /** Refuses what no shape can say: 422. The rest: 409, 503, and the answer. */
+  /** Checks what a schema cannot express (422), then the rest: 409, 503 and the reply. */
   readonly handle: (
     call: ApiCall,
-    asked: { readonly query: Query; readonly body: Body; readonly found: Found },
+    input: { readonly query: Query; readonly body: Body; readonly found: Found },
   ) => Promise<ApiReply> | ApiReply
 }
 
 // biome-ignore lint/suspicious/noExplicitAny: a table of routes holds routes of every shape
-export type Route = RouteSpec<z.ZodType, z.ZodType> & RouteStages<any, any, any>
+type AnyStages = RouteStages<any, any, any>
+type Method = 'get' | 'post' | 'patch' | 'delete'
 
-/** Ties the types of a route's stages to its shapes. */
-export const route = <Query extends z.ZodType, Body extends z.ZodType, Found = undefined>(
-  shape: RouteSpec<Query, Body>,
-  stages: RouteStages<z.output<Query>, z.output<Body>, Found>,
-): Route => ({ ...shape, ...stages }) as Route
+export interface Route extends RouteSpec<z.ZodType, z.ZodType>, AnyStages {
+  readonly method: Method
+  /** In OpenAPI notation: `/v1/tasks/{id}`. */
+  readonly path: string
+  /** The `operationId`. */
+  readonly name: string
+}
+
+const declare =
+  (method: Method) =>
+  <Query extends z.ZodType, Body extends z.ZodType, Found = undefined>(
+    path: string,
+    name: string,
+    declaration: RouteSpec<Query, Body> & RouteStages<z.output<Query>, z.output<Body>, Found>,
+  ): Route =>
+    ({ method, path, name, ...declaration }) as Route
+
+/**
+ * Declares a route. The types of its stages come from its schemas.
+ * @example route.get('/v1/clients/{id}', 'getClient', { summary: 'Get a client', tag: 'Clients', scope: 'admin', responses, handle })
+ */
+export const route = { get: declare('get'), post: declare('post'), patch: declare('patch'), delete: declare('delete') }
 
 /** What every route needs of the context. */
 export interface RoutePipeline {
   readonly authenticator: Authenticator
   readonly clock: Pick<Clock, 'now'>
   readonly bodyLimitBytes: number
-  /** A made-up id for requests that bring none. */
+  /** Makes an id for a request that has none. */
   newRequestId(): string
-  /** Rate limits; left out: there are none. Between 403 and 415. */
+  /** Runs between 403 and 415. Undefined: there are no rate limits. */
   readonly rateLimiter?: RateLimiter | undefined
-  /** Headers for a page of another origin; undefined: CORS is off. */
+  /** The CORS headers for an origin. Undefined: CORS is off. */
   readonly cors?: ((origin: string | undefined) => Readonly<Record<string, string>>) | undefined
   readonly events: EventSink
 }
 
-const NOBODY: Caller = { clientId: null, keyId: null, operator: false, scopes: new Set(), taskTypes: null, suspended: false }
+const NO_CALLER: Caller = { clientId: null, keyId: null, operator: false, scopes: new Set(), taskTypes: null, suspended: false }
 
-/** One request on its way through a route. */
+/** One request, as the stages of a route see it. */
 export class ApiCall {
   readonly c: Context
   readonly request: Request
   readonly requestId: string
-  caller: Caller = NOBODY
-  /** When the request came. */
+  caller: Caller = NO_CALLER
+  /** When the request arrived. */
   readonly receivedAt: Millis
-  /** The body as it came; empty when the route reads none. */
+  /** The body as sent. Empty when the route reads none. */
   text = ''
-  /** The body parsed; undefined when there is none. */
+  /** The parsed body. Undefined when there is none. */
   json: unknown = undefined
   idempotencyKey: string | null = null
   fingerprint: string | null = null
@@ -113,7 +151,7 @@ export class ApiCall {
     this.receivedAt = pipeline.clock.now()
     this.c = c
     this.request = c.req.raw
-    // Node has parsed the headers already; through a Request each one is looked for again.
+    // Node has already parsed the headers. Reading them from the Request parses them again.
     this.#incoming = c.env?.incoming?.headers
     const given = this.header('x-request-id')
     this.requestId = given !== undefined && isValidRequestId(given) ? given : pipeline.newRequestId()
@@ -126,26 +164,22 @@ export class ApiCall {
     return Array.isArray(value) ? value.join(', ') : value
   }
 
-  /** Whether nothing follows the headers, where no header tells: by the Request, which Node's connection would have to make first. */
+  /** Whether the request has no body, when no header tells. On Node, a request without a length has no body. */
   get endsWithHeaders(): boolean {
     return this.#incoming !== undefined || this.request.body === null
   }
 
-  /** Where the caller, or the proxy before it, is; null: the request came by no socket. */
+  /** The IP address of the caller, or of the last proxy. Null: the request came through no socket. */
   get address(): string | null {
     return this.c.env?.incoming?.socket?.remoteAddress ?? null
   }
 
   /** Who acts, for the audit log. */
   get author(): Author {
-    return {
-      actor: this.caller.keyId ?? actors.token,
-      requestId: this.requestId,
-      remoteAddress: this.address,
-    }
+    return { actor: this.caller.keyId ?? actors.token, requestId: this.requestId, remoteAddress: this.address }
   }
 
-  /** A parameter of the path, decoded. */
+  /** A path parameter, decoded. */
   param(name: string): string {
     return this.c.req.param(name) ?? ''
   }
@@ -155,22 +189,34 @@ export class ApiCall {
   }
 }
 
-/** The function that serves a route. It never rejects: what is thrown becomes a problem document. */
+/** The function that serves a route. It never rejects: an error becomes a problem document. */
 export function serve(route: Route, pipeline: RoutePipeline): (c: Context) => Promise<Response> {
-  const kind = route.method === 'get' ? 'read' : 'write'
-  const { rateLimiter: admit, authenticator: gate, events } = pipeline
-  const bodyLimitBytes = Math.max(pipeline.bodyLimitBytes, route.bodyLimitBytes ?? 0)
-  const others = Object.values(route.responses).flatMap(({ alternative: otherwise }) => otherwise?.type ?? [])
-  const produced = [...JSON_ANSWERS, ...others]
+  const { clock, events } = pipeline
+  const run = createRunner(route, pipeline)
   return async (c) => {
     const call = new ApiCall(c, pipeline)
-    let admission: RateLimitGrant | null = null
+    const reply = await run(call)
+    const durationMs = clock.now() - call.receivedAt
+    events.emit('http.served', { method: call.request.method, route: route.path, status: reply.status, durationMs })
+    return toResponse(reply, call, pipeline)
+  }
+}
+
+/** Runs the stages of a route. */
+function createRunner(route: Route, pipeline: RoutePipeline): (call: ApiCall) => Promise<ApiReply> {
+  const kind = route.method === 'get' ? 'read' : 'write'
+  const { rateLimiter, authenticator, events } = pipeline
+  const bodyLimitBytes = Math.max(pipeline.bodyLimitBytes, route.bodyLimitBytes ?? 0)
+  const produced = producedTypes(route)
+  return async (call) => {
+    let grant: RateLimitGrant | null = null
+    let reply: ApiReply | null = null
     try {
       if (route.scope !== 'public') {
-        const caller = gate.authenticate(call.header('authorization'), call.receivedAt, call)
+        const caller = authenticator.authenticate(call, call.receivedAt)
         call.caller = caller instanceof Promise ? await caller : caller
-        gate.authorize(call.caller, route.scope, route.clientOnly === true)
-        if (admit) admission = await admit(call.caller, kind)
+        authenticator.authorize(call.caller, route.scope, route.clientOnly === true)
+        if (rateLimiter) grant = await rateLimiter(call.caller, kind)
         if (!acceptsAny(call.header('accept'), produced)) throw notAcceptable(produced)
       }
       if (route.body && expectsBody(route, call)) {
@@ -178,45 +224,51 @@ export function serve(route: Route, pipeline: RoutePipeline): (c: Context) => Pr
         call.json = parseJson(call.text)
       }
       route.checkHeaders?.(call)
-      let reply = route.replay && call.idempotencyKey !== null ? await route.replay(call) : null
+      if (route.replay && call.idempotencyKey !== null) reply = await route.replay(call)
       if (reply === null) {
         const found = route.find ? await route.find(call) : undefined
-        // Probes and caches add parameters of their own to what anyone may ask, and the key set must be answered always.
+        // Probes and caches add query parameters to public URLs, and the key set must always be answered.
         const query = route.scope === 'public' ? undefined : checkQuery(route, call.request.url)
         const body = route.body && call.json !== undefined ? validateShape(route.body, call.json, '#') : undefined
-        const answer = route.handle(call, { query, body, found })
-        reply = answer instanceof Promise ? await answer : answer
+        const handled = route.handle(call, { query, body, found })
+        reply = handled instanceof Promise ? await handled : handled
       }
-      if (admission) Object.assign(reply.headers, admission(reply.status))
-      return toResponse(reply, call, pipeline)
     } catch (thrown) {
-      const reply = toErrorReply(thrown, call, events)
-      if (admission) Object.assign(reply.headers, admission(reply.status))
-      return toResponse(reply, call, pipeline)
+      reply = toErrorReply(thrown, call, events)
     }
+    if (grant) Object.assign(reply.headers, grant(reply.status))
+    return reply
   }
 }
 
-const JSON_ANSWERS = ['application/json', 'application/problem+json']
+/** The media types that a route answers with, without parameters. */
+function producedTypes(route: Route): readonly string[] {
+  const types = Object.values(route.responses).flatMap(({ schema, type = 'application/json', alternative }) => [
+    ...(schema ? [mediaType(type)] : []),
+    ...(alternative ? [mediaType(alternative.type)] : []),
+  ])
+  return [...new Set(types.length > 0 ? types : ['application/json']), 'application/problem+json']
+}
+
 const notAcceptable = (produced: readonly string[]): RingbackError => {
   const types = produced.filter((type) => !type.includes('problem'))
   return new RingbackError('not_acceptable', `The answer is ${types.join(' or ')}; Accept must admit it.`)
 }
 
 /**
- * Whether a body is to be read: false only where it is optional and absent.
+ * Whether the body must be read. False only when it is optional and absent.
  * @throws RingbackError `unsupported_media_type`
  */
 function expectsBody(route: Route, call: ApiCall): boolean {
-  const takes = route.acceptedTypes ?? JSON_BODY
+  const accepted = route.acceptedTypes ?? JSON_BODY
   const type = call.header('content-type')
-  if (type !== takes[0]) {
+  if (type !== accepted[0]) {
     if (route.bodyOptional && hasNoBody(call)) return false
-    if (type === undefined || !takes.includes(mediaType(type))) throw unsupported(route, takes, type)
+    if (type === undefined || !accepted.includes(mediaType(type))) throw unsupported(route, accepted, type)
   }
   const encoding = call.header('content-encoding')
   if (encoding !== undefined && encoding.toLowerCase() !== 'identity')
-    throw new RingbackError('unsupported_media_type', `Content-Encoding "${encoding}" is not taken; send the body as it is.`, {
+    throw new RingbackError('unsupported_media_type', `Content-Encoding "${encoding}" is not supported; send the body without encoding.`, {
       headers: { 'Accept-Encoding': 'identity' },
     })
   return !(route.bodyOptional && hasNoBody(call))
@@ -229,8 +281,8 @@ function hasNoBody(call: ApiCall): boolean {
 
 const JSON_BODY = ['application/json']
 
-function unsupported(route: Route, takes: readonly string[], type: string | undefined): RingbackError {
-  const accept = takes.join(', ')
+function unsupported(route: Route, accepted: readonly string[], type: string | undefined): RingbackError {
+  const accept = accepted.join(', ')
   const header = route.method === 'patch' ? { 'Accept-Patch': accept } : { Accept: accept }
   return new RingbackError('unsupported_media_type', `Content-Type is ${type ?? 'missing'}; send ${accept}.`, { headers: header })
 }
@@ -253,21 +305,21 @@ function checkQuery(route: Route, url: string): unknown {
   return undefined
 }
 
-/** `a=1&m[k]=v` as `{a: '1', m: {k: 'v'}}`, the deepObject style of OpenAPI. A parameter given twice is refused. */
+/** `a=1&m[k]=v` as `{a: '1', m: {k: 'v'}}`, OpenAPI's deepObject style. Refuses a parameter that is given twice. */
 function readQuery(search: string): Record<string, unknown> {
   const values: Record<string, unknown> = Object.create(null)
   const end = search.indexOf('#')
   for (const [name, value] of new URLSearchParams(end < 0 ? search : search.slice(0, end))) {
     const [, outer, inner] = /^(\w+)\[(.*)\]$/s.exec(name) ?? []
-    let into = values
+    let target = values
     if (outer !== undefined) {
       if (typeof values[outer] === 'string') throw twice(outer)
       values[outer] ??= Object.create(null)
-      into = values[outer] as Record<string, unknown>
+      target = values[outer] as Record<string, unknown>
     }
     const key = inner ?? name
-    if (key in into) throw twice(name)
-    into[key] = value
+    if (key in target) throw twice(name)
+    target[key] = value
   }
   return values
 }
@@ -277,23 +329,25 @@ const twice = (name: string): RingbackError => validationFailed([{ pointer: `#/q
 export function toErrorReply(thrown: unknown, call: ApiCall, events: EventSink): ApiReply {
   const refusal = toRingbackError(thrown)
   if (refusal.status >= 500) {
-    const fields = { requestId: call.requestId, method: call.request.method, path: call.path, err: loggable(refusal.cause ?? refusal) }
-    events.emit('http.failed', { code: refusal.code, fields })
+    const cause = refusal.cause ?? refusal
+    const err = cause instanceof Error ? toErrorLog(cause) : cause
+    events.emit('http.failed', {
+      code: refusal.code,
+      fields: { requestId: call.requestId, method: call.request.method, path: call.path, err },
+    })
   }
   return problemReply(refusal, { instance: call.path, requestId: call.requestId })
 }
-
-const loggable = (thrown: unknown): unknown => (thrown instanceof Error ? toErrorLog(thrown) : thrown)
 
 export function toResponse(reply: ApiReply, call: ApiCall, pipeline: RoutePipeline): Response {
   const headers = reply.headers
   headers['X-Request-Id'] = call.requestId
   addSecurityHeaders(headers)
   if (pipeline.cors) {
-    const { Vary: vary, 'Access-Control-Allow-Origin': anybody } = headers
+    const { Vary: vary, 'Access-Control-Allow-Origin': anyOrigin } = headers
     Object.assign(headers, pipeline.cors(call.header('origin')))
-    // What every page may read is kept by shared caches: it says so to each.
-    if (anybody !== undefined) headers['Access-Control-Allow-Origin'] = anybody
+    // Shared caches keep public replies, so these allow every origin in each reply.
+    if (anyOrigin !== undefined) headers['Access-Control-Allow-Origin'] = anyOrigin
     if (vary !== undefined) headers.Vary = `${vary}, Origin`
   }
   return new Response(reply.body, { status: reply.status, headers })

@@ -1,4 +1,4 @@
-/** A secret of the installation's own: made once, kept sealed among the settings, so that what one node signs is known by all. */
+/** A secret of the installation: generated once and stored encrypted in the settings, so that all nodes share it. */
 import type { Clock } from '../../core/clock.ts'
 import type { Encryptor, SecretLocation } from '../../core/encryption.ts'
 import type { StoreWith } from '../../store/interfaces.ts'
@@ -9,13 +9,13 @@ export interface StoredSecretOptions {
   readonly encryptor: Pick<Encryptor, 'encrypt' | 'decrypt'>
 }
 
-/** The key of that name, 32 bytes; asked for once, and again where that failed. */
+/** A function for the key of that name, 32 bytes. It reads the store once, and again after a failure. */
 export function storedSecret({ store, clock, encryptor }: StoredSecretOptions, name: string): () => Promise<Buffer> {
-  const place: SecretLocation = { table: 'settings', id: name, column: 'value' }
+  const location: SecretLocation = { table: 'settings', id: name, column: 'value' }
   let key: Promise<Buffer> | null = null
   const find = async (): Promise<Buffer> => {
-    const proposed = encryptor.encrypt(Buffer.from(clock.bytes(32)).toString('base64'), place)
-    return Buffer.from(encryptor.decrypt(await store.signing.putSettingIfAbsent({ name, value: proposed }), place), 'base64')
+    const proposed = encryptor.encrypt(Buffer.from(clock.bytes(32)).toString('base64'), location)
+    return Buffer.from(encryptor.decrypt(await store.signing.putSettingIfAbsent({ name, value: proposed }), location), 'base64')
   }
   return () => {
     key ??= find().catch((error) => {

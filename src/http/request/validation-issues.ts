@@ -1,13 +1,13 @@
-/** What is wrong with a document, as sentences with pointers to the places. */
+/** Validation issues as faults: a sentence and a pointer. */
 import type { z } from '@hono/zod-openapi'
 import type { Fault } from '../../core/errors.ts'
 
 type ZodIssue = z.core.$ZodIssue
 
-/** More than anyone mends at once; the rest shows on the next try. */
+/** Faults in one response. */
 const MAX_FAULTS = 50
 
-/** `root` is where `value` stands: `#`, `#/query`. */
+/** `root` is the pointer of `value`: `#` or `#/query`. */
 export function toFaults(issues: readonly ZodIssue[], value: unknown, root: string): Fault[] {
   return issues.flatMap((issue) => faults(issue, value, root)).slice(0, MAX_FAULTS)
 }

@@ -1,12 +1,14 @@
-/** API keys, for the operator: those of clients, and those of operators and workers, which no client ever holds. */
+/** API keys, for the operator: keys of clients, and keys of operators and workers. */
 import { generateApiKey } from '../../core/api-key.ts'
 import { RingbackError } from '../../core/errors.ts'
 import { newId } from '../../core/id.ts'
 import { type ApiKey, type Client, clientScopes, type Millis } from '../../core/model.ts'
 import type { AddKeyResult } from '../../store/interfaces.ts'
-import { type AppContext, emptyReply, idParam, jsonReply, notFound, OPERATOR_SCOPE, toTimestamp, toTimestampOrNull } from '../context.ts'
+import { type AppContext, idParam, OPERATOR_SCOPE } from '../context.ts'
+import { keyExamples as examples } from '../openapi/examples/access.ts'
 import { type ApiReply, validationFailed } from '../request/problem.ts'
-import { type ApiCall, type Route, route } from '../request/route.ts'
+import { emptyReply, jsonReply, notFound, toTimestamp, toTimestampOrNull } from '../request/replies.ts'
+import { type ApiCall, type NamedExample, type Route, response, route } from '../request/route.ts'
 import * as shapes from '../shapes/access.ts'
 import { findClient } from './clients.ts'
 
@@ -27,11 +29,11 @@ const toKeyDocument = (key: ApiKey) => ({
   lastUsedAt: toTimestampOrNull(key.lastUsedAt),
 })
 
-const made = { 201: { description: 'The key, shown this once.', schema: shapes.createdKey } }
-const listed = { 200: { description: 'The keys.', schema: shapes.keyList } }
-const gone = { 204: { description: 'Revoked.' } }
+const created = (example: NamedExample) => ({ 201: response('The key, shown once.', shapes.createdKey, [example]) })
+const listed = (example: NamedExample) => ({ 200: response('The keys.', shapes.keyList, [example]) })
+const revoked = { 204: { description: 'Revoked.' } }
 const ROTATE =
-  'The new key has the name, the scopes and the length of life of the old one, which ends after the overlap. One that has ended cannot be rotated.'
+  'The new key has the name, the scopes and the lifetime of the old one. The old key expires after the overlap. A key that has ended cannot be rotated.'
 
 function clientKeyRoutes(context: AppContext): Route[] {
   const find = (call: ApiCall): Promise<Client> => findClient(context, call)
@@ -41,67 +43,50 @@ function clientKeyRoutes(context: AppContext): Route[] {
   }
   const common = { tag: 'Clients', scope: OPERATOR_SCOPE } as const
   return [
-    route(
-      {
-        ...common,
-        method: 'post',
-        path: '/v1/clients/{id}/keys',
-        name: 'createKey',
-        summary: 'Make a key for a client',
-        description: 'All scopes of a client when none are named.',
-        body: shapes.createKey,
-        bodyOptional: true,
-        responses: made,
-      },
-      {
-        find,
-        handle: (call, { body, found }) =>
-          addKey(context, call, found.id, {
-            name: body?.name ?? '',
-            scopes: body?.scopes ?? clientScopes,
-            taskTypes: null,
-            expiresAt: body?.expiresAt ?? null,
-          }),
-      },
-    ),
-    route(
-      {
-        ...common,
-        method: 'get',
-        path: '/v1/clients/{id}/keys',
-        name: 'listKeys',
-        summary: 'List the keys of a client, revoked ones too',
-        description: 'What is shown of a key is its hint; the key itself is kept by nobody.',
-        responses: listed,
-      },
-      { find, handle: async (_call, { found }) => listedKeys(await context.store.access.listKeys(found.id)) },
-    ),
-    route(
-      {
-        ...common,
-        method: 'post',
-        path: '/v1/clients/{id}/keys/{keyId}/rotate',
-        name: 'rotateKey',
-        summary: 'Give a client a new key in the place of one, which goes on for a while',
-        description: ROTATE,
-        body: shapes.rotateKey,
-        bodyOptional: true,
-        responses: made,
-      },
-      { find: findKey, handle: (call, { body, found }) => rotate(context, call, found, body?.overlapSeconds) },
-    ),
-    route(
-      {
-        ...common,
-        method: 'delete',
-        path: '/v1/clients/{id}/keys/{keyId}',
-        name: 'revokeKey',
-        summary: 'Revoke a key: at once on this node, within 5 s on others',
-        description: 'There is no way back: make another.',
-        responses: gone,
-      },
-      { find: findKey, handle: (call, { found }) => revoke(context, call, found) },
-    ),
+    route.post('/v1/clients/{id}/keys', 'createKey', {
+      ...common,
+      summary: 'Create a key for a client',
+      description: 'Without `scopes` the key has all scopes of a client.',
+      body: shapes.createKey,
+      bodyExamples: [examples.createKey],
+      bodyOptional: true,
+      responses: created(examples.createdKey),
+      find,
+      handle: (call, { body, found }) =>
+        addKey(context, call, found.id, {
+          name: body?.name ?? '',
+          scopes: body?.scopes ?? clientScopes,
+          taskTypes: null,
+          expiresAt: body?.expiresAt ?? null,
+        }),
+    }),
+    route.get('/v1/clients/{id}/keys', 'listKeys', {
+      ...common,
+      summary: 'List the keys of a client, including revoked keys',
+      description: 'Shows the hint of each key. The key itself is not stored.',
+      responses: listed(examples.keyList),
+      find,
+      handle: async (_call, { found }) => listedKeys(await context.store.access.listKeys(found.id)),
+    }),
+    route.post('/v1/clients/{id}/keys/{keyId}/rotate', 'rotateKey', {
+      ...common,
+      summary: 'Replace a key of a client. The old key works during the overlap',
+      description: ROTATE,
+      body: shapes.rotateKey,
+      bodyExamples: [examples.rotateKey],
+      bodyOptional: true,
+      responses: created(examples.createdKey),
+      find: findKey,
+      handle: (call, { body, found }) => rotate(context, call, found, body?.overlapSeconds),
+    }),
+    route.delete('/v1/clients/{id}/keys/{keyId}', 'revokeKey', {
+      ...common,
+      summary: 'Revoke a key: at once on this node, within 5 s on others',
+      description: 'This cannot be undone. Create another key instead.',
+      responses: revoked,
+      find: findKey,
+      handle: (call, { found }) => revoke(context, call, found),
+    }),
   ]
 }
 
@@ -109,64 +94,46 @@ function operatorKeyRoutes(context: AppContext): Route[] {
   const common = { tag: 'Operators', scope: OPERATOR_SCOPE } as const
   const find = async (call: ApiCall): Promise<ApiKey> => findKeyById(await context.store.access.listKeys(null), idParam(call, 'key'))
   return [
-    route(
-      {
-        ...common,
-        method: 'post',
-        path: '/v1/operator-keys',
-        name: 'createOperatorKey',
-        summary: 'Make a key for an operator or a worker',
-        description: '`taskTypes` narrows a worker’s key to these types; left out, it may claim every type.',
-        body: shapes.createOperatorKey,
-        responses: made,
+    route.post('/v1/operator-keys', 'createOperatorKey', {
+      ...common,
+      summary: 'Create a key for an operator or a worker',
+      description: '`taskTypes` limits a worker’s key to these types. Without it the key may claim every type.',
+      body: shapes.createOperatorKey,
+      bodyExamples: [examples.createOperatorKey],
+      responses: created(examples.createdOperatorKey),
+      handle(call, { body: { name, scopes, taskTypes = null, expiresAt = null } }) {
+        // The scope admin includes every other scope, so `taskTypes` would not limit such a key.
+        if (taskTypes !== null && scopes.some((scope) => scope !== 'worker'))
+          throw validationFailed([{ pointer: '#/taskTypes', detail: 'needs a key whose only scope is worker' }])
+        return addKey(context, call, null, { name, scopes, taskTypes, expiresAt })
       },
-      {
-        handle(call, { body: { name, scopes, taskTypes = null, expiresAt = null } }) {
-          // The scope admin holds every other one: such a key would not be narrowed.
-          if (taskTypes !== null && scopes.some((scope) => scope !== 'worker'))
-            throw validationFailed([{ pointer: '#/taskTypes', detail: 'narrows only a key whose one scope is worker' }])
-          return addKey(context, call, null, { name, scopes, taskTypes, expiresAt })
-        },
-      },
-    ),
-    route(
-      {
-        ...common,
-        method: 'get',
-        path: '/v1/operator-keys',
-        name: 'listOperatorKeys',
-        summary: 'List the keys of operators and workers',
-        description: 'What is shown of a key is its hint; the key itself is kept by nobody.',
-        responses: listed,
-      },
-      { handle: async () => listedKeys(await context.store.access.listKeys(null)) },
-    ),
-    route(
-      {
-        ...common,
-        method: 'post',
-        path: '/v1/operator-keys/{id}/rotate',
-        name: 'rotateOperatorKey',
-        summary: 'Give an operator or a worker a new key in the place of one, which goes on for a while',
-        description: ROTATE,
-        body: shapes.rotateKey,
-        bodyOptional: true,
-        responses: made,
-      },
-      { find, handle: (call, { body, found }) => rotate(context, call, found, body?.overlapSeconds) },
-    ),
-    route(
-      {
-        ...common,
-        method: 'delete',
-        path: '/v1/operator-keys/{id}',
-        name: 'revokeOperatorKey',
-        summary: 'Revoke the key of an operator or a worker',
-        description: 'At once on this node, within 5 s on others.',
-        responses: gone,
-      },
-      { find, handle: (call, { found }) => revoke(context, call, found) },
-    ),
+    }),
+    route.get('/v1/operator-keys', 'listOperatorKeys', {
+      ...common,
+      summary: 'List the keys of operators and workers',
+      description: 'Shows the hint of each key. The key itself is not stored.',
+      responses: listed(examples.operatorKeyList),
+      handle: async () => listedKeys(await context.store.access.listKeys(null)),
+    }),
+    route.post('/v1/operator-keys/{id}/rotate', 'rotateOperatorKey', {
+      ...common,
+      summary: 'Replace a key of an operator or a worker. The old key works during the overlap',
+      description: ROTATE,
+      body: shapes.rotateKey,
+      bodyExamples: [examples.rotateKey],
+      bodyOptional: true,
+      responses: created(examples.createdOperatorKey),
+      find,
+      handle: (call, { body, found }) => rotate(context, call, found, body?.overlapSeconds),
+    }),
+    route.delete('/v1/operator-keys/{id}', 'revokeOperatorKey', {
+      ...common,
+      summary: 'Revoke the key of an operator or a worker',
+      description: 'At once on this node, within 5 s on others.',
+      responses: revoked,
+      find,
+      handle: (call, { found }) => revoke(context, call, found),
+    }),
   ]
 }
 
@@ -179,18 +146,18 @@ interface NewKeyRequest {
 
 const unique = (list: readonly string[]): string => JSON.stringify([...new Set(list)])
 
-/** @throws RingbackError `quota_exceeded`; `not_found` when the client was deleted meanwhile */
+/** @throws RingbackError `quota_exceeded`; `not_found` when the client was deleted in the meantime */
 function addedKey(result: AddKeyResult, missing: () => RingbackError): ApiKey {
   if (result.kind === 'added') return result.value
   if (result.kind === 'missing') throw missing()
   throw new RingbackError(
     'quota_exceeded',
-    `The client has ${result.active} active keys, the most it may have here: revoke some that it no longer needs.`,
+    `The client has ${result.active} active keys, the maximum: revoke some that it no longer needs.`,
   )
 }
 
-async function addKey(context: AppContext, call: ApiCall, clientId: string | null, wish: NewKeyRequest): Promise<ApiReply> {
-  const { name, scopes, taskTypes, expiresAt } = wish
+async function addKey(context: AppContext, call: ApiCall, clientId: string | null, request: NewKeyRequest): Promise<ApiReply> {
+  const { name, scopes, taskTypes, expiresAt } = request
   if (expiresAt !== null && expiresAt <= context.clock.now()) throw validationFailed([{ pointer: '#/expiresAt', detail: 'has passed' }])
   const { key, hash, hint } = generateApiKey(context.clock)
   const fresh = { id: newId(context.clock, 'key'), clientId, name, hash, hint, expiresAt }

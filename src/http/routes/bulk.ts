@@ -1,10 +1,10 @@
-/** Cancel and retry by filter: counted, or done by a durable task. */
-
+/** Cancel and retry by filter. `dryRun` counts; otherwise a durable task does the work. */
 import type { State } from '../../core/model.ts'
 import { BULK_CANCEL, BULK_RETRY, type BulkInput, toBulkFilter } from '../../tasks/system/bulk.ts'
 import { type AppContext, requireClientId } from '../context.ts'
+import { taskExamples as examples } from '../openapi/examples/tasks.ts'
 import { type ApiReply, validationFailed } from '../request/problem.ts'
-import { type ApiCall, type Route, route } from '../request/route.ts'
+import { type ApiCall, type Route, response, route } from '../request/route.ts'
 import * as deliveryShapes from '../shapes/deliveries.ts'
 import * as shapes from '../shapes/tasks.ts'
 import { countMatches, startPagedJob } from './paged-jobs.ts'
@@ -12,38 +12,31 @@ import { countMatches, startPagedJob } from './paged-jobs.ts'
 export function bulkRoutes(context: AppContext): Route[] {
   const common = {
     tag: 'Tasks',
-    method: 'post',
     scope: 'tasks:write',
     clientOnly: true,
     responses: {
-      200: { description: 'How many tasks match, when `dryRun` asked.', schema: deliveryShapes.matched },
-      202: { description: 'The task that does it.', schema: shapes.task, headers: ['Location', 'ETag', 'Retry-After'] },
+      200: response('With `dryRun`: how many tasks match.', deliveryShapes.matched, [examples.matched]),
+      202: response('The task that does the work.', shapes.task, [examples.bulkTask], ['Location', 'ETag', 'Retry-After']),
     },
   } as const
   return [
-    route(
-      {
-        ...common,
-        path: '/v1/tasks/cancel',
-        name: 'cancelTasks',
-        summary: 'Cancel whatever a filter matches, as a task of type system.cancel',
-        description:
-          'Members left out narrow nothing: `{}` is every pending and running task there is now. Pending ones are canceled, running ones asked to stop.',
-        body: shapes.bulkCancel,
-      },
-      { handle: (call, { body }) => begin(context, call, BULK_CANCEL, body, ['pending', 'running']) },
-    ),
-    route(
-      {
-        ...common,
-        path: '/v1/tasks/retry',
-        name: 'retryTasks',
-        summary: 'Run whatever a filter matches again, as a task of type system.retry',
-        description: 'Members left out narrow nothing: `{}` is every failed and canceled task there is now.',
-        body: shapes.bulkRetry,
-      },
-      { handle: (call, { body }) => begin(context, call, BULK_RETRY, body, ['failed', 'canceled']) },
-    ),
+    route.post('/v1/tasks/cancel', 'cancelTasks', {
+      ...common,
+      summary: 'Cancel all matching tasks, in a task of type system.cancel',
+      description:
+        'Each member narrows the filter: `{}` matches every pending and running task. Pending tasks are canceled; running tasks are asked to stop.',
+      body: shapes.bulkCancel,
+      bodyExamples: [examples.cancelTasks],
+      handle: (call, { body }) => begin(context, call, BULK_CANCEL, body, ['pending', 'running']),
+    }),
+    route.post('/v1/tasks/retry', 'retryTasks', {
+      ...common,
+      summary: 'Retry all matching tasks, in a task of type system.retry',
+      description: 'Each member narrows the filter: `{}` matches every failed and canceled task.',
+      body: shapes.bulkRetry,
+      bodyExamples: [examples.retryTasks],
+      handle: (call, { body }) => begin(context, call, BULK_RETRY, body, ['failed', 'canceled']),
+    }),
   ]
 }
 
@@ -56,7 +49,7 @@ async function begin(
 ): Promise<ApiReply> {
   const input = await plan(context, body, every)
   if (body.dryRun !== true) {
-    // Who has too many open tasks is helped by canceling some.
+    // A client above its limit of open tasks must still be able to cancel tasks.
     if (type !== BULK_CANCEL) context.checkCapacity(requireClientId(call), 1, call.receivedAt)
     return startPagedJob(context, call, type, input)
   }
@@ -64,7 +57,7 @@ async function begin(
   return countMatches(call, (after) => context.store.tasks.countBulk(filter, after))
 }
 
-/** @throws RingbackError `validation_failed` for times that contradict each other. */
+/** @throws RingbackError `validation_failed` for contradictory times */
 async function plan(context: AppContext, body: shapes.BulkRequest, every: readonly State[]): Promise<BulkInput> {
   const { status, type = null, metadata = null, createdAfter = null, createdBefore = null } = body
   if (createdAfter !== null && createdBefore !== null && createdAfter >= createdBefore)

@@ -1,4 +1,4 @@
-/** Creating tasks: from a body that fits its shape to tasks that may be written. Everything that is refused is refused here, before the 202. */
+/** From a valid body to new tasks. All refusals of a task happen here, before the 202. */
 import { isUnder } from '../../core/callback-url.ts'
 import { type Fault, RingbackError } from '../../core/errors.ts'
 import { newId } from '../../core/id.ts'
@@ -11,29 +11,29 @@ import { MAX_JSON_DEPTH, scanJson } from '../request/json.ts'
 import { validationFailed } from '../request/problem.ts'
 import type { ApiCall } from '../request/route.ts'
 import type { CreateTask } from '../shapes/tasks.ts'
-import { listAllEndpoints } from './endpoint-document.ts'
+import { checkCallbackUrl, listAllEndpoints } from './endpoint-document.ts'
 
-/** How many characters of a pointer stand before the member: `#` or `#/tasks/3`. */
+/** The pointer of the body: `#` or `#/tasks/3`. */
 type PointerRoot = string
 
-/** @throws RingbackError with pointers: whatever of the contract's 422 applies. */
+/** @throws RingbackError 422, with pointers */
 export function toNewTask(context: AppContext, call: ApiCall, clientId: string, body: CreateTask): NewTask | Promise<NewTask> {
   return plan(context, call, clientId, body, rawInput(call, body.input), null, '#')
 }
 
-/** @throws RingbackError `validation_failed` for a body that nests too deep for whoever will write it out again. */
+/** @throws RingbackError `validation_failed` for a body that nests too deep to be serialized by recursion */
 export function checkJsonDepth(call: ApiCall): void {
   scanBody(call, 0)
 }
-/** The member `input` of the body, as it was written. */
+/** The member `input` of the body, as written. */
 export const rawInput = (call: ApiCall, input: unknown): Json => rawMember(call, 'input', input)
-/** A member of the body, as it was written. */
+/** A member of the body, as written. */
 export function rawMember(call: ApiCall, member: string, value: unknown): Json {
   const { values } = scanBody(call, 1, member)
   return values.length === 1 ? (values[0] as Json) : JSON.stringify(value)
 }
 
-/** The tasks of a batch: all of them, or every fault of the first ones that have any. */
+/** The tasks of a batch. Throws with the faults of all items, 50 at most. */
 export async function toNewTasks(context: AppContext, call: ApiCall, clientId: string, bodies: readonly CreateTask[]): Promise<NewTask[]> {
   const { values } = scanBody(call, 3)
   const batchId = newId(context.clock, 'batch')
@@ -53,17 +53,17 @@ export async function toNewTasks(context: AppContext, call: ApiCall, clientId: s
 }
 
 /**
- * The inputs, say, as they were written. A value is used only when every object at that level named the member exactly once, in plain letters;
- * the shape has proved that each task has one, so equal counts are proof.
+ * The values of a member, as written. Callers use them only if there are as many as expected: the schema has checked that each object has the
+ * member, so equal counts prove that none has it twice.
  */
 function scanBody(call: ApiCall, level: number, member = 'input'): { values: readonly string[] } {
   const scanned = scanJson(call.text, member, level)
   if (scanned.depth > MAX_JSON_DEPTH)
-    throw validationFailed([{ pointer: '#', detail: `nests ${scanned.depth} levels deep; ${MAX_JSON_DEPTH} is the most` }])
+    throw validationFailed([{ pointer: '#', detail: `nests ${scanned.depth} levels deep; ${MAX_JSON_DEPTH} is the maximum` }])
   return scanned
 }
 
-/** At once when nothing must be asked for: a task without a callback of its own, of a type whose schema checks at once. */
+/** Synchronous if the task has no callback of its own and the schema of its type is synchronous. */
 function plan(
   context: AppContext,
   call: ApiCall,
@@ -106,7 +106,7 @@ function plan(
 export function requireTaskType(context: AppContext, name: string, root: PointerRoot): TaskType {
   const type = name.startsWith('system.') ? undefined : context.registry.get(name)
   if (type) return type
-  throw new RingbackError('task_type_not_found', `There is no task type "${name}"; GET /v1/task-types lists those there are.`, {
+  throw new RingbackError('task_type_not_found', `There is no task type "${name}"; GET /v1/task-types lists the task types.`, {
     errors: [{ pointer: `${root}/type`, detail: 'names no task type' }],
   })
 }
@@ -114,27 +114,29 @@ export function requireTaskType(context: AppContext, name: string, root: Pointer
 export function validateInput(type: TaskType, input: unknown, root: PointerRoot): Promise<void> | undefined {
   try {
     const parsed = type.parseInput(input)
-    if (parsed instanceof Promise) return parsed.then(noValue, (error) => rooted(error, root))
+    if (parsed instanceof Promise)
+      return parsed.then(
+        () => {},
+        (error) => rethrowAt(error, root),
+      )
     return undefined
   } catch (error) {
-    return rooted(error, root)
+    return rethrowAt(error, root)
   }
 }
 
-const noValue = (): void => {}
-
-/** The schema points from `#/input`; a batch's item stands deeper. */
-function rooted(error: unknown, root: PointerRoot): never {
+/** Schema faults point to `#/input`. In a batch they point into the item. */
+function rethrowAt(error: unknown, root: PointerRoot): never {
   if (!(error instanceof RingbackError) || root === '#') throw error
   throw new RingbackError(error.code, error.message, {
     errors: error.errors.map((fault) => ({ ...fault, pointer: root + fault.pointer.slice(1) })),
   })
 }
 
-/** @throws RingbackError `validation_failed` for times that have passed or contradict each other. */
+/** @throws RingbackError `validation_failed` for times that have passed or contradict each other */
 function planTimes(body: CreateTask, now: Millis, root: PointerRoot): Pick<NewTask, 'dueAt' | 'startBy' | 'deadlineAt'> {
   const { runAt = null, delaySeconds = null, startBy = null, deadlineAt = null } = body
-  if (runAt === null && delaySeconds === null && startBy === null && deadlineAt === null) return AT_ONCE
+  if (runAt === null && delaySeconds === null && startBy === null && deadlineAt === null) return START_NOW
   const faults: Fault[] = []
   const fault = (member: string, detail: string): void => void faults.push({ pointer: `${root}/${member}`, detail })
   if (runAt !== null && delaySeconds !== null) fault('delaySeconds', 'cannot be given together with runAt')
@@ -149,11 +151,11 @@ function planTimes(body: CreateTask, now: Millis, root: PointerRoot): Pick<NewTa
   return { dueAt, startBy, deadlineAt }
 }
 
-const AT_ONCE = { dueAt: null, startBy: null, deadlineAt: null }
+const START_NOW = { dueAt: null, startBy: null, deadlineAt: null }
 
 export type CallbackBody = NonNullable<CreateTask['callback']>
 
-/** The callback as it is kept: a URL of its own is tied to the endpoint it is under. */
+/** The stored callback. A URL of its own belongs to the endpoint that it is under. */
 export async function toStoredCallback(context: AppContext, clientId: string, body: CallbackBody, root: PointerRoot): Promise<Json> {
   const { events, retrySchedule } = body
   const endpointId = await planTarget(context, clientId, body, `${root}/callback`)
@@ -161,35 +163,26 @@ export async function toStoredCallback(context: AppContext, clientId: string, bo
 }
 
 async function planTarget(context: AppContext, clientId: string, body: CallbackBody, root: PointerRoot): Promise<string | undefined> {
-  const nobodys = (): RingbackError => validationFailed([{ pointer: `${root}/endpointId`, detail: 'names none of your endpoints' }])
+  const unknown = (): RingbackError => validationFailed([{ pointer: `${root}/endpointId`, detail: 'names none of your endpoints' }])
   if (body.endpointId !== undefined && body.url === undefined) {
-    if (body.endpointId.includes('\0') || !(await context.endpointOwners.owns(clientId, body.endpointId))) throw nobodys()
+    if (body.endpointId.includes('\0') || !(await context.endpointOwners.owns(clientId, body.endpointId))) throw unknown()
     return body.endpointId
   }
   let named: Endpoint | null = null
   if (body.endpointId !== undefined) {
     named = body.endpointId.includes('\0') ? null : await context.store.endpoints.find(body.endpointId, clientId)
-    if (!named) throw nobodys()
+    if (!named) throw unknown()
   }
   if (body.url === undefined) return undefined
-  const url = judge(context, body.url, `${root}/url`)
+  const url = checkCallbackUrl(context, body.url, `${root}/url`)
   const candidates = named ? [named] : await listAllEndpoints(context, clientId)
-  const over = candidates.filter((endpoint) => endpoint.verifiedAt !== null && isUnder(url.href, endpoint.url))
-  // The longest path is the closest endpoint.
-  const [closest] = over.sort((a, b) => new URL(b.url).pathname.length - new URL(a.url).pathname.length)
+  const parents = candidates.filter((endpoint) => endpoint.verifiedAt !== null && isUnder(url.href, endpoint.url))
+  // The endpoint with the longest path is the closest.
+  const [closest] = parents.sort((a, b) => new URL(b.url).pathname.length - new URL(a.url).pathname.length)
   if (closest) return closest.id
   throw new RingbackError(
     'callback_url_not_verified',
     'The callback URL is under none of your verified endpoints: it must have the origin and the path of one, on whole segments.',
     { errors: [{ pointer: `${root}/url`, detail: 'is under no verified endpoint' }] },
   )
-}
-
-function judge(context: AppContext, text: string, pointer: string): URL {
-  try {
-    return context.validateCallbackUrl(text)
-  } catch (error) {
-    if (!(error instanceof RingbackError) || error.errors.length > 0) throw error
-    throw new RingbackError(error.code, error.message, { errors: [{ pointer, detail: 'cannot be called' }] })
-  }
 }

@@ -1,27 +1,15 @@
-/** The delivery routes: what was sent, what came back, and sending it again. */
-
-import type { DeliveryDocument } from '../../core/documents.ts'
+/** The delivery routes: list, get, redeliver. */
 import { RingbackError } from '../../core/errors.ts'
 import { newId } from '../../core/id.ts'
 import { type Attempt, type Delivery, type Endpoint, endpointStatus, type Millis, type Timings } from '../../core/model.ts'
 import { parseStored } from '../../core/stored-json.ts'
 import type { DeliveryQuery, LaneState } from '../../store/interfaces.ts'
-import {
-  type AppContext,
-  clientFilter,
-  cursorScope,
-  idParam,
-  jsonReply,
-  notFound,
-  omitUndefined,
-  pageReply,
-  startPosition,
-  taskExpired,
-  toTimestamp,
-  toTimestampOrNull,
-} from '../context.ts'
+import { type AppContext, idParam } from '../context.ts'
+import { deliveryExamples as examples } from '../openapi/examples/endpoints.ts'
+import { clientFilter, cursorScope, omitUndefined, pageReply, startPosition } from '../request/lists.ts'
 import { type ApiReply, validationFailed } from '../request/problem.ts'
-import { type ApiCall, type Route, route } from '../request/route.ts'
+import { jsonReply, notFound, taskExpired, toTimestamp, toTimestampOrNull } from '../request/replies.ts'
+import { type ApiCall, type Route, response, route } from '../request/route.ts'
 import * as shapes from '../shapes/deliveries.ts'
 import { replayRoute } from './replay.ts'
 
@@ -34,92 +22,77 @@ export function deliveryRoutes(context: AppContext): Route[] {
   }
   return [
     replayRoute(context),
-    route(
-      {
-        ...common,
-        method: 'get',
-        path: '/v1/deliveries',
-        name: 'listDeliveries',
-        summary: 'List deliveries with their attempts, newest first',
-        description: 'Filters narrow together. `waitingFor` says why an open delivery has not been sent.',
-        scope: 'deliveries:read',
-        query: shapes.deliveryListQuery,
-        responses: { 200: { description: 'A page of deliveries.', schema: shapes.deliveryList, headers: ['Link'] } },
-        errorCodes: ['invalid_cursor'],
+    route.get('/v1/deliveries', 'listDeliveries', {
+      ...common,
+      summary: 'List deliveries with their attempts, newest first',
+      description: 'A delivery must match every filter. `waitingFor` says why an open delivery was not sent yet.',
+      scope: 'deliveries:read',
+      query: shapes.deliveryListQuery,
+      responses: { 200: response('A page of deliveries.', shapes.deliveryList, [examples.deliveryList], ['Link']) },
+      errorCodes: ['invalid_cursor'],
+      handle: (call, { query }) => listDeliveries(context, call, query),
+    }),
+    route.get('/v1/deliveries/{id}', 'getDelivery', {
+      ...common,
+      summary: 'Get a delivery with its attempts',
+      description: 'The time and the outcome of every attempt. The body is the event itself, which the feed lists.',
+      scope: 'deliveries:read',
+      responses: { 200: response('The delivery.', shapes.delivery, [examples.delivery]) },
+      find,
+      handle: (call, { found }) => deliveryReply(context, call, found, 200),
+    }),
+    route.post('/v1/deliveries/{id}/redeliver', 'redeliver', {
+      ...common,
+      summary: 'Send again: an open delivery now, an ended delivery as a new delivery of the same event and bytes',
+      description: 'The `webhook-id` stays the same, so that a receiver recognizes an event that it has processed.',
+      scope: 'deliveries:write',
+      responses: { 202: response('The delivery that will be sent.', shapes.delivery, [examples.owedDelivery], ['Location']) },
+      errorCodes: ['task_expired'],
+      find,
+      async handle(call, { found }) {
+        const delivery = await context.store.deliveries.redeliver({
+          id: found.id,
+          newId: newId(context.clock, 'delivery'),
+          clientId: call.caller.clientId,
+          by: call.author,
+        })
+        if (!delivery && found.eventType === 'endpoint.verification') throw verificationEnded()
+        if (!delivery)
+          throw (await context.store.endpoints.find(found.endpointId, call.caller.clientId)) ? taskExpired() : endpointDeleted()
+        return deliveryReply(context, call, delivery, 202)
       },
-      { handle: (call, { query }) => listDeliveries(context, call, query) },
-    ),
-    route(
-      {
-        ...common,
-        method: 'get',
-        path: '/v1/deliveries/{id}',
-        name: 'getDelivery',
-        summary: 'Read a delivery with its attempts',
-        description: 'What was tried, when, and what came back. The body that was sent is the event’s: the feed has it.',
-        scope: 'deliveries:read',
-        responses: { 200: { description: 'The delivery.', schema: shapes.delivery } },
-      },
-      { find, handle: (call, { found }) => deliveryReply(context, call, found, 200) },
-    ),
-    route(
-      {
-        ...common,
-        method: 'post',
-        path: '/v1/deliveries/{id}/redeliver',
-        name: 'redeliver',
-        summary: 'Send again: an open delivery now, an ended one as a new delivery of the same event and bytes',
-        description: 'The `webhook-id` stays the same, so that a receiver that took it already can tell.',
-        scope: 'deliveries:write',
-        responses: { 202: { description: 'The delivery that will be sent.', schema: shapes.delivery, headers: ['Location'] } },
-        errorCodes: ['task_expired'],
-      },
-      {
-        find,
-        async handle(call, { found }) {
-          const delivery = await context.store.deliveries.redeliver({
-            id: found.id,
-            newId: newId(context.clock, 'delivery'),
-            clientId: call.caller.clientId,
-            by: call.author,
-          })
-          if (!delivery && found.eventType === 'endpoint.verification') throw over()
-          if (!delivery) throw (await context.store.endpoints.find(found.endpointId, call.caller.clientId)) ? taskExpired() : homeless()
-          return deliveryReply(context, call, delivery, 202)
-        },
-      },
-    ),
+    }),
   ]
 }
 
-const over = (): RingbackError =>
-  validationFailed([{ pointer: '#/id', detail: 'names a verification that has ended; begin another with POST /v1/endpoints/{id}/verify' }])
-const homeless = (): RingbackError =>
+const verificationEnded = (): RingbackError =>
+  validationFailed([{ pointer: '#/id', detail: 'names a verification that has ended; start another with POST /v1/endpoints/{id}/verify' }])
+const endpointDeleted = (): RingbackError =>
   new RingbackError('not_found', 'The endpoint was deleted, so this cannot be sent again; the feed at /v1/events has the event.')
 
 async function listDeliveries(context: AppContext, call: ApiCall, query: shapes.DeliveryListQuery): Promise<ApiReply> {
   const { limit, cursor, clientId, status, ...rest } = query
   const owner = clientFilter(call.caller, clientId)
   const same = omitUndefined(rest)
-  const bound = cursorScope(call, 'deliveries', { owner, status, ...same })
-  const asked: DeliveryQuery = {
+  const scope = cursorScope(call, 'deliveries', { owner, status, ...same })
+  const filter: DeliveryQuery = {
     ...same,
     clientId: owner,
     limit,
-    after: await startPosition(context, bound, cursor),
+    after: await startPosition(context, scope, cursor),
     ...(status && { states: status.map(shapes.toDeliveryState) }),
   }
-  const page = await context.store.deliveries.list(asked)
-  const shown = await toDeliveryDocuments(context, call, page.items)
-  const show = (_: Delivery, index: number): string => JSON.stringify(shown[index])
-  return pageReply(context, call, bound, page, show, ({ createdAt, id }) => ({ at: createdAt, id }))
+  const page = await context.store.deliveries.list(filter)
+  const documents = await toDeliveryDocuments(context, call, page.items)
+  const show = (_: Delivery, index: number): string => JSON.stringify(documents[index])
+  return pageReply(context, call, scope, page, show, ({ createdAt, id }) => ({ at: createdAt, id }))
 }
 
-/** One delivery as an answer; `Location` with a 202. */
+/** A delivery as a reply. A 202 has a `Location`. */
 export async function deliveryReply(context: AppContext, call: ApiCall, delivery: Delivery, status: number): Promise<ApiReply> {
-  const [shown] = await toDeliveryDocuments(context, call, [delivery])
+  const [document] = await toDeliveryDocuments(context, call, [delivery])
   const location = status === 202 ? { Location: `${context.publicUrl()}/v1/deliveries/${delivery.id}` } : undefined
-  return jsonReply(status, shown, { 'Cache-Control': 'private, no-cache', ...location })
+  return jsonReply(status, document, { 'Cache-Control': 'private, no-cache', ...location })
 }
 
 async function toDeliveryDocuments(context: AppContext, call: ApiCall, deliveries: readonly Delivery[]): Promise<object[]> {
@@ -168,19 +141,28 @@ function toDeliveryDocument(
   }
 }
 
-/** Attempts are read after their delivery: what ended meanwhile would contradict the state that is shown. */
+/** Attempts are read after their delivery. An attempt that ended in between would contradict the state of the delivery. */
 const isPast = ({ fence }: Attempt, delivery: Delivery): boolean =>
   delivery.state === 'running' ? fence < delivery.fence : fence <= delivery.fence
 
 interface DeliveryWait {
-  readonly for: DeliveryDocument['waitingFor']
-  /** Null: not before others make room, or end a hold. */
+  readonly for:
+    | 'endpointDisabled'
+    | 'endpointUnverified'
+    | 'endpointPaused'
+    | 'retryAfter'
+    | 'retryBackoff'
+    | 'breaker'
+    | 'rate'
+    | 'inFlight'
+    | null
+  /** Null: until another delivery ends, or until the hold is released. */
   readonly until: Millis | null
 }
 
 function deliveryWaitOf(delivery: Delivery, endpoint: Endpoint | null, lane: LaneState | null, now: Millis): DeliveryWait {
   if (delivery.state !== 'pending') return { for: null, until: null }
-  // Nothing holds a verification but the pace of its lane.
+  // Only the pace of its lane can hold a verification.
   const status = endpoint === null || delivery.eventType === 'endpoint.verification' ? 'active' : endpointStatus(endpoint)
   if (status === 'disabled') return { for: 'endpointDisabled', until: null }
   if (status === 'pendingVerification') return { for: 'endpointUnverified', until: null }
@@ -195,12 +177,12 @@ function deliveryWaitOf(delivery: Delivery, endpoint: Endpoint | null, lane: Lan
   return lane.filled ? { for: 'inFlight', until: null } : { for: null, until: dueAt }
 }
 
-/** What a receiver may tell about itself; more is for the operator. */
+/** Response headers that clients see. The operator sees all. */
 const SHOWN_HEADERS: ReadonlySet<string> = new Set(['retry-after', 'content-type', 'date'])
 
 function toAttemptDocument(attempt: Attempt, number: number, operator: boolean) {
   const headers = parseStored<Record<string, string>>(attempt.responseHeaders, {})
-  const shown = operator ? headers : Object.fromEntries(Object.entries(headers).filter(([name]) => SHOWN_HEADERS.has(name.toLowerCase())))
+  const visible = operator ? headers : Object.fromEntries(Object.entries(headers).filter(([name]) => SHOWN_HEADERS.has(name.toLowerCase())))
   const { dnsMs, connectMs, tlsMs, firstByteMs } = parseStored<Timings>(attempt.timings, {
     dnsMs: null,
     connectMs: null,
@@ -213,20 +195,20 @@ function toAttemptDocument(attempt: Attempt, number: number, operator: boolean) 
     durationMs: attempt.durationMs,
     outcome: attempt.outcome,
     httpStatus: attempt.httpStatus,
-    error: clockTrouble(attempt, headers) ?? attempt.error,
+    error: clockError(attempt, headers) ?? attempt.error,
     timings: { dnsMs, connectMs, tlsMs, firstByteMs },
     keyId: attempt.keyId,
     retryAfterSeconds: attempt.retryAfterSeconds,
-    responseHeaders: shown,
+    responseHeaders: visible,
     responseExcerpt: attempt.responseExcerpt,
     remoteAddress: operator ? attempt.remoteAddress : null,
   }
 }
 
-/** Signatures are refused by a receiver whose clock is over five minutes off: its own `Date` tells. */
-function clockTrouble(attempt: Attempt, headers: Readonly<Record<string, string>>): string | null {
+/** A receiver whose clock is off by more than 300 s refuses signatures. Its `Date` header shows the difference. */
+function clockError(attempt: Attempt, headers: Readonly<Record<string, string>>): string | null {
   if (attempt.httpStatus !== 401 || headers.date === undefined) return null
   const offSeconds = Math.round((Date.parse(headers.date) - attempt.startedAt - attempt.durationMs) / 1000)
   if (!(Math.abs(offSeconds) > 300)) return null
-  return `the receiver answered 401, and its clock is ${Math.abs(offSeconds)} s ${offSeconds > 0 ? 'ahead of' : 'behind'} ours: it may refuse the signature for its age`
+  return `the receiver answered 401, and its clock is ${Math.abs(offSeconds)} s ${offSeconds > 0 ? 'ahead of' : 'behind'} this node: it may refuse the signature for its age`
 }

@@ -1,16 +1,17 @@
-/** The endpoint as it is shown, and the one way it is changed. */
+/** The document of an endpoint, and the one function that changes it. */
 import { canonicalUrl } from '../../core/callback-url.ts'
 import type { EndpointDocument } from '../../core/documents.ts'
 import { RingbackError } from '../../core/errors.ts'
 import { defaultEvents, type Endpoint, endpointStatus } from '../../core/model.ts'
 import { isJson, parseStored } from '../../core/stored-json.ts'
 import type { EndpointPatch } from '../../store/interfaces.ts'
-import { type AppContext, idParam, jsonReply, notFound, toTimestamp, toTimestampOrNull } from '../context.ts'
-import { checkIfMatch, ifMatchAllows } from '../request/headers.ts'
+import { type AppContext, idParam } from '../context.ts'
+import { preconditionFailed, requireIfMatch } from '../request/headers.ts'
 import type { ApiReply } from '../request/problem.ts'
+import { jsonReply, notFound, toTimestamp, toTimestampOrNull } from '../request/replies.ts'
 import type { ApiCall } from '../request/route.ts'
 
-/** The endpoint document. `secret` is given by create and rotate only. */
+/** Only create and rotate give `secret`. */
 export function toEndpointDocument(context: AppContext, endpoint: Endpoint, secret: string | null): EndpointDocument {
   const names = parseStored<string[]>(endpoint.headerNames, [])
   return {
@@ -58,28 +59,36 @@ export async function findEndpoint(context: AppContext, call: ApiCall): Promise<
   return endpoint
 }
 
-/** The endpoint, if it is still what the caller saw. */
+/** The endpoint, if `If-Match` admits its revision. */
 export async function findEndpointIfMatch(context: AppContext, call: ApiCall): Promise<Endpoint> {
   const endpoint = await findEndpoint(context, call)
-  if (!ifMatchAllows(call.header('if-match'), String(endpoint.revision))) throw changedMeanwhile(endpoint)
+  requireIfMatch(call, 'endpoint', endpoint)
   return endpoint
 }
 
-const changedMeanwhile = (endpoint: Pick<Endpoint, 'revision'>): RingbackError =>
-  new RingbackError('precondition_failed', `The endpoint has changed: its revision is ${endpoint.revision} now. Read it again.`)
-
-export const checkIfMatchHeader = (call: ApiCall): void => checkIfMatch(call.header('if-match'))
-
-/** Names the endpoint that has the URL. */
+/** The error that names the endpoint with this URL. */
 export async function endpointExists(context: AppContext, clientId: string, url: string): Promise<RingbackError> {
   const wanted = canonicalUrl(url)
   const other = (await listAllEndpoints(context, clientId)).find((endpoint) => canonicalUrl(endpoint.url) === wanted)
-  // Deleted in this very moment, it has no id to be named by.
+  // The other endpoint may have been deleted just now.
   const id = other?.id ?? '{id}'
   return new RingbackError(
     'endpoint_exists',
     `You have an endpoint with this URL: change it with PATCH /v1/endpoints/${id}, or give it a new secret with POST /v1/endpoints/${id}/rotate-secret.`,
   )
+}
+
+/**
+ * Checks a callback URL.
+ * @throws RingbackError `invalid_callback_url`, `callback_url_forbidden`, with the pointer
+ */
+export function checkCallbackUrl(context: AppContext, url: string, pointer: string): URL {
+  try {
+    return context.validateCallbackUrl(url)
+  } catch (error) {
+    if (!(error instanceof RingbackError) || error.errors.length > 0) throw error
+    throw new RingbackError(error.code, error.message, { errors: [{ pointer, detail: 'cannot be called' }] })
+  }
 }
 
 /** Every endpoint of a client. */
@@ -93,11 +102,11 @@ export async function listAllEndpoints(context: AppContext, clientId: string): P
   }
 }
 
-/** How often a change that another one overtook is made again. */
+/** How often a change is repeated after a conflict. */
 const MAX_RETRIES = 5
 
 /**
- * Reads, plans, writes; again when another change came between, unless the caller named the revision it saw.
+ * Reads, plans and writes. Repeats after a conflict, unless the caller named a revision.
  * @throws RingbackError `precondition_failed`, `endpoint_exists`, `not_found`
  */
 export async function updateEndpoint(
@@ -121,6 +130,6 @@ export async function updateEndpoint(
     if (changed.kind === 'missing') throw notFound('endpoint')
     if (changed.kind === 'duplicate') throw await endpointExists(context, endpoint.clientId, patch.url!)
     endpoint = await findEndpointIfMatch(context, call)
-    if (again === MAX_RETRIES) throw changedMeanwhile(endpoint)
+    if (again === MAX_RETRIES) throw preconditionFailed('endpoint', endpoint.revision)
   }
 }

@@ -1,63 +1,56 @@
-/** Events as they are read: the feed of a client, in commit order, for a receiver that was down; those of one task, as a list or as a stream. */
+/** The event routes: the feed of a client, in commit order, and the events of one task, as a list or a stream. */
 import { RingbackError } from '../../core/errors.ts'
 import type { Event, EventType, Task } from '../../core/model.ts'
 import { isJson } from '../../core/stored-json.ts'
 import { envelopeJson } from '../../core/wire.ts'
-import { type AppContext, clientFilter, cursorScope, idParam, listReply, recheckScope, unwrapFound } from '../context.ts'
+import { type AppContext, idParam, recheckScope } from '../context.ts'
 import { createTaskStream } from '../live/stream.ts'
+import { eventExamples as examples } from '../openapi/examples/events.ts'
 import { prefersEventStream } from '../request/headers.ts'
+import { clientFilter, cursorScope, listReply } from '../request/lists.ts'
 import { type ApiReply, validationFailed } from '../request/problem.ts'
-import { type ApiCall, type Route, route } from '../request/route.ts'
+import { unwrapFound } from '../request/replies.ts'
+import { type ApiCall, type Route, response, route } from '../request/route.ts'
 import * as shapes from '../shapes/events.ts'
 
 export function eventRoutes(context: AppContext): Route[] {
-  const common = { tag: 'Events', method: 'get', scope: 'tasks:read' } as const
+  const common = { tag: 'Events', scope: 'tasks:read' } as const
   const find = async (call: ApiCall): Promise<Task> =>
     unwrapFound(await context.store.tasks.find(idParam(call, 'task'), call.caller.clientId), 'task')
   const stream = createTaskStream(context)
-  const answers = { 200: { description: 'Events in commit order.', schema: shapes.eventList, headers: ['Link'] } }
+  const list = response('Events in commit order.', shapes.eventList, [examples.eventList], ['Link'])
   return [
-    route(
-      {
-        ...common,
-        path: '/v1/events',
-        name: 'listEvents',
-        summary: 'Read the feed of events',
-        description:
-          'Every terminal and endpoint event, others where something subscribes. `nextCursor` is always set: go on with it as `after`, also when there is no more yet. With `types` a page may hold fewer than match, or none: go on while `hasMore` says so.',
-        query: shapes.feedQuery,
-        responses: answers,
-        errorCodes: ['invalid_cursor'],
+    route.get('/v1/events', 'listEvents', {
+      ...common,
+      summary: 'Read the feed of events',
+      description:
+        'Lists every terminal event and every endpoint event, and other events that an endpoint subscribes to. `nextCursor` is always set: send it as `after` in the next call. With `types`, a page may be short or empty: continue while `hasMore` is true.',
+      query: shapes.feedQuery,
+      responses: { 200: list },
+      errorCodes: ['invalid_cursor'],
+      handle: (call, { query }) => readFeed(context, call, query),
+    }),
+    route.get('/v1/tasks/{id}/events', 'listTaskEvents', {
+      ...common,
+      summary: 'List the events of a task, or follow it',
+      description:
+        'With `Accept: text/event-stream`, a stream follows the task until it ends: `id` is the revision, `event` the event type, `data` the envelope. Without `Last-Event-ID` the first frame is `task.snapshot`. The last frame is the terminal event.',
+      query: shapes.taskEventsQuery,
+      requestHeaders: ['Last-Event-ID'],
+      responses: {
+        200: { ...list, alternative: { type: 'text/event-stream', schema: shapes.streamEvent, examples: [examples.snapshot] } },
+        204: { description: 'The task has ended at the revision of Last-Event-ID. The stream is over.' },
       },
-      { handle: (call, { query }) => readFeed(context, call, query) },
-    ),
-    route(
-      {
-        ...common,
-        path: '/v1/tasks/{id}/events',
-        name: 'listTaskEvents',
-        summary: 'List the events of a task, or follow it',
-        description:
-          'With `Accept: text/event-stream` the task is followed until it ends: `id` is the revision, `event` the event type, `data` the envelope. Without `Last-Event-ID` the first frame is `task.snapshot`; the last one is the terminal event itself.',
-        query: shapes.taskEventsQuery,
-        requestHeaders: ['Last-Event-ID'],
-        responses: {
-          200: { ...answers[200], alternative: { type: 'text/event-stream', schema: shapes.streamEvent } },
-          204: { description: 'The task has ended, at the revision named by Last-Event-ID: the stream is over.' },
-        },
-        errorCodes: ['task_expired', 'invalid_cursor'],
+      errorCodes: ['task_expired', 'invalid_cursor'],
+      find,
+      async handle(call, { query, found }) {
+        if (prefersEventStream(call.header('accept'))) return stream(call, found)
+        const scope = cursorScope(call, 'taskEvents', { task: found.id })
+        const after = await startSeq(context, scope, query.after, found.clientId)
+        const search: EventQuery = { clientId: found.clientId, taskId: found.id, after, limit: query.limit }
+        return feedReply(context, call, scope, search, await readOneMore(context, search))
       },
-      {
-        find,
-        async handle(call, { query, found }) {
-          if (prefersEventStream(call.header('accept'))) return stream(call, found)
-          const bound = cursorScope(call, 'taskEvents', { task: found.id })
-          const after = await startSeq(context, bound, query.after, found.clientId)
-          const asked: EventQuery = { clientId: found.clientId, taskId: found.id, after, limit: query.limit }
-          return feedReply(context, call, bound, asked, await readOneMore(context, asked))
-        },
-      },
-    ),
+    }),
   ]
 }
 
@@ -66,7 +59,7 @@ interface EventQuery {
   readonly taskId?: string
   readonly types?: readonly EventType[]
   readonly after: number
-  /** Of a look that ends before the feed does, whatever it finds. */
+  /** The search ends here, before the end of the feed. */
   readonly upTo?: number
   readonly limit: number
 }
@@ -84,39 +77,40 @@ async function readFeed(
 ): Promise<ApiReply> {
   const clientId = clientFilter(call.caller, query.clientId)
   if (clientId === null)
-    throw validationFailed([{ pointer: '#/query/clientId', detail: 'is required of the operator: each client has a feed of its own' }])
-  const bound = cursorScope(call, 'events', { clientId })
-  const after = await startSeq(context, bound, query.after, clientId)
+    throw validationFailed([{ pointer: '#/query/clientId', detail: 'is required of the operator: each client has its own feed' }])
+  const scope = cursorScope(call, 'events', { clientId })
+  const after = await startSeq(context, scope, query.after, clientId)
   const upTo = query.types ? await context.store.events.findFeedReach(clientId, after) : null
-  const asked: EventQuery = {
+  const search: EventQuery = {
     clientId,
     after,
     limit: query.limit,
     ...(query.types && { types: query.types }),
     ...(upTo !== null && { upTo }),
   }
-  let events = await readOneMore(context, asked)
+  let events = await readOneMore(context, search)
   if (events.length === 0 && upTo === null && query.wait) {
-    const look = async (): Promise<readonly Event[] | null> => {
-      const found = await readOneMore(context, asked)
+    const findNew = async (): Promise<readonly Event[] | null> => {
+      const found = await readOneMore(context, search)
       return found.length > 0 ? found : null
     }
     const ms = query.wait * 1000
     events =
-      (await context.waitLimiter.runWithSlot(call.caller, () => context.watchers.waitForFeed(clientId, look, ms, call.request.signal))) ??
-      []
+      (await context.waitLimiter.runWithSlot(call.caller, () =>
+        context.watchers.waitForFeed(clientId, findNew, ms, call.request.signal),
+      )) ?? []
     await recheckScope(context, call, 'tasks:read')
   }
-  return feedReply(context, call, bound, asked, events)
+  return feedReply(context, call, scope, search, events)
 }
 
-const readOneMore = (context: AppContext, asked: EventQuery): Promise<readonly Event[]> =>
-  context.store.events.list({ ...asked, limit: asked.limit + 1 })
+const readOneMore = (context: AppContext, search: EventQuery): Promise<readonly Event[]> =>
+  context.store.events.list({ ...search, limit: search.limit + 1 })
 
-/** `after` is an event's id or a cursor of this feed. */
-async function startSeq(context: AppContext, bound: string, after: string | undefined, clientId: string): Promise<number> {
+/** `after` is the id of an event or a cursor of this feed. */
+async function startSeq(context: AppContext, scope: string, after: string | undefined, clientId: string): Promise<number> {
   if (after === undefined) return 0
-  if (!after.startsWith('event_')) return Number((await context.cursors.decode(bound, after, 'after'))[0])
+  if (!after.startsWith('event_')) return Number((await context.cursors.decode(scope, after, 'after'))[0])
   const seq = await context.store.events.findSeq(after, clientId)
   if (seq !== null) return seq
   throw new RingbackError('invalid_cursor', 'There is no such event in this feed; start without `after`.', {
@@ -124,26 +118,32 @@ async function startSeq(context: AppContext, bound: string, after: string | unde
   })
 }
 
-/** One event more than asked for tells that there is more. */
-async function feedReply(context: AppContext, call: ApiCall, bound: string, asked: EventQuery, found: readonly Event[]): Promise<ApiReply> {
-  const events = fitting(found.slice(0, asked.limit))
+/** `found` has one event more than the page if there are more. */
+async function feedReply(
+  context: AppContext,
+  call: ApiCall,
+  scope: string,
+  search: EventQuery,
+  found: readonly Event[],
+): Promise<ApiReply> {
+  const events = fitting(found.slice(0, search.limit))
   const isAll = events.length === found.length
-  const last = (isAll ? asked.upTo : undefined) ?? events.at(-1)?.seq ?? asked.after
-  const cursor = await context.cursors.encode(bound, [last])
-  return listReply(context, call, events.map(toEventDocument), !isAll || asked.upTo !== undefined, cursor, {}, 'after')
+  const last = (isAll ? search.upTo : undefined) ?? events.at(-1)?.seq ?? search.after
+  const cursor = await context.cursors.encode(scope, [last])
+  return listReply(context, call, events.map(toEventDocument), !isAll || search.upTo !== undefined, cursor, {}, 'after')
 }
 
-/** One whose bytes something else has damaged is shown without them: its neighbours are read all the same. */
+/** An event whose stored bytes are damaged is shown without data, so that the rest of the page stays readable. */
 const toEventDocument = ({ id, type, createdAt, body }: Event): string =>
   isJson(body) ? body : envelopeJson({ id, type, at: createdAt }, 'null')
 
-const LARGEST_PAGE = 4 * 1024 * 1024
+const MAX_PAGE_CHARS = 4 * 1024 * 1024
 
 function fitting(events: readonly Event[]): readonly Event[] {
   let size = 0
   const end = events.findIndex(({ body }, index) => {
     size += body.length
-    return index > 0 && size > LARGEST_PAGE
+    return index > 0 && size > MAX_PAGE_CHARS
   })
   return end < 0 ? events : events.slice(0, end)
 }

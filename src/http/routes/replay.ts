@@ -1,9 +1,10 @@
-/** Sending again by filter: counted, or done by a durable task. */
+/** Replay by filter. `dryRun` counts; otherwise a durable task sends the events again. */
 import type { EventType } from '../../core/model.ts'
 import { REPLAY_TYPE, type ReplayInput, toReplayFilter } from '../../tasks/system/replay.ts'
 import { type AppContext, requireClientId } from '../context.ts'
+import { deliveryExamples as examples } from '../openapi/examples/endpoints.ts'
 import { type ApiReply, validationFailed } from '../request/problem.ts'
-import { type ApiCall, type Route, route } from '../request/route.ts'
+import { type ApiCall, type Route, response, route } from '../request/route.ts'
 import * as shapes from '../shapes/deliveries.ts'
 import * as taskShapes from '../shapes/tasks.ts'
 import { countMatches, startPagedJob } from './paged-jobs.ts'
@@ -11,26 +12,22 @@ import { countMatches, startPagedJob } from './paged-jobs.ts'
 const ENDED = ['delivered', 'failed', 'canceled'] as const
 
 export function replayRoute(context: AppContext): Route {
-  return route(
-    {
-      tag: 'Deliveries',
-      method: 'post',
-      path: '/v1/deliveries/replay',
-      name: 'replayDeliveries',
-      summary: 'Send again whatever a filter matches, as a task of type system.replay',
-      description:
-        'Members left out narrow nothing. An event counts by its latest delivery to the endpoint; what is open already is left alone. `dryRun` only counts.',
-      scope: 'deliveries:write',
-      clientOnly: true,
-      body: shapes.replay,
-      bodyOptional: true,
-      responses: {
-        200: { description: 'How many a replay would send.', schema: shapes.matched },
-        202: { description: 'The task that sends them.', schema: taskShapes.task, headers: ['Location', 'ETag', 'Retry-After'] },
-      },
+  return route.post('/v1/deliveries/replay', 'replayDeliveries', {
+    tag: 'Deliveries',
+    summary: 'Send all matching events again, in a task of type system.replay',
+    description:
+      'Each member narrows the filter. The latest delivery of an event to the endpoint decides. Open deliveries are left alone. `dryRun` only counts.',
+    scope: 'deliveries:write',
+    clientOnly: true,
+    body: shapes.replay,
+    bodyExamples: [examples.replay],
+    bodyOptional: true,
+    responses: {
+      200: response('With `dryRun`: how many events match.', shapes.matched, [examples.matched]),
+      202: response('The task that sends the events.', taskShapes.task, [examples.replayTask], ['Location', 'ETag', 'Retry-After']),
     },
-    { handle: async (call, { body }) => replay(context, call, body ?? {}) },
-  )
+    handle: async (call, { body }) => replay(context, call, body ?? {}),
+  })
 }
 
 async function replay(context: AppContext, call: ApiCall, body: shapes.ReplayRequest): Promise<ApiReply> {
@@ -44,7 +41,7 @@ async function replay(context: AppContext, call: ApiCall, body: shapes.ReplayReq
   return countMatches(call, (after) => context.store.deliveries.countReplay(filter, after))
 }
 
-/** @throws RingbackError `validation_failed` for an endpoint that is not the client's, or times that contradict each other. */
+/** @throws RingbackError `validation_failed` for an endpoint of another client, or contradictory times */
 async function plan(context: AppContext, clientId: string, body: shapes.ReplayRequest): Promise<ReplayInput> {
   const { endpointId = null, since = null, until = null, statuses, eventTypes } = body
   if (since !== null && until !== null && since > until)

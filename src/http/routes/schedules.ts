@@ -1,27 +1,15 @@
 /** The schedule routes: recurring tasks. */
 import { parseCron, type Recurrence } from '../../core/cron.ts'
-import { RingbackError } from '../../core/errors.ts'
 import { newId } from '../../core/id.ts'
 import type { Json, Millis, Schedule, TaskTemplate } from '../../core/model.ts'
 import type { NewSchedule, SchedulePatch } from '../../store/interfaces.ts'
-import {
-  type AppContext,
-  clientFilter,
-  cursorScope,
-  emptyReply,
-  idParam,
-  JSON_TYPE,
-  notFound,
-  pageReply,
-  quotaExceeded,
-  requireClientId,
-  startPosition,
-  toTimestamp,
-  toTimestampOrNull,
-} from '../context.ts'
-import { checkIfMatch, ifMatchAllows } from '../request/headers.ts'
+import { type AppContext, idParam, requireClientId } from '../context.ts'
+import { scheduleExamples as examples } from '../openapi/examples/tasks.ts'
+import { checkIfMatch, preconditionFailed, requireIfMatch } from '../request/headers.ts'
+import { clientFilter, cursorScope, pageReply, startPosition } from '../request/lists.ts'
 import { type ApiReply, validationFailed } from '../request/problem.ts'
-import { type ApiCall, type Route, route, validateShape } from '../request/route.ts'
+import { emptyReply, JSON_TYPE, notFound, quotaExceeded, toTimestamp, toTimestampOrNull } from '../request/replies.ts'
+import { type ApiCall, type Route, response, route, validateShape } from '../request/route.ts'
 import * as fields from '../shapes/fields.ts'
 import * as shapes from '../shapes/schedules.ts'
 import * as taskShapes from '../shapes/tasks.ts'
@@ -29,116 +17,86 @@ import { type CallbackBody, rawInput, requireTaskType, toStoredCallback, validat
 
 const DEFAULT_ZONE = 'UTC'
 const DEFAULT_CATCH_UP = 'none'
-/** Of its own template, so that a list of schedules stays a page and a tick stays cheap. */
+/** Keeps lists of schedules short and ticks cheap. */
 const MAX_INPUT_BYTES = 65_536
 const MAX_LABELS = 16
-/** Ticks an answer shows. */
+/** Upcoming ticks that a response shows. */
 const SHOWN_TICKS = 5
 
 export function scheduleRoutes(context: AppContext): Route[] {
   const common = { tag: 'Schedules' } as const
-  const one = { description: 'The schedule.', schema: shapes.schedule, headers: ['ETag'] }
+  const one = response('The schedule.', shapes.schedule, [examples.schedule], ['ETag'])
   const refusals = ['task_type_not_found', 'invalid_callback_url', 'callback_url_forbidden', 'callback_url_not_verified'] as const
   return [
-    route(
-      {
-        ...common,
-        method: 'post',
-        path: '/v1/schedules',
-        name: 'createSchedule',
-        summary: 'Make a task recur',
-        description: 'Each tick makes one task, whose `runAt` is the time of the tick and whose `scheduleId` names the schedule.',
-        scope: 'tasks:write',
-        clientOnly: true,
-        body: shapes.createSchedule,
-        responses: { 201: { ...one, headers: ['Location', 'ETag'] } },
-        errorCodes: refusals,
+    route.post('/v1/schedules', 'createSchedule', {
+      ...common,
+      summary: 'Create a schedule: a recurring task',
+      description: 'Each tick creates one task. Its `runAt` is the time of the tick, its `scheduleId` the schedule.',
+      scope: 'tasks:write',
+      clientOnly: true,
+      body: shapes.createSchedule,
+      bodyExamples: [examples.createSchedule],
+      responses: { 201: { ...one, headers: ['Location', 'ETag'] } },
+      errorCodes: refusals,
+      handle: (call, { body }) => create(context, call, body),
+    }),
+    route.get('/v1/schedules', 'listSchedules', {
+      ...common,
+      summary: 'List schedules',
+      description: 'Oldest first. The operator sees the schedules of every client.',
+      scope: 'tasks:read',
+      query: fields.clientPageQuery,
+      responses: { 200: response('A page of schedules.', shapes.scheduleList, [examples.scheduleList], ['Link']) },
+      errorCodes: ['invalid_cursor'],
+      async handle(call, { query }) {
+        const owner = clientFilter(call.caller, query.clientId)
+        const scope = cursorScope(call, 'schedules', { owner })
+        const page = await context.store.schedules.list(owner, query.limit, await startPosition(context, scope, query.cursor))
+        return pageReply(context, call, scope, page, scheduleJson, ({ createdAt, id }) => ({ at: createdAt, id }))
       },
-      { handle: (call, { body }) => create(context, call, body) },
-    ),
-    route(
-      {
-        ...common,
-        method: 'get',
-        path: '/v1/schedules',
-        name: 'listSchedules',
-        summary: 'List schedules',
-        description: 'Oldest first. The operator sees those of every client.',
-        scope: 'tasks:read',
-        query: fields.clientPageQuery,
-        responses: { 200: { description: 'A page of schedules.', schema: shapes.scheduleList, headers: ['Link'] } },
-        errorCodes: ['invalid_cursor'],
+    }),
+    route.get('/v1/schedules/{id}', 'getSchedule', {
+      ...common,
+      summary: 'Get a schedule with its next five ticks',
+      description: '`nextAt` is the next tick. `upcoming` is computed at each read.',
+      scope: 'tasks:read',
+      responses: { 200: one },
+      find: (call) => find(context, call),
+      handle: (_, { found }) => scheduleReply(found),
+    }),
+    route.patch('/v1/schedules/{id}', 'changeSchedule', {
+      ...common,
+      summary: 'Change a schedule by a merge patch (RFC 7396)',
+      description: 'After a new `cron` or `timezone`, or the end of a pause, ticks count from now. Missed ticks are not made up.',
+      scope: 'tasks:write',
+      body: shapes.patchSchedule,
+      bodyExamples: [examples.patchSchedule],
+      acceptedTypes: ['application/merge-patch+json', 'application/json'],
+      requestHeaders: ['If-Match'],
+      responses: { 200: one },
+      errorCodes: [...refusals, 'precondition_failed', 'malformed_header'],
+      checkHeaders: checkIfMatch,
+      find: (call) => findUnchanged(context, call),
+      handle: async (call, { body, found }) => scheduleReply(await change(context, call, found, body)),
+    }),
+    route.delete('/v1/schedules/{id}', 'deleteSchedule', {
+      ...common,
+      summary: 'Delete a schedule. Its tasks stay',
+      description: 'No further tick creates a task.',
+      scope: 'tasks:write',
+      requestHeaders: ['If-Match'],
+      responses: { 204: { description: 'Deleted.' } },
+      errorCodes: ['precondition_failed', 'malformed_header'],
+      checkHeaders: checkIfMatch,
+      find: (call) => findUnchanged(context, call),
+      async handle(call, { found }) {
+        if (!(await context.store.schedules.remove({ id: found.id, clientId: call.caller.clientId, by: call.author })))
+          throw notFound('schedule')
+        return emptyReply()
       },
-      {
-        async handle(call, { query }) {
-          const owner = clientFilter(call.caller, query.clientId)
-          const bound = cursorScope(call, 'schedules', { owner })
-          const page = await context.store.schedules.list(owner, query.limit, await startPosition(context, bound, query.cursor))
-          return pageReply(context, call, bound, page, scheduleJson, ({ createdAt, id }) => ({ at: createdAt, id }))
-        },
-      },
-    ),
-    route(
-      {
-        ...common,
-        method: 'get',
-        path: '/v1/schedules/{id}',
-        name: 'getSchedule',
-        summary: 'Read a schedule, with its next five ticks',
-        description: '`upcoming` is reckoned anew at each read; `nextAt` is what will tick next.',
-        scope: 'tasks:read',
-        responses: { 200: one },
-      },
-      { find: (call) => find(context, call), handle: (_, { found }) => scheduleReply(found) },
-    ),
-    route(
-      {
-        ...common,
-        method: 'patch',
-        path: '/v1/schedules/{id}',
-        name: 'changeSchedule',
-        summary: 'Change a schedule by a merge patch (RFC 7396)',
-        description: 'A new `cron` or `timezone`, and the end of a pause, count from now: what would have ticked meanwhile is not made.',
-        scope: 'tasks:write',
-        body: shapes.patchSchedule,
-        acceptedTypes: ['application/merge-patch+json', 'application/json'],
-        requestHeaders: ['If-Match'],
-        responses: { 200: one },
-        errorCodes: [...refusals, 'precondition_failed', 'malformed_header'],
-      },
-      {
-        checkHeaders: checkPrecondition,
-        find: (call) => findUnchanged(context, call),
-        handle: async (call, { body, found }) => scheduleReply(await change(context, call, found, body)),
-      },
-    ),
-    route(
-      {
-        ...common,
-        method: 'delete',
-        path: '/v1/schedules/{id}',
-        name: 'deleteSchedule',
-        summary: 'Delete a schedule: the tasks it made stay',
-        description: 'No further tick makes a task.',
-        scope: 'tasks:write',
-        requestHeaders: ['If-Match'],
-        responses: { 204: { description: 'Deleted.' } },
-        errorCodes: ['precondition_failed', 'malformed_header'],
-      },
-      {
-        checkHeaders: checkPrecondition,
-        find: (call) => findUnchanged(context, call),
-        async handle(call, { found }) {
-          if (!(await context.store.schedules.remove({ id: found.id, clientId: call.caller.clientId, by: call.author })))
-            throw notFound('schedule')
-          return emptyReply()
-        },
-      },
-    ),
+    }),
   ]
 }
-
-const checkPrecondition = (call: ApiCall): void => checkIfMatch(call.header('if-match'))
 
 async function find(context: AppContext, call: ApiCall): Promise<Schedule> {
   const schedule = await context.store.schedules.find(idParam(call, 'schedule'), call.caller.clientId)
@@ -146,14 +104,12 @@ async function find(context: AppContext, call: ApiCall): Promise<Schedule> {
   return schedule
 }
 
-/** The schedule, if it is still what the caller saw. */
+/** The schedule, if `If-Match` admits its revision. */
 async function findUnchanged(context: AppContext, call: ApiCall): Promise<Schedule> {
   const schedule = await find(context, call)
-  if (!ifMatchAllows(call.header('if-match'), String(schedule.revision))) throw changedMeanwhile(schedule)
+  requireIfMatch(call, 'schedule', schedule)
   return schedule
 }
-const changedMeanwhile = ({ revision }: Schedule): RingbackError =>
-  new RingbackError('precondition_failed', `The schedule has changed: its revision is ${revision} now. Read it again.`)
 
 async function create(context: AppContext, call: ApiCall, body: shapes.CreateSchedule): Promise<ApiReply> {
   const timezone = body.timezone ?? DEFAULT_ZONE
@@ -161,7 +117,7 @@ async function create(context: AppContext, call: ApiCall, body: shapes.CreateSch
   const { callback } = body
   const clientId = requireClientId(call)
   const input = rawInput(call, body.input)
-  await judgeInput(context, body.type, input)
+  await checkInput(context, body.type, input)
   const template: TaskTemplate = {
     input,
     metadata: JSON.stringify(body.metadata ?? {}),
@@ -172,8 +128,8 @@ async function create(context: AppContext, call: ApiCall, body: shapes.CreateSch
     concurrencyKey: body.concurrencyKey ?? null,
   }
   const paused = body.paused ?? false
-  const most = context.maxPerClient.schedules
-  const made: NewSchedule = {
+  const max = context.maxPerClient.schedules
+  const schedule: NewSchedule = {
     id: newId(context.clock, 'schedule'),
     clientId,
     type: body.type,
@@ -184,25 +140,25 @@ async function create(context: AppContext, call: ApiCall, body: shapes.CreateSch
     paused,
     nextAt: paused ? null : recurrence.after(await context.store.now()),
   }
-  const added = await context.store.schedules.add({ schedule: made, max: most })
-  if (added.kind !== 'added') throw quotaExceeded(most, 'schedules')
+  const added = await context.store.schedules.add({ schedule, max })
+  if (added.kind !== 'added') throw quotaExceeded(max, 'schedules')
   const reply = scheduleReply(added.value, 201)
-  reply.headers.Location = `${context.publicUrl()}/v1/schedules/${made.id}`
+  reply.headers.Location = `${context.publicUrl()}/v1/schedules/${schedule.id}`
   return reply
 }
 
 /** @throws RingbackError `task_type_not_found`, `validation_failed` */
-async function judgeInput(context: AppContext, typeName: string, input: Json): Promise<void> {
+async function checkInput(context: AppContext, typeName: string, input: Json): Promise<void> {
   const type = requireTaskType(context, typeName, '#')
   if (Buffer.byteLength(input) > MAX_INPUT_BYTES)
-    throw validationFailed([{ pointer: '#/input', detail: `is larger than ${MAX_INPUT_BYTES} bytes, which is the most of a schedule` }])
+    throw validationFailed([{ pointer: '#/input', detail: `is larger than ${MAX_INPUT_BYTES} bytes, the maximum of a schedule` }])
   await validateInput(type, JSON.parse(input), '#')
 }
 
-/** How often a change that a tick or another change overtook is made again. */
+/** How often a change is repeated after a conflict with a tick or another change. */
 const MAX_RETRIES = 5
 
-/** Reads, plans, writes; again when a tick or a change came between, unless the caller named the revision it saw. */
+/** Reads, plans and writes. Repeats after a conflict, unless the caller named a revision. */
 async function change(context: AppContext, call: ApiCall, found: Schedule, body: shapes.PatchSchedule): Promise<Schedule> {
   let schedule = found
   for (let again = 0; ; again++) {
@@ -218,7 +174,7 @@ async function change(context: AppContext, call: ApiCall, found: Schedule, body:
     if (changed.kind === 'changed') return changed.value
     if (changed.kind === 'missing') throw notFound('schedule')
     schedule = await findUnchanged(context, call)
-    if (again === MAX_RETRIES) throw changedMeanwhile(schedule)
+    if (again === MAX_RETRIES) throw preconditionFailed('schedule', schedule.revision)
   }
 }
 
@@ -242,7 +198,7 @@ async function planPatch(context: AppContext, call: ApiCall, schedule: Schedule,
   }
 }
 
-/** Later than now, and than what has ticked: a clock that was put back makes no tick again. */
+/** After now and after the last tick, so that a clock that was set back repeats no tick. */
 async function nextOf(context: AppContext, schedule: Schedule, recurrence: Recurrence): Promise<Millis | null> {
   return recurrence.after(Math.max(await context.store.now(), schedule.lastAt ?? 0))
 }
@@ -261,11 +217,11 @@ async function planTemplate(context: AppContext, call: ApiCall, schedule: Schedu
   }
 }
 
-/** What is replaced whole is kept as it was written. */
+/** An input that is replaced completely is stored as written. */
 async function mergeInput(context: AppContext, call: ApiCall, type: string, known: Json, patch: unknown): Promise<Json> {
   const written = rawInput(call, patch)
   const input = isObject(patch) ? JSON.stringify(mergePatch(JSON.parse(known), patch)) : written
-  await judgeInput(context, type, input)
+  await checkInput(context, type, input)
   return input
 }
 
@@ -283,7 +239,7 @@ async function mergeCallback(context: AppContext, schedule: Schedule, known: Jso
 
 const isObject = (value: unknown): value is Record<string, unknown> => typeof value === 'object' && value !== null && !Array.isArray(value)
 
-/** RFC 7396 §2. Bodies are at most as deep as may be walked. */
+/** RFC 7396 §2. Recursion is safe: bodies have a maximum depth. */
 function mergePatch(target: unknown, patch: unknown): unknown {
   if (!isObject(patch)) return patch
   const merged = new Map(isObject(target) ? Object.entries(target) : [])
@@ -301,7 +257,7 @@ function scheduleReply(schedule: Schedule, status = 200): ApiReply {
   }
 }
 
-/** The schedule as JSON text: `input` goes out as it came in. */
+/** The schedule as JSON text. `input` is sent as written. */
 function scheduleJson(schedule: Schedule): string {
   const { input, metadata, callback, ...template } = JSON.parse(schedule.template) as TaskTemplate
   const { id, type, cron, timezone, catchUp, nextAt, lastAt, revision } = schedule
@@ -327,7 +283,7 @@ function upcoming({ cron, timezone, nextAt }: Schedule): readonly Millis[] {
     const recurrence = parseCron(cron, timezone)
     for (let at = recurrence.after(nextAt); at !== null && times.length < SHOWN_TICKS; at = recurrence.after(at)) times.push(at)
   } catch {
-    // This node's time zones are not those of the node that took it: the tick that is certain is shown.
+    // This node lacks the time zone, which another node had. Only the stored tick is shown.
   }
   return times
 }

@@ -1,11 +1,14 @@
-/** What anyone may ask of the node: is it up, is it ready, which keys does it sign with, what does it offer. */
+/** Routes about the node: health, readiness, public keys, the OpenAPI document, and its task types. */
 import { RingbackError } from '../../core/errors.ts'
 import type { QueueState } from '../../store/interfaces.ts'
 import type { TaskType } from '../../tasks/define.ts'
 import type { Registry } from '../../tasks/registry.ts'
-import { type AppContext, jsonReply, notFound, OPERATOR_SCOPE, toTimestampOrNull } from '../context.ts'
+import { type AppContext, OPERATOR_SCOPE } from '../context.ts'
+import { systemExamples as examples } from '../openapi/examples/system.ts'
+import { taskTypeExamples } from '../openapi/examples/tasks.ts'
 import { type ApiReply, problemReply } from '../request/problem.ts'
-import { type ApiCall, type Route, route } from '../request/route.ts'
+import { jsonReply, notFound, toTimestampOrNull } from '../request/replies.ts'
+import { type ApiCall, type NamedExample, type Route, response, route } from '../request/route.ts'
 import * as shapes from '../shapes/system.ts'
 import * as taskShapes from '../shapes/tasks.ts'
 
@@ -21,70 +24,50 @@ function typeRoutes(context: AppContext): Route[] {
     if (!type) throw notFound('task type')
     return type
   }
+  const one = (example: NamedExample) => ({ 200: response('The task type.', taskShapes.taskType, [example]) })
   const pausing = (verb: 'pause' | 'resume', summary: string, description: string): Route =>
-    route(
-      {
-        tag: 'Task types',
-        scope: OPERATOR_SCOPE,
-        method: 'post',
-        path: `/v1/task-types/{name}/${verb}`,
-        name: `${verb}TaskType`,
-        summary,
-        description,
-        responses: { 200: { description: 'The task type.', schema: taskShapes.taskType } },
+    route.post(`/v1/task-types/{name}/${verb}`, `${verb}TaskType`, {
+      tag: 'Task types',
+      scope: OPERATOR_SCOPE,
+      summary,
+      description,
+      responses: one(verb === 'pause' ? taskTypeExamples.pausedTaskType : taskTypeExamples.taskType),
+      find,
+      async handle(call, { found }) {
+        const state = await context.store.schedules.pauseTaskType({ type: found.type, paused: verb === 'pause', by: call.author })
+        return jsonReply(200, toTaskTypeDocument(context, found, state))
       },
-      {
-        find,
-        async handle(call, { found }) {
-          const state = await context.store.schedules.pauseTaskType({ type: found.type, paused: verb === 'pause', by: call.author })
-          return jsonReply(200, toTaskTypeDocument(context, found, state))
-        },
-      },
-    )
+    })
   return [
-    route(
-      {
-        ...common,
-        method: 'get',
-        path: '/v1/task-types',
-        name: 'listTaskTypes',
-        summary: 'List the task types of this node',
-        description: 'What this node knows; another node of the installation may know others.',
-        responses: { 200: { description: 'The task types.', schema: taskShapes.taskTypeList } },
+    route.get('/v1/task-types', 'listTaskTypes', {
+      ...common,
+      summary: 'List the task types of this node',
+      description: 'Another node of the installation may have other task types.',
+      responses: { 200: response('The task types.', taskShapes.taskTypeList, [taskTypeExamples.taskTypeList]) },
+      async handle() {
+        const states = new Map((await context.store.schedules.listTaskTypes()).map((state) => [state.type, state]))
+        const data = offered(context.registry).map((type) => toTaskTypeDocument(context, type, states.get(type.type)))
+        return jsonReply(200, { data, hasMore: false, nextCursor: null }, { 'Cache-Control': 'private, no-cache' })
       },
-      {
-        async handle() {
-          const states = new Map((await context.store.schedules.listTaskTypes()).map((state) => [state.type, state]))
-          const data = offered(context.registry).map((type) => toTaskTypeDocument(context, type, states.get(type.type)))
-          return jsonReply(200, { data, hasMore: false, nextCursor: null }, { 'Cache-Control': 'private, no-cache' })
-        },
+    }),
+    route.get('/v1/task-types/{name}', 'getTaskType', {
+      ...common,
+      summary: 'Get a task type: its schemas and limits',
+      description: 'The `input` of a new task must fit `inputSchema`.',
+      responses: one(taskTypeExamples.taskType),
+      find,
+      async handle(_call, { found }) {
+        const states = await context.store.schedules.listTaskTypes()
+        const state = states.find(({ type }) => type === found.type)
+        return jsonReply(200, toTaskTypeDocument(context, found, state), { 'Cache-Control': 'private, no-cache' })
       },
-    ),
-    route(
-      {
-        ...common,
-        method: 'get',
-        path: '/v1/task-types/{name}',
-        name: 'getTaskType',
-        summary: 'Read a task type: its schemas and limits',
-        description: '`inputSchema` is what `input` is held against before a task is taken.',
-        responses: { 200: { description: 'The task type.', schema: taskShapes.taskType } },
-      },
-      {
-        find,
-        async handle(_call, { found }) {
-          const states = await context.store.schedules.listTaskTypes()
-          const state = states.find(({ type }) => type === found.type)
-          return jsonReply(200, toTaskTypeDocument(context, found, state), { 'Cache-Control': 'private, no-cache' })
-        },
-      },
-    ),
+    }),
     pausing(
       'pause',
-      'Pause a task type: its tasks are taken in and wait, on every node; what runs goes on',
-      '`pausedAt` says since when. Tasks that wait for it say `paused` in `waitingFor`.',
+      'Pause a task type on every node: new tasks wait, running tasks continue',
+      '`pausedAt` says since when. The `waitingFor` of its pending tasks is `paused`.',
     ),
-    pausing('resume', 'Resume a paused task type: what waits starts at once', 'Resuming what is not paused changes nothing.'),
+    pausing('resume', 'Resume a paused task type: pending tasks start at once', 'Changes nothing if the task type is not paused.'),
   ]
 }
 
@@ -103,80 +86,63 @@ const toTaskTypeDocument = (context: AppContext, type: TaskType, state: QueueSta
 })
 
 function publicRoutes(context: AppContext, describe: () => string): Route[] {
-  // Anyone may ask, and each look costs the store a query: those who ask meanwhile share it.
-  let looking: ReturnType<AppContext['health']> | null = null
+  // Anyone may call, and each check costs a query. Concurrent calls share one check.
+  let checking: ReturnType<AppContext['health']> | null = null
   const healthOnce = (): ReturnType<AppContext['health']> => {
-    looking ??= context.health().finally(() => {
-      looking = null
+    checking ??= context.health().finally(() => {
+      checking = null
     })
-    return looking
+    return checking
   }
-  const common = { tag: 'Operations', scope: 'public', method: 'get' } as const
+  const common = { tag: 'Operations', scope: 'public' } as const
   return [
-    route(
-      {
-        ...common,
-        path: '/healthz',
-        name: 'getHealth',
-        summary: 'Is the process up',
-        description: 'Answers as long as the process does, whatever the store is like: for what would restart it.',
-        responses: { 200: { description: 'It is.', schema: shapes.health } },
-      },
-      { handle: () => jsonReply(200, { status: 'ok' }) },
-    ),
-    route(
-      {
-        ...common,
-        path: '/readyz',
-        name: 'getReadiness',
-        summary: 'Can the node do its work',
-        description: 'For what sends traffic to it. A 503 is a problem document with the member `checks`.',
-        responses: { 200: { description: 'It can.', schema: shapes.readiness } },
-        errorCodes: ['temporary_reduced_capacity'],
-      },
-      { handle: async (call) => readiness(call, await healthOnce()) },
-    ),
-    route(
-      {
-        ...common,
-        path: '/.well-known/jwks.json',
-        name: 'getJwks',
-        summary: 'The public keys that webhooks are signed with (RFC 7517)',
-        description:
-          'The key that signs now, the one that will, and those that signed not long ago: keep the set for as long as `Cache-Control` says. Always 200, since some libraries take nothing else.',
-        requestHeaders: ['If-None-Match'],
-        responses: {
-          200: {
-            description: 'The key set.',
-            schema: shapes.jwks,
-            type: 'application/jwk-set+json',
-            headers: ['ETag', 'Cache-Control'],
-          },
+    route.get('/healthz', 'getHealth', {
+      ...common,
+      summary: 'Check that the process is up',
+      description: 'A liveness probe. Does not depend on the store.',
+      responses: { 200: response('The process is up.', shapes.health, [examples.health]) },
+      handle: () => jsonReply(200, { status: 'ok' }),
+    }),
+    route.get('/readyz', 'getReadiness', {
+      ...common,
+      summary: 'Check that the node is ready',
+      description: 'A readiness probe. A 503 is a problem document with the member `checks`.',
+      responses: { 200: response('The node is ready.', shapes.readiness, [examples.readiness]) },
+      errorCodes: ['temporary_reduced_capacity'],
+      handle: async (call) => readiness(call, await healthOnce()),
+    }),
+    route.get('/.well-known/jwks.json', 'getJwks', {
+      ...common,
+      summary: 'Get the public keys that verify webhooks (RFC 7517)',
+      description:
+        'The current key, the next key and recent keys. Cache the set for the time in `Cache-Control`. Always 200, because some libraries accept nothing else.',
+      requestHeaders: ['If-None-Match'],
+      responses: {
+        200: {
+          description: 'The key set.',
+          schema: shapes.jwks,
+          examples: [examples.jwks],
+          type: 'application/jwk-set+json',
+          headers: ['ETag', 'Cache-Control'],
         },
       },
-      { handle: () => jwksReply(context) },
-    ),
-    route(
-      {
-        ...common,
-        path: '/openapi.json',
-        name: 'getOpenApi',
-        summary: 'This document',
-        description: 'OpenAPI 3.1, made of what the node validates with. `/docs` shows it as a page.',
-        responses: { 200: { description: 'OpenAPI 3.1.', schema: taskShapes.anyJson } },
-      },
-      {
-        handle: () => ({
-          status: 200,
-          headers: { 'Content-Type': 'application/json', 'Cache-Control': 'public, max-age=300', 'Access-Control-Allow-Origin': '*' },
-          body: describe(),
-        }),
-      },
-    ),
+      handle: () => jwksReply(context),
+    }),
+    route.get('/openapi.json', 'getOpenApi', {
+      ...common,
+      summary: 'Get this document',
+      description: 'OpenAPI 3.1, built from the schemas that validate requests. `/docs` shows it as a page.',
+      responses: { 200: { description: 'OpenAPI 3.1.', schema: taskShapes.anyJson } },
+      handle: () => ({
+        status: 200,
+        headers: { 'Content-Type': 'application/json', 'Cache-Control': 'public, max-age=300', 'Access-Control-Allow-Origin': '*' },
+        body: describe(),
+      }),
+    }),
   ]
 }
 
-/** Always 200 and never conditional: some JWKS clients take nothing else (jose among them). */
+/** Always 200, never 304: some JWKS clients accept nothing else, jose among them. */
 function jwksReply(context: AppContext): ApiReply {
   const { body, etag } = context.signingKeys.jwks()
   return {

@@ -1,15 +1,15 @@
-/** What an answer shows of a task beyond its row, and the headers that come with it. */
-
+/** The document of a task, and the headers of its replies. */
 import type { CallbackStatus, WaitingFor } from '../../core/documents.ts'
 import { isTerminal, type Millis, type Task } from '../../core/model.ts'
 import { sanitizeStored } from '../../core/stored-json.ts'
 import { type TaskDocumentContext, taskDocumentJson } from '../../core/wire.ts'
-import { type AppContext, JSON_TYPE } from '../context.ts'
+import type { AppContext } from '../context.ts'
 import type { ApiReply } from '../request/problem.ts'
+import { JSON_TYPE } from '../request/replies.ts'
 
 /**
- * When a live task will have ended: from the slope of what its run has reported, else from how long runs of its type lately took
- * (`typicalMs`). Never in the past; null when neither is known, or when nobody can say how long the task will still wait.
+ * When a live task will end: estimated from the progress of its run, otherwise from the recent median duration of its type (`typicalMs`). Never in
+ * the past. Null when both are unknown, or when the start is unknown.
  */
 export function estimateCompletion(task: Task, typicalMs: Millis | null, waitingFor: WaitingFor | null, now: Millis): Millis | null {
   if (task.state === 'running' && task.startedAt !== null && task.progress > 0) {
@@ -22,13 +22,13 @@ export function estimateCompletion(task: Task, typicalMs: Millis | null, waiting
   return task.state === 'pending' && startsByItself ? Math.max(now, task.dueAt) + typicalMs : null
 }
 
-/** Whole seconds to wait before asking again: a quarter of what remains, or one and a tenth of the age in seconds; 1 to 30. */
+/** Whole seconds until the next poll, 1 to 30: a quarter of the remaining time, or 1 plus a tenth of the age without an estimate. */
 export function retryAfterSeconds(task: Task, estimatedAt: Millis | null, now: Millis): number {
   const seconds = estimatedAt === null ? 1 + Math.floor((now - task.createdAt) / 1_000) / 10 : (estimatedAt - now) / 4_000
   return Math.min(30, Math.max(1, Math.ceil(seconds)))
 }
 
-/** The view of a task; `status` counts only once the task has ended, `waitingFor` while it is pending. */
+/** `status` applies once the task has ended, `waitingFor` while it is pending. */
 function viewOf(
   context: AppContext,
   task: Task,
@@ -45,7 +45,7 @@ function viewOf(
   }
 }
 
-/** Tasks as JSON text, with what became of their callbacks. */
+/** Tasks as JSON text, with the status of their callbacks. */
 export async function toTaskDocuments(
   context: AppContext,
   tasks: readonly Task[],
@@ -59,12 +59,12 @@ export async function toTaskDocuments(
     .map((task) => taskDocumentJson(task, viewOf(context, task, statuses?.get(task.id), now, waiting.get(task.id) ?? null)))
 }
 
-/** Every read of a task may be kept, and must be asked for again: what it shows is one caller's, and changes. */
+/** The caller may cache a task, but must revalidate it. */
 export const TASK_CACHE_HEADERS = { 'Cache-Control': 'private, no-cache', Vary: 'Authorization, Accept, Prefer' } as const
 
 export const taskEtag = (task: Task): string => `W/"${task.revision}"`
 
-/** The headers of one task. `Retry-After` only while it lives. */
+/** The headers of one task. `Retry-After` only while it is live. */
 function taskHeaders(context: AppContext, task: Task, waitingFor: WaitingFor | null, now: Millis): Record<string, string> {
   const headers: Record<string, string> = {
     'Content-Type': JSON_TYPE,
@@ -79,14 +79,13 @@ function taskHeaders(context: AppContext, task: Task, waitingFor: WaitingFor | n
   return headers
 }
 
-/** One task as an answer. */
 export async function taskReply(context: AppContext, task: Task, status: number, now = context.clock.now()): Promise<ApiReply> {
   const waits = context.waitingReasons.ofTasks([task], now)
-  const [[shown], waiting] = await Promise.all([toTaskDocuments(context, [task], now, waits), waits])
-  return { status, headers: taskHeaders(context, task, waiting.get(task.id) ?? null, now), body: shown! }
+  const [[document], waiting] = await Promise.all([toTaskDocuments(context, [task], now, waits), waits])
+  return { status, headers: taskHeaders(context, task, waiting.get(task.id) ?? null, now), body: document! }
 }
 
-/** 304: the task as the caller knows it, and when to ask again. */
+/** 304, with the time of the next poll. */
 export async function notModifiedReply(context: AppContext, task: Task): Promise<ApiReply> {
   const now = context.clock.now()
   const waiting = await context.waitingReasons.ofTasks([task], now)
@@ -94,7 +93,7 @@ export async function notModifiedReply(context: AppContext, task: Task): Promise
   return { status: 304, headers, body: null }
 }
 
-/** A task just taken in as an answer, with what is known of it without another look at the store. */
+/** A new task as a reply, without another query. */
 export function newTaskReply(context: AppContext, task: Task, now: Millis): ApiReply {
   const waitingFor = context.waitingReasons.ofNewTask(task, now)
   return {

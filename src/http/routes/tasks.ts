@@ -2,25 +2,14 @@
 import { RingbackError } from '../../core/errors.ts'
 import { isTerminal, type Millis, type Task } from '../../core/model.ts'
 import type { Idempotency, SubmitResult, TaskChange, TaskListQuery } from '../../store/interfaces.ts'
-import {
-  type AppContext,
-  clientFilter,
-  cursorScope,
-  emptyReply,
-  idParam,
-  notFound,
-  omitUndefined,
-  pageReply,
-  recheckScope,
-  requireClientId,
-  startPosition,
-  taskExpired,
-  unwrapFound,
-} from '../context.ts'
+import { type AppContext, idParam, recheckScope, requireClientId } from '../context.ts'
+import { taskExamples as examples } from '../openapi/examples/tasks.ts'
 import { ifNoneMatchHits, preferredWait } from '../request/headers.ts'
 import { fingerprintOf, parseIdempotencyKey } from '../request/idempotency.ts'
+import { clientFilter, cursorScope, omitUndefined, pageReply, startPosition } from '../request/lists.ts'
 import type { ApiReply } from '../request/problem.ts'
-import { type ApiCall, type Route, route } from '../request/route.ts'
+import { emptyReply, notFound, taskExpired, unwrapFound } from '../request/replies.ts'
+import { type ApiCall, type Route, response, route } from '../request/route.ts'
 import * as fields from '../shapes/fields.ts'
 import * as shapes from '../shapes/tasks.ts'
 import { bulkRoutes } from './bulk.ts'
@@ -28,110 +17,93 @@ import { toNewTask, toNewTasks } from './create-tasks.ts'
 import { newTaskReply, notModifiedReply, TASK_CACHE_HEADERS, taskEtag, taskReply, toTaskDocuments } from './task-document.ts'
 
 const READ_HEADERS = ['ETag', 'Retry-After', 'Cache-Control', 'Vary']
+const UNCHANGED = 'The task still has the revision of If-None-Match.'
+const CREATE_ERRORS = [
+  'idempotency_key_invalid',
+  'idempotency_key_reused',
+  'task_type_not_found',
+  'invalid_callback_url',
+  'callback_url_forbidden',
+  'callback_url_not_verified',
+  'task_expired',
+  'temporary_reduced_capacity',
+] as const
 
 export function taskRoutes(context: AppContext): Route[] {
-  return [...submitting(context), ...bulkRoutes(context), ...reading(context), ...acting(context)]
+  return [...createRoutes(context), ...bulkRoutes(context), ...readRoutes(context), ...actionRoutes(context)]
 }
 
-/** What the same key may be used for once each. */
+/** Scopes of an Idempotency-Key: the same key may be used once in each. */
 const CREATE = 'POST /v1/tasks'
 const CREATE_BATCH = 'POST /v1/tasks/batch'
 
-function submitting(context: AppContext): Route[] {
+function createRoutes(context: AppContext): Route[] {
   return [
-    route(
-      {
-        method: 'post',
-        path: '/v1/tasks',
-        name: 'createTask',
-        tag: 'Tasks',
-        summary: 'Submit a task',
-        description: 'Answers 202 once the task is on disk. With `wait` it answers 200 when the task ended in time.',
-        scope: 'tasks:write',
-        clientOnly: true,
-        query: fields.waitQuery,
-        body: shapes.createTask,
-        requestHeaders: ['Idempotency-Key', 'Prefer', 'traceparent', 'tracestate'],
-        responses: {
-          202: {
-            description: 'The task, on disk.',
-            schema: shapes.task,
-            headers: ['Location', ...READ_HEADERS, 'Idempotent-Replayed', 'Preference-Applied'],
-          },
-          200: {
-            description: 'The task ended while the call waited.',
-            schema: shapes.task,
-            headers: ['Location', 'ETag', 'Cache-Control', 'Vary', 'Idempotent-Replayed', 'Preference-Applied'],
-          },
-        },
-        errorCodes: [
-          'idempotency_key_invalid',
-          'idempotency_key_reused',
-          'task_type_not_found',
-          'invalid_callback_url',
-          'callback_url_forbidden',
-          'callback_url_not_verified',
-          'task_expired',
-          'temporary_reduced_capacity',
-        ],
+    route.post('/v1/tasks', 'createTask', {
+      tag: 'Tasks',
+      summary: 'Submit a task',
+      description: 'Answers 202 once the task is on disk. With `wait`: 200 if the task ends in time.',
+      scope: 'tasks:write',
+      clientOnly: true,
+      query: fields.waitQuery,
+      body: shapes.createTask,
+      bodyExamples: [examples.createTask, examples.createLater],
+      requestHeaders: ['Idempotency-Key', 'Prefer', 'traceparent', 'tracestate'],
+      responses: {
+        202: response(
+          'The stored task.',
+          shapes.task,
+          [examples.pendingTask],
+          ['Location', ...READ_HEADERS, 'Idempotent-Replayed', 'Preference-Applied'],
+        ),
+        200: response(
+          'The task ended while the call waited.',
+          shapes.task,
+          [examples.completedTask, examples.failedTask],
+          ['Location', 'ETag', 'Cache-Control', 'Vary', 'Idempotent-Replayed', 'Preference-Applied'],
+        ),
       },
-      {
-        checkHeaders: readKey,
-        replay: (call) =>
-          replay(context, call, CREATE, (tasks) => submittedReply(context, call, tasks[0] as Task, waitOf(call, askedWait(call)))),
-        async handle(call, { query, body }) {
-          const plan = toNewTask(context, call, requireClientId(call), body)
-          const planned = plan instanceof Promise ? await plan : plan
-          context.checkCapacity(requireClientId(call), 1, call.receivedAt)
-          const submitted = await context.store.tasks.add({ tasks: [planned], idempotency: idempotencyOf(call, CREATE) })
-          const [task] = accepted(submitted)
-          const answer = submittedReply(context, call, task as Task, waitOf(call, query.wait))
-          const reply = answer instanceof Promise ? await answer : answer
-          if (submitted.kind === 'replayed') reply.headers['Idempotent-Replayed'] = 'true'
-          return reply
-        },
+      errorCodes: CREATE_ERRORS,
+      checkHeaders: readKey,
+      replay: (call) =>
+        replay(context, call, CREATE, (tasks) => submittedReply(context, call, tasks[0] as Task, waitOf(call, unvalidatedWait(call)))),
+      async handle(call, { query, body }) {
+        const plan = toNewTask(context, call, requireClientId(call), body)
+        const planned = plan instanceof Promise ? await plan : plan
+        context.checkCapacity(requireClientId(call), 1, call.receivedAt)
+        const submitted = await context.store.tasks.add({ tasks: [planned], idempotency: idempotencyOf(call, CREATE) })
+        const [task] = accepted(submitted)
+        const answer = submittedReply(context, call, task as Task, waitOf(call, query.wait))
+        const reply = answer instanceof Promise ? await answer : answer
+        if (submitted.kind === 'replayed') reply.headers['Idempotent-Replayed'] = 'true'
+        return reply
       },
-    ),
-    route(
-      {
-        method: 'post',
-        path: '/v1/tasks/batch',
-        name: 'createTasks',
-        tag: 'Tasks',
-        summary: 'Submit up to 100 tasks, all or none',
-        description:
-          'Atomic: one bad item refuses them all, with pointers such as `#/tasks/3/input/month`. The items are in the order in which they were given.',
-        scope: 'tasks:write',
-        clientOnly: true,
-        body: shapes.createBatch,
-        requestHeaders: ['Idempotency-Key', 'traceparent', 'tracestate'],
-        responses: {
-          202: { description: 'The tasks, on disk.', schema: shapes.batch, headers: ['Location', 'Retry-After', 'Idempotent-Replayed'] },
-        },
-        errorCodes: [
-          'idempotency_key_invalid',
-          'idempotency_key_reused',
-          'task_type_not_found',
-          'invalid_callback_url',
-          'callback_url_forbidden',
-          'callback_url_not_verified',
-          'task_expired',
-          'temporary_reduced_capacity',
-        ],
+    }),
+    route.post('/v1/tasks/batch', 'createTasks', {
+      tag: 'Tasks',
+      summary: 'Submit up to 100 tasks, all or none',
+      description:
+        'Atomic: one invalid item refuses all, with pointers such as `#/tasks/3/input/month`. The response keeps the order of the items.',
+      scope: 'tasks:write',
+      clientOnly: true,
+      body: shapes.createBatch,
+      bodyExamples: [examples.createBatch],
+      requestHeaders: ['Idempotency-Key', 'traceparent', 'tracestate'],
+      responses: {
+        202: response('The stored tasks.', shapes.batch, [examples.batch], ['Location', 'Retry-After', 'Idempotent-Replayed']),
       },
-      {
-        checkHeaders: readKey,
-        replay: (call) => replay(context, call, CREATE_BATCH, (tasks) => batchReply(context, tasks)),
-        async handle(call, { body }) {
-          const planned = await toNewTasks(context, call, requireClientId(call), body.tasks)
-          context.checkCapacity(requireClientId(call), planned.length, call.receivedAt)
-          const submitted = await context.store.tasks.add({ tasks: planned, idempotency: idempotencyOf(call, CREATE_BATCH) })
-          const reply = await batchReply(context, accepted(submitted))
-          if (submitted.kind === 'replayed') reply.headers['Idempotent-Replayed'] = 'true'
-          return reply
-        },
+      errorCodes: CREATE_ERRORS,
+      checkHeaders: readKey,
+      replay: (call) => replay(context, call, CREATE_BATCH, (tasks) => batchReply(context, tasks)),
+      async handle(call, { body }) {
+        const planned = await toNewTasks(context, call, requireClientId(call), body.tasks)
+        context.checkCapacity(requireClientId(call), planned.length, call.receivedAt)
+        const submitted = await context.store.tasks.add({ tasks: planned, idempotency: idempotencyOf(call, CREATE_BATCH) })
+        const reply = await batchReply(context, accepted(submitted))
+        if (submitted.kind === 'replayed') reply.headers['Idempotent-Replayed'] = 'true'
+        return reply
       },
-    ),
+    }),
   ]
 }
 
@@ -170,16 +142,16 @@ function accepted(submitted: SubmitResult): readonly Task[] {
   )
 }
 
-/** What `?wait` asks for where the query has not been judged yet: a replay comes before that. A malformed one asks for nothing. */
-const askedWait = (call: ApiCall): number | undefined => fields.wait.safeParse(call.c.req.query('wait')).data
+/** `?wait` before the query is validated, for a replay. A malformed one counts as none. */
+const unvalidatedWait = (call: ApiCall): number | undefined => fields.wait.safeParse(call.c.req.query('wait')).data
 
 interface Wait {
   readonly seconds: number
-  /** What `Preference-Applied` says; null when the header did not ask. */
+  /** The value of `Preference-Applied`. Null: no preference was sent. */
   readonly applied: string | null
 }
 
-/** The query wins: proxies strip `Prefer`. */
+/** The query wins over `Prefer`, which some proxies remove. */
 function waitOf(call: ApiCall, query: number | undefined): Wait {
   if (query !== undefined) return { seconds: query, applied: null }
   const preferred = preferredWait(call.header('prefer'))
@@ -188,7 +160,7 @@ function waitOf(call: ApiCall, query: number | undefined): Wait {
 const NO_WAIT: Wait = { seconds: 0, applied: null }
 
 function submittedReply(context: AppContext, call: ApiCall, task: Task, wait: Wait): ApiReply | Promise<ApiReply> {
-  // What is on disk is not refused for want of a seat: it is answered as it is.
+  // The task is on disk, so the limit of waiting calls must not refuse it: reply without waiting.
   if (wait.seconds > 0 && !isTerminal(task.state) && context.waitLimiter.limitError(call.caller))
     return waitedReply(context, task, NO_WAIT, context.clock.now())
   if (wait.seconds > 0 && !isTerminal(task.state))
@@ -207,23 +179,17 @@ function waitedReply(context: AppContext, task: Task, wait: Wait, now: Millis): 
   return taskReply(context, task, wait.seconds > 0 && isTerminal(task.state) ? 200 : 202, now).then(finish)
 }
 
-/** The task once `enough` holds, or as it is when the time is over. */
-async function waitForTask(
-  context: AppContext,
-  call: ApiCall,
-  task: Task,
-  seconds: number,
-  enough: (task: Task) => boolean,
-): Promise<Task> {
+/** The task as soon as `done` holds, or as it is when the time is over. */
+async function waitForTask(context: AppContext, call: ApiCall, task: Task, seconds: number, done: (task: Task) => boolean): Promise<Task> {
   const changed = await context.waitLimiter.runWithSlot(call.caller, () =>
-    context.watchers.waitForTask(task.id, enough, seconds * 1000, call.request.signal),
+    context.watchers.waitForTask(task.id, done, seconds * 1000, call.request.signal),
   )
   return changed ?? unwrapFound(await context.store.tasks.find(task.id, call.caller.clientId), 'task')
 }
 
 async function batchReply(context: AppContext, tasks: readonly Task[]): Promise<ApiReply> {
   const id = tasks[0]?.batchId ?? ''
-  const shown = await toTaskDocuments(context, tasks)
+  const documents = await toTaskDocuments(context, tasks)
   return {
     status: 202,
     headers: {
@@ -232,51 +198,43 @@ async function batchReply(context: AppContext, tasks: readonly Task[]): Promise<
       Location: `${context.publicUrl()}/v1/tasks?batchId=${id}`,
       'Retry-After': '1',
     },
-    body: `{"id":"${id}","data":[${shown.join(',')}]}`,
+    body: `{"id":"${id}","data":[${documents.join(',')}]}`,
   }
 }
 
-function reading(context: AppContext): Route[] {
+function readRoutes(context: AppContext): Route[] {
+  const headers = [...READ_HEADERS, 'Preference-Applied']
   const find = async (call: ApiCall): Promise<Task> =>
     unwrapFound(await context.store.tasks.find(idParam(call, 'task'), call.caller.clientId), 'task')
   return [
-    route(
-      {
-        method: 'get',
-        path: '/v1/tasks/{id}',
-        name: 'getTask',
-        tag: 'Tasks',
-        summary: 'Read a task, or wait for it',
-        description:
-          'With `wait` it answers when the task has ended, or, with `If-None-Match`, on its first change; at the latest after that many seconds.',
-        scope: 'tasks:read',
-        query: fields.waitQuery,
-        requestHeaders: ['If-None-Match', 'Prefer'],
-        responses: {
-          200: { description: 'The task.', schema: shapes.task, headers: [...READ_HEADERS, 'Preference-Applied'] },
-          304: { description: 'The revision named by If-None-Match is the present one.', headers: [...READ_HEADERS, 'Preference-Applied'] },
-        },
-        errorCodes: ['task_expired'],
+    route.get('/v1/tasks/{id}', 'getTask', {
+      tag: 'Tasks',
+      summary: 'Get a task, or wait for it',
+      description:
+        'With `wait`, answers when the task has ended, after that many seconds at the latest. With `wait` and `If-None-Match`, answers on the first change.',
+      scope: 'tasks:read',
+      query: fields.waitQuery,
+      requestHeaders: ['If-None-Match', 'Prefer'],
+      responses: {
+        200: response('The task.', shapes.task, [examples.runningTask, examples.completedTask, examples.failedTask], headers),
+        304: { description: UNCHANGED, headers },
       },
-      { find, handle: (call, { query, found }) => readTask(context, call, found, waitOf(call, query.wait)) },
-    ),
+      errorCodes: ['task_expired'],
+      find,
+      handle: (call, { query, found }) => readTask(context, call, found, waitOf(call, query.wait)),
+    }),
     rawRoute('input', find),
     rawRoute('result', find),
-    route(
-      {
-        method: 'get',
-        path: '/v1/tasks',
-        name: 'listTasks',
-        tag: 'Tasks',
-        summary: 'List tasks',
-        description: 'A page may end early; go on while `hasMore` is true.',
-        scope: 'tasks:read',
-        query: shapes.taskListQuery,
-        responses: { 200: { description: 'A page of tasks.', schema: shapes.taskList, headers: ['Link', 'Cache-Control', 'Vary'] } },
-        errorCodes: ['invalid_cursor'],
-      },
-      { handle: (call, { query }) => listTasks(context, call, query) },
-    ),
+    route.get('/v1/tasks', 'listTasks', {
+      tag: 'Tasks',
+      summary: 'List tasks',
+      description: 'A page may be shorter than `limit`. Continue while `hasMore` is true.',
+      scope: 'tasks:read',
+      query: shapes.taskListQuery,
+      responses: { 200: response('A page of tasks.', shapes.taskList, [examples.taskList], ['Link', 'Cache-Control', 'Vary']) },
+      errorCodes: ['invalid_cursor'],
+      handle: (call, { query }) => listTasks(context, call, query),
+    }),
   ]
 }
 
@@ -300,142 +258,113 @@ async function readTask(context: AppContext, call: ApiCall, found: Task, wait: W
 }
 
 function rawRoute(member: 'input' | 'result', find: (call: ApiCall) => Promise<Task>): Route {
-  return route(
-    {
-      method: 'get',
-      path: `/v1/tasks/{id}/${member}`,
-      name: member === 'input' ? 'getTaskInput' : 'getTaskResult',
-      tag: 'Tasks',
-      summary: `Read a task's ${member} alone, whatever its size`,
-      description: `The JSON as it ${member === 'input' ? 'was sent' : 'was returned'}: also where the task shows null for it, because it is over 64 KiB.`,
-      scope: 'tasks:read',
-      requestHeaders: ['If-None-Match'],
-      responses: {
-        200: { description: `The ${member}.`, schema: shapes.anyJson, headers: ['ETag', 'Cache-Control', 'Vary'] },
-        304: { description: 'The revision named by If-None-Match is the present one.', headers: ['ETag', 'Cache-Control', 'Vary'] },
-      },
-      errorCodes: member === 'result' ? ['task_expired', 'task_not_completed'] : ['task_expired'],
+  const headers = ['ETag', 'Cache-Control', 'Vary']
+  const example = member === 'input' ? examples.taskInput : examples.taskResult
+  return route.get(`/v1/tasks/{id}/${member}`, member === 'input' ? 'getTaskInput' : 'getTaskResult', {
+    tag: 'Tasks',
+    summary: `Get the ${member} of a task, whatever its size`,
+    description: `The JSON as it ${member === 'input' ? 'was sent' : 'was returned'}. Needed when the task shows null because the ${member} exceeds 64 KiB.`,
+    scope: 'tasks:read',
+    requestHeaders: ['If-None-Match'],
+    responses: { 200: response(`The ${member}.`, shapes.anyJson, [example], headers), 304: { description: UNCHANGED, headers } },
+    errorCodes: member === 'result' ? ['task_expired', 'task_not_completed'] : ['task_expired'],
+    find,
+    handle(call, { found: task }) {
+      if (member === 'result' && task.state !== 'completed')
+        throw new RingbackError('task_not_completed', `The task is ${task.state}; only a completed task has a result.`)
+      const headers = { ...TASK_CACHE_HEADERS, ETag: taskEtag(task) }
+      if (ifNoneMatchHits(call.header('if-none-match'), String(task.revision))) return { status: 304, headers, body: null }
+      const body = member === 'input' ? task.input : (task.result ?? 'null')
+      return { status: 200, headers: { 'Content-Type': 'application/json', ...headers }, body }
     },
-    {
-      find,
-      handle(call, { found: task }) {
-        if (member === 'result' && task.state !== 'completed')
-          throw new RingbackError('task_not_completed', `The task is ${task.state}; only a completed task has a result.`)
-        const headers = { ...TASK_CACHE_HEADERS, ETag: taskEtag(task) }
-        if (ifNoneMatchHits(call.header('if-none-match'), String(task.revision))) return { status: 304, headers, body: null }
-        const body = member === 'input' ? task.input : (task.result ?? 'null')
-        return { status: 200, headers: { 'Content-Type': 'application/json', ...headers }, body }
-      },
-    },
-  )
+  })
 }
 
 async function listTasks(context: AppContext, call: ApiCall, query: shapes.ListTasksQuery): Promise<ApiReply> {
   const { limit, cursor, order, clientId, status, metadata, ...rest } = query
   const same = omitUndefined(rest)
   const owner = clientFilter(call.caller, clientId)
-  const bound = cursorScope(call, 'tasks', { order, owner, status, metadata: metadata && Object.entries(metadata), ...same })
+  const scope = cursorScope(call, 'tasks', { order, owner, status, metadata: metadata && Object.entries(metadata), ...same })
   const [member] = Object.entries(metadata ?? {})
-  const asked: TaskListQuery = {
+  const filter: TaskListQuery = {
     ...same,
     clientId: owner,
     order,
     limit,
-    after: await startPosition(context, bound, cursor),
+    after: await startPosition(context, scope, cursor),
     ...(status && { states: status }),
     ...(member && { metadata: { key: member[0], value: member[1] } }),
   }
-  const page = await context.store.tasks.list(asked)
-  const shown = await toTaskDocuments(context, page.items)
+  const page = await context.store.tasks.list(filter)
+  const documents = await toTaskDocuments(context, page.items)
   return pageReply(
     context,
     call,
-    bound,
+    scope,
     page,
-    (_, index) => shown[index] as string,
+    (_, index) => documents[index] as string,
     ({ createdAt, id }) => ({ at: createdAt, id }),
     { ...TASK_CACHE_HEADERS },
   )
 }
 
-function acting(context: AppContext): Route[] {
+function actionRoutes(context: AppContext): Route[] {
   const find = async (call: ApiCall): Promise<Task> =>
     unwrapFound(await context.store.tasks.find(idParam(call, 'task'), call.caller.clientId), 'task')
   return [
-    route(
-      {
-        method: 'post',
-        path: '/v1/tasks/{id}/cancel',
-        name: 'cancelTask',
-        tag: 'Tasks',
-        summary: 'Cancel a task',
-        description: 'A pending task is canceled at once; a running one is asked to stop, and whoever settles it first wins.',
-        scope: 'tasks:write',
-        responses: {
-          200: { description: 'The task is canceled.', schema: shapes.task, headers: ['Location', 'ETag'] },
-          202: { description: 'The run was asked to stop.', schema: shapes.task, headers: ['Location', 'Retry-After', 'ETag'] },
-        },
-        errorCodes: ['task_expired', 'task_not_cancelable'],
+    route.post('/v1/tasks/{id}/cancel', 'cancelTask', {
+      tag: 'Tasks',
+      summary: 'Cancel a task',
+      description: 'A pending task is canceled at once. A running task is asked to stop; it may still complete first.',
+      scope: 'tasks:write',
+      responses: {
+        200: response('The task is canceled.', shapes.task, [examples.canceledTask], ['Location', 'ETag']),
+        202: response('The run was asked to stop.', shapes.task, [examples.stoppingTask], ['Location', 'Retry-After', 'ETag']),
       },
-      {
-        find,
-        async handle(call, { found }) {
-          const change = await context.store.tasks.cancel({ id: found.id, clientId: call.caller.clientId, by: call.author })
-          const task = changedTask(change)
-          if (change.kind === 'refused')
-            throw new RingbackError('task_not_cancelable', `The task is ${task.state}; only a pending or running task can be canceled.`)
-          return located(context, await taskReply(context, task, isTerminal(task.state) ? 200 : 202), task)
-        },
+      errorCodes: ['task_expired', 'task_not_cancelable'],
+      find,
+      async handle(call, { found }) {
+        const change = await context.store.tasks.cancel({ id: found.id, clientId: call.caller.clientId, by: call.author })
+        const task = changedTask(change)
+        if (change.kind === 'refused')
+          throw new RingbackError('task_not_cancelable', `The task is ${task.state}; only a pending or running task can be canceled.`)
+        return located(context, await taskReply(context, task, isTerminal(task.state) ? 200 : 202), task)
       },
-    ),
-    route(
-      {
-        method: 'post',
-        path: '/v1/tasks/{id}/retry',
-        name: 'retryTask',
-        tag: 'Tasks',
-        summary: 'Run a failed or canceled task again',
-        description: 'Begins a new generation of the task, with all its tries, under the same id.',
-        scope: 'tasks:write',
-        responses: { 202: { description: 'The task, pending again.', schema: shapes.task, headers: ['Location', 'Retry-After', 'ETag'] } },
-        errorCodes: ['task_expired', 'task_not_retryable'],
+    }),
+    route.post('/v1/tasks/{id}/retry', 'retryTask', {
+      tag: 'Tasks',
+      summary: 'Run a failed or canceled task again',
+      description: 'Starts a new generation of the task under the same id, with all its tries.',
+      scope: 'tasks:write',
+      responses: { 202: response('The task, pending again.', shapes.task, [examples.retriedTask], ['Location', 'Retry-After', 'ETag']) },
+      errorCodes: ['task_expired', 'task_not_retryable'],
+      find,
+      async handle(call, { found }) {
+        if (call.caller.clientId !== null && (found.state === 'failed' || found.state === 'canceled'))
+          context.checkCapacity(call.caller.clientId, 1, call.receivedAt)
+        const change = await context.store.tasks.redo({ id: found.id, clientId: call.caller.clientId, by: call.author })
+        const task = changedTask(change)
+        if (change.kind === 'refused')
+          throw new RingbackError('task_not_retryable', `The task is ${task.state}; only a failed or canceled task can be retried.`)
+        return located(context, await taskReply(context, task, 202), task)
       },
-      {
-        find,
-        async handle(call, { found }) {
-          if (call.caller.clientId !== null && (found.state === 'failed' || found.state === 'canceled'))
-            context.checkCapacity(call.caller.clientId, 1, call.receivedAt)
-          const change = await context.store.tasks.redo({ id: found.id, clientId: call.caller.clientId, by: call.author })
-          const task = changedTask(change)
-          if (change.kind === 'refused')
-            throw new RingbackError('task_not_retryable', `The task is ${task.state}; only a failed or canceled task can be retried.`)
-          return located(context, await taskReply(context, task, 202), task)
-        },
+    }),
+    route.delete('/v1/tasks/{id}', 'deleteTask', {
+      tag: 'Tasks',
+      summary: 'Erase a task that has ended',
+      description: 'Erases input, result, metadata and the bodies of its events, and cancels its open deliveries.',
+      scope: 'tasks:write',
+      responses: { 204: { description: 'Erased. From now on the task answers 410.' } },
+      errorCodes: ['task_expired', 'task_not_terminal'],
+      find,
+      async handle(call, { found }) {
+        const change = await context.store.tasks.erase({ id: found.id, clientId: call.caller.clientId, by: call.author })
+        if (change.kind === 'missing') throw notFound('task')
+        if (change.kind === 'refused')
+          throw new RingbackError('task_not_terminal', `The task is ${change.task.state}; cancel it first, or wait until it has ended.`)
+        return emptyReply()
       },
-    ),
-    route(
-      {
-        method: 'delete',
-        path: '/v1/tasks/{id}',
-        name: 'deleteTask',
-        tag: 'Tasks',
-        summary: 'Erase a task that has ended',
-        description: 'Erases input, result, metadata and the bodies of its events, and cancels what is still to be delivered of it.',
-        scope: 'tasks:write',
-        responses: { 204: { description: 'Erased. From now on the task answers 410.' } },
-        errorCodes: ['task_expired', 'task_not_terminal'],
-      },
-      {
-        find,
-        async handle(call, { found }) {
-          const change = await context.store.tasks.erase({ id: found.id, clientId: call.caller.clientId, by: call.author })
-          if (change.kind === 'missing') throw notFound('task')
-          if (change.kind === 'refused')
-            throw new RingbackError('task_not_terminal', `The task is ${change.task.state}; cancel it first, or wait until it has ended.`)
-          return emptyReply()
-        },
-      },
-    ),
+    }),
   ]
 }
 

@@ -1,5 +1,4 @@
-/** Why pending tasks have not started: read for all that are shown together, never guessed. */
-
+/** Why pending tasks have not started, read in one query for all tasks of a response. */
 import type { WaitingFor } from '../../core/documents.ts'
 import type { Millis, Task } from '../../core/model.ts'
 import type { StoreWith, TaskHolds } from '../../store/interfaces.ts'
@@ -7,23 +6,23 @@ import type { TaskType } from '../../tasks/define.ts'
 import type { Registry } from '../../tasks/registry.ts'
 
 export interface WaitingReasons {
-  /** What is known without asking the store: of a task just taken in. */
+  /** The reason of a new task, without a query. */
   ofNewTask(task: Task, now: Millis): WaitingFor | null
-  /** Of each of the tasks that waits for something, for what. One look at the store, and none when nothing among them is due. */
+  /** The reason of each task that has one. One query, and none when no task is due. */
   ofTasks(tasks: readonly Task[], now: Millis): Promise<ReadonlyMap<string, WaitingFor>>
 }
 
 export interface WaitingReasonsOptions {
   readonly store: StoreWith<{ schedules: 'listTaskTypes' | 'findHolds'; notifications: 'onTaskTypes' }>
   readonly registry: Registry
-  /** Whether as many tasks run on this node as may where that type runs; left out: it runs none. */
+  /** Whether this node runs as many tasks of the type as it may. Left out: this node runs no tasks. */
   readonly isFull?: (type: TaskType) => boolean
 }
 
-/** Somebody who runs a type says so more often than this. */
+/** Workers of a type report it more often than this. */
 const SEEN_MS: Millis = 60_000
-/** Nodes take what they have room for within some milliseconds: who has waited for longer found every one full, if this one is. */
-const SURELY_SEEN_MS: Millis = 1_000
+/** A node with free slots claims within milliseconds. If this node is full and a task is due for longer, the others are full too. */
+const CLAIMED_WITHIN_MS: Millis = 1_000
 
 export function createWaitingReasons({ store, registry, isFull = () => false }: WaitingReasonsOptions): WaitingReasons {
   let paused: ReadonlySet<string> = new Set()
@@ -32,7 +31,7 @@ export function createWaitingReasons({ store, registry, isFull = () => false }: 
       (queues) => {
         paused = new Set(queues.filter(({ pausedAt }) => pausedAt !== null).map(({ type }) => type))
       },
-      // The store is down; it is read again with the next word.
+      // The store is down. The next notification repeats the query.
       () => {},
     )
   }
@@ -40,7 +39,7 @@ export function createWaitingReasons({ store, registry, isFull = () => false }: 
   readPaused()
 
   const byTime = (task: Task, now: Millis): WaitingFor | null => {
-    // Its row may have been written after the caller looked at the clock.
+    // The row may have been written after the caller read the clock.
     if (task.state !== 'pending' || task.dueAt <= Math.max(now, task.updatedAt)) return null
     return task.tries > 0 ? 'retryBackoff' : 'runAt'
   }
@@ -52,7 +51,7 @@ export function createWaitingReasons({ store, registry, isFull = () => false }: 
     if (!here && (queue?.workerSeenAt ?? 0) <= now - SEEN_MS) return 'noWorker'
     if (filled.has(task.laneId)) return 'limit'
     if (type?.concurrency != null && (running.get(task.type) ?? 0) >= type.concurrency) return 'limit'
-    return here && isFull(type) && task.dueAt <= now - SURELY_SEEN_MS ? 'limit' : null
+    return here && isFull(type) && task.dueAt <= now - CLAIMED_WITHIN_MS ? 'limit' : null
   }
   return {
     ofNewTask: (task, now) => byTime(task, now) ?? (task.state === 'pending' && paused.has(task.type) ? 'paused' : null),

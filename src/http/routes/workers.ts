@@ -1,4 +1,4 @@
-/** Workers over HTTP: they pull tasks, keep their leases by heartbeats, and say how each try ended. Every call but the claim presents its lease. */
+/** Workers over HTTP: they claim tasks, renew leases with heartbeats, and report the end of each try. Every call except the claim sends its lease. */
 import type { z } from '@hono/zod-openapi'
 import { RingbackError } from '../../core/errors.ts'
 import { decideOutcome, evaluateTimeLimits, RESULT_LIMIT_BYTES, resultTooLarge, type TryResult } from '../../core/lifecycle.ts'
@@ -6,69 +6,68 @@ import { type Json, type Task, WORKER_PREFIX } from '../../core/model.ts'
 import type { LeaseEnd, LeaseRef, TaskClaimOptions } from '../../store/interfaces.ts'
 import { exponential, parseStoredInput } from '../../tasks/define.ts'
 import type { Registry } from '../../tasks/registry.ts'
-import { type AppContext, idParam, jsonReply, notFound, toTimestamp, toTimestampOrNull, unwrapFound } from '../context.ts'
+import { type AppContext, idParam, recheckScope } from '../context.ts'
+import { workerExamples as examples } from '../openapi/examples/workers.ts'
 import type { Caller } from '../request/auth.ts'
 import { createLeaseTokens, type LeaseTokens } from '../request/lease-token.ts'
 import { type ApiReply, validationFailed } from '../request/problem.ts'
-import { type ApiCall, type Route, route } from '../request/route.ts'
+import { jsonReply, notFound, toTimestamp, toTimestampOrNull, unwrapFound } from '../request/replies.ts'
+import { type ApiCall, type NamedExample, type ResponseSpec, type Route, response, route } from '../request/route.ts'
 import * as shapes from '../shapes/workers.ts'
 import { checkJsonDepth, rawMember } from './create-tasks.ts'
 
-/** A result that is too large is read, so that the task can fail for it; what is over twice as large is refused unread. */
+/** Results up to twice the limit are read, so that the task can fail with `result_too_large`. Larger bodies get 413. */
 const COMPLETE_LIMIT_BYTES = 2 * RESULT_LIMIT_BYTES
 
 export function workerRoutes(context: AppContext): Route[] {
   const tokens = createLeaseTokens(context)
-  const common = { tag: 'Workers', scope: 'worker', method: 'post' } as const
+  const common = { tag: 'Workers', scope: 'worker' } as const
   return [
-    route(
-      {
-        ...common,
-        path: '/v1/worker/claim',
-        name: 'claimTasks',
-        summary: 'Claim tasks to run, or wait for some',
-        description:
-          'Answers as soon as there is a task, at the latest after `waitSeconds`. A claim whose caller hung up before it was answered is given back.',
-        body: shapes.claimTasks,
-        responses: { 200: { description: 'The tasks, each with its lease; none when the time was over.', schema: shapes.claimedTasks } },
-        errorCodes: ['task_type_not_found', 'temporary_reduced_capacity'],
+    route.post('/v1/worker/claim', 'claimTasks', {
+      ...common,
+      summary: 'Claim tasks to run, or wait for them',
+      description:
+        'Answers as soon as there is a task, after `waitSeconds` at the latest. If the caller disconnects before the answer, the tasks are released.',
+      body: shapes.claimTasks,
+      bodyExamples: [examples.claimTasks],
+      responses: {
+        200: response('The tasks, each with its lease. Empty when the time is over.', shapes.claimedTasks, [examples.claimedTasks]),
       },
-      {
-        async handle(call, { body }) {
-          const types = claimable(context.registry, call.caller, body.types)
-          const by = WORKER_PREFIX + (call.caller.keyId ?? 'operator')
-          const hungUp = call.request.signal
-          const taken = await context.claims.claim({ types, limit: body.limit, leasedBy: by }, body.waitSeconds * 1000, hungUp)
-          if (taken.length === 0) return claimReply(context, tokens, taken)
-          // What was taken for somebody who is gone goes back, until the last byte has left.
-          const giveBack = (): void => context.claims.release(taken)
-          try {
-            // The key may have been revoked while it waited.
-            await context.authenticator.authenticate(call.header('authorization'), context.clock.now())
-            const reply = await claimReply(context, tokens, taken)
-            if (hungUp.aborted) giveBack()
-            else hungUp.addEventListener('abort', giveBack, { once: true })
-            return reply
-          } catch (error) {
-            giveBack()
-            throw error
-          }
-        },
+      errorCodes: ['task_type_not_found', 'temporary_reduced_capacity'],
+      async handle(call, { body }) {
+        const types = claimable(context.registry, call.caller, body.types)
+        const leasedBy = WORKER_PREFIX + (call.caller.keyId ?? 'operator')
+        const { signal } = call.request
+        const taken = await context.claims.claim({ types, limit: body.limit, leasedBy }, body.waitSeconds * 1000, signal)
+        if (taken.length === 0) return claimReply(context, tokens, taken)
+        // The tasks of a caller who disconnects before the last byte are released.
+        const release = (): void => context.claims.release(taken)
+        try {
+          await recheckScope(context, call, 'worker')
+          const reply = await claimReply(context, tokens, taken)
+          if (signal.aborted) release()
+          else signal.addEventListener('abort', release, { once: true })
+          return reply
+        } catch (error) {
+          release()
+          throw error
+        }
       },
-    ),
+    }),
     leaseRoute(context, tokens, {
       verb: 'heartbeat',
-      summary: 'Keep a lease, and report progress',
-      description: 'Renews the lease, but not beyond the end of the try’s `timeoutSeconds` or the task’s `deadlineAt`.',
+      summary: 'Renew a lease, and report progress',
+      description: 'Renews the lease, but not beyond `timeoutSeconds` of the try or `deadlineAt` of the task.',
       body: shapes.heartbeat,
-      answer: { description: 'The lease is kept.', schema: shapes.leaseKept },
+      bodyExamples: [examples.heartbeat],
+      response: response('The renewed lease.', shapes.leaseKept, [examples.leaseKept]),
       async handle(body, lease) {
         if (!lease.holds) throw lost()
         const { task, now } = lease
         const times = [context.leaseMs, task.startedAt! + task.timeoutSeconds * 1000 - now, (task.deadlineAt ?? Infinity) - now]
         const leaseMs = Math.min(...times)
         context.claims.touchTypes([task.type])
-        const [renewal] = await context.store.maintenance.renew({ kind: 'task', toLeaseRef: [lease], leaseMs })
+        const [renewal] = await context.store.maintenance.renew({ kind: 'task', leases: [lease], leaseMs })
         if (!renewal?.renewed) throw lost()
         if (body.progress != null || body.message != null) {
           const { progress, message } = body
@@ -84,10 +83,11 @@ export function workerRoutes(context: AppContext): Route[] {
       verb: 'complete',
       summary: 'Complete a task with its result',
       description:
-        'The result must fit the schema of the type (422, and the lease goes on). One over 8 MiB fails the task with `result_too_large`.',
+        'The result must fit the schema of the type, otherwise 422 (the lease stays). A result above 8 MiB fails the task with `result_too_large`.',
       body: shapes.completeTask,
+      bodyExamples: [examples.completeTask],
       bodyLimitBytes: COMPLETE_LIMIT_BYTES,
-      answer: ENDED,
+      response: ENDED,
       async handle(body, lease, call) {
         return end(context, lease, 'complete', async () => {
           const result: Json = rawMember(call, 'result', body.result)
@@ -99,11 +99,12 @@ export function workerRoutes(context: AppContext): Route[] {
     }),
     leaseRoute(context, tokens, {
       verb: 'fail',
-      summary: 'Say that a try failed',
+      summary: 'Fail a try',
       description:
-        'It is tried again by the retry policy of its type, and not sooner than `retryAfterSeconds`, unless `retryable` is false.',
+        'Unless `retryable` is false, the retry policy of the type decides on the next try, after `retryAfterSeconds` at the earliest.',
       body: shapes.failTask,
-      answer: ENDED,
+      bodyExamples: [examples.failTask],
+      response: ENDED,
       handle({ error, retryable, retryAfterSeconds }, lease, call) {
         checkJsonDepth(call)
         return end(context, lease, 'fail', () => ({
@@ -116,26 +117,27 @@ export function workerRoutes(context: AppContext): Route[] {
     }),
     leaseRoute(context, tokens, {
       verb: 'release',
-      summary: 'Give a task back, and its try',
-      description: 'For a worker that stops, and, with `delaySeconds`, for a task that must wait.',
+      summary: 'Release a task. The try does not count',
+      description: 'For a worker that stops. With `delaySeconds`: for a task that must wait.',
       body: shapes.releaseTask,
-      answer: ENDED,
+      bodyExamples: [examples.releaseTask],
+      response: ENDED,
       handle: ({ delaySeconds }, lease) =>
         end(context, lease, 'release', () => ({ kind: 'postponed', delayMs: (delaySeconds ?? 0) * 1000 })),
     }),
   ]
 }
 
-const ENDED = { description: 'The lease has ended so; this time, or when it was said before.', schema: shapes.leaseEnded }
+const ENDED = response('The lease has ended, now or in an earlier call.', shapes.leaseEnded, [examples.leaseEnded])
 
-/** Types as the store claims them. @throws RingbackError `insufficient_scope`, `task_type_not_found`, `validation_failed` */
+/** Task types in the form that the store claims. @throws RingbackError `insufficient_scope`, `task_type_not_found`, `validation_failed` */
 function claimable(registry: Registry, { taskTypes }: Caller, names: readonly string[]): TaskClaimOptions['types'] {
   const types = names.map((name, index) => {
     const pointer = `#/types/${index}`
     if (taskTypes !== null && !taskTypes.includes(name))
       throw new RingbackError('insufficient_scope', `The key is not for tasks of type "${name}"; it claims ${taskTypes.join(', ')}.`, {
         headers: { 'WWW-Authenticate': 'Bearer realm="ringback", error="insufficient_scope", scope="worker"' },
-        errors: [{ pointer, detail: 'is no type that this key may claim' }],
+        errors: [{ pointer, detail: 'may not be claimed with this key' }],
       })
     const type = registry.get(name)
     if (!type || name.startsWith('system.'))
@@ -143,16 +145,16 @@ function claimable(registry: Registry, { taskTypes }: Caller, names: readonly st
         errors: [{ pointer, detail: 'names no task type' }],
       })
     if (type.where !== 'worker')
-      throw validationFailed([{ pointer, detail: 'is run by the nodes themselves: it is not declared where: "worker"' }])
+      throw validationFailed([{ pointer, detail: 'is run by the nodes: it is not declared with where: "worker"' }])
     return { type: name, concurrency: type.concurrency }
   })
   const byName = new Map(types.map((type) => [type.type, type]))
   return [...byName.values()].sort((a, b) => (a.type < b.type ? -1 : 1))
 }
 
-/** The tasks that may be run; an input that no longer fits its schema ends its task here. */
+/** The claimed tasks. A task whose input no longer fits the schema fails here. */
 async function claimReply(context: AppContext, tokens: LeaseTokens, taken: readonly Task[]): Promise<ApiReply> {
-  const shown = await Promise.all(
+  const documents = await Promise.all(
     taken.map(async (task) => {
       const input = await parseStoredInput(task, context.registry.get(task.type)!)
       if (input.kind === 'parsed') return toClaimedTaskDocument(task, await tokens.issue(task.id, task.fence))
@@ -160,7 +162,7 @@ async function claimReply(context: AppContext, tokens: LeaseTokens, taken: reado
       return null
     }),
   )
-  const tasks = shown.filter((text) => text !== null)
+  const tasks = documents.filter((text) => text !== null)
   return {
     status: 200,
     headers: { 'Content-Type': 'application/json', 'Cache-Control': 'no-store' },
@@ -170,7 +172,7 @@ async function claimReply(context: AppContext, tokens: LeaseTokens, taken: reado
 
 function toClaimedTaskDocument(task: Task, token: string): string {
   const { id, type, clientId, tries, maxTries, generation, fence, deadlineAt, timeoutSeconds, traceparent, tracestate } = task
-  // Its times may end before its lease does.
+  // The time limits of the task may end before its lease.
   const { startedAt, leasedUntil } = task
   const expiresAt = Math.min(leasedUntil!, startedAt! + timeoutSeconds * 1000, deadlineAt ?? Infinity)
   const lease = { token, expiresAt: toTimestamp(expiresAt), seconds: Math.max(0, expiresAt - startedAt!) / 1000 }
@@ -187,16 +189,16 @@ function toClaimedTaskDocument(task: Task, token: string): string {
     timeoutSeconds,
   }
   const text = JSON.stringify({ ...rest, traceparent, tracestate })
-  // The input as it was sent.
+  // The input as written.
   return `${text.slice(0, -1)},"input":${task.input},"metadata":${task.metadata}}`
 }
 
-/** A lease as it was presented, beside the task as it is. */
+/** The lease of a request, and the task as it is now. */
 interface PresentedLease extends LeaseRef {
   readonly task: Task
   /** The store's clock. */
   readonly now: number
-  /** Whether it is the lease under which the task runs. */
+  /** Whether the task runs under this lease. */
   readonly holds: boolean
 }
 const held = ({ id, fence }: LeaseRef): LeaseRef => ({ id, fence })
@@ -206,67 +208,61 @@ interface LeaseShape<Body> {
   readonly summary: string
   readonly description: string
   readonly body: Body
+  readonly bodyExamples: readonly NamedExample[]
   readonly bodyLimitBytes?: number
-  readonly answer: { readonly description: string; readonly schema: z.ZodType }
+  readonly response: ResponseSpec
 }
 
-/** A route that presents a lease. A try whose own time is over ends here, whatever was to be said of it. */
+/** A route that takes a lease. A try whose time limits have passed ends here, whatever the request reports. */
 function leaseRoute<Body extends z.ZodType<{ readonly lease: string }>>(
   context: AppContext,
   tokens: LeaseTokens,
   shape: LeaseShape<Body> & { handle(body: z.output<Body>, lease: PresentedLease, call: ApiCall): Promise<ApiReply> },
 ): Route {
-  const { verb, answer, handle, ...rest } = shape
-  return route(
-    {
-      ...rest,
-      tag: 'Workers',
-      scope: 'worker',
-      method: 'post',
-      path: `/v1/worker/tasks/{id}/${verb}`,
-      name: `${verb}Task`,
-      responses: { 200: answer },
-      errorCodes: ['task_expired', 'lease_lost'],
+  const { verb, response, handle, ...rest } = shape
+  return route.post(`/v1/worker/tasks/{id}/${verb}`, `${verb}Task`, {
+    ...rest,
+    tag: 'Workers',
+    scope: 'worker',
+    responses: { 200: response },
+    errorCodes: ['task_expired', 'lease_lost'],
+    async find(call) {
+      const [now, found] = await Promise.all([context.store.now(), context.store.tasks.find(idParam(call, 'task'), null)])
+      const task = unwrapFound(found, 'task')
+      const { taskTypes } = call.caller
+      if (taskTypes !== null && !taskTypes.includes(task.type)) throw notFound('task')
+      return { now, task }
     },
-    {
-      async find(call) {
-        const [now, found] = await Promise.all([context.store.now(), context.store.tasks.find(idParam(call, 'task'), null)])
-        const task = unwrapFound(found, 'task')
-        const { taskTypes } = call.caller
-        if (taskTypes !== null && !taskTypes.includes(task.type)) throw notFound('task')
-        return { now, task }
-      },
-      async handle(call, { body, found }) {
-        const { task, now } = found
-        const fence = await tokens.verify(task.id, body.lease)
-        if (fence === null)
-          throw validationFailed([{ pointer: '#/lease', detail: 'is no lease of this task; send lease.token as the claim gave it' }])
-        const holds = task.state === 'running' && task.fence === fence
-        const late = holds ? evaluateTimeLimits(task, now) : null
-        if (late) {
-          await settle(context, task, late)
-          throw lost()
-        }
-        return handle(body, { id: task.id, fence, task, now, holds }, call)
-      },
+    async handle(call, { body, found }) {
+      const { task, now } = found
+      const fence = await tokens.verify(task.id, body.lease)
+      if (fence === null)
+        throw validationFailed([{ pointer: '#/lease', detail: 'is no lease of this task; send the lease.token of the claim' }])
+      const holds = task.state === 'running' && task.fence === fence
+      const late = holds ? evaluateTimeLimits(task, now) : null
+      if (late) {
+        await settle(context, task, late)
+        throw lost()
+      }
+      return handle(body, { id: task.id, fence, task, now, holds }, call)
     },
-  )
+  })
 }
 
-/** Ends a lease, or knows that it was ended so before. @throws RingbackError `lease_lost` */
+/** Ends a lease, or finds that an earlier call ended it in the same way. @throws RingbackError `lease_lost` */
 async function end(
   context: AppContext,
   lease: PresentedLease,
   as: LeaseEnd,
-  judge: () => TryResult | Promise<TryResult>,
+  getResult: () => TryResult | Promise<TryResult>,
 ): Promise<ApiReply> {
-  const settled = lease.holds ? await settle(context, lease.task, await judge(), as) : null
+  const settled = lease.holds ? await settle(context, lease.task, await getResult(), as) : null
   const task = settled ?? (await context.store.tasks.findEnded(held(lease), as))
   if (task === null) throw lost()
   return jsonReply(200, { status: task.state })
 }
 
-/** The task as its settlement left it; null: the lease was lost. */
+/** The settled task. Null: the lease was lost. */
 async function settle(context: AppContext, task: Task, ended: TryResult, as?: LeaseEnd): Promise<Task | null> {
   const { clock, store, registry, events } = context
   const outcome = decideOutcome(task, ended, (registry.get(task.type)?.retry ?? exponential()).delayMs, clock)
@@ -280,7 +276,7 @@ async function settle(context: AppContext, task: Task, ended: TryResult, as?: Le
 }
 
 const lost = (): RingbackError =>
-  new RingbackError('lease_lost', 'The lease has ended, or its task was settled otherwise; leave the task: another worker may have it.')
+  new RingbackError('lease_lost', 'The lease has ended, or the task was settled otherwise; drop the task: another worker may have it.')
 
-/** Text that any store holds, cut where it is too long: a failure that is told badly is told nevertheless. */
-const plain = (text: string, most: number): string => text.slice(0, most).replaceAll('\0', '\ufffd').toWellFormed()
+/** Text that every store accepts, cut to `max` characters. */
+const plain = (text: string, max: number): string => text.slice(0, max).replaceAll('\0', '\ufffd').toWellFormed()

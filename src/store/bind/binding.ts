@@ -1,4 +1,4 @@
-/** What the nine parts of the store share: transactions, merged statements, lent slots, the audit log, and the translation of driver errors. */
+/** What the nine interfaces of the store share: transactions, merged statements, lent slots, the audit log, and the translation of driver errors. */
 import { createBatcher } from '../../core/batch.ts'
 import type { Clock } from '../../core/clock.ts'
 import { RingbackError, StartupError, storeUnavailable } from '../../core/errors.ts'
@@ -20,21 +20,22 @@ export interface BindingOptions {
   readonly publicUrl: () => string
   /** The installation's delays before each retry of a delivery, in seconds. */
   readonly retrySchedule: readonly number[]
-  /** How long an ended task of that type is kept. Default: a week. */
+  /** How long an ended task of this type is retained. Default: a week. */
   readonly keepMs?: (type: string) => Millis
-  /** Task types with a limit across nodes, whoever runs them. */
+  /** Task types with a concurrency limit across nodes. */
   readonly limitedTypes?: readonly string[]
   readonly events?: EventSink
 }
 
-/** Items and bytes of one merged statement. */
+/** Per merged statement. */
 const MAX_ITEMS = 500
 const MAX_BYTES = 8 * 1024 * 1024
 
-/** A read that failed later is not repeated: its caller has waited for a timeout already. */
+const REPEAT_AFTER_MS: Millis = 50
+/** A read that fails after more than this is not repeated: its caller has already waited through a timeout. */
 const REPEAT_WITHIN_MS: Millis = 5_000
 
-/** What a script throws over a row that it cannot read. */
+/** What a script throws when it cannot decode a row. */
 const DECODING = [SyntaxError, RangeError, TypeError]
 const WEEK_MS: Millis = 7 * 86_400_000
 /** Prefix of the notification that the cancel of a running task was requested. */
@@ -42,10 +43,10 @@ export const CANCEL = 'cancel:'
 
 export interface Merging<Item> {
   readonly priority: WritePriority
-  /** Bytes an item adds to a statement, roughly. */
+  /** Approximate bytes that an item adds to a statement. */
   readonly size: (item: Item) => number
-  /** Items that may wait for their statement; one more is refused with 503. Default: any number. */
-  readonly waiting?: number
+  /** Items that may wait for a statement; one more is answered 503. Default: no limit. */
+  readonly maxWaiting?: number
 }
 
 export interface Binding {
@@ -53,14 +54,14 @@ export interface Binding {
   /** A read changes nothing: it is repeated once after a lost connection. If that fails too, it throws 503. */
   read<R>(make: () => Script<R>): Promise<R>
   write<R>(make: () => Script<R>, priority?: WritePriority): Promise<R>
-  /** A change and its entry in the audit log, in one commit. Without `by` there is no entry. */
+  /** A change and its audit log entry, in one commit. Without `by` there is no entry. */
   audited<R>(by: Author | undefined, make: () => Script<R>, toRecord: (answer: R) => audit.AuditRecord | null): Promise<R>
   /** Calls that arrive while a commit runs share the next one as one statement. */
   merged<Item, Answer>(
     script: (items: readonly Item[]) => Script<readonly Answer[]>,
     merging: Merging<Item>,
   ): (item: Item) => Promise<Answer>
-  /** As `merged`, with slots lent by a pump: the work that the script starts runs once its transaction has committed. */
+  /** As `merged`, with slots lent by a pump: work that the script starts runs after the commit. */
   starting<Item, Answer, W>(
     lender: () => SlotLender<W> | null,
     script: (
@@ -70,7 +71,7 @@ export interface Binding {
     merging: Merging<Item>,
   ): (item: Item) => Promise<Answer>
   notify(channel: string): void
-  /** Announces tasks that were stopped, and those that were asked to stop. */
+  /** Notifies of tasks that were stopped (`changed`), and of running tasks that were asked to stop. */
   notifyStopped(stopped: Pick<StoppedWork, 'changed' | 'asked'>): void
 }
 
@@ -96,10 +97,12 @@ export function createBinding(driver: Driver, options: BindingOptions): Binding 
   const write = <R>(make: () => Script<R>, priority: WritePriority = writePriority.other): Promise<R> =>
     commit(priority, make).catch(writeFailed)
   const readOrRepeat = <R>(make: () => Script<R>, repeatUntil: Millis): Promise<R> =>
-    driver.read(make()).catch((error) => {
+    driver.read(make()).catch(async (error) => {
       if (!driver.isUnavailable(error)) throw error
-      if (clock.now() < repeatUntil) return readOrRepeat(make, 0)
-      throw storeUnavailable(error, 'The store does not answer. Try again later.')
+      if (clock.now() >= repeatUntil) throw storeUnavailable(error, 'The store does not answer. Try again later.')
+      // The other connections of the pool may be lost too. Meanwhile their ends arrive, so that the repetition gets a new connection.
+      await new Promise((resolve) => clock.after(REPEAT_AFTER_MS, () => setImmediate(resolve)))
+      return await readOrRepeat(make, 0)
     })
   const read = <R>(make: () => Script<R>): Promise<R> =>
     timed(
@@ -108,16 +111,16 @@ export function createBinding(driver: Driver, options: BindingOptions): Binding 
     )
   const gathered = <Item, Answer>(
     run: (take: () => readonly Item[]) => Promise<readonly Answer[]>,
-    { size, waiting = Infinity }: Merging<Item>,
+    { size, maxWaiting = Infinity }: Merging<Item>,
   ): ((item: Item) => Promise<Answer>) => {
     const add = createBatcher<Item, Answer>(
       {
         run,
-        // A row that holds no JSON, or no time, where it should is one item's fault too.
+        // A row that cannot be decoded is one item's fault too.
         isItemError: (error) => DECODING.some((kind) => error instanceof kind) || driver.isItemError(error),
         maxConcurrent: driver.maxConcurrentWrites,
       },
-      { maxItems: MAX_ITEMS, maxBytes: MAX_BYTES, sizeOf: size, maxWaiting: waiting, overflowError: tooManyWaiting },
+      { maxItems: MAX_ITEMS, maxBytes: MAX_BYTES, sizeOf: size, maxWaiting, overflowError: tooManyWaiting },
     )
     return (item) => add(item).catch(writeFailed)
   }
@@ -154,17 +157,17 @@ export function createBinding(driver: Driver, options: BindingOptions): Binding 
   }
 }
 
-/** Runs a script with slots lent by a pump, and starts what it started. Slots that were not used are released. */
+/** Runs a script with slots lent by a pump, then starts its work. Unused slots are released. */
 async function startLent<Answer, W>(
   lender: SlotLender<W> | null,
   run: (lend: (count: number) => LentSlots | null) => Promise<{ readonly answers: readonly Answer[]; readonly started: readonly W[] }>,
 ): Promise<readonly Answer[]> {
   let slots: LentSlots | null = null
   try {
-    // A commit that is repeated keeps the slots of its first run.
-    const { answers, started } = await run((most) => {
+    // A repeated commit uses the slots of its first run.
+    const { answers, started } = await run((max) => {
       if (lender && !slots) {
-        const count = lender.reserve(most)
+        const count = lender.reserve(max)
         slots = { leasedBy: lender.leasedBy, leaseMs: lender.leaseMs, count, allot: () => lender.allot(count) }
       }
       return slots
@@ -176,7 +179,7 @@ async function startLent<Answer, W>(
   }
 }
 
-/** The audit log's ids: entries of one millisecond stand in the order in which this node made them. */
+/** Ids of audit log entries: within one millisecond they keep the order in which this node made them. */
 function auditing(clock: Clock) {
   let stamped = { at: 0, nth: 0 }
   const newAuditId: audit.NewAuditId = (at) => {
@@ -192,7 +195,7 @@ const tooManyWaiting = (): RingbackError =>
     headers: { 'retry-after': '1' },
   })
 
-/** A failed write answers 503: nothing that was not committed is acknowledged. */
+/** A failed write answers 503. */
 function writeFailed(error: unknown): never {
   if (error instanceof RingbackError || error instanceof StartupError) throw error
   throw storeUnavailable(error, 'The store cannot take this now; nothing was changed. Try again later.')

@@ -9,16 +9,17 @@ import * as audit from '../scripts/audit-log.ts'
 import * as deliveries from '../scripts/deliveries.ts'
 import * as lists from '../scripts/lists.ts'
 import * as replay from '../scripts/replay.ts'
+import { DELIVERY_QUEUE } from '../scripts/shared.ts'
 import type { DeliverySettlement, SettleResult } from '../types.ts'
 import type { Binding } from './binding.ts'
 
 export function bindDeliveries({ read, write, audited, merged, render }: Binding): DeliveryStore {
   const cursor = newFairCursor()
-  const queues = [{ id: deliveries.DELIVERY_QUEUE, cap: null }]
+  const queues = [{ id: DELIVERY_QUEUE, cap: null }]
   return {
-    async claim({ limit, leaseMs, leasedBy: by, allot }) {
+    async claim({ limit, leaseMs, leasedBy, allot }) {
       const { taken, ...rest } = await write(
-        () => claim(deliveries.deliveryTable(leaseMs, by, render), queues, limit, cursor, allot?.()),
+        () => claim(deliveries.deliveryTable(leaseMs, leasedBy, render), queues, limit, cursor, allot?.()),
         writePriority.claim,
       )
       return { ...rest, items: taken.filter((delivery) => delivery.state === 'running') }

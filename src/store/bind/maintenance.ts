@@ -13,7 +13,7 @@ import type { Binding } from './binding.ts'
 
 export function bindMaintenance({ read, write, audited, notifyStopped, render }: Binding): MaintenanceStore {
   return {
-    renew: ({ kind, toLeaseRef: held, leaseMs }) => write(() => leases.renew(kind, held, leaseMs), writePriority.renewal),
+    renew: ({ kind, leases: held, leaseMs }) => write(() => leases.renew(kind, held, leaseMs), writePriority.renewal),
     findExpired: (limit, boot) => read(() => leases.findExpired(limit, boot)),
     endOverdue: ({ limit, graceMs }) => write(() => endOverdue(limit, graceMs, render)),
     pruneTasks: ({ after, limit, minKeptMs }) => write(() => retention.pruneTasks(after, limit, render.retentionMs, minKeptMs)),

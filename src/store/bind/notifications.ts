@@ -1,4 +1,4 @@
-/** `store.notifications`: channels of the driver as typed subscriptions, and the slots that pumps lend. `*` means: anything may have changed. */
+/** `store.notifications`: the driver's channels as typed subscriptions, and the slots that pumps lend. `*` means: anything may have changed. */
 import type { Task } from '../../core/model.ts'
 import type { Driver } from '../driver.ts'
 import type { Notifications } from '../interfaces.ts'
@@ -12,50 +12,41 @@ import { CANCEL } from './binding.ts'
 
 const EVERYTHING = '*'
 
-/** What stays on this node: lent slots, and who listens to starts. */
+/** Local to this node: lent slots, and listeners to started tasks. */
 export interface LocalListeners {
-  readonly taskLender: SlotLender<Task> | null
-  readonly lentTypes: TypeLimits
-  readonly deliveryLender: SlotLender<OwedDelivery> | null
+  taskLender: SlotLender<Task> | null
+  lentTypes: TypeLimits
+  deliveryLender: SlotLender<OwedDelivery> | null
   taskStarted(id: string): void
 }
 
 export function bindNotifications({ onNotify }: Pick<Driver, 'onNotify'>): { local: LocalListeners; notifications: Notifications } {
-  let taskLender: SlotLender<Task> | null = null
-  let lentTypes: TypeLimits = new Map()
-  let deliveryLender: SlotLender<OwedDelivery> | null = null
   const taskListeners = new Set<(taskId: string) => void>()
+  const local: LocalListeners = {
+    taskLender: null,
+    lentTypes: new Map(),
+    deliveryLender: null,
+    taskStarted(id) {
+      for (const listener of taskListeners) listener(id)
+    },
+  }
   const onChannel = (name: string, listener: () => void) =>
     onNotify((channel) => {
       if (channel === name || channel === EVERYTHING) listener()
     })
   return {
-    local: {
-      get taskLender() {
-        return taskLender
-      },
-      get lentTypes() {
-        return lentTypes
-      },
-      get deliveryLender() {
-        return deliveryLender
-      },
-      taskStarted(id) {
-        for (const listener of taskListeners) listener(id)
-      },
-    },
+    local,
     notifications: {
       lendTaskSlots(lender, types) {
-        taskLender = lender
-        lentTypes = new Map(types.map(({ type, concurrency }) => [type, concurrency]))
+        local.taskLender = lender
+        local.lentTypes = new Map(types.map(({ type, concurrency }) => [type, concurrency]))
       },
       lendDeliverySlots(lender) {
-        deliveryLender = lender
+        local.deliveryLender = lender
       },
       onWork: (listener) =>
         onNotify((channel) => {
-          if (channel === 'task' || channel === EVERYTHING) listener('task')
-          if (channel === 'delivery' || channel === EVERYTHING) listener('delivery')
+          for (const kind of ['task', 'delivery'] as const) if (channel === kind || channel === EVERYTHING) listener(kind)
         }),
       onCancelRequest: (listener) =>
         onNotify((channel) => {

@@ -43,7 +43,7 @@ export function bindTasks(
     {
       priority: writePriority.intake,
       size: (item) => item.tasks.reduce((bytes, task) => bytes + task.input.length + 600, 0),
-      waiting: MAX_WAITING_INTAKE,
+      maxWaiting: MAX_WAITING_INTAKE,
     },
   )
   const settle = starting<Settlement, SettleResult<Task>, OwedDelivery>(
@@ -90,7 +90,7 @@ export function bindTasks(
       const cursor = cursorOf(types)
       const { taken, ...rest } = await write(() => claim(taskTable(leaseMs, by, render), wanted, limit, cursor), writePriority.claim)
       const items = taken.filter((task) => task.state === 'running')
-      // Other nodes are not notified: a claim is not worth a NOTIFY.
+      // Other nodes are not notified: a claim does not justify a NOTIFY.
       for (const { id } of items) local.taskStarted(id)
       return { ...rest, items }
     },
@@ -115,10 +115,10 @@ export function bindTasks(
   }
 }
 
-/** Sets of task types whose fair order is remembered: those of the nodes, and those that workers name. */
+/** Sets of task types with a remembered fair order: those of the nodes, and those that workers name. */
 const MAX_CURSORS = 100
 
-/** A fair cursor for each set of types that is claimed together. With one for all, a client's busy type would cost it turns of its other types. */
+/** A fair cursor for each set of types that is claimed together. With one cursor for all, a client's busy type would use up the turns of its other types. */
 function taskCursors(): (types: TaskClaimOptions['types']) => FairCursor {
   const cursors = new Map<string, FairCursor>()
   return (types) => {

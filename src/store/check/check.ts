@@ -10,13 +10,16 @@ import { openPostgres } from '../postgres.ts'
 import type { Script } from '../script.ts'
 import { openSqliteReader } from '../sqlite.ts'
 import { type CheckName, type CheckPage, checks, type Violation } from './checks.ts'
-import { checkDeliveries } from './deliveries.ts'
+import { checkDeliveries, type OpenReason } from './deliveries.ts'
 import { checkEvents } from './events.ts'
-import * as places from './indexes.ts'
+import { checkClients, checkFeeds, type FeedMark } from './feeds.ts'
+import { checkEndpoints, checkLanes, checkStrandedLanes, checkTurns, findOwedEndpoints, type HoldReason } from './lanes.ts'
 import { checkTasks } from './tasks.ts'
+import { checkAttempts, checkIdempotencyKeys, checkLabels, checkSchedules, checkTombstones } from './traces.ts'
 
 export { type CheckName as Check, checks } from './checks.ts'
 
+type OwedReasons = Partial<Record<OpenReason | HoldReason, number>>
 /** What one endpoint is owed. */
 export interface OwedToEndpoint {
   readonly endpointId: string
@@ -27,30 +30,24 @@ export interface OwedToEndpoint {
   readonly open: number
   readonly oldestAt: Millis
   /** How many deliveries are open for each reason. */
-  readonly reasons: Readonly<Partial<Record<places.OpenDeliveryReason, number>>>
+  readonly reasons: Readonly<OwedReasons>
 }
+type Table =
+  | 'tasks'
+  | 'events'
+  | 'deliveries'
+  | 'attempts'
+  | 'clients'
+  | 'endpoints'
+  | 'schedules'
+  | 'lanes'
+  | 'turns'
+  | 'labels'
+  | 'idempotencyKeys'
+  | 'tombstones'
 export interface CheckReport {
   /** Rows checked. */
-  readonly counts: Readonly<
-    Record<
-      | 'tasks'
-      | 'liveTasks'
-      | 'endedGenerations'
-      | 'events'
-      | 'deliveries'
-      | 'openDeliveries'
-      | 'attempts'
-      | 'clients'
-      | 'endpoints'
-      | 'schedules'
-      | 'lanes'
-      | 'turns'
-      | 'labels'
-      | 'idempotencyKeys'
-      | 'tombstones',
-      number
-    >
-  >
+  readonly counts: Readonly<Record<Table | 'liveTasks' | 'endedGenerations' | 'openDeliveries', number>>
   /** The counts are complete; `first` lists only the first ones. */
   readonly violations: {
     readonly total: number
@@ -91,99 +88,91 @@ const OWED_ENDPOINTS_PAGE = 500
 /** The check itself, over any driver. */
 export async function runChecks(
   driver: Pick<Driver, 'read'>,
-  { leaseGraceMs: sweptWithinMs, retentionMs: keptMs, limit }: Omit<CheckOptions, 'url' | 'clock'>,
+  { leaseGraceMs, retentionMs, limit }: Omit<CheckOptions, 'url' | 'clock'>,
 ): Promise<CheckReport> {
-  const sweeps = { withinMs: sweptWithinMs }
   const first: Violation[] = []
   const byCheck = Object.fromEntries(Object.keys(checks).map((check) => [check, 0])) as Record<CheckName, number>
   /** Checks every page in turn. Returns the number of rows. */
-  const along = async <Mark, P extends CheckPage<Mark>>(
+  const checkAll = async <Mark, P extends CheckPage<Mark>>(
     start: NoInfer<Mark>,
-    portion: (after: Mark) => Script<P>,
-    see: (portion: P) => void = () => {},
+    checkPage: (after: Mark) => Script<P>,
+    onPage: (page: P) => void = () => {},
   ): Promise<number> => {
-    let looked = 0
+    let rowsChecked = 0
     for (let after = start; ; ) {
-      const found: P = await driver.read(portion(after))
-      looked += found.rowsChecked
-      for (const violation of found.violations) {
+      const page: P = await driver.read(checkPage(after))
+      rowsChecked += page.rowsChecked
+      for (const violation of page.violations) {
         byCheck[violation.check]++
         if (first.length < limit) first.push(violation)
       }
-      see(found)
-      if (found.next === null) return looked
-      after = found.next
+      onPage(page)
+      if (page.next === null) return rowsChecked
+      after = page.next
     }
   }
-  const seen = { live: 0, generations: 0, lapsed: 0 }
-  const debts = new Map<
-    string,
-    { clientId: string; open: number; oldestAt: Millis; reasons: Partial<Record<places.OpenDeliveryReason, number>> }
-  >()
-  const counts = {
-    tasks: await along(
+  const sums = { live: 0, generations: 0, expiredLeases: 0 }
+  const open = new Map<string, { clientId: string; open: number; oldestAt: Millis; reasons: OwedReasons }>()
+  const counts: Record<Table, number> = {
+    tasks: await checkAll(
       '',
-      (after: string) => checkTasks(after, sweeps),
+      (after: string) => checkTasks(after, leaseGraceMs),
       (page) => {
-        seen.live += page.live
-        seen.generations += page.generations
-        seen.lapsed += page.expiredLeases
+        sums.live += page.live
+        sums.generations += page.generations
+        sums.expiredLeases += page.expiredLeases
       },
     ),
-    events: await along('', checkEvents),
-    deliveries: await along(
+    events: await checkAll('', checkEvents),
+    deliveries: await checkAll(
       '',
-      (after: string) => checkDeliveries(after, sweeps),
+      (after: string) => checkDeliveries(after, leaseGraceMs),
       (page) => {
-        seen.lapsed += page.expiredLeases
-        for (const open of page.open) {
-          const debt = debts.get(open.endpointId) ?? { clientId: open.clientId, open: 0, oldestAt: open.createdAt, reasons: {} }
-          debt.open++
-          debt.oldestAt = Math.min(debt.oldestAt, open.createdAt)
-          debt.reasons[open.reason] = (debt.reasons[open.reason] ?? 0) + 1
-          debts.set(open.endpointId, debt)
+        sums.expiredLeases += page.expiredLeases
+        for (const { endpointId, clientId, createdAt, reason } of page.open) {
+          const owed = open.get(endpointId) ?? { clientId, open: 0, oldestAt: createdAt, reasons: {} }
+          owed.open++
+          owed.oldestAt = Math.min(owed.oldestAt, createdAt)
+          owed.reasons[reason] = (owed.reasons[reason] ?? 0) + 1
+          open.set(endpointId, owed)
         }
       },
     ),
-    attempts: await along(null, places.checkAttempts),
-    clients: await along('', (after: string) => places.checkClients(after, keptMs)),
-    endpoints: await along('', places.checkEndpoints),
-    schedules: await along('', places.checkSchedules),
-    lanes: await along('', places.checkLanes),
-    turns: await along(0, places.checkTurns),
-    labels: await along(null, places.checkLabels),
-    idempotencyKeys: await along(null, places.checkIdempotencyKeys),
-    tombstones: await along('', places.checkTombstones),
+    attempts: await checkAll(null, checkAttempts),
+    clients: await checkAll('', (after: string) => checkClients(after, retentionMs)),
+    endpoints: await checkAll('', checkEndpoints),
+    schedules: await checkAll('', checkSchedules),
+    lanes: await checkAll('', checkLanes),
+    turns: await checkAll(0, checkTurns),
+    labels: await checkAll(null, checkLabels),
+    idempotencyKeys: await checkAll(null, checkIdempotencyKeys),
+    tombstones: await checkAll('', checkTombstones),
   }
-  await along(null, (after: places.FeedMark | null) => places.checkFeeds(after, keptMs))
-  await along(null, () => places.checkStrandedLanes())
+  await checkAll(null, (after: FeedMark | null) => checkFeeds(after, retentionMs))
+  await checkAll(null, () => checkStrandedLanes())
 
   const owed: OwedToEndpoint[] = []
-  const ids = [...debts.keys()]
-  for (let i = 0; i < ids.length; i += OWED_ENDPOINTS_PAGE) {
-    const some = ids.slice(i, i + OWED_ENDPOINTS_PAGE)
-    const owedEndpoints = new Map((await driver.read(places.findOwedEndpoints(some))).map((endpoint) => [endpoint.id, endpoint]))
-    for (const endpointId of some) {
-      const { reasons, ...debt } = debts.get(endpointId)!
-      const { url = null, hold = null } = owedEndpoints.get(endpointId) ?? {}
-      owed.push({ endpointId, ...debt, url, reasons: hold === null ? reasons : held(reasons, hold) })
+  const endpointIds = [...open.keys()]
+  for (let i = 0; i < endpointIds.length; i += OWED_ENDPOINTS_PAGE) {
+    const page = endpointIds.slice(i, i + OWED_ENDPOINTS_PAGE)
+    const endpoints = new Map((await driver.read(findOwedEndpoints(page))).map((endpoint) => [endpoint.id, endpoint]))
+    for (const endpointId of page) {
+      const { reasons, ...rest } = open.get(endpointId)!
+      const { url = null, hold = null } = endpoints.get(endpointId) ?? {}
+      owed.push({ endpointId, ...rest, url, reasons: hold === null ? reasons : heldReasons(reasons, hold) })
     }
   }
+  const openDeliveries = owed.reduce((sum, { open }) => sum + open, 0)
   return {
-    counts: {
-      ...counts,
-      liveTasks: seen.live,
-      endedGenerations: seen.generations,
-      openDeliveries: owed.reduce((sum, { open }) => sum + open, 0),
-    },
+    counts: { ...counts, liveTasks: sums.live, endedGenerations: sums.generations, openDeliveries },
     violations: { total: Object.values(byCheck).reduce((sum, n) => sum + n, 0), byCheck, first },
-    lapsedLeases: seen.lapsed,
+    lapsedLeases: sums.expiredLeases,
     owed: owed.sort((a, b) => b.open - a.open),
   }
 }
 
 /** All deliveries except those in flight wait for what holds the endpoint. */
-function held({ sending, ...others }: OwedToEndpoint['reasons'], hold: places.HoldReason): OwedToEndpoint['reasons'] {
+function heldReasons({ sending, ...others }: OwedReasons, hold: HoldReason): OwedReasons {
   const waiting = Object.values(others).reduce((sum, n) => sum + n, 0)
   return { ...(sending !== undefined && { sending }), ...(waiting > 0 && { [hold]: waiting }) }
 }

@@ -1,18 +1,17 @@
 /** What must hold for deliveries: events, endpoints, attempts; and what is owed to which endpoint. */
-import { type CanceledReason, type EventType, isTerminal, type Millis, type Trigger } from '../../core/model.ts'
+import { type Attempt, type Delivery, type Event, isTerminal, type Millis } from '../../core/model.ts'
 import { bind, now, rows, runAll, type Script, sql, statement } from '../script.ts'
+import { idRows, ids } from '../scripts/shared.ts'
 import {
-  type CheckName,
   type CheckPage,
-  idRecords,
-  idsOf,
-  judgeWork,
+  checkLease,
+  countExpiredLeases,
+  Findings,
   type LeasedRow,
-  type LeaseGrace,
-  nextMark,
+  lastId,
   PAGE,
-  readSeen,
-  type Violation,
+  type Rule,
+  readNodeRunning,
   withoutDeletedClients,
 } from './checks.ts'
 import { findTaskFates } from './events.ts'
@@ -23,42 +22,26 @@ const readDeliveries = statement(
       canceled_reason as "canceledReason", created_at as "createdAt", due_at as "dueAt", retry_after_at as "retryAfterAt", finished_at as "finishedAt"
     from deliveries where id > ${bind('after')} order by id limit ${sql.raw(String(PAGE))}`,
 )
-type CheckedDelivery = LeasedRow & {
-  readonly clientId: string
-  readonly laneId: string
-  readonly eventId: string
-  readonly eventType: EventType
-  readonly taskId: string | null
-  readonly endpointId: string
-  readonly trigger: Trigger
-  readonly canceledReason: CanceledReason | null
-  readonly createdAt: Millis
-  readonly dueAt: Millis
-  readonly retryAfterAt: Millis | null
-  readonly finishedAt: Millis | null
-}
-const readFacts = statement(
-  (d) => sql`select id, client_id as "clientId", task_id as "taskId", type from events where id ${d.anyOf(idsOf(d, 'events'))}`,
+type CheckedDelivery = LeasedRow &
+  Pick<
+    Delivery,
+    'eventId' | 'eventType' | 'taskId' | 'endpointId' | 'trigger' | 'canceledReason' | 'createdAt' | 'dueAt' | 'retryAfterAt' | 'finishedAt'
+  >
+const readEvents = statement(
+  (d) => sql`select id, client_id as "clientId", task_id as "taskId", type from events where id ${d.anyOf(ids(d, 'events'))}`,
 )
-const readOwners = statement(
-  (d) => sql`select id, client_id as "clientId", deleted_at as "deletedAt" from endpoints where id ${d.anyOf(idsOf(d, 'endpoints'))}`,
+const readEndpoints = statement(
+  (d) => sql`select id, client_id as "clientId", deleted_at as "deletedAt" from endpoints where id ${d.anyOf(ids(d, 'endpoints'))}`,
 )
 const readAttempts = statement(
   (d) =>
-    sql`select delivery_id as "deliveryId", fence, outcome from attempts where delivery_id ${d.anyOf(idsOf(d))} order by delivery_id, fence`,
+    sql`select delivery_id as "deliveryId", fence, outcome from attempts where delivery_id ${d.anyOf(ids(d))} order by delivery_id, fence`,
 )
-interface CheckedAttempt {
-  readonly deliveryId: string
-  readonly fence: number
-  readonly outcome: string
-}
+type CheckedAttempt = Pick<Attempt, 'deliveryId' | 'fence' | 'outcome'>
 
 /** Why a delivery is open, as far as its own row shows. */
 export type OpenReason = 'sending' | 'due' | 'retryBackoff' | 'retryAfter'
-export interface OpenDelivery {
-  readonly endpointId: string
-  readonly clientId: string
-  readonly createdAt: Millis
+export interface OpenDelivery extends Pick<Delivery, 'endpointId' | 'clientId' | 'createdAt'> {
   readonly reason: OpenReason
 }
 export interface DeliveryCheckPage extends CheckPage<string> {
@@ -66,69 +49,43 @@ export interface DeliveryCheckPage extends CheckPage<string> {
   readonly expiredLeases: number
   readonly attempts: number
 }
+type Owner = Pick<Delivery, 'id' | 'clientId'>
+type OwnerEvent = Owner & Pick<Event, 'taskId' | 'type'>
+type OwnerEndpoint = Owner & { readonly deletedAt: Millis | null }
 /** Checks deliveries created after `after`, with their attempts. */
-export function* checkDeliveries(after: string, sweeps: LeaseGrace): Script<DeliveryCheckPage> {
+export function* checkDeliveries(after: string, graceMs: Millis): Script<DeliveryCheckPage> {
   const at = yield* now()
   const found = yield* rows<CheckedDelivery>(readDeliveries({ after }))
   const page = yield* withoutDeletedClients(found)
   if (found.length === 0) return { rowsChecked: 0, open: [], expiredLeases: 0, attempts: 0, violations: [], next: null }
-  const [seen, facts, owners, attempts] = (yield* runAll([
-    readSeen(),
-    readFacts({ events: idRecords(page.map(({ eventId }) => eventId)) }),
-    readOwners({ endpoints: idRecords(page.map(({ endpointId }) => endpointId)) }),
+  const [seen, events, endpoints, attempts] = (yield* runAll([
+    readNodeRunning(),
+    readEvents({ events: idRows(page.map(({ eventId }) => eventId)) }),
+    readEndpoints({ endpoints: idRows(page.map(({ endpointId }) => endpointId)) }),
     readAttempts({ ids: page.map(({ id }) => ({ id })) }),
-  ])) as unknown as [
-    { served: number }[],
-    { id: string; clientId: string; taskId: string | null; type: EventType }[],
-    { id: string; clientId: string; deletedAt: Millis | null }[],
-    CheckedAttempt[],
-  ]
-  const served = seen[0]!.served === 1
-  const { existing: there, erased } = yield* findTaskFates(page.map(({ taskId }) => taskId))
-  const factOf = new Map(facts.map((fact) => [fact.id, fact]))
-  const ownerOf = new Map(owners.map((owner) => [owner.id, owner]))
+  ])) as unknown as [{ served: number }[], OwnerEvent[], OwnerEndpoint[], CheckedAttempt[]]
+  const leases = { at, running: seen[0]!.served === 1, graceMs }
+  const { existing, erased } = yield* findTaskFates(page.map(({ taskId }) => taskId))
+  const eventOf = new Map(events.map((event) => [event.id, event]))
+  const endpointOf = new Map(endpoints.map((endpoint) => [endpoint.id, endpoint]))
   const attemptsOf = Map.groupBy(attempts, ({ deliveryId }) => deliveryId)
-  const violations: Violation[] = []
+  const findings = new Findings()
   for (const delivery of page) {
-    violations.push(...judgeWork('delivery', delivery, at, served, sweeps), ...judgeAttempts(delivery, attemptsOf.get(delivery.id) ?? []))
-    const must = (holds: boolean, check: CheckName, sentence: string): void =>
-      void (holds || violations.push({ check, sentence: `Delivery ${delivery.id} ${sentence}` }))
-    const { eventId, endpointId, taskId, eventType, clientId, canceledReason: reason, state } = delivery
-    const fact = factOf.get(eventId)
-    const owner = ownerOf.get(endpointId)
-    must(fact !== undefined, 'owed', `is of event ${eventId}, which is not there.`)
-    if (fact)
-      must(
-        fact.type === eventType && fact.taskId === taskId && fact.clientId === clientId,
-        'owed',
-        `and its event ${eventId} tell of different things.`,
-      )
-    must(owner !== undefined, 'owed', `is owed to endpoint ${endpointId}, which is not there.`)
-    must((owner?.clientId ?? clientId) === clientId, 'owed', `of ${clientId} is owed to endpoint ${endpointId} of ${owner?.clientId}.`)
-    must(
-      taskId === null || there.has(taskId) || erased.has(taskId),
-      'traces',
-      `tells of task ${taskId}, which is not there and was not erased.`,
-    )
-    must(
-      delivery.laneId === endpointId || delivery.laneId === `${endpointId}/verify`,
-      'rows',
-      `waits in lane ${delivery.laneId}, and is owed to ${endpointId}.`,
-    )
-    must(
-      (delivery.finishedAt !== null) === isTerminal(state),
-      'rows',
-      `is ${state}, and its row says that it ${isTerminal(state) ? 'has not ended' : 'has ended'}.`,
-    )
-    must((reason !== null) === (state === 'canceled'), 'rows', `is ${state} with the reason ${reason}.`)
+    const rule = findings.about(`Delivery ${delivery.id}`)
+    const { eventId, endpointId, taskId, canceledReason: reason } = delivery
+    checkLease(rule, delivery, leases)
+    checkAttempts(rule, delivery, attemptsOf.get(delivery.id) ?? [])
+    checkOwners(rule, delivery, eventOf.get(eventId), endpointOf.get(endpointId))
+    checkRow(rule, delivery)
+    const exists = taskId !== null && existing.has(taskId)
+    rule(taskId === null || exists || erased.has(taskId), 'traces', `belongs to task ${taskId}, which neither exists nor was erased.`)
     if (reason === 'endpointDeleted')
-      must(
-        owner === undefined || owner.deletedAt !== null,
+      rule(
+        endpointOf.get(endpointId)?.deletedAt !== null,
         'rows',
-        `was canceled because endpoint ${endpointId} was deleted, which is there.`,
+        `was canceled because endpoint ${endpointId} was deleted, but it exists.`,
       )
-    if (reason === 'taskDeleted')
-      must(taskId === null || !there.has(taskId), 'rows', `was canceled because task ${taskId} was deleted, which is there.`)
+    if (reason === 'taskDeleted') rule(!exists, 'rows', `was canceled because task ${taskId} was deleted, but it exists.`)
   }
   const open = page
     .filter(({ state }) => !isTerminal(state))
@@ -140,32 +97,36 @@ export function* checkDeliveries(after: string, sweeps: LeaseGrace): Script<Deli
         reason: state === 'running' ? 'sending' : (retryAfterAt ?? 0) > at ? 'retryAfter' : dueAt > at ? 'retryBackoff' : 'due',
       }),
     )
-  const lapsed = page.filter(({ state, leasedUntil }) => !served && state === 'running' && (leasedUntil ?? at) < at).length
-  return {
-    rowsChecked: found.length,
-    open,
-    expiredLeases: lapsed,
-    attempts: attempts.length,
-    violations,
-    next: nextMark(found, PAGE, ({ id }) => id),
-  }
+  const counts = { open, expiredLeases: countExpiredLeases(page, leases), attempts: attempts.length }
+  return { ...findings.page(found, PAGE, lastId), ...counts }
 }
 
-function judgeAttempts({ id, state, tries, fence }: CheckedDelivery, attempts: readonly CheckedAttempt[]): Violation[] {
-  const found: Violation[] = []
-  const must = (holds: boolean, sentence: string): void =>
-    void (holds || found.push({ check: 'attempts', sentence: `Delivery ${id} ${sentence}` }))
+function checkOwners(rule: Rule, delivery: CheckedDelivery, event: OwnerEvent | undefined, endpoint: OwnerEndpoint | undefined): void {
+  const { eventId, endpointId, taskId, eventType, clientId } = delivery
+  rule(event !== undefined, 'owed', `belongs to event ${eventId}, which does not exist.`)
+  const same = event?.type === eventType && event.taskId === taskId && event.clientId === clientId
+  rule(event === undefined || same, 'owed', `has another type, task or client than its event ${eventId}.`)
+  rule(endpoint !== undefined, 'owed', `is owed to endpoint ${endpointId}, which does not exist.`)
+  const owner = endpoint?.clientId ?? clientId
+  rule(owner === clientId, 'owed', `belongs to ${clientId}, but its endpoint ${endpointId} belongs to ${owner}.`)
+}
+
+function checkRow(rule: Rule, { state, laneId, endpointId, finishedAt, canceledReason }: CheckedDelivery): void {
+  rule([endpointId, `${endpointId}/verify`].includes(laneId), 'rows', `is in lane ${laneId} but is owed to ${endpointId}.`)
+  rule((finishedAt !== null) === isTerminal(state), 'rows', `is ${state} ${isTerminal(state) ? 'without' : 'with'} a finish time.`)
+  rule((canceledReason !== null) === (state === 'canceled'), 'rows', `is ${state} with the reason ${canceledReason}.`)
+}
+
+function checkAttempts(rule: Rule, { state, tries, fence }: CheckedDelivery, attempts: readonly CheckedAttempt[]): void {
+  const must = (holds: boolean, sentence: string): void => rule(holds, 'attempts', sentence)
   const last = attempts.find((attempt) => attempt.fence === fence)
-  if (state === 'completed') must(last?.outcome === 'success', `is delivered, and no attempt of it under fence ${fence} succeeded.`)
+  if (state === 'completed') must(last?.outcome === 'success', `is completed but has no successful attempt under fence ${fence}.`)
   if (state === 'failed')
-    must(last !== undefined && last.outcome !== 'success', `has failed, and no attempt of it under fence ${fence} did.`)
-  must(
-    attempts.every((attempt) => attempt.fence <= fence),
-    `has been claimed ${fence} times, and has an attempt under fence ${attempts.at(-1)?.fence}.`,
-  )
+    must(last !== undefined && last.outcome !== 'success', `has failed but has no failed attempt under fence ${fence}.`)
+  const highest = attempts.at(-1)?.fence ?? 0
+  must(highest <= fence, `has fence ${fence} but an attempt under fence ${highest}.`)
   // A delivery in flight has no attempt yet, and one canceled in flight may never get it. A released one has an attempt that counts no try.
   const inFlight = state === 'running' || state === 'canceled' ? 1 : 0
   const sent = attempts.filter(({ outcome }) => outcome !== 'expired').length
-  must(sent >= tries - inFlight, `counts ${tries} tries, and has ${sent} attempts.`)
-  return found
+  must(sent >= tries - inFlight, `has ${tries} tries but ${sent} attempts.`)
 }

@@ -1,22 +1,22 @@
 /** What must hold for tasks: state, lease, endings, labels. */
-import { type Endpoint, type EventType, isTerminal, type Json, type Millis, type Task } from '../../core/model.ts'
+import { type Endpoint, type Event, isTerminal, type Millis, type Task } from '../../core/model.ts'
 import { isJson } from '../../core/stored-json.ts'
 import { bind, now, rows, runAll, type Script, sql, statement } from '../script.ts'
 import { readEndpointsOfClients, subscriptions, terminalFact } from '../scripts/outbox.ts'
+import { idRows, ids } from '../scripts/shared.ts'
 import { taskLaneOf } from '../scripts/tasks/rows.ts'
 import {
   type CheckPage,
-  idRecords,
-  idsOf,
+  checkLease,
+  countExpiredLeases,
+  Findings,
   inChunks,
-  judgeWork,
   type LeasedRow,
-  type LeaseGrace,
-  nextMark,
+  lastId,
   PAGE,
-  readSeen,
+  type Rule,
+  readNodeRunning,
   SETTLED_MS,
-  type Violation,
   withoutDeletedClients,
 } from './checks.ts'
 
@@ -28,33 +28,23 @@ const readTasks = statement(
     from tasks where id > ${bind('after')} order by id limit ${sql.raw(String(PAGE))}`,
 )
 type CheckedTask = LeasedRow &
-  Pick<Task, 'clientId' | 'laneId' | 'type' | 'concurrencyKey' | 'generation' | 'revision' | 'createdAt' | 'finishedAt' | 'progress'> & {
-    readonly callback: Json | null
-    readonly metadata: Json
+  Pick<Task, 'type' | 'concurrencyKey' | 'generation' | 'revision' | 'createdAt' | 'finishedAt' | 'progress' | 'callback' | 'metadata'> & {
     readonly bytes: number
     readonly hasResult: number
     readonly hasError: number
   }
-const readInputs = statement((d) => sql`select id, input as text from tasks where id ${d.anyOf(idsOf(d))}`)
+const readInputs = statement((d) => sql`select id, input as text from tasks where id ${d.anyOf(ids(d))}`)
 const readEndings = statement(
   (d) => sql`select id, task_id as "taskId", client_id as "clientId", type, generation, revision, created_at as "createdAt" from events
-    where task_id ${d.anyOf(idsOf(d))} and terminal = 1 order by task_id, generation, id`,
+    where task_id ${d.anyOf(ids(d))} and terminal = 1 order by task_id, generation, id`,
 )
-interface Ending {
-  readonly id: string
-  readonly taskId: string
-  readonly clientId: string
-  readonly type: EventType
-  readonly generation: number
-  readonly revision: number
-  readonly createdAt: Millis
-}
+type Ending = Pick<Event, 'id' | 'clientId' | 'type' | 'generation' | 'revision' | 'createdAt'> & { readonly taskId: string }
 const readOwed = statement(
-  (d) => sql`select distinct event_id as "eventId", endpoint_id as "endpointId" from deliveries where task_id ${d.anyOf(idsOf(d))}`,
+  (d) => sql`select distinct event_id as "eventId", endpoint_id as "endpointId" from deliveries where task_id ${d.anyOf(ids(d))}`,
 )
 const readLabels = statement(
   (d) =>
-    sql`select task_id as "taskId", client_id as "clientId", name, value, created_at as "createdAt" from labels where task_id ${d.anyOf(idsOf(d))}`,
+    sql`select task_id as "taskId", client_id as "clientId", name, value, created_at as "createdAt" from labels where task_id ${d.anyOf(ids(d))}`,
 )
 interface Label {
   readonly taskId: string
@@ -71,126 +61,97 @@ export interface TaskCheckPage extends CheckPage<string> {
   readonly expiredLeases: number
 }
 /** Checks tasks created after `after`, with their terminal events and the deliveries these owe. */
-export function* checkTasks(after: string, sweeps: LeaseGrace): Script<TaskCheckPage> {
+export function* checkTasks(after: string, graceMs: Millis): Script<TaskCheckPage> {
   const at = yield* now()
   const found = yield* rows<CheckedTask>(readTasks({ after }))
   const page = yield* withoutDeletedClients(found)
   if (found.length === 0) return { rowsChecked: 0, live: 0, generations: 0, expiredLeases: 0, violations: [], next: null }
-  const ids = page.map(({ id }) => ({ id }))
-  const [seen, endings, owed, labels, listeners] = (yield* runAll([
-    readSeen(),
-    readEndings({ ids }),
-    readOwed({ ids }),
-    readLabels({ ids }),
-    readEndpointsOfClients({ clients: idRecords(page.map(({ clientId }) => clientId)) }),
+  const taskIds = page.map(({ id }) => ({ id }))
+  const [seen, endings, owed, labels, endpoints] = (yield* runAll([
+    readNodeRunning(),
+    readEndings({ ids: taskIds }),
+    readOwed({ ids: taskIds }),
+    readLabels({ ids: taskIds }),
+    readEndpointsOfClients({ clients: idRows(page.map(({ clientId }) => clientId)) }),
   ])) as unknown as [{ served: number }[], Ending[], { eventId: string; endpointId: string }[], Label[], Endpoint[]]
-  const served = seen[0]!.served === 1
+  const leases = { at, running: seen[0]!.served === 1, graceMs }
   const endingsOf = Map.groupBy(endings, ({ taskId }) => taskId)
   const labelsOf = Map.groupBy(labels, ({ taskId }) => taskId)
-  const judge = expected(listeners, new Set(owed.map(({ eventId, endpointId }) => `${eventId} ${endpointId}`)))
-  const violations = page.flatMap((task) => [
-    ...judgeWork('task', task, at, served, sweeps),
-    ...judgeTask(task),
-    ...judgeLabels(task, labelsOf.get(task.id) ?? []),
-    ...judgeEndings(task, endingsOf.get(task.id) ?? []),
-    ...judge(task, endingsOf.get(task.id) ?? []),
-  ])
+  const findings = new Findings()
+  const checkOwed = owedChecker(endpoints, new Set(owed.map(({ eventId, endpointId }) => `${eventId} ${endpointId}`)))
+  for (const task of page) {
+    const rule = findings.about(`Task ${task.id}`)
+    checkLease(rule, task, leases)
+    checkRow(rule, task)
+    checkLabels(rule, task, labelsOf.get(task.id) ?? [])
+    checkEndings(rule, task, endingsOf.get(task.id) ?? [])
+    checkOwed(findings, task, endingsOf.get(task.id) ?? [])
+  }
   // The body of the terminal event has the values of an ended task, and is checked too.
   const live = page.filter(({ state }) => !isTerminal(state))
   yield* inChunks(live, readInputs, (id, text) => {
-    if (!isJson(text)) violations.push({ check: 'rows', sentence: `The input of task ${id} is not JSON.` })
+    if (!isJson(text)) findings.add('rows', `The input of task ${id} is not JSON.`)
   })
-  const lapsed = page.filter(({ state, leasedUntil }) => !served && state === 'running' && (leasedUntil ?? at) < at).length
-  return {
-    rowsChecked: found.length,
-    live: live.length,
-    generations: endings.length,
-    expiredLeases: lapsed,
-    violations,
-    next: nextMark(found, PAGE, ({ id }) => id),
-  }
+  const counts = { live: live.length, generations: endings.length, expiredLeases: countExpiredLeases(page, leases) }
+  return { ...findings.page(found, PAGE, lastId), ...counts }
 }
 
-function judgeTask(task: CheckedTask): Violation[] {
-  const found: Violation[] = []
-  const must = (holds: boolean, sentence: string): void =>
-    void (holds || found.push({ check: 'rows', sentence: `Task ${task.id} ${sentence}` }))
-  const ended = isTerminal(task.state)
-  must((task.finishedAt !== null) === ended, `is ${task.state}, and its row says that it ${ended ? 'has not ended' : 'has ended'}.`)
-  must((task.hasResult === 1) === (task.state === 'completed'), `is ${task.state} ${task.hasResult ? 'with' : 'without'} a result.`)
-  must((task.hasError === 1) === (task.state === 'failed'), `is ${task.state} ${task.hasError ? 'with' : 'without'} an error.`)
-  must((task.progress === 100) === (task.state === 'completed'), `is ${task.state} at ${task.progress} percent.`)
-  must(task.laneId === taskLaneOf(task), `waits in lane ${task.laneId}, and belongs into ${taskLaneOf(task)}.`)
-  must(isJson(task.metadata), 'has metadata that is not JSON.')
-  must(task.callback === null || isJson(task.callback), 'has a callback that is not JSON.')
-  return found
+function checkRow(rule: Rule, task: CheckedTask): void {
+  const { state, laneId, progress, metadata, callback } = task
+  rule((task.finishedAt !== null) === isTerminal(state), 'rows', `is ${state} ${isTerminal(state) ? 'without' : 'with'} a finish time.`)
+  rule((task.hasResult === 1) === (state === 'completed'), 'rows', `is ${state} ${task.hasResult ? 'with' : 'without'} a result.`)
+  rule((task.hasError === 1) === (state === 'failed'), 'rows', `is ${state} ${task.hasError ? 'with' : 'without'} an error.`)
+  rule((progress === 100) === (state === 'completed'), 'rows', `is ${state} at ${progress} percent.`)
+  rule(laneId === taskLaneOf(task), 'rows', `is in lane ${laneId} but belongs to lane ${taskLaneOf(task)}.`)
+  rule(isJson(metadata), 'rows', 'has metadata that is not JSON.')
+  rule(callback === null || isJson(callback), 'rows', 'has a callback that is not JSON.')
 }
 
-function judgeLabels(task: CheckedTask, labels: readonly Label[]): Violation[] {
-  if (!isJson(task.metadata)) return []
-  const key = ([name, value]: readonly [string, string]): string => JSON.stringify([name, value])
+function checkLabels(rule: Rule, task: CheckedTask, labels: readonly Label[]): void {
+  if (!isJson(task.metadata)) return
+  const key = (member: readonly [string, string]): string => JSON.stringify(member)
   const expected = new Set(Object.entries((JSON.parse(task.metadata) ?? {}) as Record<string, string>).map(key))
-  const right = labels.filter(
+  const matching = labels.filter(
     ({ name, value, clientId, createdAt }) =>
       expected.has(key([name, value])) && clientId === task.clientId && createdAt === task.createdAt,
   )
-  if (right.length === labels.length && labels.length === expected.size) return []
-  return [
-    {
-      check: 'traces',
-      sentence: `Task ${task.id} has ${expected.size} members of metadata, and ${right.length} of its ${labels.length} labels say so.`,
-    },
-  ]
+  const same = matching.length === labels.length && labels.length === expected.size
+  rule(same, 'traces', `has ${expected.size} members of metadata and ${labels.length} labels, of which ${matching.length} match.`)
 }
 
-function judgeEndings(task: CheckedTask, endings: readonly Ending[]): Violation[] {
-  const found: Violation[] = []
-  const must = (holds: boolean, sentence: string): void =>
-    void (holds || found.push({ check: 'endings', sentence: `Task ${task.id} ${sentence}` }))
+function checkEndings(rule: Rule, task: CheckedTask, endings: readonly Ending[]): void {
+  const must = (holds: boolean, sentence: string): void => rule(holds, 'endings', sentence)
   const ended = isTerminal(task.state) ? task.generation : task.generation - 1
-  const of = Map.groupBy(endings, ({ generation }) => generation)
+  const byGeneration = Map.groupBy(endings, ({ generation }) => generation)
   for (let generation = 1; generation <= ended; generation++) {
-    const events = of.get(generation) ?? []
-    must(events.length > 0, `has ended its generation ${generation} without a terminal event.`)
+    const events = byGeneration.get(generation) ?? []
+    must(events.length > 0, `has no terminal event of its ended generation ${generation}.`)
     must(events.length < 2, `has ${events.length} terminal events of generation ${generation}: ${events.map(({ id }) => id).join(', ')}.`)
   }
   for (const { id, generation, type, revision, clientId } of endings) {
-    must(
-      generation <= ended,
-      `is ${task.state} in generation ${task.generation}, and event ${id} says that generation ${generation} has ended.`,
-    )
-    must(clientId === task.clientId, `belongs to ${task.clientId}, and its event ${id} to ${clientId}.`)
+    must(generation <= ended, `is ${task.state} in generation ${task.generation}, but event ${id} ends generation ${generation}.`)
+    must(clientId === task.clientId, `belongs to ${task.clientId}, but its event ${id} belongs to ${clientId}.`)
     if (generation === ended && generation === task.generation)
       must(
         type === terminalFact(task as unknown as Task).type && revision === task.revision,
-        `is ${task.state} at revision ${task.revision}, and its event ${id} is ${type} at revision ${revision}.`,
+        `is ${task.state} at revision ${task.revision}, but its event ${id} is ${type} at revision ${revision}.`,
       )
     else
       must(
         revision < task.revision || generation > ended,
-        `is at revision ${task.revision}, and its event ${id} of a generation before is at ${revision}.`,
+        `is at revision ${task.revision}, but its event ${id} of an earlier generation is at revision ${revision}.`,
       )
   }
-  return found
 }
 
-/** Which endpoints a terminal event is owed to. Only endpoints unchanged since it was recorded can tell. */
-function expected(
-  listeners: readonly Endpoint[],
-  owed: ReadonlySet<string>,
-): (task: CheckedTask, endings: readonly Ending[]) => Violation[] {
-  const judge = subscriptions(listeners.filter(({ events, taskTypes }) => isJson(events) && isJson(taskTypes)))
-  return (task, endings) => {
-    if (task.callback === null || !isJson(task.callback)) return []
-    return endings.flatMap(({ id, type, createdAt }) =>
-      judge({ task: task as unknown as Task, type, at: createdAt })
-        .filter(({ endpoint: listener }) => listener.updatedAt < createdAt - SETTLED_MS && !owed.has(`${id} ${listener.id}`))
-        .map(
-          ({ endpoint: listener }): Violation => ({
-            check: 'owed',
-            sentence: `Event ${id} of task ${task.id} is owed to endpoint ${listener.id}, and there is no delivery of it.`,
-          }),
-        ),
-    )
+/** Checks which endpoints a terminal event is owed to. Endpoints that changed after it was recorded cannot show it. */
+function owedChecker(endpoints: readonly Endpoint[], owed: ReadonlySet<string>) {
+  const subscribed = subscriptions(endpoints.filter(({ events, taskTypes }) => isJson(events) && isJson(taskTypes)))
+  return (findings: Findings, task: CheckedTask, endings: readonly Ending[]): void => {
+    if (task.callback === null || !isJson(task.callback)) return
+    for (const { id, type, createdAt } of endings)
+      for (const { endpoint } of subscribed({ task: task as unknown as Task, type, at: createdAt }))
+        if (endpoint.updatedAt < createdAt - SETTLED_MS && !owed.has(`${id} ${endpoint.id}`))
+          findings.add('owed', `Event ${id} of task ${task.id} is owed to endpoint ${endpoint.id} but has no delivery to it.`)
   }
 }

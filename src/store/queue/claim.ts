@@ -1,19 +1,19 @@
 /**
- * Lanes: a claim whose cost does not grow with the backlog of others.
+ * Claims: the cost of a claim does not grow with the backlog of other clients.
  *
- * 1. Whoever makes a lane claimable (adds a row, gives one back, frees a slot of a full lane, ends a hold) leaves a turn in the same commit.
- * 2. A visit eats the lane's turns first, looks second, and leaves one turn if something is left to do.
- * 3. Slots are counted under the lane's row lock, by a statement that starts after the lock was got.
+ * 1. Every change that makes a lane claimable (adds or returns a row, frees a slot of a full lane, ends a hold) adds a turn in the same commit.
+ * 2. A visit of a lane first deletes its turns, then reads its rows, and adds one turn if work is left.
+ * 3. Running rows are counted under the lane's row lock, by a statement that starts after the lock was taken.
  *
- * A full lane leaves no turn: it is marked filled, and the settlement that frees a slot leaves one. A held lane leaves an alarm at most.
- * So lanes that can give nothing cost a claim nothing, whatever waits in them. What this node's slots refuse keeps its turns, for other nodes
- * and for later, and is passed by: a client at the cost of one row.
+ * A full lane has no turn: it is marked filled, and the settlement that frees a slot adds one. A held lane has at most an alarm. So lanes without
+ * claimable work cost a claim nothing. Lanes and clients that this node's slots refuse keep their turns, for other nodes and for later. A claim skips
+ * them, at the cost of one row for each client.
  */
 import { concurrencyLimitOf } from '../../core/circuit-breaker.ts'
 import { type Allotment, type SlotRefusal, unlimitedAllotment } from '../../core/fair-share.ts'
 import type { Millis, Work, WorkKind } from '../../core/model.ts'
 import type { ClaimResult } from '../interfaces.ts'
-import { bind, type Dialect, execute, type RecordColumns, rows, runAll, type Script, sql, statement } from '../script.ts'
+import { bind, callFor, type Dialect, execute, type RecordColumns, rows, runAll, type Script, sql, statement } from '../script.ts'
 import {
   countClients,
   type FairCursor,
@@ -27,20 +27,18 @@ import {
   shareSlots,
   splitStale,
 } from './fair-order.ts'
-import { addLanes, KEY_CONCURRENCY, lockLanes } from './lane.ts'
+import { addLanes, ids, KEY_CONCURRENCY, lockLanes } from './lane.ts'
 import { putTurnsBack, type Turn } from './run-queue.ts'
 
-const ids = (d: Dialect, name: string) => sql`select v.id from ${d.records(name, { id: 'text' })} v`
-
-// Looking: locks nothing, writes nothing. The least of many is asked for as the first of them: as their minimum it may be made by reading them all.
+// Scan: takes no locks, writes nothing. A minimum is written as `order by … limit 1`, because `min()` may read all rows.
 
 const QUEUE: RecordColumns = { id: 'text', cap: 'int8', since: 'text' }
-/** `past`: passes by the turns of refused `clients`, each at the cost of one row, and of refused `lanes`. */
-const looking = (table: 'tasks' | 'deliveries', past = false) =>
+/** `past`: skips the turns of refused `clients`, at the cost of one row each, and of refused `lanes`. */
+const scanning = (table: 'tasks' | 'deliveries', past = false) =>
   statement((d) => {
     const passed = past ? sql`passed_clients(id) as (${ids(d, 'clients')}), passed_lanes(id) as (${ids(d, 'lanes')}),` : sql``
     const step = past ? sql`case when l.client_id in (select id from passed_clients) then 0 else 1 end` : sql`1`
-    const shown = sql`select x.seq from turns x where x.queue = c.queue and x.client_id = c.client_id and x.turn is not null
+    const listed = sql`select x.seq from turns x where x.queue = c.queue and x.client_id = c.client_id and x.turn is not null
           ${past ? sql`and x.lane_id not in (select id from passed_lanes)` : sql``} order by x.turn, x.seq limit ${bind('depth')}`
     return sql`with recursive ${passed} line(queue, client_id, n) as (
         select q.id, (select t.client_id from turns t where t.queue = q.id and t.client_id > q.since and t.turn is not null order by t.client_id limit 1), 0
@@ -55,16 +53,16 @@ const looking = (table: 'tasks' | 'deliveries', past = false) =>
         l.id as known, l.cap as cap, l.filled as filled, l.held_until as "heldUntil", l.window_size as "windowSize", l.succeeded_at as "succeededAt",
         l.probe_ms as "probeMs", null as "alarmAt", null as now
       from ${past ? sql`(select * from line where client_id not in (select id from passed_clients))` : sql`line`} c
-        ${d.join('turns', 't', sql`t.seq ${d.anyOf(shown)}`)} ${d.leftJoin('lanes', 'l', sql`l.id = t.lane_id`)}
+        ${d.join('turns', 't', sql`t.seq ${d.anyOf(listed)}`)} ${d.leftJoin('lanes', 'l', sql`l.id = t.lane_id`)}
       union all select null, null, null, null, null, null, null, null, null, null, null, null,
         (select a.alarm_at from turns a where a.alarm_at is not null order by a.alarm_at limit 1), ${d.now}`
   })
-/** A task's queue is its type; all deliveries stand in one. */
+/** A task's queue is its type; all deliveries are in one queue. */
 const queueIs = (table: 'tasks' | 'deliveries', queue: ReturnType<typeof sql>) =>
   table === 'tasks' ? sql`'task/' || r.type = ${queue}` : sql`true`
-const look = { task: looking('tasks'), delivery: looking('deliveries') }
-/** Of slots for tasks nobody is refused any: who runs when is the matter of their types. */
-const lookPast = looking('deliveries', true)
+const scanTurns = { task: scanning('tasks'), delivery: scanning('deliveries') }
+/** Only slots for deliveries are refused: task types have their own limits. */
+const scanPast = scanning('deliveries', true)
 
 const promoteDue = statement(
   (d) =>
@@ -78,43 +76,43 @@ const sweepTurns = statement(
       sql`select x.seq from turns x where x.seq ${d.anyOf(sql`select v.seq from ${d.records('stale', { seq: 'int8' })} v`)} ${d.skipLocked}`,
     )}`,
 )
-/** More than that pile up only while nobody looks, say in a paused type. Those left are eaten by the next visits. */
-const MAX_EATEN = 5_000
-/** Each task added to a full lane leaves a turn: while nobody looks they pile up, and would stand before the other lanes of their client. */
+/** Turns deleted at once. More accumulate only while nothing claims, for example in a paused type; the next visits delete the rest. */
+const MAX_CONSUMED = 5_000
+/** Each task added to a full lane adds a turn. While nothing claims they accumulate, and would come before the client's other lanes. */
 const sweepLanes = statement(
   (d) =>
     sql`delete from turns where seq ${d.anyOf(
       sql`select x.seq from turns x where x.turn is not null and x.lane_id ${d.anyOf(
-        // Locked and judged anew: whoever opens the lane later leaves its turn later.
+        // Checked again under the lock: a change that opens the lane later adds its turn later.
         sql`select l.id from lanes l where l.id ${d.anyOf(ids(d, 'lanes'))} and (l.filled = 1 or l.held_until > ${d.now}) order by l.id ${d.skipLocked}`,
-      )} limit ${sql.raw(String(MAX_EATEN))} ${d.skipLocked}`,
+      )} limit ${sql.raw(String(MAX_CONSUMED))} ${d.skipLocked}`,
     )}`,
 )
 
-const standingClients = statement(
+const readWaitingClients = statement(
   (d) => sql`select v.id as "clientId" from ${d.records('clients', { id: 'text' })} v
     where (select 1 from turns t where t.queue = 'delivery' and t.client_id = v.id and t.turn is not null limit 1) is not null`,
 )
 const countTurns = statement(
   (
     d,
-  ) => sql`select v.id as "laneId", (select count(*) from (select 1 from turns t where t.lane_id = v.id and t.turn is not null limit ${bind('most')}) h0) as n
+  ) => sql`select v.id as "laneId", (select count(*) from (select 1 from turns t where t.lane_id = v.id and t.turn is not null limit ${bind('max')}) h0) as n
     from ${d.records('lanes', { id: 'text' })} v`,
 )
-/** Of one refused lane: each look passes them by one after another. */
+/** Turns of one refused lane before they are merged into one: each scan reads them all. */
 const MAX_PILED = 8
 
-/** A lane that somebody else visits or settles is looked at again this soon: its turn stands. */
+/** When to claim again after a lane was locked by another transaction. Its turn remains. */
 const BUSY_MS: Millis = 4
 
-/** A row that somebody was changing is looked for again this soon. */
+/** When to visit a lane again after one of its rows was locked by another transaction. */
 const MISSED_MS: Millis = 1_000
 
-/** A lane of a concurrency key was made with its first task, and may have been removed since as idle. */
+/** A lane of a concurrency key is created with its first task, and may since have been removed as idle. */
 const isKeyed = ({ queue, clientId, laneId }: LaneDemand): boolean =>
   queue !== 'delivery' && laneId.startsWith(`${clientId}/${queue.slice('task/'.length)}/`)
 
-// Visiting: locks the lanes' rules, eats their turns, counts, reads the heads, takes, leaves turns.
+// Visit: locks the lanes' rules, deletes their turns, counts what runs, reads the heads, takes rows, adds turns.
 
 const addGates = statement(
   (d) => sql`insert into queues (id) select v.id from ${d.records('gates', { id: 'text' })} v where true on conflict (id) do nothing`,
@@ -123,7 +121,7 @@ const lockGates = statement((d) => sql`select id from queues where id ${d.anyOf(
 const consumeTurns = statement(
   (d) =>
     sql`delete from turns where seq ${d.anyOf(
-      sql`select x.seq from turns x where x.lane_id ${d.anyOf(ids(d, 'lanes'))} limit ${sql.raw(String(MAX_EATEN))} ${d.skipLocked}`,
+      sql`select x.seq from turns x where x.lane_id ${d.anyOf(ids(d, 'lanes'))} limit ${sql.raw(String(MAX_CONSUMED))} ${d.skipLocked}`,
     )}`,
 )
 const counting = (table: 'tasks' | 'deliveries') =>
@@ -132,7 +130,7 @@ const counting = (table: 'tasks' | 'deliveries') =>
       sql`select lane_id as id, count(*) as n from ${sql.raw(table)} where state = 'running' and lane_id ${d.anyOf(ids(d, 'lanes'))} group by lane_id`,
   )
 const countLanes = { task: counting('tasks'), delivery: counting('deliveries') }
-/** How many run of each queue, on all nodes. */
+/** Running tasks of each queue, on all nodes. */
 export const countRunningByType = statement(
   () => sql`select 'task/' || type as id, count(*) as n from tasks where state = 'running' group by type`,
 )
@@ -142,7 +140,7 @@ const heading = (table: 'tasks' | 'deliveries') =>
       sql.raw(
         `select id from (select x.id from ${table} x where x.lane_id = v.id and x.state = 'pending' and x.line = ${line} order by x.rank, x.id limit `,
       )
-    const heads = sql`w.id ${d.anyOf(sql`${head('0')}${bind('most')}) h0 union all ${head('1')}${bind('most')}) h1`)}`
+    const heads = sql`w.id ${d.anyOf(sql`${head('0')}${bind('max')}) h0 union all ${head('1')}${bind('max')}) h1`)}`
     return sql`select v.id as "laneId", w.id as id, w.line as line, w.rank as rank from (${ids(d, 'lanes')}) v ${d.join(table, 'w', heads)}`
   })
 const readHeads = { task: heading('tasks'), delivery: heading('deliveries') }
@@ -153,63 +151,65 @@ const markPaced = statement(
       ${d.restrictTo(sql`lanes.id`, sql`select y.lane_id from ${d.records('lanes', PACED)} y`)}`,
 )
 
-/** A row as a claim brings it: running, or ended because it came too late. */
+/** A row that a claim took: running, or ended because its deadline has passed. */
 type ClaimedRow = Pick<Work, 'id' | 'laneId' | 'state'>
-/** What claiming one kind of work takes beside lanes: how its rows are taken, and what comes back. */
+/** How the rows of one kind of work are claimed. */
 export interface WorkTable<Taken extends ClaimedRow> {
   readonly kind: WorkKind
-  /** Tasks of one client are served in the order they stand in; endpoints take turns. */
+  /** Tasks of one client are claimed in their order; endpoints take turns. */
   readonly ordered: boolean
-  /** Marks the chosen rows running and returns those it got. */
+  /** Marks these rows as running. Returns those that were not locked. */
   take(ids: readonly string[], now: Millis): Script<readonly Taken[]>
 }
 export interface QueueLimit {
   readonly id: string
-  /** At most this many running across nodes. */
+  /** Maximum running across nodes; null: no limit. */
   readonly cap: number | null
 }
 
-/** One claim: look, share the slots out, visit. `round` is the node's own memory of whose turn it is. */
+/** One claim: scan the turns, share the slots among clients, visit their lanes. */
 export function* claim<Taken extends ClaimedRow>(
-  taking: WorkTable<Taken>,
+  work: WorkTable<Taken>,
   queues: readonly QueueLimit[],
   limit: number,
-  round: FairCursor,
+  cursor: FairCursor,
   allotment: Allotment = unlimitedAllotment,
 ): Script<Pick<ClaimResult<Taken>, 'nextInMs' | 'more'> & { readonly taken: readonly Taken[]; readonly refused: readonly SlotRefusal[] }> {
   const anyRefused = allotment.refused.length > 0
-  const wide = Math.max(limit, 16)
-  const depth = Math.max(4, Math.ceil(wide / 4))
-  const ask = function* (): Script<QueueScan> {
-    const asked = { queues: queues.map((q) => ({ ...q, since: round.since })), limit: wide, depth }
-    const found = yield* rows<QueuedTurn>(anyRefused ? lookPast({ ...asked, ...passedBy(allotment.refused) }) : look[taking.kind](asked))
-    const tail = found.at(-1)!
-    return { turns: found.slice(0, -1), alarmAt: tail.alarmAt, now: tail.now! }
+  const maxClients = Math.max(limit, 16)
+  const depth = Math.max(4, Math.ceil(maxClients / 4))
+  const scan = function* (): Script<QueueScan> {
+    const values = { queues: queues.map((q) => ({ ...q, since: cursor.since })), limit: maxClients, depth }
+    const found = yield* rows<QueuedTurn>(
+      anyRefused ? scanPast({ ...values, ...passedBy(allotment.refused) }) : scanTurns[work.kind](values),
+    )
+    const last = found.at(-1)!
+    return { turns: found.slice(0, -1), alarmAt: last.alarmAt, now: last.now! }
   }
-  let looked = yield* ask()
-  if (looked.alarmAt !== null && looked.alarmAt <= looked.now) {
-    yield promoteDue({ now: looked.now })
-    looked = yield* ask()
+  let scanned = yield* scan()
+  if (scanned.alarmAt !== null && scanned.alarmAt <= scanned.now) {
+    yield promoteDue({ now: scanned.now })
+    scanned = yield* scan()
   }
-  if (round.since !== '' && countClients(looked.turns) < wide) {
-    // The end of the circle: the slots left are for those at its beginning.
-    round.since = ''
-    const begun = yield* ask()
-    const known = new Set(begun.turns.map((row) => row.seq))
-    looked = { ...begun, turns: [...begun.turns, ...looked.turns.filter((row) => !known.has(row.seq))] }
+  if (cursor.since !== '' && countClients(scanned.turns) < maxClients) {
+    // The scan reached the last client: the remaining slots are for the first clients.
+    cursor.since = ''
+    const start = yield* scan()
+    const known = new Set(start.turns.map((row) => row.seq))
+    scanned = { ...start, turns: [...start.turns, ...scanned.turns.filter((row) => !known.has(row.seq))] }
   }
-  const { lanes, stale } = splitStale(looked.turns, looked.now)
+  const { lanes, stale } = splitStale(scanned.turns, scanned.now)
   if (stale.length > 0) yield* sweep(stale)
-  const refused = anyRefused ? yield* findStanding(allotment.refused, looked.now, round) : []
-  const wants = shareSlots(lanes, looked.turns, limit, wide, round, allotment)
-  const nextInMs = looked.alarmAt === null ? null : Math.max(0, looked.alarmAt - looked.now)
-  // None though there are lanes: what runs began since those who are refused were listed.
-  if (wants.length === 0) return { taken: [], nextInMs, more: stale.length > 0, refused: [...refused, ...lanes] }
-  const { taken, more, alarmAt } = yield* visit(taking, wants, queues, looked.now, round)
-  const alarms = [alarmAt, looked.alarmAt].filter((at) => at !== null)
-  // Lanes that were seen and got nothing, or that a look could not show, are claimable still.
-  const beyond = wants.length < lanes.length || countClients(looked.turns) >= wide || maxTurns(looked.turns) >= depth
-  return { taken, refused, more: more || beyond, nextInMs: alarms.length === 0 ? null : Math.max(0, Math.min(...alarms) - looked.now) }
+  const refused = anyRefused ? yield* findWaiting(allotment.refused, scanned.now, cursor) : []
+  const demands = shareSlots(lanes, scanned.turns, limit, maxClients, cursor, allotment)
+  const nextInMs = scanned.alarmAt === null ? null : Math.max(0, scanned.alarmAt - scanned.now)
+  // Lanes without demand: they were refused because of work that started after the refused clients were listed.
+  if (demands.length === 0) return { taken: [], nextInMs, more: stale.length > 0, refused: [...refused, ...lanes] }
+  const { taken, more, alarmAt } = yield* visit(work, demands, queues, scanned.now, cursor)
+  const alarms = [alarmAt, scanned.alarmAt].filter((at) => at !== null)
+  // Lanes that got no slot, or that the scan did not show, are still claimable.
+  const beyond = demands.length < lanes.length || countClients(scanned.turns) >= maxClients || maxTurns(scanned.turns) >= depth
+  return { taken, refused, more: more || beyond, nextInMs: alarms.length === 0 ? null : Math.max(0, Math.min(...alarms) - scanned.now) }
 }
 
 const passedBy = (refused: readonly SlotRefusal[]) => ({
@@ -217,107 +217,104 @@ const passedBy = (refused: readonly SlotRefusal[]) => ({
   lanes: refused.flatMap(({ laneId }) => (laneId === null ? [] : [{ id: laneId }])),
 })
 
-/** Those refused who stand in line. Where turns of a refused lane have piled up, one is left in their place, as by a visit. */
-function* findStanding(refused: readonly SlotRefusal[], now: Millis, round: FairCursor): Script<readonly SlotRefusal[]> {
+/** The refused clients and lanes that have turns. Where many turns of a refused lane have accumulated, one replaces them, as after a visit. */
+function* findWaiting(refused: readonly SlotRefusal[], now: Millis, cursor: FairCursor): Script<readonly SlotRefusal[]> {
   const { clients, lanes } = passedBy(refused)
-  const [standing, counts] = yield* runAll([standingClients({ clients }), countTurns({ lanes, most: MAX_PILED + 1 })])
+  const [waiting, counts] = yield* runAll([readWaitingClients({ clients }), countTurns({ lanes, max: MAX_PILED + 1 })])
   const turnsOf = new Map((counts as { laneId: string; n: number }[]).map(({ laneId, n }) => [laneId, n]))
-  const inLine = refused.filter(({ laneId }) => laneId !== null && turnsOf.get(laneId)! > 0)
-  const piled = inLine.filter(({ laneId }) => turnsOf.get(laneId!)! > MAX_PILED).map(({ laneId }) => ({ id: laneId! }))
+  const waitingLanes = refused.filter(({ laneId }) => laneId !== null && turnsOf.get(laneId)! > 0)
+  const piled = waitingLanes.filter(({ laneId }) => turnsOf.get(laneId!)! > MAX_PILED).map(({ laneId }) => ({ id: laneId! }))
   if (piled.length > 0) {
     const locked = new Set((yield* rows<LaneRule>(lockLanes({ lanes: piled }))).map(({ id }) => id))
-    round.clock = Math.max(now, round.clock + 1)
+    cursor.clock = Math.max(now, cursor.clock + 1)
     yield* execute([
       consumeTurns({ lanes: piled.filter(({ id }) => locked.has(id)) }),
       ...putTurnsBack(
-        inLine
+        waitingLanes
           .filter(({ laneId }) => locked.has(laneId!))
-          .map(({ clientId, laneId }) => ({ queue: 'delivery', clientId, laneId: laneId!, turn: round.clock, alarmAt: null })),
+          .map(({ clientId, laneId }) => ({ queue: 'delivery', clientId, laneId: laneId!, turn: cursor.clock, alarmAt: null })),
       ),
     ])
   }
-  return [...(standing as { clientId: string }[]).map(({ clientId }) => ({ clientId, laneId: null })), ...inLine]
+  return [...(waiting as { clientId: string }[]).map(({ clientId }) => ({ clientId, laneId: null })), ...waitingLanes]
 }
 
 function* sweep(stale: readonly QueuedTurn[]): Script<void> {
   const lanes = Map.groupBy(stale, ({ laneId }) => laneId)
   const piled = [...lanes].filter(([, turns]) => turns.length > 1).map(([id]) => ({ id }))
-  yield* execute([sweepTurns({ stale: stale.map(({ seq }) => ({ seq })) }), ...(piled.length > 0 ? [sweepLanes({ lanes: piled })] : [])])
+  yield* execute([sweepTurns({ stale: stale.map(({ seq }) => ({ seq })) }), ...callFor(sweepLanes, 'lanes', piled)])
 }
 
 function* visit<Taken extends ClaimedRow>(
   { kind, ordered, take }: WorkTable<Taken>,
-  wants: readonly LaneDemand[],
+  demands: readonly LaneDemand[],
   queues: readonly QueueLimit[],
   now: Millis,
-  round: FairCursor,
+  cursor: FairCursor,
 ): Script<{ taken: readonly Taken[]; more: boolean; alarmAt: Millis | null }> {
   const caps = new Map(queues.map((q) => [q.id, q.cap]))
-  const gates = [...new Set(wants.map((w) => w.queue))].filter((id) => caps.get(id) != null).map((id) => ({ id }))
-  const unknown = wants.filter((w) => !w.hasRule)
+  const gates = [...new Set(demands.map((w) => w.queue))].filter((id) => caps.get(id) != null).map((id) => ({ id }))
+  const unknown = demands.filter((w) => !w.hasRule)
   yield* execute([
     ...addLanes(unknown.map((w) => ({ id: w.laneId, cap: isKeyed(w) ? KEY_CONCURRENCY : null }))),
-    ...(gates.length > 0 ? [addGates({ gates })] : []),
+    ...callFor(addGates, 'gates', gates),
   ])
-  const locked = yield* runAll([
-    lockLanes({ lanes: wants.map((w) => ({ id: w.laneId })) }),
-    ...(gates.length > 0 ? [lockGates({ gates })] : []),
-  ])
+  const locked = yield* runAll([lockLanes({ lanes: demands.map((w) => ({ id: w.laneId })) }), ...callFor(lockGates, 'gates', gates)])
   const rules = new Map((locked[0] as unknown as LaneRule[]).map((rule) => [rule.id, rule]))
   const open = new Set((locked[1] as { id: string }[] | undefined)?.map((gate) => gate.id))
-  const mine = wants.filter((w) => rules.has(w.laneId) && (caps.get(w.queue) == null || open.has(w.queue)))
-  if (mine.length === 0) return { taken: [], more: false, alarmAt: now + BUSY_MS }
+  const visited = demands.filter((w) => rules.has(w.laneId) && (caps.get(w.queue) == null || open.has(w.queue)))
+  if (visited.length === 0) return { taken: [], more: false, alarmAt: now + BUSY_MS }
 
-  const list = mine.map((w) => ({ id: w.laneId }))
-  const capped = mine.filter((w) => rules.get(w.laneId)!.cap !== null).map((w) => ({ id: w.laneId }))
-  const most = Math.max(...mine.map((w) => w.slots)) + 1
+  const list = visited.map((w) => ({ id: w.laneId }))
+  const capped = visited.filter((w) => rules.get(w.laneId)!.cap !== null).map((w) => ({ id: w.laneId }))
+  const max = Math.max(...visited.map((w) => w.slots)) + 1
   const [, heads, counts, types] = yield* runAll([
     consumeTurns({ lanes: list }),
-    readHeads[kind]({ lanes: list, most }),
+    readHeads[kind]({ lanes: list, max }),
     ...(capped.length > 0 || gates.length > 0 ? [countLanes[kind]({ lanes: capped })] : []),
     ...(gates.length > 0 ? [countRunningByType()] : []),
   ])
   const running = new Map((counts as { id: string; n: number }[] | undefined)?.map((c) => [c.id, c.n]))
   const runningTypes = new Map((types as { id: string; n: number }[] | undefined)?.map((c) => [c.id, c.n]))
-  const room = new Map(gates.map(({ id }) => [id, caps.get(id)! - (runningTypes.get(id) ?? 0)]))
-  const standing = new Map<string, LaneHead[]>(list.map(({ id }) => [id, []]))
-  for (const head of heads as unknown as (LaneHead & { laneId: string })[]) standing.get(head.laneId)!.push(head)
+  const free = new Map(gates.map(({ id }) => [id, caps.get(id)! - (runningTypes.get(id) ?? 0)]))
+  const headsOf = new Map<string, LaneHead[]>(list.map(({ id }) => [id, []]))
+  for (const head of heads as unknown as (LaneHead & { laneId: string })[]) headsOf.get(head.laneId)!.push(head)
 
-  round.clock = Math.max(now, round.clock + 1)
+  cursor.clock = Math.max(now, cursor.clock + 1)
   const chosen: string[] = []
   const turns: Turn[] = []
   const filled: { id: string }[] = []
   const paced: { lane_id: string; at: number }[] = []
-  let alarmAt: Millis | null = mine.length < wants.length ? now + BUSY_MS : null
-  for (const want of mine) {
-    const rule = rules.get(want.laneId)!
+  let alarmAt: Millis | null = visited.length < demands.length ? now + BUSY_MS : null
+  for (const demand of visited) {
+    const rule = rules.get(demand.laneId)!
     const planned = planStarts(
-      want.slots,
+      demand.slots,
       rule,
-      running.get(want.laneId) ?? 0,
-      standing.get(want.laneId)!,
-      room.get(want.queue) ?? Infinity,
+      running.get(demand.laneId) ?? 0,
+      headsOf.get(demand.laneId)!,
+      free.get(demand.queue) ?? Infinity,
       now,
     )
     chosen.push(...planned.take)
-    if (room.has(want.queue)) room.set(want.queue, room.get(want.queue)! - planned.take.length)
-    if (planned.pacedAt !== null) paced.push({ lane_id: want.laneId, at: planned.pacedAt })
-    if (planned.filled) filled.push({ id: want.laneId })
-    const place = { queue: want.queue, clientId: want.clientId, laneId: want.laneId }
-    if (planned.nextLook === 'now') turns.push({ ...place, turn: ordered ? planned.rank : round.clock, alarmAt: null })
-    else if (planned.nextLook !== null) {
-      turns.push({ ...place, turn: null, alarmAt: planned.nextLook })
-      alarmAt = Math.min(alarmAt ?? planned.nextLook, planned.nextLook)
+    if (free.has(demand.queue)) free.set(demand.queue, free.get(demand.queue)! - planned.take.length)
+    if (planned.pacedAt !== null) paced.push({ lane_id: demand.laneId, at: planned.pacedAt })
+    if (planned.filled) filled.push({ id: demand.laneId })
+    const place = { queue: demand.queue, clientId: demand.clientId, laneId: demand.laneId }
+    if (planned.nextVisit === 'now') turns.push({ ...place, turn: ordered ? planned.rank : cursor.clock, alarmAt: null })
+    else if (planned.nextVisit !== null) {
+      turns.push({ ...place, turn: null, alarmAt: planned.nextVisit })
+      alarmAt = Math.min(alarmAt ?? planned.nextVisit, planned.nextVisit)
     }
   }
   const taken = chosen.length === 0 ? [] : yield* take(chosen, now)
-  // Rows that came too late have ended, and rows that somebody is changing (a cancel, say) were passed by: their lanes are not full.
+  // Rows past their deadline have ended, and rows locked by another transaction (for example a cancel) were skipped: their lanes are not full.
   const ended = new Set(taken.filter((row) => row.state !== 'running').map((row) => row.laneId))
   const got = new Set(taken.map((row) => row.id))
   const missed = new Set<string>()
   if (taken.length < chosen.length)
-    for (const [laneId, heads] of standing) if (heads.some(({ id }) => chosen.includes(id) && !got.has(id))) missed.add(laneId)
-  for (const { queue, clientId, laneId } of mine) {
+    for (const [laneId, heads] of headsOf) if (heads.some(({ id }) => chosen.includes(id) && !got.has(id))) missed.add(laneId)
+  for (const { queue, clientId, laneId } of visited) {
     if (ended.has(laneId)) turns.push({ queue, clientId, laneId, turn: now, alarmAt: null })
     else if (missed.has(laneId)) {
       turns.push({ queue, clientId, laneId, turn: null, alarmAt: now + MISSED_MS })
@@ -325,27 +322,23 @@ function* visit<Taken extends ClaimedRow>(
     }
   }
   const full = filled.filter(({ id }) => !ended.has(id) && !missed.has(id))
-  yield* execute([
-    ...(full.length > 0 ? [markFilled({ lanes: full })] : []),
-    ...(paced.length > 0 ? [markPaced({ lanes: paced })] : []),
-    ...putTurnsBack(turns),
-  ])
+  yield* execute([...callFor(markFilled, 'lanes', full), ...callFor(markPaced, 'lanes', paced), ...putTurnsBack(turns)])
   return { taken, alarmAt, more: turns.some((turn) => turn.turn !== null) }
 }
 
-// Starting without a claim.
+// Start without a claim.
 
-/** Slots a pump lent for the time of one transaction. */
+/** Slots that a pump lends for one transaction. */
 export interface LentSlots {
   readonly leasedBy: string
   readonly leaseMs: Millis
   readonly count: number
   readonly allot: () => Allotment
 }
-/** While a delivery stands in line nothing new may start before it. */
-const deliveryInLine = statement(() => sql`select 1 as one from turns where queue = 'delivery' and turn is not null limit 1`)
-/** As `deliveryInLine`, but for those refused: of `some` at least one lane is. */
-const othersInLine = statement(
+/** While any delivery waits, no new one may start before it. */
+const readWaitingDelivery = statement(() => sql`select 1 as one from turns where queue = 'delivery' and turn is not null limit 1`)
+/** As `readWaitingDelivery`, without the refused clients and lanes. `some`: clients with at least one refused lane. */
+const readOtherWaiting = statement(
   (d) => sql`with recursive line(client_id) as (
       select (select t.client_id from turns t where t.queue = 'delivery' and t.turn is not null order by t.client_id limit 1)
       union all
@@ -356,47 +349,47 @@ const othersInLine = statement(
         and x.lane_id not in (${ids(d, 'lanes')}) limit 1) is not null limit 1`,
 )
 
-/** How many deliveries of a lane are to start. */
+/** How many deliveries of a lane should start. */
 export interface StartDemand {
   readonly clientId: string
   readonly count: number
 }
-/** How many deliveries of each lane may start now, under its rule and of the slots lent; lanes that are thereby full are marked so. */
+/** How many deliveries of each lane may start now, within its rule and the lent slots. Lanes that become full are marked filled. */
 export function* admitStarts(wanted: ReadonlyMap<string, StartDemand>, slots: LentSlots, now: Millis): Script<ReadonlyMap<string, number>> {
   const lanes = [...wanted.keys()].map((id) => ({ id }))
   const allotment = slots.allot()
   const { refused } = allotment
   const some = [...new Set(refused.map(({ clientId }) => clientId))].map((id) => ({ id }))
-  const [waits, locked] = yield* runAll([
-    refused.length === 0 ? deliveryInLine() : othersInLine({ ...passedBy(refused), some }),
+  const [waiting, locked] = yield* runAll([
+    refused.length === 0 ? readWaitingDelivery() : readOtherWaiting({ ...passedBy(refused), some }),
     lockLanes({ lanes }),
   ])
   const rules = (locked as unknown as LaneRule[]).filter(
     (rule) => rule.heldUntil <= now && rule.filled === 0 && rule.paceMs === null && rule.probeMs === 0,
   )
-  if (waits!.length > 0 || rules.length === 0) return new Map()
+  if (waiting!.length > 0 || rules.length === 0) return new Map()
   const counts = yield* rows<{ id: string; n: number }>(countLanes.delivery({ lanes: rules.map(({ id }) => ({ id })) }))
   const running = new Map(counts.map(({ id, n }) => [id, n]))
   const admitted = new Map<string, number>()
   const filled: { id: string }[] = []
   let left = slots.count
-  for (const known of rules) {
-    const { id } = known
-    const room = (concurrencyLimitOf(known, now) ?? Infinity) - (running.get(id) ?? 0)
-    const { clientId, count: asked } = wanted.get(id)!
-    const n = allotment.take(clientId, id, Math.max(0, Math.min(asked, room, left)))
+  for (const rule of rules) {
+    const { id } = rule
+    const free = (concurrencyLimitOf(rule, now) ?? Infinity) - (running.get(id) ?? 0)
+    const { clientId, count } = wanted.get(id)!
+    const n = allotment.take(clientId, id, Math.max(0, Math.min(count, free, left)))
     left -= n
     admitted.set(id, n)
-    if (n > 0 && n >= room) filled.push({ id })
+    if (n > 0 && n >= free) filled.push({ id })
   }
-  if (filled.length > 0) yield* execute([markFilled({ lanes: filled })])
+  yield* execute(callFor(markFilled, 'lanes', filled))
   return admitted
 }
 
-// Mending.
+// Repair.
 
 const clearFilled = statement((d) => sql`update lanes set filled = 0 where id ${d.anyOf(ids(d, 'lanes'))}`)
-/** A turn for each lane that has rows and none, and is neither held nor full. In a sound store there is no such lane. */
+/** A turn for each lane that has claimable rows and no turn, and is neither held nor full. A consistent store has no such lane. */
 export const strandedLanes = (d: Dialect, table: 'tasks' | 'deliveries') => {
   const queue = table === 'tasks' ? sql`'task/' || w.type` : sql`'delivery'`
   return sql`with recursive lane(id) as (
@@ -413,9 +406,9 @@ const repairing = (table: 'tasks' | 'deliveries') =>
   statement((d) => sql`insert into turns (queue, client_id, lane_id, turn, alarm_at) ${strandedLanes(d, table)} returning lane_id as id`)
 const repairTurns = { task: repairing('tasks'), delivery: repairing('deliveries') }
 
-/** A turn for every lane that has rows and none, and is neither held nor full: a lost turn costs seconds, not work. */
+/** Adds the turns of `strandedLanes`: a lost turn delays work by seconds. Returns how many. */
 export function* repairLanes(kind: WorkKind): Script<number> {
-  const mended = yield* rows<{ id: string }>(repairTurns[kind]())
-  if (mended.length > 0) yield { ...clearFilled({ lanes: mended.map(({ id }) => ({ id })) }), notifies: [kind] }
-  return mended.length
+  const repaired = yield* rows<{ id: string }>(repairTurns[kind]())
+  if (repaired.length > 0) yield { ...clearFilled({ lanes: repaired.map(({ id }) => ({ id })) }), notifies: [kind] }
+  return repaired.length
 }

@@ -1,16 +1,16 @@
-/** Who gets the free slots: pure, on what a look saw. */
+/** Which lanes get the free slots. Pure functions of what a scan read. */
 import { concurrencyLimitOf, type LaneHealth } from '../../core/circuit-breaker.ts'
 import type { Allotment } from '../../core/fair-share.ts'
 import type { Millis } from '../../core/model.ts'
 
-/** A turn in line, with its lane's rule. */
+/** A turn with its lane's rule. */
 export interface QueuedTurn {
   readonly seq: number
   readonly laneId: string
   readonly queue: string
   readonly clientId: string
   readonly turn: number
-  /** The lane's id when it has a row. */
+  /** The lane's id if it has a row. */
   readonly known: string | null
   readonly cap: number | null
   readonly filled: number | null
@@ -27,33 +27,33 @@ export interface QueueScan {
   readonly alarmAt: Millis | null
   readonly now: Millis
 }
-/** A lane worth a visit, and how many rows of it. */
+/** A lane to visit, and how many of its rows to take. */
 export interface LaneDemand {
   readonly laneId: string
   readonly queue: string
   readonly clientId: string
-  /** How many of it may run at once now; null: any number. */
-  readonly most: number | null
+  /** Its concurrency limit now; null: none. */
+  readonly max: number | null
   readonly hasRule: boolean
   readonly turn: number
   readonly slots: number
 }
-/** A node's memory of one kind of work: whose turn it is. */
+/** A node's position in the fair order of one kind of work. */
 export interface FairCursor {
-  /** The client after which the next look starts, when more wait than a look shows. */
+  /** The client after which the next scan starts, when more clients wait than one scan reads. */
   since: string
-  /** The client that was served last: the one after it is served first. */
+  /** The client served last: the next one is served first. */
   last: string
-  /** Orders lanes that take turns: never stands still. */
+  /** Increases with each visit, to order lanes that take turns. */
   clock: number
 }
 export const newFairCursor = (): FairCursor => ({ since: '', last: '', clock: 0 })
 
-/** What was seen → lanes worth a visit, and turns not worth keeping: their lane is full or held, and whoever opens it leaves another. */
-export function splitStale(seen: readonly QueuedTurn[], now: Millis): { lanes: readonly LaneDemand[]; stale: readonly QueuedTurn[] } {
+/** Splits scanned turns into lanes to visit and stale turns to delete. The lane of a stale turn is full or held; the change that opens it adds a turn. */
+export function splitStale(scanned: readonly QueuedTurn[], now: Millis): { lanes: readonly LaneDemand[]; stale: readonly QueuedTurn[] } {
   const lanes = new Map<string, LaneDemand>()
   const stale: QueuedTurn[] = []
-  for (const row of seen) {
+  for (const row of scanned) {
     if (row.filled === 1 || (row.heldUntil ?? 0) > now) {
       stale.push(row)
       continue
@@ -64,7 +64,7 @@ export function splitStale(seen: readonly QueuedTurn[], now: Millis): { lanes: r
         laneId: row.laneId,
         queue: row.queue,
         clientId: row.clientId,
-        most: concurrencyLimitOf(
+        max: concurrencyLimitOf(
           { cap: row.cap, windowSize: row.windowSize, succeededAt: row.succeededAt ?? 0, probeMs: row.probeMs ?? 0 },
           now,
         ),
@@ -76,84 +76,72 @@ export function splitStale(seen: readonly QueuedTurn[], now: Millis): { lanes: r
   return { lanes: [...lanes.values()], stale }
 }
 
-/** Clients in sight. */
-export const countClients = (seen: readonly QueuedTurn[]): number => new Set(seen.map((row) => row.clientId)).size
-/** Turns in sight of the client that shows most of them in one queue. */
-export function maxTurns(seen: readonly QueuedTurn[]): number {
+export const countClients = (scanned: readonly QueuedTurn[]): number => new Set(scanned.map((row) => row.clientId)).size
+/** The highest number of turns of one client in one queue. */
+export function maxTurns(scanned: readonly QueuedTurn[]): number {
   const counts = new Map<string, number>()
-  for (const { queue, clientId } of seen) counts.set(`${queue} ${clientId}`, (counts.get(`${queue} ${clientId}`) ?? 0) + 1)
+  for (const { queue, clientId } of scanned) counts.set(`${queue} ${clientId}`, (counts.get(`${queue} ${clientId}`) ?? 0) + 1)
   return Math.max(0, ...counts.values())
 }
 
 /**
- * Shares `limit` slots: clients take turns, and within a client its lanes, the one that stands first beginning. When a look showed
- * as many clients as it can (`wide`), the next one goes on behind the last client served. No lane gets more than the allotment lets it have.
+ * Shares `limit` slots: clients take turns, and within a client its lanes, the one with the first turn first. If the scan showed `maxClients` clients,
+ * the next scan continues after the last client served. No lane gets more than the allotment permits.
  */
 export function shareSlots(
   lanes: readonly LaneDemand[],
-  seen: readonly QueuedTurn[],
+  scanned: readonly QueuedTurn[],
   limit: number,
-  wide: number,
-  round: FairCursor,
+  maxClients: number,
+  cursor: FairCursor,
   allotment: Allotment,
 ): readonly LaneDemand[] {
-  const byClient = new Map<string, LaneDemand[]>()
-  for (const lane of lanes) {
-    const own = byClient.get(lane.clientId)
-    if (own) own.push(lane)
-    else byClient.set(lane.clientId, [lane])
-  }
-  const order = [...byClient.keys()].sort()
+  const byClient = Map.groupBy(lanes, ({ clientId }) => clientId)
+  const ids = [...byClient.keys()].sort()
   const start = Math.max(
     0,
-    order.findIndex((id) => id > round.last),
+    ids.findIndex((id) => id > cursor.last),
   )
-  const circle = [...order.slice(start), ...order.slice(0, start)].map((id) => ({
+  const clients = [...ids.slice(start), ...ids.slice(0, start)].map((id) => ({
     id,
-    at: 0,
+    index: 0,
     lanes: byClient
       .get(id)!
       .sort((a, b) => a.turn - b.turn || (a.laneId < b.laneId ? -1 : 1))
-      .map((lane) => ({ lane, want: 0, most: lane.most ?? Infinity })),
+      .map((lane) => ({ lane, slots: 0, max: lane.max ?? Infinity })),
   }))
-  const all = circle
-  let open = circle
+  let open = clients
   for (let left = limit; left > 0 && open.length > 0; ) {
-    const still: typeof circle = []
-    for (const client of open) {
-      if (left === 0) {
-        still.push(client)
-        continue
-      }
-      const lane = nextOpen(client, allotment)
-      if (!lane) continue
-      lane.want++
+    open = open.filter((client) => {
+      if (left === 0) return true
+      const lane = nextOpenLane(client, allotment)
+      if (!lane) return false
+      lane.slots++
       left--
-      round.last = client.id
-      still.push(client)
-    }
-    open = still
+      cursor.last = client.id
+      return true
+    })
   }
-  round.since = countClients(seen) >= wide ? round.last : ''
-  return all.flatMap((client) => client.lanes.filter(({ want }) => want > 0).map(({ lane, want }) => ({ ...lane, slots: want })))
+  cursor.since = countClients(scanned) >= maxClients ? cursor.last : ''
+  return clients.flatMap((client) => client.lanes.filter(({ slots }) => slots > 0).map(({ lane, slots }) => ({ ...lane, slots })))
 }
 
-function nextOpen<L extends { lane: LaneDemand; want: number; most: number }>(
-  client: { id: string; at: number; lanes: L[] },
+function nextOpenLane<L extends { lane: LaneDemand; slots: number; max: number }>(
+  client: { id: string; index: number; lanes: L[] },
   allotment: Allotment,
 ): L | null {
   for (let tried = 0; tried < client.lanes.length; tried++) {
-    const lane = client.lanes[client.at]!
-    client.at = (client.at + 1) % client.lanes.length
-    if (lane.want < lane.most && allotment.take(client.id, lane.lane.laneId, 1) > 0) return lane
+    const lane = client.lanes[client.index]!
+    client.index = (client.index + 1) % client.lanes.length
+    if (lane.slots < lane.max && allotment.take(client.id, lane.lane.laneId, 1) > 0) return lane
   }
   return null
 }
 
-/** Held until somebody ends the hold: no alarm. */
+/** Held without an end: no alarm. */
 export const FOREVER: Millis = 8_000_000_000_000_000
 
-/** What a lane allows, and what it remembers. */
+/** The limits of a lane, and the state of its breaker and slow start. */
 export interface LaneRule extends LaneHealth {
   readonly id: string
   readonly cap: number | null
@@ -170,22 +158,22 @@ export interface LaneHead {
 export interface StartPlan {
   readonly take: readonly string[]
   readonly pacedAt: Millis | null
-  /** Full by what it takes now: the settlement that frees a slot leaves the turn. */
+  /** The lane becomes full: the settlement that frees a slot adds its turn. */
   readonly filled: boolean
-  /** When to look again: now, at a time, or null when somebody else will say so. */
-  readonly nextLook: 'now' | Millis | null
-  /** Where the first row left stands. */
+  /** When to visit again: now, at a time, or null when another change adds the turn. */
+  readonly nextVisit: 'now' | Millis | null
+  /** The rank of the first row that is left. */
   readonly rank: Millis
 }
 
-/** What a lane may catch up on when nobody looked in time: of less, lanes with a fast pace would lose what each look comes late by. */
+/** How much a lane may catch up after late visits. With less, a fast lane would lose the delay of each visit. */
 export const PACE_BURST_MS: Millis = 500
-/** A lane with a fast pace is looked at this often, for several rows at a time. */
-const PACED_LOOK_MS: Millis = 20
+/** A fast lane is visited at most this often, for several rows at a time. */
+const PACED_VISIT_MS: Millis = 20
 
-/** One lane: its rule, what runs, what waits → what to take, and when to look again. First tries and others alternate. */
+/** Which rows of a lane to start now, and when to visit it again. First tries and later tries alternate. */
 export function planStarts(
-  want: number,
+  slots: number,
   rule: LaneRule,
   running: number,
   heads: readonly LaneHead[],
@@ -200,14 +188,14 @@ export function planStarts(
   const free = limit === null ? Infinity : limit - running
   const since = rule.paceMs === null ? 0 : Math.max(rule.pacedAt, now - Math.max(rule.paceMs, PACE_BURST_MS))
   const pace = rule.paceMs === null ? Infinity : Math.floor((now - since) / rule.paceMs)
-  const room = held ? 0 : Math.max(0, Math.min(want, free, pace, gate))
+  const count = held ? 0 : Math.max(0, Math.min(slots, free, pace, gate))
   const take: string[] = []
   let i = 0
   let j = 0
-  while (take.length < room) {
+  while (take.length < count) {
     const first = firsts[i]
     const other = others[j] && others[j]!.rank <= now ? others[j] : undefined
-    // A probe is the longest due, so that an old delivery is not overtaken for as long as the endpoint is down.
+    // A probe is the row that is due longest, so that an old delivery is not overtaken while the endpoint is down.
     const turn = rule.probeMs > 0 && first && other ? first.rank <= other.rank : i <= j
     const chosen = first && (turn || !other) ? first : other
     if (!chosen) break
@@ -216,24 +204,24 @@ export function planStarts(
     take.push(chosen.id)
   }
   const pacedAt = rule.paceMs !== null && take.length > 0 ? since + take.length * rule.paceMs : null
-  // Whatever filled it, those that run will settle, and the settlement sees the mark.
+  // The settlement of a running row sees the mark.
   const filled = take.length >= free && running + take.length > 0
   const due = Math.min(firsts[i] ? now : Infinity, others[j]?.rank ?? Infinity)
   const rank = Math.min(firsts[i]?.rank ?? Infinity, others[j]?.rank ?? Infinity)
-  const waits = (): 'now' | Millis | null => {
+  const nextVisit = (): 'now' | Millis | null => {
     if (due === Infinity || (held && rule.heldUntil >= FOREVER)) return null
-    // A settlement that frees a slot while the lane is held leaves a turn that the next look sweeps: only this alarm ends the hold.
+    // A settlement that frees a slot of a held lane adds a turn, which the next scan deletes as stale. Only this alarm ends the hold.
     if (held) return Math.max(due, rule.heldUntil)
     if (filled) return null
     const at = Math.max(
       due,
       rule.paceMs !== null && take.length >= pace
-        ? Math.max((pacedAt ?? since) + rule.paceMs, now + Math.min(rule.paceMs, PACED_LOOK_MS))
+        ? Math.max((pacedAt ?? since) + rule.paceMs, now + Math.min(rule.paceMs, PACED_VISIT_MS))
         : 0,
-      // The type is full across nodes.
+      // The type is at its limit across nodes.
       gate <= take.length ? now + 100 : 0,
     )
     return at <= now ? 'now' : at
   }
-  return { take, pacedAt, filled, nextLook: waits(), rank: Math.min(rank, now) }
+  return { take, pacedAt, filled, nextVisit: nextVisit(), rank: Math.min(rank, now) }
 }

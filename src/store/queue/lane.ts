@@ -1,11 +1,11 @@
-/** The rules of lanes: made with their endpoint, changed with it, and by what its attempts say. */
+/** The rules of lanes: created and changed with their endpoint, and changed by the results of its attempts. */
 import { applySignals } from '../../core/circuit-breaker.ts'
 import type { Endpoint, HealthSignal, Millis } from '../../core/model.ts'
-import { type BoundStatement, type Dialect, execute, type RecordColumns, rows, type Script, sql, statement } from '../script.ts'
+import { type BoundStatement, callFor, type Dialect, execute, type RecordColumns, rows, type Script, sql, statement } from '../script.ts'
 import { FOREVER, type LaneRule, PACE_BURST_MS } from './fair-order.ts'
 import { addTurns, type LaneRef, type Turn } from './run-queue.ts'
 
-/** Running at once for one client, type and `concurrencyKey`. */
+/** Concurrent tasks of one client, type and `concurrencyKey`. */
 export const KEY_CONCURRENCY = 1
 
 const insertLanes = statement(
@@ -14,25 +14,23 @@ const insertLanes = statement(
     from ${d.records('lanes', { id: 'text', cap: 'int8', pace_ms: 'int8', held_until: 'int8', window_size: 'int8' })} v
     where true order by v.id on conflict (id) do nothing`,
 )
-/** `windowSize`: where slow start begins; left out, the lane takes as many as its cap from the first. */
+/** `windowSize`: where slow start begins. Default: no slow start, the lane runs as many as its cap. */
 export const addLanes = (
   lanes: readonly { id: string; cap: number | null; paceMs?: Millis | null; heldUntil?: Millis; windowSize?: number }[],
 ): readonly BoundStatement[] =>
-  lanes.length === 0
-    ? []
-    : [
-        insertLanes({
-          lanes: lanes.map(({ id, cap, paceMs, heldUntil, windowSize }) => ({
-            id,
-            cap,
-            pace_ms: paceMs ?? null,
-            held_until: heldUntil ?? 0,
-            window_size: windowSize ?? null,
-          })),
-        }),
-      ]
+  callFor(
+    insertLanes,
+    'lanes',
+    lanes.map(({ id, cap, paceMs = null, heldUntil = 0, windowSize = null }) => ({
+      id,
+      cap,
+      pace_ms: paceMs,
+      held_until: heldUntil,
+      window_size: windowSize,
+    })),
+  )
 
-/** Milliseconds between attempts, on the average: what its owner set and what its receiver allows. With what a fast lane may catch up on, no minute holds more. */
+/** Average milliseconds between attempts, from the lower of the owner's and the receiver's limit. No minute exceeds it, even when a fast lane catches up. */
 export function paceOf({ maxPerMinute, allowedRate }: Pick<Endpoint, 'maxPerMinute' | 'allowedRate'>): Millis | null {
   const rate = Math.min(maxPerMinute ?? Infinity, allowedRate ?? Infinity)
   if (rate === Infinity) return null
@@ -40,10 +38,24 @@ export function paceOf({ maxPerMinute, allowedRate }: Pick<Endpoint, 'maxPerMinu
   return paceMs < PACE_BURST_MS ? Math.ceil((60_000 + PACE_BURST_MS) / rate) : paceMs
 }
 
-const ids = (d: Dialect, name: string) => sql`select v.id from ${d.records(name, { id: 'text' })} v`
+/** The ids bound as records `name`. */
+export const ids = (d: Dialect, name: string) => sql`select v.id from ${d.records(name, { id: 'text' })} v`
+/** The columns of a rule that change, and their names in `LaneRule`. */
+const COLUMNS = {
+  cap: 'cap',
+  pace_ms: 'paceMs',
+  held_until: 'heldUntil',
+  window_size: 'windowSize',
+  succeeded_at: 'succeededAt',
+  failures: 'failures',
+  probe_ms: 'probeMs',
+  blocked: 'blocked',
+  blocked_since: 'blockedSince',
+} as const satisfies Record<string, keyof LaneRule>
+const columnNames = Object.keys(COLUMNS) as (keyof typeof COLUMNS)[]
 const rule = sql.raw(`id, cap, pace_ms as "paceMs", paced_at as "pacedAt", held_until as "heldUntil", filled, window_size as "windowSize",
   succeeded_at as "succeededAt", failures, probe_ms as "probeMs", blocked, blocked_since as "blockedSince"`)
-/** Claimers pass locked lanes by. */
+/** Claims skip locked lanes. */
 export const lockLanes = statement(
   (d) => sql`select ${rule} from lanes
     where id ${d.anyOf(ids(d, 'lanes'))} order by id ${d.skipLocked}`,
@@ -51,81 +63,55 @@ export const lockLanes = statement(
 const lockCapped = statement(
   (d) => sql`select ${rule} from lanes where id ${d.anyOf(ids(d, 'lanes'))} and cap is not null order by id ${d.lock}`,
 )
-const RULE: RecordColumns = {
-  lane_id: 'text',
-  cap: 'int8',
-  pace_ms: 'int8',
-  held_until: 'int8',
-  window_size: 'int8',
-  succeeded_at: 'int8',
-  failures: 'int8',
-  probe_ms: 'int8',
-  blocked: 'int8',
-  blocked_since: 'int8',
-}
-const ruleSets = sql.raw(
-  Object.keys(RULE)
-    .slice(1)
-    .map((name) => `${name} = v.${name}`)
-    .join(', '),
-)
+const RULE: RecordColumns = { lane_id: 'text', ...Object.fromEntries(columnNames.map((name) => [name, 'int8'])) }
+const ruleSets = sql.raw(columnNames.map((name) => `${name} = v.${name}`).join(', '))
 const updateLanes = statement(
   (d) => sql`update lanes set filled = 0, ${ruleSets} from ${d.records('lanes', RULE)} v where lanes.id = v.lane_id
     ${d.restrictTo(sql`lanes.id`, sql`select y.lane_id from ${d.records('lanes', RULE)} y`)}`,
 )
-/** Writes rules, open to be looked at. */
-const keep = (rules: readonly LaneRule[]): readonly BoundStatement[] =>
-  rules.length === 0
-    ? []
-    : [
-        updateLanes({
-          lanes: rules.map((rule) => ({
-            lane_id: rule.id,
-            cap: rule.cap,
-            pace_ms: rule.paceMs,
-            held_until: rule.heldUntil,
-            window_size: rule.windowSize,
-            succeeded_at: rule.succeededAt,
-            failures: rule.failures,
-            probe_ms: rule.probeMs,
-            blocked: rule.blocked,
-            blocked_since: rule.blockedSince,
-          })),
-        }),
-      ]
+/** Writes rules and clears `filled`. */
+const putRules = (rules: readonly LaneRule[]): readonly BoundStatement[] =>
+  callFor(
+    updateLanes,
+    'lanes',
+    rules.map((rule) => {
+      const record: Record<string, unknown> = { lane_id: rule.id }
+      for (const name of columnNames) record[name] = rule[COLUMNS[name]]
+      return record
+    }),
+  )
 
-/** What was learned of the endpoint whose lane this is. */
+/** What an attempt showed about the endpoint of a lane. */
 export interface LaneSignal extends LaneRef {
   readonly signal: HealthSignal | null
-  /** How long the receiver asked to wait; null: it did not. */
+  /** How long the receiver asked to wait; null: it did not ask. */
   readonly retryAfterMs: Millis | null
   /** How long the attempt lasted. */
   readonly durationMs: Millis
 }
 
-/** After rows left `running`: full lanes among theirs are open again and get a turn. */
+/** After rows have left `running`: their lanes that were full get a turn. */
 export function* leaveLanes(left: readonly LaneRef[], now: Millis): Script<readonly Turn[]> {
   return (yield* releaseSlots(left, [], now)).turns
 }
 
 /**
- * As `free`, and the lanes learn what the attempts said: breaker, slow start, the receiver's own pause. `before` and `after` are the lanes
- * that were heard of.
+ * As `leaveLanes`, and applies the signals of attempts to the lanes: breaker, slow start, `Retry-After`. Returns the lanes of both before and after.
  */
 export function* releaseSlots(
   left: readonly LaneRef[],
-  said: readonly LaneSignal[],
+  signals: readonly LaneSignal[],
   now: Millis,
 ): Script<{ readonly turns: readonly Turn[]; readonly lanes: readonly { readonly before: LaneRule; readonly after: LaneRule }[] }> {
-  const places = new Map([...said, ...left].map((row) => [row.laneId, row]))
+  const places = new Map([...signals, ...left].map((row) => [row.laneId, row]))
   if (places.size === 0) return { turns: [], lanes: [] }
-  // Locked before it is read: a visit that counted our row as running must have said `filled` by then.
+  // Locked before it is read: a visit that counted this row as running has then set `filled`.
   const locked = yield* rows<LaneRule>(lockCapped({ lanes: [...places.keys()].map((id) => ({ id })) }))
   const freed = new Set(left.map(({ laneId }) => laneId))
-  const heardOf = Map.groupBy(said, ({ laneId }) => laneId)
-  const lanes = locked.map((before) => ({ before, after: applySignals(before, heardOf.get(before.id) ?? [], now) }))
+  const signalsOf = Map.groupBy(signals, ({ laneId }) => laneId)
+  const lanes = locked.map((before) => ({ before, after: applySignals(before, signalsOf.get(before.id) ?? [], now) }))
   const changed = lanes.filter(({ before, after }) => differs(before, after) || (before.filled === 1 && freed.has(before.id)))
-  yield* execute(keep(changed.map(({ after }) => after)))
+  yield* execute(putRules(changed.map(({ after }) => after)))
   const turns = changed.flatMap(({ before, after }): Turn[] => {
     const { queue, clientId, laneId } = places.get(after.id)!
     const opened = before.filled === 1 ? [{ queue, clientId, laneId, turn: now, alarmAt: null }] : []
@@ -137,12 +123,12 @@ export function* releaseSlots(
 const differs = (before: LaneRule, after: LaneRule): boolean =>
   before !== after && (Object.keys(after) as (keyof LaneRule)[]).some((name) => before[name] !== after[name])
 
-/** Changes the rule of a lane and has it looked at again. */
+/** Changes the rule of a lane and adds its turn, or an alarm at the end of a hold. */
 export function* changeLane(place: LaneRef, change: (rule: LaneRule) => LaneRule, now: Millis): Script<void> {
-  const [known] = yield* rows<LaneRule>(lockCapped({ lanes: [{ id: place.laneId }] }))
-  if (!known) return
-  const rule = change(known)
+  const [current] = yield* rows<LaneRule>(lockCapped({ lanes: [{ id: place.laneId }] }))
+  if (!current) return
+  const rule = change(current)
   const held = rule.heldUntil > now
   const turns = held && rule.heldUntil >= FOREVER ? [] : [{ ...place, turn: held ? null : now, alarmAt: held ? rule.heldUntil : null }]
-  yield* execute([...keep([rule]), ...addTurns(turns)])
+  yield* execute([...putRules([rule]), ...addTurns(turns)])
 }

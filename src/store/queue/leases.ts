@@ -1,4 +1,4 @@
-/** Leases of both tables of work: renewed by whoever holds them, found by the janitor when they have ended. */
+/** Leases of tasks and deliveries: renewal, expiry, and how workers ended them. */
 import { type Delivery, type Millis, type Task, WORKER_PREFIX, type WorkKind } from '../../core/model.ts'
 import { deliveryColumns, taskColumns } from '../columns.ts'
 import type { ExpiredWork, LeaseEnd, LeaseRef, Renewal } from '../interfaces.ts'
@@ -6,12 +6,11 @@ import { bind, execute, first, rows, runAll, type Script, sql, statement } from 
 
 const tables = { task: 'tasks', delivery: 'deliveries' } as const
 
-/** Names a lease: one claim of one row. */
 export const leaseKey = ({ id, fence }: LeaseRef): string => `${id} ${fence}`
-/** By lease, the first that presents it: a lease ends once, also when two who hold it share a batch. */
-export function byLease<P extends LeaseRef>(presented: readonly P[]): Map<string, P> {
+/** The first item of each lease: a lease ends once, even when one batch settles it twice. */
+export function byLease<P extends LeaseRef>(items: readonly P[]): Map<string, P> {
   const first = new Map<string, P>()
-  for (const each of presented) if (!first.has(leaseKey(each))) first.set(leaseKey(each), each)
+  for (const item of items) if (!first.has(leaseKey(item))) first.set(leaseKey(item), item)
   return first
 }
 
@@ -31,16 +30,16 @@ const renewing = (kind: WorkKind) =>
   })
 const renewals = { task: renewing('task'), delivery: renewing('delivery') }
 
-/** Renews what is still held under its fence; the rest was lost. */
+/** Renews the leases that are still held under their fence; the others are lost. */
 export function* renew(kind: WorkKind, held: readonly LeaseRef[], leaseMs: Millis): Script<readonly Renewal[]> {
-  const kept = yield* rows<{ id: string; cancelRequestedAt: Millis | null }>(
+  const renewed = yield* rows<{ id: string; cancelRequestedAt: Millis | null }>(
     renewals[kind]({ held: held.map(({ id, fence }) => ({ work_id: id, at_fence: fence })), leaseMs }),
   )
-  const byId = new Map(kept.map((row) => [row.id, row]))
+  const byId = new Map(renewed.map((row) => [row.id, row]))
   return held.map(({ id }) => ({ id, renewed: byId.has(id), cancelRequested: byId.get(id)?.cancelRequestedAt != null }))
 }
 
-/** How long it is known how a lease was ended by its holder. */
+/** How long the store remembers how a worker ended a lease. */
 const REMEMBERED_MS: Millis = 3_600_000
 const remember = statement(
   (d) => sql`insert into idempotency (client_id, scope, key, fingerprint, task_ids, expires_at)
@@ -48,7 +47,7 @@ const remember = statement(
     from ${d.records('ended', { client_id: 'text', key: 'text', fingerprint: 'text' })} v
     where true order by v.client_id, v.key on conflict (client_id, scope, key) do nothing`,
 )
-/** Keeps how leases were ended by their holders. A result that was taken is not kept: its task shows under which fence it completed. */
+/** Remembers how workers ended leases. A completed task needs no record: it has the fence under which it completed. */
 export function* recordEndedLeases(ended: readonly (LeaseRef & { readonly clientId: string; readonly endedAs: LeaseEnd })[]): Script<void> {
   if (ended.length === 0) return
   const rows = ended.map((each) => ({ client_id: each.clientId, key: leaseKey(each), fingerprint: each.endedAs }))
@@ -60,7 +59,7 @@ const readEnded = statement(
       or exists (select 1 from idempotency i where i.client_id = tasks.client_id and i.scope = 'lease' and i.key = ${bind('lease')}
         and i.fingerprint = ${bind('as')} and i.expires_at > ${d.now}))`,
 )
-/** The task as it is now, if the holder of that lease ended it so. */
+/** The task as it is now, if its worker ended this lease this way. */
 export function* findTaskByEndedLease(lease: LeaseRef, as: LeaseEnd): Script<Task | null> {
   return yield* first<Task>(readEnded({ id: lease.id, fence: lease.fence, lease: leaseKey(lease), as }))
 }
@@ -69,18 +68,18 @@ const expiring = (kind: WorkKind) =>
   statement((d) => {
     const columns = kind === 'task' ? taskColumns : deliveryColumns
     const byWorker = sql.raw(`like '${WORKER_PREFIX}%'`)
-    // A worker's own times are kept here: it may renew its lease for as long as it likes.
+    // A worker may renew its lease without end, so the task's own timeout and deadline count too.
     const late =
       kind === 'task'
         ? sql`or leased_by ${byWorker} and (started_at + timeout_seconds * 1000 <= ${d.now} or deadline_at <= ${d.now})`
         : sql``
-    // Workers over HTTP keep their leases over a restart of the node.
+    // Workers over HTTP keep their leases when the node restarts.
     return sql`select ${columns} from ${sql.raw(tables[kind])} where state = 'running'
       and (leased_until <= ${d.now} or leased_by <> coalesce(${bind('boot')}, leased_by) and leased_by not ${byWorker} ${late}) limit ${bind('limit')}`
   })
 const expired = { task: expiring('task'), delivery: expiring('delivery') }
 
-/** Running work whose lease has ended, or that another boot than `boot` holds (null: by lease alone). */
+/** Running work whose lease has ended, or that a boot other than `boot` holds (null: only ended leases). */
 export function* findExpired(limit: number, boot: string | null): Script<ExpiredWork> {
   const [tasks, deliveries] = yield* runAll([expired.task({ limit, boot }), expired.delivery({ limit, boot })])
   return { tasks: tasks as unknown as readonly Task[], deliveries: deliveries as unknown as readonly Delivery[] }

@@ -1,17 +1,17 @@
-/** Turns: the run queue. Whoever makes a lane claimable leaves one in the same commit. */
+/** The run queue. Every change that makes a lane claimable adds a turn in the same commit. */
 import type { Millis, WorkKind } from '../../core/model.ts'
-import { type BoundStatement, type RecordColumns, sql, statement } from '../script.ts'
+import { type BoundStatement, callFor, type RecordColumns, sql, statement } from '../script.ts'
 import { FOREVER } from './fair-order.ts'
 
-/** What a lane's place in the run queue is made of. */
+/** A lane's entry in the run queue. */
 export interface Turn extends LaneRef {
-  /** Null: not in line before `alarmAt`. */
+  /** Null: not claimable before `alarmAt`. */
   readonly turn: number | null
   readonly alarmAt: Millis | null
-  /** Its alarm goes off so late that the pumps' own polling learns of it in time. */
+  /** Its alarm is so far off that the pumps' polling finds it in time. */
   readonly late?: boolean
 }
-/** Longer than a pump goes without looking. */
+/** Longer than the polling interval of a pump. */
 const LATE_MS: Millis = 20_000
 
 const TURN: RecordColumns = { queue: 'text', client_id: 'text', lane_id: 'text', turn: 'int8', alarm_at: 'int8' }
@@ -19,40 +19,38 @@ const insertTurns = statement(
   (d) => sql`insert into turns (queue, client_id, lane_id, turn, alarm_at)
     select v.queue, v.client_id, v.lane_id, v.turn, v.alarm_at from ${d.records('turns', TURN)} v`,
 )
-/** Turns, and the notification that wakes the pumps. */
+/** Adds turns and notifies the pumps. */
 export const addTurns = (turns: readonly Turn[]): readonly BoundStatement[] => {
   const notifies = [...new Set(turns.filter(({ late }) => !late).map(({ queue }) => kindOf(queue)))]
   return putTurnsBack(turns).map((call) => ({ ...call, notifies }))
 }
-/** Turns of lanes that the very pump which claims them knows of. */
+/** Adds turns of which the claiming pump already knows. */
 export const putTurnsBack = (turns: readonly Turn[]): readonly BoundStatement[] =>
-  turns.length === 0
-    ? []
-    : [
-        insertTurns({
-          turns: turns.map((t) => ({ queue: t.queue, client_id: t.clientId, lane_id: t.laneId, turn: t.turn, alarm_at: t.alarmAt })),
-        }),
-      ]
+  callFor(
+    insertTurns,
+    'turns',
+    turns.map((t) => ({ queue: t.queue, client_id: t.clientId, lane_id: t.laneId, turn: t.turn, alarm_at: t.alarmAt })),
+  )
 const kindOf = (queue: string): WorkKind => (queue.startsWith('task/') ? 'task' : 'delivery')
 
-/** Where a row waits, or waited. */
+/** The lane of a row. */
 export interface LaneRef {
   readonly queue: string
   readonly clientId: string
   readonly laneId: string
 }
 
-/** A row that has become claimable, now or at its rank. */
+/** A row that is claimable now, or at its rank. */
 export interface ClaimableLane extends LaneRef {
   readonly line: number
   readonly rank: Millis
 }
-/** One turn a lane, where its first row stands. */
-export function turnsFor(ready: readonly ClaimableLane[], now: Millis): readonly Turn[] {
+/** One turn for each lane, at the position of its first row. */
+export function turnsFor(claimable: readonly ClaimableLane[], now: Millis): readonly Turn[] {
   const first = new Map<string, ClaimableLane>()
-  for (const row of ready) {
+  for (const row of claimable) {
     const known = first.get(row.laneId)
-    if (!known || standing(row, now) < standing(known, now)) first.set(row.laneId, row)
+    if (!known || positionOf(row, now) < positionOf(known, now)) first.set(row.laneId, row)
   }
   return [...first.values()].map((row) => {
     const due = row.line === 0 || row.rank <= now
@@ -66,4 +64,4 @@ export function turnsFor(ready: readonly ClaimableLane[], now: Millis): readonly
     }
   })
 }
-const standing = (row: ClaimableLane, now: Millis): number => (row.line === 0 || row.rank <= now ? row.rank - FOREVER : row.rank)
+const positionOf = (row: ClaimableLane, now: Millis): number => (row.line === 0 || row.rank <= now ? row.rank - FOREVER : row.rank)

@@ -1,13 +1,12 @@
-/** What nodes share about task types: which are paused, and when somebody was last there to run them. */
+/** The shared state of task types: which are paused, and when a worker was last seen. */
 import type { Millis } from '../../core/model.ts'
 import type { QueueState } from '../interfaces.ts'
 import { bind, execute, first, rows, type Script, sql, statement } from '../script.ts'
 
-/** Every task type's queue, and what stands before and behind them. */
 const PREFIX = 'task/'
 export const queueOf = (type: string): string => PREFIX + type
 export const typeOf = (queue: string): string => queue.slice(PREFIX.length)
-/** Said to every node when a type was paused or resumed. */
+/** Notified when a type was paused or resumed. */
 export const TASK_TYPES_CHANNEL = 'queues'
 
 export type QueueRow = { id: string; pausedAt: Millis | null; workerSeenAt: Millis | null }
@@ -15,7 +14,7 @@ export const toQueueState = ({ id, ...state }: QueueRow): QueueState => ({ type:
 const columns = sql.raw('id, paused_at as "pausedAt", worker_seen_at as "workerSeenAt"')
 
 export const readQueues = statement(() => sql`select ${columns} from queues where id >= 'task/' and id < 'task0' order by id`)
-/** Of types that nobody ever said anything about, nothing. */
+/** Types without a record are left out. */
 export function* listQueues(): Script<readonly QueueState[]> {
   return (yield* rows<QueueRow>(readQueues())).map(toQueueState)
 }
@@ -27,7 +26,7 @@ const pause = statement(
 const resume = statement(
   () => sql`insert into queues (id) values (${bind('id')}) on conflict (id) do update set paused_at = null returning ${columns}`,
 )
-/** Nothing of a paused type is claimed; its turns stay in line, so that resuming it is only a word to the pumps. */
+/** No task of a paused type is claimed. Its turns stay, so resuming it only notifies the pumps. */
 export function* setTypePaused(type: string, paused: boolean): Script<QueueState> {
   const change = paused ? pause : resume
   const row = yield* first<QueueRow>({
@@ -37,13 +36,13 @@ export function* setTypePaused(type: string, paused: boolean): Script<QueueState
   return toQueueState(row!)
 }
 
-const see = statement(
+const touch = statement(
   (d) => sql`insert into queues (id, worker_seen_at) select v.id, ${d.now} from ${d.records('queues', { id: 'text' })} v
     where true order by v.id on conflict (id) do update set worker_seen_at = excluded.worker_seen_at`,
 )
-/** Somebody who runs these types is here. */
+/** Records that a worker of these types is running. */
 export function* touchTypes(types: readonly string[]): Script<void> {
-  if (types.length > 0) yield* execute([see({ queues: types.map((type) => ({ id: queueOf(type) })) })])
+  if (types.length > 0) yield* execute([touch({ queues: types.map((type) => ({ id: queueOf(type) })) })])
 }
 
 const readGates = statement(
@@ -54,7 +53,7 @@ const readGates = statement(
     select queue as id, 1 as waits, 0 as paused from line where queue is not null
     union all select id, 0, 1 from queues where paused_at is not null and id >= 'task/' and id < 'task0'`,
 )
-/** Which types have something in line, and which are paused: what may start without a claim depends on both. */
+/** Types with turns, and paused types: neither may start tasks without a claim. */
 export function* findPausedTypes(): Script<{ readonly waiting: ReadonlySet<string>; readonly paused: ReadonlySet<string> }> {
   const found = yield* rows<{ id: string; waits: number; paused: number }>(readGates())
   const of = (member: 'waits' | 'paused') => new Set(found.filter((row) => row[member] === 1).map(({ id }) => typeOf(id)))

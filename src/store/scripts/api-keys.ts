@@ -1,23 +1,13 @@
 /** API keys: created, found, rotated, revoked. Nodes cache keys for some seconds, so the end of a key is notified to them. */
 import type { ApiKey, ClientStatus, Millis } from '../../core/model.ts'
-import { keyColumns } from '../columns.ts'
+import { joinedKeyColumns, keyColumns, newKey } from '../columns.ts'
 import type { AddKeyResult, KeyRotation, NewKey } from '../interfaces.ts'
 import { bind, type Dialect, execute, first, rows, type Script, type SQL, sql, statement } from '../script.ts'
 import { lockClient, notifyAccess } from './clients.ts'
+import { idRows, ids } from './shared.ts'
 
-const KEY = {
-  id: 'text',
-  client_id: 'text',
-  name: 'text',
-  hash: 'text',
-  hint: 'text',
-  scopes: 'text',
-  task_types: 'text',
-  expires_at: 'int8',
-} as const
-const keyNames = sql.raw(Object.keys(KEY).join(', '))
 const insertKey = statement(
-  (d) => sql`insert into keys (${keyNames}, created_at) select ${keyNames}, ${d.now} from ${d.records('keys', KEY)} v
+  (d) => sql`insert into keys (${newKey.names}, created_at) select ${newKey.names}, ${d.now} from ${d.records('keys', newKey.columns)} v
     where v.client_id is null or (select c.status from clients c where c.id = v.client_id) in ('active', 'suspended') returning ${keyColumns}`,
 )
 const countActive = statement(
@@ -26,24 +16,19 @@ const countActive = statement(
 )
 /** At most `max` active keys of a client, however many are added at once: its row stays locked until the commit. */
 export function* addKey(key: NewKey, max: number): Script<AddKeyResult> {
-  const { id, clientId: client_id, name, hash, hint, scopes, taskTypes: task_types, expiresAt: expires_at } = key
-  if (client_id !== null) {
-    yield* execute([lockClient({ id: client_id })])
-    const active = (yield* first<{ n: number }>(countActive({ clientId: client_id })))!.n
+  const { clientId } = key
+  if (clientId !== null) {
+    yield* execute([lockClient({ id: clientId })])
+    const active = (yield* first<{ n: number }>(countActive({ clientId })))!.n
     if (active >= max) return { kind: 'full', active }
   }
-  const added = yield* first<ApiKey>(insertKey({ keys: [{ id, client_id, name, hash, hint, scopes, task_types, expires_at }] }))
+  const added = yield* first<ApiKey>(insertKey({ keys: [newKey.toRow(key)] }))
   return added ? { kind: 'added', value: added } : { kind: 'missing' }
 }
 
-const ofKey = sql.raw(
-  ['id', 'clientId', 'name', 'hash', 'hint', 'scopes', 'taskTypes', 'createdAt', 'expiresAt', 'revokedAt', 'lastUsedAt']
-    .map((member) => `k.${member.replaceAll(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`)} as "${member}"`)
-    .join(', '),
-)
 const readKey = statement(
   () =>
-    sql`select ${ofKey}, (select c.status from clients c where c.id = k.client_id) as "clientStatus" from keys k where k.hash = ${bind('hash')}`,
+    sql`select ${joinedKeyColumns}, (select c.status from clients c where c.id = k.client_id) as "clientStatus" from keys k where k.hash = ${bind('hash')}`,
 )
 export function* findKey(hash: string): Script<(ApiKey & { clientStatus: ClientStatus | null }) | null> {
   return yield* first<ApiKey & { clientStatus: ClientStatus | null }>(readKey({ hash }))
@@ -69,10 +54,8 @@ const lockActive = statement(
     and (expires_at is null or expires_at > ${d.now}) ${d.lock}`,
 )
 const shorten = statement(
-  (
-    d,
-  ) => sql`update keys set expires_at = case when expires_at < ${d.now} + ${bind('overlapMs')} then expires_at else ${d.now} + ${bind('overlapMs')} end
-    where id = ${bind('id')}`,
+  (d) => sql`update keys
+    set expires_at = case when expires_at < ${d.now} + ${bind('overlapMs')} then expires_at else ${d.now} + ${bind('overlapMs')} end where id = ${bind('id')}`,
 )
 /** The last time that RFC 3339 can write. */
 const LATEST: Millis = Date.UTC(9999, 11, 31, 23, 59, 59, 999)
@@ -92,7 +75,7 @@ export function* rotateKey({ id, clientId, fresh, overlapMs, max }: KeyRotation)
 const expire = statement(() => sql`update keys set expires_at = ${bind('at')} where id = ${bind('id')} returning ${keyColumns}`)
 
 // There are few keys, and they are written far more often than pruned, so no index serves this.
-const forget = statement(
+const prune = statement(
   (d) =>
     sql`delete from keys where id ${d.anyOf(
       sql`select x.id from keys x where coalesce(x.revoked_at, x.expires_at) <= ${d.now} - ${bind('keepMs')} limit ${bind('limit')} ${d.skipLocked}`,
@@ -100,7 +83,7 @@ const forget = statement(
 )
 /** Removes keys that were revoked or expired longer ago than `keepMs`. Returns how many. */
 export function* pruneKeys(limit: number, keepMs: Millis): Script<number> {
-  return (yield* rows(forget({ keepMs, limit }))).length
+  return (yield* rows(prune({ keepMs, limit }))).length
 }
 
 /** The use of a key is recorded at most this often. */
@@ -109,11 +92,11 @@ const USED_EVERY_MS: Millis = 60_000
 const use = statement(
   (d) =>
     sql`update keys set last_used_at = ${d.now} where id ${d.anyOf(
-      sql`select x.id from keys x where x.id ${d.anyOf(sql`select v.id from ${d.records('keys', { id: 'text' })} v`)}
+      sql`select x.id from keys x where x.id ${d.anyOf(ids(d))}
       and coalesce(x.last_used_at, 0) <= ${d.now} - ${USED_EVERY_MS} ${d.skipLocked}`,
     )}`,
 )
-export function* touchKeys(ids: readonly string[]): Script<readonly null[]> {
-  yield use({ keys: [...new Set(ids)].map((id) => ({ id })) })
-  return ids.map(() => null)
+export function* touchKeys(used: readonly string[]): Script<readonly null[]> {
+  yield use({ ids: idRows(used) })
+  return used.map(() => null)
 }

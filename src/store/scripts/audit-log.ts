@@ -23,7 +23,8 @@ import type {
   SigningKeyRotation,
   TaskChange,
 } from '../interfaces.ts'
-import { bind, execute, first, now, query, rows, type Script, type SQL, sql, statement } from '../script.ts'
+import { bind, execute, first, now, query, rows, type Script, sql, statement } from '../script.ts'
+import { all } from './shared.ts'
 
 export interface AuditRecord {
   readonly action: AuditAction
@@ -142,21 +143,19 @@ export function* listAuditLog({ clientId, actor, action, since, until, limit, af
     ...(after === null ? [] : [sql`id < ${after.id}`]),
   ]
   const wanted = [...(actor === undefined ? [] : [sql`actor = ${actor}`]), ...(action === undefined ? [] : [sql`action = ${action}`])]
-  const scanned = sql`select * from audit_log where ${every(place)} order by id desc limit ${wanted.length === 0 ? limit + 1 : SCANNED}`
+  const scanned = sql`select * from audit_log where ${all(place)} order by id desc limit ${wanted.length === 0 ? limit + 1 : SCANNED}`
   const found = yield* rows<AuditEntry>(
-    query(() => sql`select ${auditColumns} from (${scanned}) scanned where ${every(wanted)} order by id desc limit ${limit + 1}`),
+    query(() => sql`select ${auditColumns} from (${scanned}) scanned where ${all(wanted)} order by id desc limit ${limit + 1}`),
   )
   const items = found.slice(0, limit)
   if (found.length > limit) return { items, next: { at: items.at(-1)!.at, id: items.at(-1)!.id } }
   if (wanted.length === 0) return { items, next: null }
   const next = yield* first<Position>(
-    query(() => sql`select at, id from audit_log where ${every(place)} order by id desc limit 1 offset ${SCANNED - 1}`),
+    query(() => sql`select at, id from audit_log where ${all(place)} order by id desc limit 1 offset ${SCANNED - 1}`),
   )
   return { items, next }
 }
-const every = (conditions: readonly SQL[]): SQL => (conditions.length === 0 ? sql`true` : sql.join([...conditions], sql` and `))
-
-const forget = statement(
+const prune = statement(
   (d) =>
     sql`delete from audit_log where id ${d.anyOf(
       sql`select x.id from audit_log x where x.id < ${bind('floor')} order by x.id limit ${bind('limit')} ${d.skipLocked}`,
@@ -165,5 +164,5 @@ const forget = statement(
 /** Removes entries older than `keepMs`. Returns how many. */
 export function* pruneAuditLog(limit: number, keepMs: Millis): Script<number> {
   const at = yield* now()
-  return (yield* rows(forget({ floor: minIdAt('audit', at - keepMs), limit }))).length
+  return (yield* rows(prune({ floor: minIdAt('audit', at - keepMs), limit }))).length
 }

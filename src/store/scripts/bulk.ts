@@ -1,10 +1,11 @@
 /** Cancel and retry by filter, page by page. A page and its checkpoint are one commit. */
 import type { Millis, State, Task } from '../../core/model.ts'
 import type { BulkCheckpoint, BulkFilter, LeaseRef, Position } from '../interfaces.ts'
-import { type BoundStatement, type Dialect, execute, query, rows, type Script, type SQL, sql, statement } from '../script.ts'
+import { type BoundStatement, execute, query, rows, type Script, type SQL, sql, statement } from '../script.ts'
 import { loadCheckpoint, writeCheckpointCall } from './checkpoints.ts'
-import { isIn, scanTasks } from './lists.ts'
+import { scanTasks } from './lists.ts'
 import type { RenderContext } from './outbox.ts'
+import { idRows, ids, isIn } from './shared.ts'
 import { cancelTasks, retryEndedTasks } from './tasks/change.ts'
 
 /** Rows one page reads, matching or not. */
@@ -36,7 +37,7 @@ function scanning({ states, type, ...place }: BulkFilter, after: Position | null
 }
 
 /** Where the next page starts after a page that was read to its end; null: there is none. */
-const behind = (found: readonly BulkRow[]): Position | null => {
+const nextAfter = (found: readonly BulkRow[]): Position | null => {
   const last = found.at(-1)
   return last !== undefined && found.length === SCANNED ? { at: last.createdAt, id: last.id } : null
 }
@@ -47,11 +48,11 @@ export function* countBulk(
   after: Position | null,
 ): Script<{ readonly matched: number; readonly next: Position | null }> {
   const found = yield* rows<BulkRow>(scanning(filter, after))
-  return { matched: found.filter(({ bytes }) => bytes !== null).length, next: behind(found) }
+  return { matched: found.filter(({ bytes }) => bytes !== null).length, next: nextAfter(found) }
 }
 
 /** As many of the found rows as one commit may change, and where the next page starts. */
-function cut(found: readonly BulkRow[]): { readonly chosen: readonly string[]; readonly next: Position | null } {
+function limitToCommit(found: readonly BulkRow[]): { readonly chosen: readonly string[]; readonly next: Position | null } {
   const chosen: string[] = []
   let size = 0
   let passed: Position | null = null
@@ -63,10 +64,9 @@ function cut(found: readonly BulkRow[]): { readonly chosen: readonly string[]; r
     }
     passed = { at: createdAt, id }
   }
-  return { chosen, next: behind(found) }
+  return { chosen, next: nextAfter(found) }
 }
 
-const ids = (d: Dialect): SQL => sql`select v.id from ${d.records('ids', { id: 'text' })} v`
 const lockTasks = statement((d) => sql`select id, state, fence from tasks where id ${d.anyOf(ids(d))} order by id ${d.lock}`)
 
 /**
@@ -81,12 +81,12 @@ export function* bulkPage(
   const before = yield* loadCheckpoint<BulkCheckpoint>(lease, { after: null, done: false, changed: 0, asked: 0 }, { lock: false })
   if (before === null) return null
   if (before.done) return { checkpoint: before, changed: [], asked: [] }
-  const { chosen, next } = cut(yield* rows<BulkRow>(scanning(filter, before.after)))
+  const { chosen, next } = limitToCommit(yield* rows<BulkRow>(scanning(filter, before.after)))
   // In the order of ids, together with the task of this job: renewals and settlements lock in that order too.
-  const locked = yield* rows<Pick<Task, 'id' | 'state' | 'fence'>>(lockTasks({ ids: [...chosen, lease.id].map((id) => ({ id })) }))
+  const locked = yield* rows<Pick<Task, 'id' | 'state' | 'fence'>>(lockTasks({ ids: idRows([...chosen, lease.id]) }))
   if (!locked.some(({ id, fence, state }) => id === lease.id && fence === lease.fence && state === 'running')) return null
-  const going = locked.filter(({ id, state }) => id !== lease.id && filter.states.includes(state)).map(({ id }) => id)
-  const { changed, asked } = yield* change(going, filter, view)
+  const changing = locked.filter(({ id, state }) => id !== lease.id && filter.states.includes(state)).map(({ id }) => id)
+  const { changed, asked } = yield* change(changing, filter, view)
   const checkpoint: BulkCheckpoint = {
     after: next,
     done: next === null,
@@ -97,15 +97,15 @@ export function* bulkPage(
   return { checkpoint, changed, asked }
 }
 
-const LIVE: ReadonlySet<State> = new Set(['pending', 'running'])
+const OPEN_STATES: ReadonlySet<State> = new Set(['pending', 'running'])
 /** Open tasks are canceled, ended ones are retried. The states of a filter are all of one kind. */
 function* change(
-  going: readonly string[],
+  changing: readonly string[],
   { clientId, states }: BulkFilter,
   view: RenderContext,
 ): Script<{ readonly changed: readonly string[]; readonly asked: readonly string[] }> {
-  if (going.length === 0) return { changed: [], asked: [] }
-  if (!states.every((state) => LIVE.has(state))) return { changed: yield* retryEndedTasks(going, clientId), asked: [] }
-  const canceled = yield* cancelTasks(going, clientId, view)
+  if (changing.length === 0) return { changed: [], asked: [] }
+  if (!states.every((state) => OPEN_STATES.has(state))) return { changed: yield* retryEndedTasks(changing, clientId), asked: [] }
+  const canceled = yield* cancelTasks(changing, clientId, view)
   return { changed: canceled.map(({ id }) => id), asked: canceled.filter(({ state }) => state === 'running').map(({ id }) => id) }
 }

@@ -1,23 +1,21 @@
 /** What waiting calls and streams ask for: revisions, feed positions and terminal events, each for many at once. */
 import type { Json, Task } from '../../core/model.ts'
-import { type Dialect, rows, type Script, sql, statement } from '../script.ts'
-
-const ids = (d: Dialect) => d.anyOf(sql`select v.id from ${d.records('ids', { id: 'text' })} v`)
-const named = (of: readonly string[]) => ({ ids: of.map((id) => ({ id })) })
+import { rows, type Script, sql, statement } from '../script.ts'
+import { idRows, ids } from './shared.ts'
 
 // Without inputs and results, which may be large.
-const readRevisions = statement((d) => sql`select id, revision as mark from tasks where id ${ids(d)}`)
-const readSeqs = statement((d) => sql`select id, seq as mark from clients where id ${ids(d)}`)
+const readRevisions = statement((d) => sql`select id, revision as mark from tasks where id ${d.anyOf(ids(d))}`)
+const readSeqs = statement((d) => sql`select id, seq as mark from clients where id ${d.anyOf(ids(d))}`)
 const markOf = (found: readonly { id: string; mark: number }[]): ReadonlyMap<string, number> =>
   new Map(found.map(({ id, mark }) => [id, mark]))
 
 /** Revisions of tasks. Unknown ids are left out. */
 export function* findRevisions(of: readonly string[]): Script<ReadonlyMap<string, number>> {
-  return markOf(yield* rows(readRevisions(named(of))))
+  return markOf(yield* rows(readRevisions({ ids: idRows(of) })))
 }
 /** The number of events in each client's feed. Unknown ids are left out. */
 export function* findFeedSeqs(of: readonly string[]): Script<ReadonlyMap<string, number>> {
-  return markOf(yield* rows(readSeqs(named(of))))
+  return markOf(yield* rows(readSeqs({ ids: idRows(of) })))
 }
 
 const readEndings = statement(

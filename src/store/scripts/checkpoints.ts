@@ -3,13 +3,13 @@ import type { Json } from '../../core/model.ts'
 import type { LeaseRef, PageCheckpoint } from '../interfaces.ts'
 import { type BoundStatement, bind, first, type Script, sql, statement } from '../script.ts'
 
-const readCheckpoint = statement(
-  () => sql`select checkpoint from tasks where id = ${bind('id')} and fence = ${bind('fence')} and coalesce(state, '') = 'running'`,
-)
-const lockCheckpoint = statement(
-  (d) =>
-    sql`select checkpoint from tasks where id = ${bind('id')} and fence = ${bind('fence')} and coalesce(state, '') = 'running' ${d.lock}`,
-)
+const reading = (lock: boolean) =>
+  statement(
+    (d) => sql`select checkpoint from tasks
+      where id = ${bind('id')} and fence = ${bind('fence')} and coalesce(state, '') = 'running' ${lock ? d.lock : sql``}`,
+  )
+const readCheckpoint = reading(false)
+const lockCheckpoint = reading(true)
 const writeCheckpoint = statement(() => sql`update tasks set checkpoint = ${bind('checkpoint')} where id = ${bind('id')}`)
 
 /** The last checkpoint, or `start`. Null: the lease was lost. With `lock`, no other claim takes the task before the commit. */

@@ -1,40 +1,24 @@
 /** Deliveries: claim with event and endpoint, settle with the attempt, redeliver, ping. */
-import type { Attempt, Delivery, Endpoint, Event, Millis, TryOutcome } from '../../core/model.ts'
-import { cloudEventJson, envelopeJson } from '../../core/wire.ts'
-import { attemptColumns, deliveryColumns, endpointColumns, updatedDeliveryColumns } from '../columns.ts'
+import type { Attempt, Delivery, Endpoint, Event, Millis } from '../../core/model.ts'
+import { cloudEventJson } from '../../core/wire.ts'
+import { attemptColumns, deliveryColumns, endpointColumns, newAttempt, updatedDeliveryColumns } from '../columns.ts'
 import type { DeliverySettlement, OwedDelivery, SettleResult } from '../interfaces.ts'
 import type { WorkTable } from '../queue/claim.ts'
 import { releaseSlots } from '../queue/lane.ts'
 import { byLease, leaseKey } from '../queue/leases.ts'
 import { addTurns, turnsFor } from '../queue/run-queue.ts'
-import {
-  type BoundStatement,
-  bind,
-  type Dialect,
-  execute,
-  first,
-  now,
-  type RecordColumns,
-  rows,
-  runAll,
-  type Script,
-  sql,
-  statement,
-} from '../script.ts'
+import { type BoundStatement, bind, execute, first, now, type RecordColumns, rows, runAll, type Script, sql, statement } from '../script.ts'
 import { recordHealth, updateEndpointStatuses } from './health.ts'
-import { addDeliveries, addEvents, maxTriesOf, type NewDelivery, type RenderContext } from './outbox.ts'
+import { addDeliveries, addEvents, deliveryOf, endpointEvent, maxTriesOf, type NewDelivery, type RenderContext } from './outbox.ts'
 import { settleVerifications } from './ownership.ts'
-import { clientMatches } from './tasks/rows.ts'
-
-export const DELIVERY_QUEUE = 'delivery'
+import { clientMatches, DELIVERY_QUEUE, idRows, ids, targetStates } from './shared.ts'
 
 // Claim.
 
-const ids = (d: Dialect, name: string) => sql`select v.id from ${d.records(name, { id: 'text' })} v`
 const takeDeliveries = statement(
   (d) => sql`update deliveries set state = 'running', fence = fence + 1, tries = tries + 1, leased_until = ${d.now} + ${bind('leaseMs')},
       leased_by = ${bind('by')}, updated_at = ${d.now}, retry_after_at = null
-    where id ${d.anyOf(sql`select x.id from deliveries x where x.id ${d.anyOf(ids(d, 'ids'))} and coalesce(x.state, '') = 'pending' ${d.skipLocked}`)}
+    where id ${d.anyOf(sql`select x.id from deliveries x where x.id ${d.anyOf(ids(d))} and coalesce(x.state, '') = 'pending' ${d.skipLocked}`)}
     returning ${deliveryColumns}`,
 )
 const readBodies = statement(
@@ -71,7 +55,7 @@ export const deliveryTable = (leaseMs: Millis, by: string, view: RenderContext):
   kind: 'delivery',
   ordered: false,
   *take(chosen): Script<readonly OwedDelivery[]> {
-    const taken = yield* rows<Delivery>(takeDeliveries({ ids: chosen.map((id) => ({ id })), leaseMs, by }))
+    const taken = yield* rows<Delivery>(takeDeliveries({ ids: idRows(chosen), leaseMs, by }))
     if (taken.length === 0) return []
     const owed = yield* withEventAndEndpoint(taken)
     // The commit that wrote it did not see that its endpoint was deleted, or its event erased.
@@ -100,8 +84,8 @@ const ERASED = { body: '', traceparent: null, tracestate: null }
 /** Adds the event's body and the endpoint. */
 export function* withEventAndEndpoint(taken: readonly Delivery[]): Script<readonly OwedDelivery[]> {
   const [bodies, endpoints] = yield* runAll([
-    readBodies({ events: [...new Set(taken.map((d) => d.eventId))].map((id) => ({ id })) }),
-    readEndpoints({ endpoints: [...new Set(taken.map((d) => d.endpointId))].map((id) => ({ id })) }),
+    readBodies({ events: idRows(taken.map((d) => d.eventId)) }),
+    readEndpoints({ endpoints: idRows(taken.map((d) => d.endpointId)) }),
   ])
   const byEvent = new Map((bodies as unknown as readonly EventBody[]).map((row) => [row.id, row]))
   const byEndpoint = new Map((endpoints as unknown as Endpoint[]).map((row) => [row.id, row]))
@@ -133,39 +117,14 @@ const updateDeliveries = statement(
       )}
     returning ${updatedDeliveryColumns}`,
 )
-const ATTEMPT: RecordColumns = {
-  delivery_id: 'text',
-  fence: 'int8',
-  started_at: 'int8',
-  duration_ms: 'int8',
-  outcome: 'text',
-  http_status: 'int8',
-  error: 'text',
-  timings: 'text',
-  key_id: 'text',
-  retry_after_seconds: 'int8',
-  response_headers: 'text',
-  response_excerpt: 'text',
-  remote_address: 'text',
-}
-const attemptNames = sql.raw(Object.keys(ATTEMPT).join(', '))
 const insertAttempts = statement(
-  (d) => sql`insert into attempts (${attemptNames}) select ${attemptNames} from ${d.records('attempts', ATTEMPT)} v where true
-    on conflict (delivery_id, fence) do nothing`,
+  (d) => sql`insert into attempts (${newAttempt.names})
+    select ${newAttempt.names} from ${d.records('attempts', newAttempt.columns)} v where true on conflict (delivery_id, fence) do nothing`,
 )
-const targetStates = {
-  complete: 'completed',
-  retry: 'pending',
-  release: 'pending',
-  fail: 'failed',
-  cancel: 'canceled',
-} as const satisfies Record<TryOutcome['kind'], Delivery['state']>
-
 /** A delivery in flight when its endpoint was deleted is canceled, not retried. */
 const cancelUnwanted = statement(
-  (
-    d,
-  ) => sql`update deliveries set state = 'canceled', canceled_reason = 'endpointDeleted', finished_at = ${d.now}, updated_at = ${d.now}, retry_after_at = null
+  (d) => sql`update deliveries
+    set state = 'canceled', canceled_reason = 'endpointDeleted', finished_at = ${d.now}, updated_at = ${d.now}, retry_after_at = null
     where id ${d.anyOf(ids(d, 'waiting'))} and (select e.deleted_at from endpoints e where e.id = deliveries.endpoint_id) is not null
     returning ${updatedDeliveryColumns}`,
 )
@@ -193,15 +152,15 @@ export function* settleDeliveries(
   if (won.length > 0) {
     const now = won[0]!.updatedAt
     const place = (delivery: Delivery) => ({ queue: DELIVERY_QUEUE, clientId: delivery.clientId, laneId: delivery.laneId })
-    const said = settlements.flatMap((settlement) => {
+    const signals = settlements.flatMap((settlement) => {
       const delivery = ended.get(leaseKey(settlement))
       const { signal, holdMs: retryAfterMs } = settlement.endpoint
       const durationMs = settlement.attempt?.durationMs ?? 0
       return delivery && (signal !== null || retryAfterMs !== null) ? [{ ...place(delivery), signal, retryAfterMs, durationMs }] : []
     })
-    const { turns, lanes } = yield* releaseSlots(won.map(place), said, now)
+    const { turns, lanes } = yield* releaseSlots(won.map(place), signals, now)
     const retried = won.filter((d) => d.state === 'pending')
-    const unwanted = retried.length === 0 ? [] : yield* rows<Delivery>(cancelUnwanted({ waiting: retried.map(({ id }) => ({ id })) }))
+    const unwanted = retried.length === 0 ? [] : yield* rows<Delivery>(cancelUnwanted({ waiting: idRows(retried.map(({ id }) => id)) }))
     for (const each of unwanted) ended.set(leaseKey(each), each)
     const waiting = retried.filter((d) => ended.get(leaseKey(d)) === d).map((d) => ({ ...place(d), line: 1, rank: d.dueAt }))
     yield* execute(addTurns([...turns, ...turnsFor(waiting, now)]))
@@ -215,26 +174,8 @@ export function* settleDeliveries(
   })
 }
 function attempts(settlements: readonly DeliverySettlement[]): readonly BoundStatement[] {
-  const made = settlements.flatMap(({ id, fence, attempt }) =>
-    attempt === null
-      ? []
-      : [
-          {
-            delivery_id: id,
-            fence,
-            started_at: attempt.startedAt,
-            duration_ms: attempt.durationMs,
-            outcome: attempt.outcome,
-            http_status: attempt.httpStatus,
-            error: attempt.error,
-            timings: attempt.timings,
-            key_id: attempt.keyId,
-            retry_after_seconds: attempt.retryAfterSeconds,
-            response_headers: attempt.responseHeaders,
-            response_excerpt: attempt.responseExcerpt,
-            remote_address: attempt.remoteAddress,
-          },
-        ],
+  const made = settlements.flatMap(({ id: deliveryId, fence, attempt }) =>
+    attempt ? [newAttempt.toRow({ ...attempt, deliveryId, fence })] : [],
   )
   return made.length === 0 ? [] : [insertAttempts({ attempts: made })]
 }
@@ -250,9 +191,9 @@ const makeDue = statement(
 )
 /** Locked: endpoint events are pruned by age, but not while one is being sent again. */
 const readEvent = statement((d) => sql`select id, body from events where id = ${bind('id')} ${d.lock}`)
-/** The ones that exist. They stay until the commit. */
+/** Locks the events that exist, so that they stay until the commit. */
 export const lockEvents = statement((d) => sql`select id from events where id ${d.anyOf(ids(d, 'events'))} order by id ${d.lock}`)
-/** The ones that exist, locked so that retention skips them until the commit. */
+/** Locks the tasks that exist, so that retention skips them until the commit. */
 export const lockTasks = statement((d) => sql`select id from tasks where id ${d.anyOf(ids(d, 'tasks'))} order by id ${d.lock}`)
 
 /**
@@ -275,22 +216,11 @@ export function* redeliver(id: string, newId: string, clientId: string | null, v
   const event = yield* first<Pick<Event, 'body'>>(readEvent({ id: known.eventId }))
   const endpoint = yield* first<Endpoint & { deletedAt: Millis | null }>(readEndpoints({ endpoints: [{ id: known.endpointId }] }))
   if (!event || event.body === '' || !endpoint || endpoint.deletedAt !== null) return null
-  const at = yield* now()
-  const schedule = known.retrySchedule ?? endpoint.retrySchedule
-  const made: NewDelivery = {
-    id: newId,
-    client_id: known.clientId,
-    endpoint_id: known.endpointId,
-    event_id: known.eventId,
-    event_type: known.eventType,
-    task_id: known.taskId,
-    url: known.url,
-    body: known.body,
-    retry_schedule: schedule,
-    trigger: 'redelivery',
-    max_tries: maxTriesOf(known.eventType, schedule, view),
-    created_at: at,
-  }
+  const retrySchedule = known.retrySchedule ?? endpoint.retrySchedule
+  const { clientId: owner, endpointId, eventId, eventType, taskId, url, body } = known
+  const maxTries = maxTriesOf(eventType, retrySchedule, view)
+  const copied = { clientId: owner, endpointId, eventId, eventType, taskId, url, body }
+  const made: NewDelivery = { ...copied, id: newId, retrySchedule, trigger: 'redelivery', maxTries, createdAt: yield* now() }
   yield* execute(addDeliveries([made]))
   return yield* first<Delivery>(readDelivery({ id: newId, clientId: null }))
 }
@@ -303,38 +233,14 @@ export function* addPing(
   const at = yield* now()
   const endpoint = yield* first<Endpoint & { deletedAt: Millis | null }>(readEndpoints({ endpoints: [{ id: ping.endpointId }] }))
   if (!endpoint || endpoint.clientId !== ping.clientId || endpoint.deletedAt !== null) return null
-  const event = { id: ping.eventId, type: 'endpoint.ping' as const, at }
-  const data = JSON.stringify({ endpointId: ping.endpointId })
-  const place = { client_id: ping.clientId, task_id: null, endpoint_id: ping.endpointId, created_at: at }
-  yield* addEvents(
-    [
-      {
-        ...place,
-        id: ping.eventId,
-        type: event.type,
-        terminal: 0,
-        generation: 0,
-        revision: 0,
-        body: envelopeJson(event, data),
-      },
-    ],
-    addDeliveries([
-      {
-        ...place,
-        id: ping.deliveryId,
-        event_id: ping.eventId,
-        event_type: event.type,
-        url: null,
-        body:
-          endpoint.format === 'cloudevents'
-            ? cloudEventJson({ ...event, source: view.publicUrl(), subject: null, sequence: null }, data)
-            : null,
-        retry_schedule: null,
-        trigger: 'ping',
-        max_tries: 1,
-      },
-    ]),
-  )
+  const { eventId, deliveryId: id, endpointId } = ping
+  const head = { id: eventId, type: 'endpoint.ping', at } as const
+  const data = JSON.stringify({ endpointId })
+  const envelope = { ...head, source: view.publicUrl(), subject: null, sequence: null }
+  const body = endpoint.format === 'cloudevents' ? cloudEventJson(envelope, data) : null
+  const event = endpointEvent(endpoint, head, data)
+  const made = deliveryOf(event, { id, endpointId, body, retrySchedule: null, trigger: 'ping', maxTries: 1 })
+  yield* addEvents([event], addDeliveries([made]))
   return yield* first<Delivery>(readDelivery({ id: ping.deliveryId, clientId: null }))
 }
 
@@ -342,5 +248,5 @@ const readAttempts = statement(
   (d) => sql`select ${attemptColumns} from attempts where delivery_id ${d.anyOf(ids(d, 'deliveries'))} order by delivery_id, fence`,
 )
 export function* listAttempts(deliveryIds: readonly string[]): Script<readonly Attempt[]> {
-  return yield* rows<Attempt>(readAttempts({ deliveries: deliveryIds.map((id) => ({ id })) }))
+  return yield* rows<Attempt>(readAttempts({ deliveries: idRows(deliveryIds) }))
 }

@@ -2,85 +2,49 @@
 import { canonicalUrl } from '../../core/callback-url.ts'
 import { deliveryGateOf, INITIAL_WINDOW } from '../../core/circuit-breaker.ts'
 import { defaultEvents, type Endpoint, type EventType } from '../../core/model.ts'
-import { endpointColumns } from '../columns.ts'
+import { endpointColumns, endpointSettings, newEndpoint } from '../columns.ts'
 import type { AddResult, ChangeResult, EndpointInsert, EndpointPatch } from '../interfaces.ts'
 import { FOREVER } from '../queue/fair-order.ts'
 import { addLanes, changeLane, paceOf } from '../queue/lane.ts'
 import { addTurns } from '../queue/run-queue.ts'
 import { bind, type Dialect, execute, first, now, query, rows, type Script, type SQL, sql, statement } from '../script.ts'
 import { lockClient } from './clients.ts'
-import { DELIVERY_QUEUE } from './deliveries.ts'
 import { updateProbing } from './health.ts'
 import { deliveryLaneOf, type RenderContext } from './outbox.ts'
 import { endVerification, startVerification } from './ownership.ts'
-import { clientMatches } from './tasks/rows.ts'
+import { clientMatches, DELIVERY_QUEUE, idRows, ids } from './shared.ts'
 
 export const readEndpoint = statement(
   (d) =>
     sql`select ${endpointColumns} from endpoints where id = ${bind('id')} and client_id = ${clientMatches(d)} and coalesce(deleted_at, 0) = 0`,
 )
-const readMany = statement(
-  (d) =>
-    sql`select ${endpointColumns} from endpoints where id ${d.anyOf(sql`select v.id from ${d.records('endpoints', { id: 'text' })} v`)}`,
-)
+const readMany = statement((d) => sql`select ${endpointColumns} from endpoints where id ${d.anyOf(ids(d))}`)
 /** Endpoints by id, deleted ones too: their ended deliveries still show where they were sent. Unknown ids are left out. */
-export function* findEndpoints(ids: readonly string[]): Script<readonly Endpoint[]> {
-  return ids.length === 0 ? [] : yield* rows<Endpoint>(readMany({ endpoints: ids.map((id) => ({ id })) }))
+export function* findEndpoints(of: readonly string[]): Script<readonly Endpoint[]> {
+  return of.length === 0 ? [] : yield* rows<Endpoint>(readMany({ ids: idRows(of) }))
 }
-const NEW = {
-  id: 'text',
-  client_id: 'text',
-  url: 'text',
-  description: 'text',
-  events: 'text',
-  task_types: 'text',
-  follows: 'int8',
-  headers: 'text',
-  header_names: 'text',
-  format: 'text',
-  payload: 'text',
-  max_per_minute: 'int8',
-  max_in_flight: 'int8',
-  retry_schedule: 'text',
-  secret: 'text',
-  secret_hint: 'text',
-  verification: 'text',
-} as const
-const newNames = sql.raw(Object.keys(NEW).join(', '))
 const insertEndpoint = statement(
-  (d) => sql`insert into endpoints (${newNames}, verified_at, first_verified_at, created_at, updated_at, revision)
-    select ${newNames}, case when ${bind('verified')} = 1 then ${d.now} else null end, case when ${bind('verified')} = 1 then ${d.now} else null end, ${d.now}, ${d.now}, 1 from ${d.records('endpoints', NEW)} v where true
+  (d) => sql`insert into endpoints (${newEndpoint.names}, verified_at, first_verified_at, created_at, updated_at, revision)
+    select ${newEndpoint.names}, case when ${bind('verified')} = 1 then ${d.now} else null end,
+      case when ${bind('verified')} = 1 then ${d.now} else null end, ${d.now}, ${d.now}, 1
+    from ${d.records('endpoints', newEndpoint.columns)} v where true
     on conflict (client_id, url) where deleted_at is null do nothing returning ${endpointColumns}`,
 )
 /** 1 when the event types include one that is not terminal. */
 const follows = (events: string): 0 | 1 =>
   (JSON.parse(events) as EventType[]).some((type) => !(defaultEvents as readonly EventType[]).includes(type)) ? 1 : 0
 
-/** At most `most` for each client, however many are added at once. */
-export function* addEndpoint(endpoint: EndpointInsert, most: number, view: RenderContext): Script<AddResult<Endpoint>> {
-  const row = {
-    id: endpoint.id,
-    client_id: endpoint.clientId,
-    url: endpoint.url,
-    description: endpoint.description,
-    events: endpoint.events,
-    task_types: endpoint.taskTypes,
-    follows: follows(endpoint.events),
-    headers: endpoint.headers,
-    header_names: endpoint.headerNames,
-    format: endpoint.format,
-    payload: endpoint.payload,
-    max_per_minute: endpoint.maxPerMinute,
-    max_in_flight: endpoint.maxInFlight,
-    retry_schedule: endpoint.retrySchedule,
-    secret: endpoint.secret,
-    secret_hint: endpoint.secretHint,
-    verification: endpoint.verification,
-  }
+/** At most `max` for each client, however many are added at once. */
+export function* addEndpoint(endpoint: EndpointInsert, max: number, view: RenderContext): Script<AddResult<Endpoint>> {
   const known = yield* urlsOf(endpoint.clientId)
-  if (known.length >= most) return { kind: 'full' }
+  if (known.length >= max) return { kind: 'full' }
   if (hasUrl(known, endpoint.url, endpoint.id)) return { kind: 'duplicate' }
-  const made = yield* first<Endpoint>(insertEndpoint({ endpoints: [row], verified: endpoint.verified ? 1 : 0 }))
+  const made = yield* first<Endpoint>(
+    insertEndpoint({
+      endpoints: [newEndpoint.toRow({ ...endpoint, follows: follows(endpoint.events) })],
+      verified: endpoint.verified ? 1 : 0,
+    }),
+  )
   if (!made) return { kind: 'duplicate' }
   const heldUntil = deliveryGateOf(made) === 'open' ? 0 : FOREVER
   yield* execute(addLanes([{ id: made.id, cap: made.maxInFlight, paceMs: paceOf(made), heldUntil, windowSize: INITIAL_WINDOW }]))
@@ -88,24 +52,6 @@ export function* addEndpoint(endpoint: EndpointInsert, most: number, view: Rende
 }
 
 const mustProve = ({ verifiedAt, verification }: Endpoint): boolean => verifiedAt === null && verification !== 'none'
-
-const plain = {
-  url: 'url',
-  description: 'description',
-  events: 'events',
-  taskTypes: 'task_types',
-  headers: 'headers',
-  headerNames: 'header_names',
-  format: 'format',
-  payload: 'payload',
-  maxPerMinute: 'max_per_minute',
-  maxInFlight: 'max_in_flight',
-  retrySchedule: 'retry_schedule',
-  secret: 'secret',
-  secretHint: 'secret_hint',
-  previousSecret: 'previous_secret',
-  previousSecretUntil: 'previous_secret_until',
-} as const satisfies Partial<Record<keyof EndpointPatch, string>>
 
 const readUrls = statement(() => sql`select id, url from endpoints where client_id = ${bind('clientId')} and deleted_at is null`)
 /** The URLs of a client's endpoints. Until the commit no other transaction can add or change one. */
@@ -137,10 +83,7 @@ export function* changeEndpoint(
   if (patch.url !== undefined && hasUrl(yield* urlsOf(known.clientId), patch.url, id)) return { kind: 'duplicate' }
   const changed = yield* first<Endpoint>(
     query((d) => {
-      const sets = Object.entries(plain).flatMap(([member, column]) => {
-        const value = patch[member as keyof typeof plain]
-        return value === undefined ? [] : [sql`${sql.raw(column)} = ${value}`]
-      })
+      const sets = endpointSettings.assignments(patch)
       if (patch.events !== undefined) sets.push(sql`follows = ${follows(patch.events)}`)
       if (patch.paused !== undefined) sets.push(patch.paused ? sql`paused_at = coalesce(paused_at, ${d.now})` : sql`paused_at = null`)
       // A new address, or a resumed endpoint, ends the episode of failure.
@@ -155,9 +98,7 @@ export function* changeEndpoint(
         )
       if (patch.disabled !== undefined)
         sets.push(
-          patch.disabled
-            ? sql`disabled_at = ${d.now}, disabled_reason = ${patch.disabled}`
-            : sql`disabled_at = null, disabled_reason = null`,
+          sql`disabled_at = ${patch.disabled ? d.now : sql`null`}, disabled_reason = ${patch.disabled ? patch.disabled : sql`null`}`,
         )
       return sql`update endpoints set ${sql.join([...sets, sql`revision = revision + 1`, sql`updated_at = ${d.now}`], sql`, `)}
         where id = ${id} returning ${endpointColumns}`
@@ -174,9 +115,8 @@ export function* changeEndpoint(
 }
 
 const removeEndpointRow = statement(
-  (
-    d,
-  ) => sql`update endpoints set deleted_at = ${d.now}, updated_at = ${d.now}, headers = null, secret = '', previous_secret = null, revision = revision + 1
+  (d) => sql`update endpoints
+    set deleted_at = ${d.now}, updated_at = ${d.now}, headers = null, secret = '', previous_secret = null, revision = revision + 1
     where id = ${bind('id')} and client_id = ${clientMatches(d)} and coalesce(deleted_at, 0) = 0 returning client_id as "clientId"`,
 )
 /** Deliveries canceled in the commit that deletes their endpoint. Claims cancel the rest, batch by batch. */

@@ -5,6 +5,7 @@ import { clientColumns, IS_LISTED, notifyAccess } from './clients.ts'
 import { removeEndpoint } from './endpoints.ts'
 import type { RenderContext } from './outbox.ts'
 import { deleteQuotas } from './quotas.ts'
+import { ids } from './shared.ts'
 import { cancelTasks } from './tasks/change.ts'
 
 /** Rows one commit removes: endpoints, each with up to 10,000 canceled deliveries, and rows of every other kind. */
@@ -90,24 +91,20 @@ const readDeliveries = statement(
   (d) =>
     sql`select id from deliveries where client_id = ${bind('id')} and state <> 'running' order by created_at, id limit ${bind('limit')} ${d.skipLocked}`,
 )
-const removeDeliveries = statement(
-  (d) => sql`delete from deliveries where id ${d.anyOf(sql`select v.id from ${d.records('gone', { id: 'text' })} v`)}`,
-)
-const removeAttempts = statement(
-  (d) => sql`delete from attempts where delivery_id ${d.anyOf(sql`select v.id from ${d.records('gone', { id: 'text' })} v`)}`,
-)
+const removeDeliveries = statement((d) => sql`delete from deliveries where id ${d.anyOf(ids(d))}`)
+const removeAttempts = statement((d) => sql`delete from attempts where delivery_id ${d.anyOf(ids(d))}`)
 const removeEndpoints = statement(
   (d) =>
     sql`delete from endpoints where id ${d.anyOf(
       sql`select e.id from endpoints e where e.client_id = ${bind('id')} and e.deleted_at is not null limit ${bind('limit')}`,
     )} returning id`,
 )
-const readOwed = statement(() => sql`select id from deliveries where client_id = ${bind('id')} limit 1`)
-const anything = ['tasks', 'deliveries', 'endpoints', 'events', 'labels', 'idempotency', 'schedules', 'keys']
-const readLeft = statement(
+const readOpenDelivery = statement(() => sql`select id from deliveries where client_id = ${bind('id')} limit 1`)
+const clientTables = ['tasks', 'deliveries', 'endpoints', 'events', 'labels', 'idempotency', 'schedules', 'keys']
+const readAnyLeft = statement(
   () =>
     sql`select ${sql.join(
-      anything.map((table) => sql`exists (select 1 from ${sql.raw(table)} where client_id = ${bind('id')})`),
+      clientTables.map((table) => sql`exists (select 1 from ${sql.raw(table)} where client_id = ${bind('id')})`),
       sql` or `,
     )} as rest`,
 )
@@ -131,15 +128,15 @@ export function* eraseClient(id: string, last: boolean, view: RenderContext): Sc
   const at = (rest: ErasedPage['remaining'], client: Client | null = null): ErasedPage => ({ ...stopped, remaining: rest, client })
   if (stopped.more) return at('more')
   // Sending a delivery reads its event and endpoint, so those are removed after it.
-  const gone = yield* rows<{ id: string }>(readDeliveries({ id, limit: MAX_ROWS }))
-  if (gone.length > 0) yield* execute([removeAttempts({ gone }), removeDeliveries({ gone })])
-  if (gone.length === MAX_ROWS) return at('more')
-  if (yield* first(readOwed({ id }))) return at('open')
-  let most = 0
-  for (const remove of removeRest) most = Math.max(most, (yield* rows(remove({ id, limit: MAX_ROWS }))).length)
-  most = Math.max(most, (yield* rows(removeEndpoints({ id, limit: MAX_ROWS }))).length)
-  if (most === MAX_ROWS) return at('more')
-  if ((yield* first<{ rest: number | boolean }>(readLeft({ id })))!.rest) return at('open')
+  const ended = yield* rows<{ id: string }>(readDeliveries({ id, limit: MAX_ROWS }))
+  if (ended.length > 0) yield* execute([removeAttempts({ ids: ended }), removeDeliveries({ ids: ended })])
+  if (ended.length === MAX_ROWS) return at('more')
+  if (yield* first(readOpenDelivery({ id }))) return at('open')
+  let max = 0
+  for (const remove of removeRest) max = Math.max(max, (yield* rows(remove({ id, limit: MAX_ROWS }))).length)
+  max = Math.max(max, (yield* rows(removeEndpoints({ id, limit: MAX_ROWS }))).length)
+  if (max === MAX_ROWS) return at('more')
+  if ((yield* first<{ rest: number | boolean }>(readAnyLeft({ id })))!.rest) return at('open')
   yield* execute([dropLanes(lanesOf(id)), deleteQuotas({ quotas: ['read', 'write'].map((kind) => ({ key: `${kind}:${id}` })) })])
   return at('nothing', last ? yield* first<Client>(setErased({ id })) : null)
 }

@@ -4,7 +4,7 @@
  */
 import { DISABLED_PROBE_MS, deliveryGateOf, INITIAL_WINDOW, isAddressForbidden } from '../../core/circuit-breaker.ts'
 import { type Endpoint, type EventType, endpointStatus, type Millis } from '../../core/model.ts'
-import { cloudEventJson, envelopeJson } from '../../core/wire.ts'
+import { cloudEventJson } from '../../core/wire.ts'
 import { endpointColumns } from '../columns.ts'
 import type { DeliverySettlement } from '../interfaces.ts'
 import { FOREVER, type LaneRule } from '../queue/fair-order.ts'
@@ -13,27 +13,27 @@ import { type BoundStatement, bind, type Dialect, execute, now, type RecordColum
 import {
   addDeliveries,
   addEvents,
+  deliveryOf,
+  endpointEvent,
   maxTriesOf,
   type NewDelivery,
   type NewEvent,
   type RenderContext,
   readEndpointsOfClients,
 } from './outbox.ts'
+import { DELIVERY_QUEUE, idRows, ids } from './shared.ts'
 
 const DAY_MS: Millis = 86_400_000
 /** A failing endpoint is announced after the first time, and disabled after the second. */
 const ANNOUNCE_AFTER_MS: Millis = DAY_MS
 const DISABLED_AFTER_MS: Millis = 5 * DAY_MS
 /** Deliveries of an endpoint that was never verified are held for this long. */
-const UNPROVEN_HOLD_MS: Millis = DAY_MS
+const UNVERIFIED_HOLD_MS: Millis = DAY_MS
 
-const ids = (d: Dialect, name: string) => sql`select v.id from ${d.records(name, { id: 'text' })} v`
 /** `lastSuccessAt` has a precision of one second, so that a busy endpoint's row is not written with every batch. */
 const markSucceeded = statement(
-  (
-    d,
-  ) => sql`update endpoints set failing_since = null, failing_told_at = null, last_success_at = ${d.now} where id ${d.anyOf(ids(d, 'endpoints'))}
-    and (failing_since is not null or last_success_at is null or last_success_at < ${d.now} - 1000)`,
+  (d) => sql`update endpoints set failing_since = null, failing_told_at = null, last_success_at = ${d.now}
+    where id ${d.anyOf(ids(d, 'endpoints'))} and (failing_since is not null or last_success_at is null or last_success_at < ${d.now} - 1000)`,
 )
 const FAILED: RecordColumns = { endpoint_id: 'text', at_url: 'text' }
 const markFailed = statement(
@@ -51,18 +51,20 @@ export function recordHealth(settlements: readonly DeliverySettlement[]): readon
     const works = endpoint.succeeded || verdicts.get(endpoint.id)?.works === true
     verdicts.set(endpoint.id, { url: endpoint.url, works })
   }
-  const good = [...verdicts].filter(([, { works }]) => works).map(([id]) => ({ id }))
+  const working = [...verdicts].filter(([, { works }]) => works).map(([id]) => ({ id }))
   // Failures at an address that has changed since say nothing about the new one.
-  const bad = [...verdicts].filter(([, { works }]) => !works).map(([id, { url }]) => ({ endpoint_id: id, at_url: url }))
-  return [...(good.length > 0 ? [markSucceeded({ endpoints: good })] : []), ...(bad.length > 0 ? [markFailed({ endpoints: bad })] : [])]
+  const failing = [...verdicts].filter(([, { works }]) => !works).map(([id, { url }]) => ({ endpoint_id: id, at_url: url }))
+  return [
+    ...(working.length > 0 ? [markSucceeded({ endpoints: working })] : []),
+    ...(failing.length > 0 ? [markFailed({ endpoints: failing })] : []),
+  ]
 }
 
 const DISABLED: RecordColumns = { endpoint_id: 'text', at_url: 'text', reason: 'text' }
 // coalesce keeps the planner off the partial index of existing endpoints.
 const disableEndpoints = statement(
-  (
-    d,
-  ) => sql`update endpoints set disabled_at = ${d.now}, disabled_reason = v.reason, revision = endpoints.revision + 1, updated_at = ${d.now}
+  (d) => sql`update endpoints
+    set disabled_at = ${d.now}, disabled_reason = v.reason, revision = endpoints.revision + 1, updated_at = ${d.now}
     from ${d.records('endpoints', DISABLED)} v
     where endpoints.id = v.endpoint_id and (v.at_url is null or endpoints.url = v.at_url) and coalesce(endpoints.deleted_at, 0) = 0
       ${d.restrictTo(sql`endpoints.id`, sql`select y.endpoint_id from ${d.records('endpoints', DISABLED)} y`)}
@@ -82,9 +84,9 @@ export function* updateEndpointStatuses(
   at: Millis,
   view: RenderContext,
 ): Script<void> {
-  const well = lanes.filter(({ before, after }) => before.probeMs >= DISABLED_PROBE_MS && after.probeMs === 0)
-  if (well.length > 0)
-    for (const endpoint of yield* rows<Endpoint>(enableEndpoints({ endpoints: well.map(({ after }) => ({ id: after.id })) })))
+  const recovered = lanes.filter(({ before, after }) => before.probeMs >= DISABLED_PROBE_MS && after.probeMs === 0)
+  if (recovered.length > 0)
+    for (const endpoint of yield* rows<Endpoint>(enableEndpoints({ endpoints: recovered.map(({ after }) => ({ id: after.id })) })))
       yield* updateProbing(endpoint, at)
   const forbidden = new Set(lanes.filter(({ after }) => isAddressForbidden(after, at)).map(({ after }) => after.id))
   const reasons = new Map<string, { readonly url: string | null; readonly reason: string }>()
@@ -102,14 +104,14 @@ export function* updateEndpointStatuses(
 
 /** Adjusts the lane to what the endpoint's status allows. A lane that opens starts slowly, without its past failures. */
 export function* updateProbing(endpoint: Endpoint, at: Millis): Script<void> {
-  const calm = { failures: 0, probeMs: 0, blocked: 0, blockedSince: null }
+  const healthy = { failures: 0, probeMs: 0, blocked: 0, blockedSince: null }
   const rules = {
-    open: { ...calm, heldUntil: 0 },
-    probing: { ...calm, probeMs: DISABLED_PROBE_MS, heldUntil: at + DISABLED_PROBE_MS },
+    open: { ...healthy, heldUntil: 0 },
+    probing: { ...healthy, probeMs: DISABLED_PROBE_MS, heldUntil: at + DISABLED_PROBE_MS },
     shut: { heldUntil: FOREVER },
   }
   const rule = rules[deliveryGateOf(endpoint)]
-  const place = { queue: 'delivery', clientId: endpoint.clientId, laneId: endpoint.id }
+  const place = { queue: DELIVERY_QUEUE, clientId: endpoint.clientId, laneId: endpoint.id }
   yield* changeLane(place, (known) => ({ ...known, ...rule, windowSize: known.windowSize && INITIAL_WINDOW }), at)
 }
 
@@ -131,41 +133,23 @@ export function* announceFailing(limit: number, view: RenderContext): Script<num
 /** Records an event about each of these endpoints, owed to all other active endpoints of its client, whatever they subscribe to. */
 function* announceToOthers(about: readonly Endpoint[], type: EventType, at: Millis, view: RenderContext): Script<void> {
   if (about.length === 0) return
-  const clients = [...new Set(about.map(({ clientId }) => clientId))]
-  const all = yield* rows<Endpoint>(readEndpointsOfClients({ clients: clients.map((id) => ({ id })) }))
+  const clients = about.map(({ clientId }) => clientId)
+  const all = yield* rows<Endpoint>(readEndpointsOfClients({ clients: idRows(clients) }))
   const events: NewEvent[] = []
   const deliveries: NewDelivery[] = []
   for (const endpoint of about) {
-    const event = { id: view.newId('event'), type, at }
-    const { id: endpointId, url, disabledReason: reason, failingSince } = endpoint
-    const since = failingSince === null ? null : new Date(failingSince).toISOString()
-    const data = JSON.stringify({ endpointId, url, reason, failingSince: since })
-    const facts = { task_id: null, client_id: endpoint.clientId, created_at: at }
-    events.push({
-      ...facts,
-      id: event.id,
-      endpoint_id: endpointId,
-      type,
-      terminal: 0,
-      generation: 0,
-      revision: 0,
-      body: envelopeJson(event, data),
-    })
+    const { id: endpointId, url, disabledReason: reason, failingSince: since } = endpoint
+    const data = JSON.stringify({ endpointId, url, reason, failingSince: since === null ? null : new Date(since).toISOString() })
+    const head = { id: view.newId('event'), type, at }
+    const event = endpointEvent(endpoint, head, data)
+    events.push(event)
     for (const other of all) {
       if (other.clientId !== endpoint.clientId || other.id === endpointId || endpointStatus(other) !== 'active') continue
-      const envelope = { ...event, source: view.publicUrl(), subject: endpointId, sequence: null }
-      deliveries.push({
-        ...facts,
-        id: view.newId('delivery'),
-        endpoint_id: other.id,
-        event_id: event.id,
-        event_type: type,
-        url: null,
-        body: other.format === 'cloudevents' ? cloudEventJson(envelope, data) : null,
-        retry_schedule: other.retrySchedule,
-        trigger: 'event',
-        max_tries: maxTriesOf(type, other.retrySchedule, view),
-      })
+      const envelope = { ...head, source: view.publicUrl(), subject: endpointId, sequence: null }
+      const { id, format, retrySchedule } = other
+      const body = format === 'cloudevents' ? cloudEventJson(envelope, data) : null
+      const maxTries = maxTriesOf(type, retrySchedule, view)
+      deliveries.push(deliveryOf(event, { id: view.newId('delivery'), endpointId: id, body, retrySchedule, trigger: 'event', maxTries }))
     }
   }
   yield* addEvents(events, addDeliveries(deliveries))
@@ -176,16 +160,15 @@ function* announceToOthers(about: readonly Endpoint[], type: EventType, at: Mill
 const EXPIRED: RecordColumns = { delivery_id: 'text', fence: 'int8' }
 const expiring = (stale: (d: Dialect) => ReturnType<typeof sql>) =>
   statement(
-    (
-      d,
-    ) => sql`update deliveries set state = 'failed', fence = fence + 1, finished_at = ${d.now}, updated_at = ${d.now}, retry_after_at = null
+    (d) => sql`update deliveries
+      set state = 'failed', fence = fence + 1, finished_at = ${d.now}, updated_at = ${d.now}, retry_after_at = null
       where coalesce(state, '') = 'pending' and id ${d.anyOf(stale(d))} returning id as "delivery_id", fence`,
   )
 const expireOld = expiring(
   (d) => sql`select x.id from deliveries x where x.state = 'pending' and x.created_at > 0 and x.created_at <= ${bind('before')}
     order by x.created_at limit ${bind('limit')} ${d.skipLocked}`,
 )
-const expireUnproven = expiring(
+const expireUnverified = expiring(
   (d) => sql`select x.id from endpoints e cross join deliveries x
     where e.first_verified_at is null and e.deleted_at is null
       and x.lane_id = e.id and x.state = 'pending' and x.line in (0, 1) and x.rank <= ${bind('before')} limit ${bind('limit')} ${d.skipLocked}`,
@@ -203,7 +186,7 @@ export function* expireDeliveries(limit: number, holdMs: Millis): Script<number>
   const days = Math.round(holdMs / DAY_MS)
   const ended = [
     { call: expireOld({ limit, before: at - holdMs }), error: `It could not be delivered for ${days} ${days === 1 ? 'day' : 'days'}.` },
-    { call: expireUnproven({ limit, before: at - UNPROVEN_HOLD_MS }), error: 'The endpoint was not verified within a day.' },
+    { call: expireUnverified({ limit, before: at - UNVERIFIED_HOLD_MS }), error: 'The endpoint was not verified within a day.' },
   ]
   let count = 0
   for (const { call, error } of ended) {

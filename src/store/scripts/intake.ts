@@ -1,6 +1,6 @@
 /** Submission: the task, the turn of its lane and its idempotency key in one commit. A conflict is a row of the answer, not an error. */
 import type { Millis, Task } from '../../core/model.ts'
-import { taskColumns } from '../columns.ts'
+import { newTask, newTaskOptions, taskColumns } from '../columns.ts'
 import type { Idempotency, NewTask, SubmitResult, TaskSubmission } from '../interfaces.ts'
 import type { LentSlots } from '../queue/claim.ts'
 import { addLanes, KEY_CONCURRENCY } from '../queue/lane.ts'
@@ -8,41 +8,21 @@ import { addTurns, turnsFor } from '../queue/run-queue.ts'
 import { findPausedTypes, queueOf } from '../queue/task-types.ts'
 import { type BoundStatement, bind, execute, first, type RecordColumns, rows, runAll, type Script, sql, statement } from '../script.ts'
 import type { RenderContext } from './outbox.ts'
+import { boundText, idRows, ids } from './shared.ts'
 import { emitIfFollowed, taskLaneOf } from './tasks/rows.ts'
 
 /** How long an idempotency key is kept. */
 export const IDEMPOTENCY_MS: Millis = 86_400_000
 
-const TASK: RecordColumns = {
-  id: 'text',
-  client_id: 'text',
-  lane_id: 'text',
-  type: 'text',
-  input: 'text',
-  metadata: 'text',
-  callback: 'text',
-  start: 'int8',
-  due: 'int8',
-  start_by: 'int8',
-  deadline_at: 'int8',
-  timeout_seconds: 'int8',
-  max_tries: 'int8',
-  priority: 'int8',
-  concurrency_key: 'text',
-  batch_id: 'text',
-  schedule_id: 'text',
-  traceparent: 'text',
-  tracestate: 'text',
-}
+const TASK: RecordColumns = { ...newTask.columns, start: 'int8', due: 'int8', ...newTaskOptions.columns }
 const same = Object.keys(TASK).filter((name) => name !== 'due' && name !== 'start')
 const insertTasks = statement(
-  (
-    d,
-  ) => sql`insert into tasks (${sql.raw(same.join(', '))}, state, line, rank, due_at, tries, fence, generation, revision, progress, created_at, updated_at,
-      leased_until, leased_by, started_at)
-    select ${sql.raw(same.map((name) => `v.${name}`).join(', '))}, case when v.start = 1 then 'running' else 'pending' end, case when v.due is null then 0 else 1 end,
-      coalesce(v.due, n.at - v.priority * 1000), coalesce(v.due, n.at), v.start, v.start, 1, 1 + v.start, 0, n.at, n.at,
-      case when v.start = 1 then n.at + ${bind('leaseMs')} end, case when v.start = 1 then ${d.name === 'postgres' ? sql`${bind('by')}::text` : bind('by')} end, case when v.start = 1 then n.at end
+  (d) => sql`insert into tasks (${sql.raw(same.join(', '))}, state, line, rank, due_at, tries, fence, generation, revision, progress,
+      created_at, updated_at, leased_until, leased_by, started_at)
+    select ${sql.raw(same.map((name) => `v.${name}`).join(', '))}, case when v.start = 1 then 'running' else 'pending' end,
+      case when v.due is null then 0 else 1 end, coalesce(v.due, n.at - v.priority * 1000), coalesce(v.due, n.at),
+      v.start, v.start, 1, 1 + v.start, 0, n.at, n.at, case when v.start = 1 then n.at + ${bind('leaseMs')} end,
+      case when v.start = 1 then ${boundText(d, 'by')} end, case when v.start = 1 then n.at end
     from ${d.records('tasks', TASK)} v cross join (select ${d.now} as at) n
     returning id, due_at as "dueAt", rank, created_at as "createdAt"`,
 )
@@ -65,29 +45,27 @@ const readKey = statement(
   (d) => sql`select fingerprint, task_ids as "taskIds" from idempotency
     where client_id = ${bind('clientId')} and scope = ${bind('scope')} and key = ${bind('key')} and expires_at > ${d.now}`,
 )
-const readTasks = statement(
-  (d) => sql`select ${taskColumns} from tasks where id ${d.anyOf(sql`select v.id from ${d.records('ids', { id: 'text' })} v`)}`,
-)
+const readTasks = statement((d) => sql`select ${taskColumns} from tasks where id ${d.anyOf(ids(d))}`)
 
 /** Tasks by id, in the given order. Unknown ids are left out. */
-export function* findTasks(ids: readonly string[]): Script<readonly Task[]> {
-  const found = new Map((yield* rows<Task>(readTasks({ ids: ids.map((id) => ({ id })) }))).map((task) => [task.id, task]))
-  return ids.flatMap((id) => found.get(id) ?? [])
+export function* findTasks(wanted: readonly string[]): Script<readonly Task[]> {
+  const found = new Map((yield* rows<Task>(readTasks({ ids: idRows(wanted) }))).map((task) => [task.id, task]))
+  return wanted.flatMap((id) => found.get(id) ?? [])
 }
 
-/** What a key was used for; null: it was not used, or is pruned. */
+/** The answer to an earlier use of this key; null: it was not used, or was pruned. */
 export function* findByIdempotencyKey({ clientId, scope, key, fingerprint }: Idempotency): Script<SubmitResult | null> {
   const found = yield* first<{ fingerprint: string; taskIds: string }>(readKey({ clientId, scope, key }))
   if (!found) return null
   if (found.fingerprint !== fingerprint) return { kind: 'reused' }
-  const ids = JSON.parse(found.taskIds) as string[]
-  const tasks = yield* findTasks(ids)
-  return tasks.length < ids.length ? { kind: 'gone' } : { kind: 'replayed', tasks }
+  const created = JSON.parse(found.taskIds) as string[]
+  const tasks = yield* findTasks(created)
+  return tasks.length < created.length ? { kind: 'gone' } : { kind: 'replayed', tasks }
 }
 
 /**
  * Submissions of many requests, each all or nothing. A used key is answered with its tasks. Tasks come back as accepted; `started` are those that
- * run at once in lent slots.
+ * start at once in free slots of the node.
  */
 export function* addTasks(
   intakes: readonly TaskSubmission[],
@@ -132,31 +110,16 @@ function* insert(
   slots: LentSlots | null,
   types: TypeLimits,
 ): Script<{ written: readonly Task[]; started: readonly Task[] }> {
-  const placed = tasks.map((task) => ({ ...task, laneId: taskLaneOf(task) }))
+  const placed = tasks.map((task) => ({ ...task, laneId: taskLaneOf(task), scheduleId: task.scheduleId ?? null }))
   const keyed = [...new Set(placed.filter((task) => task.concurrencyKey !== null).map((task) => task.laneId))]
   const starting = yield* chooseStarting(placed, slots, types)
   const given = yield* runAll([
     insertTasks({
       tasks: placed.map((task) => ({
-        id: task.id,
-        client_id: task.clientId,
-        lane_id: task.laneId,
-        type: task.type,
-        input: task.input,
-        metadata: task.metadata,
-        callback: task.callback,
+        ...newTask.toRow(task),
+        ...newTaskOptions.toRow(task),
         start: starting.has(task.id) ? 1 : 0,
         due: task.dueAt,
-        start_by: task.startBy,
-        deadline_at: task.deadlineAt,
-        timeout_seconds: task.timeoutSeconds,
-        max_tries: task.maxTries,
-        priority: task.priority,
-        concurrency_key: task.concurrencyKey,
-        batch_id: task.batchId,
-        schedule_id: task.scheduleId ?? null,
-        traceparent: task.traceparent,
-        tracestate: task.tracestate,
       })),
       leaseMs: slots?.leaseMs ?? 0,
       by: slots?.leasedBy ?? '',
@@ -169,7 +132,7 @@ function* insert(
   const now = Math.max(...[...stamps.values()].map((stamp) => stamp.createdAt))
   const written = placed.map((task): Task => {
     const { dueAt, createdAt } = stamps.get(task.id)!
-    return { ...task, ...UNTOUCHED, scheduleId: task.scheduleId ?? null, dueAt, createdAt, updatedAt: createdAt }
+    return { ...task, ...UNTOUCHED, dueAt, createdAt, updatedAt: createdAt }
   })
   const started = written
     .filter(({ id }) => starting.has(id))
@@ -205,9 +168,9 @@ function* insert(
   return { written, started }
 }
 
-/** Task types of the pump that lent the slots, with their limits across nodes; null: no limit. */
+/** Task types that this node runs, with their limits across nodes; null: no limit. */
 export type TypeLimits = ReadonlyMap<string, number | null>
-/** Tasks that may start in the commit that adds them: due now, without a limit, not paused, and with no older work that the pump could take. */
+/** Tasks that may start in the commit that adds them: due now, without a limit, not paused, and with no older claimable work. */
 function* chooseStarting(
   tasks: readonly (NewTask & { laneId: string })[],
   slots: LentSlots | null,

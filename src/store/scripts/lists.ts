@@ -1,41 +1,26 @@
 /** Reads: lists by keyset, the feed, states of callbacks. The SQL depends on the filters, so it is rendered at each call. */
 import type { CallbackStatus } from '../../core/documents.ts'
-import { type Delivery, type Endpoint, type Event, type EventType, isTerminal, type Task } from '../../core/model.ts'
+import { type Delivery, type Endpoint, type Event, type EventType, isTerminal, type State, type Task } from '../../core/model.ts'
 import { deliveryColumns, endpointColumns, eventColumns, taskColumns } from '../columns.ts'
 import type { DeliveryQuery, LaneState, OpenTaskCursor, Page, Position, TaskHolds, TaskListQuery } from '../interfaces.ts'
 import { countRunningByType } from '../queue/claim.ts'
 import { FOREVER } from '../queue/fair-order.ts'
 import { type QueueRow, readQueues, toQueueState, typeOf } from '../queue/task-types.ts'
 import { bind, type Dialect, first, query, rows, runAll, type Script, type SQL, sql, statement } from '../script.ts'
-
-const every = (conditions: readonly SQL[]): SQL => (conditions.length === 0 ? sql`true` : sql.join([...conditions], sql` and `))
-
-/** One row more than the limit shows whether there is a next page. */
-function page<T>(found: readonly T[], limit: number, position: (item: T) => Position): Page<T> {
-  const items = found.slice(0, limit)
-  const last = items.at(-1)
-  return { items, next: found.length > limit && last !== undefined ? position(last) : null }
-}
-const at = (item: { createdAt: number; id: string }): Position => ({ at: item.createdAt, id: item.id })
+import { all, idRows, ids, isAfter, isIn, toPage } from './shared.ts'
 
 /** Rows a filtered page reads before it ends early. */
 const MAX_SCANNED = 10_000
 /** Characters of inputs and results in one page before it ends early. */
 const MAX_CHARACTERS = 4 * 1024 * 1024
 
-export const isIn = (column: SQL, values: readonly string[]): SQL =>
-  sql`${column} in (${sql.join(
-    values.map((value) => sql`${value}`),
-    sql`, `,
-  )})`
-
 /**
  * Ids and creation times of tasks in order, from what an index serves: client, time, batch or one metadata member. The scan is limited before it is
  * filtered, so that its end is known even if nothing matches.
  */
-export function scanTasks(q: Omit<TaskListQuery, 'limit' | 'states' | 'type'>, most: number): SQL {
-  const direction = q.order === 'asc' ? sql.raw('asc') : sql.raw('desc')
-  const beyond = q.order === 'asc' ? sql.raw('>') : sql.raw('<')
+export function scanTasks(q: Omit<TaskListQuery, 'limit' | 'states' | 'type'>, max: number): SQL {
+  const direction = sql.raw(q.order)
+  const beyond = sql.raw(q.order === 'asc' ? '>' : '<')
   const within = (table: SQL, id: SQL, owner = sql`${table}.client_id`): SQL[] => {
     const place: SQL[] = []
     if (q.clientId !== null) place.push(sql`${owner} = ${q.clientId}`)
@@ -46,11 +31,11 @@ export function scanTasks(q: Omit<TaskListQuery, 'limit' | 'states' | 'type'>, m
   }
   if (q.metadata)
     return sql`select l.task_id as id, l.created_at from labels l where l.name = ${q.metadata.key} and l.value = ${q.metadata.value}
-      and ${every(within(sql`l`, sql`l.task_id`))} order by l.created_at ${direction}, l.task_id ${direction} limit ${most}`
-  const ordered = sql`order by t.created_at ${direction}, t.id ${direction} limit ${most}`
-  if (q.batchId === undefined) return sql`select t.id, t.created_at from tasks t where ${every(within(sql`t`, sql`t.id`))} ${ordered}`
+      and ${all(within(sql`l`, sql`l.task_id`))} order by l.created_at ${direction}, l.task_id ${direction} limit ${max}`
+  const ordered = sql`order by t.created_at ${direction}, t.id ${direction} limit ${max}`
+  if (q.batchId === undefined) return sql`select t.id, t.created_at from tasks t where ${all(within(sql`t`, sql`t.id`))} ${ordered}`
   // A batch has an index of its own, which must be used.
-  return sql`select t.id, t.created_at from tasks t where t.batch_id = ${q.batchId} and ${every(within(sql`t`, sql`t.id`, sql`t.client_id || ''`))} ${ordered}`
+  return sql`select t.id, t.created_at from tasks t where t.batch_id = ${q.batchId} and ${all(within(sql`t`, sql`t.id`, sql`t.client_id || ''`))} ${ordered}`
 }
 
 /**
@@ -58,11 +43,11 @@ export function scanTasks(q: Omit<TaskListQuery, 'limit' | 'states' | 'type'>, m
  * others.
  */
 const each = (table: 'tasks' | 'deliveries', filters: readonly SQL[]): SQL =>
-  sql`(select 1 from ${sql.raw(table)} x where ${every([sql`x.id = s.id`, ...filters])}) = 1`
+  sql`(select 1 from ${sql.raw(table)} x where ${all([sql`x.id = s.id`, ...filters])}) = 1`
 
 /** Tasks of a client by creation time. A page may end early; its `next` says where to continue. */
 export function* listTasks(q: TaskListQuery): Script<Page<Task>> {
-  const direction = q.order === 'asc' ? sql.raw('asc') : sql.raw('desc')
+  const direction = sql.raw(q.order)
   const filters: SQL[] = []
   if (q.states) filters.push(isIn(sql`x.state`, q.states))
   if (q.type !== undefined) filters.push(sql`x.type = ${q.type}`)
@@ -84,12 +69,13 @@ export function* listTasks(q: TaskListQuery): Script<Page<Task>> {
     if (fitting > 0 && characters > MAX_CHARACTERS) break
     fitting++
   }
-  if (fitting < found.length && fitting < q.limit) return page(found, fitting, at)
-  if (found.length > q.limit || filters.length === 0) return page(found, q.limit, at)
-  const end = yield* first<{ id: string; at: number; n: number }>(
+  if (fitting < found.length && fitting < q.limit) return toPage(found, fitting)
+  if (found.length > q.limit || filters.length === 0) return toPage(found, q.limit)
+  const back = sql.raw(q.order === 'asc' ? 'desc' : 'asc')
+  const end = yield* first<Position & { n: number }>(
     query(
       () => sql`with scanned as (${scanned}) select s.id as id, s.created_at as at, (select count(*) from scanned) as n from scanned s
-        order by s.created_at ${q.order === 'asc' ? sql.raw('desc') : sql.raw('asc')}, s.id ${q.order === 'asc' ? sql.raw('desc') : sql.raw('asc')} limit 1`,
+        order by s.created_at ${back}, s.id ${back} limit 1`,
     ),
   )
   return { items: found, next: end && end.n === MAX_SCANNED ? { at: end.at, id: end.id } : null }
@@ -109,20 +95,20 @@ export function* listDeliveries(q: DeliveryQuery): Script<Page<Delivery>> {
   const wanted: SQL[] = []
   if (q.eventType !== undefined) wanted.push(sql`x.event_type = ${q.eventType}`)
   if (q.states) wanted.push(isIn(sql`x.state`, q.states))
-  const most = wanted.length === 0 ? q.limit + 1 : MAX_SCANNED
+  const max = wanted.length === 0 ? q.limit + 1 : MAX_SCANNED
   const found = yield* rows<Delivery>(
     query(
-      () => sql`with scanned as (select id, created_at from deliveries where ${every(place)} order by created_at desc, id desc limit ${most}), fitting as materialized (
+      () => sql`with scanned as (select id, created_at from deliveries where ${all(place)} order by created_at desc, id desc limit ${max}), fitting as materialized (
           select s.id from scanned s where ${each('deliveries', wanted)}
           order by s.created_at desc, s.id desc limit ${q.limit + 1})
         select ${deliveryColumns} from deliveries where id in (select id from fitting)
         order by created_at desc, id desc`,
     ),
   )
-  if (wanted.length === 0 || found.length > q.limit) return page(found, q.limit, at)
+  if (wanted.length === 0 || found.length > q.limit) return toPage(found, q.limit)
   const next = yield* first<Position>(
     query(
-      () => sql`select created_at as at, id from deliveries where ${every(place)} order by created_at desc, id desc
+      () => sql`select created_at as at, id from deliveries where ${all(place)} order by created_at desc, id desc
         limit 1 offset ${MAX_SCANNED - 1}`,
     ),
   )
@@ -132,11 +118,11 @@ export function* listDeliveries(q: DeliveryQuery): Script<Page<Delivery>> {
 export function* listEndpoints(clientId: string | null, limit: number, after: Position | null): Script<Page<Endpoint>> {
   const filters = [sql`deleted_at is null`]
   if (clientId !== null) filters.push(sql`client_id = ${clientId}`)
-  if (after) filters.push(sql`(created_at, id) > (${after.at}, ${after.id})`)
+  if (after) filters.push(isAfter(after))
   const found = yield* rows<Endpoint>(
-    query(() => sql`select ${endpointColumns} from endpoints where ${every(filters)} order by created_at, id limit ${limit + 1}`),
+    query(() => sql`select ${endpointColumns} from endpoints where ${all(filters)} order by created_at, id limit ${limit + 1}`),
   )
-  return page(found, limit, at)
+  return toPage(found, limit)
 }
 
 /** Events in the order they were recorded. `after` is a position in the client's feed. */
@@ -155,22 +141,16 @@ export function* listEvents(q: {
   if (q.taskId !== undefined)
     filters.push(sql`id in (select e.id from events e where e.task_id = ${q.taskId} and e.terminal = 1
       union all select e.id from events e where e.task_id = ${q.taskId} and e.terminal = 0)`)
-  if (q.types)
-    filters.push(
-      sql`type in (${sql.join(
-        q.types.map((type) => sql`${type}`),
-        sql`, `,
-      )})`,
-    )
+  if (q.types) filters.push(isIn(sql`type`, q.types))
   return yield* rows<Event>(
-    query(() => sql`select ${eventColumns} from events where ${every(filters)} order by client_id, seq limit ${q.limit}`),
+    query(() => sql`select ${eventColumns} from events where ${all(filters)} order by client_id, seq limit ${q.limit}`),
   )
 }
 const readReach = statement(
   () =>
     sql`select seq from events where client_id = ${bind('clientId')} and seq > ${bind('after')} order by seq limit 1 offset ${sql.raw(String(MAX_SCANNED - 1))}`,
 )
-/** The last position that one filtered read of a feed looks at; null: the end of the feed. */
+/** The last position that one filtered read of a feed reaches; null: it reaches the end of the feed. */
 export function* findFeedScanEnd(clientId: string, after: number): Script<number | null> {
   return (yield* first<{ seq: number }>(readReach({ clientId, after })))?.seq ?? null
 }
@@ -188,24 +168,20 @@ const readCallbacks = statement(
 /** Over the deliveries of each task's terminal event. */
 export function* callbackStatuses(tasks: readonly Task[]): Script<ReadonlyMap<string, CallbackStatus>> {
   const statuses = new Map<string, CallbackStatus>()
-  const over: Task[] = []
+  const ended: Task[] = []
   for (const task of tasks) {
     if (task.callback === null) statuses.set(task.id, 'none')
-    else if (isTerminal(task.state)) over.push(task)
+    else if (isTerminal(task.state)) ended.push(task)
     else statuses.set(task.id, 'pending')
   }
-  if (over.length === 0) return statuses
-  const states = new Map<string, Set<string>>()
-  for (const row of yield* rows<{ taskId: string; state: string }>(
-    readCallbacks({ tasks: over.map(({ id, generation }) => ({ id, generation })) }),
-  )) {
-    const known = states.get(row.taskId) ?? new Set()
-    states.set(row.taskId, known.add(row.state))
-  }
-  for (const { id } of over) {
-    const seen = states.get(id)
-    const open = seen?.has('pending') || seen?.has('running')
-    statuses.set(id, open ? 'pending' : seen?.has('failed') ? 'failed' : seen?.has('completed') ? 'delivered' : 'none')
+  if (ended.length === 0) return statuses
+  const found = yield* rows<{ taskId: string; state: State }>(
+    readCallbacks({ tasks: ended.map(({ id, generation }) => ({ id, generation })) }),
+  )
+  const states = Map.groupBy(found, ({ taskId }) => taskId)
+  for (const { id } of ended) {
+    const has = (...some: State[]) => states.get(id)?.some(({ state }) => some.includes(state))
+    statuses.set(id, has('pending', 'running') ? 'pending' : has('failed') ? 'failed' : has('completed') ? 'delivered' : 'none')
   }
   return statuses
 }
@@ -243,16 +219,16 @@ export function* countOpenTasks(
 
 const readLanes = statement(
   (d) => sql`select id, held_until as "heldUntil", probe_ms as "probeMs", filled, paced_at + pace_ms as "pacedUntil" from lanes
-    where id ${d.anyOf(sql`select v.id from ${d.records('lanes', { id: 'text' })} v`)}`,
+    where id ${d.anyOf(ids(d, 'lanes'))}`,
 )
-export function* findLanes(ids: readonly string[]): Script<readonly LaneState[]> {
-  const found = yield* rows<Omit<LaneState, 'filled'> & { filled: number }>(readLanes({ lanes: ids.map((id) => ({ id })) }))
+export function* findLanes(of: readonly string[]): Script<readonly LaneState[]> {
+  const found = yield* rows<Omit<LaneState, 'filled'> & { filled: number }>(readLanes({ lanes: idRows(of) }))
   return found.map((lane) => ({ ...lane, filled: lane.filled === 1 }))
 }
 
 /** What may keep these tasks from starting, in one read: paused types, full lanes, and how many run of each type. */
 export function* findTaskHolds(tasks: readonly Pick<Task, 'type' | 'laneId'>[]): Script<TaskHolds> {
-  const lanes = [...new Set(tasks.map(({ laneId }) => laneId))].map((id) => ({ id }))
+  const lanes = idRows(tasks.map(({ laneId }) => laneId))
   const [rules, queues, running] = yield* runAll([readLanes({ lanes }), readQueues(), countRunningByType()])
   return {
     queues: new Map((queues as unknown as QueueRow[]).map((row) => [typeOf(row.id), toQueueState(row)])),

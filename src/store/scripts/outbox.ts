@@ -13,25 +13,25 @@ import {
   type Json,
   type Millis,
   type Task,
-  type Trigger,
 } from '../../core/model.ts'
 import { parseStored, sanitizeStored } from '../../core/stored-json.ts'
 import { cloudEventJson, envelopeJson, taskDocumentJson } from '../../core/wire.ts'
-import { endpointColumns } from '../columns.ts'
+import { endpointColumns, newDelivery, newEvent, type RowOf } from '../columns.ts'
 import type { OwedDelivery } from '../interfaces.ts'
 import { admitStarts, type LentSlots, type StartDemand } from '../queue/claim.ts'
 import { addTurns, turnsFor } from '../queue/run-queue.ts'
 import { type BoundStatement, bind, execute, type RecordColumns, rows, runAll, type Script, sql, statement } from '../script.ts'
+import { boundText, DELIVERY_QUEUE, idRows, ids } from './shared.ts'
 
-/** What rendering needs beside the rows. */
+/** What rendering needs in addition to the rows. */
 export interface RenderContext {
   readonly publicUrl: () => string
   /** The installation's delays before each retry, in seconds. */
   readonly retrySchedule: readonly number[]
   readonly newId: (prefix: 'task' | 'event' | 'delivery') => string
-  /** 43 characters that nobody can guess. */
+  /** 43 random characters. */
   readonly newChallenge: () => string
-  /** Called for rows that something else has corrupted. */
+  /** Called for rows that something else corrupted. */
   readonly onCorruption: (sentence: string) => void
   /** How long a task of that type is kept after its end. */
   readonly retentionMs: (type: string) => Millis
@@ -56,11 +56,11 @@ export const terminalFact = (task: Task): TaskFact => ({ task, type: terminalTyp
 /** The endpoints of these clients that are not deleted. */
 export const readEndpointsOfClients = statement(
   (d) => sql`select ${endpointColumns} from endpoints
-    where client_id ${d.anyOf(sql`select v.id from ${d.records('clients', { id: 'text' })} v`)} and deleted_at is null`,
+    where client_id ${d.anyOf(ids(d, 'clients'))} and deleted_at is null`,
 )
 /** The endpoints that tasks name, without reading the client's others. */
 const readNamed = statement(
-  (d) => sql`select ${endpointColumns} from endpoints where id ${d.anyOf(sql`select v.id from ${d.records('endpoints', { id: 'text' })} v`)}
+  (d) => sql`select ${endpointColumns} from endpoints where id ${d.anyOf(ids(d, 'endpoints'))}
     and coalesce(deleted_at, 0) = 0`,
 )
 const countEvents = statement(
@@ -72,149 +72,104 @@ const countEvents = statement(
       )} order by c.id ${d.lock}`,
     )} returning clients.id as id, clients.seq as seq`,
 )
-const EVENT: RecordColumns = {
-  id: 'text',
-  client_id: 'text',
-  task_id: 'text',
-  endpoint_id: 'text',
-  type: 'text',
-  terminal: 'int8',
-  generation: 'int8',
-  revision: 'int8',
-  seq: 'int8',
-  body: 'text',
-  created_at: 'int8',
-}
-const eventNames = sql.raw(Object.keys(EVENT).join(', '))
-const insertEvents = statement((d) => sql`insert into events (${eventNames}) select ${eventNames} from ${d.records('events', EVENT)} v`)
+const insertEvents = statement(
+  (d) => sql`insert into events (${newEvent.names}) select ${newEvent.names} from ${d.records('events', newEvent.columns)} v`,
+)
 /** The lane of a delivery: that of its endpoint. A verification has a lane of its own, because everything else is held until it passes. */
 export const deliveryLaneOf = (endpointId: string, type: EventType): string =>
   type === 'endpoint.verification' ? `${endpointId}/verify` : endpointId
-const laneOfNew = ({ endpoint_id, event_type }: NewDelivery): string => deliveryLaneOf(endpoint_id, event_type)
+const laneOfNew = ({ endpointId, eventType }: NewDelivery): string => deliveryLaneOf(endpointId, eventType)
 
-const DELIVERY: RecordColumns = {
-  id: 'text',
-  lane_id: 'text',
-  client_id: 'text',
-  endpoint_id: 'text',
-  event_id: 'text',
-  event_type: 'text',
-  task_id: 'text',
-  url: 'text',
-  body: 'text',
-  retry_schedule: 'text',
-  trigger: 'text',
-  max_tries: 'int8',
-  created_at: 'int8',
-  start: 'int8',
-}
-const deliveryNames = sql.raw(
-  Object.keys(DELIVERY)
-    .filter((name) => name !== 'start')
-    .join(', '),
-)
 const insertDeliveries = statement(
-  (d) => sql`insert into deliveries (${deliveryNames}, state, line, rank, due_at, tries, fence, updated_at, leased_until, leased_by)
-    select ${deliveryNames}, case when start = 1 then 'running' else 'pending' end, 0, created_at, created_at, start, start, created_at,
-      case when start = 1 then ${d.now} + ${bind('leaseMs')} end, case when start = 1 then ${d.name === 'postgres' ? sql`${bind('by')}::text` : bind('by')} end
-    from ${d.records('deliveries', DELIVERY)} v`,
+  (d) => sql`insert into deliveries (${newDelivery.names}, state, line, rank, due_at, tries, fence, updated_at, leased_until, leased_by)
+    select ${newDelivery.names}, case when start = 1 then 'running' else 'pending' end, 0, created_at, created_at, start, start, created_at,
+      case when start = 1 then ${d.now} + ${bind('leaseMs')} end, case when start = 1 then ${boundText(d, 'by')} end
+    from ${d.records('deliveries', { ...newDelivery.columns, start: 'int8' })} v`,
 )
 
 /** A delivery to insert. Its body is null when it is the event's own. */
-export interface NewDelivery {
-  readonly id: string
-  readonly client_id: string
-  readonly endpoint_id: string
-  readonly event_id: string
-  readonly event_type: EventType
-  readonly task_id: string | null
-  readonly url: string | null
-  readonly body: string | null
-  readonly retry_schedule: Json | null
-  readonly trigger: Trigger
-  readonly max_tries: number
-  readonly created_at: Millis
+export type NewDelivery = Omit<RowOf<typeof newDelivery>, 'laneId'>
+export type NewEvent = Omit<RowOf<typeof newEvent>, 'seq'>
+
+/** An event about an endpoint. It belongs to no task. */
+export const endpointEvent = (
+  { id: endpointId, clientId }: Pick<Endpoint, 'id' | 'clientId'>,
+  { id, type, at }: { id: string; type: EventType; at: Millis },
+  data: Json,
+): NewEvent => {
+  const body = envelopeJson({ id, type, at }, data)
+  return { id, clientId, taskId: null, endpointId, type, terminal: 0, generation: 0, revision: 0, body, createdAt: at }
 }
-export interface NewEvent {
-  readonly id: string
-  readonly client_id: string
-  readonly task_id: string | null
-  readonly endpoint_id: string | null
-  readonly type: EventType
-  readonly terminal: 0 | 1
-  readonly generation: number
-  readonly revision: number
-  readonly body: string
-  readonly created_at: Millis
-}
+/** A delivery of such an event, to that endpoint or to another one of its client. */
+export const deliveryOf = (
+  { id: eventId, type: eventType, clientId, createdAt }: NewEvent,
+  to: Pick<NewDelivery, 'id' | 'endpointId' | 'body' | 'retrySchedule' | 'trigger' | 'maxTries'>,
+): NewDelivery => ({ ...to, eventId, eventType, clientId, taskId: null, url: null, createdAt })
 
 /**
  * Records events and the deliveries they owe. An event that is not terminal is recorded only when an endpoint subscribes to it. Returns the
- * deliveries that start at once in lent slots.
+ * deliveries that start at once in free slots of the node.
  */
 export function* emit(facts: readonly TaskFact[], view: RenderContext, slots: LentSlots | null = null): Script<readonly OwedDelivery[]> {
   if (facts.length === 0) return []
-  const listeners = yield* readSubscribers(facts)
-  const judge = subscriptions(listeners)
+  const endpoints = yield* readSubscribers(facts)
+  const subscribed = subscriptions(endpoints)
   const events: NewEvent[] = []
   const deliveries: NewDelivery[] = []
   const newer: { task_id: string; endpoint_id: string }[] = []
   for (const fact of facts) {
-    const owed = judge(fact)
+    const owed = subscribed(fact)
+    const { type, at: createdAt } = fact
+    const { id: taskId, clientId, generation, revision, traceparent, tracestate } = fact.task
     const terminal = isTerminal(fact.task.state)
     if (!terminal && owed.length === 0) continue
     const id = view.newId('event')
-    const event = { id, type: fact.type, at: fact.at }
+    const event = { id, type, at: createdAt }
     const context = { publicUrl: view.publicUrl(), callbackStatus: null, retentionMs: view.retentionMs(fact.task.type) }
     const task = sanitizeStored(fact.task)
     if (task !== fact.task) view.onCorruption(`Task ${task.id} holds what is not JSON: its events are written without it.`)
     const full = taskDocumentJson(task, context)
     events.push({
       id,
-      client_id: fact.task.clientId,
-      task_id: fact.task.id,
-      endpoint_id: null,
-      type: fact.type,
+      clientId,
+      taskId,
+      endpointId: null,
+      type,
       terminal: terminal ? 1 : 0,
-      generation: fact.task.generation,
-      revision: fact.task.revision,
+      generation,
+      revision,
       body: envelopeJson(event, full),
-      created_at: fact.at,
+      createdAt,
     })
-    for (const { endpoint: listener, callback, wantsProgress } of owed) {
-      if (wantsProgress && fact.type !== 'task.created') newer.push({ task_id: fact.task.id, endpoint_id: listener.id })
-      const data = listener.payload === 'thin' ? taskDocumentJson(task, { ...context, thin: true }) : full
-      const { id: subject, revision: sequence, traceparent, tracestate } = fact.task
-      const source = { source: context.publicUrl, subject, sequence, traceparent, tracestate }
-      const schedule = callback.retrySchedule ? JSON.stringify(callback.retrySchedule) : listener.retrySchedule
+    for (const { endpoint, callback, wantsProgress } of owed) {
+      if (wantsProgress && type !== 'task.created') newer.push({ task_id: taskId, endpoint_id: endpoint.id })
+      const isThin = endpoint.payload === 'thin'
+      const data = isThin ? taskDocumentJson(task, { ...context, thin: true }) : full
+      const source = { source: context.publicUrl, subject: taskId, sequence: revision, traceparent, tracestate }
+      const retrySchedule = callback.retrySchedule ? JSON.stringify(callback.retrySchedule) : endpoint.retrySchedule
       deliveries.push({
         id: view.newId('delivery'),
-        client_id: fact.task.clientId,
-        endpoint_id: listener.id,
-        event_id: id,
-        event_type: fact.type,
-        task_id: fact.task.id,
+        clientId,
+        endpointId: endpoint.id,
+        eventId: id,
+        eventType: type,
+        taskId,
         url: callback.url ?? null,
-        body:
-          listener.format === 'cloudevents'
-            ? cloudEventJson({ ...event, ...source }, data)
-            : listener.payload === 'thin'
-              ? envelopeJson(event, data)
-              : null,
-        retry_schedule: schedule,
+        body: endpoint.format === 'cloudevents' ? cloudEventJson({ ...event, ...source }, data) : isThin ? envelopeJson(event, data) : null,
+        retrySchedule,
         trigger: 'event',
-        max_tries: maxTriesOf(fact.type, schedule, view),
-        created_at: fact.at,
+        maxTries: maxTriesOf(type, retrySchedule, view),
+        createdAt,
       })
     }
   }
   if (newer.length > 0) yield* execute([supersede({ newer })])
-  return yield* record(events, deliveries, new Map(listeners.map((listener) => [listener.id, listener])), facts, slots)
+  return yield* record(events, deliveries, new Map(endpoints.map((endpoint) => [endpoint.id, endpoint])), facts, slots)
 }
 
 /** One attempt only: a newer progress report follows anyway, and a ping asks how the endpoint is now. */
 const ONCE: ReadonlySet<EventType> = new Set(['task.progress', 'endpoint.ping'])
-/** All tries of a delivery of such an event. */
+/** The number of tries of a delivery of such an event. */
 export const maxTriesOf = (type: EventType, schedule: Json | null, { retrySchedule }: RenderContext): number =>
   ONCE.has(type) ? 1 : parseStored(schedule, retrySchedule).length + 1
 const NEWER: RecordColumns = { task_id: 'text', endpoint_id: 'text' }
@@ -237,12 +192,11 @@ function* readSubscribers(facts: readonly TaskFact[]): Script<readonly Endpoint[
     if (endpointId === undefined) clients.add(task.clientId)
     else named.add(endpointId)
   }
-  const ids = (of: ReadonlySet<string>) => [...of].map((id) => ({ id }))
   const found = (yield* runAll([
-    ...(clients.size > 0 ? [readEndpointsOfClients({ clients: ids(clients) })] : []),
-    ...(named.size > 0 ? [readNamed({ endpoints: ids(named) })] : []),
+    ...(clients.size > 0 ? [readEndpointsOfClients({ clients: idRows(clients) })] : []),
+    ...(named.size > 0 ? [readNamed({ endpoints: idRows(named) })] : []),
   ])) as unknown as readonly (readonly Endpoint[])[]
-  return found.length === 1 ? found[0]! : [...new Map(found.flat().map((listener) => [listener.id, listener])).values()]
+  return found.length === 1 ? found[0]! : [...new Map(found.flat().map((endpoint) => [endpoint.id, endpoint])).values()]
 }
 /** A callback that cannot be read names no endpoint: every subscribed endpoint of the client is owed the event. */
 const callbackOf = (callback: Json): Callback => (callback === '{}' ? {} : parseStored(callback, {}))
@@ -265,9 +219,9 @@ function* record(
     .filter(({ id }) => starting.has(id))
     .map((made) => ({
       ...running(made, slots!),
-      eventBody: bodies.get(made.event_id)!,
-      endpoint: endpoints.get(made.endpoint_id)!,
-      ...(traces.get(made.task_id ?? '') ?? NO_TRACE),
+      eventBody: bodies.get(made.eventId)!,
+      endpoint: endpoints.get(made.endpointId)!,
+      ...(traces.get(made.taskId ?? '') ?? NO_TRACE),
     }))
 }
 
@@ -277,15 +231,15 @@ const NO_TRACE = { traceparent: null, tracestate: null }
 export function* addEvents(events: readonly NewEvent[], owed: readonly BoundStatement[]): Script<void> {
   if (events.length === 0) return
   const perClient = new Map<string, number>()
-  for (const event of events) perClient.set(event.client_id, (perClient.get(event.client_id) ?? 0) + 1)
+  for (const event of events) perClient.set(event.clientId, (perClient.get(event.clientId) ?? 0) + 1)
   const counted = yield* rows<{ id: string; seq: number }>(
     countEvents({ clients: [...perClient].map(([client_id, n]) => ({ client_id, n })) }),
   )
   const next = new Map(counted.map(({ id, seq }) => [id, seq - perClient.get(id)!]))
   const numbered = events.map((event) => {
-    const seq = next.get(event.client_id)! + 1
-    next.set(event.client_id, seq)
-    return { ...event, seq }
+    const seq = next.get(event.clientId)! + 1
+    next.set(event.clientId, seq)
+    return newEvent.toRow({ ...event, seq })
   })
   yield* execute([insertEvents({ events: numbered }), ...owed])
 }
@@ -300,7 +254,10 @@ export const addDeliveries = (
     ? []
     : [
         insertDeliveries({
-          deliveries: deliveries.map((made) => ({ ...made, lane_id: laneOfNew(made), start: starting.has(made.id) ? 1 : 0 })),
+          deliveries: deliveries.map((made) => ({
+            ...newDelivery.toRow({ ...made, laneId: laneOfNew(made) }),
+            start: starting.has(made.id) ? 1 : 0,
+          })),
           leaseMs: slots?.leaseMs ?? 0,
           by: slots?.leasedBy ?? '',
         }),
@@ -308,7 +265,7 @@ export const addDeliveries = (
           turnsFor(
             deliveries
               .filter(({ id }) => !starting.has(id))
-              .map((d) => ({ queue: 'delivery', clientId: d.client_id, laneId: laneOfNew(d), line: 0, rank: d.created_at })),
+              .map((d) => ({ queue: DELIVERY_QUEUE, clientId: d.clientId, laneId: laneOfNew(d), line: 0, rank: d.createdAt })),
             0,
           ),
         ),
@@ -318,70 +275,53 @@ export const addDeliveries = (
 function* chooseStarting(deliveries: readonly NewDelivery[], slots: LentSlots | null): Script<ReadonlySet<string>> {
   if (!slots || slots.count === 0 || deliveries.length === 0) return new Set()
   const wanted = new Map<string, StartDemand>()
-  for (const { endpoint_id, client_id } of deliveries)
-    wanted.set(endpoint_id, { clientId: client_id, count: (wanted.get(endpoint_id)?.count ?? 0) + 1 })
-  const admitted = new Map(yield* admitStarts(wanted, slots, deliveries[0]!.created_at))
+  for (const { endpointId, clientId } of deliveries) wanted.set(endpointId, { clientId, count: (wanted.get(endpointId)?.count ?? 0) + 1 })
+  const admitted = new Map(yield* admitStarts(wanted, slots, deliveries[0]!.createdAt))
   const starting = new Set<string>()
-  for (const { id, endpoint_id } of deliveries) {
-    const left = admitted.get(endpoint_id) ?? 0
+  for (const { id, endpointId } of deliveries) {
+    const left = admitted.get(endpointId) ?? 0
     if (left === 0) continue
-    admitted.set(endpoint_id, left - 1)
+    admitted.set(endpointId, left - 1)
     starting.add(id)
   }
   return starting
 }
 
-const running = (made: NewDelivery, { leasedBy: by, leaseMs }: LentSlots): Delivery => ({
-  id: made.id,
-  clientId: made.client_id,
-  laneId: made.endpoint_id,
+const running = (made: NewDelivery, { leasedBy, leaseMs }: LentSlots): Delivery => ({
+  ...made,
+  laneId: made.endpointId,
   state: 'running',
-  dueAt: made.created_at,
+  dueAt: made.createdAt,
   tries: 1,
-  maxTries: made.max_tries,
   fence: 1,
-  leasedUntil: made.created_at + leaseMs,
-  leasedBy: by,
-  eventId: made.event_id,
-  eventType: made.event_type,
-  taskId: made.task_id,
-  endpointId: made.endpoint_id,
-  url: made.url,
-  body: made.body,
-  retrySchedule: made.retry_schedule,
-  trigger: made.trigger,
+  leasedUntil: made.createdAt + leaseMs,
+  leasedBy,
   retryAfterAt: null,
   canceledReason: null,
-  createdAt: made.created_at,
-  updatedAt: made.created_at,
+  updatedAt: made.createdAt,
   finishedAt: null,
 })
 
 /** Which endpoints are owed an event: the one the task names, otherwise every subscribed endpoint of its client, whatever its status. */
 export function subscriptions(
-  listeners: readonly Endpoint[],
+  endpoints: readonly Endpoint[],
 ): (fact: TaskFact) => readonly { endpoint: Endpoint; callback: Callback; wantsProgress: boolean }[] {
-  const byClient = new Map<string, { listener: Endpoint; events: ReadonlySet<string>; types: ReadonlySet<string> }[]>()
-  for (const listener of listeners) {
-    const known = {
-      listener,
-      events: new Set<string>(parseStored(listener.events, [...defaultEvents])),
-      types: new Set<string>(parseStored(listener.taskTypes, ['*'])),
-    }
-    const own = byClient.get(listener.clientId)
-    if (own) own.push(known)
-    else byClient.set(listener.clientId, [known])
-  }
+  const known = endpoints.map((endpoint) => ({
+    endpoint,
+    events: new Set<string>(parseStored(endpoint.events, [...defaultEvents])),
+    types: new Set<string>(parseStored(endpoint.taskTypes, ['*'])),
+  }))
+  const byClient = Map.groupBy(known, ({ endpoint }) => endpoint.clientId)
   return ({ task, type }) => {
     if (task.callback === null) return []
     const callback = callbackOf(task.callback)
     if (callback.events && !callback.events.some((it) => it === type)) return []
     return (byClient.get(task.clientId) ?? [])
-      .filter(({ listener, events, types }) => {
+      .filter(({ endpoint, events, types }) => {
         if (!events.has(type)) return false
-        if (callback.endpointId !== undefined) return listener.id === callback.endpointId
+        if (callback.endpointId !== undefined) return endpoint.id === callback.endpointId
         return types.has(task.type) || (types.has('*') && !task.type.startsWith('system.'))
       })
-      .map(({ listener, events }) => ({ endpoint: listener, callback, wantsProgress: events.has('task.progress') }))
+      .map(({ endpoint, events }) => ({ endpoint, callback, wantsProgress: events.has('task.progress') }))
   }
 }

@@ -9,7 +9,8 @@ import type { DeliverySettlement } from '../interfaces.ts'
 import { addLanes, changeLane, paceOf } from '../queue/lane.ts'
 import { bind, execute, first, type Script, sql, statement } from '../script.ts'
 import { updateProbing } from './health.ts'
-import { addDeliveries, addEvents, deliveryLaneOf, type RenderContext } from './outbox.ts'
+import { addDeliveries, addEvents, deliveryLaneOf, deliveryOf, endpointEvent, type RenderContext } from './outbox.ts'
+import { DELIVERY_QUEUE } from './shared.ts'
 
 const TYPE = 'endpoint.verification'
 /** An endpoint is challenged at most this often. */
@@ -19,10 +20,8 @@ const SCHEDULE = [60, 600]
 const VALID_MS: Millis = 86_400_000
 
 const cancelOpen = statement(
-  (
-    d,
-  ) => sql`update deliveries set fence = fence + 1, state = 'canceled', canceled_reason = 'superseded', finished_at = ${d.now}, updated_at = ${d.now},
-      leased_until = null, leased_by = null
+  (d) => sql`update deliveries set fence = fence + 1, state = 'canceled', canceled_reason = 'superseded',
+      finished_at = ${d.now}, updated_at = ${d.now}, leased_until = null, leased_by = null
     where id = ${bind('id')} and coalesce(state, '') in ('pending', 'running')`,
 )
 const nameVerification = statement(
@@ -33,31 +32,25 @@ const nameVerification = statement(
 /** Starts a verification in the caller's transaction. An earlier one no longer counts. `endpoint` is the row as just written. */
 export function* startVerification(endpoint: Endpoint, view: RenderContext): Script<Endpoint> {
   yield* endVerification(endpoint)
-  const { id: endpointId, clientId, updatedAt: at } = endpoint
+  const { id: endpointId, updatedAt: at } = endpoint
   const expiresAt = at + VALID_MS
   const challenge = endpoint.verification === 'challenge' ? view.newChallenge() : null
   const event = { id: view.newId('event'), type: TYPE, at } as const
   const data = (challenge: string | null): Json => JSON.stringify({ endpointId, challenge, expiresAt: new Date(expiresAt).toISOString() })
   const envelope = { ...event, source: view.publicUrl(), subject: endpointId, sequence: null }
   const bytes = endpoint.format === 'cloudevents' ? cloudEventJson(envelope, data(challenge)) : envelopeJson(event, data(challenge))
-  const facts = { client_id: clientId, endpoint_id: endpointId, task_id: null, created_at: at }
-  const made = {
-    ...facts,
+  const sent = endpointEvent(endpoint, event, data(null))
+  const made = deliveryOf(sent, {
     id: view.newId('delivery'),
-    event_id: event.id,
-    event_type: TYPE,
-    url: null,
+    endpointId,
     // The handshake of CloudEvents has no body.
     body: challenge === null ? null : bytes,
-    retry_schedule: JSON.stringify(SCHEDULE),
+    retrySchedule: JSON.stringify(SCHEDULE),
     trigger: 'event',
-    max_tries: SCHEDULE.length + 1,
-  } as const
+    maxTries: SCHEDULE.length + 1,
+  })
   yield* execute(addLanes([{ id: deliveryLaneOf(endpointId, TYPE), cap: 1, paceMs: PACE_MS }]))
-  yield* addEvents(
-    [{ ...facts, id: event.id, type: TYPE, terminal: 0, generation: 0, revision: 0, body: envelopeJson(event, data(null)) }],
-    addDeliveries([made]),
-  )
+  yield* addEvents([sent], addDeliveries([made]))
   return (yield* first<Endpoint>(nameVerification({ id: endpointId, deliveryId: made.id, expiresAt })))!
 }
 
@@ -66,7 +59,7 @@ export function* endVerification({ id, clientId, verificationDeliveryId, updated
   if (verificationDeliveryId === null) return
   yield* execute([cancelOpen({ id: verificationDeliveryId })])
   // Frees its slot.
-  yield* changeLane({ queue: 'delivery', clientId, laneId: deliveryLaneOf(id, TYPE) }, (rule) => rule, updatedAt)
+  yield* changeLane({ queue: DELIVERY_QUEUE, clientId, laneId: deliveryLaneOf(id, TYPE) }, (rule) => rule, updatedAt)
 }
 
 const markVerified = statement(
@@ -93,7 +86,7 @@ export function* settleVerifications(settlements: readonly DeliverySettlement[],
     if (outcome.kind === 'complete') {
       const verified = yield* first<Endpoint>(markVerified({ id, deliveryId, allowedRate: endpoint.allowedRate ?? null }))
       if (!verified) continue
-      const place = { queue: 'delivery', clientId: verified.clientId, laneId: id }
+      const place = { queue: DELIVERY_QUEUE, clientId: verified.clientId, laneId: id }
       yield* changeLane(place, (rule) => ({ ...rule, paceMs: paceOf(verified) }), verified.updatedAt)
       yield* updateProbing(verified, verified.updatedAt)
     } else if (attempt !== null && outcome.kind !== 'release') yield* execute([markUnverified({ id, deliveryId, error: attempt.error })])

@@ -30,7 +30,7 @@ const giveBack = statement(
       ${d.restrictTo(sql`rate_limits.key`, sql`select y.key from ${d.records('back', BACK)} y`)}`,
 )
 /** No wait for the disk: a crash of the server loses only the last moment of a window. */
-const hurry = statement((d) => (d.name === 'postgres' ? sql`set local synchronous_commit = off` : sql`select 1`))
+const skipDiskWait = statement((d) => (d.name === 'postgres' ? sql`set local synchronous_commit = off` : sql`select 1`))
 
 /**
  * Takes one use of each quota, or finds it exhausted: `used` is then over the limit and was not counted. Uses of the same quota in one call are
@@ -40,13 +40,13 @@ export function* consumeQuotas(uses: readonly QuotaUse[]): Script<readonly Quota
   const groups = new Map<string, QuotaUse[]>()
   for (const one of uses) if (one.refundWindow === null) groups.set(one.key, [...(groups.get(one.key) ?? []), one])
   const returned = uses.flatMap(({ key, refundWindow: back }) => (back === null ? [] : [{ key, points: 1, expire: back }]))
-  const early: BoundStatement[] = [hurry(), lock({ locked: [...new Set(uses.map(({ key }) => key))].map((key) => ({ key })) })]
+  const early: BoundStatement[] = [skipDiskWait(), lock({ locked: [...new Set(uses.map(({ key }) => key))].map((key) => ({ key })) })]
   if (returned.length > 0) early.push(giveBack({ back: merged(returned) }))
   yield* execute(early)
 
   const byWindow = Map.groupBy(groups.values(), ([first]) => first!.windowMs)
-  const calls = [...byWindow].map(([windowMs, those]) =>
-    use({ windowMs, uses: those.map((group) => ({ key: group[0]!.key, points: group.length })) }),
+  const calls = [...byWindow].map(([windowMs, sameWindow]) =>
+    use({ windowMs, uses: sameWindow.map((group) => ({ key: group[0]!.key, points: group.length })) }),
   )
   const found = (yield* runAll(calls)).flat() as unknown as (QuotaCount & { key: string })[]
   const counts = new Map(found.map((row) => [row.key, row]))
@@ -57,9 +57,9 @@ export function* consumeQuotas(uses: readonly QuotaUse[]): Script<readonly Quota
   return uses.map(({ key, refundWindow: back }) => {
     if (back !== null) return NOTHING
     const { points, expire, leftMs } = counts.get(key)!
-    const turn = (served.get(key) ?? 0) + 1
-    served.set(key, turn)
-    return { used: points - groups.get(key)!.length + turn, expire, leftMs }
+    const order = (served.get(key) ?? 0) + 1
+    served.set(key, order)
+    return { used: points - groups.get(key)!.length + order, expire, leftMs }
   })
 }
 interface QuotaCount {

@@ -17,8 +17,9 @@ import {
   statement,
 } from '../script.ts'
 import { loadCheckpoint, writeCheckpointCall } from './checkpoints.ts'
-import { DELIVERY_QUEUE, lockEvents, lockTasks } from './deliveries.ts'
+import { lockEvents, lockTasks } from './deliveries.ts'
 import { maxTriesOf, type RenderContext, readEndpointsOfClients } from './outbox.ts'
+import { DELIVERY_QUEUE, idRows } from './shared.ts'
 
 /** Rows one page reads, matching or not. */
 const SCANNED = 1_000
@@ -74,14 +75,14 @@ function scan({ clientId, endpointId, since, until, asOf }: ReplayFilter, after:
   )
 }
 
-interface Sorted {
+interface Matches {
   readonly matched: readonly Candidate[]
   /** Matched, but the body was erased. */
   readonly skipped: number
   /** Where the next page starts; null: there is none. */
   readonly next: Position | null
 }
-function sort(found: readonly Candidate[], { states, eventTypes }: ReplayFilter): Sorted {
+function match(found: readonly Candidate[], { states, eventTypes }: ReplayFilter): Matches {
   const last = found.at(-1)
   const wanted = found.filter(
     ({ state, eventType, latest, canceledReason }) =>
@@ -102,15 +103,14 @@ export function* countReplay(
   filter: ReplayFilter,
   after: Position | null,
 ): Script<{ readonly matched: number; readonly next: Position | null }> {
-  const { matched, skipped, next } = sort(yield* rows<Candidate>(scan(filter, after)), filter)
+  const { matched, skipped, next } = match(yield* rows<Candidate>(scan(filter, after)), filter)
   return { matched: matched.length + skipped, next }
 }
 
-/** The tasks of these deliveries, or their events without a task, as far as they exist. They stay until the commit. */
-function* kept(matched: readonly Candidate[]): Script<ReadonlySet<string>> {
-  const named = (ids: readonly (string | null)[]) => [...new Set(ids)].flatMap((id) => (id === null ? [] : [{ id }]))
-  const tasks = named(matched.map(({ taskId }) => taskId))
-  const events = named(matched.map(({ taskId, eventId }) => (taskId === null ? eventId : null)))
+/** Locks the tasks of these deliveries, or their events without a task, until the commit. Returns the ids of those that exist. */
+function* lockSources(matched: readonly Candidate[]): Script<ReadonlySet<string>> {
+  const tasks = idRows(matched.map(({ taskId }) => taskId))
+  const events = idRows(matched.map(({ taskId, eventId }) => (taskId === null ? eventId : null)))
   const found = yield* runAll([...(tasks.length > 0 ? [lockTasks({ tasks })] : []), ...(events.length > 0 ? [lockEvents({ events })] : [])])
   return new Set((found as unknown as { id: string }[][]).flat().map(({ id }) => id))
 }
@@ -134,26 +134,26 @@ const copyDeliveries = statement(
 export function* replayPage(lease: LeaseRef, filter: ReplayFilter, view: RenderContext): Script<ReplayCheckpoint | null> {
   const before = yield* loadCheckpoint<ReplayCheckpoint>(lease, { after: null, done: false, replayed: 0, skipped: 0 }, { lock: true })
   if (before === null || before.done) return before
-  const { matched, skipped, next } = sort(yield* rows<Candidate>(scan(filter, before.after)), filter)
+  const { matched, skipped, next } = match(yield* rows<Candidate>(scan(filter, before.after)), filter)
   const endpoints = new Map(
     (yield* rows<Endpoint>(readEndpointsOfClients({ clients: [{ id: filter.clientId }] }))).map((endpoint) => [endpoint.id, endpoint]),
   )
-  const whole = yield* kept(matched)
+  const existing = yield* lockSources(matched)
   // Nothing can be sent to a deleted endpoint.
-  const going = matched.filter(({ endpointId, taskId, eventId }) => endpoints.has(endpointId) && whole.has(taskId ?? eventId))
+  const replayed = matched.filter(({ endpointId, taskId, eventId }) => endpoints.has(endpointId) && existing.has(taskId ?? eventId))
   const checkpoint: ReplayCheckpoint = {
     after: next,
     done: next === null,
-    replayed: before.replayed + going.length,
-    skipped: before.skipped + skipped + matched.length - going.length,
+    replayed: before.replayed + replayed.length,
+    skipped: before.skipped + skipped + matched.length - replayed.length,
   }
   const at = yield* now()
-  const mostOf = ({ eventType, endpointId, retrySchedule }: Candidate): number =>
+  const maxOf = ({ eventType, endpointId, retrySchedule }: Candidate): number =>
     maxTriesOf(eventType, retrySchedule ?? endpoints.get(endpointId)!.retrySchedule, view)
-  const lanes = going.map(({ laneId }) => ({ queue: DELIVERY_QUEUE, clientId: filter.clientId, laneId, line: 1, rank: at }))
+  const lanes = replayed.map(({ laneId }) => ({ queue: DELIVERY_QUEUE, clientId: filter.clientId, laneId, line: 1, rank: at }))
   yield* execute([
-    ...(going.length > 0
-      ? [copyDeliveries({ at, copies: going.map((one) => ({ new_id: view.newId('delivery'), from_id: one.id, most: mostOf(one) })) })]
+    ...(replayed.length > 0
+      ? [copyDeliveries({ at, copies: replayed.map((one) => ({ new_id: view.newId('delivery'), from_id: one.id, most: maxOf(one) })) })]
       : []),
     writeCheckpointCall(lease, checkpoint),
     ...addTurns(turnsFor(lanes, at)),

@@ -1,12 +1,11 @@
 /** Retention: removes ended tasks with all their rows, endpoint events, deleted endpoints, expired idempotency keys, and tombstones. */
 import { isTerminal, type Millis, type State } from '../../core/model.ts'
 import type { PrunedPage } from '../interfaces.ts'
-import { bind, type Dialect, execute, now, type RecordColumns, rows, type Script, sql, statement } from '../script.ts'
+import { bind, execute, now, rows, type Script, sql, statement } from '../script.ts'
+import { ids } from './shared.ts'
 
 /** How long an erased task answers 410. */
 export const TOMBSTONE_MS: Millis = 7 * 86_400_000
-
-const ids = (d: Dialect, name: string) => sql`select v.id from ${d.records(name, { id: 'text' })} v`
 
 // Tasks are read in the order of their ids, which is that of their creation: this needs no index of its own.
 const readNextTasks = statement(
@@ -14,58 +13,55 @@ const readNextTasks = statement(
     sql`select id, type, state, finished_at as "finishedAt", created_at as "createdAt" from tasks where id > ${bind('after')} order by id limit ${bind('limit')}`,
 )
 const lockEnded = statement(
-  (
-    d,
-  ) => sql`select t.id as id, t.client_id as "clientId" from tasks t where t.id ${d.anyOf(ids(d, 'ids'))} and t.state in ('completed', 'failed', 'canceled')
-    and t.finished_at <= ${bind('now')} and (select 1 from deliveries o where o.task_id = t.id and o.state in ('pending', 'running') limit 1) is null ${d.skipLocked}`,
+  (d) => sql`select t.id as id, t.client_id as "clientId" from tasks t
+    where t.id ${d.anyOf(ids(d))} and t.state in ('completed', 'failed', 'canceled') and t.finished_at <= ${bind('now')} and (select 1 from deliveries o where o.task_id = t.id and o.state in ('pending', 'running') limit 1) is null ${d.skipLocked}`,
 )
-const removeTasks = statement((d) => sql`delete from tasks where id ${d.anyOf(ids(d, 'ids'))}`)
+const removeTasks = statement((d) => sql`delete from tasks where id ${d.anyOf(ids(d))}`)
 /** Rows one statement removes. */
 const MAX_REMOVED = 500
 /** Roughly the rows of tasks that one transaction removes: deliveries with all their attempts. */
 const MAX_TRACES = 5_000
-const most = sql.raw(`limit ${MAX_REMOVED}`)
+const limitRemoved = sql.raw(`limit ${MAX_REMOVED}`)
 const removeLabels = statement(
   (d) =>
-    sql`delete from labels where ${d.rowId} ${d.anyOf(sql`select l.${d.rowId} from labels l where l.task_id ${d.anyOf(ids(d, 'ids'))} ${most}`)}
+    sql`delete from labels where ${d.rowId} ${d.anyOf(sql`select l.${d.rowId} from labels l where l.task_id ${d.anyOf(ids(d))} ${limitRemoved}`)}
     returning name as id`,
 )
 const removeAttempts = statement(
   (d) => sql`delete from attempts where ${d.rowId} ${d.anyOf(sql`select a.${d.rowId} from attempts a
-    where a.delivery_id ${d.anyOf(sql`select o.id from deliveries o where o.task_id ${d.anyOf(ids(d, 'ids'))}`)} ${most}`)}
+    where a.delivery_id ${d.anyOf(sql`select o.id from deliveries o where o.task_id ${d.anyOf(ids(d))}`)} ${limitRemoved}`)}
     returning delivery_id as id`,
 )
 const removeDeliveries = statement(
   (d) =>
-    sql`delete from deliveries where id ${d.anyOf(sql`select o.id from deliveries o where o.task_id ${d.anyOf(ids(d, 'ids'))} ${most}`)} returning id`,
+    sql`delete from deliveries where id ${d.anyOf(sql`select o.id from deliveries o where o.task_id ${d.anyOf(ids(d))} ${limitRemoved}`)} returning id`,
 )
-const removeEndings = statement(
-  (d) =>
-    sql`delete from events where id ${d.anyOf(sql`select e.id from events e where e.terminal = 1 and e.task_id ${d.anyOf(ids(d, 'ids'))} ${most}`)} returning id`,
-)
-const removeNews = statement(
-  (d) =>
-    sql`delete from events where id ${d.anyOf(sql`select e.id from events e where e.terminal = 0 and e.task_id ${d.anyOf(ids(d, 'ids'))} ${most}`)} returning id`,
-)
-const TOMBSTONE: RecordColumns = { id: 'text', client_id: 'text' }
+const removingEvents = (terminal: '0' | '1') =>
+  statement(
+    (d) =>
+      sql`delete from events where id ${d.anyOf(sql`select e.id from events e
+      where e.terminal = ${sql.raw(terminal)} and e.task_id ${d.anyOf(ids(d))} ${limitRemoved}`)} returning id`,
+  )
 const addTombstones = statement(
-  (
-    d,
-  ) => sql`insert into tombstones (id, client_id, expires_at) select v.id, v.client_id, ${bind('until')} from ${d.records('stones', TOMBSTONE)} v where true
+  (d) => sql`insert into tombstones (id, client_id, expires_at)
+    select v.id, v.client_id, ${bind('until')} from ${d.records('tombstones', { id: 'text', client_id: 'text' })} v where true
     on conflict (id) do nothing`,
 )
+const tracesInOrder = [removeAttempts, removeDeliveries, removingEvents('1'), removingEvents('0'), removeLabels]
 /** Removes all rows that refer to these tasks, attempts before the deliveries by which they are found. */
 function* removeTraces(of: readonly { id: string }[]): Script<void> {
-  for (const remove of [removeAttempts, removeDeliveries, removeEndings, removeNews, removeLabels])
-    while ((yield* rows(remove({ ids: of }))).length === MAX_REMOVED);
+  for (const remove of tracesInOrder) while ((yield* rows(remove({ ids: of }))).length === MAX_REMOVED);
 }
-const weigh = statement(
-  (d) => sql`select task_id as id, count(*) + sum(tries) as n from deliveries where task_id ${d.anyOf(ids(d, 'ids'))} group by task_id`,
+const countTraces = statement(
+  (d) => sql`select task_id as id, count(*) + sum(tries) as n from deliveries where task_id ${d.anyOf(ids(d))} group by task_id`,
 )
 /** As many of these tasks, in order, as one transaction removes; at least one. */
-function* bounded<T extends { readonly id: string }>(of: readonly T[]): Script<readonly T[]> {
+function* limitToCommit<T extends { readonly id: string }>(of: readonly T[]): Script<readonly T[]> {
   const weights = new Map(
-    (yield* rows<{ id: string; n: number | string }>(weigh({ ids: of.map(({ id }) => ({ id })) }))).map(({ id, n }) => [id, Number(n)]),
+    (yield* rows<{ id: string; n: number | string }>(countTraces({ ids: of.map(({ id }) => ({ id })) }))).map(({ id, n }) => [
+      id,
+      Number(n),
+    ]),
   )
   let some = 0
   for (let sum = 0; some < of.length; some++) {
@@ -86,18 +82,18 @@ export function* pruneTasks(after: string, limit: number, keepMs: (type: string)
   )
   const due = seen.filter(({ type, state, finishedAt }) => isTerminal(state) && finishedAt !== null && finishedAt + keepMs(type) <= at)
   const last = seen.at(-1)
-  const behind = seen.length === limit && last && last.createdAt + leastMs <= at ? last.id : null
-  if (due.length === 0) return { removed: 0, next: behind }
-  const some = yield* bounded(due)
+  const beyond = seen.length === limit && last && last.createdAt + leastMs <= at ? last.id : null
+  if (due.length === 0) return { removed: 0, next: beyond }
+  const some = yield* limitToCommit(due)
   // The next transaction removes the rest.
-  const next = some.length < due.length ? some.at(-1)!.id : behind
+  const next = some.length < due.length ? some.at(-1)!.id : beyond
   // A task that is being changed, or was retried meanwhile, stays.
   const ended = yield* rows<{ id: string; clientId: string }>(lockEnded({ ids: some.map(({ id }) => ({ id })), now: at - leastMs }))
   const gone = ended.map(({ id }) => ({ id }))
   if (gone.length > 0) {
     yield* removeTraces(gone)
     yield* execute([
-      addTombstones({ stones: ended.map(({ id, clientId }) => ({ id, client_id: clientId })), until: at + TOMBSTONE_MS }),
+      addTombstones({ tombstones: ended.map(({ id, clientId }) => ({ id, client_id: clientId })), until: at + TOMBSTONE_MS }),
       removeTasks({ ids: gone }),
     ])
   }
@@ -105,23 +101,23 @@ export function* pruneTasks(after: string, limit: number, keepMs: (type: string)
 }
 
 // Endpoint events belong to no task: pings, verifications, announcements.
-const endedNews = statement(
+const readEndedDeliveries = statement(
   (d) =>
     sql`select id from deliveries where task_id is null and state in ('completed', 'failed', 'canceled') and finished_at <= ${bind('before')}
       limit ${bind('limit')} ${d.skipLocked}`,
 )
-const removeAttemptsOf = statement((d) => sql`delete from attempts where delivery_id ${d.anyOf(ids(d, 'ids'))}`)
-const removeDeliveriesById = statement((d) => sql`delete from deliveries where id ${d.anyOf(ids(d, 'ids'))}`)
+const removeAttemptsOf = statement((d) => sql`delete from attempts where delivery_id ${d.anyOf(ids(d))}`)
+const removeDeliveriesById = statement((d) => sql`delete from deliveries where id ${d.anyOf(ids(d))}`)
 // The joined text keeps planners from reading the events of all tasks in order of id. Locked, so that no event is sent again meanwhile.
-const oldNews = statement(
+const lockOldEvents = statement(
   (d) =>
     sql`select id from events where task_id is null and terminal = 0 and created_at <= ${bind('before')} and id || '' > ${bind('after')}
       order by id || '' limit ${bind('limit')} ${d.skipLocked}`,
 )
-const stillOwed = statement(
-  (d) => sql`select distinct event_id as id from deliveries where task_id is null and event_id ${d.anyOf(ids(d, 'ids'))}`,
+const readOwedEvents = statement(
+  (d) => sql`select distinct event_id as id from deliveries where task_id is null and event_id ${d.anyOf(ids(d))}`,
 )
-const removeEvents = statement((d) => sql`delete from events where id ${d.anyOf(ids(d, 'ids'))}`)
+const removeEvents = statement((d) => sql`delete from events where id ${d.anyOf(ids(d))}`)
 const removeEndpoints = statement(
   (d) =>
     sql`delete from endpoints where id ${d.anyOf(
@@ -136,12 +132,12 @@ const removeEndpoints = statement(
  */
 export function* pruneEndpointEvents(after: string, limit: number, keepMs: Millis): Script<PrunedPage> {
   const before = (yield* now()) - keepMs
-  const ended = yield* rows<{ id: string }>(endedNews({ before, limit }))
+  const ended = yield* rows<{ id: string }>(readEndedDeliveries({ before, limit }))
   if (ended.length > 0) yield* execute([removeAttemptsOf({ ids: ended }), removeDeliveriesById({ ids: ended })])
   // Deliveries first: a later batch removes an event whose last delivery goes with this one.
   if (ended.length === limit) return { removed: ended.length, next: after }
-  const old = yield* rows<{ id: string }>(oldNews({ before, after, limit }))
-  const owed = new Set((yield* rows<{ id: string }>(stillOwed({ ids: old }))).map(({ id }) => id))
+  const old = yield* rows<{ id: string }>(lockOldEvents({ before, after, limit }))
+  const owed = new Set((yield* rows<{ id: string }>(readOwedEvents({ ids: old }))).map(({ id }) => id))
   const free = old.filter(({ id }) => !owed.has(id))
   if (free.length > 0) yield* execute([removeEvents({ ids: free })])
   const next = old.length === limit ? old.at(-1)!.id : null
@@ -149,7 +145,7 @@ export function* pruneEndpointEvents(after: string, limit: number, keepMs: Milli
   return { removed: ended.length + free.length + gone.length, next }
 }
 
-const forgetKeys = statement(
+const removeIdempotencyKeys = statement(
   (d) =>
     sql`delete from idempotency where ${d.rowId} ${d.anyOf(
       sql`select x.${d.rowId} from idempotency x where x.expires_at <= ${bind('now')} order by x.expires_at limit ${bind('limit')} ${d.skipLocked}`,
@@ -158,13 +154,13 @@ const forgetKeys = statement(
 const readExpiredTombstones = statement(
   (d) => sql`select id from tombstones where expires_at <= ${bind('now')} order by expires_at limit ${bind('limit')} ${d.skipLocked}`,
 )
-const removeTombstones = statement((d) => sql`delete from tombstones where id ${d.anyOf(ids(d, 'ids'))}`)
+const removeTombstones = statement((d) => sql`delete from tombstones where id ${d.anyOf(ids(d))}`)
 /** Removes expired idempotency keys and tombstones, with the remains of erased tasks. True: there may be more. */
 export function* pruneExpired(limit: number): Script<boolean> {
   const at = yield* now()
-  const keys = yield* rows(forgetKeys({ now: at, limit }))
+  const keys = yield* rows(removeIdempotencyKeys({ now: at, limit }))
   const over = yield* rows<{ id: string }>(readExpiredTombstones({ now: at, limit }))
-  const removable = over.length === 0 ? over : yield* bounded(over)
+  const removable = over.length === 0 ? over : yield* limitToCommit(over)
   if (removable.length > 0) {
     yield* removeTraces(removable)
     yield* execute([removeTombstones({ ids: removable.map(({ id }) => ({ id })) })])
@@ -180,7 +176,7 @@ const readKeyLanes = statement(
 )
 // Subqueries for each lane: joins would be planned by statistics that may be older than most rows.
 const removeIdle = statement(
-  (d) => sql`delete from lanes where id ${d.anyOf(ids(d, 'ids'))} and (select 1 from turns t where t.lane_id = lanes.id limit 1) is null
+  (d) => sql`delete from lanes where id ${d.anyOf(ids(d))} and (select 1 from turns t where t.lane_id = lanes.id limit 1) is null
     and (select 1 from tasks w where w.lane_id = lanes.id and w.state = 'pending' limit 1) is null
     and (select 1 from tasks w where w.lane_id = lanes.id and w.state = 'running' limit 1) is null`,
 )

@@ -1,42 +1,29 @@
 /** Schedules: a tick moves its schedule on and creates its task in one commit, so that no tick is lost or made twice. */
 import type { Millis, Schedule, TaskTemplate } from '../../core/model.ts'
-import { scheduleColumns } from '../columns.ts'
+import { newSchedule, scheduleColumns, scheduleSettings } from '../columns.ts'
 import type { AddResult, ChangeResult, DueSchedule, NewSchedule, NewTask, Page, Position, SchedulePatch, Tick } from '../interfaces.ts'
 import { bind, execute, first, now, query, type RecordColumns, rows, type Script, sql, statement } from '../script.ts'
 import { lockClient } from './clients.ts'
 import { addTasks } from './intake.ts'
 import type { RenderContext } from './outbox.ts'
-import { clientMatches } from './tasks/rows.ts'
+import { clientMatches, idRows, isAfter, toPage } from './shared.ts'
 
 /** The channel that the next tick may have come nearer. */
 export const SCHEDULES_CHANNEL = 'schedule'
 
-const NEW = {
-  id: 'text',
-  client_id: 'text',
-  type: 'text',
-  cron: 'text',
-  timezone: 'text',
-  catch_up: 'text',
-  template: 'text',
-  next_at: 'int8',
-} as const
-const newNames = sql.raw(Object.keys(NEW).join(', '))
 const insertSchedule = statement(
-  (d) => sql`insert into schedules (${newNames}, paused_at, created_at, updated_at, revision)
-    select ${newNames}, case when ${bind('paused')} = 1 then ${d.now} else null end, ${d.now}, ${d.now}, 1
-    from ${d.records('schedules', NEW)} v returning ${scheduleColumns}`,
+  (d) => sql`insert into schedules (${newSchedule.names}, paused_at, created_at, updated_at, revision)
+    select ${newSchedule.names}, case when ${bind('paused')} = 1 then ${d.now} else null end, ${d.now}, ${d.now}, 1
+    from ${d.records('schedules', newSchedule.columns)} v returning ${scheduleColumns}`,
 )
 const countSchedules = statement(() => sql`select count(*) as n from schedules where client_id = ${bind('clientId')}`)
-/** At most `most` for each client, however many are added at once. */
-export function* addSchedule(schedule: NewSchedule, most: number): Script<AddResult<Schedule>> {
+/** At most `max` for each client, however many are added at once. */
+export function* addSchedule(schedule: NewSchedule, max: number): Script<AddResult<Schedule>> {
   const { clientId } = schedule
   yield* execute([lockClient({ id: clientId })])
-  if ((yield* first<{ n: number }>(countSchedules({ clientId })))!.n >= most) return { kind: 'full' }
-  const { id, type, cron, timezone, catchUp: catch_up, template, nextAt: next_at } = schedule
-  const row = { id, client_id: clientId, type, cron, timezone, catch_up, template, next_at }
+  if ((yield* first<{ n: number }>(countSchedules({ clientId })))!.n >= max) return { kind: 'full' }
   const made = yield* first<Schedule>({
-    ...insertSchedule({ schedules: [row], paused: schedule.paused ? 1 : 0 }),
+    ...insertSchedule({ schedules: [newSchedule.toRow(schedule)], paused: schedule.paused ? 1 : 0 }),
     notifies: [SCHEDULES_CHANNEL],
   })
   return { kind: 'added', value: made! }
@@ -51,16 +38,12 @@ const lockSchedule = statement(
 
 export function* listSchedules(clientId: string | null, limit: number, after: Position | null): Script<Page<Schedule>> {
   const own = clientId === null ? sql`true` : sql`client_id = ${clientId}`
-  const beyond = after ? sql`(created_at, id) > (${after.at}, ${after.id})` : sql`true`
+  const beyond = after ? isAfter(after) : sql`true`
   const found = yield* rows<Schedule>(
     query(() => sql`select ${scheduleColumns} from schedules where ${own} and ${beyond} order by created_at, id limit ${limit + 1}`),
   )
-  const items = found.slice(0, limit)
-  const last = items.at(-1)
-  return { items, next: found.length > limit && last ? { at: last.createdAt, id: last.id } : null }
+  return toPage(found, limit)
 }
-
-const plain = { cron: 'cron', timezone: 'timezone', catchUp: 'catch_up', template: 'template', nextAt: 'next_at' } as const
 
 /** A patch that moves the next tick was planned on the tick it saw: a tick made meanwhile would be planned again. */
 export function* changeSchedule(
@@ -74,10 +57,7 @@ export function* changeSchedule(
   if (known.revision !== seen.revision || (patch.nextAt !== undefined && known.nextAt !== seen.nextAt)) return { kind: 'stale' }
   const changed = yield* first<Schedule>({
     ...query((d) => {
-      const sets = Object.entries(plain).flatMap(([member, column]) => {
-        const value = patch[member as keyof typeof plain]
-        return value === undefined ? [] : [sql`${sql.raw(column)} = ${value}`]
-      })
+      const sets = scheduleSettings.assignments(patch)
       if (patch.paused !== undefined) sets.push(patch.paused ? sql`paused_at = coalesce(paused_at, ${d.now})` : sql`paused_at = null`)
       return sql`update schedules set ${sql.join([...sets, sql`revision = revision + 1`, sql`updated_at = ${d.now}`], sql`, `)}
         where id = ${id} returning ${scheduleColumns}`
@@ -97,23 +77,21 @@ export function* removeSchedule(id: string, clientId: string | null): Script<str
 
 // The status is read by a subquery: with a join the planner could start from the clients and read every schedule.
 const readDue = statement(
-  (
-    d,
-  ) => sql`select s.id as "id", s.client_id as "clientId", s.type as "type", s.cron as "cron", s.timezone as "timezone", s.catch_up as "catchUp", s.next_at as "nextAt",
-      s.revision as "revision", length(s.template) as "size"
+  (d) => sql`select s.id as "id", s.client_id as "clientId", s.type as "type", s.cron as "cron", s.timezone as "timezone",
+      s.catch_up as "catchUp", s.next_at as "nextAt", s.revision as "revision", length(s.template) as "size"
     from schedules s where s.next_at is not null and s.paused_at is null
       and s.type ${d.anyOf(sql`select v.type from ${d.records('types', { type: 'text' })} v`)}
       and (select c.status from clients c where c.id = s.client_id) = 'active'
-      and s.client_id not in (select x.id from ${d.records('but', { id: 'text' })} x)
+      and s.client_id not in (select x.id from ${d.records('except', { id: 'text' })} x)
     order by s.next_at limit ${bind('limit')}`,
 )
-/** What is due, and the next due time, in one read. */
+/** Due schedules, except those of some clients, and the store's time. */
 export function* findDueSchedules(
   types: readonly string[],
   limit: number,
-  but: readonly string[] = [],
+  except: readonly string[] = [],
 ): Script<{ now: Millis; items: readonly DueSchedule[] }> {
-  const items = yield* rows<DueSchedule>(readDue({ types: types.map((type) => ({ type })), but: but.map((id) => ({ id })), limit }))
+  const items = yield* rows<DueSchedule>(readDue({ types: types.map((type) => ({ type })), except: idRows(except), limit }))
   return { now: yield* now(), items }
 }
 

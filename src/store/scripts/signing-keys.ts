@@ -1,8 +1,9 @@
 /** Signing keys: created, rotated, revoked. Each change notifies the other nodes. */
 import type { SigningKey, SigningKeyState } from '../../core/model.ts'
-import { signingKeyColumns } from '../columns.ts'
+import { newSigningKey, signingKeyColumns } from '../columns.ts'
 import type { SigningKeyRotation } from '../interfaces.ts'
 import { bind, execute, first, rows, type Script, sql, statement } from '../script.ts'
+import { idRows, ids } from './shared.ts'
 
 export const SIGNING_KEYS_CHANNEL = 'keys'
 
@@ -13,44 +14,19 @@ const readSigningKeys = statement(
 export function* listSigningKeys(): Script<SigningKey[]> {
   return [...(yield* rows<SigningKey>(readSigningKeys()))]
 }
-const SIGNING = {
-  id: 'text',
-  state: 'text',
-  alg: 'text',
-  public_jwk: 'text',
-  private_jwk: 'text',
-  created_at: 'int8',
-  published_at: 'int8',
-  activated_at: 'int8',
-  retired_at: 'int8',
-  wanted_at: 'int8',
-} as const
-const signingNames = sql.raw(Object.keys(SIGNING).join(', '))
 const insertSigningKeys = statement(
   (d) =>
-    sql`insert into signing_keys (${signingNames}) select ${signingNames} from ${d.records('keys', SIGNING)} v where true order by v.state on conflict do nothing`,
+    sql`insert into signing_keys (${newSigningKey.names}) select ${newSigningKey.names} from ${d.records('keys', newSigningKey.columns)} v
+      where true order by v.state on conflict do nothing`,
 )
 /** Adds the keys whose place is free (one active, one next). Returns all keys. Nodes that start at once end with one of each. */
 export function* addSigningKeys(keys: readonly SigningKey[]): Script<SigningKey[]> {
-  yield insertSigningKeys({
-    keys: keys.map((key) => ({
-      id: key.id,
-      state: key.state,
-      alg: key.alg,
-      public_jwk: key.publicJwk,
-      private_jwk: key.privateJwk,
-      created_at: key.createdAt,
-      published_at: key.publishedAt,
-      activated_at: key.activatedAt,
-      retired_at: key.retiredAt,
-      wanted_at: key.wantedAt,
-    })),
-  })
+  yield insertSigningKeys({ keys: keys.map(newSigningKey.toRow) })
   return yield* listSigningKeys()
 }
 
 /** Locked in the order in which a revocation locks them. */
-const hold = statement(
+const lockKeys = statement(
   (d) => sql`select id, state from signing_keys where id = ${bind('retire')} or id = ${bind('activate')} order by state ${d.lock}`,
 )
 const retire = statement(
@@ -61,10 +37,7 @@ const activate = statement(
     sql`update signing_keys set state = 'active', activated_at = ${d.now}, wanted_at = null where id = ${bind('id')} and state = 'next'
       and not exists (select 1 from signing_keys a where a.state = 'active')`,
 )
-const remove = statement(
-  (d) =>
-    sql`delete from signing_keys where state = 'retiring' and id ${d.anyOf(sql`select v.id from ${d.records('keys', { id: 'text' })} v`)}`,
-)
+const remove = statement((d) => sql`delete from signing_keys where state = 'retiring' and id ${d.anyOf(ids(d))}`)
 const readClock = statement((d) => sql`select ${d.now} as now`)
 const notifySigningKeys = () => ({ ...readClock(), notifies: [SIGNING_KEYS_CHANNEL] })
 
@@ -72,8 +45,8 @@ const notifySigningKeys = () => ({ ...readClock(), notifies: [SIGNING_KEYS_CHANN
 export function* rotateSigningKeys(turn: SigningKeyRotation): Script<{ readonly keys: SigningKey[]; readonly rotated: boolean }> {
   let rotated = false
   if (turn.activate !== null) {
-    const held = yield* rows<Pick<SigningKey, 'id' | 'state'>>(hold({ retire: turn.retire, activate: turn.activate }))
-    const is = (id: string, state: SigningKeyState): boolean => held.some((key) => key.id === id && key.state === state)
+    const locked = yield* rows<Pick<SigningKey, 'id' | 'state'>>(lockKeys({ retire: turn.retire, activate: turn.activate }))
+    const is = (id: string, state: SigningKeyState): boolean => locked.some((key) => key.id === id && key.state === state)
     // Both changes or none: no key retires without another that becomes active.
     if (is(turn.activate, 'next') && (turn.retire === null || is(turn.retire, 'active'))) {
       if (turn.retire !== null) yield retire({ id: turn.retire })
@@ -81,15 +54,15 @@ export function* rotateSigningKeys(turn: SigningKeyRotation): Script<{ readonly 
       rotated = true
     }
   }
-  if (turn.remove.length > 0) yield remove({ keys: turn.remove.map((id) => ({ id })) })
+  if (turn.remove.length > 0) yield remove({ ids: idRows(turn.remove) })
   yield* execute([notifySigningKeys()])
   return { keys: yield* listSigningKeys(), rotated }
 }
 
-const want = statement((d) => sql`update signing_keys set wanted_at = coalesce(wanted_at, ${d.now}) where state = 'next'`)
+const requestRotation = statement((d) => sql`update signing_keys set wanted_at = coalesce(wanted_at, ${d.now}) where state = 'next'`)
 /** The next key becomes active as soon as it may. */
 export function* requestSigningKeyRotation(): Script<SigningKey[]> {
-  yield want()
+  yield requestRotation()
   yield* execute([notifySigningKeys()])
   return yield* listSigningKeys()
 }

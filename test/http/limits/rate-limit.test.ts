@@ -53,7 +53,7 @@ test('Each limited answer says in structured fields how much is left, and for ho
   expect(fieldOf(answer, 'ratelimit')).toMatchObject({ name: 'read', r: 4 })
 })
 
-test('Over the limit everything but the path, the method, the key and the scope is answered 429, and when to come again', async () => {
+test('Over the limit, a request is answered 429 with Retry-After, unless its path, method, key or scope is refused first', async () => {
   const client = await limited({ read: null, write: { limit: 1, windowSeconds: 60 } })
   await write(client)
   const answer = await client.call('POST', '/v1/tasks', 'no JSON')
@@ -65,7 +65,7 @@ test('Over the limit everything but the path, the method, the key and the scope 
   expect((await read(client)).headers.get('ratelimit'), 'what is not limited is not counted').toBeNull()
 })
 
-test('What a request is refused for costs what it costs otherwise; what is refused for its number costs nothing', async () => {
+test('A request that is refused for its content costs its quota; one that is refused by the limit costs nothing', async () => {
   const client = await limited({ read: FIVE, write: null })
   const missing = await client.call('GET', '/v1/tasks/task_01jd7z3m0q8y3t6w9k2v5n4r1b')
   expect([missing.status, fieldOf(missing, 'ratelimit').r]).toEqual([404, 4])
@@ -96,7 +96,7 @@ test('A client is limited over all its keys; others are not touched, and the ope
   for (let i = 0; i < 10; i++) expect((await kit.admin.call('GET', '/v1/tasks')).headers.get('ratelimit')).toBeNull()
 })
 
-test('Who comes again when it was told to is let in', async () => {
+test('A request after Retry-After is admitted', async () => {
   const client = await limited({ read: { limit: 1, windowSeconds: 1 }, write: null })
   await read(client)
   const refused = await read(client)
@@ -163,7 +163,7 @@ test('A 304 costs nothing on PostgreSQL either', async () => {
   expect((await ask('W/"9"')).status).toBe(429)
 })
 
-test('A count that cannot be kept stops nobody, and the operator is told', async () => {
+test('If counting fails, requests pass and the operator is notified', async () => {
   const down = new Error('the store is down')
   const client = await limited({ read: FIVE, write: null }, { sharedStore: { access: { useQuota: () => Promise.reject(down) } } })
   for (let i = 0; i < 8; i++) {

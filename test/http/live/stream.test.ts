@@ -35,7 +35,7 @@ const ending = async (id: string): Promise<string> => {
   return last
 }
 
-test('a stream begins with what the task is like, tells each change, and ends with the terminal event itself', async () => {
+test('a stream starts with a snapshot, sends each change, and ends with the terminal event', async () => {
   const id = await submit()
   const answer = await ask(id)
   expect(Object.fromEntries(answer.headers)).toMatchObject({
@@ -87,7 +87,7 @@ test('a change that is no event is told by a snapshot: a try that failed, a canc
   await reader.hangUp()
 })
 
-test('who comes back is told the present state once, or nothing when that is known', async () => {
+test('a reader that reconnects gets the current state once, or nothing if it knows it', async () => {
   const id = await submit()
   const { fence } = await kit.claim(id)
   const behind = await follow(id, 1)
@@ -203,7 +203,7 @@ test('a thousand watchers of one task cost one query a change, and a node that s
   expect(heard).toEqual(Array(1_000).fill('over'))
 })
 
-test('a start that nobody told of is heard of within about a second, by asking for revisions alone', async () => {
+test('a start without a notification is noticed within about a second, by comparing revisions', async () => {
   const id = await submit()
   let reads = 0
   const findMany = (ids: readonly string[]) => {
@@ -273,7 +273,7 @@ async function onManualClock(
   await still.close()
 }
 
-test('a quiet stream says a comment every 15 s', () =>
+test('a quiet stream sends a comment every 15 s', () =>
   onManualClock(async (clock, _still, _id, _fence, reader) => {
     await reader.next()
     for (let n = 0; n < 2; n++) {
@@ -288,7 +288,7 @@ test('a quiet stream says a comment every 15 s', () =>
     expect(clock.armed).toBeLessThan(3)
   }))
 
-test('progress is told every 250 ms, the last of it; the end does not wait', () =>
+test('progress is sent every 250 ms, the newest only; the end does not wait', () =>
   onManualClock(async (clock, { store }, id, fence, reader) => {
     const report = (progress: number) => store.tasks.reportProgress({ id, fence, progress, message: null, notify: true })
     await reader.next()
@@ -307,7 +307,7 @@ test('progress is told every 250 ms, the last of it; the end does not wait', () 
     expect(await reader.next()).toBeNull()
   }))
 
-test('a reader that is slow is told the newest, and nothing piles up', () =>
+test('a slow reader gets the newest state, and nothing queues up', () =>
   onManualClock(async (clock, { store }, id, fence, reader) => {
     for (let progress = 1; progress <= 50; progress++) {
       await store.tasks.reportProgress({ id, fence, progress, message: null, notify: true })

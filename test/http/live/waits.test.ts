@@ -120,7 +120,7 @@ test('a caller that hangs up waits no longer', async () => {
   expect(await waiting).toBeNull()
 })
 
-test('a change nobody told of is found by looking again', async () => {
+test('a change without a notification is found by the repair', async () => {
   const { json } = await client.call('POST', '/v1/tasks', LATER)
   const clock = { ...kit.clock, after: (ms: number, wake: () => void) => kit.clock.after(ms / 50, wake) }
   const deaf = createWatchers({ store: { ...kit.store, notifications: { onTask: () => () => {} } }, clock })
@@ -211,7 +211,7 @@ test('seats are counted by client and by node, and one that is given back can be
   const [one, two] = ['client_1', 'client_2'].map((clientId) => ({ clientId }) as Caller)
   const held = Promise.withResolvers<string>()
   const [first, second] = [seats.runWithSlot(one!, () => held.promise), seats.acquire(one!)]
-  expect(() => seats.acquire(one!)).toThrow('You have 2 calls open here, as many as there may be: ask later.')
+  expect(() => seats.acquire(one!)).toThrow('You have 2 calls open here, the maximum: ask later.')
   const third = seats.acquire(two!)
   expect(seats.limitError(two!)).toMatchObject({ status: 503, message: expect.stringContaining('3 calls are open here') })
   held.resolve('done')

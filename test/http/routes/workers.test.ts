@@ -224,7 +224,7 @@ describe.each(engines)('A worker, on %s,', (engine) => {
     expect((await say('complete', task, { result: 1 })).status).toBe(200)
   })
 
-  test('is told the same when it says the same again, whatever became of the task', async () => {
+  test('gets the same answer when it repeats a call, whatever happened to the task', async () => {
     const id = await submit({ ...FREE, maxTries: 9 })
     const completed = await submit(FREE)
     const [first, second] = (await claim({ limit: 2 })).json.tasks
@@ -366,7 +366,7 @@ describe.each(engines)('A worker, on %s,', (engine) => {
     for (const id of ids) expect(await read(id)).toMatchObject({ status: 'failed', error: { code: 'deadline_exceeded' } })
   })
 
-  test('hears of a cancel by its heartbeat; a result that comes in time stands, a failure ends it', async () => {
+  test('learns of a cancel by its heartbeat; a result in time counts, a failure ends the task', async () => {
     const ids = [await submit(FREE), await submit(FREE), await submit(FREE)]
     const tasks: Leased[] = (await claim({ limit: 3 })).json.tasks
     for (const id of ids) expect((await client.call('POST', `/v1/tasks/${id}/cancel`)).status).toBe(202)
@@ -439,7 +439,7 @@ describe.each(engines)('A worker, on %s,', (engine) => {
     expect((await claim({ waitSeconds: 30 })).json.tasks).toMatchObject([{ id: later }])
   })
 
-  test('that hung up is handed nothing: what was taken for it goes to the next', async () => {
+  test('that disconnected gets nothing: its tasks go to the next', async () => {
     const hungUp = new AbortController()
     const headers = { authorization: `Bearer ${key}`, 'content-type': 'application/json' }
     const body = JSON.stringify({ types: ['free.form'], waitSeconds: 30 })
@@ -472,7 +472,7 @@ describe.each(engines)('A worker, on %s,', (engine) => {
     expect((await read(id)).tries).toBe(0)
   })
 
-  test('that waits is answered when the node stops, and nobody is handed anything afterwards', async () => {
+  test('that waits is answered when the node stops, and no task is handed out afterwards', async () => {
     const waiting = claim({ waitSeconds: 60 })
     await sleep(60)
     await kit.options.claims.stop()

@@ -73,7 +73,7 @@ async function addOwner(store: Store) {
 }
 
 export function access(current: Current): void {
-  test('every operation that names an object and a client leaves another client’s alone, and cannot tell it from one that is not there', async () => {
+  test('every operation with an object and a client treats another client’s object as one that does not exist', async () => {
     const { store, sql } = current()
     const { endpointId, pending, canceled, delivery, key, schedule } = await addOwner(store)
     const other = await addClient(store)
@@ -120,7 +120,7 @@ export function access(current: Current): void {
     expect(await everything()).toEqual(before)
   })
 
-  test('an act and its entry in the audit log are one commit: neither is there without the other', async () => {
+  test('an operation and its audit log entry are one commit: neither exists without the other', async () => {
     const { store, sql } = current()
     const id = idOf('client')
     await sql('alter table audit_log rename to away')
@@ -146,7 +146,7 @@ export function access(current: Current): void {
     expect((await store.access.listAuditLog({ limit: 9, after: null })).items).toHaveLength(1)
   })
 
-  test('the audit log says who did what to what: of clients’ tasks only what the operator did, of endpoints everything, and never a secret', async () => {
+  test('the audit log records who changed what: tasks only by the operator, endpoints by everybody, and never a secret', async () => {
     const { store } = current()
     const { clientId, pending, canceled, delivery, key, schedule, endpointId } = await addOwner(store)
     await store.tasks.cancel({ id: pending.id, clientId, by })
@@ -197,7 +197,7 @@ export function access(current: Current): void {
     )
   })
 
-  test('the audit log is read page by page, by client, actor, action and time, and forgets what is old', async () => {
+  test('the audit log is read page by page, by client, actor, action and time, and old entries are pruned', async () => {
     const ground = current()
     const { store } = ground
     for (const name of ['a', 'b', 'c']) await store.access.addClient({ client: { id: idOf('client'), name }, by })
@@ -235,7 +235,7 @@ export function access(current: Current): void {
     expect(await store.maintenance.pruneAuditLog({ limit: 4, keptMs: -MINUTE })).toBe(1)
   })
 
-  test('a rotated key goes on for the overlap beside one that may do the same and lives as long; one that has ended is not rotated', async () => {
+  test('a rotated key works for the overlap beside a new key with the same permissions and lifetime; an ended key is not rotated', async () => {
     const ground = current()
     const { store } = ground
     const clientId = await addClient(store)
@@ -276,7 +276,7 @@ export function access(current: Current): void {
     expect(next).toMatchObject({ expiresAt: null, taskTypes: '["image.resize"]' })
   })
 
-  test('a key that has ended is listed for a while, and then forgotten; one that works never is', async () => {
+  test('an ended key is listed for a while and then pruned; an active key is never pruned', async () => {
     const ground = current()
     const { store } = ground
     const clientId = await addClient(store)
@@ -311,7 +311,7 @@ export function access(current: Current): void {
     expect(after[0]!).toBeGreaterThan(before[0]!)
   })
 
-  test('concurrent additions and rotations of keys leave a client at most as many active keys as it may have', async () => {
+  test('concurrent additions and rotations of keys never exceed the client’s limit of active keys', async () => {
     const { store } = current()
     const clientId = await addClient(store)
     const wanted = () => ({
@@ -338,7 +338,7 @@ export function access(current: Current): void {
     expect(rotated.map(({ kind }) => kind).sort()).toEqual(['added', 'full', 'full'])
   })
 
-  test('a key that ends on one node ends on the other when it hears of it, and within 5 s when it does not', async () => {
+  test('a key revoked on one node stops on the other when notified, and within 5 s without the notification', async () => {
     const ground = current()
     const [here, there] = [ground.store, await ground.anotherNode()]
     const time = manualClock(await here.now())
@@ -347,7 +347,7 @@ export function access(current: Current): void {
     type Gate = ReturnType<typeof createAuthenticator>
     const known = async (gate: Gate, key: string): Promise<string> => {
       try {
-        return (await gate.authenticate(`Bearer ${key}`, time.now())).suspended ? 'suspended' : 'known'
+        return (await gate.authenticate({ header: () => `Bearer ${key}`, address: null }, time.now())).suspended ? 'suspended' : 'known'
       } catch {
         return 'unknown'
       }
@@ -373,7 +373,7 @@ export function access(current: Current): void {
     }
   })
 
-  test('a deleted client is stopped in one commit: its keys and schedules go, its deliveries and tasks are canceled, each with its event', async () => {
+  test('one commit stops a deleted client: its keys and schedules are removed, its deliveries and tasks canceled, each with its event', async () => {
     const { store, sql } = current()
     const { clientId, key, pending, running, delivery, schedule } = await addOwner(store)
     const other = await addOwner(store)
@@ -395,7 +395,7 @@ export function access(current: Current): void {
     expect(await store.deliveries.find(other.delivery.id, null)).toMatchObject({ state: 'pending' })
   })
 
-  test('what a deleted client had is erased page by page, when it has ended; nothing of another client is, and the audit log keeps that it was there', async () => {
+  test('ended rows of a deleted client are erased page by page, no rows of other clients, and the audit log keeps its deletion', async () => {
     const { store, sql } = current()
     const { clientId, running } = await addOwner(store)
     const other = await addOwner(store)

@@ -26,7 +26,7 @@ export function callbacks(current: Current): void {
     return id
   }
 
-  test('an ending is owed to every endpoint that subscribes, whatever its status, and to no deleted one', async () => {
+  test('a terminal event is owed to every subscribed endpoint in any status, and to no deleted one', async () => {
     const { store } = current()
     const clientId = await addClient(store)
     const active = await addEndpoint(store, { clientId })
@@ -46,7 +46,7 @@ export function callbacks(current: Current): void {
     expect((await claimDeliveries(store)).map((delivery) => delivery.endpointId)).toEqual([active])
   })
 
-  test('a task without callbacks owes nothing and is in the feed', async () => {
+  test('a task without callbacks owes no delivery and is in the feed', async () => {
     const { store } = current()
     const clientId = await addClient(store)
     await addEndpoint(store, { clientId })
@@ -55,7 +55,7 @@ export function callbacks(current: Current): void {
     expect(await store.events.list({ clientId, after: 0, limit: 10 })).toMatchObject([{ taskId: id, type: 'task.completed' }])
   })
 
-  test('a callback may name its endpoint, a URL under it, its events and its schedule', async () => {
+  test('a callback may name its endpoint, a URL below it, its events and its retry schedule', async () => {
     const { store } = current()
     const clientId = await addClient(store)
     const named = await addEndpoint(store, { clientId, retrySchedule: '[1,2]', taskTypes: '["mail.send"]' })
@@ -76,7 +76,7 @@ export function callbacks(current: Current): void {
     expect(await owedFor(clientId)).toHaveLength(3)
   })
 
-  test('the delays before retries come from the task, else the endpoint, else the installation', async () => {
+  test('the delays before retries come from the task, otherwise the endpoint, otherwise the installation', async () => {
     const { store } = current()
     const clientId = await addClient(store)
     await addEndpoint(store, { clientId })
@@ -84,7 +84,7 @@ export function callbacks(current: Current): void {
     expect(await owedFor(clientId)).toMatchObject([{ retrySchedule: null, maxTries: RETRY_SCHEDULE.length + 1 }])
   })
 
-  test('an endpoint receives the task types it names; "*" leaves out those of the system', async () => {
+  test('an endpoint receives the task types it names; "*" excludes system types', async () => {
     const { store } = current()
     const clientId = await addClient(store)
     const every = await addEndpoint(store, { clientId, taskTypes: '["*"]' })
@@ -103,7 +103,7 @@ export function callbacks(current: Current): void {
     expect(await heard('system.other')).toEqual([])
   })
 
-  test('a thin endpoint receives no input, result or metadata; CloudEvents have an envelope of their own; one id for all', async () => {
+  test('a thin endpoint receives no input, result or metadata; CloudEvents have their own envelope; all share one id', async () => {
     const { store } = current()
     const clientId = await addClient(store)
     const full = await addEndpoint(store, { clientId })
@@ -139,7 +139,7 @@ export function callbacks(current: Current): void {
     expect(JSON.parse(bytes(thinCloud))).toMatchObject({ ...cloudEvent, data: { id, ...bare } })
   })
 
-  test('created, started and progress are told only to those who subscribe; a report of progress gets one attempt', async () => {
+  test('created, started and progress events go only to subscribed endpoints; a progress event gets one attempt', async () => {
     const { store } = current()
     const clientId = await addClient(store)
     const curious = await addEndpoint(store, { clientId, events: '["task.created","task.started","task.progress","task.completed"]' })
@@ -171,7 +171,7 @@ export function callbacks(current: Current): void {
     expect(all).toHaveLength(5)
   })
 
-  test('progress is told once a second at most, and what waits is superseded by whatever is newer for the same endpoint', async () => {
+  test('progress is sent at most once a second, and a waiting progress delivery is superseded by a newer event for the same endpoint', async () => {
     const { store, pass } = current()
     const clientId = await addClient(store)
     const both = await addEndpoint(store, { clientId, events: '["task.progress","task.completed"]' })
@@ -207,7 +207,7 @@ export function callbacks(current: Current): void {
     })
   })
 
-  test('a paused endpoint receives, once it is resumed, the newest progress alone, and then the end', async () => {
+  test('a resumed endpoint receives only the newest progress and then the terminal event', async () => {
     const { store, pass } = current()
     const clientId = await addClient(store)
     const endpointId = await addEndpoint(store, { clientId, events: '["task.started","task.progress","task.completed"]' })
@@ -238,7 +238,7 @@ export function callbacks(current: Current): void {
     expect(received.slice(2)).toEqual([['task.completed', 100]])
   })
 
-  test('a report of progress that is being sent is left alone by a newer one; sent again by hand, it gets one attempt', async () => {
+  test('a progress delivery in flight is not superseded by a newer one; redelivered by hand, it gets one attempt', async () => {
     const { store, pass } = current()
     const clientId = await addClient(store)
     await addEndpoint(store, { clientId, events: '["task.progress","task.completed"]' })
@@ -261,7 +261,7 @@ export function callbacks(current: Current): void {
     })
   })
 
-  test('progress that nobody follows is told to nobody, and the reporter hears so', async () => {
+  test('progress without a subscriber is not sent, and the reporter is told so', async () => {
     const { store } = current()
     const clientId = await addClient(store)
     await addEndpoint(store, { clientId })
@@ -287,7 +287,7 @@ export function callbacks(current: Current): void {
     expect(await owedFor(another)).toHaveLength(1)
   })
 
-  test('the status of a callback: none, pending while one is open, else failed if one failed, else delivered', async () => {
+  test('the status of a callback is none, pending while a delivery is open, otherwise failed if one failed, otherwise delivered', async () => {
     const { store } = current()
     const clientId = await addClient(store)
     await addEndpoint(store, { clientId })
@@ -310,7 +310,7 @@ export function callbacks(current: Current): void {
     expect(await statusOf(second)).toBe('failed')
   })
 
-  test('an ended delivery sent again is a new one of the same event and bytes; an open one becomes due now', async () => {
+  test('redelivering an ended delivery creates a new one with the same event and bytes; an open one becomes due now', async () => {
     const { store, pass } = current()
     const clientId = await addClient(store)
     const endpointId = await addEndpoint(store, { clientId, payload: 'thin' })
@@ -351,7 +351,7 @@ export function callbacks(current: Current): void {
     expect(await store.deliveries.redeliver({ id: 'delivery_unknown', newId: 'delivery_other', clientId: null })).toBeNull()
   })
 
-  test('a ping is one attempt at one endpoint', async () => {
+  test('a ping is one attempt to one endpoint', async () => {
     const { store } = current()
     const clientId = await addClient(store)
     const endpointId = await addEndpoint(store, { clientId, events: '[]' })

@@ -46,7 +46,7 @@ export function claims(current: Current): void {
     return Number(row!.n)
   }
 
-  test('many claimers on many nodes hand each try of a task out once, the first and the next', async () => {
+  test('many claimers on many nodes claim each try of a task once, the first and the next', async () => {
     const { store, sql } = current()
     for (let i = 0; i < 4; i++) {
       const clientId = await addClient(store)
@@ -69,7 +69,7 @@ export function claims(current: Current): void {
     expect(Number(turns), 'turns of lanes with nothing left to do').toBe(0)
   })
 
-  test('many claimers on many nodes hand each delivery out once', async () => {
+  test('many claimers on many nodes claim each delivery once', async () => {
     const { store } = current()
     for (let i = 0; i < 3; i++) {
       const clientId = await addClient(store)
@@ -85,7 +85,7 @@ export function claims(current: Current): void {
     expect(sent.every((delivery) => delivery.fence === 1 && delivery.tries === 1)).toBe(true)
   })
 
-  test('a late finish from an expired lease changes nothing, and neither do its progress and its renewal', async () => {
+  test('a finish, a progress report and a renewal from an expired lease change nothing', async () => {
     const { store, pass } = current()
     const { id } = await addTask(store, { clientId: await addClient(store) })
     const late = await claimOne(store, { leaseMs: 1_000 })
@@ -101,14 +101,14 @@ export function claims(current: Current): void {
     expect(await store.tasks.settle(failed(late))).toEqual({ kind: 'stale' })
     expect(await store.tasks.settle(released(late))).toEqual({ kind: 'stale' })
     expect(await store.tasks.reportProgress({ ...late, progress: 50, message: 'late', notify: true })).toEqual({ kind: 'stale' })
-    expect(await store.maintenance.renew({ kind: 'task', toLeaseRef: [late], leaseMs: 60_000 })).toEqual([
+    expect(await store.maintenance.renew({ kind: 'task', leases: [late], leaseMs: 60_000 })).toEqual([
       { id, renewed: false, cancelRequested: false },
     ])
     expect(await findTask(store, id)).toEqual(before)
     expect((await store.tasks.settle(completed(holder))).kind).toBe('settled')
   })
 
-  test('a late finish that shares a batch with the holder’s own is stale, whichever comes first', async () => {
+  test('a late finish in the same batch as the holder’s finish is stale, in either order', async () => {
     const { store, pass } = current()
     const clientId = await addClient(store)
     for (const lateFirst of [true, false]) {
@@ -124,7 +124,7 @@ export function claims(current: Current): void {
     }
   })
 
-  test('a late report that shares a batch with the holder’s own is stale, whichever comes first', async () => {
+  test('a late report in the same batch as the holder’s report is stale, in either order', async () => {
     const { store, pass } = current()
     await addTask(store, { clientId: await addClient(store) })
     const late = await claimOne(store)
@@ -144,7 +144,7 @@ export function claims(current: Current): void {
     }
   })
 
-  test('the fence survives retry, release, cancel and redo: it grows and is never lowered', async () => {
+  test('the fence never decreases through retry, release, cancel and redo', async () => {
     const { store, pass } = current()
     const { id } = await addTask(store, { clientId: await addClient(store) })
     const fences: number[] = []
@@ -173,7 +173,7 @@ export function claims(current: Current): void {
     expect(again.fence).toBeGreaterThan(canceled.fence)
   })
 
-  test('a release gives the try back; a retry spends it', async () => {
+  test('a release returns the try; a retry uses it', async () => {
     const { store, pass } = current()
     const { id } = await addTask(store, { clientId: await addClient(store) })
     await store.tasks.settle(released(await claimOne(store)))
@@ -185,7 +185,7 @@ export function claims(current: Current): void {
     expect(JSON.parse(task.lastError!)).toMatchObject({ code: 'handler_error', message: 'it broke' })
   })
 
-  test('finishing twice with one lease is a no-op, one after the other and at once', async () => {
+  test('finishing twice with one lease is a no-op, in sequence and concurrently', async () => {
     const { store } = current()
     const clientId = await addClient(store)
     await addEndpoint(store, { clientId })
@@ -211,7 +211,7 @@ export function claims(current: Current): void {
     await store.deliveries.settle(delivered(second))
   })
 
-  test('an attempt made under a lost lease is recorded, and changes its delivery no more', async () => {
+  test('an attempt made under a lost lease is recorded but does not change its delivery', async () => {
     const { store, pass } = current()
     const clientId = await addClient(store)
     await addEndpoint(store, { clientId })
@@ -259,7 +259,7 @@ export function claims(current: Current): void {
     }
   })
 
-  test('clients take turns among the types that are claimed together, whatever is claimed beside them', async () => {
+  test('clients take turns among the types that are claimed together, regardless of what else is claimed', async () => {
     const { store } = current()
     const [busy, other] = [await addClient(store), await addClient(store)].sort()
     for (const clientId of [busy!, other!]) await addTasks(store, 10, { clientId, type: 'shared.type' })

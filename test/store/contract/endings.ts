@@ -197,7 +197,7 @@ export function endings(current: Current): void {
     return id
   }
 
-  test.each(paths)('$name: one terminal event and its delivery, in the commit that ends the task', async (path) => {
+  test.each(paths)('$name: the commit that ends the task records one terminal event and its delivery', async (path) => {
     const ground = current()
     const { store } = ground
     const clientId = await addClient(store)
@@ -232,7 +232,7 @@ export function endings(current: Current): void {
     expect(await store.events.list({ clientId, after: 0, limit: 10 })).toHaveLength(1)
   })
 
-  test('a task that never started shows no start', async () => {
+  test('a task that never started has no start time', async () => {
     const ground = current()
     const clientId = await addClient(ground.store)
     for (const find of [() => claimTasks(ground.store), () => ground.store.maintenance.endOverdue({ limit: 10, graceMs: 0 })]) {
@@ -243,12 +243,12 @@ export function endings(current: Current): void {
     }
   })
 
-  test('a result that was returned stands, although a cancel was asked for meanwhile', async () => {
+  test('a returned result is kept even if a cancel was requested meanwhile', async () => {
     const { store } = current()
     const { id } = await addTask(store, { clientId: await addClient(store) })
     const task = await claimOne(store)
     expect(await store.tasks.cancel({ id, clientId: null })).toMatchObject({ kind: 'changed', task: { state: 'running' } })
-    expect(await store.maintenance.renew({ kind: 'task', toLeaseRef: [task], leaseMs: 1_000 })).toEqual([
+    expect(await store.maintenance.renew({ kind: 'task', leases: [task], leaseMs: 1_000 })).toEqual([
       { id, renewed: true, cancelRequested: true },
     ])
     expect(await store.tasks.settle(completed(task))).toMatchObject({ kind: 'settled', value: { state: 'completed', progress: 100 } })
@@ -259,7 +259,7 @@ export function endings(current: Current): void {
     ['a retry', retried],
     ['a failure', failed],
     ['a release', released],
-  ])('after a cancel was asked for, %s ends in canceled, is never repeated and moves the fence', async (_name, settle) => {
+  ])('after a cancel request, %s ends in canceled, is never repeated and raises the fence', async (_name, settle) => {
     const { store, pass } = current()
     const { id } = await addTask(store, { clientId: await addClient(store) })
     const task = await claimOne(store)
@@ -270,7 +270,7 @@ export function endings(current: Current): void {
     expect((await store.tasks.cancel({ id, clientId: null })).kind).toBe('unchanged')
   })
 
-  test('a cancel asked for is not enforced before its grace is over', async () => {
+  test('a cancel request is not enforced before its grace period ends', async () => {
     const { store, pass } = current()
     const { id } = await addTask(store, { clientId: await addClient(store) })
     await claimOne(store)
@@ -280,7 +280,7 @@ export function endings(current: Current): void {
     expect((await findTask(store, id)).state).toBe('running')
   })
 
-  test('the start-by time no longer counts once a try has started', async () => {
+  test('the start-by time no longer applies once a try has started', async () => {
     const ground = current()
     const { store, pass } = ground
     const id = await add(ground, { startsBy: 10_000 }, await addClient(store))
@@ -290,7 +290,7 @@ export function endings(current: Current): void {
     expect((await claimOne(store)).id).toBe(id)
   })
 
-  test('a retried task is a new generation with a terminal event of its own', async () => {
+  test('a retried task is a new generation with its own terminal event', async () => {
     const { store } = current()
     const clientId = await addClient(store)
     await addEndpoint(store, { clientId })
@@ -315,7 +315,7 @@ export function endings(current: Current): void {
     expect((await store.tasks.redo({ id, clientId })).kind, 'a completed task is not done again').toBe('refused')
   })
 
-  test('the database itself refuses a second terminal event of a generation', async () => {
+  test('the database rejects a second terminal event of a generation', async () => {
     const { store, sql } = current()
     const clientId = await addClient(store)
     await addTask(store, { clientId })
@@ -368,7 +368,7 @@ export function endings(current: Current): void {
       })
   })
 
-  test('one report the database cannot hold fails alone beside 99 good ones', async () => {
+  test('one report that the database rejects fails alone, and the 99 others of its batch succeed', async () => {
     const { store, engine } = current()
     const clientId = await addClient(store)
     await store.tasks.add({ tasks: Array.from({ length: 100 }, () => newTask({ clientId })), idempotency: null })

@@ -47,7 +47,7 @@ export function endpoints(current: Current): void {
     expect(rivals.filter(({ kind }) => kind === 'changed')).toHaveLength(1)
   })
 
-  test('a client has one endpoint for each URL, until it is deleted', async () => {
+  test('a client has one endpoint for each URL until that endpoint is deleted', async () => {
     const { store } = current()
     const clientId = await addClient(store)
     const url = 'https://receiver.example/hook'
@@ -66,7 +66,7 @@ export function endpoints(current: Current): void {
     })
   })
 
-  test('of many that are added at once on two nodes a client gets as many as it may have, and one more for each that is deleted', async () => {
+  test('concurrent additions of endpoints on two nodes stop at the limit of the client, and each deletion allows one more', async () => {
     const { store, anotherNode } = current()
     const nodes = [store, await anotherNode()]
     const clientId = await addClient(store)
@@ -81,7 +81,7 @@ export function endpoints(current: Current): void {
     await addEndpoint(store, { clientId: await addClient(store) })
   })
 
-  test('a URL is one however it is spelled, also for two who register it at the same time', async () => {
+  test('different spellings of a URL are one URL, also for two concurrent registrations', async () => {
     const { store } = current()
     const clientId = await addClient(store)
     const id = await addEndpoint(store, { clientId, url: 'https://receiver.example/hook' })
@@ -100,7 +100,7 @@ export function endpoints(current: Current): void {
     expect(made.filter(({ kind }) => kind === 'added')).toHaveLength(1)
   })
 
-  test('what a commit owes that did not see its endpoint deleted, or its event erased, is canceled and not sent', async () => {
+  test('a delivery whose commit did not see that its endpoint was deleted or its event erased is canceled, not sent', async () => {
     const { store, sql } = current()
     const clientId = await addClient(store)
     const id = await addEndpoint(store, { clientId })
@@ -129,7 +129,7 @@ export function endpoints(current: Current): void {
     ])
   })
 
-  test('deleting an endpoint cancels what it is still owed, also what is being sent, and says why', async () => {
+  test('deleting an endpoint cancels its open deliveries, also those in flight, with a reason', async () => {
     const { store, pass, sql } = current()
     const clientId = await addClient(store)
     const id = await addEndpoint(store, { clientId, maxInFlight: 1 })
@@ -160,7 +160,7 @@ export function endpoints(current: Current): void {
     expect(await sql(`select 1 as one from turns where lane_id = '${id}'`)).toEqual([])
   })
 
-  test('an erased task answers gone for seven days; its events lose their bytes and its open deliveries are canceled', async () => {
+  test('an erased task is gone for seven days; its event bodies are erased and its open deliveries canceled', async () => {
     const { store, pass } = current()
     const clientId = await addClient(store)
     const endpointId = await addEndpoint(store, { clientId, payload: 'thin', maxInFlight: 1 })
@@ -193,7 +193,7 @@ export function endpoints(current: Current): void {
     expect(await store.tasks.find(id, clientId)).toEqual({ kind: 'missing' })
   })
 
-  test('an endpoint’s health: failing since its first failure, well at a success, disabled once with an event in the feed', async () => {
+  test('an endpoint fails since its first failure, recovers at a success, and is disabled once with an event in the feed', async () => {
     const { store, pass } = current()
     const clientId = await addClient(store)
     const id = await addEndpoint(store, { clientId })
@@ -221,7 +221,7 @@ export function endpoints(current: Current): void {
     expect(await claimDeliveries(store), 'sent when enabled again').toHaveLength(2)
   })
 
-  test('keys are found by their hash with the status of their client, and end when revoked', async () => {
+  test('keys are found by their hash with the status of their client, and stop working when revoked', async () => {
     const { store } = current()
     const clientId = await addClient(store)
     const key = { id: 'key_1', clientId, name: 'ci', hash: 'h1', hint: 'abcd', scopes: '["tasks:read"]', taskTypes: null, expiresAt: null }
@@ -248,7 +248,7 @@ export function endpoints(current: Current): void {
     expect((await store.access.listClients(10, null)).items).toEqual([])
   })
 
-  test('nodes that start at once agree on one signing key of each kind and on one value of a setting', async () => {
+  test('nodes that start concurrently agree on one signing key of each kind and on one value of a setting', async () => {
     const ground = current()
     const nodes = [ground.store, await ground.anotherNode(), await ground.anotherNode()]
     const made = (node: number) =>

@@ -19,7 +19,7 @@ export function intake(current: Current): void {
   const countTasks = async (): Promise<number> =>
     Number((await current().sql<{ n: number | string }>('select count(*) as n from tasks'))[0]!.n)
 
-  test('open tasks are counted for all, and for each client alone, whatever their types and keys', async () => {
+  test('open tasks are counted in total and per client, for all types and keys', async () => {
     const { store } = current()
     const [one, two, none] = [await addClient(store), await addClient(store), await addClient(store)]
     await addTasks(store, 5, { clientId: one })
@@ -30,7 +30,7 @@ export function intake(current: Current): void {
     expect(counts).toEqual([10, 8, 2, 0])
   })
 
-  test('what was acknowledged is there, as it was acknowledged', async () => {
+  test('every acknowledged task is stored as acknowledged', async () => {
     const { store } = current()
     const clientId = await addClient(store)
     const task = await addTask(store, {
@@ -51,7 +51,7 @@ export function intake(current: Current): void {
     expect(await store.tasks.countOpen(null, null)).toEqual({ n: 1, next: null })
   })
 
-  test('fifty requests at once with one key and one body make one task', async () => {
+  test('fifty concurrent requests with one key and one body create one task', async () => {
     const ground = current()
     const nodes = [ground.store, await ground.anotherNode()] as const
     const clientId = await addClient(ground.store)
@@ -65,7 +65,7 @@ export function intake(current: Current): void {
     expect(await countTasks()).toBe(1)
   })
 
-  test('a key with another body is refused, also at once with the first', async () => {
+  test('a key with another body is rejected, also concurrently with the first request', async () => {
     const { store } = current()
     const clientId = await addClient(store)
     const other = keyed(clientId, { fingerprint: 'b'.repeat(64) })
@@ -90,7 +90,7 @@ export function intake(current: Current): void {
     expect(kinds).toEqual(['added', 'added', 'added', 'added'])
   })
 
-  test('a replay shows the tasks as they are now', async () => {
+  test('a replay returns the current tasks', async () => {
     const { store } = current()
     const clientId = await addClient(store)
     const request = { tasks: [newTask({ clientId }), newTask({ clientId })], idempotency: keyed(clientId) }
@@ -106,7 +106,7 @@ export function intake(current: Current): void {
     expect(await store.tasks.add(request), 'what it made was erased').toEqual({ kind: 'gone' })
   })
 
-  test('a key is forgotten after 24 hours, not before', async () => {
+  test('a key expires after 24 hours, not before', async () => {
     const { store, pass } = current()
     const clientId = await addClient(store)
     expect((await submit(clientId, keyed(clientId))).kind).toBe('added')
@@ -119,7 +119,7 @@ export function intake(current: Current): void {
     expect(await countTasks()).toBe(2)
   })
 
-  test('a key and its tasks are one commit: when the tasks cannot be written, the key is unused', async () => {
+  test('a key and its tasks are one commit: if the tasks cannot be written, the key is unused', async () => {
     const { store } = current()
     const clientId = await addClient(store)
     const { id } = await addTask(store, { clientId })
@@ -130,7 +130,7 @@ export function intake(current: Current): void {
     expect((await submit(clientId, keyed(clientId))).kind).toBe('added')
   })
 
-  test('a task whose id is taken fails alone beside 99 good ones', async () => {
+  test('a task whose id exists fails alone, and the 99 others of its batch succeed', async () => {
     const { store } = current()
     const clientId = await addClient(store)
     const { id } = await addTask(store, { clientId })
@@ -145,7 +145,7 @@ export function intake(current: Current): void {
     expect(await countTasks()).toBe(100)
   })
 
-  test('a large batch is written whole: tasks, labels and what it owes', async () => {
+  test('a large batch is written completely: tasks, labels and owed deliveries', async () => {
     const { store } = current()
     const clientId = await addClient(store)
     for (let i = 0; i < 8; i++) await addEndpoint(store, { clientId })
@@ -163,7 +163,7 @@ export function intake(current: Current): void {
     expect(Number(row!.n)).toBe(8_000)
   })
 
-  test('over 5,000 requests waiting are refused with 503 and a time to come back, and nothing of the rest is lost', async () => {
+  test('more than 5,000 waiting requests are rejected with 503 and Retry-After, and none of the others is lost', async () => {
     const { store } = current()
     const clientId = await addClient(store)
     const answers = await Promise.allSettled(

@@ -16,13 +16,13 @@ import {
 import type { Current } from './suite.ts'
 
 export function leases(current: Current): void {
-  test('a renewed lease lasts from its renewal; an unrenewed one ends', async () => {
+  test('a renewed lease lasts from its renewal; a lease without renewal expires', async () => {
     const { store, pass } = current()
     const clientId = await addClient(store)
     await addTasks(store, 2, { clientId })
     const [kept, left] = await claimTasks(store, { leaseMs: 30_000 })
     await pass(20_000)
-    expect(await store.maintenance.renew({ kind: 'task', toLeaseRef: [kept!], leaseMs: 30_000 })).toEqual([
+    expect(await store.maintenance.renew({ kind: 'task', leases: [kept!], leaseMs: 30_000 })).toEqual([
       { id: kept!.id, renewed: true, cancelRequested: false },
     ])
     await pass(10_001)
@@ -32,18 +32,18 @@ export function leases(current: Current): void {
     expect((await store.maintenance.findExpired(1, null)).tasks).toHaveLength(1)
   })
 
-  test('an ended lease nobody swept can still be renewed, and still be settled', async () => {
+  test('an expired lease that was not reclaimed can still be renewed and settled', async () => {
     const { store, pass } = current()
     await addTask(store, { clientId: await addClient(store) })
     const task = await claimOne(store, { leaseMs: 1_000 })
     await pass(60_000)
-    expect(await store.maintenance.renew({ kind: 'task', toLeaseRef: [task], leaseMs: 30_000 })).toMatchObject([{ renewed: true }])
+    expect(await store.maintenance.renew({ kind: 'task', leases: [task], leaseMs: 30_000 })).toMatchObject([{ renewed: true }])
     expect((await store.maintenance.findExpired(10, null)).tasks).toEqual([])
     expect((await store.tasks.settle(completed(task))).kind).toBe('settled')
-    expect(await store.maintenance.renew({ kind: 'task', toLeaseRef: [task], leaseMs: 30_000 })).toMatchObject([{ renewed: false }])
+    expect(await store.maintenance.renew({ kind: 'task', leases: [task], leaseMs: 30_000 })).toMatchObject([{ renewed: false }])
   })
 
-  test('a new boot finds what other boots hold, but not what workers over HTTP hold', async () => {
+  test('a new boot finds the leases of other boots, but not those of workers over HTTP', async () => {
     const { store } = current()
     const clientId = await addClient(store)
     await addEndpoint(store, { clientId })
@@ -61,7 +61,7 @@ export function leases(current: Current): void {
     expect((await store.maintenance.findExpired(10, 'boot_dead')).deliveries).toEqual([])
   })
 
-  test('leases of deliveries are renewed and found like those of tasks', async () => {
+  test('leases of deliveries are renewed and found like leases of tasks', async () => {
     const { store, pass } = current()
     const clientId = await addClient(store)
     await addEndpoint(store, { clientId })
@@ -69,7 +69,7 @@ export function leases(current: Current): void {
     await store.tasks.settle(completed(await claimOne(store)))
     const [delivery] = await claimDeliveries(store, { leaseMs: 10_000 })
     await pass(6_000)
-    expect(await store.maintenance.renew({ kind: 'delivery', toLeaseRef: [delivery!], leaseMs: 10_000 })).toEqual([
+    expect(await store.maintenance.renew({ kind: 'delivery', leases: [delivery!], leaseMs: 10_000 })).toEqual([
       { id: delivery!.id, renewed: true, cancelRequested: false },
     ])
     await pass(5_000)
@@ -77,12 +77,12 @@ export function leases(current: Current): void {
     await pass(5_001)
     expect((await store.maintenance.findExpired(10, null)).deliveries.map(({ id }) => id)).toEqual([delivery!.id])
     expect(
-      await store.maintenance.renew({ kind: 'delivery', toLeaseRef: [{ id: delivery!.id, fence: delivery!.fence + 1 }], leaseMs: 10_000 }),
+      await store.maintenance.renew({ kind: 'delivery', leases: [{ id: delivery!.id, fence: delivery!.fence + 1 }], leaseMs: 10_000 }),
     ).toMatchObject([{ renewed: false }])
     expect((await store.deliveries.settle(delivered(delivery!))).kind).toBe('settled')
   })
 
-  test('of a worker are found when the try or the task is out of its time, however long they last; those of nodes are not', async () => {
+  test('leases of workers are found when the try or the task is out of time, even if they last longer; leases of nodes are not', async () => {
     const { store, pass } = current()
     const clientId = await addClient(store)
     await addTask(store, { clientId, timeoutSeconds: 20 })
@@ -99,7 +99,7 @@ export function leases(current: Current): void {
     expect((await store.maintenance.findExpired(10, null)).tasks.map(({ id }) => id).sort()).toEqual([late.id, overdue.id].sort())
   })
 
-  test('how a lease was ended by its holder is known for an hour, by the very word, also while another has the task', async () => {
+  test('the way a holder ended its lease is stored for an hour, also while another holder has the task', async () => {
     const { store, pass } = current()
     const { id, clientId } = await addTask(store, { clientId: await addClient(store) })
     const first = await claimOne(store)

@@ -19,7 +19,7 @@ export function lists(current: Current): void {
   const tasksOf = (query: Partial<TaskListQuery> & { clientId: string | null }) => (after: Position | null) =>
     current().store.tasks.list({ order: 'desc', limit: 10, ...query, after })
 
-  test('pages of tasks are complete, without repetition and in order, in both directions, while tasks are added', async () => {
+  test('pages of tasks are complete, ordered and without repetition in both directions, while tasks are added', async () => {
     const { store, pass } = current()
     const clientId = await addClient(store)
     await addTask(store, { clientId: await addClient(store) })
@@ -41,7 +41,7 @@ export function lists(current: Current): void {
     expect((await walk<Task>(tasksOf({ clientId: null, limit: 100 }))).flat().length, 'the operator sees all').toBeGreaterThan(26)
   })
 
-  test('a last page that is full has no next one', async () => {
+  test('a full last page has no next page', async () => {
     const { store } = current()
     const clientId = await addClient(store)
     await addTasks(store, 4, { clientId })
@@ -50,7 +50,7 @@ export function lists(current: Current): void {
     expect(await walk<Task>(tasksOf({ clientId: await addClient(store) }))).toEqual([[]])
   })
 
-  test('tasks are filtered by state, type, batch, time and metadata, and by all of them', async () => {
+  test('tasks are filtered by state, type, batch, time and metadata, each alone and combined', async () => {
     const { store, pass } = current()
     const clientId = await addClient(store)
     const add = async (given: Partial<Parameters<typeof addTask>[1]>) => (await addTask(store, { clientId, ...given })).id
@@ -83,7 +83,7 @@ export function lists(current: Current): void {
     )
   })
 
-  test('a filtered page ends early after much was scanned, and the next one goes on', async () => {
+  test('a filtered page ends early after 10,000 scanned rows, and the next page continues', async () => {
     const { store, sql, engine } = current()
     const clientId = await addClient(store)
     const needle = (await addTask(store, { clientId, type: 'mail.send' })).id
@@ -108,7 +108,7 @@ export function lists(current: Current): void {
     expect((await walk<Task>(tasksOf({ clientId, order: 'asc', type: 'mail.send' })))[0]).toHaveLength(1)
   })
 
-  test('a page of deliveries filtered by what no index knows ends early after much was looked at, and the next one goes on', async () => {
+  test('a page of deliveries filtered without an index ends early after 10,000 scanned rows, and the next page continues', async () => {
     const { store, sql, engine } = current()
     const clientId = await addClient(store)
     const endpoint = await addEndpoint(store, { clientId })
@@ -134,7 +134,7 @@ export function lists(current: Current): void {
     expect(await deliveriesOf({ clientId: await addClient(store), endpointId: endpoint, states: ['pending'] })).toEqual([[]])
   })
 
-  test('a page of large tasks ends early, and the next one goes on', async () => {
+  test('a page of large tasks ends early, and the next page continues', async () => {
     const { store } = current()
     const clientId = await addClient(store)
     const input = JSON.stringify('x'.repeat(65_534))
@@ -144,7 +144,7 @@ export function lists(current: Current): void {
     expect(new Set(pages.flat().map(({ id }) => id)).size).toBe(80)
   })
 
-  test('a look at a feed goes along ten thousand events, and says how far', async () => {
+  test('one read of a feed scans at most 10,000 events and returns its end position', async () => {
     const { store, sql, engine } = current()
     const clientId = await addClient(store)
     const { id } = await addTask(store, { clientId })
@@ -166,7 +166,7 @@ export function lists(current: Current): void {
     expect(await store.events.list({ clientId, taskId: id, after: 0, limit: 10 })).toHaveLength(1)
   })
 
-  test('a feed is gapless and in commit order, for each client, however many nodes write', async () => {
+  test('the feed of each client has no gaps and is in commit order, with many writing nodes', async () => {
     const ground = current()
     const nodes = [ground.store, await ground.anotherNode()] as const
     const clients = [await addClient(ground.store), await addClient(ground.store)]
@@ -211,7 +211,7 @@ export function lists(current: Current): void {
     expect(await ground.store.events.findSeq(mine!.id, clients[1]!), 'of another client').toBeNull()
   })
 
-  test('a feed is filtered by task and by type, and goes on after any place', async () => {
+  test('a feed is filtered by task and by type, and continues after any position', async () => {
     const { store } = current()
     const clientId = await addClient(store)
     await addTasks(store, 4, { clientId })
@@ -223,7 +223,7 @@ export function lists(current: Current): void {
     expect(await seqs({ after: 1, limit: 2 })).toEqual([2, 3])
   })
 
-  test('those who follow are told of many at once: revisions, how far feeds have come, and how tasks ended in this generation', async () => {
+  test('subscribers read many revisions, feed positions and terminal events of a generation at once', async () => {
     const { store } = current()
     const [clientId, other] = [await addClient(store), await addClient(store)]
     const [waiting, ended, again, erased] = await addTasks(store, 4, { clientId })
@@ -264,7 +264,7 @@ export function lists(current: Current): void {
     ])
   })
 
-  test('a start is heard of by those who listen on the node that claims', async () => {
+  test('a start notifies the listeners on the node that claims', async () => {
     const { store } = current()
     const task = await addTask(store, { clientId: await addClient(store) })
     const heard: string[] = []

@@ -10,7 +10,7 @@ const use = (store: Store, key = 'write:a', back: number | null = null) =>
   store.access.useQuota({ key, limit: LIMIT, windowMs: WINDOW_MS, refundWindow: back })
 
 export function quotas(current: Current): void {
-  test('a window counts its uses, and a new one begins when it is over', async () => {
+  test('a window counts its uses, and a new one begins when it ends', async () => {
     const { store, pass } = current()
     const first = await use(store)
     expect(first.used).toBe(1)
@@ -25,7 +25,7 @@ export function quotas(current: Current): void {
     expect((await use(store, 'read:a')).used, 'each quota has a window of its own').toBe(1)
   })
 
-  test('however many ask at once on two nodes, each quota serves exactly its limit, and what is refused is not counted', async () => {
+  test('concurrent uses on two nodes get exactly the limit of each quota, and rejected uses are not counted', async () => {
     const { store, anotherNode, sql } = current()
     const nodes = [store, await anotherNode()]
     const ask = (key: string) => Array.from({ length: 20 }, (_, i) => use(nodes[i % 2]!, key))
@@ -37,7 +37,7 @@ export function quotas(current: Current): void {
     expect(await sql('select points from rate_limits order by key')).toEqual([{ points: 5 }, { points: 5 }, { points: 5 }])
   })
 
-  test('what is given back can be used again, in its own window alone', async () => {
+  test('a returned use can be used again, only in its own window', async () => {
     const { store, pass } = current()
     const { expire } = await use(store)
     for (let i = 0; i < 4; i++) await use(store)
@@ -50,7 +50,7 @@ export function quotas(current: Current): void {
     expect((await use(store)).used, 'the window it belonged to is over').toBe(2)
   })
 
-  test('a client that was erased leaves none', async () => {
+  test('an erased client leaves no quotas', async () => {
     const { store, sql } = current()
     const clientId = await addClient(store)
     await Promise.all(['read', 'write'].map((kind) => use(store, `${kind}:${clientId}`)))

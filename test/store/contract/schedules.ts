@@ -45,7 +45,7 @@ const tickOf = (schedule: Schedule, given: Partial<Tick> = {}): Tick => ({
 export function schedules(current: Current): void {
   const tasksOf = async (clientId: string) => (await current().store.tasks.list({ clientId, order: 'asc', limit: 200, after: null })).items
 
-  test('of many that are added at once on two nodes a client gets as many as it may have', async () => {
+  test('concurrent additions of schedules on two nodes stop at the limit of the client', async () => {
     const { store, anotherNode } = current()
     const nodes = [store, await anotherNode()]
     const clientId = await addClient(store)
@@ -66,7 +66,7 @@ export function schedules(current: Current): void {
     await addSchedule(store, { clientId: await addClient(store) })
   })
 
-  test('a tick makes its task and moves its schedule on in one commit', async () => {
+  test('a tick creates its task and advances its schedule in one commit', async () => {
     const { store, pass } = current()
     const clientId = await addClient(store)
     const added = await addSchedule(store, { clientId, template: template({ maxTries: 2, priority: 60, concurrencyKey: 'north' }) })
@@ -101,7 +101,7 @@ export function schedules(current: Current): void {
     expect(events.map(({ body }) => JSON.parse(body).data.scheduleId)).toEqual([schedule.id])
   })
 
-  test('the same tick is made once, whoever else tries, at once or later', async () => {
+  test('the same tick is made once, also with concurrent and later attempts', async () => {
     const { store, anotherNode } = current()
     const other = await anotherNode()
     const clientId = await addClient(store)
@@ -112,7 +112,7 @@ export function schedules(current: Current): void {
     expect(await tasksOf(clientId)).toHaveLength(1)
   })
 
-  test('two nodes that race along 200 ticks of eight schedules make each of them once', async () => {
+  test('two nodes that race through 200 ticks of eight schedules make each tick once', async () => {
     const { store, anotherNode } = current()
     const nodes = [store, await anotherNode()]
     const clientId = await addClient(store)
@@ -140,7 +140,7 @@ export function schedules(current: Current): void {
     }
   })
 
-  test('a tick whose task cannot be written did not happen, and its neighbours did', async () => {
+  test('a tick whose task cannot be written is not made, and the other ticks of its batch are', async () => {
     const { store } = current()
     const clientId = await addClient(store)
     const broken = await addSchedule(store, { clientId, template: '{"input":' })
@@ -152,7 +152,7 @@ export function schedules(current: Current): void {
     expect(await tasksOf(clientId)).toHaveLength(1)
   })
 
-  test('ticks that are skipped make nothing; several at once make one task each', async () => {
+  test('skipped ticks create nothing; several ticks at once create one task each', async () => {
     const { store } = current()
     const clientId = await addClient(store)
     const schedule = await addSchedule(store, { clientId })
@@ -165,7 +165,7 @@ export function schedules(current: Current): void {
     expect(await store.schedules.find(schedule.id, clientId)).toMatchObject({ nextAt: null, lastAt: later })
   })
 
-  test('what is due is found first, with the clock it is due by; paused, foreign and unheard ones are left out', async () => {
+  test('due schedules are found first, with the store’s time; paused ones and those of other types or inactive clients are left out', async () => {
     const { store } = current()
     const clientId = await addClient(store)
     const suspended = await addClient(store)
@@ -185,7 +185,7 @@ export function schedules(current: Current): void {
     expect((await store.schedules.findDue(['report.build'], 10)).items).toHaveLength(3)
   })
 
-  test('a change moves the revision, and is refused on one that was not seen', async () => {
+  test('a change increments the revision, and is rejected for a stale revision', async () => {
     const { store } = current()
     const clientId = await addClient(store)
     const schedule = await addSchedule(store, { clientId })
@@ -209,7 +209,7 @@ export function schedules(current: Current): void {
     })
   })
 
-  test('a change of time that was planned before a tick is refused, so that the tick is not made again', async () => {
+  test('a change of time that was planned before a tick is rejected, so that the tick is not made again', async () => {
     const { store } = current()
     const clientId = await addClient(store)
     const schedule = await addSchedule(store, { clientId })
@@ -228,7 +228,7 @@ export function schedules(current: Current): void {
     expect(other, 'what moves no tick is taken').toMatchObject({ kind: 'changed', value: { nextAt: schedule.nextAt! + HOUR } })
   })
 
-  test('a removed schedule is gone; the tasks it made stay', async () => {
+  test('a removed schedule is not found; the tasks it created stay', async () => {
     const { store } = current()
     const clientId = await addClient(store)
     const schedule = await addSchedule(store, { clientId })
@@ -240,7 +240,7 @@ export function schedules(current: Current): void {
     expect(await tasksOf(clientId)).toMatchObject([{ scheduleId: schedule.id, state: 'pending' }])
   })
 
-  test('a deleted client leaves no schedule; lists are its own, page by page', async () => {
+  test('a deleted client leaves no schedule; lists contain only the client’s schedules, page by page', async () => {
     const { store } = current()
     const [one, two] = [await addClient(store), await addClient(store)]
     const made: string[] = []
@@ -257,7 +257,7 @@ export function schedules(current: Current): void {
     expect((await store.schedules.list(null, 10, null)).items).toMatchObject([{ clientId: two }])
   })
 
-  test('who ticks is told of a schedule that was added or changed', async () => {
+  test('the ticker is notified of added and changed schedules', async () => {
     const { store } = current()
     let told = 0
     const stop = store.notifications.onSchedules(() => told++)
@@ -271,7 +271,7 @@ export function schedules(current: Current): void {
     stop()
   })
 
-  test('a task that no schedule made says so', async () => {
+  test('a task that no schedule created has no schedule id', async () => {
     const { store } = current()
     const clientId = await addClient(store)
     const added = await store.tasks.add({ tasks: [newTask({ clientId })], idempotency: null })

@@ -46,7 +46,7 @@ export function verification(current: Current): void {
     return { ...settlement, endpoint: { ...settlement.endpoint, ...health, allowedRate } }
   }
 
-  test('an endpoint that has not proved itself is sent its challenge and nothing else, and once it has, all that was held, in one piece', async () => {
+  test('an unverified endpoint receives only its challenge, and after verification all held deliveries, complete', async () => {
     const { id, clientId } = await unproven()
     await owe(clientId, 3)
     const asked = await claimOne()
@@ -72,7 +72,7 @@ export function verification(current: Current): void {
     expect((await claimDeliveries(current().store)).map(({ eventType }) => eventType)).toEqual(Array(3).fill('task.completed'))
   })
 
-  test('the challenge is in the bytes for the receiver, and in nothing that a key can read', async () => {
+  test('the challenge is only in the body sent to the receiver, never in what an API key can read', async () => {
     const { store } = current()
     for (const format of ['standard', 'cloudevents'] as const) {
       const { id, clientId } = await unproven({ format })
@@ -83,7 +83,7 @@ export function verification(current: Current): void {
     }
   })
 
-  test('two challenges are never the same, and a handshake of CloudEvents carries none', async () => {
+  test('every challenge is unique, and a CloudEvents handshake has none', async () => {
     await unproven()
     await unproven()
     const [one, two] = await claimDeliveries(current().store)
@@ -92,7 +92,7 @@ export function verification(current: Current): void {
     expect((await claimOne()).body).toBeNull()
   })
 
-  test('three tries, each with its reason; then the endpoint waits, is as healthy as before, and can be asked again', async () => {
+  test('a verification has three tries, each with its reason; then the endpoint stays unverified and healthy, and can be challenged again', async () => {
     const { store, pass } = current()
     const { id, clientId } = await unproven()
     await owe(clientId, 1)
@@ -132,7 +132,7 @@ export function verification(current: Current): void {
     expect(await claimDeliveries(store)).toHaveLength(1)
   })
 
-  test('however often it is asked for, an endpoint gets one challenge a minute, and the newest one', async () => {
+  test('an endpoint receives at most one challenge a minute, always the newest', async () => {
     const { store, pass, anotherNode } = current()
     const nodes = [store, await anotherNode(), await anotherNode()]
     const { id } = await unproven()
@@ -156,7 +156,7 @@ export function verification(current: Current): void {
     expect(await claimDeliveries(store)).toEqual([])
   })
 
-  test('a late answer to an earlier challenge changes nothing, and a new URL is proved anew with deliveries held', async () => {
+  test('a late answer to an earlier challenge changes nothing, and a new URL is verified again while deliveries are held', async () => {
     const { store, pass } = current()
     const { id, clientId } = await unproven()
     const early = await claimOne()
@@ -178,7 +178,7 @@ export function verification(current: Current): void {
     expect(await claimDeliveries(store)).toHaveLength(2)
   })
 
-  test('an answer to a delivery that the endpoint does not name changes nothing', async () => {
+  test('an answer to a delivery that is not the current verification changes nothing', async () => {
     const { sql } = current()
     const { id } = await unproven()
     const asked = await claimOne()
@@ -187,7 +187,7 @@ export function verification(current: Current): void {
     expect(await endpoint(id)).toMatchObject({ verifiedAt: null, verificationDeliveryId: 'delivery_other', revision: 1 })
   })
 
-  test('the operator’s word ends what is being asked', async () => {
+  test('a verification by the operator ends the open challenge', async () => {
     const { store, pass } = current()
     const { id, clientId } = await unproven()
     const asked = await claimOne()
@@ -200,7 +200,7 @@ export function verification(current: Current): void {
     expect(await claimDeliveries(store)).toEqual([])
   })
 
-  test('the rate that a receiver allows is the pace of its lane, unless its owner set a slower one', async () => {
+  test('the rate that a receiver allows is the pace of its lane, unless the owner set a slower one', async () => {
     const { store, pass, sql } = current()
     const { id, clientId } = await unproven({ verification: 'cloudevents', maxPerMinute: 600 })
     await owe(clientId, 3)
@@ -216,7 +216,7 @@ export function verification(current: Current): void {
     expect(await pace()).toEqual([10_000])
   })
 
-  test('a deleted endpoint is asked no more, and an answer to it is too late', async () => {
+  test('a deleted endpoint is not challenged again, and an answer to its challenge is too late', async () => {
     const { store, pass, sql } = current()
     const { id, clientId } = await unproven()
     const asked = await claimOne()
@@ -230,7 +230,7 @@ export function verification(current: Current): void {
     expect((await claimDeliveries(store)).map(({ endpointId }) => endpointId)).toEqual([other.id])
   })
 
-  test('an endpoint owed more than one commit should cancel is deleted all the same, and nothing more is sent to it', async () => {
+  test('an endpoint with more open deliveries than one commit cancels is deleted at once, and receives nothing more', async () => {
     const { store, sql } = current()
     const clientId = await addClient(store)
     const id = await addEndpoint(store, { clientId })

@@ -19,7 +19,7 @@ const MINUTE = 60_000
 const HOUR = 60 * MINUTE
 const DAY = 24 * HOUR
 
-describe.each(engines)('endpoints that fail, on %s', (engine) => {
+describe.each(engines)('failing endpoints on %s', (engine) => {
   let ground: Ground
   let store: Store
   beforeAll(async () => {
@@ -72,7 +72,7 @@ describe.each(engines)('endpoints that fail, on %s', (engine) => {
     }
   }
 
-  test('a lane starts with 2 in flight and doubles as they succeed; with no success for 10 s it is at 2 again', async () => {
+  test('a lane starts with 2 in flight and doubles with successes; after 10 s without success it restarts at 2', async () => {
     const clientId = await addClient(store)
     await addEndpoint(store, { clientId, maxInFlight: 10 })
     await owe(clientId, 40)
@@ -82,7 +82,7 @@ describe.each(engines)('endpoints that fail, on %s', (engine) => {
     expect(await claimDeliveries(store)).toHaveLength(2)
   })
 
-  test('after ten failed attempts in a row the lane closes: one probe after 5 s, then after pauses that double to 60 s', async () => {
+  test('ten failed attempts in a row open the circuit breaker: one probe after 5 s, then after pauses that double up to 60 s', async () => {
     const clientId = await addClient(store)
     await addEndpoint(store, { clientId, maxInFlight: 5 })
     await owe(clientId, 30)
@@ -98,7 +98,7 @@ describe.each(engines)('endpoints that fail, on %s', (engine) => {
     }
   })
 
-  test('a probe is the longest due and spends one try; a hold spends none', async () => {
+  test('a probe sends the longest-due delivery and uses one try; a hold uses none', async () => {
     const clientId = await addClient(store)
     const id = await addEndpoint(store, { clientId, maxInFlight: 1 })
     await owe(clientId, 1)
@@ -115,7 +115,7 @@ describe.each(engines)('endpoints that fail, on %s', (engine) => {
     expect((await open(id)).map(({ tries }) => tries)).toEqual([0, 0, 0])
   })
 
-  test('a probe that succeeds opens the lane at 1 in flight, doubling, and everything held arrives once', async () => {
+  test('a successful probe opens the lane at 1 in flight, doubling, and every held delivery arrives once', async () => {
     const clientId = await addClient(store)
     const id = await addEndpoint(store, { clientId, maxInFlight: 8 })
     await owe(clientId, 40)
@@ -129,7 +129,7 @@ describe.each(engines)('endpoints that fail, on %s', (engine) => {
     expect(await open(id)).toEqual([])
   })
 
-  test('a Retry-After holds the lane, and after it the lane restarts at 1', async () => {
+  test('Retry-After holds the lane, and then the lane restarts at 1 in flight', async () => {
     const clientId = await addClient(store)
     await addEndpoint(store, { clientId, maxInFlight: 8 })
     await owe(clientId, 30)
@@ -145,7 +145,7 @@ describe.each(engines)('endpoints that fail, on %s', (engine) => {
     expect(await claimDeliveries(store)).toHaveLength(1)
   })
 
-  test('failing for a day is told once an episode: in the feed, and to the other active endpoints whatever they subscribe to', async () => {
+  test('a day of failure is announced once an episode, in the feed and to all other active endpoints of the client', async () => {
     const clientId = await addClient(store)
     const bad = await addEndpoint(store, { clientId, maxInFlight: 1, taskTypes: '["report.build"]' })
     const good = await addEndpoint(store, { clientId, taskTypes: '["none"]' })
@@ -185,7 +185,7 @@ describe.each(engines)('endpoints that fail, on %s', (engine) => {
     expect(await store.maintenance.announceFailing({ limit: 10 })).toBe(1)
   })
 
-  test('failing for five days disables at the next failure; an hourly probe enables again, and what was held arrives', async () => {
+  test('five days of failure disable the endpoint at the next failure; an hourly probe enables it, and held deliveries arrive', async () => {
     const clientId = await addClient(store)
     const id = await addEndpoint(store, { clientId, maxInFlight: 4 })
     const other = await addEndpoint(store, { clientId, taskTypes: '["none"]' })
@@ -218,7 +218,7 @@ describe.each(engines)('endpoints that fail, on %s', (engine) => {
     expect(await store.events.list({ clientId, types: ['endpoint.disabled'], after: 0, limit: 10 }), 'told once').toHaveLength(1)
   })
 
-  test('a paused endpoint that was disabled for failing is not probed', async () => {
+  test('a paused endpoint that was disabled as failing is not probed', async () => {
     const clientId = await addClient(store)
     const id = await addEndpoint(store, { clientId })
     await owe(clientId, 1)
@@ -231,7 +231,7 @@ describe.each(engines)('endpoints that fail, on %s', (engine) => {
     expect(await claimDeliveries(store), 'probed again').toHaveLength(1)
   })
 
-  test('a forbidden address disables after three attempts in a row over ten minutes, and what is owed is held', async () => {
+  test('a forbidden address disables the endpoint after three attempts in a row over ten minutes, and its deliveries are held', async () => {
     const clientId = await addClient(store)
     const id = await addEndpoint(store, { clientId })
     await owe(clientId, 1)
@@ -247,7 +247,7 @@ describe.each(engines)('endpoints that fail, on %s', (engine) => {
     expect(await open(id)).toHaveLength(1)
   })
 
-  test('an endpoint that is paused, disabled, unverified or broken for an hour gets every event afterwards, each once', async () => {
+  test('an endpoint that is paused, disabled, unverified or failing for an hour receives every event afterwards, each once', async () => {
     const ways = {
       paused: [{ paused: true }, { paused: false }],
       disabled: [{ disabled: 'gone' }, { disabled: false }],
@@ -276,7 +276,7 @@ describe.each(engines)('endpoints that fail, on %s', (engine) => {
     }
   })
 
-  test('a delivery still open after its days fails as expired, with an attempt that says so, and the rest goes on', async () => {
+  test('a delivery that is open for too many days fails as expired, with an attempt that shows it, and the others continue', async () => {
     const clientId = await addClient(store)
     const id = await addEndpoint(store, { clientId })
     await owe(clientId, 3)
@@ -301,7 +301,7 @@ describe.each(engines)('endpoints that fail, on %s', (engine) => {
     expect(await claimDeliveries(store)).toHaveLength(1)
   })
 
-  test('an endpoint never verified holds for a day; one that was verified once holds as long as any', async () => {
+  test('an endpoint that was never verified holds deliveries for a day; one that was verified once holds them as long as any other', async () => {
     const clientId = await addClient(store)
     const never = await addEndpoint(store, { clientId, verification: 'challenge', verified: false })
     const once = await addEndpoint(store, { clientId, verification: 'challenge' })
@@ -315,7 +315,7 @@ describe.each(engines)('endpoints that fail, on %s', (engine) => {
     expect(await open(once)).toHaveLength(2)
   })
 
-  test('200 lanes that hang hold two slots each before any breaker has closed, and leave the rest to the others', async () => {
+  test('200 hanging lanes use two slots each before any circuit breaker opens, and leave the rest to other lanes', async () => {
     const hanging = await addClient(store)
     const ids = []
     for (let i = 0; i < 200; i++) ids.push(await addEndpoint(store, { clientId: hanging, taskTypes: '["none"]' }))
@@ -339,7 +339,7 @@ describe.each(engines)('endpoints that fail, on %s', (engine) => {
     expect(await claimDeliveries(store), 'at the next claim').toMatchObject([{ endpointId: id }])
   })
 
-  test('a lane that nothing is wrong with is not rewritten by every batch', async () => {
+  test('a healthy lane is not rewritten by every batch', async () => {
     const clientId = await addClient(store)
     await addEndpoint(store, { clientId, maxInFlight: 4 })
     await owe(clientId, 30)

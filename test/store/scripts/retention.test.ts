@@ -49,7 +49,7 @@ describe.each(engines)('retention on %s', (engine) => {
     }
   }
 
-  test('a task that ended a week ago goes with its events, deliveries, attempts and labels, and answers gone for a week more', async () => {
+  test('a task that ended a week ago is removed with its events, deliveries, attempts and labels, and is gone for another week', async () => {
     const clientId = await addClient(store)
     await addEndpoint(store, { clientId })
     const task = await addTask(store, { clientId, metadata: '{"order":"7"}' })
@@ -67,7 +67,7 @@ describe.each(engines)('retention on %s', (engine) => {
     expect(await store.tasks.find(task.id, clientId)).toEqual({ kind: 'missing' })
   })
 
-  test('what is pending, running, retried or still owed to somebody stays, however old', async () => {
+  test('pending, running and retried tasks and those with open deliveries stay at any age', async () => {
     const clientId = await addClient(store)
     const endpointId = await addEndpoint(store, { clientId })
     const owed = await addTask(store, { clientId })
@@ -87,7 +87,7 @@ describe.each(engines)('retention on %s', (engine) => {
     expect(await age(), 'once it was delivered').toBe(1)
   })
 
-  test('the walk goes on past what stays, page by page, and ends where tasks are young', async () => {
+  test('pruning continues past tasks that stay, page by page, and ends at young tasks', async () => {
     const clientId = await addClient(store)
     const stay = await addTasks(store, 30, { clientId, callback: null, dueAt: (await store.now()) + 90 * DAY })
     await addTasks(store, 25, { clientId, callback: null })
@@ -100,7 +100,7 @@ describe.each(engines)('retention on %s', (engine) => {
     expect(await age(10), 'again from the beginning').toBe(0)
   })
 
-  test('news of endpoints goes a week after it was settled, with its deliveries and attempts; a deleted endpoint goes when nothing of it is left', async () => {
+  test('endpoint events are removed a week after they were settled, with deliveries and attempts; a deleted endpoint when no rows of it are left', async () => {
     const clientId = await addClient(store)
     const [gone, told, deleted] = [
       await addEndpoint(store, { clientId }),
@@ -148,7 +148,7 @@ describe.each(engines)('retention on %s', (engine) => {
     for (const table of ['events', 'deliveries', 'attempts']) expect(await count(table), table).toBe(0)
   })
 
-  test('an idempotency key is forgotten after its day; what an erased task left goes with its tombstone', async () => {
+  test('an idempotency key is removed after one day; the rows of an erased task are removed with its tombstone', async () => {
     const clientId = await addClient(store)
     await addEndpoint(store, { clientId })
     const idempotency = { clientId, scope: 'POST /v1/tasks', key: 'k', fingerprint: 'f' }
@@ -168,7 +168,7 @@ describe.each(engines)('retention on %s', (engine) => {
     for (const table of ['deliveries', 'attempts', 'tombstones']) expect(await count(table), table).toBe(0)
   })
 
-  test('tasks with thousands of attempts go a few at a time, and no statement removes more than 500 rows', async () => {
+  test('tasks with thousands of attempts are removed a few at a time, and no statement removes more than 500 rows', async () => {
     const clientId = await addClient(store)
     await addEndpoint(store, { clientId, events: '["task.completed","task.progress"]' })
     await addTasks(store, 4, { clientId })
@@ -190,7 +190,7 @@ describe.each(engines)('retention on %s', (engine) => {
     for (const table of ['tasks', 'deliveries', 'attempts', 'events']) expect(await count(table), table).toBe(0)
   })
 
-  test('lanes of keys that nobody uses any more go, those in use stay, and a key still runs one at a time', async () => {
+  test('lanes of unused concurrency keys are removed, those in use stay, and a key still runs one task at a time', async () => {
     const clientId = await addClient(store)
     const endpointId = await addEndpoint(store, { clientId })
     const keyed = (key: string) => addTask(store, { clientId, concurrencyKey: key, callback: null })

@@ -73,9 +73,7 @@ describe.each(engines)('by filter on %s', (engine) => {
     const asked = await findTask(store, running.id)
     expect(asked).toMatchObject({ state: 'running', revision: running.revision + 1 })
     expect(asked.cancelRequestedAt).not.toBe(null)
-    expect(await store.maintenance.renew({ kind: 'task', toLeaseRef: [running], leaseMs: 30_000 })).toMatchObject([
-      { cancelRequested: true },
-    ])
+    expect(await store.maintenance.renew({ kind: 'task', leases: [running], leaseMs: 30_000 })).toMatchObject([{ cancelRequested: true }])
     expect(await count(await filter(clientId)), 'who was asked is not asked again').toBe(0)
     const [{ events, deliveries }] = (await ground.sql<{ events: number; deliveries: number }>(
       `select (select count(*) from events where terminal = 1 and type = 'task.canceled') as events,
@@ -204,7 +202,7 @@ describe.each(engines)('by filter on %s', (engine) => {
       for (let found = await claimTasks(node, { limit: 20 }); found.length > 0; found = await claimTasks(node, { limit: 20 })) {
         done += found.length
         await Promise.all(found.map((task) => node.tasks.settle(completed(task))))
-        await node.maintenance.renew({ kind: 'task', toLeaseRef: [lease], leaseMs: 30_000 })
+        await node.maintenance.renew({ kind: 'task', leases: [lease], leaseMs: 30_000 })
       }
       return done
     }

@@ -7,7 +7,8 @@ import { addTurns, turnsFor } from '../../queue/run-queue.ts'
 import { bind, execute, first, rows, runAll, type Script, sql, statement } from '../../script.ts'
 import type { RenderContext } from '../outbox.ts'
 import { TOMBSTONE_MS } from '../retention.ts'
-import { afterwards, clientMatches, ids, readTask, ready } from './rows.ts'
+import { clientMatches, idRows, ids } from '../shared.ts'
+import { afterwards, readTask, ready } from './rows.ts'
 
 const readTombstone = statement(
   (d) => sql`select id from tombstones where id = ${bind('id')} and client_id = ${clientMatches(d)} and expires_at > ${d.now}`,
@@ -31,7 +32,7 @@ export function* cancelTask(id: string, clientId: string | null, view: RenderCon
 }
 /** The tasks that were canceled or asked to end. */
 export function* cancelTasks(chosen: readonly string[], clientId: string | null, view: RenderContext): Script<readonly Task[]> {
-  const changed = yield* rows<Task>(cancel({ ids: chosen.map((id) => ({ id })), clientId }))
+  const changed = yield* rows<Task>(cancel({ ids: idRows(chosen), clientId }))
   yield* afterwards(
     changed.filter(({ state }) => state === 'canceled'),
     view,
@@ -45,10 +46,8 @@ function* unchanged(id: string, clientId: string | null, fine: (task: Task) => b
 }
 
 const redo = statement(
-  (
-    d,
-  ) => sql`update tasks set state = 'pending', generation = generation + 1, revision = revision + 1, tries = 0, progress = 0, progress_message = null,
-      result = null, error = null, last_error = null, started_at = null, finished_at = null, cancel_requested_at = null, start_by = null, deadline_at = null,
+  (d) => sql`update tasks set state = 'pending', generation = generation + 1, revision = revision + 1, tries = 0,
+      progress = 0, progress_message = null, result = null, error = null, last_error = null, started_at = null, finished_at = null, cancel_requested_at = null, start_by = null, deadline_at = null,
       due_at = ${d.now}, line = 0, rank = ${d.now} - priority * 1000, updated_at = ${d.now}
     where id ${d.anyOf(ids(d))} and client_id = ${clientMatches(d)} and state in ('failed', 'canceled')
     returning id, client_id as "clientId", lane_id as "laneId", type, rank, updated_at as "updatedAt"`,
@@ -62,7 +61,7 @@ export function* retryEndedTask(id: string, clientId: string | null): Script<Tas
 /** The ids of the tasks that start a new generation. */
 export function* retryEndedTasks(chosen: readonly string[], clientId: string | null): Script<readonly string[]> {
   const redone = yield* rows<Pick<Task, 'id' | 'type' | 'clientId' | 'laneId' | 'updatedAt'> & { rank: Millis }>(
-    redo({ ids: chosen.map((id) => ({ id })), clientId }),
+    redo({ ids: idRows(chosen), clientId }),
   )
   if (redone.length === 0) return []
   yield* execute(

@@ -4,15 +4,14 @@ import { taskColumns } from '../../columns.ts'
 import type { WorkTable } from '../../queue/claim.ts'
 import { bind, rows, type Script, sql, statement } from '../../script.ts'
 import type { RenderContext } from '../outbox.ts'
-import { emitIfFollowed, ids } from './rows.ts'
+import { idRows, ids } from '../shared.ts'
+import { emitIfFollowed } from './rows.ts'
 import { settleTasks } from './settle.ts'
 
 const takeTasks = statement(
   // coalesce: with a plain state = 'pending' the planner could use the partial index instead of the key.
-  (
-    d,
-  ) => sql`update tasks set state = 'running', fence = fence + 1, tries = tries + 1, revision = revision + 1, leased_until = ${d.now} + ${bind('leaseMs')},
-      leased_by = ${bind('by')}, started_at = ${d.now}, updated_at = ${d.now}, progress = 0, progress_message = null
+  (d) => sql`update tasks set state = 'running', fence = fence + 1, tries = tries + 1, revision = revision + 1,
+      leased_until = ${d.now} + ${bind('leaseMs')}, leased_by = ${bind('by')}, started_at = ${d.now}, updated_at = ${d.now}, progress = 0, progress_message = null
     where id ${d.anyOf(sql`select x.id from tasks x where x.id ${d.anyOf(ids(d))} and coalesce(x.state, '') = 'pending' ${d.skipLocked}`)}
     returning ${taskColumns}`,
 )
@@ -22,7 +21,7 @@ export const taskTable = (leaseMs: Millis, by: string, view: RenderContext): Wor
   kind: 'task',
   ordered: true,
   *take(chosen, now): Script<readonly Task[]> {
-    const taken = yield* rows<Task>(takeTasks({ ids: chosen.map((id) => ({ id })), leaseMs, by }))
+    const taken = yield* rows<Task>(takeTasks({ ids: idRows(chosen), leaseMs, by }))
     const late = taken.filter((task) => lateness(task, now) !== null)
     if (late.length > 0) yield* endLate(late, now, view)
     if (late.length === 0) {

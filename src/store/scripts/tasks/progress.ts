@@ -5,7 +5,8 @@ import type { Progress, ProgressReport } from '../../interfaces.ts'
 import { byLease, leaseKey } from '../../queue/leases.ts'
 import { bind, type RecordColumns, rows, type Script, sql, statement } from '../../script.ts'
 import { emit, type RenderContext } from '../outbox.ts'
-import { followers, ids } from './rows.ts'
+import { idRows, ids } from '../shared.ts'
+import { followers } from './rows.ts'
 
 const REPORT: RecordColumns = { task_id: 'text', at_fence: 'int8', progress: 'float8', message: 'text' }
 const updateProgress = statement(
@@ -20,9 +21,7 @@ const updateProgress = statement(
 const PROGRESS_EVERY_MS: Millis = 1_000
 // Few deliveries were created in the last second, however many reports a long task has made: coalesce keeps the planner off those.
 const readLastProgress = statement(
-  (
-    d,
-  ) => sql`select distinct w.task_id as id from deliveries w where w.client_id ${d.anyOf(sql`select v.id from ${d.records('clients', { id: 'text' })} v`)}
+  (d) => sql`select distinct w.task_id as id from deliveries w where w.client_id ${d.anyOf(ids(d, 'clients'))}
     and w.created_at > ${bind('since')} and w.event_type = 'task.progress' and w.trigger = 'event' and coalesce(w.task_id, '') ${d.anyOf(ids(d))}`,
 )
 /** Emits progress events for subscribers, at most one a second for each task. */
@@ -31,14 +30,10 @@ function* emitProgress(tasks: readonly Task[], view: RenderContext): Script<Read
   const followed = tasks.filter((task) => task.callback !== null && clients.has(task.clientId))
   if (followed.length === 0) return new Map()
   const since = followed[0]!.updatedAt - PROGRESS_EVERY_MS
-  const lately = yield* rows<{ id: string }>(
-    readLastProgress({
-      clients: [...new Set(followed.map(({ clientId }) => clientId))].map((id) => ({ id })),
-      ids: followed.map(({ id }) => ({ id })),
-      since,
-    }),
+  const recent = yield* rows<{ id: string }>(
+    readLastProgress({ clients: idRows(followed.map(({ clientId }) => clientId)), ids: idRows(followed.map(({ id }) => id)), since }),
   )
-  const early = new Set(lately.map(({ id }) => id))
+  const early = new Set(recent.map(({ id }) => id))
   yield* emit(
     followed.filter(({ id }) => !early.has(id)).map((task) => ({ task, type: 'task.progress', at: task.updatedAt })),
     view,
@@ -56,9 +51,9 @@ export function* reportProgress(
       reports: [...last.values()].map((r) => ({ task_id: r.id, at_fence: r.fence, progress: r.progress, message: r.message })),
     }),
   )
-  const loud = new Set(reports.filter((report) => report.notify).map(leaseKey))
+  const notifying = new Set(reports.filter((report) => report.notify).map(leaseKey))
   const notified = yield* emitProgress(
-    written.filter((task) => loud.has(leaseKey(task))),
+    written.filter((task) => notifying.has(leaseKey(task))),
     view,
   )
   const held = byLease(written)
@@ -66,6 +61,6 @@ export function* reportProgress(
     const lease = leaseKey(report)
     const task = held.get(lease)
     if (!task) return { kind: 'stale' }
-    return { kind: 'settled', value: task, notified: loud.has(lease) ? (notified.get(task.id) ?? 'nobody') : 'early' }
+    return { kind: 'settled', value: task, notified: notifying.has(lease) ? (notified.get(task.id) ?? 'nobody') : 'early' }
   })
 }

@@ -1,4 +1,4 @@
-/** What the scripts of tasks share: lanes, followers, and what follows a change of state. */
+/** What the scripts of tasks share: lanes, followers, and the effects of a change of state. */
 import { isTerminal, type Millis, type Task } from '../../../core/model.ts'
 import { taskColumns } from '../../columns.ts'
 import type { OwedDelivery } from '../../interfaces.ts'
@@ -6,8 +6,9 @@ import type { LentSlots } from '../../queue/claim.ts'
 import { leaveLanes } from '../../queue/lane.ts'
 import { addTurns, type ClaimableLane, turnsFor } from '../../queue/run-queue.ts'
 import { queueOf } from '../../queue/task-types.ts'
-import { bind, type Dialect, execute, rows, type Script, type SQL, sql, statement } from '../../script.ts'
+import { bind, execute, rows, type Script, sql, statement } from '../../script.ts'
 import { emit, type RenderContext, type TaskFact, terminalFact } from '../outbox.ts'
+import { clientMatches, idRows, ids } from '../shared.ts'
 
 export const taskLaneOf = (task: { clientId: string; type: string; concurrencyKey: string | null }): string =>
   task.concurrencyKey === null ? `${task.clientId}/${task.type}` : `${task.clientId}/${task.type}/${task.concurrencyKey}`
@@ -19,7 +20,6 @@ export const ready = (task: Pick<Task, 'type' | 'clientId' | 'laneId'>, line: nu
   rank,
 })
 
-export const ids = (d: Dialect) => sql`select v.id from ${d.records('ids', { id: 'text' })} v`
 const readFollowers = statement(
   (d) => sql`select distinct client_id as id from endpoints where client_id ${d.anyOf(ids(d))} and follows = 1`,
 )
@@ -38,11 +38,11 @@ export function* emitIfFollowed(
     view,
   )
 }
-/** The clients among theirs with an endpoint that subscribes to more than terminal events. */
+/** The clients of these tasks that have an endpoint with a subscription to more than terminal events. */
 export function* followers(tasks: readonly Task[]): Script<ReadonlySet<string>> {
   const clientIds = new Set(tasks.filter(({ callback }) => callback !== null).map(({ clientId }) => clientId))
   if (clientIds.size === 0) return clientIds
-  return new Set((yield* rows<{ id: string }>(readFollowers({ ids: [...clientIds].map((id) => ({ id })) }))).map(({ id }) => id))
+  return new Set((yield* rows<{ id: string }>(readFollowers({ ids: idRows(clientIds) }))).map(({ id }) => id))
 }
 
 /** After tasks left `running`, or `pending` for good: slots are freed, turns added, terminal events recorded. */
@@ -67,6 +67,3 @@ export function* afterwards(
 }
 
 export const readTask = statement((d) => sql`select ${taskColumns} from tasks where id = ${bind('id')} and client_id = ${clientMatches(d)}`)
-/** The client's own rows; all rows for the operator. */
-export const clientMatches = (d: Dialect): SQL =>
-  d.name === 'postgres' ? sql`coalesce(${bind('clientId')}::text, client_id)` : sql`coalesce(${bind('clientId')}, client_id)`

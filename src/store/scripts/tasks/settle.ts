@@ -1,11 +1,12 @@
 /** Settlements of tasks: the only way out of `running`. */
-import type { Task, TryOutcome } from '../../../core/model.ts'
+import type { Task } from '../../../core/model.ts'
 import { updatedTaskColumns } from '../../columns.ts'
 import type { OwedDelivery, Settlement, SettleResult } from '../../interfaces.ts'
 import type { LentSlots } from '../../queue/claim.ts'
 import { byLease, leaseKey, recordEndedLeases } from '../../queue/leases.ts'
 import { type RecordColumns, rows, type Script, type SQL, sql, statement } from '../../script.ts'
 import type { RenderContext } from '../outbox.ts'
+import { targetStates } from '../shared.ts'
 import { afterwards } from './rows.ts'
 
 const SETTLEMENT: RecordColumns = {
@@ -44,14 +45,6 @@ const updateTasks = statement((d) => {
       )}
     returning ${updatedTaskColumns}`
 })
-
-const targetStates = {
-  complete: 'completed',
-  retry: 'pending',
-  release: 'pending',
-  fail: 'failed',
-  cancel: 'canceled',
-} as const satisfies Record<TryOutcome['kind'], Task['state']>
 
 /** The only way out of `running`: state, event and owed deliveries in one transaction. A stale fence changes nothing, and the answer says so. */
 export function* settleTasks(
