@@ -1,4 +1,4 @@
-/** Who is owed what: fan-out, filters, and the bytes each endpoint is promised. */
+/** Which endpoints are owed which events: fan-out, filters, and the bytes for each endpoint. */
 import { expect, test } from 'vitest'
 import type { Callback, Delivery } from '../../../src/core/model.ts'
 import { RETRY_SCHEDULE } from '../../support/stores.ts'
@@ -271,7 +271,7 @@ export function callbacks(current: Current): void {
     await addTask(store, { clientId: another })
     await addTask(store, { clientId: another, callback: null })
     const tasks = await claimTasks(store)
-    // One group: each hears of its own.
+    // One batch: each report gets its own answer.
     const answers = await Promise.all(
       tasks.map((task) => store.tasks.reportProgress({ ...task, progress: 10, message: null, notify: true })),
     )

@@ -1,4 +1,4 @@
-/** Every path to an end has exactly one terminal event and the deliveries it owes, in the commit that ends the task. */
+/** Every way a task ends: one terminal event and its deliveries, in the commit that ends the task. */
 import { expect, onTestFinished, test } from 'vitest'
 import type { State, Task } from '../../../src/core/model.ts'
 import type { Settlement, Store } from '../../../src/store/interfaces.ts'
@@ -25,10 +25,10 @@ interface Path {
   readonly name: string
   readonly state: State
   readonly code?: string
-  /** Times from now of the task it is made for. */
+  /** Limits of the task, from now. */
   readonly startsBy?: number
   readonly endsBy?: number
-  /** Leads the task to the brink; the answer pushes it over. */
+  /** Prepares the task. The returned function ends it. */
   lead(ground: Ground, id: string): Promise<() => Promise<unknown>>
 }
 
@@ -171,7 +171,7 @@ const paths: readonly Path[] = [
   },
 ]
 
-/** Makes the database refuse every new delivery, until the answer is called or the test is over. */
+/** Makes the database reject every new delivery until the returned function is called or the test ends. */
 async function refuseDeliveries({ engine, sql }: Ground): Promise<() => Promise<unknown>> {
   if (engine === 'sqlite') {
     await sql(`create trigger refuse before insert on deliveries begin select raise(abort, 'refused by the test'); end`)
@@ -310,7 +310,7 @@ export function endings(current: Current): void {
       ['task.failed', 1],
       ['task.completed', 2],
     ])
-    expect(events[0], 'what was said stays said').toEqual(first)
+    expect(events[0], 'a recorded event does not change').toEqual(first)
     expect((await store.deliveries.list({ clientId, limit: 10, after: null })).items).toHaveLength(2)
     expect((await store.tasks.redo({ id, clientId })).kind, 'a completed task is not done again').toBe('refused')
   })
@@ -325,7 +325,7 @@ export function endings(current: Current): void {
   })
 
   test.each<[string, (ground: Ground, id: string) => Promise<unknown>, (task: Task) => Settlement, Engine[]]>([
-    // As JSON it is six characters that any text may hold: it does not even fail.
+    // JSON escapes NUL, so any database stores it.
     ['NUL in an error message', async () => {}, (task) => failed(task, { code: 'broken', message: 'a\0b', details: { why: '\0' } }), []],
     // SQLite holds NUL in text; PostgreSQL does not.
     ['NUL in what is stored as it is', async () => {}, (task) => completed(task, '"a\0b"'), ['postgres']],
@@ -341,12 +341,12 @@ export function endings(current: Current): void {
     ],
     [
       'a row that cannot be decoded',
-      // A time that no calendar has.
+      // A time beyond the range of Date.
       ({ sql }, id) => sql(`update tasks set created_at = 9000000000000000 where id = '${id}'`),
       completed,
       ['sqlite', 'postgres'],
     ],
-  ])('one bad item in a batch fails alone beside 99 good ones: %s', async (_name, spoil, settle, refusedOn) => {
+  ])('one bad item in a batch fails alone, and the 99 others succeed: %s', async (_name, spoil, settle, refusedOn) => {
     const ground = current()
     const { store, engine } = ground
     const clientId = await addClient(store)
@@ -360,7 +360,7 @@ export function endings(current: Current): void {
     const states = (await store.tasks.findMany(tasks.map(({ id }) => id))).map(({ id, state }) => (id === bad.id ? 'bad' : state))
     expect(states.filter((state) => state === 'completed')).toHaveLength(99)
     const deliveries = await ground.sql(`select task_id from deliveries where task_id <> '${bad.id}'`)
-    expect(deliveries, 'each with what it owes').toHaveLength(99)
+    expect(deliveries, 'each with its delivery').toHaveLength(99)
     if (refusedOn.includes(engine))
       expect(await findTask(store, bad.id), 'nothing of it is half done').toEqual({
         ...bad,
@@ -382,7 +382,7 @@ export function endings(current: Current): void {
   })
 }
 
-/** All at once, so that they share a batch: every one is answered, and only that one (null: none) is refused. */
+/** Settles all at once, so that they share a batch. Every one is answered, and only the given one (null: none) is rejected. */
 async function expectOneRefused(_store: Store, calls: readonly (() => Promise<{ kind: string }>)[], refused: number | null): Promise<void> {
   const answers = await Promise.allSettled(calls.map((call) => call()))
   const bad = answers.flatMap((answer, i) => (answer.status === 'rejected' ? [i] : []))

@@ -1,4 +1,4 @@
-/** What has served its time goes, and nothing that is still owed. */
+/** Retention removes old rows, and never work that is still owed. */
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
 import type { Store } from '../../../src/store/interfaces.ts'
 import { engines, type Ground, openGround } from '../../support/stores.ts'
@@ -37,7 +37,7 @@ describe.each(engines)('retention on %s', (engine) => {
   const deliverAll = async (): Promise<void> => {
     for (const owed of await claimDeliveries(store, { limit: 500 })) await store.deliveries.settle(delivered(owed))
   }
-  /** One walk along all tasks; answers how many went. */
+  /** Prunes all pages of tasks. Returns how many were removed. */
   const age = async (limit = 500): Promise<number> => {
     let removed = 0
     let after = ''
@@ -93,7 +93,7 @@ describe.each(engines)('retention on %s', (engine) => {
     await addTasks(store, 25, { clientId, callback: null })
     await finishAll()
     await ground.pass(8 * DAY)
-    // Ids are made by the clock of this machine, which stands still for them.
+    // Ids use the clock of this machine, which does not advance in this test.
     await store.tasks.add({ tasks: [newTask({ clientId, callback: null })], idempotency: null })
     expect(await age(10)).toBe(25)
     expect(await count('tasks')).toBe(stay.length + 1)
@@ -206,7 +206,7 @@ describe.each(engines)('retention on %s', (engine) => {
     const lanes = await lanesOf()
     expect(lanes).toEqual(expect.arrayContaining([endpointId, `${clientId}/report.build/runs`, `${clientId}/report.build/waits`]))
     expect(lanes).not.toContain(`${clientId}/report.build/done`)
-    // One that was removed while a task came in is made again by the claim, with its limit.
+    // A lane that was removed while a task was added is created again by the claim, with its limit.
     await addTasks(store, 3, { clientId, concurrencyKey: 'new', callback: null })
     await ground.sql(`delete from lanes where id = '${clientId}/report.build/new'`)
     expect(await claimTasks(store)).toHaveLength(1)
