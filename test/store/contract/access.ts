@@ -342,8 +342,10 @@ export function access(current: Current): void {
     const ground = current()
     const [here, there] = [ground.store, await ground.anotherNode()]
     const time = manualClock(await here.now())
-    const deaf = { access: there.access, notifications: { onAccess: () => () => {} } }
-    const [hears, hearsNot] = [there, deaf].map((store) => createAuthenticator({ store, clock: time, adminToken: null })) as [Gate, Gate]
+    const unnotified = { access: there.access, notifications: { onAccess: () => () => {} } }
+    const [notifiedGate, cachedGate] = [there, unnotified].map((store) =>
+      createAuthenticator({ store, clock: time, adminToken: null }),
+    ) as [Gate, Gate]
     type Gate = ReturnType<typeof createAuthenticator>
     const known = async (gate: Gate, key: string): Promise<string> => {
       try {
@@ -362,14 +364,14 @@ export function access(current: Current): void {
     ]
     for (const [then, end] of ends) {
       const { key, row } = await addKey(here, clientId)
-      const before = await known(hears, key)
-      expect(await known(hearsNot, key)).toBe(before)
+      const before = await known(notifiedGate, key)
+      expect(await known(cachedGate, key)).toBe(before)
       await end(row.id)
-      await expect.poll(() => known(hears, key)).toBe(then)
+      await expect.poll(() => known(notifiedGate, key)).toBe(then)
       time.advance(4_999)
-      expect(await known(hearsNot, key), 'remembered').toBe(before)
+      expect(await known(cachedGate, key), 'cached').toBe(before)
       time.advance(1)
-      expect(await known(hearsNot, key)).toBe(then)
+      expect(await known(cachedGate, key)).toBe(then)
     }
   })
 

@@ -267,11 +267,11 @@ export function lists(current: Current): void {
   test('a start notifies the listeners on the node that claims', async () => {
     const { store } = current()
     const task = await addTask(store, { clientId: await addClient(store) })
-    const heard: string[] = []
-    const forget = store.notifications.onTask((id) => heard.push(id))
+    const started: string[] = []
+    const unsubscribe = store.notifications.onTask((id) => started.push(id))
     await claimOne(store)
-    expect(heard).toEqual([task.id])
-    forget()
+    expect(started).toEqual([task.id])
+    unsubscribe()
   })
 
   test('deliveries are listed newest first, by endpoint, task, state, type and time', async () => {

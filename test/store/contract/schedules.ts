@@ -259,15 +259,15 @@ export function schedules(current: Current): void {
 
   test('the ticker is notified of added and changed schedules', async () => {
     const { store } = current()
-    let told = 0
-    const stop = store.notifications.onSchedules(() => told++)
+    let notified = 0
+    const stop = store.notifications.onSchedules(() => notified++)
     const clientId = await addClient(store)
-    const before = told
+    const before = notified
     const schedule = await addSchedule(store, { clientId })
-    await expect.poll(() => told).toBeGreaterThan(before)
-    const added = told
+    await expect.poll(() => notified).toBeGreaterThan(before)
+    const added = notified
     await store.schedules.change({ id: schedule.id, clientId, patch: { catchUp: 'one' }, seen: schedule })
-    await expect.poll(() => told).toBeGreaterThan(added)
+    await expect.poll(() => notified).toBeGreaterThan(added)
     stop()
   })
 

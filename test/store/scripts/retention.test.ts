@@ -102,7 +102,7 @@ describe.each(engines)('retention on %s', (engine) => {
 
   test('endpoint events are removed a week after they were settled, with deliveries and attempts; a deleted endpoint when no rows of it are left', async () => {
     const clientId = await addClient(store)
-    const [gone, told, deleted] = [
+    const [gone, paused, deleted] = [
       await addEndpoint(store, { clientId }),
       await addEndpoint(store, { clientId }),
       await addEndpoint(store, { clientId }),
@@ -113,7 +113,7 @@ describe.each(engines)('retention on %s', (engine) => {
     await ping(deleted)
     for (const owed of await claimDeliveries(store))
       await store.deliveries.settle(owed.endpointId === gone ? undeliverable(owed, { disable: 'gone' }) : delivered(owed))
-    await store.endpoints.change({ id: told, clientId, patch: { paused: true }, revision: null })
+    await store.endpoints.change({ id: paused, clientId, patch: { paused: true }, revision: null })
     await store.endpoints.remove({ id: deleted, clientId })
     expect(
       (await ground.sql<{ secret: string }>(`select secret from endpoints where id = '${deleted}'`))[0]!.secret,
@@ -140,7 +140,7 @@ describe.each(engines)('retention on %s', (engine) => {
       'endpoint.disabled',
     ])
     expect([await count('deliveries'), await count('attempts'), await count('endpoints')], 'what is held stays').toEqual([1, 0, 2])
-    await store.endpoints.change({ id: told, clientId, patch: { paused: false }, revision: null })
+    await store.endpoints.change({ id: paused, clientId, patch: { paused: false }, revision: null })
     await deliverAll()
     expect(await news()).toBe(0)
     await ground.pass(7 * DAY + 60_000)
