@@ -72,7 +72,7 @@ export const tasks: readonly Group[] = [
       both(
         'One bad item in a batch (NUL in a text, a conflict, a row that cannot be decoded) fails alone, and the 99 good ones succeed.',
         'store/contract/endings',
-        'one bad item in a batch fails alone beside 99 good ones: %s',
+        'one bad item in a batch fails alone, and the 99 others succeed: %s',
       ),
     ],
   },

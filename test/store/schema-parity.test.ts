@@ -1,4 +1,4 @@
-/** Both databases have the same tables, and their rows are those of the model: `tsc` fails where they are not. */
+/** Both databases have the same tables. Rows have the types of the model, otherwise `tsc` fails. */
 import { getTableColumns, getTableName } from 'drizzle-orm'
 import { type PgTable, getTableConfig as postgresConfig } from 'drizzle-orm/pg-core'
 import { getTableConfig as sqliteConfig } from 'drizzle-orm/sqlite-core'

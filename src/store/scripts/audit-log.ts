@@ -131,7 +131,7 @@ export const removalRecord =
   (clientId) =>
     clientId === null ? null : { action, target, clientId }
 
-/** Rows one page reads, matching or not. A page of a filter that matches nothing ends early and says where to continue. */
+/** Rows one page reads, matching or not. A page of a filter that matches nothing ends early; `next` is where to continue. */
 const SCANNED = 10_000
 
 /** Newest first. */

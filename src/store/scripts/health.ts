@@ -52,7 +52,7 @@ export function recordHealth(settlements: readonly DeliverySettlement[]): readon
     verdicts.set(endpoint.id, { url: endpoint.url, works })
   }
   const working = [...verdicts].filter(([, { works }]) => works).map(([id]) => ({ id }))
-  // Failures at an address that has changed since say nothing about the new one.
+  // Failures at an earlier address do not count against the new one.
   const failing = [...verdicts].filter(([, { works }]) => !works).map(([id, { url }]) => ({ endpoint_id: id, at_url: url }))
   return [
     ...(working.length > 0 ? [markSucceeded({ endpoints: working })] : []),
@@ -130,7 +130,7 @@ export function* announceFailing(limit: number, view: RenderContext): Script<num
   return failing.length
 }
 
-/** Records an event about each of these endpoints, owed to all other active endpoints of its client, whatever they subscribe to. */
+/** Records an event about each of these endpoints, owed to all other active endpoints of its client regardless of their subscriptions. */
 function* announceToOthers(about: readonly Endpoint[], type: EventType, at: Millis, view: RenderContext): Script<void> {
   if (about.length === 0) return
   const clients = about.map(({ clientId }) => clientId)

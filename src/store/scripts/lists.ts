@@ -45,7 +45,7 @@ export function scanTasks(q: Omit<TaskListQuery, 'limit' | 'states' | 'type'>, m
 const each = (table: 'tasks' | 'deliveries', filters: readonly SQL[]): SQL =>
   sql`(select 1 from ${sql.raw(table)} x where ${all([sql`x.id = s.id`, ...filters])}) = 1`
 
-/** Tasks of a client by creation time. A page may end early; its `next` says where to continue. */
+/** Tasks of a client by creation time. A page may end early; `next` is where to continue. */
 export function* listTasks(q: TaskListQuery): Script<Page<Task>> {
   const direction = sql.raw(q.order)
   const filters: SQL[] = []
@@ -81,7 +81,7 @@ export function* listTasks(q: TaskListQuery): Script<Page<Task>> {
   return { items: found, next: end && end.n === MAX_SCANNED ? { at: end.at, id: end.id } : null }
 }
 
-/** Newest first. A page may end early; its `next` says where to continue. */
+/** Newest first. A page may end early; `next` is where to continue. */
 export function* listDeliveries(q: DeliveryQuery): Script<Page<Delivery>> {
   const place: SQL[] = []
   // The deliveries of an endpoint, and those of a task, have indexes of their own, which must be used.

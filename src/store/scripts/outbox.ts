@@ -302,7 +302,7 @@ const running = (made: NewDelivery, { leasedBy, leaseMs }: LentSlots): Delivery 
   finishedAt: null,
 })
 
-/** Which endpoints are owed an event: the one the task names, otherwise every subscribed endpoint of its client, whatever its status. */
+/** Which endpoints are owed an event: the one the task names, otherwise every subscribed endpoint of its client in any status. */
 export function subscriptions(
   endpoints: readonly Endpoint[],
 ): (fact: TaskFact) => readonly { endpoint: Endpoint; callback: Callback; wantsProgress: boolean }[] {

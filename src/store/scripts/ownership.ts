@@ -63,9 +63,8 @@ export function* endVerification({ id, clientId, verificationDeliveryId, updated
 }
 
 const markVerified = statement(
-  (
-    d,
-  ) => sql`update endpoints set verified_at = ${d.now}, first_verified_at = coalesce(first_verified_at, ${d.now}), allowed_rate = ${bind('allowedRate')},
+  (d) => sql`update endpoints
+    set verified_at = ${d.now}, first_verified_at = coalesce(first_verified_at, ${d.now}), allowed_rate = ${bind('allowedRate')},
       verification_delivery_id = null, verification_error = null, verification_expires_at = null, revision = revision + 1, updated_at = ${d.now}
     where verification_delivery_id = ${bind('deliveryId')} and id = ${bind('id')} and deleted_at is null returning ${endpointColumns}`,
 )

@@ -34,7 +34,7 @@ const skipDiskWait = statement((d) => (d.name === 'postgres' ? sql`set local syn
 
 /**
  * Takes one use of each quota, or finds it exhausted: `used` is then over the limit and was not counted. Uses of the same quota in one call are
- * served in order. A returned use goes back to its own window only.
+ * served in order. A use is returned only to its own window.
  */
 export function* consumeQuotas(uses: readonly QuotaUse[]): Script<readonly QuotaWindow[]> {
   const groups = new Map<string, QuotaUse[]>()

@@ -64,10 +64,8 @@ function scan({ clientId, endpointId, since, until, asOf }: ReplayFilter, after:
       sql`select count(*) from deliveries y where ${same} and ${createdAt} < ${until} and (${createdAt}, y.id) > (p.created_at, p.id)`,
   )
   return query(
-    (
-      d,
-    ) => sql`select p.id as id, p.created_at as "createdAt", p.endpoint_id as "endpointId", p.lane_id as "laneId", ${latestState} as state,
-        p.task_id as "taskId", p.event_id as "eventId", p.event_type as "eventType", p.retry_schedule as "retrySchedule", p.canceled_reason as "canceledReason",
+    (d) => sql`select p.id as id, p.created_at as "createdAt", p.endpoint_id as "endpointId", p.lane_id as "laneId",
+        ${latestState} as state, p.task_id as "taskId", p.event_id as "eventId", p.event_type as "eventType", p.retry_schedule as "retrySchedule", p.canceled_reason as "canceledReason",
         case when e.body = '' then 0 else 1 end as whole,
         case when ${later} = 0 then 1 else 0 end as latest
       from (select * from deliveries x where ${sql.join(conditions, sql` and `)} order by x.created_at, x.id limit ${SCANNED}) p

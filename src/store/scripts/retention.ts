@@ -108,7 +108,7 @@ const readEndedDeliveries = statement(
 )
 const removeAttemptsOf = statement((d) => sql`delete from attempts where delivery_id ${d.anyOf(ids(d))}`)
 const removeDeliveriesById = statement((d) => sql`delete from deliveries where id ${d.anyOf(ids(d))}`)
-// The joined text keeps planners from reading the events of all tasks in order of id. Locked, so that no event is sent again meanwhile.
+// The joined text keeps planners from reading the events of all tasks in order of id. Locked, so that no event is redelivered meanwhile.
 const lockOldEvents = statement(
   (d) =>
     sql`select id from events where task_id is null and terminal = 0 and created_at <= ${bind('before')} and id || '' > ${bind('after')}
@@ -134,7 +134,7 @@ export function* pruneEndpointEvents(after: string, limit: number, keepMs: Milli
   const before = (yield* now()) - keepMs
   const ended = yield* rows<{ id: string }>(readEndedDeliveries({ before, limit }))
   if (ended.length > 0) yield* execute([removeAttemptsOf({ ids: ended }), removeDeliveriesById({ ids: ended })])
-  // Deliveries first: a later batch removes an event whose last delivery goes with this one.
+  // Deliveries first: a later batch removes an event whose last delivery this one removes.
   if (ended.length === limit) return { removed: ended.length, next: after }
   const old = yield* rows<{ id: string }>(lockOldEvents({ before, after, limit }))
   const owed = new Set((yield* rows<{ id: string }>(readOwedEvents({ ids: old }))).map(({ id }) => id))

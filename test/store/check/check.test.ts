@@ -1,4 +1,4 @@
-/** The audit finds whatever is planted, and nothing in a store that only Ringback has written. */
+/** The consistency check finds every planted violation, and none in a store that only Ringback wrote. */
 import { getTableName } from 'drizzle-orm'
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
 import { systemClock } from '../../../src/core/clock.ts'
@@ -31,19 +31,19 @@ describe.each(engines)('the consistency check on %s', (engine) => {
     ground = await openGround(engine)
     store = ground.store
     made = await traffic()
-    // Making it takes longer than putting it back.
+    // Copies, because creating the rows takes longer than restoring them.
     for (const table of tables) await sql(`create table kept_${table} as select * from ${table}`)
   })
   afterEach(() => restore())
   afterAll(() => ground.close())
 
-  const audit = async (limit = 100): Promise<CheckReport> => {
+  const runCheck = async (limit = 100): Promise<CheckReport> => {
     const now = await store.now()
     return checkStore({ url: ground.url, clock: { ...systemClock(), now: () => now }, leaseGraceMs: 90_000, retentionMs: 7 * DAY, limit })
   }
   const sql = (text: string) => ground.sql(text)
 
-  /** Something of everything: ended, retried, erased, aged out, waiting, running, delivered, failing, held, deleted. */
+  /** Rows of every kind: ended, retried, erased, pruned, waiting, running, delivered, failing, held, deleted. */
   async function traffic() {
     const clientId = await addClient(store)
     const other = await addClient(store, 'Another')
@@ -113,7 +113,7 @@ describe.each(engines)('the consistency check on %s', (engine) => {
   }
 
   test('finds nothing in a store with every kind of row, and reports what is owed to each endpoint', async () => {
-    const report = await audit()
+    const report = await runCheck()
     expect(report.violations).toMatchObject({ total: 0, first: [] })
     expect(report.counts).toMatchObject({ tasks: 12, tombstones: 4, idempotencyKeys: 1, clients: 2, endpoints: 2 })
     expect(report.counts.liveTasks).toBeGreaterThan(4)
@@ -136,7 +136,7 @@ describe.each(engines)('the consistency check on %s', (engine) => {
     `insert into schedules (id, client_id, type, cron, timezone, catch_up, created_at, updated_at, revision, ${members}) values ('schedule_1', '${made.clientId}', 't', '* * * * *', 'UTC', 'one', 1, 1, 1, ${values})`
   const plants: readonly (readonly [what: string, check: Check, sentence: RegExp, ...sql: (() => string)[]])[] = [
     [
-      'an ending without its event',
+      'an ended generation without its event',
       'endings',
       /^Task task_\w+ has no terminal event of its ended generation 1\.$/,
       () => `update events set terminal = 0, type = 'task.started' where terminal = 1 and task_id = ${ended}`,
@@ -157,51 +157,51 @@ describe.each(engines)('the consistency check on %s', (engine) => {
       () => `update clients set seq = seq + 1000`,
     ],
     [
-      'an ending of a task that lives',
+      'a terminal event of an open task',
       'endings',
       /is (pending|running) in generation 2, but event event_\w+ ends generation 2/,
       () => `update events set generation = 2 where terminal = 1 and task_id = '${made.again}'`,
     ],
     [
-      'an ending of another revision',
+      'a terminal event of another revision',
       'endings',
       /is completed at revision 9, but its event event_\w+ is task\.completed at revision 3/,
       () => `update tasks set revision = 9 where id = '${made.named}'`,
     ],
     [
-      'a body that says something else',
+      'a body that differs from its row',
       'bodies',
       /^The body of event event_\w+ contains .*"failed"/,
       () =>
         `update events set body = replace(body, '"status":"completed"', '"status":"failed"') where task_id = '${made.named}' and terminal = 1`,
     ],
     [
-      'a body that is no JSON',
+      'a body that is not JSON',
       'bodies',
       /is not JSON/,
       () => `update events set body = '{' where task_id = '${made.named}' and terminal = 1`,
     ],
-    ['a body that is gone', 'bodies', /is empty/, () => `update events set body = '' where task_id = '${made.named}' and terminal = 1`],
+    ['an empty body', 'bodies', /is empty/, () => `update events set body = '' where task_id = '${made.named}' and terminal = 1`],
     [
-      'an input that is no JSON',
+      'an input that is not JSON',
       'rows',
       /^The input of task task_\w+ is not JSON/,
       () => `update tasks set input = '{' where id = '${made.late}'`,
     ],
-    ['metadata that is no JSON', 'rows', /metadata that is not JSON/, () => `update tasks set metadata = '{' where id = '${made.named}'`],
+    ['metadata that is not JSON', 'rows', /metadata that is not JSON/, () => `update tasks set metadata = '{' where id = '${made.named}'`],
     [
-      'running without a lease',
+      'a running task without a lease',
       'rows',
       /is running without a lease/,
       () => `update tasks set leased_until = null where id = '${made.running}'`,
     ],
     [
-      'a lease of nothing that runs',
+      'a lease of a pending task',
       'rows',
       /is pending but has a lease of boot_x/,
       () => `update tasks set leased_by = 'boot_x' where id = '${made.late}'`,
     ],
-    ['more tries than there are', 'rows', /has 9 tries of at most 5/, () => `update tasks set tries = 9 where id = '${made.late}'`],
+    ['more tries than allowed', 'rows', /has 9 tries of at most 5/, () => `update tasks set tries = 9 where id = '${made.late}'`],
     [
       'a task in another lane',
       'rows',
@@ -215,20 +215,20 @@ describe.each(engines)('the consistency check on %s', (engine) => {
       () => `update tasks set result = null where id = '${made.named}'`,
     ],
     [
-      'a lease that ended while somebody was there',
+      'a lease that expired while a node was running',
       'leases',
       /is running under a lease of boot_a that expired \d+ s ago/,
       () => `update tasks set leased_until = leased_until - 200000 where id = '${made.running}'`,
       () => `insert into queues (id, worker_seen_at) select 'task/x', max(updated_at) from tasks`,
     ],
     [
-      'something owed without a delivery',
+      'an owed event without a delivery',
       'owed',
       /is owed to endpoint endpoint_\w+ but has no delivery to it/,
       () => `delete from deliveries where task_id = '${made.named}' and endpoint_id = '${made.endpointId}'`,
     ],
     [
-      'a delivery of no event',
+      'a delivery of a missing event',
       'owed',
       /belongs to event event_\w+, which does not exist/,
       () => `delete from events where id = (select event_id from deliveries where task_id is null)`,
@@ -240,39 +240,49 @@ describe.each(engines)('the consistency check on %s', (engine) => {
       () => `update deliveries set event_type = 'task.failed' where id = ${deliveredOne}`,
     ],
     [
-      'a delivery to nobody',
+      'a delivery to a missing endpoint',
       'owed',
       /owed to endpoint endpoint_gone, which does not exist/,
       () => `update deliveries set endpoint_id = 'endpoint_gone' where id = ${openDelivery}`,
     ],
     [
-      'a delivery of an unknown task',
+      'a delivery of a missing task',
       'traces',
       /belongs to task task_gone/,
       () => `update deliveries set task_id = 'task_gone' where id = ${openDelivery}`,
     ],
-    ['a schedule of what is no JSON', 'rows', /^Schedule schedule_1 has a template that is not JSON/, () => schedule('template', `'{'`)],
     [
-      'a paused schedule that will tick',
+      'a schedule with a template that is not JSON',
+      'rows',
+      /^Schedule schedule_1 has a template that is not JSON/,
+      () => schedule('template', `'{'`),
+    ],
+    [
+      'a paused schedule with a next tick',
       'rows',
       /is paused but has a next tick/,
       () => schedule('template, paused_at, next_at', `'{}', 1, 1`),
     ],
     [
-      'a schedule of nobody',
+      'a schedule of a missing client',
       'traces',
       /^Schedule schedule_1 belongs to a client/,
       () => schedule('template', `'{}'`),
       () => `update schedules set client_id = 'client_gone'`,
     ],
-    ['a callback that is no JSON', 'rows', /callback that is not JSON/, () => `update tasks set callback = '{' where id = '${made.late}'`],
+    ['a callback that is not JSON', 'rows', /callback that is not JSON/, () => `update tasks set callback = '{' where id = '${made.late}'`],
     [
-      'an ended task that has not ended',
+      'an ended task without a finish time',
       'rows',
       /is completed without a finish time/,
       () => `update tasks set finished_at = null where id = '${made.named}'`,
     ],
-    ['a completed task at half', 'rows', /is completed at 50 percent/, () => `update tasks set progress = 50 where id = '${made.named}'`],
+    [
+      'a completed task at 50 percent',
+      'rows',
+      /is completed at 50 percent/,
+      () => `update tasks set progress = 50 where id = '${made.named}'`,
+    ],
     [
       'a completed task with an error',
       'rows',
@@ -287,7 +297,7 @@ describe.each(engines)('the consistency check on %s', (engine) => {
       () => `update events set client_id = '${made.other}', seq = seq + 500 where task_id = '${made.named}'`,
     ],
     [
-      'an ending that is not marked',
+      'a terminal event that is not marked',
       'endings',
       /is task\.completed and is not marked as terminal/,
       () => `update events set terminal = 0 where task_id = '${made.named}' and terminal = 1`,
@@ -299,7 +309,7 @@ describe.each(engines)('the consistency check on %s', (engine) => {
       () => `update deliveries set lane_id = 'elsewhere' where id = ${deliveredOne}`,
     ],
     [
-      'an ended delivery that has not ended',
+      'an ended delivery without a finish time',
       'rows',
       /is completed without a finish time/,
       () => `update deliveries set finished_at = null where id = ${deliveredOne}`,
@@ -311,51 +321,56 @@ describe.each(engines)('the consistency check on %s', (engine) => {
       () => `update deliveries set client_id = '${made.other}' where id = ${deliveredOne}`,
     ],
     [
-      'a reason that is none',
+      'a delivery canceled for an endpoint that exists',
       'rows',
       /was canceled because endpoint endpoint_\w+ was deleted, but it exists/,
       () => `update deliveries set state = 'canceled', canceled_reason = 'endpointDeleted' where endpoint_id = '${made.endpointId}'`,
     ],
     [
-      'a task that was not deleted',
+      'a delivery canceled for a task that exists',
       'rows',
       /was canceled because task task_\w+ was deleted, but it exists/,
       () => `update deliveries set state = 'canceled', canceled_reason = 'taskDeleted' where task_id = '${made.named}'`,
     ],
     [
-      'an endpoint that subscribes to what is no JSON',
+      'an endpoint with event types that are not JSON',
       'rows',
       /has event or task types that are not JSON/,
       () => `update endpoints set events = '[' where id = '${made.follower}'`,
     ],
     [
-      'an endpoint of nobody',
+      'an endpoint of a missing client',
       'traces',
       /belongs to a client that does not exist/,
       () => `update endpoints set client_id = 'client_gone' where id = '${made.follower}'`,
     ],
     [
-      'a feed of nobody',
+      'a feed of a missing client',
       'feeds',
       /is in the feed of client_gone, which does not exist/,
       () => `update events set client_id = 'client_gone' where task_id = '${made.named}'`,
     ],
-    ['a key that names what is no JSON', 'traces', /has task ids that are not JSON/, () => `update idempotency set task_ids = '['`],
-    ['a turn for no time', 'lanes', /has no time/, () => 'update turns set turn = null, alarm_at = null'],
     [
-      'canceled without a reason',
+      'an idempotency key with task ids that are not JSON',
+      'traces',
+      /has task ids that are not JSON/,
+      () => `update idempotency set task_ids = '['`,
+    ],
+    ['a turn without a time', 'lanes', /has no time/, () => 'update turns set turn = null, alarm_at = null'],
+    [
+      'a canceled delivery without a reason',
       'rows',
       /is canceled with the reason null/,
       () => `update deliveries set canceled_reason = null where state = 'canceled'`,
     ],
     [
-      'delivered without an attempt that succeeded',
+      'a completed delivery without a successful attempt',
       'attempts',
       /is completed but has no successful attempt/,
       () => `delete from attempts where delivery_id = ${deliveredOne}`,
     ],
     [
-      'failed without an attempt that failed',
+      'a failed delivery without a failed attempt',
       'attempts',
       /has failed but has no failed attempt/,
       () => `delete from attempts where delivery_id = (select id from deliveries where state = 'failed')`,
@@ -367,13 +382,13 @@ describe.each(engines)('the consistency check on %s', (engine) => {
       () => `update deliveries set tries = 2, fence = 2 where state = 'pending' and tries = 1`,
     ],
     [
-      'an attempt of no claim',
+      'an attempt under a fence that was never claimed',
       'attempts',
       /but an attempt under fence 77/,
       () => `update attempts set fence = 77 where delivery_id = ${deliveredOne}`,
     ],
     [
-      'an attempt of no delivery',
+      'an attempt of a missing delivery',
       'traces',
       /belongs to delivery delivery_gone/,
       () => `update attempts set delivery_id = 'delivery_gone' where delivery_id = ${deliveredOne}`,
@@ -388,77 +403,77 @@ describe.each(engines)('the consistency check on %s', (engine) => {
       () => `update clients set seq = seq + 100 where id = '${made.clientId}'`,
     ],
     [
-      'a feed that lost its end',
+      'a feed without its last events',
       'feeds',
       /continues with \d\d after \d+/,
       () => 'delete from tombstones',
       () => `update clients set seq = seq + 20 where id = '${made.clientId}'`,
     ],
     [
-      'a feed that counts less than it has',
+      'a client that counts fewer events than its feed has',
       'feeds',
       /but the client counts 1\./,
       () => `update clients set seq = 1 where id = '${made.clientId}'`,
     ],
     ['a lane without its turn', 'lanes', /^Lane client_\w+\/report\.build has claimable work but no turn/, () => 'delete from turns'],
     [
-      'a lane that is full of nothing',
+      'a full lane without running work',
       'lanes',
       /is marked full but has no running work/,
       () => `insert into lanes (id, paced_at, held_until, filled) values ('empty', 0, 0, 1)`,
     ],
     [
-      'more running than a lane lets',
+      'more running tasks than the limit of a lane',
       'lanes',
       /has a limit of 0 but \d running/,
       () => `update lanes set cap = 0 where id = '${made.clientId}/report.build'`,
     ],
     [
-      'an open endpoint whose lane is held for good',
+      'an active endpoint with a lane that is held forever',
       'lanes',
       /may be sent webhooks, but its lane is held forever/,
       () => `update lanes set held_until = 8000000000000000 where id = '${made.endpointId}'`,
     ],
     [
-      'a paused endpoint whose lane is open',
+      'a paused endpoint with an open lane',
       'lanes',
       /may not be sent webhooks, but its lane is open/,
       () => `update lanes set held_until = 0 where id = '${made.follower}'`,
     ],
     ['an endpoint without a lane', 'lanes', /has no lane/, () => `delete from lanes where id = '${made.follower}'`],
     [
-      'a lane that takes more than its endpoint',
+      'a lane with another limit than its endpoint',
       'lanes',
       /allows 100 in flight, but its lane allows 7/,
       () => `update lanes set cap = 7 where id = '${made.endpointId}'`,
     ],
     ['a turn of another lane', 'lanes', /in queue task\/x is for lane/, () => `update turns set queue = 'task/x'`],
     [
-      'metadata that is not found',
+      'metadata without a label',
       'traces',
       /has 2 members of metadata and 1 labels, of which 1 match/,
       () => `delete from labels where name = 'order'`,
     ],
     [
-      'a label of no task',
+      'a label of a missing task',
       'traces',
       /belongs to task task_gone, which does not exist/,
       () => `update labels set task_id = 'task_gone' where name = 'order'`,
     ],
     [
-      'a key of no task',
+      'an idempotency key of a missing task',
       'traces',
       /^Idempotency key "k" of client_\w+ created task task_gone/,
       () => `update idempotency set task_ids = '["task_gone"]'`,
     ],
     [
-      'a tombstone of a task that is there',
+      'a tombstone of a task that exists',
       'traces',
       /has a tombstone but exists/,
       () => `update tombstones set id = '${made.named}' where id = '${made.erased}'`,
     ],
     [
-      'an event of a task that nobody erased',
+      'an event of a missing task that was not erased',
       'traces',
       /belongs to task task_\w+, which neither exists nor was erased/,
       () => `delete from tombstones where id = '${made.erased}'`,
@@ -466,7 +481,7 @@ describe.each(engines)('the consistency check on %s', (engine) => {
   ]
   test.each(plants.map(([what, ...rest]) => [what, rest] as const))('finds %s', async (_what, [check, sentence, ...plant]) => {
     for (const make of plant) await sql(make())
-    const { violations } = await audit(1_000)
+    const { violations } = await runCheck(1_000)
     const found = violations.first.filter((each) => each.check === check && sentence.test(each.sentence))
     expect(found, JSON.stringify(violations.first)).not.toEqual([])
     expect(violations.byCheck[check]).toBeGreaterThanOrEqual(found.length)
@@ -484,24 +499,24 @@ describe.each(engines)('the consistency check on %s', (engine) => {
   test('finds nothing while a deleted client is erased page by page, nor afterwards', async () => {
     await store.access.removeClient({ id: made.clientId })
     for (let rest = 'more'; rest !== 'nothing'; ) {
-      expect((await audit()).violations.first).toEqual([])
+      expect((await runCheck()).violations.first).toEqual([])
       rest = await store.maintenance.eraseClient({ id: made.clientId, last: true })
-      // What is in flight or running ends as it would.
+      // Running tasks complete.
       for (const { id, fence } of await ground.sql<{ id: string; fence: number }>(`select id, fence from tasks where state = 'running'`))
         await store.tasks.settle(completed({ id, fence }))
     }
-    expect((await audit()).violations.first).toEqual([])
+    expect((await runCheck()).violations.first).toEqual([])
   })
 
   test('counts violations beyond the limit, and reports no expired lease while no server is running', async () => {
     await sql('delete from labels')
     await sql('delete from events where terminal = 1')
-    const { violations } = await audit(2)
+    const { violations } = await runCheck(2)
     expect(violations.first).toHaveLength(2)
     expect(violations.total).toBeGreaterThan(2)
     await sql('delete from queues')
     await sql(`update tasks set leased_until = leased_until - 200000 where state = 'running'`)
-    const quiet = await audit()
+    const quiet = await runCheck()
     expect(quiet.violations.byCheck.leases).toBe(0)
     expect(quiet.lapsedLeases).toBeGreaterThan(0)
   })

@@ -13,7 +13,7 @@ const by: Author = { actor: 'key_operator', requestId: 'request_1', remoteAddres
 const MINUTE = 60_000
 const DAY = 86_400_000
 
-/** The new key; null: there is none. */
+/** The new key; null: none was added. */
 const keyIn = (result: AddKeyResult): ApiKey | null => (result.kind === 'added' ? result.value : null)
 const storeKey = async (store: Store, key: NewKey) => keyIn(await store.access.addKey({ key, max: 1_000 }))
 const rotateKey = async (store: Store, rotation: Omit<KeyRotation, 'max'> & { by?: Author }) =>
@@ -213,7 +213,7 @@ export function access(current: Current): void {
     expect(await names({ clientId })).toEqual(['client.resume Client', 'client.suspend Client'])
     expect(await names({ actor: 'cli' })).toEqual(['client.suspend Client'])
     expect(await names({ action: 'client.create' })).toEqual(['client.create c', 'client.create b', 'client.create a'])
-    // On PostgreSQL time is shifted in the rows; the ids, which hold the time they were made at, stay.
+    // On PostgreSQL the test shifts times in the rows. The ids, which contain their creation time, stay.
     if (ground.engine === 'sqlite') {
       expect(await names({ since: middle })).toEqual(['client.resume Client', 'client.suspend Client'])
       expect(await names({ until: middle, actor: by.actor })).toHaveLength(3)
@@ -255,7 +255,7 @@ export function access(current: Current): void {
       target: made.id,
       clientId,
     })
-    // A longer overlap prolongs nothing.
+    // A longer overlap does not extend the lifetime.
     await rotateKey(store, { id: old.id, clientId, fresh: { ...fresh, id: idOf('key'), hash: 'second' }, overlapMs: 60 * MINUTE })
     expect((await store.access.findKey(old.hash))!.expiresAt).toBe(ends)
     await ground.pass(11 * MINUTE)
@@ -342,8 +342,10 @@ export function access(current: Current): void {
     const ground = current()
     const [here, there] = [ground.store, await ground.anotherNode()]
     const time = manualClock(await here.now())
-    const deaf = { access: there.access, notifications: { onAccess: () => () => {} } }
-    const [hears, hearsNot] = [there, deaf].map((store) => createAuthenticator({ store, clock: time, adminToken: null })) as [Gate, Gate]
+    const unnotified = { access: there.access, notifications: { onAccess: () => () => {} } }
+    const [notifiedGate, cachedGate] = [there, unnotified].map((store) =>
+      createAuthenticator({ store, clock: time, adminToken: null }),
+    ) as [Gate, Gate]
     type Gate = ReturnType<typeof createAuthenticator>
     const known = async (gate: Gate, key: string): Promise<string> => {
       try {
@@ -362,14 +364,14 @@ export function access(current: Current): void {
     ]
     for (const [then, end] of ends) {
       const { key, row } = await addKey(here, clientId)
-      const before = await known(hears, key)
-      expect(await known(hearsNot, key)).toBe(before)
+      const before = await known(notifiedGate, key)
+      expect(await known(cachedGate, key)).toBe(before)
       await end(row.id)
-      await expect.poll(() => known(hears, key)).toBe(then)
+      await expect.poll(() => known(notifiedGate, key)).toBe(then)
       time.advance(4_999)
-      expect(await known(hearsNot, key), 'remembered').toBe(before)
+      expect(await known(cachedGate, key), 'cached').toBe(before)
       time.advance(1)
-      expect(await known(hearsNot, key)).toBe(then)
+      expect(await known(cachedGate, key)).toBe(then)
     }
   })
 
@@ -414,7 +416,7 @@ export function access(current: Current): void {
     expect(await store.maintenance.findDeletedClient('')).toBe(clientId)
     let rest = ''
     for (let pages = 0; pages < 20 && rest !== 'open'; pages++) rest = await store.maintenance.eraseClient({ id: clientId, last: true })
-    expect(rest, 'a task of it still runs').toBe('open')
+    expect(rest, 'a task of the client is running').toBe('open')
     const [leftTasks] = await rows(clientId)
     expect(leftTasks).toBe(1)
     await store.tasks.settle({

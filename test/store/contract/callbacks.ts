@@ -1,4 +1,4 @@
-/** Who is owed what: fan-out, filters, and the bytes each endpoint is promised. */
+/** Which endpoints are owed which events: fan-out, filters, and the bytes for each endpoint. */
 import { expect, test } from 'vitest'
 import type { Callback, Delivery } from '../../../src/core/model.ts'
 import { RETRY_SCHEDULE } from '../../support/stores.ts'
@@ -90,17 +90,17 @@ export function callbacks(current: Current): void {
     const every = await addEndpoint(store, { clientId, taskTypes: '["*"]' })
     const mails = await addEndpoint(store, { clientId, taskTypes: '["mail.send"]' })
     const system = await addEndpoint(store, { clientId, taskTypes: '["*","system.export"]' })
-    const heard = async (type: string): Promise<string[]> => {
+    const receivers = async (type: string): Promise<string[]> => {
       const id = await complete(clientId, {}, type)
       return (await owedFor(clientId))
         .filter((delivery) => delivery.taskId === id)
         .map((delivery) => delivery.endpointId)
         .sort()
     }
-    expect(await heard('mail.send')).toEqual([every, mails, system].sort())
-    expect(await heard('report.build')).toEqual([every, system].sort())
-    expect(await heard('system.export')).toEqual([system])
-    expect(await heard('system.other')).toEqual([])
+    expect(await receivers('mail.send')).toEqual([every, mails, system].sort())
+    expect(await receivers('report.build')).toEqual([every, system].sort())
+    expect(await receivers('system.export')).toEqual([system])
+    expect(await receivers('system.other')).toEqual([])
   })
 
   test('a thin endpoint receives no input, result or metadata; CloudEvents have their own envelope; all share one id', async () => {
@@ -179,7 +179,7 @@ export function callbacks(current: Current): void {
     for (const id of [both, only]) await store.endpoints.change({ id, clientId, patch: { paused: true }, revision: null })
     await addTask(store, { clientId })
     const task = await claimOne(store)
-    const report = (progress: number, told = true) => store.tasks.reportProgress({ ...task, progress, message: null, notify: told })
+    const report = (progress: number, notify = true) => store.tasks.reportProgress({ ...task, progress, message: null, notify })
     const waiting = async () => {
       const { items } = await store.deliveries.list({ clientId, limit: 100, after: null })
       const of = (endpointId: string, state: string) =>
@@ -200,7 +200,7 @@ export function callbacks(current: Current): void {
     expect(await waiting()).toEqual({ both: ['task.progress'], only: ['task.progress'], canceled: ['superseded'] })
     await pass(1_000)
     await store.tasks.settle(completed(task))
-    expect(await waiting(), 'the end is news for those who hear of it').toEqual({
+    expect(await waiting(), 'the terminal event goes to its subscribers').toEqual({
       both: ['task.completed'],
       only: ['task.progress'],
       canceled: ['superseded', 'superseded'],
@@ -271,12 +271,12 @@ export function callbacks(current: Current): void {
     await addTask(store, { clientId: another })
     await addTask(store, { clientId: another, callback: null })
     const tasks = await claimTasks(store)
-    // One group: each hears of its own.
+    // One batch: each report gets its own answer.
     const answers = await Promise.all(
       tasks.map((task) => store.tasks.reportProgress({ ...task, progress: 10, message: null, notify: true })),
     )
-    const heard = tasks.map((task, i) => [task.clientId, task.callback, (answers[i] as { notified: string }).notified])
-    expect(heard.sort()).toEqual(
+    const outcomes = tasks.map((task, i) => [task.clientId, task.callback, (answers[i] as { notified: string }).notified])
+    expect(outcomes.sort()).toEqual(
       [
         [clientId, '{}', 'nobody'],
         [another, '{}', 'sent'],

@@ -1,4 +1,4 @@
-/** Claim and settle: each try is handed out once, and only its holder may end it. */
+/** Claim and settle: each try is claimed once, and only its holder may end it. */
 import { expect, test } from 'vitest'
 import type { Store } from '../../../src/store/interfaces.ts'
 import {
@@ -22,7 +22,7 @@ import type { Current } from './suite.ts'
 const CLAIMERS = 4
 
 export function claims(current: Current): void {
-  /** Claimers on three nodes, each taking a few at a time, until nobody gets any. */
+  /** Claimers on three nodes, each claiming a few at a time, until nothing is claimable. */
   const claimAll = async <W>(take: (store: Store, by: string) => Promise<readonly W[]>): Promise<W[]> => {
     const ground = current()
     const nodes = [ground.store, await ground.anotherNode(), await ground.anotherNode()]

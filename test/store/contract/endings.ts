@@ -1,4 +1,4 @@
-/** Every path to an end has exactly one terminal event and the deliveries it owes, in the commit that ends the task. */
+/** Every way a task ends: one terminal event and its deliveries, in the commit that ends the task. */
 import { expect, onTestFinished, test } from 'vitest'
 import type { State, Task } from '../../../src/core/model.ts'
 import type { Settlement, Store } from '../../../src/store/interfaces.ts'
@@ -25,11 +25,11 @@ interface Path {
   readonly name: string
   readonly state: State
   readonly code?: string
-  /** Times from now of the task it is made for. */
+  /** Limits of the task, from now. */
   readonly startsBy?: number
   readonly endsBy?: number
-  /** Leads the task to the brink; the answer pushes it over. */
-  lead(ground: Ground, id: string): Promise<() => Promise<unknown>>
+  /** Prepares the task. The returned function ends it. */
+  prepare(ground: Ground, id: string): Promise<() => Promise<unknown>>
 }
 
 const settling = (code: string) => ({ code, message: 'it ended', details: null })
@@ -37,7 +37,7 @@ const paths: readonly Path[] = [
   {
     name: 'completed',
     state: 'completed',
-    async lead({ store }) {
+    async prepare({ store }) {
       const task = await claimOne(store)
       return () => store.tasks.settle(completed(task))
     },
@@ -46,7 +46,7 @@ const paths: readonly Path[] = [
     name: 'failed',
     state: 'failed',
     code: 'handler_error',
-    async lead({ store }) {
+    async prepare({ store }) {
       const task = await claimOne(store)
       return () => store.tasks.settle(failed(task))
     },
@@ -55,7 +55,7 @@ const paths: readonly Path[] = [
     name: 'timed out at the last try',
     state: 'failed',
     code: 'timeout',
-    async lead({ store }) {
+    async prepare({ store }) {
       const task = await claimOne(store)
       return () => store.tasks.settle(failed(task, settling('timeout')))
     },
@@ -66,7 +66,7 @@ const paths: readonly Path[] = [
     code: 'start_expired',
     startsBy: 1_000,
     endsBy: HOUR_MS,
-    async lead({ store, pass }) {
+    async prepare({ store, pass }) {
       await pass(1_001)
       return () => store.maintenance.endOverdue({ limit: 100, graceMs: 10_000 })
     },
@@ -76,7 +76,7 @@ const paths: readonly Path[] = [
     state: 'failed',
     code: 'start_expired',
     startsBy: 1_000,
-    async lead({ store, pass }) {
+    async prepare({ store, pass }) {
       await pass(1_001)
       return () => claimTasks(store)
     },
@@ -87,7 +87,7 @@ const paths: readonly Path[] = [
     code: 'deadline_exceeded',
     startsBy: HOUR_MS,
     endsBy: 1_000,
-    async lead({ store, pass }) {
+    async prepare({ store, pass }) {
       await pass(1_001)
       return () => store.maintenance.endOverdue({ limit: 100, graceMs: 10_000 })
     },
@@ -97,7 +97,7 @@ const paths: readonly Path[] = [
     state: 'failed',
     code: 'deadline_exceeded',
     endsBy: 1_000,
-    async lead({ store, pass }) {
+    async prepare({ store, pass }) {
       await pass(1_001)
       return () => claimTasks(store)
     },
@@ -107,7 +107,7 @@ const paths: readonly Path[] = [
     state: 'failed',
     code: 'deadline_exceeded',
     endsBy: 10_000,
-    async lead({ store, pass }) {
+    async prepare({ store, pass }) {
       await claimOne(store)
       await pass(20_001)
       return () => store.maintenance.endOverdue({ limit: 100, graceMs: 10_000 })
@@ -116,14 +116,14 @@ const paths: readonly Path[] = [
   {
     name: 'canceled while pending',
     state: 'canceled',
-    async lead({ store }, id) {
+    async prepare({ store }, id) {
       return () => store.tasks.cancel({ id, clientId: null })
     },
   },
   {
     name: 'canceled while it waits for its next try',
     state: 'canceled',
-    async lead({ store }, id) {
+    async prepare({ store }, id) {
       await store.tasks.settle(retried(await claimOne(store), 60_000))
       return () => store.tasks.cancel({ id, clientId: null })
     },
@@ -131,7 +131,7 @@ const paths: readonly Path[] = [
   {
     name: 'canceled while running, by a throw',
     state: 'canceled',
-    async lead({ store }, id) {
+    async prepare({ store }, id) {
       const task = await claimOne(store)
       await store.tasks.cancel({ id, clientId: null })
       return () => store.tasks.settle(failed(task))
@@ -140,7 +140,7 @@ const paths: readonly Path[] = [
   {
     name: 'canceled while running, by the end of its grace',
     state: 'canceled',
-    async lead({ store, pass }, id) {
+    async prepare({ store, pass }, id) {
       await claimOne(store)
       await store.tasks.cancel({ id, clientId: null })
       await pass(10_001)
@@ -150,7 +150,7 @@ const paths: readonly Path[] = [
   {
     name: 'canceled while running, and its worker lost',
     state: 'canceled',
-    async lead({ store, pass }, id) {
+    async prepare({ store, pass }, id) {
       await claimOne(store, { leaseMs: 1_000 })
       await store.tasks.cancel({ id, clientId: null })
       await pass(1_001)
@@ -162,7 +162,7 @@ const paths: readonly Path[] = [
     name: 'its worker lost at the last try',
     state: 'failed',
     code: 'worker_lost',
-    async lead({ store, pass }) {
+    async prepare({ store, pass }) {
       await claimOne(store, { leaseMs: 1_000 })
       await pass(1_001)
       const [expired] = (await store.maintenance.findExpired(10, null)).tasks
@@ -171,7 +171,7 @@ const paths: readonly Path[] = [
   },
 ]
 
-/** Makes the database refuse every new delivery, until the answer is called or the test is over. */
+/** Makes the database reject every new delivery until the returned function is called or the test ends. */
 async function refuseDeliveries({ engine, sql }: Ground): Promise<() => Promise<unknown>> {
   if (engine === 'sqlite') {
     await sql(`create trigger refuse before insert on deliveries begin select raise(abort, 'refused by the test'); end`)
@@ -203,15 +203,15 @@ export function endings(current: Current): void {
     const clientId = await addClient(store)
     const endpointId = await addEndpoint(store, { clientId })
     const id = await add(ground, path, clientId)
-    const push = await path.lead(ground, id)
+    const end = await path.prepare(ground, id)
     const before = await findTask(store, id)
     const allow = await refuseDeliveries(ground)
-    await expect(push()).rejects.toMatchObject({ code: 'temporary_reduced_capacity' })
+    await expect(end()).rejects.toMatchObject({ code: 'temporary_reduced_capacity' })
     expect(await findTask(store, id), 'a refused delivery takes the ending with it').toEqual(before)
     expect(await store.events.list({ clientId, after: 0, limit: 10 })).toEqual([])
     await allow()
 
-    await push()
+    await end()
     const task = await findTask(store, id)
     expect(task.state).toBe(path.state)
     expect(task.error === null ? undefined : JSON.parse(task.error).code).toBe(path.code)
@@ -227,7 +227,7 @@ export function endings(current: Current): void {
     const { items: owed } = await store.deliveries.list({ clientId, limit: 10, after: null })
     expect(owed).toMatchObject([{ endpointId, eventId: events[0]!.id, state: 'pending', tries: 0, taskId: id }])
 
-    await push().catch(() => {})
+    await end().catch(() => {})
     expect(await findTask(store, id), 'ended once').toEqual(task)
     expect(await store.events.list({ clientId, after: 0, limit: 10 })).toHaveLength(1)
   })
@@ -310,7 +310,7 @@ export function endings(current: Current): void {
       ['task.failed', 1],
       ['task.completed', 2],
     ])
-    expect(events[0], 'what was said stays said').toEqual(first)
+    expect(events[0], 'a recorded event does not change').toEqual(first)
     expect((await store.deliveries.list({ clientId, limit: 10, after: null })).items).toHaveLength(2)
     expect((await store.tasks.redo({ id, clientId })).kind, 'a completed task is not done again').toBe('refused')
   })
@@ -325,7 +325,7 @@ export function endings(current: Current): void {
   })
 
   test.each<[string, (ground: Ground, id: string) => Promise<unknown>, (task: Task) => Settlement, Engine[]]>([
-    // As JSON it is six characters that any text may hold: it does not even fail.
+    // JSON escapes NUL, so any database stores it.
     ['NUL in an error message', async () => {}, (task) => failed(task, { code: 'broken', message: 'a\0b', details: { why: '\0' } }), []],
     // SQLite holds NUL in text; PostgreSQL does not.
     ['NUL in what is stored as it is', async () => {}, (task) => completed(task, '"a\0b"'), ['postgres']],
@@ -341,12 +341,12 @@ export function endings(current: Current): void {
     ],
     [
       'a row that cannot be decoded',
-      // A time that no calendar has.
+      // A time beyond the range of Date.
       ({ sql }, id) => sql(`update tasks set created_at = 9000000000000000 where id = '${id}'`),
       completed,
       ['sqlite', 'postgres'],
     ],
-  ])('one bad item in a batch fails alone beside 99 good ones: %s', async (_name, spoil, settle, refusedOn) => {
+  ])('one bad item in a batch fails alone, and the 99 others succeed: %s', async (_name, corrupt, settle, rejectedOn) => {
     const ground = current()
     const { store, engine } = ground
     const clientId = await addClient(store)
@@ -354,14 +354,14 @@ export function endings(current: Current): void {
     await addTasks(store, 100, { clientId })
     const tasks = await claimTasks(store)
     const bad = tasks[42]!
-    await spoil(ground, bad.id)
+    await corrupt(ground, bad.id)
     const calls = tasks.map((task, i) => () => store.tasks.settle(i === 42 ? settle(task) : completed(task)))
-    await expectOneRefused(store, calls, refusedOn.includes(engine) ? 42 : null)
+    await expectOneRejected(store, calls, rejectedOn.includes(engine) ? 42 : null)
     const states = (await store.tasks.findMany(tasks.map(({ id }) => id))).map(({ id, state }) => (id === bad.id ? 'bad' : state))
     expect(states.filter((state) => state === 'completed')).toHaveLength(99)
     const deliveries = await ground.sql(`select task_id from deliveries where task_id <> '${bad.id}'`)
-    expect(deliveries, 'each with what it owes').toHaveLength(99)
-    if (refusedOn.includes(engine))
+    expect(deliveries, 'each with its delivery').toHaveLength(99)
+    if (rejectedOn.includes(engine))
       expect(await findTask(store, bad.id), 'nothing of it is half done').toEqual({
         ...bad,
         createdAt: (await findTask(store, bad.id)).createdAt,
@@ -377,13 +377,17 @@ export function endings(current: Current): void {
       (task, i) => () => store.tasks.reportProgress({ ...task, progress: i / 2, message: i === 42 ? 'a\0b' : 'fine', notify: true }),
     )
     // SQLite holds NUL in text; PostgreSQL does not.
-    await expectOneRefused(store, reports, engine === 'postgres' ? 42 : null)
+    await expectOneRejected(store, reports, engine === 'postgres' ? 42 : null)
     expect((await findTask(store, tasks[99]!.id)).progress).toBe(49.5)
   })
 }
 
-/** All at once, so that they share a batch: every one is answered, and only that one (null: none) is refused. */
-async function expectOneRefused(_store: Store, calls: readonly (() => Promise<{ kind: string }>)[], refused: number | null): Promise<void> {
+/** Settles all at once, so that they share a batch. Every one is answered, and only the given one (null: none) is rejected. */
+async function expectOneRejected(
+  _store: Store,
+  calls: readonly (() => Promise<{ kind: string }>)[],
+  refused: number | null,
+): Promise<void> {
   const answers = await Promise.allSettled(calls.map((call) => call()))
   const bad = answers.flatMap((answer, i) => (answer.status === 'rejected' ? [i] : []))
   expect(bad).toEqual(refused === null ? [] : [refused])

@@ -1,4 +1,4 @@
-/** Endpoints, clients and keys: changed under their revision, and what they own goes with them. */
+/** Endpoints, clients and keys: changes by revision, and deletion with everything they own. */
 import { expect, test } from 'vitest'
 import {
   addClient,
@@ -117,7 +117,7 @@ export function endpoints(current: Current): void {
     const [sending] = await claimDeliveries(store)
     await sql(`update endpoints set deleted_at = 1 where id = '${left}'`)
     const settled = await store.deliveries.settle(undelivered(sending!))
-    expect(settled, 'nor is what was being sent tried again').toMatchObject({ kind: 'settled', value: { ...gone, tries: 1 } })
+    expect(settled, 'a delivery in flight is not retried').toMatchObject({ kind: 'settled', value: { ...gone, tries: 1 } })
     expect(await store.deliveries.listAttempts([sending!.id])).toHaveLength(1)
 
     await addEndpoint(store, { clientId })

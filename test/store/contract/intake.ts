@@ -1,4 +1,4 @@
-/** Tasks come in: once for each idempotency key, all of a request or nothing, and a bad one alone. */
+/** Submission: once for each idempotency key, all tasks of a request or none, and a bad request fails alone. */
 import { expect, test } from 'vitest'
 import type { Idempotency, SubmitResult } from '../../../src/store/interfaces.ts'
 import { addClient, addEndpoint, addTask, addTasks, claimOne, claimTasks, completed, findTask, newTask } from '../../support/work.ts'

@@ -1,4 +1,4 @@
-/** Leases: kept by renewing, found when they end. */
+/** Leases: extended by renewals, found when they expire. */
 import { expect, test } from 'vitest'
 import {
   addClient,
@@ -109,12 +109,12 @@ export function leases(current: Current): void {
     for (const as of ['complete', 'fail'] as const) expect(await store.tasks.findEnded(first, as)).toBeNull()
     expect(await store.tasks.findEnded(second, 'release')).toBeNull()
     await store.tasks.settle(retried(second))
-    expect(await store.tasks.findEnded(second, 'fail'), 'nobody’s word').toBeNull()
+    expect(await store.tasks.findEnded(second, 'fail'), 'the lease was not ended this way').toBeNull()
     const third = await claimOne(store)
     await store.tasks.settle({ ...completed(third), endedAs: 'complete' })
     await pass(3_600_001)
     expect(await store.tasks.findEnded(first, 'release')).toBeNull()
-    expect(await store.tasks.findEnded(third, 'complete'), 'for as long as the task is there').toMatchObject({ id, clientId })
+    expect(await store.tasks.findEnded(third, 'complete'), 'while the task exists').toMatchObject({ id, clientId })
     expect(await store.tasks.findEnded({ id, fence: third.fence - 1 }, 'complete')).toBeNull()
   })
 }

@@ -62,7 +62,7 @@ export function lists(current: Current): void {
     await pass(1_000)
     const now = await store.now()
     const later = await add({ metadata: '{"order":"8"}' })
-    // Another client's labels are its own.
+    // Labels of another client do not match.
     await addTask(store, { clientId: await addClient(store), metadata: '{"order":"7"}' })
 
     const ids = async (filter: Partial<TaskListQuery>): Promise<string[]> =>
@@ -183,7 +183,7 @@ export function lists(current: Current): void {
     let done = false
     const reader = (async () => {
       for (;;) {
-        // Noted before the read: an empty page that was read while the last commits were under way is not the end.
+        // Read before the page: an empty page that was read during the last commits is not the end.
         const last = done
         const events = await ground.store.events.list({ clientId: clients[0]!, after: seen.at(-1) ?? 0, limit: 5 })
         seen.push(...events.map(({ seq }) => seq))
@@ -192,7 +192,7 @@ export function lists(current: Current): void {
       }
     })()
     await Promise.all(Array.from({ length: 40 }, (_, n) => run(n)))
-    // A claim may pass by for a moment what another one has just had in its hands.
+    // A claim may skip work that another claim has locked for a moment.
     const open = async () => (await ground.sql<{ n: number | string }>(`select count(*) as n from tasks where state <> 'completed'`))[0]!.n
     while (Number(await open()) > 0) {
       const rest = await claimTasks(ground.store)
@@ -267,11 +267,11 @@ export function lists(current: Current): void {
   test('a start notifies the listeners on the node that claims', async () => {
     const { store } = current()
     const task = await addTask(store, { clientId: await addClient(store) })
-    const heard: string[] = []
-    const forget = store.notifications.onTask((id) => heard.push(id))
+    const started: string[] = []
+    const unsubscribe = store.notifications.onTask((id) => started.push(id))
     await claimOne(store)
-    expect(heard).toEqual([task.id])
-    forget()
+    expect(started).toEqual([task.id])
+    unsubscribe()
   })
 
   test('deliveries are listed newest first, by endpoint, task, state, type and time', async () => {

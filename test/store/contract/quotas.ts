@@ -1,4 +1,4 @@
-/** Quotas that count requests by windows: exact, however many ask at once, on whatever node. */
+/** Quotas count requests by windows, exactly, with concurrent uses on several nodes. */
 import { expect, test } from 'vitest'
 import type { Store } from '../../../src/store/interfaces.ts'
 import { addClient } from '../../support/work.ts'
@@ -22,7 +22,7 @@ export function quotas(current: Current): void {
     expect(second.leftMs).toBeLessThanOrEqual(20_000)
     await pass(20_000)
     expect((await use(store)).used).toBe(1)
-    expect((await use(store, 'read:a')).used, 'each quota has a window of its own').toBe(1)
+    expect((await use(store, 'read:a')).used, 'each quota has its own window').toBe(1)
   })
 
   test('concurrent uses on two nodes get exactly the limit of each quota, and rejected uses are not counted', async () => {

@@ -32,7 +32,7 @@ async function addSchedule(store: Store, given: Partial<NewSchedule> & { clientI
   return added(await store.schedules.add({ schedule, max: MANY }))
 }
 
-/** A tick of a schedule that is as it was last seen. */
+/** A tick of a schedule that has not changed since it was read. */
 const tickOf = (schedule: Schedule, given: Partial<Tick> = {}): Tick => ({
   due: { id: schedule.id, nextAt: schedule.nextAt!, revision: schedule.revision, size: schedule.template.length },
   times: [schedule.nextAt!],
@@ -225,7 +225,7 @@ export function schedules(current: Current): void {
       patch: { template: template({ priority: 5 }) },
       seen: schedule,
     })
-    expect(other, 'what moves no tick is taken').toMatchObject({ kind: 'changed', value: { nextAt: schedule.nextAt! + HOUR } })
+    expect(other, 'a change that moves no tick is accepted').toMatchObject({ kind: 'changed', value: { nextAt: schedule.nextAt! + HOUR } })
   })
 
   test('a removed schedule is not found; the tasks it created stay', async () => {
@@ -259,15 +259,15 @@ export function schedules(current: Current): void {
 
   test('the ticker is notified of added and changed schedules', async () => {
     const { store } = current()
-    let told = 0
-    const stop = store.notifications.onSchedules(() => told++)
+    let notified = 0
+    const stop = store.notifications.onSchedules(() => notified++)
     const clientId = await addClient(store)
-    const before = told
+    const before = notified
     const schedule = await addSchedule(store, { clientId })
-    await expect.poll(() => told).toBeGreaterThan(before)
-    const added = told
+    await expect.poll(() => notified).toBeGreaterThan(before)
+    const added = notified
     await store.schedules.change({ id: schedule.id, clientId, patch: { catchUp: 'one' }, seen: schedule })
-    await expect.poll(() => told).toBeGreaterThan(added)
+    await expect.poll(() => notified).toBeGreaterThan(added)
     stop()
   })
 

@@ -1,4 +1,4 @@
-/** What every store promises: one suite, run on each database. */
+/** The contract of the store: one suite that runs on each database. */
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
 import { toSqlFile } from '../../support/statements.ts'
 import { type Engine, type Ground, openGround } from '../../support/stores.ts'
@@ -38,7 +38,7 @@ export function storeContract(engine: Engine): void {
     describe('schedules', () => schedules(current))
     describe('lists and feeds', () => lists(current))
     describe('quotas', () => quotas(current))
-    // Last, after every test above has run.
+    // Runs last, after every test above.
     test(`the statements of the suite are those of test/store/sql/${engine}.sql`, async () => {
       await expect(toSqlFile(texts)).toMatchFileSnapshot(`./sql/${engine}.sql`)
     })

@@ -1,4 +1,4 @@
-/** Who owns an endpoint: nothing is sent to it but challenges until one is answered, and then everything that was held. */
+/** Ownership of endpoints: until a challenge is answered, an endpoint receives only challenges; then it receives all held deliveries. */
 import { expect, test } from 'vitest'
 import type { Endpoint } from '../../../src/core/model.ts'
 import { challengeOf } from '../../../src/core/wire.ts'
@@ -59,7 +59,7 @@ export function verification(current: Current): void {
     expect(before).toMatchObject({ verifiedAt: null, verificationDeliveryId: asked.id, revision: 1 })
     const valid = before.verificationExpiresAt! - before.createdAt
     expect(valid).toBeGreaterThanOrEqual(86_400_000)
-    expect(valid, 'the clock of the database may have gone on within the commit').toBeLessThan(86_460_000)
+    expect(valid, 'the clock of the database may have advanced within the commit').toBeLessThan(86_460_000)
     await current().pass(MINUTE)
     expect(await claimDeliveries(current().store), 'held').toEqual([])
 
@@ -67,7 +67,7 @@ export function verification(current: Current): void {
     const after = await endpoint(id)
     expect(after).toMatchObject({ verificationDeliveryId: null, verificationError: null, verificationExpiresAt: null, revision: 2 })
     expect(after.verifiedAt).not.toBeNull()
-    // The clock of PostgreSQL is read for each of them.
+    // PostgreSQL reads its clock for each of them.
     expect(Math.abs(after.firstVerifiedAt! - after.verifiedAt!)).toBeLessThan(1_000)
     expect((await claimDeliveries(current().store)).map(({ eventType }) => eventType)).toEqual(Array(3).fill('task.completed'))
   })

@@ -1,4 +1,4 @@
-/** Endpoints that fail, on both databases: breaker and probes, who is told, when an endpoint is disabled and enabled again, when holds end. */
+/** Failing endpoints: circuit breaker, probes, announcements, disabling and enabling, and the end of holds. */
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
 import type { DeliverySettlement, OwedDelivery, Store } from '../../../src/store/interfaces.ts'
 import { engines, type Ground, openGround } from '../../support/stores.ts'
@@ -49,7 +49,7 @@ describe.each(engines)('failing endpoints on %s', (engine) => {
     ).items
   const fail = (owed: OwedDelivery, more: Partial<DeliverySettlement['endpoint']> = {}) =>
     store.deliveries.settle(undelivered(owed, 0, more))
-  /** Fails attempts until nothing more is claimable; answers how many were made. */
+  /** Fails attempts until nothing more is claimable; returns how many were made. */
   const failAll = async (more: Partial<DeliverySettlement['endpoint']> = {}): Promise<number> => {
     for (let attempts = 0; ; ) {
       const sending = await claimDeliveries(store)
@@ -59,7 +59,7 @@ describe.each(engines)('failing endpoints on %s', (engine) => {
       if (attempts > 200) throw new Error('the breaker never closed the lane')
     }
   }
-  /** Delivers until nothing more is claimable; answers the sizes of the claims, and every id. */
+  /** Delivers until nothing more is claimable; returns the sizes of the claims, and every id. */
   const drain = async (): Promise<{ sizes: number[]; ids: string[] }> => {
     const sizes: number[] = []
     const ids: string[] = []
@@ -103,7 +103,7 @@ describe.each(engines)('failing endpoints on %s', (engine) => {
     const id = await addEndpoint(store, { clientId, maxInFlight: 1 })
     await owe(clientId, 1)
     const [old] = await open(id)
-    // Ten failures of it alone: it is the first that was due, and stays so.
+    // Ten failures of this delivery alone: it stays the longest due.
     await failAll()
     await ground.pass(1_000)
     await owe(clientId, 3)
@@ -177,7 +177,7 @@ describe.each(engines)('failing endpoints on %s', (engine) => {
     expect(await open(paused)).toEqual([])
     expect(await open(stranger)).toEqual([])
 
-    // A success ends the episode; the next one is told anew.
+    // A success ends the episode; the next one is announced again.
     for (const owed of sending) await store.deliveries.settle(delivered(owed))
     await owe(clientId, 1)
     for (const owed of await claimDeliveries(store)) await (owed.endpointId === bad ? fail(owed) : store.deliveries.settle(delivered(owed)))

@@ -1,4 +1,4 @@
-/** What has served its time goes, and nothing that is still owed. */
+/** Retention removes old rows, and never work that is still owed. */
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
 import type { Store } from '../../../src/store/interfaces.ts'
 import { engines, type Ground, openGround } from '../../support/stores.ts'
@@ -37,7 +37,7 @@ describe.each(engines)('retention on %s', (engine) => {
   const deliverAll = async (): Promise<void> => {
     for (const owed of await claimDeliveries(store, { limit: 500 })) await store.deliveries.settle(delivered(owed))
   }
-  /** One walk along all tasks; answers how many went. */
+  /** Prunes all pages of tasks. Returns how many were removed. */
   const age = async (limit = 500): Promise<number> => {
     let removed = 0
     let after = ''
@@ -93,7 +93,7 @@ describe.each(engines)('retention on %s', (engine) => {
     await addTasks(store, 25, { clientId, callback: null })
     await finishAll()
     await ground.pass(8 * DAY)
-    // Ids are made by the clock of this machine, which stands still for them.
+    // Ids use the clock of this machine, which does not advance in this test.
     await store.tasks.add({ tasks: [newTask({ clientId, callback: null })], idempotency: null })
     expect(await age(10)).toBe(25)
     expect(await count('tasks')).toBe(stay.length + 1)
@@ -102,7 +102,7 @@ describe.each(engines)('retention on %s', (engine) => {
 
   test('endpoint events are removed a week after they were settled, with deliveries and attempts; a deleted endpoint when no rows of it are left', async () => {
     const clientId = await addClient(store)
-    const [gone, told, deleted] = [
+    const [gone, paused, deleted] = [
       await addEndpoint(store, { clientId }),
       await addEndpoint(store, { clientId }),
       await addEndpoint(store, { clientId }),
@@ -113,7 +113,7 @@ describe.each(engines)('retention on %s', (engine) => {
     await ping(deleted)
     for (const owed of await claimDeliveries(store))
       await store.deliveries.settle(owed.endpointId === gone ? undeliverable(owed, { disable: 'gone' }) : delivered(owed))
-    await store.endpoints.change({ id: told, clientId, patch: { paused: true }, revision: null })
+    await store.endpoints.change({ id: paused, clientId, patch: { paused: true }, revision: null })
     await store.endpoints.remove({ id: deleted, clientId })
     expect(
       (await ground.sql<{ secret: string }>(`select secret from endpoints where id = '${deleted}'`))[0]!.secret,
@@ -140,7 +140,7 @@ describe.each(engines)('retention on %s', (engine) => {
       'endpoint.disabled',
     ])
     expect([await count('deliveries'), await count('attempts'), await count('endpoints')], 'what is held stays').toEqual([1, 0, 2])
-    await store.endpoints.change({ id: told, clientId, patch: { paused: false }, revision: null })
+    await store.endpoints.change({ id: paused, clientId, patch: { paused: false }, revision: null })
     await deliverAll()
     expect(await news()).toBe(0)
     await ground.pass(7 * DAY + 60_000)
@@ -206,7 +206,7 @@ describe.each(engines)('retention on %s', (engine) => {
     const lanes = await lanesOf()
     expect(lanes).toEqual(expect.arrayContaining([endpointId, `${clientId}/report.build/runs`, `${clientId}/report.build/waits`]))
     expect(lanes).not.toContain(`${clientId}/report.build/done`)
-    // One that was removed while a task came in is made again by the claim, with its limit.
+    // A lane that was removed while a task was added is created again by the claim, with its limit.
     await addTasks(store, 3, { clientId, concurrencyKey: 'new', callback: null })
     await ground.sql(`delete from lanes where id = '${clientId}/report.build/new'`)
     expect(await claimTasks(store)).toHaveLength(1)

@@ -19,7 +19,7 @@ const updateProgress = statement(
 )
 /** Progress webhooks of one task are at least this far apart. */
 const PROGRESS_EVERY_MS: Millis = 1_000
-// Few deliveries were created in the last second, however many reports a long task has made: coalesce keeps the planner off those.
+// Few deliveries are younger than a second, but a long task may have many: coalesce keeps the planner off the index of the task.
 const readLastProgress = statement(
   (d) => sql`select distinct w.task_id as id from deliveries w where w.client_id ${d.anyOf(ids(d, 'clients'))}
     and w.created_at > ${bind('since')} and w.event_type = 'task.progress' and w.trigger = 'event' and coalesce(w.task_id, '') ${d.anyOf(ids(d))}`,

@@ -46,7 +46,7 @@ const updateTasks = statement((d) => {
     returning ${updatedTaskColumns}`
 })
 
-/** The only way out of `running`: state, event and owed deliveries in one transaction. A stale fence changes nothing, and the answer says so. */
+/** The only way out of `running`: state, event and owed deliveries in one transaction. A stale fence changes nothing and is answered `stale`. */
 export function* settleTasks(
   settlements: readonly (Settlement & { readonly back?: number })[],
   view: RenderContext,
