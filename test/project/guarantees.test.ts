@@ -85,7 +85,7 @@ describe('the check of a guarantee', () => {
 /** The documentation page of the guarantees. */
 function page(): string {
   const line = ({ says, file, test: name, on, why, needs }: Sentence): string => {
-    const where = on === 'both' ? 'on both databases' : on === 'none' ? '' : `on ${on === 'sqlite' ? 'SQLite' : 'PostgreSQL'}: ${why}`
+    const where = on === 'both' || on === 'none' ? '' : `on ${on === 'sqlite' ? 'SQLite' : 'PostgreSQL'}: ${why}`
     const notes = [where, file.startsWith('test/long/') ? 'long' : '', needs ? `on ${needs}` : ''].filter((note) => note !== '')
     return `- **${says}** \`${file}\`: *${name}*${notes.length === 0 ? '' : ` (${notes.join('; ')})`}`
   }
@@ -93,13 +93,13 @@ function page(): string {
     `## ${title}\n\n${groups.map(({ name, sentences }) => `${groups.length > 1 ? `**${name}**\n\n` : ''}${sentences.map(line).join('\n')}\n`).join('\n')}`
   return `# Tested guarantees
 
-Each guarantee is one sentence with the test that shows it. The list is kept in \`test/project/guarantees.ts\`. A test fails when a guarantee has no test,
-when its test is missing, renamed or skipped, and when it does not run on the databases the guarantee is about. \`npm run test:long\` runs the tests under
-\`test/long/\`, \`npm test\` runs the others.
+Each guarantee is one sentence with the test that shows it, on both databases unless the line names one. The list is kept in \`test/project/guarantees.ts\`.
+A test fails when a guarantee has no test, when its test is missing, renamed or skipped, or misses a database. \`npm run test:long\` runs the tests under
+\`test/long/\`, \`npm test\` the others.
 
-A simulation (\`test/simulation/\`) also runs the engine of many nodes, and workers that call their API, in virtual time. It injects crashes, stalls,
-clocks that disagree, lost notifications, and a store that is slow, fails and answers late. It checks every commit against these guarantees, with a thousand
-seeds in the long suite. A failure prints its seed and how to repeat it, and \`test/simulation/simulation.test.ts\` plants faults to show that they are detected.
+A simulation (\`test/simulation/\`) also runs the engines of many nodes, and workers, in virtual time. It injects crashes, stalls, clocks that disagree,
+lost notifications, and a store that is slow, fails and answers late. It checks every commit against these guarantees, with a thousand seeds in the long suite.
+A failure prints its seed and how to repeat it. \`test/simulation/simulation.test.ts\` plants faults to show that they are detected.
 
 ${[section('Tasks', tasks), section('Webhooks', webhooks), section('Both together', joint)].join('\n')}`
 }
