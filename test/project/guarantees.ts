@@ -80,7 +80,7 @@ export const tasks: readonly Group[] = [
     name: 'Crash',
     sentences: [
       both(
-        'After kill -9 at random points and at the critical ones (before the commit of a claim, during a run, before the commit of a settlement, between that commit and the dispatch, between the receiver’s 200 and its record), nothing is lost, tries are counted once, and each crash repeats a webhook at most once, under the same id.',
+        'After kill -9 (at random, around the commits of claims and settlements, during runs, before and after sending) nothing is lost, tries count once, and a crash repeats a webhook at most once, under its id.',
         'long/crash.test',
         'on %s > kill -9 under load, again and again, loses nothing',
       ),
@@ -90,7 +90,7 @@ export const tasks: readonly Group[] = [
         'on %s > a task whose 202 has arrived exists, although the server was killed in that very moment',
       ),
       single('postgres', 'a SQLite store has one owner, so no other node can take over its work')(
-        'A server that is stopped (SIGSTOP) and continues after its lease expired is refused.',
+        'A server that continues from SIGSTOP after its lease expired is refused.',
         'long/drain.test',
         'on PostgreSQL > a server that was stopped for longer than its lease is refused when it wakes: another has finished its tasks',
       ),
@@ -101,7 +101,7 @@ export const tasks: readonly Group[] = [
         'Linux',
       ),
       single('sqlite', 'only SQLite merges operations of different kinds into one commit')(
-        'When the disk fills up between two operations of one group commit, each operation is done and acknowledged, or neither.',
+        'When the disk fills up within a group commit, each operation is done and acknowledged, or neither.',
         'store/open.test',
         'a full disk under SQLite > between two operations of one group: each is done and acknowledged, or not done and refused',
       ),
@@ -122,7 +122,7 @@ export const tasks: readonly Group[] = [
       ),
       pure('A timer longer than 24.8 days waits its full time.', 'core/clock.test', 'a timer > of %i ms waits its full time'),
       both(
-        'A node that is the only one on its store keeps its tasks through a suspend of 31 s, which is longer than its lease.',
+        'The only node of a store keeps its tasks through a suspend of 31 s, longer than its lease.',
         'long/schedules.test',
         'on %s > a server that was stopped for 31 s, longer than its lease, and has the store for itself keeps its task when it wakes',
       ),
@@ -157,7 +157,7 @@ export const tasks: readonly Group[] = [
         'on %s > what outlives the grace is given back without spending its try, and waiting calls are answered',
       ),
       both(
-        'After SIGTERM with the store down the process still exits within the grace period, and its tasks continue when their leases expire.',
+        'After SIGTERM with the store down the process exits within the grace period, and its tasks restart when their leases expire.',
         'long/drain.test',
         'on %s > SIGTERM while the store is down ends the process within the grace, and the next server finishes what ran',
       ),
