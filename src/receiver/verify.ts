@@ -272,6 +272,7 @@ function fromBase64(text: string): Uint8Array<ArrayBuffer> | null {
   }
 }
 
+/** The receiver runs in another program than the platform: without a given clock it reads the system's. */
 export const wallOf =
   ({ clock }: Pick<VerifierOptions, 'clock'>): (() => number) =>
   () =>

@@ -12,14 +12,15 @@ import { engines } from '../support/stores.ts'
 
 const adminToken = 'operator-of-the-tests-0123456789'
 
+// biome-ignore lint/suspicious/noExplicitAny: tests read documents of many shapes without declaring each
+type Call = (method: string, path: string, body?: object) => Promise<any>
+
 describe.each(engines)('damage on %s', (engine) => {
   let receiver: Receiver
   let warnings: string[]
   let sql: (text: string) => Promise<void>
-  // biome-ignore lint/suspicious/noExplicitAny: documents have many shapes
-  let call: (method: string, path: string, body?: object) => Promise<any>
-  // biome-ignore lint/suspicious/noExplicitAny: documents have many shapes
-  let operate: (method: string, path: string, body?: object) => Promise<any>
+  let call: Call
+  let operate: Call
 
   beforeEach(async () => {
     const database = engine === 'sqlite' ? freshSqlite() : await freshPostgres()

@@ -19,13 +19,14 @@ beforeEach(async () => {
 })
 afterEach(() => receiver.close())
 
+// biome-ignore lint/suspicious/noExplicitAny: tests read documents of many shapes without declaring each
+type ApiDocument = any
+
 interface Asked {
   readonly platform: Platform
   readonly id: string
-  // biome-ignore lint/suspicious/noExplicitAny: a document of the API
-  endpoint(): Promise<any>
-  // biome-ignore lint/suspicious/noExplicitAny: a document of the API
-  verification(): Promise<any>
+  endpoint(): Promise<ApiDocument>
+  verification(): Promise<ApiDocument>
   /** Waits until that many attempts are recorded. */
   attempted(count: number): Promise<void>
 }

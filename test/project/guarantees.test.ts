@@ -99,7 +99,7 @@ A test fails when a guarantee has no test, when its test is missing, renamed or 
 
 A simulation (\`test/simulation/\`) also runs the engines of many nodes, and workers, in virtual time. It injects crashes, stalls, clocks that disagree,
 lost notifications, and a store that is slow, fails and answers late. It checks every commit against these guarantees, with a thousand seeds in the long suite.
-A failure prints its seed. \`test/simulation/simulation.test.ts\` plants faults to show that they are detected.
+A failure prints its seed and how to repeat it. \`test/simulation/simulation.test.ts\` plants faults to show that they are detected.
 
 ${[section('Tasks', tasks), section('Webhooks', webhooks), section('Both together', joint)].join('\n')}`
 }
