@@ -123,8 +123,12 @@ describe('the core', () => {
   test('answers 409 while another call handles the event, so that it is sent again if that call fails', async () => {
     const { receiver } = receiverWith({ seen: memorySeen() })
     const first = Promise.withResolvers<void>()
-    const answering = receiver.answer(post(genuine), () => first.promise)
-    await new Promise((resolve) => setImmediate(resolve))
+    const begun = Promise.withResolvers<void>()
+    const answering = receiver.answer(post(genuine), () => {
+      begun.resolve()
+      return first.promise
+    })
+    await begun.promise
     expect((await receiver.answer(post(genuine), () => {})).status).toBe(409)
     first.reject(new Error('the disk is full'))
     expect((await answering).status).toBe(500)
